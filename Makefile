@@ -1,0 +1,49 @@
+# up: run the fabric    check: lint and types    test: check, then all tests    bench: measure the fan-out
+# Works with BSD make and GNU make from 3.81. `make PYTHON=/path/to/python3.12 up` chooses the interpreter.
+
+PYTHON =
+WORKERS = 3
+INSTALLED = .venv/.installed
+
+.PHONY: up check test bench
+
+up: $(INSTALLED)
+	@.venv/bin/zim up
+
+check: $(INSTALLED)
+	.venv/bin/ruff check
+	.venv/bin/ruff format --check
+	.venv/bin/mypy
+
+test: check
+	.venv/bin/python -m pytest -n $(WORKERS)
+
+bench: $(INSTALLED)
+	.venv/bin/python -m benchmarks.fanout
+
+# A virtual environment that an interrupted attempt, or a Python since removed, left without a working pip is made anew.
+$(INSTALLED): pyproject.toml
+	@python=; \
+	for candidate in $(PYTHON) python3.13 python3.12 python3.11 python3; do \
+	  if $$candidate -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; then \
+	    python=$$candidate; break; \
+	  fi; \
+	done; \
+	if [ -z "$$python" ]; then \
+	  echo "zim needs Python 3.11 or later, and there is none in PATH. Debian: apt-get install python3 python3-venv;" \
+	    "macOS: brew install python. One elsewhere: make PYTHON=/path/to/python3" >&2; \
+	  exit 1; \
+	fi; \
+	if ! $$python -c 'import ensurepip, venv' >/dev/null 2>&1; then \
+	  version=`$$python -c 'import sys; print("%d.%d" % sys.version_info[:2])'`; \
+	  echo "$$python has no venv module. Debian and Ubuntu: apt-get install python3-venv" \
+	    "(or python$$version-venv)" >&2; \
+	  exit 1; \
+	fi; \
+	if ! .venv/bin/python -m pip --version >/dev/null 2>&1; then \
+	  echo "making .venv with $$python"; \
+	  $$python -m venv --clear .venv || exit 1; \
+	fi; \
+	echo "installing zim and what it needs into .venv"; \
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@touch $(INSTALLED)

@@ -1,0 +1,173 @@
+"""A fabric to measure: its topology, its processes, what they cost."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import random
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from types import TracebackType
+
+import psutil
+
+from zim import config
+from zim.client import ZimError
+from zim.client.address import split_address
+
+_START_S = 30.0
+_STOP_S = 15.0
+
+
+class BenchmarkError(ZimError):
+    """The benchmark cannot run or go on."""
+
+
+class Fabric:
+    """A running fabric. Starts one with `zim up` unless that of the file runs already; stops what it started."""
+
+    def __init__(self, topology: Path | None, comets: int = 1) -> None:
+        """Does not start anything yet.
+
+        Args:
+            topology: a file; without one, a fabric of its own on free ports, one of each node but for the comets.
+            comets: how many of them, in a fabric of its own.
+        """
+        self._folder = tempfile.TemporaryDirectory(prefix="zim-bench-")
+        folder = Path(self._folder.name)
+        self._output = folder / "output.txt"
+        if topology is None:
+            topology = folder / "topology.toml"
+            topology.write_text(write_topology(comets))
+        self.topology = config.load(topology)
+        self._path = topology
+        self._process: subprocess.Popen[bytes] | None = None
+        logics = self.topology.logics
+        self.http = [_address(logic.http) for logic in logics]
+
+    def addresses(self, transport: str) -> list[str]:
+        """The comets' addresses for "tcp" or "ws"."""
+        listeners = [comet.ws if transport == "ws" else comet.tcp for comet in self.topology.comets]
+        found = [_address(listener) for listener in listeners if listener is not None]
+        if not found:
+            raise BenchmarkError(f"{self._path}: no comet listens for {transport}")
+        return found
+
+    def __enter__(self) -> Fabric:
+        if not _answers(self.http[0]):
+            with self._output.open("wb") as output:
+                self._process = subprocess.Popen(
+                    [sys.executable, "-m", "zim", "up", str(self._path)],
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=output,
+                )
+        try:
+            self._wait_ready()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self.stop()
+
+    def comet_processes(self) -> list[psutil.Process]:
+        """The processes of all comets."""
+        among: list[psutil.Process]
+        if self._process is None:
+            among = list(psutil.process_iter())
+        else:
+            among = psutil.Process(self._process.pid).children(recursive=True)
+        names = {comet.name for comet in self.topology.comets}
+        found = []
+        for process in among:
+            with contextlib.suppress(psutil.Error):
+                if names & set(process.cmdline()):
+                    found.append(process)
+        if len(found) != len(names):
+            raise BenchmarkError(f"found {len(found)} comet processes, not {len(names)}")
+        return found
+
+    def stop(self) -> None:
+        """Stops the fabric, if it is one that this benchmark started."""
+        process, self._process = self._process, None
+        if process is not None and process.poll() is None:
+            children = psutil.Process(process.pid).children(recursive=True)
+            process.send_signal(signal.SIGTERM)
+            try:
+                process.wait(_STOP_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+                for child in children:
+                    with contextlib.suppress(psutil.Error):
+                        child.kill()
+        self._folder.cleanup()
+
+    def _wait_ready(self) -> None:
+        deadline = time.monotonic() + _START_S
+        ports = [_address(at) for comet in self.topology.comets for at in (comet.tcp, comet.ws) if at is not None]
+        while not (all(map(_answers, self.http)) and all(map(_listens, ports))):
+            if self._process is not None and self._process.poll() is not None:
+                raise BenchmarkError(f"zim up ended with {self._process.returncode}:\n{self._last_words()}")
+            if time.monotonic() > deadline:
+                raise BenchmarkError(f"the fabric is not ready after {_START_S:g} s:\n{self._last_words()}")
+            time.sleep(0.05)
+
+    def _last_words(self) -> str:
+        return "\n".join(self._output.read_text(errors="replace").splitlines()[-20:]) if self._output.exists() else ""
+
+
+def write_topology(comets: int) -> str:
+    """A topology with one of each node, but for the comets, on free ports of 127.0.0.1."""
+    ports = iter(_free_ports(4 + 3 * comets))
+    text = '[fabric]\nname = "bench"\ndata_dir = "var"\n'
+    text += f'\n[[router]]\nid = 1\nbind = "tcp://127.0.0.1:{next(ports)}"\n'
+    text += f'\n[[job]]\nid = 1\nbind = "tcp://127.0.0.1:{next(ports)}"\n'
+    text += f'\n[[logic]]\nid = 1\nhttp = "127.0.0.1:{next(ports)}"\nbind = "tcp://127.0.0.1:{next(ports)}"\n'
+    for number in range(1, comets + 1):
+        text += f'\n[[comet]]\nid = {number}\nbind = "tcp://127.0.0.1:{next(ports)}"\n'
+        text += f'tcp = "127.0.0.1:{next(ports)}"\nws = "127.0.0.1:{next(ports)}"\n'
+    return text
+
+
+def _free_ports(count: int) -> list[int]:
+    """Ports below the range from which kernels take those of outgoing connections."""
+    found: list[int] = []
+    for port in random.sample(range(12_000, 32_000), 2_000):
+        with socket.socket() as sock, contextlib.suppress(OSError):
+            sock.bind(("127.0.0.1", port))
+            found.append(port)
+        if len(found) == count:
+            return found
+    raise BenchmarkError("no free ports between 12000 and 32000")
+
+
+def _address(listener: config.Listener) -> str:
+    host, port = listener.host_port
+    return f"127.0.0.1:{port}" if host in ("", "0.0.0.0", "*") else listener.address
+
+
+def _listens(address: str) -> bool:
+    try:
+        socket.create_connection(split_address(address), timeout=1).close()
+    except OSError:
+        return False
+    return True
+
+
+def _answers(address: str) -> bool:
+    connection = http.client.HTTPConnection(*split_address(address), timeout=2)
+    try:
+        connection.request("GET", "/1/count?type=server")
+        return connection.getresponse().status == 200
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()

@@ -1,0 +1,177 @@
+"""`zim listen`: what it prints and exits with."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO
+
+import pytest
+from click.testing import CliRunner, Result
+from websockets.sync.server import ServerConnection
+
+from tests.unit.client.peers import WAIT_S, Connection, TcpPeer, packet, ws_peer
+from tests.unit.client.test_listener import wait_ws_closed, ws_log_in
+from zim.cli.listen import listen
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No topology.toml in the working directory."""
+    monkeypatch.chdir(tmp_path)
+
+
+def run(*arguments: str) -> Result:
+    """Runs the command."""
+    return CliRunner().invoke(listen, arguments)
+
+
+def pushing(*bodies: bytes) -> Callable[[Connection], None]:
+    """A script that lets the client in and pushes these."""
+
+    def script(peer: Connection) -> None:
+        peer.log_in()
+        peer.socket.sendall(b"".join(packet(5, body) for body in bodies))
+        peer.wait_closed()
+
+    return script
+
+
+def test_bodies_go_to_stdout_and_states_to_stderr() -> None:
+    with TcpPeer(pushing(b"1", b"\xff\x00", b"")) as peer:
+        result = run("--uid", "7", "--tcp", peer.address, "--count", "3")
+    assert (result.stdout_bytes, result.exit_code) == (b"1\n\xff\x00\n\n", 0)
+    assert result.stderr == f"connected to {peer.address}\n"
+
+
+def test_json() -> None:
+    with TcpPeer(pushing(b'{"a":[1]}', b"text", b"\xff")) as peer:
+        result = run("--token", "x", "--address", peer.address, "--count", "3", "--json")
+    lines = list(map(json.loads, result.stdout.splitlines()))
+    assert [(line["op"], line["body"]) for line in lines] == [(5, {"a": [1]}), (5, "text"), (5, "\\xff")]
+    assert all(line["received_at"].endswith("Z") for line in lines)
+
+
+def test_websocket() -> None:
+    def script(connection: ServerConnection) -> None:
+        assert ws_log_in(connection) == 7
+        connection.send('[{"ver":0,"op":5,"seq":0,"body":{"a":1}}]')
+        wait_ws_closed(connection)
+
+    with ws_peer(script) as address:
+        result = run("--uid", "7", "--ws", "--address", address, "--count", "1")
+    assert (result.stdout, result.exit_code) == ('{"a":1}\n', 0)
+
+
+def test_it_comes_back_and_says_so() -> None:
+    def script(peer: Connection) -> None:
+        peer.log_in()
+        peer.send(5, b"%d" % peer.number)
+        if peer.number:
+            peer.wait_closed()
+
+    with TcpPeer(script) as peer:
+        result = run("--uid", "7", "--tcp", peer.address, "--count", "2")
+    assert result.stdout == "0\n1\n"
+    connected, lost, again = result.stderr.splitlines()
+    assert connected == again == f"connected to {peer.address}"
+    assert lost.startswith(f"lost {peer.address}: closed by the server; again in 0.")
+
+
+def test_the_comet_of_a_topology() -> None:
+    with TcpPeer(pushing(b"1")) as peer:
+        Path("topology.toml").write_text(
+            "[fabric]\nname = 'x'\ndata_dir = 'var'\n[[router]]\nid = 1\nbind = 'tcp://127.0.0.1:1'\n"
+            "[[logic]]\nid = 1\nbind = 'tcp://127.0.0.1:2'\nhttp = '127.0.0.1:6'\n"
+            "[[job]]\nid = 1\nbind = 'tcp://127.0.0.1:3'\n"
+            f"[[comet]]\nid = 1\nbind = 'tcp://127.0.0.1:4'\ntcp = '{peer.address}'\n"
+        )
+        assert run("--uid", "7", "--count", "1").stdout == "1\n"
+    refused = run("--uid", "7", "--ws")
+    assert refused.exit_code == 1
+    assert "no comet listens for ws; leave out --ws" in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("bodies", "more", "code"),
+    [((), (), 1), ((b"1",), ("--count", "2"), 1), ((b"1",), (), 0), ((b"1", b"2"), ("--count", "2"), 0)],
+)
+def test_timeout(bodies: tuple[bytes, ...], more: tuple[str, ...], code: int) -> None:
+    with TcpPeer(pushing(*bodies)) as peer:
+        result = run("--uid", "7", "--tcp", peer.address, "--timeout", "0.5", *more)
+    assert result.exit_code == code
+    assert result.stdout == "".join(f"{body.decode()}\n" for body in bodies)
+
+
+def test_nothing_listens_until_the_timeout() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+    result = run("--uid", "7", "--tcp", address, "--timeout", "0.1")
+    assert result.exit_code == 1
+    assert f"lost {address}: nothing listens on {address}; is the fabric up? zim up; again in" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "text"),
+    [
+        ((), 2, "give --uid or --token"),
+        (("--uid", "7", "--token", "7"), 2, "give --uid or --token (and only one)"),
+        (("--uid", "7", "--ws", "--tcp", "a:1"), 2, "leave out --ws"),
+        (("--uid", "7", "--tcp", "a:1", "--topology", "t"), 2, "leave out --topology"),
+        (("--uid", "7", "--address", "nowhere"), 1, "write host:port"),
+        (("--uid", "7", "--topology", "none.toml"), 1, "there is no such file"),
+        (("--uid", "7", "--count", "0"), 2, "--count"),
+    ],
+)
+def test_what_is_wrong_on_the_command_line(arguments: tuple[str, ...], code: int, text: str) -> None:
+    result = run(*arguments)
+    assert (result.exit_code, result.stdout) == (code, "")
+    assert text in result.stderr
+
+
+@contextlib.contextmanager
+def program(*arguments: str) -> Iterator[subprocess.Popen[bytes]]:
+    """The program itself."""
+    command = [sys.executable, "-m", "zim", "listen", *arguments]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    with process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def read(stream: IO[bytes] | None) -> bytes:
+    """All of it."""
+    assert stream is not None
+    return stream.read()
+
+
+def test_ctrl_c_is_quiet() -> None:
+    with TcpPeer(pushing(b"1")) as peer, program("--uid", "7", "--tcp", peer.address) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"1\n"
+        process.send_signal(signal.SIGINT)
+        assert process.wait(WAIT_S) == 130
+        assert read(process.stderr) == f"connected to {peer.address}\n".encode()
+
+
+def test_a_reader_that_goes_away_is_no_error() -> None:
+    def talkative(peer: Connection) -> None:
+        peer.log_in()
+        with contextlib.suppress(OSError):
+            while True:
+                peer.send(5, b"x" * 1000)
+
+    with TcpPeer(talkative) as peer, program("--uid", "7", "--tcp", peer.address) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        process.stdout.close()
+        assert process.wait(WAIT_S) == 0
+        assert read(process.stderr) == f"connected to {peer.address}\n".encode()

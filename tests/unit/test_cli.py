@@ -1,0 +1,136 @@
+"""The command line as far as it needs no fabric: what it prints, its exit codes, what it imports."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from zim import __version__
+from zim.cli import main
+from zim.cli.drawing import draw
+from zim.cli.up import how_to_try
+from zim.config import Topology, load, parse
+from zim.supervisor import RunningNode, node_command
+
+ROOT = Path(__file__).parents[2]
+DEFAULT = ROOT / "topology.toml"
+TWO_OF_EACH = ROOT / "examples" / "two-of-each.toml"
+
+
+def run(*arguments: str) -> tuple[int, str, str]:
+    result = CliRunner().invoke(main, arguments)
+    assert result.exception is None or isinstance(result.exception, SystemExit)
+    return result.exit_code, result.stdout, result.stderr
+
+
+@pytest.mark.parametrize("command", ["up", "check", "node", "push", "listen"])
+def test_every_command_has_help_with_an_example(command: str) -> None:
+    exit_code, out, _ = run(command, "--help")
+    assert exit_code == 0
+    assert f"  zim {command}" in out
+    assert f"  {command} " in run("--help")[1]
+
+
+def test_version() -> None:
+    assert run("--version") == (0, f"zim, version {__version__}\n", "")
+
+
+def test_check_draws() -> None:
+    exit_code, out, err = run("check", str(TWO_OF_EACH))
+    assert (exit_code, err) == (0, "")
+    assert out.startswith("OK: ")
+    assert "comet-3  tcp  127.0.0.1:8082" in out
+
+
+def test_check_lists_every_problem(tmp_path: Path) -> None:
+    file = tmp_path / "topology.toml"
+    file.write_text(DEFAULT.read_text().replace("id = 1", "id = 0", 2))
+    exit_code, out, err = run("check", str(file))
+    assert (exit_code, out) == (1, "")
+    assert [line.split(":")[1] for line in err.splitlines()] == [" router[0].id", " logic[0].id"]
+
+
+@pytest.mark.parametrize("command", ["up", "check"])
+def test_missing_file(command: str, tmp_path: Path) -> None:
+    exit_code, out, err = run(command, str(tmp_path / "none.toml"))
+    assert (exit_code, out) == (1, "")
+    assert "there is no such file" in err
+    assert len(err.splitlines()) == 1
+
+
+def test_a_node_that_is_not_there() -> None:
+    exit_code, _, err = run("node", "comet-9", "--topology", str(DEFAULT))
+    assert exit_code == 2
+    assert "has no node comet-9; there are router-1, job-1, logic-1, comet-1" in err
+
+
+def test_a_host_that_is_not_there() -> None:
+    exit_code, _, err = run("up", str(DEFAULT), "--host", "a")
+    assert exit_code == 1
+    assert "it names no hosts" in err
+
+
+def test_check_starts_fast() -> None:
+    code = (
+        "import sys; from click.testing import CliRunner; from zim.cli import main;"
+        f" CliRunner().invoke(main, ['check', {str(DEFAULT)!r}], catch_exceptions=False);"
+        " print([m for m in ('flask', 'zmq', 'rich') if m in sys.modules])"
+    )
+    assert subprocess.check_output([sys.executable, "-c", code], text=True) == "[]\n"
+
+
+def check_picture(topology: Topology) -> str:
+    picture = draw(topology)
+    assert max(map(len, picture.splitlines())) <= 110
+    boxes = [line for line in picture.splitlines() if line.startswith("│")]
+    assert len({line.rindex("│") for line in boxes}) == 1
+    return picture
+
+
+def test_picture_of_one_of_each() -> None:
+    picture = check_picture(load(DEFAULT))
+    for address in ("127.0.0.1:7172", "127.0.0.1:8080", "127.0.0.1:8090", "tcp://127.0.0.1:7270"):
+        assert address in picture
+    assert "Each arrow" not in picture
+
+
+def test_picture_with_long_names_hosts_and_open_listeners() -> None:
+    text = DEFAULT.read_text()
+    text = text.replace("id = 1\n", 'id = 1\nhost = "rack-4711-in-frankfurt"\n')
+    text = text.replace('"127.0.0.1:8080"', f'{{ address = "{"x" * 60}.example:8080", insecure = true }}')
+    text = text.replace('"tcp://127.0.0.1:7470"', f'"ipc:///run/{"y" * 80}"')
+    picture = check_picture(parse(text, DEFAULT))
+    assert "x.example:8080 !" in picture
+    assert "insecure = true" in picture
+
+
+def test_picture_tells_who_is_out_of_reach() -> None:
+    text = DEFAULT.read_text().replace("id = 1\n", 'id = 1\nhost = "a"\n', 3).replace("id = 1\n\nhost", "id = 1")
+    head, _, comet = text.rpartition("id = 1\n")
+    picture = check_picture(parse(f'{head}id = 1\nhost = "b"\n{comet}', DEFAULT))
+    assert "Note: comet-1 is at tcp://127.0.0.1:8092, out of reach from a." in picture
+
+
+def test_how_to_try() -> None:
+    topology = load(DEFAULT)
+    comet = RunningNode(topology.comets[0], 1, {"tcp": "0.0.0.0:8081", "ws": "127.0.0.1:8090"})
+    logic = RunningNode(topology.logics[0], 2, {"http": "[::]:80"})
+    assert how_to_try([comet, logic], is_found=False) == [
+        "Try it:",
+        "  zim listen --uid 7 --tcp 127.0.0.1:8081",
+        """  curl -d '{"test":1}' 'http://[::1]:80/1/push?uid=7'""",
+        "Ctrl-C stops it.",
+    ]
+    assert how_to_try([comet], is_found=True)[1] == "  zim listen --uid 7"
+    assert how_to_try([], is_found=True) == ["Ctrl-C stops it."]
+
+
+def test_node_command_is_one_that_the_cli_takes() -> None:
+    topology = load(DEFAULT)
+    command = node_command(topology, "-v")(topology.comets[0], 5)
+    assert command[:4] == [sys.executable, "-m", "zim", "node"]
+    assert command[4:] == ["comet-1", "--topology", str(DEFAULT), "--lifeline", "5", "-v"]

@@ -1,0 +1,346 @@
+"""topology.toml: what is read, and that each error names its key and what would be right."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import fields
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from zim.config import Comet, Job, Listener, Logic, Router, Topology, load, parse
+from zim.errors import TopologyError
+
+ROOT = Path(__file__).parents[2]
+PATH = Path("/srv/zim/topology.toml")
+
+Tables = dict[str, Any]
+
+
+def small() -> Tables:
+    """One of each kind, as plain values."""
+    return {
+        "fabric": {"name": "demo", "data_dir": "var"},
+        "router": [{"id": 1, "bind": "tcp://127.0.0.1:7270"}],
+        "logic": [{"id": 1, "http": "127.0.0.1:7172", "bind": "tcp://127.0.0.1:7170"}],
+        "job": [{"id": 1, "bind": "tcp://127.0.0.1:7470"}],
+        "comet": [{"id": 1, "tcp": "127.0.0.1:8080", "ws": "127.0.0.1:8090", "bind": "tcp://127.0.0.1:8092"}],
+    }
+
+
+def to_toml(value: Any) -> str:
+    """Any TOML-shaped value, on one line."""
+    if isinstance(value, dict):
+        return "{ " + ", ".join(f"{json.dumps(k)} = {to_toml(v)}" for k, v in value.items()) + " }"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(to_toml, value)) + "]"
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, str | bool) else str(value)
+
+
+def text_of(tables: Tables) -> str:
+    return "\n".join(f"{json.dumps(key)} = {to_toml(value)}" for key, value in tables.items())
+
+
+def problems_of(tables: Tables) -> list[str]:
+    with pytest.raises(TopologyError) as caught:
+        parse(text_of(tables), PATH)
+    return caught.value.problems
+
+
+def put(tables: Tables, dotted: str, value: Any) -> Tables:
+    """Sets `comet[0].tcp`."""
+    *parts, last = dotted.replace("[0]", ".0").split(".")
+    at: Any = tables
+    for part in parts:
+        at = at[int(part)] if part.isdigit() else at.setdefault(part, {})
+    at[last] = value
+    return tables
+
+
+def test_shipped_file() -> None:
+    topology = load(ROOT / "topology.toml")
+    assert [node.name for node in topology.nodes] == ["router-1", "job-1", "logic-1", "comet-1"]
+    assert topology.data_dir == ROOT / "var"
+    assert topology.path == ROOT / "topology.toml"
+    assert topology.logics[0].http.host_port == ("127.0.0.1", 7172)
+
+
+def test_example_with_two_of_each() -> None:
+    topology = load(ROOT / "examples" / "two-of-each.toml")
+    assert (len(topology.routers), len(topology.logics), len(topology.jobs), len(topology.comets)) == (2, 2, 2, 3)
+
+
+def test_all_keys() -> None:
+    tables = small()
+    tables["fabric"]["max_body_bytes"] = 1000
+    tables["router"][0] |= {"host": "a", "max_behind_bytes": 5, "keep_s": 2, "keep_bytes": 7}
+    tables["job"][0] |= {"host": "a", "queue_bytes": 9}
+    tables["logic"][0] |= {"host": "a", "http_timeout_s": 1.5, "http": {"address": "0.0.0.0:80", "insecure": True}}
+    tables["comet"][0] |= {"host": "b", "advertise": "tcp://comet.example:8092", "max_connections": 10}
+    tables["comet"][0] |= {"max_packet_bytes": 100, "handshake_timeout_s": 9, "heartbeat_s": 3, "keepalive_s": 0}
+    tables["comet"][0] |= {"outbox_bytes": 1, "slow_consumer": "drop"}
+    del tables["comet"][0]["ws"]
+    assert parse(text_of(tables), PATH) == Topology(
+        name="demo",
+        data_dir=Path("/srv/zim/var"),
+        max_body_bytes=1000,
+        path=PATH,
+        routers=(Router(1, Listener("tcp://127.0.0.1:7270"), "a", "", 5, 2.0, 7),),
+        jobs=(Job(1, Listener("tcp://127.0.0.1:7470"), "a", "", 9),),
+        logics=(
+            Logic(1, Listener("tcp://127.0.0.1:7170"), "a", http=Listener("0.0.0.0:80", True), http_timeout_s=1.5),
+        ),
+        comets=(
+            Comet(
+                1,
+                Listener("tcp://127.0.0.1:8092"),
+                "b",
+                "tcp://comet.example:8092",
+                tcp=Listener("127.0.0.1:8080"),
+                max_connections=10,
+                max_packet_bytes=100,
+                handshake_timeout_s=9.0,
+                heartbeat_s=3.0,
+                keepalive_s=0,
+                outbox_bytes=1,
+                slow_consumer="drop",
+            ),
+        ),
+    )
+
+
+@pytest.mark.parametrize("address", ["tcp://127.9.9.9:1", "tcp://[::1]:1", "tcp://localhost:1", "ipc:///run/zim/r"])
+def test_local_links(address: str) -> None:
+    assert parse(text_of(put(small(), "router[0].bind", address)), PATH).routers[0].endpoint == address
+
+
+# key, value, what the sentence must say
+WRONG: list[tuple[str, Any, str]] = [
+    ("fabric.nam", "x", "did you mean name? There are name, data_dir, max_body_bytes"),
+    ("fabric.name", "", "a name for people"),
+    ("fabric.data_dir", 7, 'such as "var"'),
+    ("fabric.data_dir", "a\x00b", 'such as "var"'),
+    ("fabric.max_body_bytes", (16 << 20) + 1, "from 1 to 16777216"),
+    ("comets", [], "did you mean comet?"),
+    ("router", {"id": 1}, "right is [[router]]"),
+    ("router", 5, "each written [[router]]"),
+    ("router[0].zzz", 1, "is not a key; there are id, bind, host"),
+    ("router[0].id", 0, "from 1 to"),
+    ("router[0].id", -1, "from 1 to"),
+    ("router[0].id", True, "is true; right is a whole number"),
+    ("router[0].id", 1.0, "a whole number"),
+    ("router[0].id", 10**4000, "very many digits"),
+    ("router[0].bind", 5, '"tcp://127.0.0.1:7270"'),
+    ("router[0].bind", "127.0.0.1:7", 'has no scheme; right would be "tcp://127.0.0.1:7"'),
+    ("router[0].bind", "udp://127.0.0.1:7", 'the unknown scheme "udp"'),
+    ("router[0].bind", "router", "is not a link"),
+    ("router[0].bind", "tcp://*:7", "0.0.0.0:7"),
+    ("router[0].bind", "ipc://relative", "no absolute path"),
+    ("router[0].bind", "ipc:///" + "x" * 200, "at most 103"),
+    ("router[0].bind", "tcp://10.0.0.1:7", "links between nodes are not encrypted"),
+    ("router[0].advertise", "tcp://0.0.0.0:7", "every address"),
+    ("router[0].advertise", "10.0.0.1:7", "no scheme"),
+    ("router[0].advertise", 1, "what other nodes connect to"),
+    ("router[0].host", "", "the name of a machine"),
+    ("router[0].max_behind_bytes", 0, "from 1"),
+    ("router[0].keep_s", "10", "number of seconds"),
+    ("router[0].keep_s", 0, "from 0.001"),
+    ("router[0].keep_bytes", -1, "from 1"),
+    ("job[0].queue_bytes", -1, "from 1"),
+    ("logic[0].http", "http://127.0.0.1:7", "host and port alone"),
+    ("logic[0].http", "0.0.0.0:80", "the HTTP API believes everybody who reaches it"),
+    ("logic[0].http", "0.0.0.0:80", 'http = { address = "0.0.0.0:80", insecure = true }'),
+    ("logic[0].http", {"address": "0.0.0.0:80", "insecure": False}, "insecure = true"),
+    ("logic[0].http_timeout_s", float("inf"), "number of seconds"),
+    ("logic[0].http_timeout_s", float("nan"), "number of seconds"),
+    ("comet[0].tcp", "127.0.0.1", "has no port"),
+    ("comet[0].tcp", "127.0.0.1:", "from 1 to 65535"),
+    ("comet[0].tcp", "127.0.0.1:0", "another one at each start"),
+    ("comet[0].tcp", "127.0.0.1:65536", "1 to 65535"),
+    ("comet[0].tcp", "127.0.0.1:٣", "1 to 65535"),
+    ("comet[0].tcp", "256.0.0.1:80", "not an IPv4 address"),
+    ("comet[0].tcp", "::1:80", "in brackets"),
+    ("comet[0].tcp", "[::g]:80", "not an IPv6 address"),
+    ("comet[0].tcp", "a b:80", "neither an address nor a host name"),
+    ("comet[0].tcp", ":80", "has no host"),
+    ("comet[0].tcp", "example.com:80", "the token handler believes everybody"),
+    ("comet[0].ws", "[::]:80", "the token handler believes everybody"),
+    ("comet[0].tcp", {}, "comet[0].tcp.address: is missing"),
+    ("comet[0].tcp", {"address": 5}, "comet[0].tcp.address: is 5"),
+    ("comet[0].tcp", {"address": "127.0.0.1:80", "insecur": True}, "comet[0].tcp.insecur: is not a key; did you mean"),
+    ("comet[0].tcp", {"address": "127.0.0.1:80", "insecure": 1}, "comet[0].tcp.insecure: is 1; right is true or false"),
+    ("comet[0].tcp", "127.0.0.1:8090", "comet[0].ws: takes port 8090 as comet[0].tcp does"),
+    ("comet[0].tcp", "localhost:7270", "comet[0].tcp: takes port 7270 as router[0].bind does"),
+    ("comet[0].tcp", {"address": "0.0.0.0:7270", "insecure": True}, "takes port 7270 as router[0].bind does"),
+    ("comet[0].tcp", {"address": "[::]:7270", "insecure": True}, "takes port 7270 as router[0].bind does"),
+    ("comet[0].max_connections", 0, "from 1"),
+    ("comet[0].max_packet_bytes", 15, "from 16"),
+    ("comet[0].handshake_timeout_s", -1, "number of seconds"),
+    ("comet[0].heartbeat_s", 0, "number of seconds"),
+    ("comet[0].keepalive_s", -1, "from 0"),
+    ("comet[0].outbox_bytes", 0, "from 1"),
+    ("comet[0].slow_consumer", "wait", '"close" or "drop"'),
+    ("comet[0].slow_consumer", ["close"], '"close" or "drop"'),
+]
+
+
+@pytest.mark.parametrize(("key", "value", "says"), WRONG, ids=lambda v: str(v)[:30])
+def test_each_problem_names_its_key(key: str, value: Any, says: str) -> None:
+    (problem,) = problems_of(put(small(), key, value))
+    assert key.partition(".")[0] in problem
+    assert says in problem
+    if not says.startswith("comet[0].ws"):
+        assert problem.startswith(key)
+
+
+@pytest.mark.parametrize("key", ["fabric", "router", "logic", "job", "comet"])
+def test_missing_table(key: str) -> None:
+    tables = small()
+    del tables[key]
+    (problem,) = problems_of(tables)
+    assert problem.startswith(f"{key}: is missing; right is")
+
+
+@pytest.mark.parametrize("key", ["router.id", "router.bind", "logic.http", "job.bind", "comet.bind"])
+def test_missing_key(key: str) -> None:
+    tables = small()
+    kind, _, name = key.partition(".")
+    del tables[kind][0][name]
+    (problem,) = problems_of(tables)
+    assert problem.startswith(f"{kind}[0].{name}: is missing; right is")
+
+
+def test_comet_without_entrance() -> None:
+    tables = small()
+    del tables["comet"][0]["tcp"], tables["comet"][0]["ws"]
+    (problem,) = problems_of(tables)
+    assert problem.startswith("comet[0]: has neither tcp nor ws")
+
+
+def test_id_twice() -> None:
+    tables = small()
+    tables["job"].append({"id": 1, "bind": "tcp://127.0.0.1:1"})
+    assert problems_of(tables) == ["job[1].id: 1 is the id of job[0] already; right is another one"]
+
+
+def test_same_path_twice() -> None:
+    tables = put(put(small(), "job[0].bind", "ipc:///run/x"), "router[0].bind", "ipc:///run/x")
+    assert problems_of(tables) == ["job[0].bind: takes /run/x as router[0].bind does; right is another one"]
+
+
+def on_two_hosts() -> Tables:
+    tables = small()
+    for kind, host in (("router", "a"), ("logic", "a"), ("job", "b"), ("comet", "b")):
+        tables[kind][0]["host"] = host
+    return tables
+
+
+def test_same_port_on_another_host() -> None:
+    tables = put(on_two_hosts(), "comet[0].tcp", "127.0.0.1:7270")
+    assert parse(text_of(tables), PATH).comets[0].tcp == Listener("127.0.0.1:7270")
+
+
+def test_wildcard_needs_advertise_where_others_connect() -> None:
+    tables = put(on_two_hosts(), "router[0].bind", {"address": "tcp://0.0.0.0:7270", "insecure": True})
+    (problem,) = problems_of(tables)
+    assert problem.startswith("router[0].advertise: is missing; nodes on b cannot connect")
+    tables["router"][0]["advertise"] = "tcp://10.0.0.1:7270"
+    assert parse(text_of(tables), PATH).routers[0].endpoint == "tcp://10.0.0.1:7270"
+
+
+def test_wildcard_on_the_only_host() -> None:
+    tables = put(small(), "router[0].bind", {"address": "tcp://0.0.0.0:7270", "insecure": True})
+    assert parse(text_of(tables), PATH).routers[0].endpoint == "tcp://0.0.0.0:7270"
+
+
+def test_host_of_some_nodes_only() -> None:
+    tables = on_two_hosts()
+    del tables["job"][0]["host"]
+    (problem,) = problems_of(tables)
+    assert problem.startswith("job[0].host: is missing")
+
+
+def test_every_problem_is_listed() -> None:
+    tables = put(put(put(small(), "router[0].id", 0), "comet[0].tcp", "x"), "fabric.nme", 1)
+    assert [p.partition(":")[0] for p in problems_of(tables)] == ["fabric.nme", "router[0].id", "comet[0].tcp"]
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("[fabric]\nname = ", "topology.toml"),
+        ("[fabric]\nname = demo", ", line 2, column 8: is not TOML"),
+        ("a = '''", ", at its end: is not TOML"),
+        ("a = " + "[" * 10_000, "nested too deeply"),
+        ("a = " + "9" * 10_000, "thousands of digits"),
+    ],
+)
+def test_not_toml(text: str, says: str) -> None:
+    with pytest.raises(TopologyError) as caught:
+        parse(text, PATH)
+    (problem,) = caught.value.problems
+    assert problem.startswith(str(PATH))
+    assert says in problem
+
+
+def test_load_says_why_it_cannot_read(tmp_path: Path) -> None:
+    (tmp_path / "latin.toml").write_bytes(b'name = "\xe9"')
+    (tmp_path / "loop.toml").symlink_to(tmp_path / "loop.toml")
+    for name, says in [
+        ("none.toml", "there is no such file"),
+        (".", "is a directory"),
+        ("latin.toml", "is not UTF-8 from byte 8 on"),
+        ("loop.toml", "cannot be read"),
+        ("nul\0.toml", "cannot be read"),
+    ]:
+        with pytest.raises(TopologyError, match=says):
+            load(tmp_path / name)
+
+
+def only_topology_errors(text: str) -> None:
+    problems = ["none"]
+    try:
+        parse(text, PATH)
+    except TopologyError as error:
+        problems = error.problems
+    assert problems
+    assert all(problem and "\n" not in problem for problem in problems)
+
+
+CHARACTERS = st.characters(exclude_categories=["Cs"], exclude_characters="\x7f")
+KEYS = st.text(CHARACTERS, max_size=8)
+VALUES = st.recursive(
+    st.one_of(
+        st.text(CHARACTERS, max_size=20),
+        st.integers(),
+        st.floats(),
+        st.booleans(),
+        st.dates(min_value=date(1, 1, 1)),
+        st.sampled_from(["tcp://127.0.0.1:1", "127.0.0.1:1", "ipc:///x", "tcp://[::%1]:1", "[::1%]:5"]),
+    ),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=3),
+    max_leaves=8,
+)
+NODE_KEYS = {kind: [f.name for f in fields(cls)] for kind, cls in (("logic", Logic), ("comet", Comet))}
+
+
+@given(st.text())
+def test_any_text(text: str) -> None:
+    only_topology_errors(text)
+
+
+@given(st.dictionaries(st.sampled_from(["fabric", "router", "logic", "job", "comet"]) | KEYS, VALUES, max_size=6))
+def test_any_tables(tables: Tables) -> None:
+    only_topology_errors(text_of(tables))
+
+
+@given(
+    st.sampled_from(sorted(NODE_KEYS)).flatmap(lambda k: st.tuples(st.just(k), st.sampled_from(NODE_KEYS[k]))), VALUES
+)
+def test_any_value(key: tuple[str, str], value: Any) -> None:
+    kind, name = key
+    only_topology_errors(text_of(put(small(), f"{kind}[0].{name}", value)))

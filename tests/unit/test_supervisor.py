@@ -1,0 +1,129 @@
+"""What the supervisor decides, driven by a clock of the test's own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from zim.config import load
+from zim.supervision import (
+    MAX_DEATHS,
+    NOT_CURED_BY_RESTART,
+    STEADY_S,
+    Readiness,
+    Restarts,
+    open_file_limits,
+    open_files_needed,
+    parse_ready,
+    stop_order,
+)
+
+TWO_OF_EACH = Path(__file__).parents[2] / "examples" / "two-of-each.toml"
+ENDLESS = -1
+
+
+def test_back_off_doubles_until_it_is_given_up() -> None:
+    restarts = Restarts()
+    delays = [restarts.died(1, now=0.0) for _ in range(MAX_DEATHS)]
+    assert delays == [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5.0, None]
+
+
+def test_a_node_that_was_steady_starts_over() -> None:
+    restarts = Restarts()
+    for _ in range(MAX_DEATHS - 1):
+        restarts.died(-9, now=0.0)
+    restarts.ready(now=100.0)
+    assert restarts.died(-9, now=100.0 + STEADY_S) == 0.1
+
+
+def test_ready_for_too_short_a_time_counts_on() -> None:
+    restarts = Restarts()
+    restarts.died(1, now=0.0)
+    restarts.ready(now=1.0)
+    assert restarts.died(1, now=1.0 + STEADY_S - 0.1) == 0.2
+
+
+def test_alive_without_being_ready_is_not_steady() -> None:
+    restarts = Restarts()
+    restarts.ready(now=0.0)
+    restarts.died(1, now=1.0)
+    assert restarts.died(1, now=1000.0) == 0.2
+
+
+def test_what_a_restart_does_not_cure_is_given_up_at_once() -> None:
+    assert Restarts().died(NOT_CURED_BY_RESTART, now=0.0) is None
+
+
+def test_complete_once() -> None:
+    readiness = Readiness(["router-1", "comet-1"])
+    assert not readiness.ready("router-1")
+    assert readiness.missing == ["comet-1"]
+    readiness.lost("router-1")
+    assert not readiness.ready("comet-1")
+    assert readiness.ready("router-1")
+    readiness.lost("comet-1")
+    assert readiness.missing == ["comet-1"]
+    assert not readiness.ready("comet-1")
+
+
+def test_given_up_before_complete_is_hopeless() -> None:
+    readiness = Readiness(["router-1", "comet-1"])
+    readiness.ready("router-1")
+    assert not readiness.is_hopeless
+    readiness.gave_up("comet-1")
+    assert readiness.is_hopeless
+
+
+def test_given_up_later_leaves_the_others() -> None:
+    readiness = Readiness(["router-1", "comet-1"])
+    readiness.ready("router-1")
+    readiness.ready("comet-1")
+    readiness.gave_up("comet-1")
+    assert not readiness.is_hopeless
+    readiness.gave_up("router-1")
+    assert readiness.is_hopeless
+    assert readiness.given_up == ["comet-1", "router-1"]
+
+
+def test_stops_in_the_order_of_the_data() -> None:
+    groups = stop_order(load(TWO_OF_EACH).nodes)
+    assert [[node.name for node in group] for group in groups] == [
+        ["logic-1", "logic-2"],
+        ["router-1", "router-2"],
+        ["job-1", "job-2"],
+        ["comet-1", "comet-2", "comet-3"],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("line", "listening"),
+    [
+        ('ready comet-1 {"tcp": "127.0.0.1:1"}', {"tcp": "127.0.0.1:1"}),
+        ("ready comet-1 {}", {}),
+        ('ready comet-2 {"tcp": "127.0.0.1:1"}', None),
+        ("ready comet-1 []", None),
+        ("ready comet-1 {", None),
+        ("ready comet-1 " + "[" * 100_000, None),
+        ("hello", None),
+        ("", None),
+    ],
+    ids=lambda value: str(value)[:30],
+)
+def test_ready_line(line: str, listening: dict[str, str] | None) -> None:
+    assert parse_ready(line, "comet-1") == listening
+
+
+def test_open_files_needed() -> None:
+    topology = load(TWO_OF_EACH)
+    assert open_files_needed(topology.nodes) == (100_200, "comet-1")
+    assert open_files_needed(topology.routers) == (0, "")
+
+
+def test_open_file_limits() -> None:
+    assert open_file_limits(hard=4096, needed=200, endless=ENDLESS) == [(4096, 4096)]
+    assert open_file_limits(hard=4096, needed=5000, endless=ENDLESS) == [(5000, 5000), (4096, 4096)]
+    tried = open_file_limits(hard=ENDLESS, needed=100_200, endless=ENDLESS)
+    assert tried == sorted(tried, reverse=True)
+    assert (100_200, ENDLESS) in tried
+    assert tried[-1] == (10_240, ENDLESS)

@@ -1,0 +1,59 @@
+"""The command line: `zim up | node | check | push | listen`. Each command is a module of this package."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+import click
+from gevent.hub import Hub
+
+from zim import __version__
+from zim.errors import ZimError
+
+_COMMANDS = ("up", "check", "node", "push", "listen")
+
+# A node that ends with it is not started again.
+_EXIT_CODES = {"node": 2}
+
+_INTERRUPTED = 128 + 2
+
+
+class LazyGroup(click.Group):
+    """Imports a command when it is asked for, so that `zim check` does not wait for Flask and ZeroMQ."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """In the order in which one meets them."""
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command `name` of the module `zim.cli.<name>`."""
+        if cmd_name not in _COMMANDS:
+            return None
+        command: click.Command = getattr(import_module(f"zim.cli.{cmd_name}"), cmd_name)
+        return command
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Runs the command; what zim can say in one sentence is said in one, without a traceback."""
+        try:
+            return super().invoke(ctx)
+        except ZimError as error:
+            for line in str(error).splitlines():
+                click.echo(f"zim: {line}", err=True)
+            return ctx.exit(_EXIT_CODES.get(ctx.invoked_subcommand or "", 1))
+        except KeyboardInterrupt:
+            return ctx.exit(_INTERRUPTED)
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="zim")
+def main() -> None:
+    """zim: a push fabric. HTTP in, WebSocket and TCP out, no broker.
+
+    \b
+    zim up                          start everything in ./topology.toml
+    zim listen --uid 7              be user 7's device
+    zim push user 7 '{"test":1}'    send to it
+    """
+    # Ctrl-C belongs to the main greenlet; the hub would print it first.
+    Hub.NOT_ERROR = (*Hub.NOT_ERROR, KeyboardInterrupt)

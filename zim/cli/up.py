@@ -1,0 +1,100 @@
+"""`zim up`: the whole fabric, or what of it runs on this machine."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+import click
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from zim import logs
+from zim.config import load
+from zim.errors import TopologyError
+from zim.supervisor import RunningNode, Supervisor, node_command, raise_open_files
+
+
+@click.command()
+@click.argument("topology", type=click.Path(path_type=Path), default="topology.toml")
+@click.option("--host", metavar="HOST", help="Start the nodes of this host only.")
+@click.option("-v", "--verbose", is_flag=True, help="Log details, the nodes' too.")
+def up(topology: Path, host: str | None, verbose: bool) -> None:
+    """Start every node of a topology, and keep it running.
+
+    Prints what listens where once all are ready. A node that dies is started again. Ctrl-C or SIGTERM stops them all,
+    a second Ctrl-C at once.
+
+    \b
+    zim up                                  ./topology.toml
+    zim up examples/two-of-each.toml
+    zim up --host a cluster.toml            what the file has for host a
+    """
+    fabric = load(topology)
+    nodes = [node for node in fabric.nodes if host in (None, node.host)]
+    if not nodes:
+        hosts = sorted({node.host for node in fabric.nodes if node.host})
+        have = f"there are {', '.join(hosts)}" if hosts else "it names no hosts, so leave --host away"
+        raise TopologyError([f"{topology}: has no node on host {host}; {have}"])
+    logs.setup("zim-up", logging.DEBUG if verbose else logging.INFO)
+    raise_open_files(nodes)
+    command = node_command(fabric, *(["-v"] if verbose else []))
+    # What `zim listen` finds by itself is the first comet of ./topology.toml.
+    is_found = host is None and fabric.path == Path("topology.toml").absolute()
+    sys.exit(Supervisor(nodes, command, lambda running: _tell(fabric.name, running, is_found)).run())
+
+
+def _tell(fabric_name: str, running: list[RunningNode], is_found: bool) -> None:
+    """Prints what listens where, and how to try it."""
+    table = Table("node", "pid", "listens", box=box.SIMPLE_HEAD)
+    for one in running:
+        table.add_row(one.node.name, str(one.pid), listening_text(one.listening))
+    console = Console(highlight=False, markup=False)
+    with console.capture() as captured:
+        console.print(f"{fabric_name} is up", soft_wrap=True)
+        console.print(table)
+        for line in how_to_try(running, is_found):
+            console.print(line, soft_wrap=True)
+    try:
+        sys.stdout.write(captured.get())
+        sys.stdout.flush()
+    except OSError:  # nobody reads it, and the fabric runs all the same; Python would try once more at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def listening_text(listening: dict[str, str]) -> str:
+    """One address a line, what is for people first."""
+    order: list[str] = [what for what in ("http", "tcp", "ws") if what in listening]
+    order += [what for what in listening if what not in order]
+    return "\n".join(f"{what:<5}{listening[what]}" for what in order)
+
+
+def how_to_try(running: Iterable[RunningNode], is_found: bool) -> list[str]:
+    """The lines that let an operator see a message arrive, as far as these nodes have what it takes.
+
+    Args:
+        running: the nodes that are ready.
+        is_found: `zim listen` finds the comet without being told its address.
+    """
+    first: dict[str, str] = {}
+    for one in running:
+        for what, where in one.listening.items():
+            first.setdefault(what, _reachable(where))
+    lines = []
+    if "tcp" in first:
+        lines.append("  zim listen --uid 7" + ("" if is_found else f" --tcp {first['tcp']}"))
+    elif "ws" in first:
+        lines.append("  zim listen --uid 7 --ws" + ("" if is_found else f" --address {first['ws']}"))
+    if "http" in first:
+        lines.append(f"""  curl -d '{{"test":1}}' 'http://{first["http"]}/1/push?uid=7'""")
+    return [*(["Try it:", *lines] if lines else []), "Ctrl-C stops it."]
+
+
+def _reachable(address: str) -> str:
+    """The address, or loopback where it stands for every address."""
+    host, _, port = address.rpartition(":")
+    return f"{ {'0.0.0.0': '127.0.0.1', '[::]': '[::1]'}.get(host, host) }:{port}"

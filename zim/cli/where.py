@@ -1,0 +1,57 @@
+"""Which fabric a command talks to: an address, a topology file, ./topology.toml, or goim's ports."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from zim import config
+from zim.errors import TopologyError
+
+DEFAULT_FILE = Path("topology.toml")
+DEFAULT_HTTP = "127.0.0.1:7172"
+DEFAULT_TCP = "127.0.0.1:8080"
+DEFAULT_WS = "127.0.0.1:8090"
+
+
+def http_address(http: str | None, topology: Path | None) -> str:
+    """Where to push: `http`, or the first logic node of the topology.
+
+    Raises:
+        TopologyError: the file cannot be used.
+    """
+    if http:
+        return http
+    found = _topology(topology)
+    return _reachable(found.logics[0].http) if found else DEFAULT_HTTP
+
+
+def comet_address(is_ws: bool, address: str | None, topology: Path | None) -> str:
+    """Where to listen: `address`, or the first comet of the topology that has such a listener.
+
+    Raises:
+        TopologyError: the file cannot be used, or no comet of it has one.
+    """
+    if address:
+        return address
+    found = _topology(topology)
+    if found is None:
+        return DEFAULT_WS if is_ws else DEFAULT_TCP
+    for comet in found.comets:
+        listener = comet.ws if is_ws else comet.tcp
+        if listener is not None:
+            return _reachable(listener)
+    kind, hint = ("ws", "leave out --ws") if is_ws else ("tcp", "use --ws")
+    raise TopologyError([f"{found.path}: no comet listens for {kind}; {hint}, or name an --address"])
+
+
+def _topology(path: Path | None) -> config.Topology | None:
+    if path is None and not DEFAULT_FILE.exists():
+        return None
+    return config.load(path or DEFAULT_FILE)
+
+
+def _reachable(listener: config.Listener) -> str:
+    """An address that binds every interface is reached over loopback."""
+    host, port = listener.host_port
+    host = {"0.0.0.0": "127.0.0.1", "": "127.0.0.1", "*": "127.0.0.1", "::": "::1"}.get(host, host)
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -1,0 +1,65 @@
+"""What can go wrong between an application and the fabric. Each text is one sentence for a person."""
+
+from zim.protocol.errors import WireError, ZimError
+
+
+class ClientError(ZimError):
+    """The root of what zim.client raises."""
+
+
+class AddressError(ClientError):
+    """An address is not `host:port`, or a URL is not `http://host:port`."""
+
+
+class ConnectionLost(ClientError):
+    """A connection cannot be made or has ended. The listener tells it as a state and connects again."""
+
+
+class LoginRefused(ClientError):
+    """The fabric closed the connection before it answered the login."""
+
+
+class PushError(ClientError):
+    """A push was not answered with success.
+
+    Attributes:
+        status: the HTTP status; 0 if there was no answer.
+    """
+
+    def __init__(self, text: str, status: int = 0) -> None:
+        super().__init__(text)
+        self.status = status
+
+
+class PushRefused(PushError):
+    """The request itself is wrong. The same again will be refused again."""
+
+
+class PushUnavailable(PushError):
+    """Surely not accepted, for now. Trying again is safe.
+
+    Attributes:
+        retry_after_s: how long the fabric asks to wait first; 0 if it does not say.
+    """
+
+    def __init__(self, text: str, status: int = 0, retry_after_s: float = 0.0) -> None:
+        super().__init__(text, status)
+        self.retry_after_s = retry_after_s
+
+
+class PushUnknown(PushError):
+    """Nobody knows whether it was accepted. Trying again may push it twice."""
+
+
+__all__ = [
+    "AddressError",
+    "ClientError",
+    "ConnectionLost",
+    "LoginRefused",
+    "PushError",
+    "PushRefused",
+    "PushUnavailable",
+    "PushUnknown",
+    "WireError",
+    "ZimError",
+]

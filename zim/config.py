@@ -1,0 +1,384 @@
+"""topology.toml → Topology: one file describes the fabric, every process reads it.
+
+`parse()` is pure, `load()` reads the file. A Topology is frozen and already checked: nodes never look at raw TOML.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Callable
+from dataclasses import MISSING, Field, dataclass, field, fields
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+from zim.endpoints import Endpoint, parse_link, parse_listener
+from zim.errors import TopologyError
+from zim.tables import Problems, Table
+
+KINDS = ("router", "job", "logic", "comet")  # in the order in which they start
+
+
+@dataclass(frozen=True)
+class Listener:
+    """Where a node listens, and whether that is allowed beyond loopback.
+
+    Attributes:
+        address: `tcp://host:port` or `ipc://path` for a link between nodes, `host:port` for TCP, WebSocket and HTTP.
+        insecure: the topology takes the responsibility for an address that strangers can reach.
+    """
+
+    address: str
+    insecure: bool = False
+
+    @property
+    def host_port(self) -> tuple[str, int]:
+        """Host and port of a `host:port` address; `[::1]:80` is `("::1", 80)`."""
+        host, _, port = self.address.removeprefix("tcp://").rpartition(":")
+        return host.strip("[]"), int(port)
+
+
+@dataclass(frozen=True)
+class Node:
+    """What every node has.
+
+    Attributes:
+        id: a positive number, unique among the nodes of a kind.
+        bind: where it binds its ZeroMQ socket.
+        host: the machine it runs on, for `zim up --host`; "" for the only one.
+        advertise: what other nodes connect to, where that is not what it binds.
+    """
+
+    kind = ""
+    id: int
+    bind: Listener
+    host: str = ""
+    advertise: str = ""
+
+    @property
+    def name(self) -> str:
+        """The node name, `comet-1`."""
+        return f"{self.kind}-{self.id}"
+
+    @property
+    def endpoint(self) -> str:
+        """The ZeroMQ endpoint that other nodes connect to."""
+        return self.advertise or self.bind.address
+
+
+@dataclass(frozen=True)
+class Router(Node):
+    """The memory. Limits in bytes, times in seconds."""
+
+    kind = "router"
+    max_behind_bytes: int = 64 << 20  # of what one comet has not handled; above it its streams' publishers get 503
+    keep_s: float = 10.0  # how long a message stays in memory for repair
+    keep_bytes: int = 256 << 20  # how much of it, over all streams
+
+
+@dataclass(frozen=True)
+class Job(Node):
+    """The fan-out between router and comets."""
+
+    kind = "job"
+    queue_bytes: int = 16 << 20  # of the queue for one comet; above it the job drops, and the comet fetches
+
+
+@dataclass(frozen=True)
+class Logic(Node):
+    """The front desk: the HTTP API and authentication."""
+
+    kind = "logic"
+    http: Listener = field(kw_only=True)
+    http_timeout_s: float = 10.0  # for reading one request, head and body, and between two on one connection
+
+
+@dataclass(frozen=True)
+class Comet(Node):
+    """The edge. At least one of tcp and ws is there."""
+
+    kind = "comet"
+    tcp: Listener | None = None
+    ws: Listener | None = None
+    max_connections: int = 100_000
+    max_packet_bytes: int = 65_536  # of one packet or WebSocket message from a client
+    handshake_timeout_s: float = 5.0  # from accept to the auth reply
+    heartbeat_s: float = 300.0  # a client that says nothing for longer is closed
+    keepalive_s: int = 60  # idle seconds before TCP keep-alive probes; 0 turns them off
+    outbox_bytes: int = 1 << 20  # backlog of one connection whose socket is full
+    slow_consumer: str = "close"  # or "drop": its oldest messages go first
+
+
+@dataclass(frozen=True)
+class Topology:
+    """The whole fabric.
+
+    Attributes:
+        name: of the fabric, for people.
+        data_dir: absolute; each node has a folder of its name in it.
+        max_body_bytes: of one push.
+        path: the file it came from.
+    """
+
+    name: str
+    data_dir: Path
+    routers: tuple[Router, ...]
+    logics: tuple[Logic, ...]
+    jobs: tuple[Job, ...]
+    comets: tuple[Comet, ...]
+    max_body_bytes: int = 65_536
+    path: Path = Path("topology.toml")
+
+    @property
+    def nodes(self) -> tuple[Node, ...]:
+        """All nodes, in the order in which they start."""
+        return (*self.routers, *self.jobs, *self.logics, *self.comets)
+
+    def node(self, name: str) -> Node:
+        """The node of that name.
+
+        Raises:
+            KeyError: there is none.
+        """
+        for node in self.nodes:
+            if node.name == name:
+                return node
+        raise KeyError(name)
+
+
+_CLASSES: dict[str, type[Node]] = {"router": Router, "logic": Logic, "job": Job, "comet": Comet}  # as in the file
+
+# Who opens a connection to whom, so whom it must be able to reach.
+CONNECTS_TO = {"logic": ("router",), "router": ("job",), "job": ("comet",), "comet": ("logic", "router")}
+
+_BYTES = 1 << 40  # more than a machine has; a typing error, not a limit
+_DAYS_S = 30 * 86_400.0
+
+_WHY_LOCAL = {
+    "http": "the HTTP API believes everybody who reaches it",
+    "tcp": "the token handler believes everybody",
+    "ws": "the token handler believes everybody",
+    "bind": "links between nodes are not encrypted",
+}
+
+_EXAMPLES = {"id": "a number of your choice, such as 1", "http": '"127.0.0.1:7172"', "bind": '"tcp://127.0.0.1:7270"'}
+
+
+def load(path: Path) -> Topology:
+    """Reads and checks a topology file.
+
+    Raises:
+        TopologyError: it cannot be read, or something in it is wrong.
+    """
+    try:
+        text = path.read_bytes().decode()
+    except FileNotFoundError:
+        raise TopologyError([f"{path}: there is no such file; name one, or go to the folder that holds it"]) from None
+    except IsADirectoryError:
+        raise TopologyError([f"{path}: is a directory; right is the file in it"]) from None
+    except UnicodeDecodeError as error:
+        raise TopologyError([f"{path}: is not UTF-8 from byte {error.start} on, so it is not TOML"]) from None
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+        reason = getattr(error, "strerror", None) or str(error)
+        raise TopologyError([f"{path}: cannot be read: {reason}"]) from None
+    return parse(text, path)
+
+
+def parse(text: str, path: Path) -> Topology:
+    """Checks a topology's text. Pure: the path only says where `data_dir` starts, and stands in messages.
+
+    Raises:
+        TopologyError: it is not TOML (one problem, with line and column), or values are wrong (all problems found).
+    """
+    problems = Problems()
+    whole = Table("", _read_toml(text, path), problems)
+    whole.refuse_unknown(["fabric", *_CLASSES])
+    fabric = _read_fabric(whole)
+    drafts = [draft for kind in _CLASSES for draft in _read_kind(whole, kind)]
+    _check_ids(drafts)
+    _check_hosts(drafts)
+    _check_clashes(drafts)
+    if problems.sentences:
+        raise TopologyError(problems.sentences)
+    nodes: dict[str, tuple[Any, ...]] = {
+        kind: tuple(cls(**draft.values) for draft in drafts if draft.kind == kind) for kind, cls in _CLASSES.items()
+    }
+    fabric["data_dir"] = (path.parent / fabric["data_dir"]).absolute()
+    return Topology(
+        routers=nodes["router"],
+        logics=nodes["logic"],
+        jobs=nodes["job"],
+        comets=nodes["comet"],
+        path=path.absolute(),
+        **fabric,
+    )
+
+
+def _read_toml(text: str, path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(text)
+    except RecursionError:
+        raise TopologyError([f"{path}: is not a topology: its values are nested too deeply"]) from None
+    except tomllib.TOMLDecodeError as error:
+        what, _, where = str(error).partition(" (at ")
+        place = re.fullmatch(r"line (\d+), column (\d+)\)", where)
+        spot = f", line {place[1]}, column {place[2]}" if place else ", at its end" if where else ""
+        raise TopologyError([f"{path}{spot}: is not TOML: {what}"]) from None
+    except ValueError:
+        raise TopologyError([f"{path}: is not a topology: a number in it has thousands of digits"]) from None
+
+
+@dataclass(frozen=True)
+class _Draft:
+    """A node as far as its values are right. `endpoints` are what it binds, by key."""
+
+    kind: str
+    table: Table
+    values: dict[str, Any] = field(default_factory=dict)
+    endpoints: dict[str, Endpoint] = field(default_factory=dict)
+
+    @property
+    def host(self) -> str:
+        return str(self.values.get("host") or "")
+
+
+def _read_fabric(whole: Table) -> dict[str, Any]:
+    right = 'one table [fabric], with name = "demo" and data_dir = "var"'
+    table = whole.table("fabric", right) if whole.require("fabric", right) else None
+    if table is None:
+        return {}
+    table.refuse_unknown(["name", "data_dir", "max_body_bytes"])
+    values: dict[str, Any] = {}
+    if table.require("name", 'a name for people, such as "demo"'):
+        values["name"] = table.text("name", 'a name for people, such as "demo"')
+    if table.require("data_dir", 'a folder, relative to this file, such as "var"'):
+        values["data_dir"] = table.text("data_dir", 'a folder, relative to this file, such as "var"')
+    if "max_body_bytes" in table.values:
+        values["max_body_bytes"] = table.whole("max_body_bytes", 1, 16 << 20)
+    return values
+
+
+def _read_kind(whole: Table, kind: str) -> list[_Draft]:
+    if not whole.require(kind, f"one or more tables [[{kind}]]; a fabric has at least one node of each kind"):
+        return []
+    return [_read_node(kind, table) for table in whole.tables(kind)]
+
+
+def _read_node(kind: str, table: Table) -> _Draft:
+    draft = _Draft(kind, table)
+    node_fields = fields(_CLASSES[kind])
+    table.refuse_unknown(f.name for f in node_fields)
+    for f in node_fields:
+        if f.name in table.values:
+            draft.values[f.name] = _read_field(draft, f.name)
+        elif _is_required(f):
+            table.require(f.name, _EXAMPLES[f.name])
+    if kind == "comet" and not {"tcp", "ws"} & table.values.keys():
+        table.problems.add(table.key, 'has neither tcp nor ws; right is one or both, such as ws = "127.0.0.1:8090"')
+    return draft
+
+
+def _is_required(f: Field[Any]) -> bool:
+    return f.default is MISSING and f.default_factory is MISSING
+
+
+_READERS: dict[str, Callable[[Table, str], object]] = {
+    "id": lambda t, k: t.whole(k, 1, (1 << 31) - 1),
+    "host": lambda t, k: t.text(k, 'the name of a machine, such as "a"'),
+    "advertise": lambda t, k: _read_advertise(t, k),
+    "max_behind_bytes": lambda t, k: t.whole(k, 1, _BYTES),
+    "keep_s": lambda t, k: t.seconds(k, 0.001, _DAYS_S),
+    "keep_bytes": lambda t, k: t.whole(k, 1, _BYTES),
+    "queue_bytes": lambda t, k: t.whole(k, 1, _BYTES),
+    "http_timeout_s": lambda t, k: t.seconds(k, 0.001, _DAYS_S),
+    "max_connections": lambda t, k: t.whole(k, 1, 10_000_000),
+    "max_packet_bytes": lambda t, k: t.whole(k, 16, 16 << 20),  # a packet's header alone has 16
+    "handshake_timeout_s": lambda t, k: t.seconds(k, 0.001, _DAYS_S),
+    "heartbeat_s": lambda t, k: t.seconds(k, 0.001, _DAYS_S),
+    "keepalive_s": lambda t, k: t.whole(k, 0, 32_767),  # Linux takes no more for TCP_KEEPIDLE
+    "outbox_bytes": lambda t, k: t.whole(k, 1, _BYTES),
+    "slow_consumer": lambda t, k: t.choice(k, ("close", "drop")),
+}
+
+
+def _read_field(draft: _Draft, key: str) -> object:
+    return _read_listener(draft, key) if key in _WHY_LOCAL else _READERS[key](draft.table, key)
+
+
+def _read_listener(draft: _Draft, key: str) -> Listener | None:
+    table, syntax = draft.table, parse_link if key == "bind" else parse_listener
+    example = _EXAMPLES.get(key, '"127.0.0.1:8080"')
+    address, is_insecure, address_key = table.values[key], False, key
+    if isinstance(address, dict):
+        inner = Table(table.path(key), address, table.problems)
+        inner.refuse_unknown(["address", "insecure"])
+        is_insecure = bool(inner.flag("insecure")) if "insecure" in address else False
+        if not inner.require("address", example):
+            return None
+        address, address_key = inner.text("address", example), f"{key}.address"
+    else:
+        address = table.text(key, f"{example}, or {{ address = {example}, insecure = true }}")
+    if address is None:
+        return None
+    try:
+        endpoint = syntax(address)
+    except ValueError as error:
+        table.add(address_key, f'"{address}" {error}')
+        return None
+    draft.endpoints[key] = endpoint
+    if not endpoint.is_local and not is_insecure:
+        table.add(
+            key,
+            f"{address} can be reached from other machines, and {_WHY_LOCAL[key]}. Listen on 127.0.0.1, or answer for"
+            f' it: {key} = {{ address = "{address}", insecure = true }}',
+        )
+    return Listener(address, is_insecure)
+
+
+def _read_advertise(table: Table, key: str) -> str | None:
+    address = table.text(key, 'what other nodes connect to, such as "tcp://10.0.0.3:7270"')
+    if address is None:
+        return None
+    try:
+        endpoint = parse_link(address)
+    except ValueError as error:
+        table.add(key, f'"{address}" {error}')
+        return None
+    if endpoint.is_wildcard:
+        table.add(key, f'"{address}" is every address and so none to connect to; right is the one that others reach')
+    return address
+
+
+def _check_ids(drafts: list[_Draft]) -> None:
+    first: dict[tuple[str, int], _Draft] = {}
+    for draft in drafts:
+        if (number := draft.values.get("id")) is not None:
+            earlier = first.setdefault((draft.kind, number), draft)
+            if earlier is not draft:
+                draft.table.add("id", f"{number} is the id of {earlier.table.key} already; right is another one")
+
+
+def _check_hosts(drafts: list[_Draft]) -> None:
+    hosts = {draft.host for draft in drafts}
+    if hosts <= {""}:
+        return
+    for draft in drafts:
+        if "host" not in draft.table.values:
+            draft.table.add("host", "is missing; once one node has a host every node needs one, or none would start it")
+        callers = {d.host for d in drafts if draft.kind in CONNECTS_TO[d.kind] and d.host}
+        bind = draft.endpoints.get("bind")
+        if bind and bind.is_wildcard and "advertise" not in draft.table.values and callers - {draft.host}:
+            draft.table.add(
+                "advertise",
+                f"is missing; nodes on {', '.join(sorted(callers - {draft.host}))} cannot connect to a bind of every"
+                f' address; right is the one that they reach, such as "tcp://10.0.0.3:{bind.port}"',
+            )
+
+
+def _check_clashes(drafts: list[_Draft]) -> None:
+    bound = [(draft, key, endpoint) for draft in drafts for key, endpoint in draft.endpoints.items()]
+    for (one, one_key, one_endpoint), (two, two_key, two_endpoint) in combinations(bound, 2):
+        if one.host == two.host and one_endpoint.clashes(two_endpoint):
+            what = f"port {two_endpoint.port}" if two_endpoint.port else two_endpoint.host
+            two.table.add(two_key, f"takes {what} as {one.table.path(one_key)} does; right is another one")

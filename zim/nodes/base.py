@@ -1,0 +1,149 @@
+"""The life of a node: set up, start, say ready, run, stop; and what becomes of its greenlets.
+
+A node is one process. It says `ready comet-1 {…}` on stdout once it listens and its peers are there; it logs to
+stderr. It ends on SIGTERM or SIGINT, or when its lifeline does: a pipe whose other end only its supervisor holds.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import signal
+import sys
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any
+
+import gevent
+from gevent.event import Event
+
+from zim import config
+from zim.errors import NodeError, ZimError
+
+log = logging.getLogger(__name__)
+
+READY_WAIT_S = 3.0  # for peers; after it a node says ready without them, for they may come any time
+STOP_S = 4.0  # the supervisor waits 5
+
+EXIT_OK, EXIT_CRASH, EXIT_FATAL = 0, 1, 2  # after FATAL a restart would not help
+
+
+class Node(ABC):
+    """One process of the fabric. Subclasses bind in `setup`, spawn in `start`, and let go in `stop`."""
+
+    def __init__(self, topology: config.Topology, node: config.Node) -> None:
+        self.topology, self.name = topology, node.name
+        self._over = Event()
+        self._exit_code = EXIT_OK
+        self._greenlets: list[gevent.Greenlet[..., Any]] = []
+
+    @abstractmethod
+    def setup(self) -> None:
+        """Takes what only one process can have: locks, addresses.
+
+        Raises:
+            NodeError: another has it.
+        """
+
+    @abstractmethod
+    def start(self) -> None:
+        """Spawns the greenlets."""
+
+    @abstractmethod
+    def is_connected(self) -> bool:
+        """Whether its peers are there, so that a user who sees `ready` can go on."""
+
+    @abstractmethod
+    def listens(self) -> dict[str, str]:
+        """Where it listens, for people: `{"tcp": "127.0.0.1:8080"}`."""
+
+    @abstractmethod
+    def stop(self) -> None:
+        """Ends in the order of the data: entrances first. Switches."""
+
+    def spawn(self, run: Callable[..., Any], *args: Any) -> gevent.Greenlet[..., Any]:
+        """Spawns a greenlet without which the node cannot go on: if it fails, the node says so and ends."""
+        greenlet = gevent.spawn(run, *args)
+        greenlet.link_exception(self._on_failure)
+        self._greenlets.append(greenlet)
+        return greenlet
+
+    def _on_failure(self, greenlet: gevent.Greenlet[..., Any]) -> None:
+        error = greenlet.exception
+        if isinstance(error, ZimError):
+            log.critical(str(error))
+        else:
+            log.critical(
+                "a greenlet failed, the node ends", exc_info=greenlet.exc_info, extra={"greenlet": greenlet.name}
+            )
+        self.end(EXIT_CRASH)
+
+    def end(self, exit_code: int = EXIT_OK) -> None:
+        """Asks the node to stop. May be called from anywhere, more than once; the first reason stands."""
+        if not self._over.is_set():
+            self._exit_code = exit_code
+            self._over.set()
+
+    def run(self, lifeline_fd: int | None = None) -> int:
+        """The whole life, from setup to stop. Returns the exit code. Switches."""
+        gevent.signal_handler(signal.SIGTERM, self.end)
+        gevent.signal_handler(signal.SIGINT, self.end)
+        if lifeline_fd is not None:
+            self.spawn(self._watch_lifeline, lifeline_fd)
+        self.setup()
+        self.start()
+        self.spawn(self._announce)
+        self._over.wait()
+        for greenlet in self._greenlets:
+            greenlet.unlink(self._on_failure)  # what it works on goes away now
+        with gevent.Timeout(STOP_S, False):  # type: ignore[arg-type]
+            self.stop()
+        gevent.killall(self._greenlets, block=True, timeout=1.0)
+        return self._exit_code
+
+    def _announce(self) -> None:
+        with gevent.Timeout(READY_WAIT_S, False):  # type: ignore[arg-type]
+            while not self.is_connected():
+                gevent.sleep(0.01)
+        print(f"ready {self.name} {json.dumps(self.listens())}", flush=True)  # noqa: T201 stdout is for this line
+
+    def _watch_lifeline(self, fd: int) -> None:
+        gevent.socket.wait_read(fd)  # nobody ever writes: readable means that the other end is closed
+        log.info("the supervisor is gone")
+        self.end()
+
+
+def run(topology: config.Topology, name: str, lifeline_fd: int | None = None) -> int:
+    """Runs one node until it is told to stop.
+
+    Returns:
+        0 after a stop, 1 after a failure, 2 after one that a restart would not cure.
+
+    Raises:
+        KeyError: the topology has no node of that name.
+    """
+    try:
+        return _make(topology, topology.node(name)).run(lifeline_fd)
+    except NodeError as e:
+        sys.stderr.write(f"{name}: {e}\n")
+        return EXIT_FATAL
+
+
+def _make(topology: config.Topology, node: config.Node) -> Node:
+    # Imported here: a comet does not need Flask, nor a job gevent-websocket.
+    if isinstance(node, config.Comet):
+        from zim.nodes.comet.node import CometNode
+
+        return CometNode(topology, node)
+    if isinstance(node, config.Logic):
+        from zim.nodes.logic.node import LogicNode
+
+        return LogicNode(topology, node)
+    if isinstance(node, config.Router):
+        from zim.nodes.router.node import RouterNode
+
+        return RouterNode(topology, node)
+    assert isinstance(node, config.Job)
+    from zim.nodes.job.node import JobNode
+
+    return JobNode(topology, node)

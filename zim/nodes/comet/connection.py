@@ -1,0 +1,190 @@
+"""One client's socket: the only writer to it. Last stop of a push: a chunk comes in, bytes go to the kernel.
+
+A write goes straight to the socket, without blocking and without a switch. Only one that is full gets an outbox and a
+greenlet that waits for it; until that is empty, later chunks join it.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+import gevent
+from gevent import socket
+from gevent.event import Event
+
+from zim.nodes.comet.outbox import Outbox
+from zim.nodes.comet.views import Session
+from zim.protocol import client, websocket
+from zim.protocol.client import Dialect
+from zim.protocol.frame import Op, Packet
+
+log = logging.getLogger(__name__)
+
+CLOSE_S = 2.0  # for a half-sent frame and the close frame after it
+
+GOING_AWAY, POLICY, TRY_AGAIN = 1001, 1008, 1013  # RFC 6455 7.4.1, and the IANA registry for 1013
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What the topology allows a client. See zim.config.Comet."""
+
+    max_packet_bytes: int
+    handshake_timeout_s: float
+    heartbeat_s: float
+    outbox_bytes: int
+    drops_oldest: bool
+
+
+class Connection(Session):
+    """See the module.
+
+    Attributes:
+        deadline: monotonic; when it is closed unless its client has spoken.
+        is_closed: nothing is written any more.
+        reason: why it is closed.
+    """
+
+    __slots__ = (
+        "_answered",
+        "_auth",
+        "_limits",
+        "_outbox",
+        "_send",
+        "_socket",
+        "deadline",
+        "is_closed",
+        "reason",
+    )
+
+    def __init__(self, conn: int, dialect: Dialect, sock: socket.socket, limits: Limits) -> None:
+        super().__init__(conn, dialect)
+        self._socket = sock
+        raw: Any = sock
+        self._send = raw._sock.send  # gevent's own would wait when the socket is full
+        self._limits = limits
+        self._outbox: Outbox | None = None
+        self._auth: Packet | None = None
+        self._answered: Event | None = None
+        self.deadline = time.monotonic() + limits.handshake_timeout_s
+        self.is_closed = False
+        self.reason = ""
+
+    # -- writing
+
+    def write(self, chunk: bytes) -> None:
+        """See Session. Whole packets or frames only."""
+        if self._outbox is not None:
+            self._queue(self._outbox, chunk)
+            return
+        if self.is_closed:
+            return
+        try:
+            sent = self._send(chunk)
+        except BlockingIOError:
+            sent = 0
+        except OSError as e:
+            self.drop(e.strerror or type(e).__name__)
+            return
+        if sent < len(chunk):
+            self._outbox = Outbox(self._limits.outbox_bytes)
+            self._outbox.begin(chunk, sent)
+            gevent.spawn(self._drain, self._outbox)
+
+    def _queue(self, outbox: Outbox, chunk: bytes) -> None:
+        if self.is_closed or outbox.put(chunk):
+            return
+        if self._limits.drops_oldest:
+            outbox.put_newest(chunk)
+            return
+        log.info("slow consumer", extra={"uid": self.uid, "key": self.key, "waiting_bytes": outbox.waiting_bytes})
+        self.close("slow consumer", POLICY)
+
+    def _drain(self, outbox: Outbox) -> None:
+        """The greenlet of a full socket."""
+        sock: Any = self._socket
+        try:
+            while outbox:
+                try:
+                    outbox.sent(sock._sock.sendmsg(outbox.head()))
+                except BlockingIOError:
+                    sock._wait(sock._write_event)
+        except OSError as e:
+            self.drop(e.strerror or type(e).__name__)
+        finally:
+            if outbox.dropped:
+                log.info("slow consumer", extra={"uid": self.uid, "key": self.key, "dropped": outbox.dropped})
+            self._outbox = None
+            if self.is_closed:
+                self._say_goodbye()
+
+    # -- closing
+
+    def close(self, reason: str, code: int = 0) -> None:
+        """Closes from our side. Does not switch.
+
+        Args:
+            reason: for the log, and for WebSocket clients if there is a code.
+            code: of a WebSocket close frame; 0 for none, as goim v1 closes on a packet that it does not like.
+        """
+        if self.is_closed:
+            return
+        farewell = websocket.close_frame(code, reason) if code and self.dialect is Dialect.V1_TEXT else b""
+        if self._outbox is not None:
+            self._outbox.end_with(farewell)
+        elif farewell:
+            self.write(farewell)
+        if self.is_closed:
+            return
+        self.is_closed, self.reason = True, reason
+        self._wake()
+        if self._outbox is None and not farewell:
+            self._socket.close()  # wakes the greenlet that reads
+            return
+        gevent.spawn_later(CLOSE_S, self._socket.close)
+        if self._outbox is None:
+            self._say_goodbye()
+
+    def _say_goodbye(self) -> None:
+        """All is sent. The client closes next: to close first, with bytes of its unread, would reset what we sent."""
+        with suppress(OSError):
+            self._socket.shutdown(socket.SHUT_WR)
+
+    def drop(self, reason: str) -> None:
+        """The client is gone, or not worth a word: nothing more goes out, whatever waits. Does not switch."""
+        if not self.is_closed:
+            self.is_closed, self.reason = True, reason
+            self._wake()
+        self._socket.close()
+
+    # -- the handshake
+
+    @property
+    def key(self) -> str:
+        """The session's key, `uid_seq`."""
+        return f"{self.uid}_{self.seq}"
+
+    def await_reply(self, auth: Packet) -> Event:
+        """Its client has said who it is; the event is set once the reply is out, or the connection closed."""
+        self._auth, self._answered = auth, Event()
+        return self._answered
+
+    def opened(self) -> None:
+        """See Session."""
+        assert self._auth is not None
+        self.heard()
+        self.write(client.reply(self.dialect, Packet(Op.AUTH_REPLY, self._auth.seq, self._auth.version)))
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._answered is not None:
+            self._answered.set()
+        self._auth = self._answered = None
+
+    def heard(self) -> None:
+        """Its client has said something: it lives."""
+        self.deadline = time.monotonic() + self._limits.heartbeat_s

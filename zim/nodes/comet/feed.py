@@ -1,0 +1,236 @@
+"""Both feeds to one router, as its comet sees them. Pure: no socket, no clock.
+
+Changes go up and are repeated until answered, entries come down and are handed on in order.
+
+All numbers are those of design and messages: changes are numbered by the comet in the router's term, entries by the
+router in the comet's incarnation.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+
+from zim.nodes.router.feed import entry_bytes
+from zim.protocol.messages import (
+    Answer,
+    Answers,
+    Begin,
+    Change,
+    Changes,
+    Entry,
+    Fetch,
+    Fetched,
+    Message,
+    Read,
+    Renew,
+    Renewed,
+)
+
+RENEW_S = 1.0
+RETRY_S = 0.5  # without any answer, until changes and fetches are sent again
+QUIET_S = 0.05  # how long a hole may stand before it is fetched: what is about to arrive anyway must not be
+WINDOW = 4_096  # changes under way
+CHANGES = 500  # of one message
+HELD_BYTES = 8 << 20  # of entries that wait behind a hole, or for the pass that handles them
+
+
+class Link:
+    """The feeds of one router.
+
+    Attributes:
+        router: its name.
+        term: the run of it that we know; 0 before we heard of it.
+        begin: the change that began the registration.
+        is_registering: from begin until all is answered; meanwhile no entry is handled.
+        taken: the last entry handed to a pass.
+        handled: the last entry whose pass is over; what Renew confirms.
+    """
+
+    def __init__(self, router: str, comet: str, inc: int, send: Callable[[Message, int], bool]) -> None:
+        """
+        Args:
+            send: takes a message for the router and its size in bytes, or says that nobody is there. What it takes
+                may get lost.
+        """
+        self.router = router
+        self._comet, self._inc, self._send = comet, inc, send
+        self.term = 0
+        self.begin = 0
+        self.is_registering = False
+        self.taken = self.handled = 0
+        self._change = 0  # the last one made
+        self._unanswered: dict[int, Change] = {}  # sent, in order
+        self._unsent: deque[Change] = deque()
+        self._answered_at = 0.0
+        self._registered_by = 0  # the change that completes the registration
+        self._base = 0
+        self._renew = 0
+        self._renew_at_begin = 0
+        self._renewed_at = -RENEW_S
+        self._freed_bytes = 0  # handled since the last Renew
+        self._made = 0  # the last entry that the router is known to have made
+        self._held: dict[int, Entry] = {}
+        self._held_bytes = 0
+        self._hole: tuple[int, float] = (0, 0.0)  # the number that is missing, and since when
+        self._fetched_at = -RETRY_S
+
+    # -- changes
+
+    def change(self, make: Callable[[int], Change], now: float) -> int:
+        """Makes the next change and sends it. Returns its number; -1 before the first registration, which tells all."""
+        if not self.term:
+            return -1
+        self._change += 1
+        if not self._unanswered:
+            self._answered_at = now
+        self._unsent.append(make(self._change))
+        self._fill_window()
+        return self._change
+
+    def _fill_window(self) -> None:
+        while self._unsent and len(self._unanswered) < WINDOW:
+            part = [self._unsent.popleft() for _ in range(min(CHANGES, len(self._unsent)))]
+            self._unanswered.update((c.n, c) for c in part)
+            self._send_changes(part)
+
+    def _send_changes(self, changes: list[Change]) -> None:
+        self._send(Changes(self._comet, self._inc, self.term, changes), 48 * len(changes))
+
+    def register(self, term: int, changes: list[Callable[[int], Change]], now: float) -> list[int]:
+        """Tells a router everything anew. Until all is answered no entry is handled: one may be ahead of what an answer
+        still has to say about its stream.
+
+        Args:
+            term: the router's.
+            changes: all there is to tell.
+
+        Returns:
+            Their numbers.
+        """
+        self.term = term
+        self._renew_at_begin = self._renew
+        self._unanswered, self._held, self._held_bytes = {}, {}, 0
+        self._unsent.clear()
+        self.is_registering = True
+        self.taken = self.handled = 0  # else the next Renew would confirm entries unseen
+        self.begin = self._change + 1
+        self._registered_by = self.begin + len(changes)
+        numbers = [self.change(make, now) for make in [lambda n: Begin(n, len(changes)), *changes]]
+        return numbers[1:]
+
+    def answers(self, m: Answers, now: float) -> list[tuple[Change, Answer]]:
+        """The changes that are answered now for the first time, with their answers."""
+        if m.term != self.term or m.inc != self._inc:
+            return []
+        found = []
+        for answer in m.answers:
+            change = self._unanswered.pop(answer.n, None)
+            if change is None:
+                continue
+            self._answered_at = now
+            if isinstance(change, Begin):
+                self._base = answer.base
+            found.append((change, answer))
+        self._fill_window()
+        return found
+
+    def complete_registration(self) -> bool:
+        """Whether the registration was under way and is over now: entries flow again, from its base on."""
+        oldest = next(iter(self._unanswered), self._unsent[0].n if self._unsent else self._registered_by + 1)
+        if not self.is_registering or oldest <= self._registered_by:
+            return False
+        self.is_registering = False
+        self.taken = self.handled = self._base
+        self._made = max(self._made, self._base)
+        return True
+
+    # -- Renew
+
+    def renewed(self, m: Renewed) -> bool:
+        """Takes the answer to a Renew; returns whether we are to register with m.term."""
+        if m.inc != self._inc:
+            return False
+        if m.verdict == "register":
+            return m.n > self._renew_at_begin or m.term > self.term
+        if m.term == self.term and not self.is_registering and m.n > self._renew_at_begin:
+            self._made = max(self._made, m.made)
+        return False
+
+    # -- entries
+
+    def entry(self, e: Entry) -> None:
+        """Takes an entry, unless it is a repeat, or of another run of either end."""
+        if e.inc != self._inc or e.term != self.term or self.is_registering or e.n <= self.taken:
+            return
+        self._made = max(self._made, e.n)
+        if e.n in self._held:
+            return
+        self._held[e.n] = e
+        self._held_bytes += entry_bytes(e.body, e.items)
+        while self._held_bytes > HELD_BYTES and len(self._held) > 1:
+            newest = self._held.pop(max(self._held))  # the cheapest to fetch again
+            self._held_bytes -= entry_bytes(newest.body, newest.items)
+
+    def fetched(self, m: Fetched) -> bool:
+        """Takes a page of missing entries; returns whether we must register, for the router cannot fill the hole."""
+        if m.term != self.term or self.is_registering:
+            return False
+        self._fetched_at = -RETRY_S
+        for e in m.entries:
+            self.entry(e)
+        return not m.entries and m.low == self.taken + 1 and self._is_missing()
+
+    def take(self, max_bytes: int) -> list[Entry]:
+        """The next entries, in order, for a pass; as many as max_bytes hold, at least one if there is one."""
+        found: list[Entry] = []
+        size = 0
+        while not self.is_registering and (e := self._held.get(self.taken + 1)) is not None:
+            e_bytes = entry_bytes(e.body, e.items)
+            if found and size + e_bytes > max_bytes:
+                break
+            size += e_bytes
+            del self._held[e.n]
+            self.taken = e.n
+            found.append(e)
+        self._held_bytes -= size
+        return found
+
+    def passed(self, entries: list[Entry]) -> None:
+        """The pass that handled these entries is over."""
+        self.handled = max(self.handled, entries[-1].n)
+        self._freed_bytes += sum(entry_bytes(e.body, e.items) for e in entries)
+
+    def _is_missing(self) -> bool:
+        return self._made > self.taken and self.taken + 1 not in self._held and not self.is_registering
+
+    def read(self, m: Read) -> None:
+        """Asks for a piece of a stream that no entry will carry."""
+        self._send(m, 64)
+
+    # -- time
+
+    def tick(self, now: float, renew_bytes: int) -> None:
+        """Repeats what is not answered, fetches what is missing, renews.
+
+        Args:
+            renew_bytes: of handled entries, at which a Renew is due at once.
+        """
+        if now - self._renewed_at >= RENEW_S or self._freed_bytes >= renew_bytes:
+            self._renew += 1
+            if self._send(Renew(self._comet, self._inc, self.term, self._renew, self.handled), 64):
+                self._renewed_at, self._freed_bytes = now, 0
+        if self._unanswered and now - self._answered_at > RETRY_S:
+            self._answered_at = now
+            again = list(self._unanswered.values())
+            for start in range(0, len(again), CHANGES):
+                self._send_changes(again[start : start + CHANGES])
+        if not self._is_missing():
+            return
+        low = self.taken + 1
+        if self._hole[0] != low:  # not how long nothing came: on a busy feed that never happens
+            self._hole = (low, now)
+        elif now - self._hole[1] >= QUIET_S and now - self._fetched_at > RETRY_S:
+            self._fetched_at = now
+            high = min((n for n in self._held if n > low), default=self._made + 1) - 1
+            self._send(Fetch(self._comet, self._inc, self.term, low, high), 64)

@@ -1,0 +1,69 @@
+"""The job: the fan-out. Fourth stop of a push: Push comes in from the routers, one Entry for each comet goes out.
+
+It decides nothing: what a comet does not get it fetches.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from zim import config
+from zim.nodes.base import Node
+from zim.nodes.links import Sender
+from zim.nodes.router.feed import entry_bytes
+from zim.protocol import codec, messages
+from zim.protocol.errors import CodecError
+from zim.transport import Inbox, Outlet
+
+log = logging.getLogger(__name__)
+
+
+class JobNode(Node):
+    """One job process."""
+
+    def __init__(self, topology: config.Topology, job: config.Job) -> None:
+        super().__init__(topology, job)
+        self._job = job
+
+    def setup(self) -> None:
+        """See Node."""
+        self._inbox = Inbox(self._job.bind.address)
+        self._comets: dict[str, Sender[messages.Entry]] = {
+            comet.name: Sender(comet.name, Outlet(comet.endpoint), self._job.queue_bytes)
+            for comet in self.topology.comets
+        }
+
+    def start(self) -> None:
+        """See Node."""
+        for comet in self._comets.values():
+            self.spawn(comet.run)
+            self.spawn(comet.watch)
+        self.spawn(self._serve)
+
+    def is_connected(self) -> bool:
+        """See Node."""
+        return all(comet.is_connected for comet in self._comets.values())
+
+    def listens(self) -> dict[str, str]:
+        """See Node."""
+        return {"bind": self._job.bind.address}
+
+    def stop(self) -> None:
+        """See Node. What waits in the queues the comets will fetch."""
+
+    def _serve(self) -> None:
+        for frame in self._inbox.received():
+            try:
+                pushes = codec.decode(frame, messages.ToJob)
+            except CodecError as e:
+                log.warning("push not understood", extra={"error": str(e)})
+                continue
+            for push in pushes:
+                self._hand_on(push)
+
+    def _hand_on(self, p: messages.Push) -> None:
+        for t in p.targets:
+            comet = self._comets.get(t.comet)
+            if comet is not None:
+                entry = messages.Entry(p.router, p.term, t.comet, t.inc, t.n, p.push_id, p.op, p.body, t.items)
+                comet.put(entry, entry_bytes(p.body, t.items))

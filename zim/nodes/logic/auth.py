@@ -1,0 +1,40 @@
+"""Who a client is: the token handler. The default one is goim v1's, and believes everybody (goim `logic/auth.go`)."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Protocol
+
+_INT64 = 1 << 63
+_NUMBER = re.compile(rb"[+-]?[0-9]+", re.ASCII)
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Whom a token stands for.
+
+    Attributes:
+        uid: the user, canonical: the same user is always the same string.
+        rooms: which the session is in from the start.
+    """
+
+    uid: str
+    rooms: tuple[str, ...] = ()
+
+
+class TokenHandler(Protocol):
+    """Tells who a client is. It runs in logic, and must not block the hub."""
+
+    def identify(self, token: bytes) -> Identity:
+        """Whom the token stands for. The token is the body of the client's auth packet."""
+
+
+class GoimTokens:
+    """A number is the uid and joins room 1; anything else is uid 0 without a room."""
+
+    def identify(self, token: bytes) -> Identity:
+        """As Go's strconv.ParseInt(token, 10, 64) has it: `+7` and `007` are 7; spaces, `1_0`, `7.0` are no numbers."""
+        if len(token) <= 64 and _NUMBER.fullmatch(token) and -_INT64 <= int(token) < _INT64:
+            return Identity(str(int(token)), ("1",))
+        return Identity("0")

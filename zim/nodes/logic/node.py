@@ -1,0 +1,79 @@
+"""Logic: the front desk. It answers HTTP, and comets that ask who a client is."""
+
+from __future__ import annotations
+
+import logging
+
+from zim import config
+from zim.errors import NodeError
+from zim.nodes.base import Node
+from zim.nodes.links import Asker
+from zim.nodes.logic.auth import GoimTokens, TokenHandler
+from zim.nodes.logic.fabric import RouterAsker, RouterFabric
+from zim.protocol import codec, messages
+from zim.protocol.errors import CodecError
+from zim.transport import Server
+from zim.web.app import create_app
+from zim.web.server import serve
+
+log = logging.getLogger(__name__)
+
+REQUEST_BYTES = 1 << 20  # what a request may hold beside the body of its push: the uids of /1/pushs
+
+
+class LogicNode(Node):
+    """One logic process."""
+
+    def __init__(self, topology: config.Topology, logic: config.Logic, tokens: TokenHandler | None = None) -> None:
+        super().__init__(topology, logic)
+        self._logic = logic
+        self._tokens: TokenHandler = tokens or GoimTokens()
+
+    def setup(self) -> None:
+        """See Node."""
+        self._server = Server(self._logic.bind.address)
+        self._routers: dict[str, RouterAsker] = {
+            r.name: Asker(r.name, r.endpoint, messages.ToAsker) for r in self.topology.routers
+        }
+        self._fabric = RouterFabric(self._routers)
+        max_body_bytes = self.topology.max_body_bytes
+        app = create_app(self._fabric, max_body_bytes)
+        listener = self._logic.http.host_port
+        self._http = serve(app, listener, self._logic.http_timeout_s, max_body_bytes + REQUEST_BYTES)
+        try:
+            self._http.init_socket()
+        except OSError as e:
+            raise NodeError(f"http {self._logic.http.address}: {e.strerror}") from None
+
+    def start(self) -> None:
+        """See Node."""
+        for router in self._routers.values():
+            router.spawn(self.spawn)
+        self.spawn(self._serve)
+        self._http.start()
+
+    def is_connected(self) -> bool:
+        """See Node."""
+        return all(router.is_connected for router in self._routers.values())
+
+    def listens(self) -> dict[str, str]:
+        """See Node."""
+        return {"http": self._logic.http.address, "bind": self._logic.bind.address}
+
+    def stop(self) -> None:
+        """See Node. Requests under way get their answers."""
+        self._http.stop(timeout=2)
+
+    def _serve(self) -> None:
+        """Comets ask who their clients are."""
+        for envelope, frame in self._server.received():
+            try:
+                asked = codec.decode(frame, messages.ToLogic)
+            except CodecError as e:
+                log.warning("request not understood", extra={"error": str(e)})
+                continue
+            answers = []
+            for m in asked:
+                identity = self._tokens.identify(m.token)
+                answers.append(messages.Authed(m.req, identity.uid, identity.rooms))
+            self._server.send(envelope, codec.encode(answers))

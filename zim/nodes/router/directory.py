@@ -1,0 +1,157 @@
+"""Who is online where: the feeds of all comets, and by stream which of them serve it. Pure: no socket, no clock.
+
+It is soft state. Comets tell it all they have when they register, and all that changes; it never asks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from zim.nodes.router.feed import Feed, Session
+from zim.protocol.messages import Begin, Change, Changes, Del, Place, Put, Room
+
+EVERYBODY = "*"
+
+_NOBODY: Mapping[Feed, Any] = {}
+
+
+def stream_of(change: Change) -> str:
+    """The stream whose epoch and head answer a change; "" for those that have none."""
+    if isinstance(change, Put):
+        return "u:" + change.uid
+    if isinstance(change, Room):
+        return room_stream(change.room)
+    return ""
+
+
+def room_stream(room: str) -> str:
+    """A room's stream; `*` is its own."""
+    return room if room == EVERYBODY else "r:" + room
+
+
+class Directory:
+    """Sessions and rooms of one shard.
+
+    Attributes:
+        feeds: by comet name. One whose lease has ended stays, for its numbers.
+    """
+
+    def __init__(self, next_seq: int) -> None:
+        self.feeds: dict[str, Feed] = {}
+        self.next_seq = next_seq
+        self._users: dict[str, dict[Feed, dict[int, Session]]] = {}
+        self._rooms: dict[str, dict[Feed, int]] = {}
+
+    def serving(self, stream: str) -> Iterable[Feed]:
+        """The feeds of the comets where somebody is subscribed to the stream."""
+        if stream.startswith("u:"):
+            return self._users.get(stream, _NOBODY)
+        return self._rooms.get(stream, _NOBODY)
+
+    def is_served(self, stream: str) -> bool:
+        """Whether any comet serves it."""
+        return stream in self._users or stream in self._rooms
+
+    # -- the feed up
+
+    def apply(self, m: Changes, change: Change, lease_end: float) -> Feed | None:
+        """Applies one change, once and in order.
+
+        Returns:
+            The feed if the change is to be answered: it was applied now or before. Nothing if it cannot be placed;
+            the comet will say it again, or be told to register.
+        """
+        feed = self.feeds.get(m.comet)
+        if feed is not None and m.inc < feed.inc:
+            return None
+        if isinstance(change, Begin) and (feed is None or m.inc > feed.inc or change.n > feed.applied):
+            made = feed.made if feed is not None and feed.inc == m.inc else 0
+            if feed is not None:
+                self.end(feed)
+            feed = self.feeds[m.comet] = Feed(m.comet, m.inc, change.n, change.count, made, lease_end)
+            return feed
+        if feed is None or not feed.is_alive or m.inc != feed.inc or change.n > feed.applied + 1:
+            return None
+        if change.n == feed.applied + 1:
+            feed.applied = change.n
+            if isinstance(change, Put):
+                self._put(feed, change)
+            elif isinstance(change, Del):
+                self._delete(feed, change.conn)
+            elif isinstance(change, Room):
+                self._set_room(feed, change.room, change.members)
+        return feed
+
+    def _put(self, feed: Feed, change: Put) -> None:
+        """Idempotent by (comet, incarnation, connection): a repeat keeps its seq."""
+        known = feed.sessions.get(change.conn)
+        seq = change.seq or (known.seq if known else 0)
+        if known:
+            self._delete(feed, change.conn)
+        if not seq:
+            seq, self.next_seq = self.next_seq, self.next_seq + 1
+        session = feed.sessions[change.conn] = Session(change.conn, change.uid, seq, change.rooms)
+        feed.roomless += not session.rooms
+        self._users.setdefault("u:" + change.uid, {}).setdefault(feed, {})[change.conn] = session
+
+    def _delete(self, feed: Feed, conn: int) -> None:
+        session = feed.sessions.pop(conn, None)
+        if session is None:
+            return
+        feed.roomless -= not session.rooms
+        stream = "u:" + session.uid
+        here = self._users[stream][feed]
+        del here[conn]
+        if not here:
+            _remove(self._users, stream, feed)
+
+    def _set_room(self, feed: Feed, room: str, members: int) -> None:
+        """Everybody's room is served also where nobody is yet: who comes must not wait for it."""
+        stream = room_stream(room)
+        if members > 0 or room == EVERYBODY:
+            feed.rooms[room] = members
+            self._rooms.setdefault(stream, {})[feed] = members
+        elif feed.rooms.pop(room, None) is not None:
+            _remove(self._rooms, stream, feed)
+
+    def end(self, feed: Feed) -> None:
+        """The end of a lease, or a registration that replaces it: all of the comet's sessions are gone."""
+        for session in feed.sessions.values():
+            stream = "u:" + session.uid
+            if feed in self._users.get(stream, _NOBODY):
+                _remove(self._users, stream, feed)
+        for room in feed.rooms:
+            _remove(self._rooms, room_stream(room), feed)
+        feed.end()
+
+    # -- questions
+
+    def seq(self, comet: str, conn: int) -> int:
+        """The number of a session; 0 if there is none."""
+        session = self.feeds[comet].sessions.get(conn)
+        return session.seq if session else 0
+
+    def locate(self, uid: str) -> list[Place]:
+        """The user's sessions."""
+        found = self._users.get("u:" + uid, {})
+        return [Place(feed.comet, s.key, s.rooms) for feed, here in found.items() for s in here.values()]
+
+    def rooms(self) -> dict[str, int]:
+        """Members by room, over all comets, without the room of everybody."""
+        return {s.removeprefix("r:"): sum(at.values()) for s, at in self._rooms.items() if s != EVERYBODY}
+
+    def comets(self) -> dict[str, int]:
+        """Sessions by comet."""
+        return {name: len(feed.sessions) for name, feed in self.feeds.items() if feed.sessions}
+
+    def roomless(self) -> int:
+        """Sessions that are in no room."""
+        return sum(feed.roomless for feed in self.feeds.values())
+
+
+def _remove(index: dict[str, dict[Feed, Any]], stream: str, feed: Feed) -> None:
+    at = index[stream]
+    del at[feed]
+    if not at:
+        del index[stream]

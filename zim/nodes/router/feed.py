@@ -1,0 +1,131 @@
+"""Both feeds of one comet, as its router sees them: changes come up and are applied in order, entries go down and are
+kept until the comet has handled them. Pure: no socket, no clock."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+
+from zim.protocol.messages import Entry, Item
+
+ENTRY_BYTES, ITEM_BYTES = 200, 40  # what an entry and each of its items cost beside the body, here and on the wire
+
+
+@dataclass(slots=True)
+class Session:
+    """One session in the directory. Its key is `uid_seq`."""
+
+    conn: int
+    uid: str
+    seq: int
+    rooms: tuple[str, ...]
+
+    @property
+    def key(self) -> str:
+        """What names it to people and backends."""
+        return f"{self.uid}_{self.seq}"
+
+
+@dataclass(slots=True)
+class Body:
+    """What all entries of one push share."""
+
+    push_id: str
+    op: int
+    body: bytes
+
+
+class Feed:
+    """One run of a comet.
+
+    Attributes:
+        comet, inc: whose feed, and of which incarnation.
+        applied: the last change applied.
+        complete: the change that completes the registration.
+        made: the last entry made. It goes on across registrations, so that a late entry is never taken for a new one.
+        base: entries of this registration come after it.
+        lease_end: monotonic; when the comet is given up unless it renews.
+        is_alive: it has a lease.
+        renewed: the number of the last Renew.
+        behind_bytes: of entries that are made and not handled.
+        admitted_bytes: of pushes that wait for their commit and will be entries here.
+        sessions: by connection number.
+        rooms: members by room.
+    """
+
+    __slots__ = (
+        "_unhandled",
+        "admitted_bytes",
+        "applied",
+        "base",
+        "behind_bytes",
+        "comet",
+        "complete",
+        "inc",
+        "is_alive",
+        "lease_end",
+        "made",
+        "renewed",
+        "roomless",
+        "rooms",
+        "sessions",
+    )
+
+    def __init__(self, comet: str, inc: int, begin: int, count: int, made: int, lease_end: float) -> None:
+        self.comet, self.inc = comet, inc
+        self.applied, self.complete = begin, begin + count
+        self.made = self.base = made
+        self.lease_end, self.is_alive, self.renewed = lease_end, True, 0
+        self.behind_bytes = self.admitted_bytes = 0
+        self.sessions: dict[int, Session] = {}
+        self.rooms: dict[str, int] = {}
+        self.roomless = 0
+        self._unhandled: deque[tuple[Body, list[Item], int]] = deque()  # entry `made` is the last one
+
+    @property
+    def is_registered(self) -> bool:
+        """Everything that the comet had to tell has been applied."""
+        return self.applied >= self.complete
+
+    def enter(self, body: Body, items: list[Item]) -> int:
+        """Makes the next entry; returns its number."""
+        size = entry_bytes(body.body, items)
+        self.made += 1
+        self.behind_bytes += size
+        self._unhandled.append((body, items, size))
+        return self.made
+
+    def handled(self, n: int) -> int:
+        """The comet has handled all entries up to n; returns the bytes that this frees."""
+        freed, unhandled = 0, self._unhandled
+        while unhandled and self.made - len(unhandled) < n:
+            freed += unhandled.popleft()[2]
+        self.behind_bytes -= freed
+        return freed
+
+    def page(self, router: str, term: int, low: int, high: int, max_bytes: int) -> list[Entry]:
+        """The entries from low to high, as many as max_bytes hold; nothing if low is not kept."""
+        first = self.made - len(self._unhandled) + 1
+        found: list[Entry] = []
+        size = 0
+        if low < first:
+            return found
+        for n in range(low, min(high, self.made) + 1):
+            body, items, entry_size = self._unhandled[n - first]
+            size += entry_size
+            if found and size > max_bytes:
+                break
+            found.append(Entry(router, term, self.comet, self.inc, n, body.push_id, body.op, body.body, items))
+        return found
+
+    def end(self) -> None:
+        """No lease any more: its sessions and what it was owed are forgotten; the last number made stays."""
+        self.is_alive = False
+        self.sessions, self.rooms, self.roomless = {}, {}, 0
+        self._unhandled.clear()
+        self.behind_bytes = 0
+
+
+def entry_bytes(body: bytes, items: list[Item]) -> int:
+    """What an entry counts for in every limit."""
+    return ENTRY_BYTES + len(body) + ITEM_BYTES * len(items)

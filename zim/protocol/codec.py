@@ -1,0 +1,52 @@
+"""Messages ⇄ the bytes of a ZeroMQ frame. The only importer of msgpack.
+
+msgpack makes the bytes; msgspec checks names, shapes and types, so that nothing from a peer reaches a node unchecked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgpack
+import msgspec
+
+from zim.protocol.errors import CodecError
+from zim.protocol.messages import Message
+
+
+def encode(messages: Sequence[Message]) -> bytes:
+    """One frame that carries these messages, in order."""
+    packed: bytes = msgpack.packb(msgspec.to_builtins(messages, builtin_types=(bytes,)))
+    return packed
+
+
+def decode(frame: bytes, expected: Any) -> list[Any]:
+    """The messages in a frame.
+
+    Args:
+        frame: as `encode` made it.
+        expected: the message or union of messages that this link carries.
+
+    Raises:
+        CodecError: anything else.
+    """
+    try:
+        return msgspec.convert(msgpack.unpackb(frame), list[expected])
+    except (ValueError, TypeError, RecursionError, msgpack.UnpackException, msgspec.ValidationError) as e:
+        raise CodecError(f"not a message of this link: {e}") from None
+
+
+def encode_plain(value: dict[str, Any]) -> bytes:
+    """A map for people at a REPL: see `decode_plain`."""
+    packed: bytes = msgpack.packb(value)
+    return packed
+
+
+def decode_plain(frame: bytes) -> dict[str, Any] | None:
+    """What a person asked from a REPL with zmq.REQ: a map such as `{"locate": "7"}`. Nothing if it is not a map."""
+    try:
+        value = msgpack.unpackb(frame)
+    except (ValueError, TypeError, RecursionError, msgpack.UnpackException):
+        return None
+    return value if isinstance(value, dict) else None

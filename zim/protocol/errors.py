@@ -1,0 +1,23 @@
+"""The root of all errors. It lives at the bottom, so that no import goes up."""
+
+
+class ZimError(Exception):
+    """Something that zim can say in one sentence. Its text is for a person."""
+
+
+class WireError(ZimError):
+    """A client broke the wire. It closes its own connection and nothing else.
+
+    Attributes:
+        reason: what was wrong, short and without the client's own bytes.
+        code: the close code for WebSocket clients (RFC 6455 7.4.1); 0 to close without a close frame, as goim v1 does.
+    """
+
+    def __init__(self, reason: str, code: int = 0) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.code = code
+
+
+class CodecError(ZimError):
+    """A message from another node is not one of ours: not msgpack, not a known message, or a field of another type."""

@@ -1,0 +1,298 @@
+"""The messages between nodes, as frozen values; who sends each to whom stands in its first line.
+
+One ZeroMQ message is one frame: a msgpack array of these, each an array `[name, field, …]`.
+
+A feed is named by its comet's incarnation (`inc`) and its router's term (`term`); both stand in whatever belongs to it.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+
+class Message(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=str.lower):
+    """What all messages are."""
+
+
+Item = tuple[str, int]  # stream, offset
+
+# ---------------------------------------------------------------- comet → router: the feed up
+
+
+class Begin(Message, frozen=True):
+    """A change: forget what you knew of me; the `count` changes after this one tell everything anew."""
+
+    n: int
+    count: int
+
+
+class Put(Message, frozen=True):
+    """A change: a session is here. seq is 0 until the router has given it one."""
+
+    n: int
+    conn: int
+    uid: str
+    seq: int
+    rooms: tuple[str, ...]
+
+
+class Del(Message, frozen=True):
+    """A change: a session is gone."""
+
+    n: int
+    conn: int
+
+
+class Room(Message, frozen=True):
+    """A change: that many local sessions are in the room. `*` is the room of everybody."""
+
+    n: int
+    room: str
+    members: int
+
+
+Change = Begin | Put | Del | Room
+
+
+class Changes(Message, frozen=True):
+    """comet → router: changes in order; each is answered."""
+
+    comet: str
+    inc: int
+    term: int
+    changes: list[Change]
+
+
+class Renew(Message, frozen=True):
+    """comet → router, every second: I live, and have handled all entries up to `handled`."""
+
+    comet: str
+    inc: int
+    term: int
+    n: int
+    handled: int
+
+
+class Fetch(Message, frozen=True):
+    """comet → router: the entries from low to high did not come."""
+
+    comet: str
+    inc: int
+    term: int
+    low: int
+    high: int
+
+
+class Read(Message, frozen=True):
+    """comet → router: a stream's records after an offset, up to another."""
+
+    req: int
+    stream: str
+    after: int
+    upto: int
+
+
+# ---------------------------------------------------------------- router → comet
+
+
+class Answer(Message, frozen=True):
+    """To one change: the epoch and head of its stream, read after it was applied. base: entries start after it."""
+
+    n: int
+    base: int
+    epoch: str
+    head: int
+    seq: int
+
+
+class Answers(Message, frozen=True):
+    """router → comet: answers to changes."""
+
+    router: str
+    term: int
+    inc: int
+    answers: list[Answer]
+
+
+class Renewed(Message, frozen=True):
+    """router → comet: answer to Renew. made: the last entry of the feed down."""
+
+    router: str
+    term: int
+    inc: int
+    n: int
+    verdict: Literal["ok", "register", "fenced"]
+    made: int
+    known_inc: int
+
+
+class Entry(Message, frozen=True):
+    """router → job → comet, the feed down: one push for one comet."""
+
+    router: str
+    term: int
+    comet: str
+    inc: int
+    n: int
+    push_id: str
+    op: int
+    body: bytes
+    items: list[Item]
+
+
+class Fetched(Message, frozen=True):
+    """router → comet: answer to Fetch, a page at a time; empty if what was asked for is not kept."""
+
+    router: str
+    term: int
+    low: int
+    entries: list[Entry]
+
+
+class Record(Message, frozen=True):
+    """One message of a stream."""
+
+    offset: int
+    push_id: str
+    op: int
+    body: bytes
+
+
+class Records(Message, frozen=True):
+    """router → comet: answer to Read. floor: nothing at or below it is kept any more."""
+
+    req: int
+    router: str
+    stream: str
+    epoch: str
+    floor: int
+    head: int
+    records: list[Record]
+
+
+# ---------------------------------------------------------------- router → job
+
+
+class Target(Message, frozen=True):
+    """The entry that a push makes in one comet's feed."""
+
+    comet: str
+    inc: int
+    n: int
+    items: list[Item]
+
+
+class Push(Message, frozen=True):
+    """router → job: the body once, and the entries it makes."""
+
+    router: str
+    term: int
+    push_id: str
+    op: int
+    body: bytes
+    targets: list[Target]
+
+
+# ---------------------------------------------------------------- logic ⇄ router
+
+
+class Publish(Message, frozen=True):
+    """logic → router. term: the router's, as logic knew it at the first attempt (0: not yet)."""
+
+    req: int
+    push_id: str
+    streams: list[str]
+    op: int
+    body: bytes
+    attempt: int
+    term: int
+
+
+class Published(Message, frozen=True):
+    """router → logic: ok, unavailable (surely not stored), unknown, or refused (another router's stream)."""
+
+    req: int
+    router: str
+    term: int
+    status: Literal["ok", "unavailable", "unknown", "refused"]
+
+
+class Locate(Message, frozen=True):
+    """logic → router: where is this user?"""
+
+    req: int
+    uid: str
+
+
+class Place(Message, frozen=True):
+    """One session: at which comet, its key `uid_seq`, its rooms."""
+
+    comet: str
+    key: str
+    rooms: tuple[str, ...]
+
+
+class Located(Message, frozen=True):
+    """router → logic: the user's sessions."""
+
+    req: int
+    router: str
+    places: list[Place]
+
+
+class Count(Message, frozen=True):
+    """logic → router: how many sessions, by room and by comet, of this shard?"""
+
+    req: int
+
+
+class Counted(Message, frozen=True):
+    """router → logic. roomless: sessions that are in no room."""
+
+    req: int
+    router: str
+    rooms: dict[str, int]
+    comets: dict[str, int]
+    roomless: int
+
+
+class Forget(Message, frozen=True):
+    """logic → router: forget a comet's sessions at once. One that lives registers anew."""
+
+    req: int
+    comet: str
+
+
+class Forgotten(Message, frozen=True):
+    """router → logic: done."""
+
+    req: int
+    router: str
+
+
+# ---------------------------------------------------------------- comet ⇄ logic
+
+
+class Auth(Message, frozen=True):
+    """comet → logic: who is this?"""
+
+    req: int
+    token: bytes
+
+
+class Authed(Message, frozen=True):
+    """logic → comet: who it is, and the rooms that it is in."""
+
+    req: int
+    uid: str
+    rooms: tuple[str, ...]
+
+
+ToRouter = Changes | Renew | Fetch | Read | Publish | Locate | Count | Forget
+ToComet = Answers | Renewed | Fetched | Records
+ToJob = Push
+ToAsker = Published | Located | Counted | Forgotten
+ToLogic = Auth
+FromLogic = Authed

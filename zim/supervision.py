@@ -1,0 +1,122 @@
+"""What the supervisor decides: when a node is started again, when it is given up, who is missing, who stops first.
+
+Pure: no process, no clock. `zim.supervisor` acts on it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from zim.config import Comet, Node
+
+BACK_OFF_S = 0.1  # before the first restart, then doubling
+MAX_BACK_OFF_S = 5.0
+STEADY_S = 10.0  # ready for that long: its earlier deaths are forgotten
+MAX_DEATHS = 8
+NOT_CURED_BY_RESTART = 2  # the exit code of a node whose port is in use, whose lock is held, …
+
+# Entrances first, then what they feed, so that nothing is accepted that could not be handed on.
+STOP_ORDER = ("logic", "router", "job", "comet")
+
+# Beside its clients a node holds log files, ZeroMQ's sockets and the interpreter's own.
+FILES_BESIDE_CONNECTIONS = 200
+
+
+@dataclass
+class Restarts:
+    """The deaths of one node. Times are seconds on any monotonic clock."""
+
+    deaths: int = 0
+    ready_since: float | None = None
+
+    def ready(self, now: float) -> None:
+        """It said that it is ready."""
+        self.ready_since = now
+
+    def died(self, exit_code: int, now: float) -> float | None:
+        """It died unasked. Gives the seconds to wait before it is started again; None gives it up."""
+        if self.ready_since is not None and now - self.ready_since >= STEADY_S:
+            self.deaths = 0
+        self.ready_since = None
+        self.deaths += 1
+        if exit_code == NOT_CURED_BY_RESTART or self.deaths >= MAX_DEATHS:
+            return None
+        return float(min(MAX_BACK_OFF_S, BACK_OFF_S * 2 ** (self.deaths - 1)))
+
+
+@dataclass
+class Readiness:
+    """Which nodes of the fabric are there.
+
+    Attributes:
+        names: of all nodes that this supervisor starts.
+        was_complete: once all were ready at the same time.
+    """
+
+    names: Sequence[str]
+    was_complete: bool = False
+    given_up: list[str] = field(default_factory=list)
+    _ready: set[str] = field(default_factory=set)
+
+    def ready(self, name: str) -> bool:
+        """A node is ready. True once: when this makes the fabric complete for the first time."""
+        self._ready.add(name)
+        if self.was_complete or self.missing:
+            return False
+        self.was_complete = True
+        return True
+
+    def lost(self, name: str) -> None:
+        """A node is ready no longer."""
+        self._ready.discard(name)
+
+    def gave_up(self, name: str) -> None:
+        """A node will not be started again."""
+        self.lost(name)
+        self.given_up.append(name)
+
+    @property
+    def missing(self) -> list[str]:
+        """Who is not ready."""
+        return [name for name in self.names if name not in self._ready]
+
+    @property
+    def is_hopeless(self) -> bool:
+        """Nothing is left to wait for: a node was given up before the fabric was ever complete, or all were."""
+        return bool(self.given_up) and (not self.was_complete or len(self.given_up) == len(self.names))
+
+
+def stop_order(nodes: Iterable[Node]) -> list[list[Node]]:
+    """The nodes in groups; each group has stopped before the next is asked to."""
+    every = list(nodes)
+    return [[node for node in every if node.kind == kind] for kind in STOP_ORDER]
+
+
+def parse_ready(line: str, name: str) -> dict[str, str] | None:
+    """What listens where, from the ready line `ready comet-1 {"tcp": "127.0.0.1:8080"}`; None for any other line."""
+    head = f"ready {name} "
+    if not line.startswith(head):
+        return None
+    try:
+        listening = json.loads(line[len(head) :])
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(listening, dict):
+        return None
+    return {str(what): str(where) for what, where in listening.items()}
+
+
+def open_files_needed(nodes: Iterable[Node]) -> tuple[int, str]:
+    """How many open files the hungriest comet may need, and its name; (0, "") without a comet."""
+    needs = [(n.max_connections + FILES_BESIDE_CONNECTIONS, n.name) for n in nodes if isinstance(n, Comet)]
+    return max(needs, key=lambda need: need[0], default=(0, ""))
+
+
+def open_file_limits(hard: int, needed: int, endless: int) -> list[tuple[int, int]]:
+    """Limits (soft, hard) to try, best first. Only root may raise the hard one; macOS refuses an endless soft one."""
+    if hard == endless:
+        wishes = sorted({needed, 1 << 20, 1 << 18, 1 << 16, 10_240}, reverse=True)
+        return [(soft, hard) for soft in wishes]
+    return [(needed, needed), (hard, hard)] if needed > hard else [(hard, hard)]

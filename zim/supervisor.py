@@ -1,0 +1,346 @@
+"""Starts the processes of a topology, restarts those that die, stops all in the order of the data.
+
+What it decides is in `zim.supervision`; here it acts: one greenlet for each node keeps it alive and reports to the one
+that `run()` is called in. No node outlives the supervisor: each inherits the reading end of a pipe, the *lifeline*,
+whose only writing end is here, and ends when it reads the end of file. That holds for `kill -9` too, and on macOS.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import resource
+import signal
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, BinaryIO
+
+import gevent
+from gevent import Greenlet, subprocess
+from gevent.event import Event
+from gevent.queue import Empty, Queue
+
+from zim.config import Node, Topology
+from zim.supervision import Readiness, Restarts, open_file_limits, open_files_needed, parse_ready, stop_order
+
+log = logging.getLogger(__name__)
+
+STOP_TIMEOUT_S = 5.0  # for all nodes of one kind, before they are killed
+READY_TIMEOUT_S = 30.0  # before it says who is missing
+LAST_LINES = 20
+MAX_LINE_BYTES = 65_536
+DRAIN_TIMEOUT_S = 1.0  # a grandchild may hold a dead node's stderr open
+
+Command = Callable[[Node, int], list[str]]
+
+
+@dataclass(frozen=True)
+class RunningNode:
+    """A node that is ready.
+
+    Attributes:
+        listening: what listens where, as the node itself said.
+    """
+
+    node: Node
+    pid: int
+    listening: dict[str, str]
+
+
+@dataclass(frozen=True)
+class _Ready:
+    running: RunningNode
+
+
+@dataclass(frozen=True)
+class _Lost:
+    name: str
+
+
+@dataclass(frozen=True)
+class _GaveUp:
+    name: str
+
+
+@dataclass(frozen=True)
+class _Stop:
+    reason: str
+
+
+def node_command(topology: Topology, *options: str) -> Command:
+    """The command line of each node of a topology, as a function of the node and its lifeline."""
+
+    def command(node: Node, lifeline: int) -> list[str]:
+        where = ["--topology", str(topology.path), "--lifeline", str(lifeline)]
+        return [sys.executable, "-m", "zim", "node", node.name, *where, *options]
+
+    return command
+
+
+def raise_open_files(nodes: Iterable[Node]) -> None:
+    """Raises the limit of open files as far as it may, for this process and its children.
+
+    Says so in one line if that is less than the largest comet's `max_connections` needs.
+    """
+    needed, name = open_files_needed(nodes)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    for wanted in open_file_limits(hard, needed, resource.RLIM_INFINITY):
+        if soft == resource.RLIM_INFINITY or wanted[0] < soft:
+            break
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, wanted)
+            soft = wanted[0]
+            break
+    if soft != resource.RLIM_INFINITY and soft < needed:
+        remedy = f"`ulimit -Hn {needed}` as root, LimitNOFILE={needed} under systemd, or a lower max_connections"
+        log.warning("too few open files", extra={"limit": soft, "needed": needed, "node": name, "remedy": remedy})
+
+
+class _Keeper:
+    """Keeps one node running. Everything in it happens in its greenlet, but for `stop()` and `kill()`."""
+
+    def __init__(self, node: Node, supervisor: Supervisor) -> None:
+        self.node = node
+        self.last_lines: deque[str] = deque(maxlen=LAST_LINES)
+        self._supervisor = supervisor
+        self._restarts = Restarts()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._stopping = Event()
+        self._is_killed = False
+
+    def run(self) -> None:
+        """Starts it, and again when it dies, until it is stopped or given up."""
+        name, report, clock = self.node.name, self._supervisor.report, self._supervisor.clock
+        while not self._stopping.is_set():
+            exit_code = self._run_once()
+            report(_Lost(name))
+            if self._stopping.is_set():
+                return
+            delay = self._restarts.died(exit_code, clock())
+            how = _how_it_ended(exit_code)
+            if delay is None:
+                extra = {"node": name, "ended": how, "deaths": self._restarts.deaths}
+                log.error("node given up\n%s", _indent(self.last_lines), extra=extra)
+                report(_GaveUp(name))
+                return
+            log.warning("node died", extra={"node": name, "ended": how, "restart_in_s": delay})
+            self._stopping.wait(delay)
+
+    def stop(self) -> None:
+        """Asks it to end, and does not start it again."""
+        self._stopping.set()
+        self._signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """Ends it at once."""
+        self._is_killed = True
+        self._stopping.set()
+        self._signal(signal.SIGKILL)
+
+    def _signal(self, number: int) -> None:
+        # Popen checks that it has not been waited for, so the pid cannot be another's.
+        if self._process is not None:
+            with contextlib.suppress(OSError):
+                self._process.send_signal(number)
+
+    def _run_once(self) -> int:
+        supervisor = self._supervisor
+        self.last_lines.clear()
+        try:
+            process = subprocess.Popen(
+                supervisor.command(self.node, supervisor.lifeline),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                pass_fds=(supervisor.lifeline,),
+                start_new_session=True,  # else Ctrl-C in a terminal reaches every node at the same time
+            )
+        except OSError as error:
+            self._pass_on(f"{self.node.name} cannot be started: {error}".encode())
+            return 1
+        self._process = process
+        if self._stopping.is_set():  # asked while Popen let others run, when there was nothing to signal yet
+            self._signal(signal.SIGKILL if self._is_killed else signal.SIGTERM)
+        readers = [
+            supervisor.spawn(self._read_stdout, process),
+            supervisor.spawn(self._forward, process.stderr),
+        ]
+        exit_code: int = process.wait()
+        gevent.joinall(readers, timeout=DRAIN_TIMEOUT_S)
+        gevent.killall(readers)
+        for stream in (process.stdout, process.stderr):
+            if stream is not None:
+                stream.close()
+        return exit_code
+
+    def _read_stdout(self, process: subprocess.Popen[bytes]) -> None:
+        for line in _lines(process.stdout):
+            listening = parse_ready(line.decode("utf-8", "replace").strip(), self.node.name)
+            if listening is None:
+                self._pass_on(line)
+                continue
+            self._restarts.ready(self._supervisor.clock())
+            self._supervisor.report(_Ready(RunningNode(self.node, process.pid, listening)))
+
+    def _forward(self, stderr: Any) -> None:
+        for line in _lines(stderr):
+            self._pass_on(line)
+
+    def _pass_on(self, line: bytes) -> None:
+        self.last_lines.append(line.decode("utf-8", "replace").rstrip("\n"))
+        with contextlib.suppress(OSError, ValueError):  # our reader is gone; the nodes must not stall for that
+            self._supervisor.output.write(line if line.endswith(b"\n") else line + b"\n")
+            self._supervisor.output.flush()
+
+
+class Supervisor:
+    """Runs the nodes of a topology. Made once, run once.
+
+    Args:
+        nodes: those to run.
+        command: gives the command line for a node and its lifeline's file descriptor.
+        on_complete: called once, when all nodes are ready for the first time.
+        output: where the nodes' stderr goes, line by line.
+        clock: monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        nodes: Iterable[Node],
+        command: Command,
+        on_complete: Callable[[list[RunningNode]], None] = lambda running: None,
+        *,
+        output: BinaryIO | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.nodes = list(nodes)
+        self.command = command
+        self.clock = clock
+        self.output = output if output is not None else sys.stderr.buffer
+        # Neither end is inheritable (PEP 446); Popen passes the reading one on, so that the writing one stays alone.
+        self.lifeline, self._lifeline_end = os.pipe()
+        self._on_complete = on_complete
+        self._keepers = {node.name: _Keeper(node, self) for node in self.nodes}
+        self._greenlets: dict[str, Greenlet[..., Any]] = {}
+        self._reports: Queue[_Ready | _Lost | _GaveUp | _Stop] = Queue()
+        self._is_stopping = False
+        self._is_killed = False
+        self._has_failed = False
+
+    def run(self) -> int:
+        """Runs until it is told to stop by SIGINT, SIGTERM or SIGHUP, or nothing is left to run.
+
+        Returns:
+            0 when told to stop; 1 when a node was given up; 130 when a second Ctrl-C killed the nodes.
+
+        Switches: all the time.
+        """
+        numbers = [signal.SIGINT, signal.SIGTERM]
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # ignored under nohup
+            numbers.append(signal.SIGHUP)
+        signals = [gevent.signal_handler(number, self._on_signal, number) for number in numbers]
+        try:
+            self._greenlets = {name: self.spawn(keeper.run) for name, keeper in self._keepers.items()}
+            given_up = self._watch()
+            self._stop()
+        finally:
+            for keeper in self._keepers.values():
+                keeper.kill()
+            for handler in signals:
+                handler.cancel()
+            os.close(self._lifeline_end)
+            os.close(self.lifeline)
+        if given_up or self._has_failed:
+            return 1
+        return 130 if self._is_killed else 0
+
+    def report(self, what: _Ready | _Lost | _GaveUp | _Stop) -> None:
+        """Tells the greenlet of `run()`."""
+        self._reports.put(what)
+
+    def spawn(self, run: Callable[..., object], *args: object) -> Greenlet[..., Any]:
+        """Starts a greenlet whose failure ends the supervisor, as nothing else would notice it."""
+        greenlet = gevent.spawn(run, *args)
+        greenlet.link_exception(self._on_failure)
+        return greenlet
+
+    def _watch(self) -> list[str]:
+        """Follows the reports until there is a reason to stop. Gives the nodes that were given up."""
+        readiness = Readiness([node.name for node in self.nodes])
+        running: dict[str, RunningNode] = {}
+        late_at: float | None = self.clock() + READY_TIMEOUT_S
+        while not readiness.is_hopeless:
+            try:
+                timeout = None if late_at is None else max(0.0, late_at - self.clock())
+                what = self._reports.get(timeout=timeout)
+            except Empty:
+                late_at = None
+                log.warning("nodes not ready yet", extra={"missing": ",".join(readiness.missing)})
+                continue
+            match what:
+                case _Ready(one):
+                    running[one.node.name] = one
+                    if readiness.ready(one.node.name):
+                        late_at = None
+                        self._on_complete([running[name] for name in readiness.names])
+                    elif readiness.was_complete:
+                        log.info("node ready again", extra={"node": one.node.name, "pid": one.pid})
+                case _Lost(name):
+                    readiness.lost(name)
+                case _GaveUp(name):
+                    readiness.gave_up(name)
+                case _Stop(reason):
+                    log.info("stopping", extra={"reason": reason})
+                    break
+        return readiness.given_up
+
+    def _stop(self) -> None:
+        """Stops the nodes, kind after kind; kills those that take too long."""
+        self._is_stopping = True
+        for group in stop_order(self.nodes):
+            keepers = [self._keepers[node.name] for node in group]
+            greenlets = [self._greenlets[node.name] for node in group]
+            for keeper in keepers:
+                keeper.kill() if self._is_killed else keeper.stop()
+            gevent.joinall(greenlets, timeout=STOP_TIMEOUT_S)
+            for keeper, greenlet in zip(keepers, greenlets, strict=True):
+                if not greenlet.dead:
+                    log.warning("node killed, as it did not end in time", extra={"node": keeper.node.name})
+                    keeper.kill()
+            gevent.joinall(greenlets)
+
+    def _on_signal(self, number: int) -> None:
+        if self._is_stopping and number == signal.SIGINT:
+            self._is_killed = True
+            for keeper in self._keepers.values():
+                keeper.kill()
+            return
+        self._is_stopping = True
+        self.report(_Stop(signal.Signals(number).name))
+
+    def _on_failure(self, greenlet: Greenlet[..., Any]) -> None:
+        log.error("supervisor failed", extra={"error": repr(greenlet.exception)})
+        self._has_failed = True
+        self.report(_Stop("failure"))
+
+
+def _lines(stream: Any) -> Iterable[bytes]:
+    while line := stream.readline(MAX_LINE_BYTES):
+        yield line
+
+
+def _how_it_ended(exit_code: int) -> str:
+    if exit_code >= 0:
+        return f"exit code {exit_code}"
+    try:
+        return signal.Signals(-exit_code).name
+    except ValueError:
+        return f"signal {-exit_code}"
+
+
+def _indent(lines: Iterable[str]) -> str:
+    return "\n".join(f"    {line}" for line in lines) or "    (it said nothing)"

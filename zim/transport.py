@@ -1,0 +1,176 @@
+"""The links between nodes. The only importer of zmq.
+
+What libzmq does by default is wrong for us in several places, each measured with 4.3.5 and noted at its option. Every
+socket has one owner: one greenlet reads it, and sends never block.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import gevent
+import zmq.green as zmq
+from zmq.utils.monitor import recv_monitor_message
+
+from zim.errors import NodeError
+
+BURST = 64  # messages that one greenlet reads before it lets others run
+
+_BUFFER_BYTES = 256 << 10
+_HWM = 16  # counts messages, not bytes, and the kernel's buffers come on top: our own queues stand in front
+
+
+def _socket(kind: int) -> zmq.Socket[bytes]:
+    socket: zmq.Socket[bytes] = zmq.Context.instance().socket(kind)
+    socket.setsockopt(zmq.LINGER, 0)  # else Ctrl-C hangs on what nobody will read
+    socket.setsockopt(zmq.SNDHWM, _HWM)
+    socket.setsockopt(zmq.RCVHWM, _HWM)
+    socket.setsockopt(zmq.SNDBUF, _BUFFER_BYTES)
+    socket.setsockopt(zmq.RCVBUF, _BUFFER_BYTES)
+    socket.setsockopt(zmq.HEARTBEAT_IVL, 500)  # else a cut link is noticed when TCP gives up
+    socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, 3000)
+    socket.setsockopt(zmq.RECONNECT_IVL, 50)
+    socket.setsockopt(zmq.RECONNECT_IVL_MAX, 500)
+    socket.setsockopt(zmq.IPV6, 1)
+    return socket
+
+
+class _Link:
+    """A socket and the greenlet that reads it."""
+
+    def __init__(self, socket: zmq.Socket[bytes], endpoint: str) -> None:
+        self.endpoint = endpoint
+        self._socket = socket
+
+    def close(self) -> None:
+        """Ends it; what has not left is dropped."""
+        self._socket.close()
+
+    def _received(self) -> Iterator[list[bytes]]:
+        """All that comes, each as its frames. Switches: to wait, and after every BURST messages."""
+        count = 0
+        while True:
+            yield self._socket.recv_multipart()
+            count += 1
+            if count % BURST == 0:
+                gevent.sleep(0)
+
+
+class _Bound(_Link):
+    def __init__(self, kind: int, endpoint: str) -> None:
+        super().__init__(_socket(kind), endpoint)
+        try:
+            self._socket.bind(endpoint)
+        except zmq.ZMQError as e:
+            self._socket.close()
+            reason = (
+                "is in use already" if e.errno == zmq.EADDRINUSE else f"cannot be bound: {os.strerror(e.errno or 0)}"
+            )
+            raise NodeError(f"{endpoint} {reason}") from None
+
+
+class Inbox(_Bound):
+    """PULL: takes what any number of Outlets send."""
+
+    def __init__(self, endpoint: str) -> None:
+        """Binds.
+
+        Raises:
+            NodeError: the endpoint is in use, or cannot be bound.
+        """
+        super().__init__(zmq.PULL, endpoint)
+
+    def received(self) -> Iterator[bytes]:
+        """Every message's frame. Switches."""
+        for frames in self._received():
+            yield frames[-1]
+
+
+class Server(_Bound):
+    """ROUTER: takes requests of any number of peers, and answers each where it came from.
+
+    Attributes:
+        dropped: answers that could not be sent: the peer is gone, or its pipe is full. It times out and asks again.
+    """
+
+    def __init__(self, endpoint: str) -> None:
+        """Binds.
+
+        Raises:
+            NodeError: the endpoint is in use, or cannot be bound.
+        """
+        super().__init__(zmq.ROUTER, endpoint)
+        self._socket.setsockopt(zmq.ROUTER_MANDATORY, 1)  # else an answer to nobody vanishes uncounted
+        self.dropped = 0
+
+    def received(self) -> Iterator[tuple[tuple[bytes, ...], bytes]]:
+        """Envelope and frame of every request. The envelope holds the empty frame of a REQ, so that it works too."""
+        for frames in self._received():
+            yield tuple(frames[:-1]), frames[-1]
+
+    def send(self, envelope: tuple[bytes, ...], frame: bytes) -> bool:
+        """Answers, or drops and counts. Never blocks: one full peer would hold up all others."""
+        try:
+            self._socket.send_multipart([*envelope, frame], zmq.NOBLOCK)
+        except zmq.ZMQError as e:
+            if e.errno not in (zmq.EAGAIN, zmq.EHOSTUNREACH):
+                raise
+            self.dropped += 1
+            return False
+        return True
+
+
+class _Connecting(_Link):
+    """A connecting socket that knows whether somebody is there.
+
+    Attributes:
+        is_connected: a peer has shaken hands and its link has not been seen to break. A peer that is stopped, or whose
+            link is cut, still counts as connected for HEARTBEAT_TIMEOUT.
+    """
+
+    def __init__(self, kind: int, endpoint: str) -> None:
+        socket = _socket(kind)
+        socket.setsockopt(zmq.IMMEDIATE, 1)  # else it takes 1,000 messages for a peer that is not there
+        super().__init__(socket, endpoint)
+        self.is_connected = False
+        self._monitor = socket.get_monitor_socket(zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED)
+        socket.connect(endpoint)
+
+    def watch(self) -> Iterator[bool]:
+        """Follows the connection; yields each change of is_connected. Switches: to wait."""
+        while True:
+            event = recv_monitor_message(self._monitor)
+            self.is_connected = event["event"] == zmq.EVENT_HANDSHAKE_SUCCEEDED
+            yield self.is_connected
+
+    def send(self, frame: bytes) -> bool:
+        """Sends, or says that it cannot: nobody is there, or the pipe is full. Does not switch."""
+        try:
+            self._socket.send(frame, zmq.NOBLOCK)
+        except zmq.Again:
+            return False
+        return True
+
+    def close(self) -> None:
+        self._socket.disable_monitor()
+        super().close()
+
+
+class Outlet(_Connecting):
+    """PUSH to one Inbox."""
+
+    def __init__(self, endpoint: str) -> None:
+        super().__init__(zmq.PUSH, endpoint)
+
+
+class Dealer(_Connecting):
+    """DEALER to one Server. One a peer, so that the asker chooses whom to ask again."""
+
+    def __init__(self, endpoint: str) -> None:
+        super().__init__(zmq.DEALER, endpoint)
+
+    def received(self) -> Iterator[bytes]:
+        """Every answer's frame. Switches."""
+        for frames in self._received():
+            yield frames[-1]

@@ -1,0 +1,164 @@
+"""The HTTP API of goim v1.2, as recorded from it: six endpoints under `/1/`.
+
+In comes a request of a backend; out goes a publish to streams, and back what became of it, as `ret`.
+Source: goim v1.2 `logic/http.go`. Where zim does otherwise, it says so here:
+
+- Every push answer has an `X-Zim-Push-Id`, also where nothing was published.
+- A body over the limit is 413, a fabric that keeps nothing for now 503 with Retry-After, one that cannot tell 504.
+- A negative uid (which kills goim's router) and a rid beyond int32 (which goim truncates to some other room) are 65535.
+- `/1/server/del` answers 65535 where goim sends nothing, and 1 for servers that nobody knows.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import msgspec
+from flask import Flask, Response, request
+from werkzeug.datastructures import Headers
+from werkzeug.exceptions import MethodNotAllowed
+
+from zim.errors import Unavailable
+from zim.web.fabric import Counts, Fabric
+from zim.web.values import parse_int, parse_pushs, query_value
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIEnvironment
+
+TEXT = "text/plain; charset=utf-8"  # of every answer, the JSON ones too, as in goim
+OK = b'{"ret":1}'
+FAILED = b'{"ret":65535}'
+
+UIDS_BYTES = 1 << 20  # room for the uids of /1/pushs, on top of its message
+
+_HTTP_STATUS = {"ok": 200, "unavailable": 503, "unknown": 504}
+_RETRY_AFTER_S = 1  # a router that does not answer is back, or replaced, within seconds
+_ROOMLESS = -1  # the RoomId under which goim counts who is in no room
+_PLAIN_NUMBER = re.compile(r"0|[1-9][0-9]{0,9}")
+
+
+def max_request_bytes(max_body_bytes: int) -> int:
+    """How many bytes a request's body may have, given the limit of one push."""
+    return max_body_bytes + UIDS_BYTES
+
+
+def add_to(app: Flask, fabric: Fabric, max_body_bytes: int) -> None:
+    """Add the endpoints to the app."""
+    api = _Api(fabric, max_body_bytes)
+    endpoints: list[tuple[str, str, Callable[[], Response]]] = [
+        ("POST", "/1/push", api.push),
+        ("POST", "/1/pushs", api.pushs),
+        ("POST", "/1/push/room", api.push_room),
+        ("POST", "/1/push/all", api.push_all),
+        ("POST", "/1/server/del", api.server_del),
+        ("GET", "/1/count", api.count),
+    ]
+    for method, path, view in endpoints:
+        app.add_url_rule(path, path, view, methods=[method], provide_automatic_options=False)
+
+
+class _Answer(Response):
+    def get_wsgi_headers(self, environ: WSGIEnvironment) -> Headers:
+        """The headers as they are: there is no Location and no length to correct."""
+        return self.headers
+
+
+class _Api:
+    def __init__(self, fabric: Fabric, max_body_bytes: int) -> None:
+        self._fabric = fabric
+        self._max_body_bytes = max_body_bytes
+
+    def push(self) -> Response:
+        """`POST /1/push?uid=7`: the body to a user."""
+        uid = parse_int(_query("uid"), 64)
+        return self._publish(None if uid is None or uid < 0 else [f"u:{uid}"], request.get_data(cache=False))
+
+    def pushs(self) -> Response:
+        """`POST /1/pushs`, `{"u":[7,8],"m":…}`: the bytes of `m` to each of the users, once."""
+        try:
+            uids, body = parse_pushs(request.get_data(cache=False))
+        except ValueError:
+            return self._publish(None, b"")
+        is_valid = all(uid >= 0 for uid in uids)
+        return self._publish([f"u:{uid}" for uid in dict.fromkeys(uids)] if is_valid else None, body)
+
+    def push_room(self) -> Response:
+        """`POST /1/push/room?rid=1&ensure=true`: the body to a room.
+
+        `ensure` takes anything, as in goim, where it chooses between two ways of batching; zim keeps every push that
+        it accepts, so it changes nothing.
+        """
+        rid = parse_int(_query("rid"), 32)
+        streams = None if rid is None else [f"r:{rid}"] if rid >= 0 else []  # nobody can be in a room below 0
+        return self._publish(streams, request.get_data(cache=False))
+
+    def push_all(self) -> Response:
+        """`POST /1/push/all`: the body to everybody."""
+        return self._publish(["*"], request.get_data(cache=False))
+
+    def server_del(self) -> Response:
+        """`POST /1/server/del?server=1`: forget the sessions of a comet."""
+        comet_id = parse_int(_query("server"), 32)
+        if comet_id is None:
+            return answer(FAILED)
+        if comet_id >= 0:
+            try:
+                self._fabric.forget(comet_id)
+            except Unavailable:
+                return unavailable(_RETRY_AFTER_S)
+        return answer(OK)
+
+    def count(self) -> Response:
+        """`GET /1/count?type=room`, `type=server`: sessions by room or by comet; any other type has no data."""
+        if request.method != "GET":  # Flask adds HEAD to GET
+            raise MethodNotAllowed(["GET"])
+        kind = _query("type")
+        if kind not in ("room", "server"):
+            return answer(OK)
+        try:
+            counts = self._fabric.counts()
+        except Unavailable:
+            return unavailable(_RETRY_AFTER_S)
+        rows = _rooms(counts) if kind == "room" else _servers(counts)
+        return answer(msgspec.json.encode({"data": rows, "ret": 1}))
+
+    def _publish(self, streams: Sequence[str] | None, body: bytes) -> Response:
+        """Publish and answer: None are streams that could not be read, [] is nobody."""
+        if len(body) > self._max_body_bytes:
+            return answer(FAILED, 413, {"X-Zim-Push-Id": secrets.token_hex(16)})
+        if not streams:
+            return answer(FAILED if streams is None else OK, 200, {"X-Zim-Push-Id": secrets.token_hex(16)})
+        published = self._fabric.publish(streams, body)
+        headers = {"X-Zim-Push-Id": published.push_id}
+        if published.status == "unavailable":
+            headers["Retry-After"] = str(published.retry_after_s)
+        return answer(OK if published.status == "ok" else FAILED, _HTTP_STATUS[published.status], headers)
+
+
+def answer(body: bytes, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    """An answer of this API; its type is always text."""
+    return _Answer(body, status, headers, content_type=TEXT)
+
+
+def unavailable(retry_after_s: int) -> Response:
+    """The answer where a router is away."""
+    return answer(FAILED, 503, {"Retry-After": str(retry_after_s)})
+
+
+def _query(key: str) -> str:
+    return query_value(request.environ.get("QUERY_STRING", ""), key)
+
+
+def _rooms(counts: Counts) -> list[dict[str, int]]:
+    """A row per room that goim can name: its rooms are int32 numbers."""
+    numbers = {int(name): n for name, n in counts.rooms.items() if _PLAIN_NUMBER.fullmatch(name) and n > 0}
+    if counts.roomless > 0:
+        numbers[_ROOMLESS] = counts.roomless
+    return [{"RoomId": number, "Count": n} for number, n in sorted(numbers.items()) if number < 1 << 31]
+
+
+def _servers(counts: Counts) -> list[dict[str, int]]:
+    return [{"Server": comet_id, "Count": n} for comet_id, n in sorted(counts.comets.items()) if n > 0]

@@ -1,0 +1,133 @@
+"""How goim v1 reads parameters: Go's strconv, net/url and encoding/json, where Python's own rules are others.
+
+Source: goim v1.2 `logic/http.go`; Go `strconv/atoi.go`, `encoding/json/decode.go`, `ParseQuery` in `net/url/url.go`,
+which drops malformed pairs.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import NoReturn
+from urllib.parse import unquote
+
+import msgspec
+
+_INTEGER = re.compile(r"([+-]?)0*([0-9]+)")
+_WHITE = re.compile(r"[ \t\r\n]*")
+_BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
+_UIDS = msgspec.json.Decoder(list[int | float | None] | None)
+
+
+def parse_int(text: str, bits: int) -> int | None:
+    """What `strconv.ParseInt(text, 10, bits)` gives; None where it fails.
+
+    No spaces, underscores or other alphabets' digits, and nothing outside the range.
+    """
+    match = _INTEGER.fullmatch(text)
+    if match is None:
+        return None
+    sign, digits = match.groups()
+    if len(digits) > 19:  # more than an int64 has; int() refuses 4,301 digits with an error of its own
+        return None
+    number = int(sign + digits)
+    return number if -(1 << bits - 1) <= number < 1 << bits - 1 else None
+
+
+def query_value(query: str, key: str) -> str:
+    """What `url.Query().Get(key)` gives for a raw query string: the first value of the key, "" without one."""
+    for pair in query.split("&"):
+        name, _, value = pair.partition("=")
+        if _unescape(name) == key and ";" not in pair:
+            unescaped = _unescape(value)
+            if unescaped is not None:
+                return unescaped
+    return ""
+
+
+def _unescape(text: str) -> str | None:
+    """What `url.QueryUnescape` gives; None where it fails. Bytes that are not ASCII may come out changed."""
+    if "%" in text:
+        return None if _BAD_ESCAPE.search(text) else unquote(text.replace("+", " "), "latin-1")
+    return text.replace("+", " ")
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")
+
+
+# Numbers stay text: none of them is looked at here, and Python would refuse to convert very long ones.
+_JSON = json.JSONDecoder(parse_int=str, parse_float=str, parse_constant=_refuse_constant)
+
+
+def parse_pushs(document: bytes) -> tuple[list[int], bytes]:
+    """The uids and the body in `{"u":[1,2],"m":…}`, as Go's encoding/json finds them.
+
+    Keys in any case, of equal ones the last; `m` is the bytes of its value, as they are, and empty without one; a null
+    among the uids is 0. Read as Latin-1, so that every byte stays where it is: like Go this takes strings that are not
+    UTF-8, and lone surrogates.
+
+    Raises:
+        ValueError: goim would answer 65535, or `m` is nested deeper than Python's parser goes (about 1,000; Go 10,000).
+    """
+    try:
+        return _parse_pushs(document.decode("latin-1"))
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
+def _parse_pushs(text: str) -> tuple[list[int], bytes]:
+    uids: list[int] = []
+    body = b""
+    if text.strip(" \t\r\n") == "null":
+        return uids, body
+    at = _skip(text, 0)
+    if text[at : at + 1] != "{":
+        raise ValueError("not an object")
+    at = _skip(text, at + 1)
+    has_member = text[at : at + 1] != "}"
+    while has_member:
+        key, start, end = _member(text, at)
+        match key.lower():
+            case "u":
+                uids = _parse_uids(text[start:end].encode("latin-1"))
+            case "m":
+                body = text[start:end].encode("latin-1")
+        at = _skip(text, end)
+        has_member = text[at : at + 1] == ","
+        at = _skip(text, at + 1) if has_member else at
+    if text[at : at + 1] != "}" or _skip(text, at + 1) != len(text):
+        raise ValueError("no end, or more behind it")
+    return uids, body
+
+
+def _member(text: str, at: int) -> tuple[str, int, int]:
+    """The key that begins at `at`, and where its value begins and ends."""
+    if text[at : at + 1] != '"':
+        raise ValueError("not a key")
+    key, at = _JSON.raw_decode(text, at)
+    at = _skip(text, at)
+    if text[at : at + 1] != ":":
+        raise ValueError("no value")
+    start = _skip(text, at + 1)
+    _, end = _JSON.raw_decode(text, start)
+    return str(key), start, end
+
+
+def _skip(text: str, at: int) -> int:
+    """Where the white space ends that begins at `at`."""
+    match = _WHITE.match(text, at)
+    return at if match is None else match.end()
+
+
+def _parse_uids(array: bytes) -> list[int]:
+    try:
+        numbers = _UIDS.decode(array) or []
+    except msgspec.MsgspecError as error:
+        raise ValueError("not an array of integers") from error
+    uids = []
+    for number in numbers:
+        if isinstance(number, float) or (number is not None and not -(1 << 63) <= number < 1 << 63):
+            raise ValueError("not an int64")
+        uids.append(number or 0)
+    return uids
