@@ -123,15 +123,16 @@ class Crowd:
         self._sockets.append(sock)
         return sock, WsDialect(address) if self._transport == "ws" else TcpDialect()
 
-    def logged_in(self, login: _Login) -> None:
-        """Hands a subscriber's socket to what counts."""
+    def logged_in(self, login: _Login, data: bytes, packets: list[Packet]) -> None:
+        """Hands a subscriber's socket to what counts, with what came behind the reply to its login."""
         self._logging_in.discard(login)
         counter: _Counter | _Sampler
         if login.is_sampled:
             counter = _Sampler(self, login.socket, login.dialect)
             self.samples.append(counter.sample)
+            counter.take(packets)
         else:
-            counter = _Counter(self, login.socket)
+            counter = _Counter(self, login.socket, data)
         self.counters.append(counter)
         self.selector.modify(login.socket, selectors.EVENT_READ, counter)
 
@@ -188,7 +189,7 @@ class _Login:
                 if not data or self.dialect.broken:
                     self._crowd.lose(self.socket, str(self.dialect.broken or "closed during the login"))
                 elif packets and packets[0].op == OP_AUTH_REPLY:
-                    self._crowd.logged_in(self)
+                    self._crowd.logged_in(self, data, packets[1:])
             if self.dialect.is_open and not self._has_asked:
                 self._has_asked = True
                 self.socket.sendall(self._auth)
@@ -201,11 +202,12 @@ class _Counter:
 
     __slots__ = ("_crowd", "_socket", "_tail", "received")
 
-    def __init__(self, crowd: Crowd, sock: socket.socket) -> None:
+    def __init__(self, crowd: Crowd, sock: socket.socket, data: bytes) -> None:
         self._crowd = crowd
         self._socket = sock
-        self._tail = b""
-        self.received = 0
+        self._tail = data[-_TAIL:]
+        self.received = data.count(MARK)
+        crowd.received += self.received
 
     def read(self) -> None:
         crowd = self._crowd
@@ -237,15 +239,18 @@ class _Sampler:
         start, end = self._crowd.receive(self._socket, b"")
         if start == end:
             return
+        self.take(self._dialect.receive(bytes(self._crowd.buffer[start:end])))
+        if self._dialect.broken:
+            self._crowd.lose(self._socket, str(self._dialect.broken))
+
+    def take(self, packets: list[Packet]) -> None:
         now_us = time.monotonic_ns() // 1000
-        for packet in self._dialect.receive(bytes(self._crowd.buffer[start:end])):
+        for packet in packets:
             message = json.loads(packet.body)
             self.sample.numbers.append(message["n"])
             self.sample.connections.append(message["c"])
             self.sample.latencies_s.append((now_us - message["t"]) / 1e6)
             self._crowd.received += 1
-        if self._dialect.broken:
-            self._crowd.lose(self._socket, str(self._dialect.broken))
 
 
 def raise_open_files(count: int) -> None:

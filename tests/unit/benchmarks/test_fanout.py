@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -64,7 +65,7 @@ def test_two_connections_may_overtake_each_other() -> None:
 
 @pytest.mark.parametrize("comets", [1, 3])
 def test_its_topology_is_one(comets: int) -> None:
-    assert len(config.parse(write_topology(comets), config.Path("topology.toml")).comets) == comets
+    assert len(config.parse(write_topology(comets), Path("topology.toml")).comets) == comets
 
 
 def check(crowd: Crowd) -> None:

@@ -17,7 +17,7 @@ def no_more_files() -> Iterator[list[int]]:
     """Call nothing that opens a file. The list is of files to close for having one more."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     highest = max(int(fd) for fd in os.listdir("/dev/fd"))
-    resource.setrlimit(resource.RLIMIT_NOFILE, (highest + 8, hard))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (highest + 32, hard))
     filler: list[int] = []
     try:
         yield filler

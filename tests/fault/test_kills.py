@@ -1,0 +1,58 @@
+"""kill -9 of every kind of node, under load: what HTTP accepted arrives at every client that stayed connected."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from tests.fault.load import Publisher, check, subscribe
+from tests.harness import Client, running, wait_until
+
+TWO = {"routers": 2, "logics": 2, "jobs": 2, "comets": 2}
+
+
+@pytest.mark.parametrize("kind", ["job", "logic"])
+def test_a_job_or_a_logic_dies_and_nothing_is_lost(kind: str) -> None:
+    with running(**TWO) as fabric:
+        subscribers = subscribe(fabric, 100)
+        publisher = Publisher(fabric, rate=100)
+        publisher.push_more(20)
+        for name in (f"{kind}-1", f"{kind}-2"):
+            pid = fabric.kill(name)
+            publisher.push_more(20)
+            wait_until(lambda n=name, p=pid: fabric.pid(n) not in (0, p), f"{name} runs again")  # type: ignore[misc]
+            publisher.push_more(20)
+        check(subscribers, publisher.stop())
+
+
+def test_a_comet_dies_and_the_users_of_the_other_do_not_notice() -> None:
+    with running(**TWO) as fabric:
+        subscribers = subscribe(fabric, 100)
+        publisher = Publisher(fabric, rate=100)
+        publisher.push_more(20)
+        fabric.kill("comet-1")
+        killed_at = time.monotonic()
+        wait_until(lambda: fabric.count("server") == {2: 50}, "its sessions are gone from the counts")
+        assert time.monotonic() - killed_at < 3.0
+        again = Client(fabric.tcp["comet-1"], "1000")
+        publisher.push_more(20)
+        fabric.post("/1/push?uid=1000", b'{"n":0}')
+        wait_until(lambda: b'{"n":0}' in again.bodies, "who comes back is reachable")
+        check([s for s in subscribers if s.comet == "comet-2"], publisher.stop())
+        assert set(publisher.answers) == {200}
+
+
+def test_a_router_dies_and_the_directory_is_whole_again() -> None:
+    with running(**TWO) as fabric:
+        subscribers = subscribe(fabric, 100)
+        for name in ("router-1", "router-2"):
+            pid = fabric.kill(name)
+            wait_until(lambda n=name, p=pid: fabric.pid(n) not in (0, p), f"{name} runs again")  # type: ignore[misc]
+            back_at = time.monotonic()
+            wait_until(lambda: fabric.count("server") == {1: 50, 2: 50}, "all sessions are known")
+            assert fabric.count("room") == {1: 100}
+            assert time.monotonic() - back_at < 3.0
+        publisher = Publisher(fabric, rate=100)
+        publisher.push_more(20)
+        check(subscribers, publisher.stop())

@@ -1,0 +1,321 @@
+"""Real fabrics for tests: real processes on free ports, clients on real sockets, kills by pid."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import gevent
+import psutil
+from gevent import socket
+
+from zim.protocol import frame
+from zim.protocol.frame import Op, Packet
+
+WAIT_S = 20.0
+
+
+def wait_until(fact: Callable[[], Any], what: str, timeout_s: float = WAIT_S) -> Any:
+    """Waits for a fact and returns it; fails with `what` if it does not come true."""
+    until = time.monotonic() + timeout_s
+    while not (found := fact()):
+        assert time.monotonic() < until, f"still not so after {timeout_s} s: {what}"
+        gevent.sleep(0.01)
+    return found
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that nobody listens on, outside of what the kernel gives to connecting sockets."""
+    found: list[int] = []
+    while len(found) < count:
+        port = random.SystemRandom().randrange(10_000, 32_000)
+        with socket.socket() as s:
+            try:
+                s.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+        if port not in found:
+            found.append(port)
+    return found
+
+
+class Fabric:
+    """One fabric, started by `zim up`."""
+
+    def __init__(
+        self, folder: Path, routers: int = 1, logics: int = 1, jobs: int = 1, comets: int = 1, **keys: dict[str, Any]
+    ) -> None:
+        """keys: more keys for all nodes of a kind, `comet={"heartbeat_s": 1}`, or for `fabric`."""
+        ports = iter(free_ports(routers + 2 * logics + jobs + 3 * comets))
+        local = lambda: f"127.0.0.1:{next(ports)}"  # noqa: E731
+        lines = ["[fabric]", 'name = "test"', 'data_dir = "var"', *_toml(keys.get("fabric", {}))]
+        self.http: dict[str, str] = {}
+        self.tcp: dict[str, str] = {}
+        self.ws: dict[str, str] = {}
+        self.binds: dict[str, str] = {}
+        for kind, count in (("router", routers), ("logic", logics), ("job", jobs), ("comet", comets)):
+            for i in range(1, count + 1):
+                name = f"{kind}-{i}"
+                self.binds[name] = f"tcp://{local()}"
+                node: dict[str, Any] = {"id": i, "bind": self.binds[name]}
+                if kind == "logic":
+                    node["http"] = self.http[name] = local()
+                if kind == "comet":
+                    node["tcp"] = self.tcp[name] = local()
+                    node["ws"] = self.ws[name] = local()
+                lines += [f"[[{kind}]]", *_toml({**node, **keys.get(kind, {})})]
+        self.names = list(self.binds)
+        self.file = folder / "topology.toml"
+        self.file.write_text("\n".join(lines) + "\n")
+        self.log_file = folder / "log"
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Starts it and waits until it says that it is up."""
+        with self.log_file.open("ab") as out:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "zim", "up", str(self.file)], stdout=out, stderr=out, stdin=subprocess.DEVNULL
+            )
+        process = self.process
+        wait_until(lambda: "test is up" in self.log or process.poll() is not None, "the fabric is up")
+        assert process.poll() is None, self.log
+
+    @property
+    def log(self) -> str:
+        """All that its processes have written."""
+        return self.log_file.read_text(errors="replace")
+
+    def stop(self) -> int:
+        """SIGTERM, and the exit code."""
+        assert self.process
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+        try:
+            wait_until(lambda: self.process and self.process.poll() is not None, "the fabric has stopped")
+        finally:
+            for child in self.children():
+                child.kill()
+            self.process.kill()
+        return self.process.wait()
+
+    def children(self) -> list[psutil.Process]:
+        """The processes of its nodes."""
+        assert self.process
+        try:
+            return psutil.Process(self.process.pid).children(recursive=True)
+        except psutil.NoSuchProcess:
+            return []
+
+    def pid(self, name: str) -> int:
+        """The process that runs a node now; 0 if none does."""
+        for child in self.children():
+            try:
+                if name in child.cmdline():
+                    return child.pid
+            except psutil.Error:
+                continue
+        return 0
+
+    def kill(self, name: str, how: int = signal.SIGKILL) -> int:
+        """Sends a node a signal; returns the pid that it had."""
+        pid = self.pid(name)
+        assert pid, f"{name} does not run"
+        os.kill(pid, how)
+        return pid
+
+    # -- what a backend does
+
+    def post(self, path: str, body: bytes | str = b"", logic: str = "logic-1", timeout_s: float = WAIT_S) -> Any:
+        """POSTs, and returns the JSON answer."""
+        return self.request("POST", path, body, logic, timeout_s)[1]
+
+    def request(
+        self, method: str, path: str, body: bytes | str = b"", logic: str = "logic-1", timeout_s: float = WAIT_S
+    ) -> tuple[int, Any]:
+        """Status, and the JSON answer or the text."""
+        connection = http.client.HTTPConnection(self.http[logic], timeout=timeout_s)
+        try:
+            connection.request(method, path, body)
+            response = connection.getresponse()
+            text = response.read()
+        finally:
+            connection.close()
+        try:
+            return response.status, json.loads(text)
+        except ValueError:
+            return response.status, text.decode()
+
+    def count(self, kind: str, logic: str = "logic-1") -> dict[int, int]:
+        """`{id: sessions}` of `/1/count`."""
+        rows = self.request("GET", f"/1/count?type={kind}", logic=logic)[1]["data"]
+        key = "RoomId" if kind == "room" else "Server"
+        return {row[key]: row["Count"] for row in rows}
+
+
+def _toml(keys: dict[str, Any]) -> list[str]:
+    return [f"{k} = {json.dumps(v)}" for k, v in keys.items()]
+
+
+@contextmanager
+def running(folder: Path | None = None, **kwargs: Any) -> Iterator[Fabric]:
+    """A fabric that runs for the length of a block. If the block fails, its log is in the failure."""
+    with tempfile.TemporaryDirectory() as scratch:
+        fabric = Fabric(folder or Path(scratch), **kwargs)
+        try:
+            fabric.start()
+            yield fabric
+        except BaseException as e:
+            e.add_note(f"the fabric's log:\n{fabric.log[-6000:]}")
+            raise
+        finally:
+            for client in list(_open):
+                client.close()
+            if fabric.process:
+                fabric.stop()
+
+
+_open: set[Client] = set()
+
+
+class Client:
+    """A goim v1 client on a raw socket: what it may say, and all that it is told.
+
+    Attributes:
+        packets: all that came, after the auth reply.
+        is_closed: the server has closed.
+        close_code: of a WebSocket close frame, else 0.
+    """
+
+    def __init__(self, address: str, token: str | None = "7", is_ws: bool = False) -> None:
+        """Connects, and if there is a token waits for the auth reply."""
+        _open.add(self)
+        host, port = address.rsplit(":", 1)
+        self.socket = socket.create_connection((host, int(port)), timeout=WAIT_S)
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.is_ws = is_ws
+        self.packets: list[Packet] = []
+        self.is_closed = False
+        self.close_code = 0
+        self.close_reason = ""
+        self._rest = b""
+        if is_ws:
+            self._upgrade(address)
+        self.socket.settimeout(None)
+        self._reader = gevent.spawn(self._read)
+        if token is not None:
+            self.say(Op.AUTH, token.encode(), seq=1)
+            reply = self.wait(1)[0]
+            assert reply.op == Op.AUTH_REPLY, reply
+            self.packets.clear()
+
+    def _upgrade(self, address: str) -> None:
+        self.socket.sendall(
+            b"GET /sub HTTP/1.1\r\nHost: %b\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n" % address.encode()
+        )
+        while b"\r\n\r\n" not in self._rest:
+            data = self.socket.recv(4096)
+            assert data, f"no upgrade: {self._rest!r}"
+            self._rest += data
+        head, self._rest = self._rest.split(b"\r\n\r\n", 1)
+        assert head.startswith(b"HTTP/1.1 101 "), head
+
+    def send(self, data: bytes) -> None:
+        """Raw bytes. A server that has closed is no error here."""
+        try:
+            self.socket.sendall(data)
+        except OSError:
+            self.is_closed = True
+
+    def frame(self, body: bytes, opcode: int = 1, is_masked: bool = True, fin: bool = True) -> None:
+        """One WebSocket frame."""
+        head = bytes([(0x80 if fin else 0) | opcode])
+        mask_bit = 0x80 if is_masked else 0
+        if len(body) < 126:
+            head += bytes([mask_bit | len(body)])
+        elif len(body) < 65536:
+            head += bytes([mask_bit | 126]) + len(body).to_bytes(2, "big")
+        else:
+            head += bytes([mask_bit | 127]) + len(body).to_bytes(8, "big")
+        mask = b"\1\2\3\4"
+        masked = bytes(b ^ mask[i % 4] for i, b in enumerate(body))
+        self.send(head + mask + masked if is_masked else head + body)
+
+    def say(self, op: int, body: bytes = b"", seq: int = 0) -> None:
+        """One packet in this client's dialect. On WebSocket the body is raw JSON."""
+        if self.is_ws:
+            self.frame(b'{"ver":1,"op":%d,"seq":%d,"body":%b}' % (op, seq, body or b"null"))
+        else:
+            self.send(frame.encode(Packet(op, seq, 1, body)))
+
+    def _read(self) -> None:
+        try:
+            while True:
+                self._parse()
+                data = self.socket.recv(65536)
+                if not data:
+                    break
+                self._rest += data
+        except OSError:
+            pass
+        self.is_closed = True
+
+    def _parse(self) -> None:
+        if not self.is_ws:
+            packets, self._rest = frame.split(self._rest, 1 << 26)
+            self.packets += packets
+            return
+        while len(self._rest) >= 2:
+            opcode, size, at = self._rest[0] & 15, self._rest[1] & 127, 2
+            assert not self._rest[1] & 128, "a server must not mask"
+            if size > 125:
+                width = 2 if size == 126 else 8
+                if len(self._rest) < 2 + width:
+                    return
+                size, at = int.from_bytes(self._rest[2 : 2 + width], "big"), 2 + width
+            if len(self._rest) < at + size:
+                return
+            body, self._rest = self._rest[at : at + size], self._rest[at + size :]
+            if opcode == 1:
+                for p in json.loads(body):
+                    text = json.dumps(p["body"], separators=(",", ":"), ensure_ascii=False).encode()
+                    self.packets.append(Packet(p["op"], p["seq"], p["ver"], text))
+            elif opcode == 8:
+                self.close_code, self.close_reason = int.from_bytes(body[:2], "big"), body[2:].decode()
+            else:
+                self.packets.append(Packet(-opcode, 0, 0, body))
+
+    def wait(self, count: int, timeout_s: float = WAIT_S) -> list[Packet]:
+        """The packets so far, once there are that many."""
+        wait_until(
+            lambda: len(self.packets) >= count or self.is_closed, f"{count} packets, not {self.packets}", timeout_s
+        )
+        assert len(self.packets) >= count, f"closed ({self.close_code} {self.close_reason}) with {self.packets}"
+        return self.packets
+
+    def wait_closed(self, timeout_s: float = WAIT_S) -> int:
+        """Waits until the server closes; returns the close code."""
+        wait_until(lambda: self.is_closed, "the server closes", timeout_s)
+        return self.close_code
+
+    @property
+    def bodies(self) -> list[bytes]:
+        """Bodies of all pushes so far."""
+        return [p.body for p in self.packets if p.op == Op.PUSH]
+
+    def close(self) -> None:
+        """Hangs up."""
+        _open.discard(self)
+        self._reader.kill()
+        self.socket.close()
