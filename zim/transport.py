@@ -28,8 +28,14 @@ def _socket(kind: int) -> zmq.Socket[bytes]:
     socket.setsockopt(zmq.RCVHWM, _HWM)
     socket.setsockopt(zmq.SNDBUF, _BUFFER_BYTES)
     socket.setsockopt(zmq.RCVBUF, _BUFFER_BYTES)
-    socket.setsockopt(zmq.HEARTBEAT_IVL, 500)  # else a cut link is noticed when TCP gives up
-    socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, 3000)
+    # A cut link is noticed by the kernel. Not by ZMTP heartbeats: while a reader is slow and its pipe full, as after
+    # SIGSTOP, they break healthy links, and their timer then aborts the process (libzmq issues 3937, 4364, 4767:
+    # "Assertion failed: !_io_error"; seen with 4.3.5).
+    socket.setsockopt(zmq.TCP_KEEPALIVE, 1)
+    socket.setsockopt(zmq.TCP_KEEPALIVE_IDLE, 1)
+    socket.setsockopt(zmq.TCP_KEEPALIVE_INTVL, 1)
+    socket.setsockopt(zmq.TCP_KEEPALIVE_CNT, 3)
+    socket.setsockopt(zmq.TCP_MAXRT, 3000)
     socket.setsockopt(zmq.RECONNECT_IVL, 50)
     socket.setsockopt(zmq.RECONNECT_IVL_MAX, 500)
     socket.setsockopt(zmq.IPV6, 1)
@@ -125,8 +131,8 @@ class _Connecting(_Link):
     """A connecting socket that knows whether somebody is there.
 
     Attributes:
-        is_connected: a peer has shaken hands and its link has not been seen to break. A peer that is stopped, or whose
-            link is cut, still counts as connected for HEARTBEAT_TIMEOUT.
+        is_connected: a peer has shaken hands and its link has not been seen to break. A peer that is stopped still
+            counts as connected, and so for some seconds does one whose link is cut.
     """
 
     def __init__(self, kind: int, endpoint: str) -> None:

@@ -13,32 +13,30 @@ import errno
 import logging
 import socket
 import time
-from collections.abc import Callable, Iterable
+from contextlib import suppress
 from email.utils import formatdate
 from functools import lru_cache
 from http import HTTPStatus
-from io import BytesIO
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote
 
 import gevent
 import gevent.socket
 from gevent.pywsgi import WSGIServer
+from werkzeug.wrappers import Response
 
 from zim.errors import NodeError
-from zim.web.head import BadRequest, Head, parse_head
-from zim.web.reading import read_chunks, read_exactly, read_head
+from zim.web.parsing import Bodies, Refused, Request, Requests
 
 if TYPE_CHECKING:
-    from _typeshed import OptExcInfo
     from _typeshed.wsgi import WSGIApplication, WSGIEnvironment
 
 log = logging.getLogger(__name__)
 
 MAX_CONNECTIONS = 10_000  # open at once; above it the kernel's backlog waits
 BACKLOG = 1_024
+READ_BYTES = 16_384  # at once
 LINGER_S = 1.0  # how long, and
-LINGER_READS = 64  # for how many reads of 16 kB, a refused client may go on sending before it is reset
+LINGER_READS = 64  # how many reads, a refused client may go on sending before it is reset
 ACCEPT_PAUSE_S = 0.1  # before the next try when the machine has no more files or memory
 
 _FULL = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
@@ -46,8 +44,8 @@ _REFUSAL = b'{"ret":65535}'  # clients of goim v1 look for it, whatever the stat
 _REFUSAL_HEADERS = f"Content-Type: text/plain; charset=utf-8\r\nContent-Length: {len(_REFUSAL)}\r\nConnection: close"
 
 
-def serve(app: WSGIApplication, listener: tuple[str, int], timeout_s: float, max_request_bytes: int) -> Server:
-    """Listen and serve.
+def listen(app: WSGIApplication, listener: tuple[str, int], timeout_s: float, max_request_bytes: int) -> Server:
+    """Take an address for the app.
 
     Args:
         app: a WSGI application; it may switch.
@@ -56,47 +54,46 @@ def serve(app: WSGIApplication, listener: tuple[str, int], timeout_s: float, max
         max_request_bytes: of a request's body; above it the answer is 413, without reading it.
 
     Returns:
-        The server, accepting. `stop(timeout_s)` ends it: it lets requests under way finish, that long.
+        The server. Clients may connect; they wait until `start()`. `stop(timeout_s)` ends it: it lets requests under
+        way finish, that long.
 
     Raises:
-        NodeError: the address cannot be listened on.
+        NodeError: the address cannot be listened on; says so of `http`, its key in the topology.
     """
-    host, port = listener
-    sock = gevent.socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    server = Server(app, listener, timeout_s, max_request_bytes)
     try:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.bind(listener)
-        sock.listen(BACKLOG)
+        server.init_socket()
     except OSError as error:
-        sock.close()
-        raise NodeError(f"cannot listen for HTTP on {host}:{port}: {error.strerror}") from error
-    server = Server(app, sock, timeout_s, max_request_bytes)
-    server.start()
+        reason = str(error.strerror).partition(": (")[0]  # gevent appends the address
+        raise NodeError(f"http {listener[0]}:{listener[1]}: {reason}") from error
     return server
 
 
 class Server(WSGIServer):
-    """See `serve`.
+    """See `listen`.
 
     Attributes:
         timeout_s, max_request_bytes: as there.
         idle: connections between two requests.
+        bodies: of all connections.
     """
 
     def __init__(
-        self, app: WSGIApplication, listener: gevent.socket.socket, timeout_s: float, max_request_bytes: int
+        self, app: WSGIApplication, listener: tuple[str, int], timeout_s: float, max_request_bytes: int
     ) -> None:
         super().__init__(
             listener,
             app,
+            backlog=BACKLOG,
             spawn=MAX_CONNECTIONS,
             log=None,
             error_log=log,
-            environ={"SERVER_NAME": listener.getsockname()[0]},  # else pywsgi asks the DNS for it
+            environ={"SERVER_NAME": listener[0]},  # else pywsgi asks the DNS for it
         )
         self.timeout_s = timeout_s
         self.max_request_bytes = max_request_bytes
         self.idle: set[Connection] = set()
+        self.bodies = Bodies()
         self._is_full = False
 
     def do_read(self) -> tuple[gevent.socket.socket, Any] | None:  # type: ignore[override]
@@ -148,9 +145,9 @@ class Connection:
 
     def __init__(self, sock: gevent.socket.socket, address: tuple[str, int], server: Server) -> None:
         self._socket = sock
-        self._rfile = sock.makefile("rb")
         self._address = address
         self._server = server
+        self._requests = Requests(server.bodies, server.max_request_bytes)
 
     def handle(self) -> None:
         """Serve requests until one side ends the connection.
@@ -159,7 +156,6 @@ class Connection:
         """
         try:
             self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # else each answer may wait 40 ms
-            self._socket.settimeout(self._server.timeout_s)  # for one read while idle, and for writing an answer
             while self._handle_request():
                 gevent.sleep(0)  # a client that pipelines must not starve the others
         except OSError as error:
@@ -167,7 +163,7 @@ class Connection:
         except Exception:
             log.exception("connection failed")
         finally:
-            self._rfile.close()
+            self._requests.close()
             self._socket.close()
 
     def hang_up(self) -> None:
@@ -179,135 +175,120 @@ class Connection:
 
     def _handle_request(self) -> bool:
         """Read a request and answer it. False: it was the last one."""
-        if not self._wait():
+        try:
+            request = self._next_request()
+        except Refused as refused:
+            self._refuse(refused)
+            return False
+        if request is None:
             return False
         try:
-            head, body = self._read_request()
-        except BadRequest as error:
-            self._refuse(error)
-            return False
-        return self._answer(head, body)
+            return self._answer(request)
+        finally:
+            self._requests.release(request)
+
+    def _next_request(self) -> Request | None:
+        """The next request. None: there will be none.
+
+        Raises:
+            Refused: the next one is not to be answered by the app.
+        """
+        requests = self._requests
+        if not requests.ready and requests.is_between and not self._wait():
+            return None
+        deadline = time.monotonic() + self._server.timeout_s
+        while not requests.ready and not requests.refused:
+            if requests.begun and requests.begun.awaits_continue:
+                self._send(b"HTTP/1.1 100 Continue\r\n\r\n")
+                requests.begun.awaits_continue = False
+            try:
+                data = self._receive(deadline)
+            except TimeoutError:
+                raise Refused(408, "too slow") from None
+            if not data:
+                return None
+            requests.feed(data)
+            gevent.sleep(0)
+        if requests.ready:
+            return requests.ready.popleft()
+        assert requests.refused
+        raise requests.refused
 
     def _wait(self) -> bool:
-        """Wait for the first byte of a request. False: there will be none."""
+        """Wait for the first bytes of a request. False: there will be none."""
         if not self._server.started:
             return False
         self._server.idle.add(self)
         try:
-            return bool(self._rfile.peek(1))
+            data = self._receive(time.monotonic() + self._server.timeout_s)
         finally:
             self._server.idle.discard(self)
+        self._requests.feed(data)
+        return bool(data)
 
-    def _read_request(self) -> tuple[Head, bytes]:
-        late = gevent.Timeout(self._server.timeout_s)
-        late.start()
-        try:
-            head = parse_head(read_head(self._rfile))
-            return head, self._read_body(head)
-        except gevent.Timeout as timeout:
-            if timeout is not late:
-                raise
-            raise BadRequest(408, "too slow") from None
-        finally:
-            late.close()
+    def _receive(self, deadline: float) -> bytes:
+        """What the client sends, b"" at its end.
 
-    def _read_body(self, head: Head) -> bytes:
-        limit = self._server.max_request_bytes
-        length = head.content_length or 0
-        if length > limit:
-            raise BadRequest(413, "body too large")
-        if head.expects_continue and (length or head.is_chunked):
-            self._socket.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
-        return read_chunks(self._rfile, limit) if head.is_chunked else read_exactly(self._rfile, length)
+        Raises:
+            TimeoutError: nothing came in time.
+        """
+        left_s = deadline - time.monotonic()
+        if left_s <= 0:
+            raise TimeoutError
+        self._socket.settimeout(left_s)
+        return self._socket.recv(READ_BYTES)
 
-    def _answer(self, head: Head, body: bytes) -> bool:
+    def _send(self, data: bytes) -> None:
+        self._socket.settimeout(self._server.timeout_s)
+        self._socket.sendall(data)
+
+    def _answer(self, request: Request) -> bool:
         """Call the app and send what it says, in one piece. False: no other request may follow."""
         try:
-            status, headers, data = _call(self._server.application, self._environ(head, body))
+            response = Response.from_app(self._server.application, self._environ(request), buffered=True)
+            data = response.get_data()
         except (Exception, gevent.Timeout):
             log.exception("app failed")
-            status, headers, data = "500 Internal Server Error", [], _REFUSAL
-        keeps_alive = head.keeps_alive and self._server.started
-        lines = [
-            f"HTTP/1.1 {status}",
-            *[f"{name}: {value}" for name, value in headers],
-            f"Date: {_date(int(time.time()))}",
-        ]
-        if head.method != "HEAD" and not any(name == "Content-Length" for name, _ in headers):
-            lines.append(f"Content-Length: {len(data)}")
+            response, data = Response(status=500), _REFUSAL
+        keeps_alive = request.keeps_alive and self._server.started
+        headers = response.headers
+        headers["Date"] = _date(int(time.time()))
+        headers.setdefault("Content-Length", str(len(data)))
         if not keeps_alive:
-            lines.append("Connection: close")
-        elif head.version == "HTTP/1.0":
-            lines.append("Connection: keep-alive")
-        answer = "\r\n".join([*lines, "\r\n"]).encode("latin-1")
-        self._socket.sendall(answer if head.method == "HEAD" else answer + data)
+            headers["Connection"] = "close"
+        elif request.environ["SERVER_PROTOCOL"] == "HTTP/1.0":
+            headers["Connection"] = "keep-alive"
+        lines = [f"HTTP/1.1 {response.status}", *[f"{name}: {value}" for name, value in headers], "\r\n"]
+        head = "\r\n".join(lines).encode("latin-1")
+        self._send(head if request.environ["REQUEST_METHOD"] == "HEAD" else head + data)
         return keeps_alive
 
-    def _environ(self, head: Head, body: bytes) -> WSGIEnvironment:
-        environ = self._server.get_environ()
-        for key, value in head.headers.items():
-            environ["HTTP_" + key] = value
-        environ.pop("HTTP_CONTENT_LENGTH", None)
-        environ.update(
-            {
-                "REQUEST_METHOD": head.method,
-                "PATH_INFO": unquote(head.path, "latin-1") if "%" in head.path else head.path,
-                "QUERY_STRING": head.query,
-                "SERVER_PROTOCOL": head.version,
-                "REMOTE_ADDR": self._address[0],
-                "REMOTE_PORT": str(self._address[1]),
-                "CONTENT_TYPE": environ.pop("HTTP_CONTENT_TYPE", ""),
-                "CONTENT_LENGTH": str(len(body)),
-                "wsgi.input": BytesIO(body),
-                "wsgi.input_terminated": True,
-            }
-        )
-        return environ
+    def _environ(self, request: Request) -> WSGIEnvironment:
+        return {
+            **self._server.get_environ(),
+            **request.environ,
+            "REMOTE_ADDR": self._address[0],
+            "REMOTE_PORT": str(self._address[1]),
+            "wsgi.input": request.body,
+            "wsgi.input_terminated": True,
+        }
 
-    def _refuse(self, refused: BadRequest) -> None:
+    def _refuse(self, refused: Refused) -> None:
         """Answer a request that the app will not see, and end the connection."""
         log.debug("bad request", extra={"status": refused.status, "reason": str(refused), "client": self._address})
-        phrase = HTTPStatus(refused.status).phrase
-        head = f"HTTP/1.1 {refused.status} {phrase}\r\n{_REFUSAL_HEADERS}\r\n\r\n"
-        self._socket.sendall(head.encode() + _REFUSAL)
+        retry = "" if refused.retry_after_s is None else f"\r\nRetry-After: {refused.retry_after_s}"
+        head = f"HTTP/1.1 {refused.status} {HTTPStatus(refused.status).phrase}\r\n{_REFUSAL_HEADERS}{retry}\r\n\r\n"
+        self._send(head.encode() + _REFUSAL)
         # Closing with unread bytes would reset the connection, and the client might lose the answer (RFC 9112 9.6).
         self._socket.shutdown(socket.SHUT_WR)
-        late = gevent.Timeout(LINGER_S)
-        late.start()
-        try:
+        deadline = time.monotonic() + LINGER_S
+        with suppress(TimeoutError):
             for _ in range(LINGER_READS):
-                if not self._socket.recv(16_384):
+                if not self._receive(deadline):
                     break
-        except gevent.Timeout as timeout:
-            if timeout is not late:
-                raise
-        finally:
-            late.close()
 
     def _client_gone(self, error: OSError) -> None:
         log.debug("client gone", extra={"error": str(error), "client": self._address})
-
-
-def _call(app: WSGIApplication, environ: WSGIEnvironment) -> tuple[str, list[tuple[str, str]], bytes]:
-    """Call a WSGI application (PEP 3333): its status, headers and whole body."""
-    status = ""
-    headers: list[tuple[str, str]] = []
-    written: list[bytes] = []
-
-    def start_response(
-        its_status: str, its_headers: list[tuple[str, str]], exc_info: OptExcInfo | None = None, /
-    ) -> Callable[[bytes], object]:
-        nonlocal status, headers
-        status, headers = its_status, its_headers
-        return written.append
-
-    result: Iterable[bytes] = app(environ, start_response)
-    try:
-        body = b"".join(result)
-    finally:
-        if hasattr(result, "close"):
-            result.close()
-    return status, headers, b"".join(written) + body
 
 
 @lru_cache(maxsize=1)

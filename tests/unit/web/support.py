@@ -16,7 +16,7 @@ from gevent.event import Event
 from zim.errors import Unavailable
 from zim.web.app import create_app
 from zim.web.fabric import Counts, Published
-from zim.web.server import Server, serve
+from zim.web.server import Server, listen
 from zim.web.v1 import max_request_bytes
 
 MAX_BODY_BYTES = 1_000
@@ -61,7 +61,8 @@ class Recorder:
 def serving(fabric: Recorder, timeout_s: float = 10.0, max_body_bytes: int = MAX_BODY_BYTES) -> Iterator[Server]:
     """The app on a free port."""
     limit = max_request_bytes(max_body_bytes)
-    server = serve(create_app(fabric, max_body_bytes), ("127.0.0.1", 0), timeout_s, limit)
+    server = listen(create_app(fabric, max_body_bytes), ("127.0.0.1", 0), timeout_s, limit)
+    server.start()
     try:
         yield server
     finally:

@@ -14,8 +14,8 @@ from tests.unit.web.support import MAX_BODY_BYTES, Client, Recorder, ask, servin
 from zim.errors import NodeError
 from zim.web import server as server_module
 from zim.web.fabric import Counts
-from zim.web.head import MAX_HEAD_BYTES
-from zim.web.server import Server, serve
+from zim.web.parsing import MAX_HEAD_BYTES
+from zim.web.server import Server, listen
 from zim.web.v1 import max_request_bytes
 
 LIMIT = max_request_bytes(MAX_BODY_BYTES)
@@ -336,5 +336,5 @@ def test_stop_hangs_up_on_idle_clients(fabric: Recorder) -> None:
 
 def test_a_port_in_use(server: Server) -> None:
     assert isinstance(server.address, tuple)
-    with pytest.raises(NodeError, match=rf"cannot listen for HTTP on 127\.0\.0\.1:{server.address[1]}: .*in use"):
-        serve(server.application, ("127.0.0.1", server.address[1]), 1, 1)
+    with pytest.raises(NodeError, match=rf"^http 127\.0\.0\.1:{server.address[1]}: [^:]*in use$"):
+        listen(server.application, ("127.0.0.1", server.address[1]), 1, 1)

@@ -113,7 +113,7 @@ class Link:
         self._unanswered, self._held, self._held_bytes = {}, {}, 0
         self._unsent.clear()
         self.is_registering = True
-        self.taken = self.handled = 0  # else the next Renew would confirm entries unseen
+        self.taken = self.handled = self._made = 0  # else the next Renew would confirm entries unseen
         self.begin = self._change + 1
         self._registered_by = self.begin + len(changes)
         numbers = [self.change(make, now) for make in [lambda n: Begin(n, len(changes)), *changes]]
@@ -141,8 +141,7 @@ class Link:
         if not self.is_registering or oldest <= self._registered_by:
             return False
         self.is_registering = False
-        self.taken = self.handled = self._base
-        self._made = max(self._made, self._base)
+        self.taken = self.handled = self._made = self._base
         return True
 
     # -- Renew

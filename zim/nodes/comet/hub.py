@@ -76,6 +76,7 @@ class Hub:
         self._flushes: deque[tuple[View, Catchup]] = deque()
         self._is_passing = False
         self._after_pass: list[Callable[[], None]] = []
+        self._gaps = 0  # streams whose router has forgotten them, since the last registration
         self._view(EVERYBODY, EVERYBODY, 0.0)
 
     # -- sessions
@@ -163,7 +164,8 @@ class Hub:
             elif isinstance(change, Room):
                 self._told(room_stream(change.room), answer, now)
         if link.complete_registration():
-            log.info("registered", extra={"router": link.router, "term": link.term})
+            log.info("registered", extra={"router": link.router, "term": link.term, "streams_anew": self._gaps})
+            self._gaps = 0
 
     def _told(self, stream: str, answer: Answer, now: float) -> None:
         """One rule for a join, for a registration and for a router's return: compare with the head."""
@@ -179,16 +181,14 @@ class Hub:
         if not view.is_told:
             view.is_told = True
             view.position = max(answer.head, view.position or 0)
-        elif was != answer.epoch or answer.head < (view.position or 0):
-            # What came between is gone with the router's memory. goim's wire has no word for that.
-            log.warning("a stream starts anew", extra={"stream": stream, "members": len(view)})
-            view.position = answer.head
-            for catchup in list(view.catchups):
-                view.end_catchup(catchup)
+        elif was != answer.epoch:
+            # The end of the old epoch is gone with the router's memory; goim's wire has no word for that. All of the new
+            # one is new to those who are here.
+            self._gaps += 1
+            view.start_over()
+            self._catch_up(view, answer.head, now)
         elif answer.head > (view.position or 0):
-            catchup_or_none = view.catch_up(answer.head)
-            if catchup_or_none:
-                self._read(view, catchup_or_none, now)
+            self._catch_up(view, answer.head, now)
         for session in list(view.waiting):
             if session.is_open:
                 view.start(session)
@@ -284,6 +284,10 @@ class Hub:
 
     # -- catching up
 
+    def _catch_up(self, view: View, head: int, now: float) -> None:
+        for catchup in view.catch_up(head):
+            self._read(view, catchup, now)
+
     def _read(self, view: View, catchup: Catchup, now: float) -> None:
         self._reads.pop(catchup.req, None)
         catchup.req, catchup.asked_at = next(self._reqs), now
@@ -292,14 +296,15 @@ class Hub:
 
     def records(self, m: Records) -> None:
         """A piece of a stream that somebody misses."""
-        view, catchup = self._reads.pop(m.req, (None, None))
-        if view is not None and catchup is not None and m.epoch == view.epoch and catchup in view.catchups:
+        view, catchup = self._reads.get(m.req, (None, None))
+        if view is not None and catchup is not None and m.epoch == view.epoch:
+            del self._reads[m.req]
             self._pages.append((view, catchup, m))
 
     def _catchup_pass(self) -> Pass | None:
         while self._pages:
             view, catchup, page = self._pages.popleft()
-            if catchup not in view.catchups:
+            if catchup not in view.catchups or catchup.req != page.req:
                 continue
             if page.floor > catchup.offset:
                 log.warning("no longer kept", extra={"stream": view.stream, "messages": page.floor - catchup.offset})

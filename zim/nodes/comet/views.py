@@ -139,22 +139,26 @@ class View:
             del self.waiting[session]
             self.live[session.dialect][session] = None
 
-    def catch_up(self, head: int) -> Catchup | None:
+    def start_over(self) -> None:
+        """Another epoch: its offsets start again, and nobody has any of it."""
+        self.position = 0
+        for catchup in self.catchups:
+            catchup.offset = 0
+
+    def catch_up(self, head: int) -> list[Catchup]:
         """The feed will not carry what is missing up to head: who is live has to read it. Those who read already aim
         later.
 
         Returns:
-            The catch-up of those who were live, if anybody was.
+            Whose Read is to be sent, or sent anew.
         """
         for catchup in self.catchups:
             catchup.aim(head)
-        found = None
-        if any(self.live):
-            found = Catchup(self.live, self.position or 0, head)
-            self.catchups.append(found)
+        if any(self.live) and head > (self.position or 0):
+            self.catchups.append(Catchup(self.live, self.position or 0, head))
             self.live = tuple({} for _ in Dialect)
         self.position = head
-        return found
+        return self.catchups
 
     def end_catchup(self, catchup: Catchup) -> None:
         """They have everything: they are live."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 
 from zim import config
-from zim.errors import NodeError
 from zim.nodes.base import Node
 from zim.nodes.links import Asker
 from zim.nodes.logic.auth import GoimTokens, TokenHandler
@@ -14,11 +13,10 @@ from zim.protocol import codec, messages
 from zim.protocol.errors import CodecError
 from zim.transport import Server
 from zim.web.app import create_app
-from zim.web.server import serve
+from zim.web.server import listen
+from zim.web.v1 import max_request_bytes
 
 log = logging.getLogger(__name__)
-
-REQUEST_BYTES = 1 << 20  # what a request may hold beside the body of its push: the uids of /1/pushs
 
 
 class LogicNode(Node):
@@ -38,12 +36,8 @@ class LogicNode(Node):
         self._fabric = RouterFabric(self._routers)
         max_body_bytes = self.topology.max_body_bytes
         app = create_app(self._fabric, max_body_bytes)
-        listener = self._logic.http.host_port
-        self._http = serve(app, listener, self._logic.http_timeout_s, max_body_bytes + REQUEST_BYTES)
-        try:
-            self._http.init_socket()
-        except OSError as e:
-            raise NodeError(f"http {self._logic.http.address}: {e.strerror}") from None
+        http, timeout_s = self._logic.http, self._logic.http_timeout_s
+        self._http = listen(app, http.host_port, timeout_s, max_request_bytes(max_body_bytes))
 
     def start(self) -> None:
         """See Node."""

@@ -1,0 +1,209 @@
+"""HTTP/1 requests: bytes in, requests out. llhttp reads them (by httptools); what it leaves open is decided here.
+
+Strict where a proxy in front could read it otherwise.
+
+Source: RFC 9112 (3 request line, 6 body, 9.3 persistence); Go net/http, which is what goim's clients know.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from functools import lru_cache
+from io import BytesIO
+from urllib.parse import unquote
+
+import httptools
+
+from zim.protocol.errors import ZimError
+
+MAX_HEAD_BYTES = 32_768  # of request line and headers; of what comes in a body without being a part of it
+MAX_HEADERS = 100  # trailers too
+MAX_BODIES_BYTES = 256 << 20  # held by one process at once; above it,
+SMALL_BODY_BYTES = 64 << 10  # only bodies up to this are taken
+
+_RETRY_AFTER_S = 1  # bodies come and go within seconds
+
+
+class Refused(ZimError):
+    """A request that no application will see; its connection ends with it.
+
+    Attributes:
+        status: the HTTP status that says why.
+        retry_after_s: when it may succeed; None is never.
+    """
+
+    def __init__(self, status: int, reason: str, retry_after_s: int | None = None) -> None:
+        super().__init__(reason)
+        self.status, self.retry_after_s = status, retry_after_s
+
+
+class Bodies:
+    """How many bytes of bodies a process holds: being read, or with the app."""
+
+    def __init__(self) -> None:
+        self.n_bytes = 0
+
+
+@dataclass(slots=True)
+class Request:
+    """A request.
+
+    Attributes:
+        environ: what WSGI (PEP 3333) wants to know of it, but the body.
+        body: to be read from its begin once the request is whole.
+        held_bytes: what of `Bodies` is its.
+        keeps_alive: the client may send another request on this connection.
+        awaits_continue: the client waits for `100 Continue` before it sends the body.
+    """
+
+    environ: dict[str, str]
+    keeps_alive: bool
+    awaits_continue: bool
+    body: BytesIO = field(default_factory=BytesIO)
+    held_bytes: int = 0
+
+
+class Requests:
+    """The requests of one connection.
+
+    Attributes:
+        ready: those that are whole, oldest first; `release` each of them.
+        begun: the one whose head is whole.
+        refused: why there will not be another one after these.
+    """
+
+    def __init__(self, bodies: Bodies, max_request_bytes: int) -> None:
+        self.ready: deque[Request] = deque()
+        self.begun: Request | None = None
+        self.refused: Refused | None = None
+        self._bodies, self._max_request_bytes = bodies, max_request_bytes
+        self._parser = httptools.HttpRequestParser(self)
+        self._has_begun = False
+        self._fruitless_bytes = 0  # that came since the last piece of a body, or the last end of a request
+        self._start_over()
+
+    @property
+    def is_between(self) -> bool:
+        """Nothing of the next request has come."""
+        return not self._has_begun and not self._fruitless_bytes
+
+    def feed(self, data: bytes) -> None:
+        """Take what came. How much of it at once is how much more than MAX_HEAD_BYTES a head may have."""
+        self._fruitless_bytes += len(data)
+        try:
+            self._feed(data)
+        except httptools.HttpParserError as error:
+            cause = error.__context__  # of one of the callbacks below
+            self.refused = cause if isinstance(cause, Refused) else Refused(400, str(error))
+        else:
+            if self._fruitless_bytes > MAX_HEAD_BYTES:
+                status = 400 if self.begun else 431 if self._n_headers else 414
+                self.refused = Refused(status, "head, trailers or chunk extensions too long")
+
+    def release(self, request: Request) -> None:
+        """Its body is held no longer."""
+        self._bodies.n_bytes -= request.held_bytes
+        request.held_bytes = 0
+
+    def close(self) -> None:
+        """Nobody wants what is left."""
+        for request in (*self.ready, *([self.begun] if self.begun else [])):
+            self.release(request)
+        del self._parser  # which refers to this, so that neither would go before the garbage collector comes
+
+    def _feed(self, data: bytes) -> None:
+        while data:
+            try:
+                self._parser.feed_data(data)
+                return
+            except httptools.HttpParserUpgrade as upgrade:
+                # An offer to speak h2c or so, as Java's client makes with every first request. A server may ignore it
+                # (RFC 9110 7.8), llhttp cannot: so another parser reads on, behind a head that has no offer.
+                data = data[upgrade.args[0] :]
+            self._parser = httptools.HttpRequestParser(self)
+            environ = self.begun.environ if self.begun else {}
+            chunked, length = "HTTP_TRANSFER_ENCODING" in environ, environ.get("CONTENT_LENGTH", "0")
+            framing = "Transfer-Encoding: chunked" if chunked else f"Content-Length: {length}"
+            self._parser.feed_data(f"POST / HTTP/1.1\r\n{framing}\r\n\r\n".encode())
+
+    def _start_over(self) -> None:
+        self._url = b""
+        self._environ: dict[str, str] = {}
+        self._n_headers = 0
+
+    def _hold(self, request: Request, n_bytes: int) -> None:
+        """Make room for a body of so many bytes, in all."""
+        if n_bytes > self._max_request_bytes:
+            raise Refused(413, "body too large")
+        more = n_bytes - request.held_bytes
+        if n_bytes > SMALL_BODY_BYTES and self._bodies.n_bytes + more > MAX_BODIES_BYTES:
+            raise Refused(503, "too many bodies at once", _RETRY_AFTER_S)
+        self._bodies.n_bytes += more
+        request.held_bytes = n_bytes
+
+    # What httptools calls.
+
+    def on_message_begin(self) -> None:
+        self._has_begun = True
+
+    def on_url(self, url: bytes) -> None:
+        self._url += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._n_headers += 1
+        if self._n_headers > MAX_HEADERS:
+            raise Refused(431, "too many headers")
+        if self.begun or b"_" in name:  # a trailer; X_Y and X-Y would be one name to a WSGI application
+            return
+        key, text = _key(name), value.rstrip(b" \t").decode("latin-1")
+        self._environ[key] = f"{self._environ[key]},{text}" if key in self._environ else text
+
+    def on_headers_complete(self) -> None:
+        if self.begun:
+            return
+        environ, version = self._environ, self._parser.get_http_version()
+        if version not in ("1.1", "1.0"):
+            raise Refused(505, "HTTP version")
+        if version == "1.1" and "HTTP_HOST" not in environ:
+            raise Refused(400, "no Host")  # RFC 9112 3.2
+        encoding = environ.get("HTTP_TRANSFER_ENCODING", "chunked")
+        if encoding.lower() != "chunked":
+            raise Refused(501, "transfer encoding")
+        if version == "1.0" and "HTTP_TRANSFER_ENCODING" in environ:
+            raise Refused(400, "chunks in HTTP/1.0")  # RFC 9112 6.1: a smuggled request
+        url = httptools.parse_url(self._url)
+        path = (url.path or b"/").decode("latin-1")
+        environ["REQUEST_METHOD"] = self._parser.get_method().decode()
+        environ["PATH_INFO"] = unquote(path, "latin-1") if "%" in path else path
+        environ["QUERY_STRING"] = (url.query or b"").decode("latin-1")
+        environ["SERVER_PROTOCOL"] = f"HTTP/{version}"
+        expects = version == "1.1" and environ.get("HTTP_EXPECT", "").lower() == "100-continue"
+        self.begun = Request(environ, self._parser.should_keep_alive(), expects)
+        self._hold(self.begun, int(environ.get("CONTENT_LENGTH", 0)))
+
+    def on_body(self, piece: bytes) -> None:
+        assert self.begun
+        self._fruitless_bytes = 0
+        if self.begun.body.tell() + len(piece) > self.begun.held_bytes:  # it is chunked
+            self._hold(self.begun, self.begun.body.tell() + len(piece))
+        self.begun.body.write(piece)
+
+    def on_message_complete(self) -> None:
+        if self._parser.should_upgrade():
+            return
+        assert self.begun
+        self.begun.environ["CONTENT_LENGTH"] = str(self.begun.body.tell())
+        self.begun.body.seek(0)
+        self.ready.append(self.begun)
+        self.begun = None
+        self._has_begun = False
+        self._fruitless_bytes = 0
+        self._start_over()
+
+
+@lru_cache(1_024)
+def _key(name: bytes) -> str:
+    """A header's name in WSGI."""
+    key = name.decode("latin-1").upper().replace("-", "_")
+    return key if key in ("CONTENT_TYPE", "CONTENT_LENGTH") else f"HTTP_{key}"
