@@ -15,6 +15,8 @@ class Figures:
     """One run, or the medians of several. None where something was not measured.
 
     Attributes:
+        bare_send_cpu_us: what one send() costs on this machine, without any of zim.
+        notes: what one must know to read the figures.
         problems: why the run failed; empty if it did not.
     """
 
@@ -33,11 +35,13 @@ class Figures:
     latency_p999_ms: float | None = None
     latency_max_ms: float | None = None
     comet_cpu_us_per_delivery: float | None = None
+    bare_send_cpu_us: float | None = None
     generator_cpu_share: float | None = None
     connects_per_s: float | None = None
     memory_per_connection_kb: float | None = None
     idle_push_p50_ms: float | None = None
     idle_push_p99_ms: float | None = None
+    notes: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
 
 
@@ -55,6 +59,7 @@ _ROWS = (
         "{:,.1f} ms",
     ),
     ("comet CPU per delivery", ("comet_cpu_us_per_delivery",), "{:,.2f} us"),
+    ("CPU of a bare send() here", ("bare_send_cpu_us",), "{:,.2f} us"),
     ("CPU of this load generator", ("generator_cpu_share",), "{:.0%} of a core"),
     ("connects/s", ("connects_per_s",), "{:,.0f}"),
     ("comet memory per idle connection", ("memory_per_connection_kb",), "{:,.1f} kB"),
@@ -74,14 +79,16 @@ def medians(runs: list[Figures]) -> Figures:
     result = Figures(runs[0].subscribers, runs[0].comets)
     for name in asdict(result):
         values = [getattr(run, name) for run in runs if getattr(run, name) is not None]
-        if name != "problems" and values:
+        if values and not isinstance(values[0], list):
             setattr(result, name, statistics.median(values))
-    result.problems = [f"run {number}: {text}" for number, run in enumerate(runs, 1) for text in run.problems]
+    for number, run in enumerate(runs, 1):
+        result.notes += [f"run {number}: {text}" for text in run.notes]
+        result.problems += [f"run {number}: {text}" for text in run.problems]
     return result
 
 
 def show(figures: Figures, title: str) -> None:
-    """Prints the table, and the problems below it."""
+    """Prints the table, and notes and problems below it."""
     console = Console()
     table = Table(title=title, title_justify="left", show_header=False)
     table.add_column()
@@ -91,5 +98,7 @@ def show(figures: Figures, title: str) -> None:
         if any(value is not None for value in values):
             table.add_row(label, " / ".join("–" if value is None else form.format(value) for value in values))
     console.print(table)
+    for text in figures.notes:
+        console.print(text, markup=False, highlight=False)
     for text in figures.problems:
         console.print(f"FAILED: {text}", style="red", markup=False, highlight=False)

@@ -46,9 +46,7 @@ class Publisher:
             if self._is_stopping:
                 return
             try:
-                status, answer = self._fabric.request(
-                    "POST", "/1/push/room?rid=1", json.dumps({"n": n}), next(logics)
-                )
+                status, answer = self._fabric.request("POST", "/1/push/room?rid=1", json.dumps({"n": n}), next(logics))
             except (OSError, http.client.HTTPException):
                 status, answer = 0, None
             self.answers[status] += 1

@@ -243,10 +243,12 @@ class World:
         self.last: dict[tuple[str, str], float] = {}
         self.cut_until: dict[tuple[str, str], float] = {}
         self.generation: dict[tuple[str, str], int] = {}
-        self.appended: dict[str, dict[str, tuple[float, str, int]]] = {s: {} for s in STREAMS}  # push → when, epoch, offset
+        self.appended: dict[str, dict[str, tuple[float, str, int]]] = {
+            s: {} for s in STREAMS
+        }  # push → when, epoch, offset
         self.publishes: dict[str, tuple[str, float, int, int]] = {}  # push → stream, asked at, attempts, term
         self.answers: dict[str, str] = {}
-        self.router_died: dict[str, float] = {r: -1.0 for r in ROUTERS}
+        self.router_died: dict[str, float] = dict.fromkeys(ROUTERS, -1.0)
         self.devices: list[Device] = []
         self.nodes: dict[str, Node] = {}
         kinds: list[tuple[list[str], type[Node]]] = [(ROUTERS, RouterNode), (JOBS, JobNode), (COMETS, CometNode)]
@@ -259,7 +261,7 @@ class World:
         for _ in range(self.rng.choice([30, 100, 250])):
             self.after(0.5 + CHAOS_S * self.rng.random(), self.publish)
         for _ in range(self.rng.choice([1, 2, 4, 8])):
-            self.after(0.5 + CHAOS_S * self.rng.random(), lambda f=self.rng.choice(faults): getattr(self, f)())  # type: ignore[misc]
+            self.after(0.5 + CHAOS_S * self.rng.random(), getattr(self, self.rng.choice(faults)))
 
     # -- mechanics
 
@@ -485,7 +487,9 @@ class World:
                 assert isinstance(comet, CometNode)
                 feed = router.shard.directory.feeds[comet.name]
                 want = {
-                    d.conn: (d.uid, d.seq) for d in comet.hub.sessions.values() if SHARDS.owner("u:" + d.uid) == router.name
+                    d.conn: (d.uid, d.seq)
+                    for d in comet.hub.sessions.values()
+                    if SHARDS.owner("u:" + d.uid) == router.name
                 }
                 have = {s.conn: (s.uid, s.seq) for s in feed.sessions.values()}
                 if want != have:

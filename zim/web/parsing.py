@@ -1,4 +1,4 @@
-"""HTTP/1 requests: bytes in, requests out. llhttp reads them (by httptools); what it leaves open is decided here.
+"""HTTP/1: bytes in, requests out. llhttp reads them (by httptools); what it leaves open is decided here.
 
 Strict where a proxy in front could read it otherwise.
 
@@ -11,6 +11,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from functools import lru_cache
 from io import BytesIO
+from typing import Any
 from urllib.parse import unquote
 
 import httptools
@@ -18,11 +19,11 @@ import httptools
 from zim.protocol.errors import ZimError
 
 MAX_HEAD_BYTES = 32_768  # of request line and headers; of what comes in a body without being a part of it
-MAX_HEADERS = 100  # trailers too
+MAX_HEADERS = 100  # with the trailers
 MAX_BODIES_BYTES = 256 << 20  # held by one process at once; above it,
 SMALL_BODY_BYTES = 64 << 10  # only bodies up to this are taken
 
-_RETRY_AFTER_S = 1  # bodies come and go within seconds
+_CODING = "HTTP_TRANSFER_ENCODING"
 
 
 class Refused(ZimError):
@@ -30,12 +31,12 @@ class Refused(ZimError):
 
     Attributes:
         status: the HTTP status that says why.
-        retry_after_s: when it may succeed; None is never.
+        headers: more of the answer's.
     """
 
-    def __init__(self, status: int, reason: str, retry_after_s: int | None = None) -> None:
+    def __init__(self, status: int, reason: str, *headers: tuple[str, str]) -> None:
         super().__init__(reason)
-        self.status, self.retry_after_s = status, retry_after_s
+        self.status, self.headers = status, headers
 
 
 class Bodies:
@@ -50,16 +51,13 @@ class Request:
     """A request.
 
     Attributes:
-        environ: what WSGI (PEP 3333) wants to know of it, but the body.
-        body: to be read from its begin once the request is whole.
-        held_bytes: what of `Bodies` is its.
+        environ: what WSGI (PEP 3333) wants to know of it.
         keeps_alive: the client may send another request on this connection.
-        awaits_continue: the client waits for `100 Continue` before it sends the body.
+        held_bytes: what of `Bodies` is its.
     """
 
-    environ: dict[str, str]
+    environ: dict[str, Any]
     keeps_alive: bool
-    awaits_continue: bool
     body: BytesIO = field(default_factory=BytesIO)
     held_bytes: int = 0
 
@@ -69,18 +67,14 @@ class Requests:
 
     Attributes:
         ready: those that are whole, oldest first; `release` each of them.
-        begun: the one whose head is whole.
         refused: why there will not be another one after these.
     """
 
     def __init__(self, bodies: Bodies, max_request_bytes: int) -> None:
         self.ready: deque[Request] = deque()
-        self.begun: Request | None = None
         self.refused: Refused | None = None
         self._bodies, self._max_request_bytes = bodies, max_request_bytes
         self._parser = httptools.HttpRequestParser(self)
-        self._has_begun = False
-        self._fruitless_bytes = 0  # that came since the last piece of a body, or the last end of a request
         self._start_over()
 
     @property
@@ -88,17 +82,21 @@ class Requests:
         """Nothing of the next request has come."""
         return not self._has_begun and not self._fruitless_bytes
 
+    def must_continue(self) -> bool:
+        """Whether the client has to be told `100 Continue`; true once for each request."""
+        return self._begun is not None and self._begun.environ.pop("HTTP_EXPECT", "").lower() == "100-continue"
+
     def feed(self, data: bytes) -> None:
-        """Take what came. How much of it at once is how much more than MAX_HEAD_BYTES a head may have."""
+        """Take what came. The more at once, the more may a head be over its limit."""
         self._fruitless_bytes += len(data)
         try:
-            self._feed(data)
+            self._parse(data)
         except httptools.HttpParserError as error:
             cause = error.__context__  # of one of the callbacks below
             self.refused = cause if isinstance(cause, Refused) else Refused(400, str(error))
         else:
             if self._fruitless_bytes > MAX_HEAD_BYTES:
-                status = 400 if self.begun else 431 if self._n_headers else 414
+                status = 400 if self._begun else 431 if self._n_headers else 414
                 self.refused = Refused(status, "head, trailers or chunk extensions too long")
 
     def release(self, request: Request) -> None:
@@ -108,41 +106,44 @@ class Requests:
 
     def close(self) -> None:
         """Nobody wants what is left."""
-        for request in (*self.ready, *([self.begun] if self.begun else [])):
+        for request in (*self.ready, *([self._begun] if self._begun else [])):
             self.release(request)
-        del self._parser  # which refers to this, so that neither would go before the garbage collector comes
+        del self._parser  # which refers to this: neither would go before the garbage collector comes
 
-    def _feed(self, data: bytes) -> None:
+    def _parse(self, data: bytes) -> None:
         while data:
             try:
-                self._parser.feed_data(data)
-                return
-            except httptools.HttpParserUpgrade as upgrade:
-                # An offer to speak h2c or so, as Java's client makes with every first request. A server may ignore it
-                # (RFC 9110 7.8), llhttp cannot: so another parser reads on, behind a head that has no offer.
-                data = data[upgrade.args[0] :]
+                return self._parser.feed_data(data)
+            except httptools.HttpParserUpgrade as offer:
+                # To speak h2c or so, as Java's client offers with every first request. A server may ignore it
+                # (RFC 9110 7.8), llhttp cannot: so another parser reads on, behind a head without an offer.
+                data = data[offer.args[0] :]
+            environ = self._begun.environ if self._begun else {}
+            length = environ.get("CONTENT_LENGTH", "0")
+            framing = "Transfer-Encoding: chunked" if _CODING in environ else f"Content-Length: {length}"
             self._parser = httptools.HttpRequestParser(self)
-            environ = self.begun.environ if self.begun else {}
-            chunked, length = "HTTP_TRANSFER_ENCODING" in environ, environ.get("CONTENT_LENGTH", "0")
-            framing = "Transfer-Encoding: chunked" if chunked else f"Content-Length: {length}"
             self._parser.feed_data(f"POST / HTTP/1.1\r\n{framing}\r\n\r\n".encode())
+        return None
 
     def _start_over(self) -> None:
+        self._begun: Request | None = None  # its head is whole
+        self._has_begun = False
         self._url = b""
-        self._environ: dict[str, str] = {}
+        self._environ: dict[str, Any] = {}
         self._n_headers = 0
+        self._fruitless_bytes = 0  # that came since the last end of a request, or the last piece of a body
 
     def _hold(self, request: Request, n_bytes: int) -> None:
-        """Make room for a body of so many bytes, in all."""
+        """Make room for a body of so many bytes."""
+        more = n_bytes - request.held_bytes
         if n_bytes > self._max_request_bytes:
             raise Refused(413, "body too large")
-        more = n_bytes - request.held_bytes
         if n_bytes > SMALL_BODY_BYTES and self._bodies.n_bytes + more > MAX_BODIES_BYTES:
-            raise Refused(503, "too many bodies at once", _RETRY_AFTER_S)
+            raise Refused(503, "too many bodies at once", ("Retry-After", "1"))
         self._bodies.n_bytes += more
         request.held_bytes = n_bytes
 
-    # What httptools calls.
+    # What httptools calls; an error goes to `feed`.
 
     def on_message_begin(self) -> None:
         self._has_begun = True
@@ -154,52 +155,46 @@ class Requests:
         self._n_headers += 1
         if self._n_headers > MAX_HEADERS:
             raise Refused(431, "too many headers")
-        if self.begun or b"_" in name:  # a trailer; X_Y and X-Y would be one name to a WSGI application
+        if self._begun or b"_" in name:  # a trailer; X_Y and X-Y would be one name to a WSGI application
             return
         key, text = _key(name), value.rstrip(b" \t").decode("latin-1")
         self._environ[key] = f"{self._environ[key]},{text}" if key in self._environ else text
 
     def on_headers_complete(self) -> None:
-        if self.begun:
+        if self._begun:
             return
         environ, version = self._environ, self._parser.get_http_version()
         if version not in ("1.1", "1.0"):
             raise Refused(505, "HTTP version")
         if version == "1.1" and "HTTP_HOST" not in environ:
             raise Refused(400, "no Host")  # RFC 9112 3.2
-        encoding = environ.get("HTTP_TRANSFER_ENCODING", "chunked")
-        if encoding.lower() != "chunked":
-            raise Refused(501, "transfer encoding")
-        if version == "1.0" and "HTTP_TRANSFER_ENCODING" in environ:
+        if _CODING in environ and version == "1.0":
             raise Refused(400, "chunks in HTTP/1.0")  # RFC 9112 6.1: a smuggled request
+        if environ.get(_CODING, "chunked").lower() != "chunked":
+            raise Refused(501, "transfer encoding")
         url = httptools.parse_url(self._url)
-        path = (url.path or b"/").decode("latin-1")
+        self._begun = Request(environ, self._parser.should_keep_alive())
+        self._hold(self._begun, int(environ.get("CONTENT_LENGTH", 0)))
         environ["REQUEST_METHOD"] = self._parser.get_method().decode()
-        environ["PATH_INFO"] = unquote(path, "latin-1") if "%" in path else path
+        environ["PATH_INFO"] = unquote((url.path or b"/").decode("latin-1"), "latin-1")
         environ["QUERY_STRING"] = (url.query or b"").decode("latin-1")
         environ["SERVER_PROTOCOL"] = f"HTTP/{version}"
-        expects = version == "1.1" and environ.get("HTTP_EXPECT", "").lower() == "100-continue"
-        self.begun = Request(environ, self._parser.should_keep_alive(), expects)
-        self._hold(self.begun, int(environ.get("CONTENT_LENGTH", 0)))
+        environ["wsgi.input"], environ["wsgi.input_terminated"] = self._begun.body, True
 
     def on_body(self, piece: bytes) -> None:
-        assert self.begun
+        assert self._begun
         self._fruitless_bytes = 0
-        if self.begun.body.tell() + len(piece) > self.begun.held_bytes:  # it is chunked
-            self._hold(self.begun, self.begun.body.tell() + len(piece))
-        self.begun.body.write(piece)
+        self._begun.body.write(piece)
+        if self._begun.body.tell() > self._begun.held_bytes:  # it is chunked
+            self._hold(self._begun, self._begun.body.tell())
 
     def on_message_complete(self) -> None:
-        if self._parser.should_upgrade():
-            return
-        assert self.begun
-        self.begun.environ["CONTENT_LENGTH"] = str(self.begun.body.tell())
-        self.begun.body.seek(0)
-        self.ready.append(self.begun)
-        self.begun = None
-        self._has_begun = False
-        self._fruitless_bytes = 0
-        self._start_over()
+        if self._begun and not self._parser.should_upgrade():
+            self._begun.environ["CONTENT_LENGTH"] = str(self._begun.body.tell())
+            self._begun.body.seek(0)
+            self.ready.append(self._begun)
+            self._start_over()
+
 
 
 @lru_cache(1_024)

@@ -13,6 +13,7 @@ import errno
 import logging
 import socket
 import time
+from collections.abc import Iterable
 from contextlib import suppress
 from email.utils import formatdate
 from functools import lru_cache
@@ -22,13 +23,13 @@ from typing import TYPE_CHECKING, Any
 import gevent
 import gevent.socket
 from gevent.pywsgi import WSGIServer
-from werkzeug.wrappers import Response
+from werkzeug.test import run_wsgi_app
 
 from zim.errors import NodeError
 from zim.web.parsing import Bodies, Refused, Request, Requests
 
 if TYPE_CHECKING:
-    from _typeshed.wsgi import WSGIApplication, WSGIEnvironment
+    from _typeshed.wsgi import WSGIApplication
 
 log = logging.getLogger(__name__)
 
@@ -41,11 +42,10 @@ ACCEPT_PAUSE_S = 0.1  # before the next try when the machine has no more files o
 
 _FULL = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 _REFUSAL = b'{"ret":65535}'  # clients of goim v1 look for it, whatever the status
-_REFUSAL_HEADERS = f"Content-Type: text/plain; charset=utf-8\r\nContent-Length: {len(_REFUSAL)}\r\nConnection: close"
 
 
-def listen(app: WSGIApplication, listener: tuple[str, int], timeout_s: float, max_request_bytes: int) -> Server:
-    """Take an address for the app.
+class HttpServer(WSGIServer):
+    """Serves an app. Clients may connect from now on; they wait until `start`.
 
     Args:
         app: a WSGI application; it may switch.
@@ -53,45 +53,27 @@ def listen(app: WSGIApplication, listener: tuple[str, int], timeout_s: float, ma
         timeout_s: for reading one request, head and body; for waiting for the next; for writing one answer.
         max_request_bytes: of a request's body; above it the answer is 413, without reading it.
 
-    Returns:
-        The server. Clients may connect; they wait until `start()`. `stop(timeout_s)` ends it: it lets requests under
-        way finish, that long.
-
-    Raises:
-        NodeError: the address cannot be listened on; says so of `http`, its key in the topology.
-    """
-    server = Server(app, listener, timeout_s, max_request_bytes)
-    try:
-        server.init_socket()
-    except OSError as error:
-        reason = str(error.strerror).partition(": (")[0]  # gevent appends the address
-        raise NodeError(f"http {listener[0]}:{listener[1]}: {reason}") from error
-    return server
-
-
-class Server(WSGIServer):
-    """See `listen`.
-
     Attributes:
-        timeout_s, max_request_bytes: as there.
         idle: connections between two requests.
         bodies: of all connections.
+
+    Raises:
+        NodeError: the address cannot be had; says so of `http`, its key in the topology.
     """
 
     def __init__(
         self, app: WSGIApplication, listener: tuple[str, int], timeout_s: float, max_request_bytes: int
     ) -> None:
-        super().__init__(
-            listener,
-            app,
-            backlog=BACKLOG,
-            spawn=MAX_CONNECTIONS,
-            log=None,
-            error_log=log,
-            environ={"SERVER_NAME": listener[0]},  # else pywsgi asks the DNS for it
-        )
-        self.timeout_s = timeout_s
-        self.max_request_bytes = max_request_bytes
+        host, port = listener
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        try:
+            sock = gevent.socket.create_server(listener, family=family, backlog=BACKLOG)
+        except OSError as error:
+            reason = str(error.strerror).partition(" (")[0]  # Python adds the address to it
+            raise NodeError(f"http {host}:{port}: {reason}") from error
+        environ = {"SERVER_NAME": host}  # else pywsgi asks the DNS for it
+        super().__init__(sock, app, spawn=MAX_CONNECTIONS, log=None, error_log=log, environ=environ)
+        self.timeout_s, self.max_request_bytes = timeout_s, max_request_bytes
         self.idle: set[Connection] = set()
         self.bodies = Bodies()
         self._is_full = False
@@ -104,7 +86,11 @@ class Server(WSGIServer):
             if self.is_fatal_error(error):
                 raise
             if error.errno in _FULL:
-                self._pause(error)
+                self.stop_accepting()
+                gevent.spawn_later(ACCEPT_PAUSE_S, self._accept_again)
+                if not self._is_full:
+                    self._is_full = True
+                    gevent.spawn(log.error, "cannot accept connections", extra={"error": error.strerror})
             return None  # else the client is gone already
         if accepted is None and self._is_full:  # nobody waits, and there was a file for one: accept() takes that first
             self._is_full = False
@@ -128,14 +114,7 @@ class Server(WSGIServer):
             connection.hang_up()
         super().stop(timeout)
 
-    def _pause(self, error: OSError) -> None:
-        if not self._is_full:
-            self._is_full = True
-            gevent.spawn(log.error, "cannot accept connections", extra={"error": error.strerror})
-        self.stop_accepting()
-        gevent.spawn_later(ACCEPT_PAUSE_S, self._resume)
-
-    def _resume(self) -> None:
+    def _accept_again(self) -> None:
         if self.started:
             self.start_accepting()
 
@@ -143,10 +122,8 @@ class Server(WSGIServer):
 class Connection:
     """One client: a greenlet that reads a request, calls the app, answers, and starts over."""
 
-    def __init__(self, sock: gevent.socket.socket, address: tuple[str, int], server: Server) -> None:
-        self._socket = sock
-        self._address = address
-        self._server = server
+    def __init__(self, sock: gevent.socket.socket, address: tuple[str, int], server: HttpServer) -> None:
+        self._socket, self._address, self._server = sock, address, server
         self._requests = Requests(server.bodies, server.max_request_bytes)
 
     def handle(self) -> None:
@@ -159,7 +136,7 @@ class Connection:
             while self._handle_request():
                 gevent.sleep(0)  # a client that pipelines must not starve the others
         except OSError as error:
-            self._client_gone(error)
+            log.debug("client gone", extra={"error": str(error), "client": self._address})
         except Exception:
             log.exception("connection failed")
         finally:
@@ -168,117 +145,91 @@ class Connection:
 
     def hang_up(self) -> None:
         """Wake this connection out of its wait for a request, as if the client had ended it."""
-        try:
+        with suppress(OSError):  # the client is gone already
             self._socket.shutdown(socket.SHUT_RD)
-        except OSError as error:
-            self._client_gone(error)
 
     def _handle_request(self) -> bool:
         """Read a request and answer it. False: it was the last one."""
         try:
-            request = self._next_request()
+            request = self._read_request()
         except Refused as refused:
             self._refuse(refused)
             return False
-        if request is None:
-            return False
-        try:
-            return self._answer(request)
-        finally:
-            self._requests.release(request)
+        return request is not None and self._answer(request)
 
-    def _next_request(self) -> Request | None:
-        """The next request. None: there will be none.
+    def _read_request(self) -> Request | None:
+        """The next request; None: there will be none.
 
         Raises:
-            Refused: the next one is not to be answered by the app.
+            Refused: the app is not to see it.
         """
         requests = self._requests
-        if not requests.ready and requests.is_between and not self._wait():
-            return None
-        deadline = time.monotonic() + self._server.timeout_s
-        while not requests.ready and not requests.refused:
-            if requests.begun and requests.begun.awaits_continue:
+        is_idle = True
+        while not requests.ready:
+            if requests.refused:
+                raise requests.refused
+            if is_idle:
+                is_idle = requests.is_between
+                deadline = time.monotonic() + self._server.timeout_s
+            elif requests.must_continue():
                 self._send(b"HTTP/1.1 100 Continue\r\n\r\n")
-                requests.begun.awaits_continue = False
             try:
-                data = self._receive(deadline)
+                data = self._wait(deadline) if is_idle else self._receive(deadline)
             except TimeoutError:
+                if is_idle:
+                    return None
                 raise Refused(408, "too slow") from None
             if not data:
                 return None
             requests.feed(data)
-            gevent.sleep(0)
-        if requests.ready:
-            return requests.ready.popleft()
-        assert requests.refused
-        raise requests.refused
+            if not requests.ready:
+                gevent.sleep(0)  # nor one that sends faster than we read
+        return requests.ready.popleft()
 
-    def _wait(self) -> bool:
-        """Wait for the first bytes of a request. False: there will be none."""
+    def _wait(self, deadline: float) -> bytes:
+        """Receive the first bytes of a request; b"": there will be none."""
         if not self._server.started:
-            return False
+            return b""
         self._server.idle.add(self)
         try:
-            data = self._receive(time.monotonic() + self._server.timeout_s)
+            return self._receive(deadline)
         finally:
             self._server.idle.discard(self)
-        self._requests.feed(data)
-        return bool(data)
 
     def _receive(self, deadline: float) -> bytes:
-        """What the client sends, b"" at its end.
-
-        Raises:
-            TimeoutError: nothing came in time.
-        """
         left_s = deadline - time.monotonic()
         if left_s <= 0:
             raise TimeoutError
         self._socket.settimeout(left_s)
         return self._socket.recv(READ_BYTES)
 
-    def _send(self, data: bytes) -> None:
-        self._socket.settimeout(self._server.timeout_s)
-        self._socket.sendall(data)
-
     def _answer(self, request: Request) -> bool:
         """Call the app and send what it says, in one piece. False: no other request may follow."""
+        environ = self._server.get_environ()
+        environ.update(request.environ, REMOTE_ADDR=self._address[0], REMOTE_PORT=str(self._address[1]))
+        headers: Iterable[tuple[str, str]]
         try:
-            response = Response.from_app(self._server.application, self._environ(request), buffered=True)
-            data = response.get_data()
+            pieces, status, headers = run_wsgi_app(self._server.application, environ, buffered=True)
+            body = b"".join(pieces)
         except (Exception, gevent.Timeout):
             log.exception("app failed")
-            response, data = Response(status=500), _REFUSAL
+            status, headers, body = "500 Internal Server Error", (), _REFUSAL
+        finally:
+            self._requests.release(request)
         keeps_alive = request.keeps_alive and self._server.started
-        headers = response.headers
-        headers["Date"] = _date(int(time.time()))
-        headers.setdefault("Content-Length", str(len(data)))
+        headers = [*headers, ("Date", _date(int(time.time())))]
         if not keeps_alive:
-            headers["Connection"] = "close"
-        elif request.environ["SERVER_PROTOCOL"] == "HTTP/1.0":
-            headers["Connection"] = "keep-alive"
-        lines = [f"HTTP/1.1 {response.status}", *[f"{name}: {value}" for name, value in headers], "\r\n"]
-        head = "\r\n".join(lines).encode("latin-1")
-        self._send(head if request.environ["REQUEST_METHOD"] == "HEAD" else head + data)
+            headers.append(("Connection", "close"))
+        elif environ["SERVER_PROTOCOL"] == "HTTP/1.0":
+            headers.append(("Connection", "keep-alive"))
+        self._send(_message(status, headers, body, environ["REQUEST_METHOD"] == "HEAD"))
         return keeps_alive
-
-    def _environ(self, request: Request) -> WSGIEnvironment:
-        return {
-            **self._server.get_environ(),
-            **request.environ,
-            "REMOTE_ADDR": self._address[0],
-            "REMOTE_PORT": str(self._address[1]),
-            "wsgi.input": request.body,
-            "wsgi.input_terminated": True,
-        }
 
     def _refuse(self, refused: Refused) -> None:
         """Answer a request that the app will not see, and end the connection."""
         log.debug("bad request", extra={"status": refused.status, "reason": str(refused), "client": self._address})
-        retry = "" if refused.retry_after_s is None else f"\r\nRetry-After: {refused.retry_after_s}"
-        head = f"HTTP/1.1 {refused.status} {HTTPStatus(refused.status).phrase}\r\n{_REFUSAL_HEADERS}{retry}\r\n\r\n"
-        self._send(head.encode() + _REFUSAL)
+        headers = [("Content-Type", "text/plain; charset=utf-8"), ("Connection", "close"), *refused.headers]
+        self._send(_message(f"{refused.status} {HTTPStatus(refused.status).phrase}", headers, _REFUSAL))
         # Closing with unread bytes would reset the connection, and the client might lose the answer (RFC 9112 9.6).
         self._socket.shutdown(socket.SHUT_WR)
         deadline = time.monotonic() + LINGER_S
@@ -287,8 +238,17 @@ class Connection:
                 if not self._receive(deadline):
                     break
 
-    def _client_gone(self, error: OSError) -> None:
-        log.debug("client gone", extra={"error": str(error), "client": self._address})
+    def _send(self, data: bytes) -> None:
+        self._socket.settimeout(self._server.timeout_s)
+        self._socket.sendall(data)
+
+
+def _message(status: str, headers: Iterable[tuple[str, str]], body: bytes, is_head: bool = False) -> bytes:
+    """An answer. The app's Content-Length stands: the one to HEAD is of what is not there."""
+    lines = [f"HTTP/1.1 {status}", *[f"{name}: {value}" for name, value in headers]]
+    if not any(name == "Content-Length" for name, _ in headers):
+        lines.append(f"Content-Length: {len(body)}")
+    return "\r\n".join([*lines, "\r\n"]).encode("latin-1") + (b"" if is_head else body)
 
 
 @lru_cache(maxsize=1)

@@ -11,14 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from websockets.sync.server import ServerConnection
 
+from benchmarks.bare import bare_send_us
 from benchmarks.crowd import Crowd, Sample
 from benchmarks.fabric import write_topology
 from benchmarks.fanout import judge_samples
 from benchmarks.publisher import FIRST, MARK, MIN_SIZE, make_body, publish
 from benchmarks.report import Figures, medians, percentile
 from tests.unit.client.http_peer import Answer, serving
+from tests.unit.client.listening import wait_ws_closed, ws_log_in
 from tests.unit.client.peers import WAIT_S, Connection, TcpPeer, packet, ws_peer
-from tests.unit.client.test_listener import wait_ws_closed, ws_log_in
 from zim import config
 
 COUNT = 300
@@ -138,3 +139,7 @@ def test_the_publisher_counts_what_http_said() -> None:
     assert list(result.refused.values()) == [1]
     assert len(result.http_s) == 9
     assert {path for path, _ in server.requests} == {"/1/push/room?rid=1"}
+
+
+def test_a_bare_send_costs_something() -> None:
+    assert 0 < bare_send_us(10, 200.0, MIN_SIZE) < 10_000

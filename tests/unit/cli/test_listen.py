@@ -16,8 +16,8 @@ import pytest
 from click.testing import CliRunner, Result
 from websockets.sync.server import ServerConnection
 
+from tests.unit.client.listening import wait_ws_closed, ws_log_in
 from tests.unit.client.peers import WAIT_S, Connection, TcpPeer, packet, ws_peer
-from tests.unit.client.test_listener import wait_ws_closed, ws_log_in
 from zim.cli.listen import listen
 
 

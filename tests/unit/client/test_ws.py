@@ -103,7 +103,7 @@ def test_any_bytes_break_a_websocket_at_most_with_an_error_of_ours(stream: list[
 @pytest.mark.parametrize(
     ("bad", "reason"),
     [
-        (encode_frame(TEXT, b"x"), "masked"),
+        (encode_frame(TEXT, b"x", b"mask"), "masked"),
         (b"\xc1\x00", "reserved"),
         (b"\x83\x00", "opcode"),
         (server_frame(PING, b"", is_final=False), "control"),

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.unit.web.support import Recorder, serving
-from zim.web.server import Server
+from zim.web.server import HttpServer
 
 
 @pytest.fixture
@@ -15,13 +15,13 @@ def fabric() -> Recorder:
 
 
 @pytest.fixture
-def server(fabric: Recorder) -> Iterator[Server]:
+def server(fabric: Recorder) -> Iterator[HttpServer]:
     with serving(fabric) as server:
         yield server
 
 
 @pytest.fixture
-def hasty(fabric: Recorder) -> Iterator[Server]:
+def hasty(fabric: Recorder) -> Iterator[HttpServer]:
     """A server that waits only briefly for its clients."""
     with serving(fabric, timeout_s=0.3) as server:
         yield server

@@ -16,7 +16,7 @@ from gevent.event import Event
 from zim.errors import Unavailable
 from zim.web.app import create_app
 from zim.web.fabric import Counts, Published
-from zim.web.server import Server, listen
+from zim.web.server import HttpServer
 from zim.web.v1 import max_request_bytes
 
 MAX_BODY_BYTES = 1_000
@@ -58,10 +58,10 @@ class Recorder:
 
 
 @contextmanager
-def serving(fabric: Recorder, timeout_s: float = 10.0, max_body_bytes: int = MAX_BODY_BYTES) -> Iterator[Server]:
+def serving(fabric: Recorder, timeout_s: float = 10.0, max_body_bytes: int = MAX_BODY_BYTES) -> Iterator[HttpServer]:
     """The app on a free port."""
     limit = max_request_bytes(max_body_bytes)
-    server = listen(create_app(fabric, max_body_bytes), ("127.0.0.1", 0), timeout_s, limit)
+    server = HttpServer(create_app(fabric, max_body_bytes), ("127.0.0.1", 0), timeout_s, limit)
     server.start()
     try:
         yield server
@@ -84,7 +84,7 @@ class Answer:
 class Client:
     """A socket to the server that says what it is told to."""
 
-    def __init__(self, server: Server) -> None:
+    def __init__(self, server: HttpServer) -> None:
         assert isinstance(server.address, tuple)
         self.socket = socket.create_connection(("127.0.0.1", server.address[1]), timeout=20)
 
@@ -113,7 +113,7 @@ class Client:
         return data
 
 
-def ask(server: Server, method: str, path: str, body: bytes = b"", headers: str = "") -> Answer:
+def ask(server: HttpServer, method: str, path: str, body: bytes = b"", headers: str = "") -> Answer:
     """One request on a connection of its own."""
     with Client(server) as client:
         head = f"{method} {path} HTTP/1.1\r\nHost: zim\r\nContent-Length: {len(body)}\r\n{headers}\r\n"

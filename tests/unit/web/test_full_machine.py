@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.unit.web.support import Client, wait_until
-from zim.web.server import Server
+from zim.web.server import HttpServer
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def no_more_files() -> Iterator[list[int]]:
 
 
 def test_no_file_for_a_connection(
-    server: Server, no_more_files: list[int], caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+    server: HttpServer, no_more_files: list[int], caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
 ) -> None:
     with Client(server) as before:
         before.send(b"GET /healthz HTTP/1.1\r\nHost: zim\r\n\r\n")

@@ -15,7 +15,7 @@ from zim.errors import NodeError
 from zim.web import server as server_module
 from zim.web.fabric import Counts
 from zim.web.parsing import MAX_HEAD_BYTES
-from zim.web.server import Server, listen
+from zim.web.server import HttpServer
 from zim.web.v1 import max_request_bytes
 
 LIMIT = max_request_bytes(MAX_BODY_BYTES)
@@ -27,18 +27,18 @@ pytestmark = pytest.mark.usefixtures("quiet")
 
 
 @pytest.fixture
-def client(server: Server) -> Iterator[Client]:
+def client(server: HttpServer) -> Iterator[Client]:
     with Client(server) as client:
         yield client
 
 
 @pytest.fixture
-def hurried(hasty: Server) -> Iterator[Client]:
+def hurried(hasty: HttpServer) -> Iterator[Client]:
     with Client(hasty) as client:
         yield client
 
 
-def n_connections(server: Server) -> int:
+def n_connections(server: HttpServer) -> int:
     assert server.pool is not None
     return len(server.pool)
 
@@ -168,7 +168,7 @@ def test_many_chunks(client: Client, fabric: Recorder) -> None:
         ),
     ],
 )
-def test_bad_requests(request_bytes: bytes, status: int, server: Server, fabric: Recorder) -> None:
+def test_bad_requests(request_bytes: bytes, status: int, server: HttpServer, fabric: Recorder) -> None:
     with Client(server) as other, Client(server) as client:
         other.send(PUSH)
 
@@ -222,7 +222,7 @@ def test_a_trickle_does_not_extend_the_time(begun: bytes, hurried: Client) -> No
     trickling.kill()
 
 
-def test_idle_connections_end(hasty: Server) -> None:
+def test_idle_connections_end(hasty: HttpServer) -> None:
     with Client(hasty) as silent, Client(hasty) as idle:
         idle.send(HEALTH)
         assert idle.receive().status == 200
@@ -241,7 +241,7 @@ def test_the_time_limit_ends_with_the_reading(hurried: Client, fabric: Recorder)
     assert hurried.receive().status == 200
 
 
-def test_a_client_that_takes_no_answers(hasty: Server, fabric: Recorder) -> None:
+def test_a_client_that_takes_no_answers(hasty: HttpServer, fabric: Recorder) -> None:
     fabric.known = Counts({str(n): 1 for n in range(20_000)}, {}, 0)
     with Client(hasty) as client:
         client.send(b"GET /1/count?type=room HTTP/1.1\r\nHost: zim\r\n\r\n" * 50)
@@ -261,7 +261,7 @@ def test_a_client_that_takes_no_answers(hasty: Server, fabric: Recorder) -> None
     ],
 )
 @pytest.mark.parametrize("is_reset", [False, True])
-def test_a_client_that_leaves(sent: bytes, is_reset: bool, server: Server, fabric: Recorder) -> None:
+def test_a_client_that_leaves(sent: bytes, is_reset: bool, server: HttpServer, fabric: Recorder) -> None:
     with Client(server) as client:
         wait_until(lambda: n_connections(server) == 1)
         if is_reset:
@@ -272,7 +272,7 @@ def test_a_client_that_leaves(sent: bytes, is_reset: bool, server: Server, fabri
     assert fabric.published == []
 
 
-def test_a_client_that_leaves_before_its_answer(server: Server, fabric: Recorder) -> None:
+def test_a_client_that_leaves_before_its_answer(server: HttpServer, fabric: Recorder) -> None:
     fabric.may_publish.clear()
     with Client(server) as client:
         client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -284,7 +284,7 @@ def test_a_client_that_leaves_before_its_answer(server: Server, fabric: Recorder
     assert ask(server, "GET", "/healthz").status == 200
 
 
-def test_accepted_sockets_have_nodelay(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_accepted_sockets_have_nodelay(server: HttpServer, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
 
     class Looking(server_module.Connection):
@@ -334,7 +334,7 @@ def test_stop_hangs_up_on_idle_clients(fabric: Recorder) -> None:
             Client(server)
 
 
-def test_a_port_in_use(server: Server) -> None:
+def test_a_port_in_use(server: HttpServer) -> None:
     assert isinstance(server.address, tuple)
     with pytest.raises(NodeError, match=rf"^http 127\.0\.0\.1:{server.address[1]}: [^:]*in use$"):
-        listen(server.application, ("127.0.0.1", server.address[1]), 1, 1)
+        HttpServer(server.application, ("127.0.0.1", server.address[1]), 1, 1)

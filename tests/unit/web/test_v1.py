@@ -11,7 +11,7 @@ import pytest
 
 from tests.unit.web.support import MAX_BODY_BYTES, Client, Recorder, ask
 from zim.web.fabric import Counts
-from zim.web.server import Server
+from zim.web.server import HttpServer
 
 RECORDED = json.loads(Path(__file__).with_name("goim_v1_http.json").read_text())["scenarios"]
 TEXT = "text/plain; charset=utf-8"
@@ -33,7 +33,7 @@ BETTER: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("scenario", RECORDED, ids=lambda scenario: scenario["name"])
-def test_answers_as_goim(scenario: dict[str, Any], server: Server, fabric: Recorder) -> None:
+def test_answers_as_goim(scenario: dict[str, Any], server: HttpServer, fabric: Recorder) -> None:
     name = scenario["name"]
     fabric.known = KNOWN.get(name, fabric.known)
 
@@ -72,7 +72,9 @@ def test_answers_as_goim(scenario: dict[str, Any], server: Server, fabric: Recor
         ("/1/pushs", b'{"u":[1],"m":null}', ["u:1"], b"null"),
     ],
 )
-def test_publishes(path: str, body: bytes, streams: list[str], pushed: bytes, server: Server, fabric: Recorder) -> None:
+def test_publishes(
+    path: str, body: bytes, streams: list[str], pushed: bytes, server: HttpServer, fabric: Recorder
+) -> None:
     answer = ask(server, "POST", path, body)
 
     assert (answer.status, answer.json) == (200, {"ret": 1})
@@ -104,7 +106,7 @@ def test_publishes(path: str, body: bytes, streams: list[str], pushed: bytes, se
         ("/1/pushs", b'{"u":[1],"m":' + b"[" * 100_000, 65535),
     ],
 )
-def test_publishes_nothing(path: str, body: bytes, ret: int, server: Server, fabric: Recorder) -> None:
+def test_publishes_nothing(path: str, body: bytes, ret: int, server: HttpServer, fabric: Recorder) -> None:
     answers = [ask(server, "POST", path, body) for _ in range(2)]
 
     assert [(answer.status, answer.json) for answer in answers] == [(200, {"ret": ret})] * 2
@@ -115,7 +117,7 @@ def test_publishes_nothing(path: str, body: bytes, ret: int, server: Server, fab
 
 @pytest.mark.parametrize("path", ["/", "/1", "/1/push/", "//1/push", "/1/count/", "/1/Push", "/1/push/room/", "*"])
 @pytest.mark.parametrize("method", ["GET", "POST", "OPTIONS"])
-def test_unknown_paths(method: str, path: str, server: Server) -> None:
+def test_unknown_paths(method: str, path: str, server: HttpServer) -> None:
     answer = ask(server, method, path)
 
     assert (answer.status, answer.body) == (404, b"404 page not found\n")
@@ -126,7 +128,7 @@ def test_unknown_paths(method: str, path: str, server: Server) -> None:
 @pytest.mark.parametrize(
     "path", ["/1/push?uid=1", "/1/pushs", "/1/push/room?rid=1", "/1/push/all", "/1/server/del", "/1/count"]
 )
-def test_wrong_methods(method: str, path: str, server: Server, fabric: Recorder) -> None:
+def test_wrong_methods(method: str, path: str, server: HttpServer, fabric: Recorder) -> None:
     right = "GET" if path == "/1/count" else "POST"
 
     answer = ask(server, method, path)
@@ -146,7 +148,7 @@ def test_wrong_methods(method: str, path: str, server: Server, fabric: Recorder)
     [("/1/push?uid=7", b"x"), ("/1/pushs", b'{"u":[1]}'), ("/1/push/room?rid=1", b""), ("/1/push/all", b"")],
 )
 def test_failures_of_the_fabric(
-    path: str, body: bytes, status: Any, http_status: int, server: Server, fabric: Recorder
+    path: str, body: bytes, status: Any, http_status: int, server: HttpServer, fabric: Recorder
 ) -> None:
     fabric.status = status
 
@@ -157,7 +159,7 @@ def test_failures_of_the_fabric(
     assert answer.headers["x-zim-push-id"] == "push-1"
 
 
-def test_a_router_away(server: Server, fabric: Recorder) -> None:
+def test_a_router_away(server: HttpServer, fabric: Recorder) -> None:
     fabric.is_away = True
 
     for method, path in (
@@ -172,7 +174,7 @@ def test_a_router_away(server: Server, fabric: Recorder) -> None:
 
 
 @pytest.mark.parametrize("error", [ValueError("a defect"), gevent.Timeout(exception=None)])
-def test_a_defect(error: BaseException, server: Server, fabric: Recorder, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_defect(error: BaseException, server: HttpServer, fabric: Recorder, caplog: pytest.LogCaptureFixture) -> None:
     fabric.error = error
 
     answer = ask(server, "POST", "/1/push?uid=7", b"x")
@@ -183,7 +185,7 @@ def test_a_defect(error: BaseException, server: Server, fabric: Recorder, caplog
     assert ask(server, "POST", "/1/push?uid=7", b"x").status == 200
 
 
-def test_body_limit(server: Server, fabric: Recorder) -> None:
+def test_body_limit(server: HttpServer, fabric: Recorder) -> None:
     fits, too_large = b"x" * MAX_BODY_BYTES, b"x" * (MAX_BODY_BYTES + 1)
 
     for path in ("/1/push?uid=7", "/1/push/room?rid=7", "/1/push/all"):
@@ -194,7 +196,7 @@ def test_body_limit(server: Server, fabric: Recorder) -> None:
     assert [body for _, body in fabric.published] == [fits] * 3
 
 
-def test_pushs_limit_is_on_the_message(server: Server, fabric: Recorder) -> None:
+def test_pushs_limit_is_on_the_message(server: HttpServer, fabric: Recorder) -> None:
     uids = list(range(100_000))
     message = '"' + "x" * (MAX_BODY_BYTES - 2) + '"'
 
@@ -203,7 +205,7 @@ def test_pushs_limit_is_on_the_message(server: Server, fabric: Recorder) -> None
     assert fabric.published == [([f"u:{uid}" for uid in uids], message.encode())]
 
 
-def test_counts(server: Server, fabric: Recorder) -> None:
+def test_counts(server: HttpServer, fabric: Recorder) -> None:
     rooms = {"10": 2, "9": 1, "lobby": 4, "007": 1, "-3": 1, "+4": 1, "2147483647": 1, "2147483648": 1, "5": 0, "٣": 1}
     fabric.known = Counts(rooms, {2: 1, 1: 5, 3: 0}, 6)
 
@@ -212,11 +214,11 @@ def test_counts(server: Server, fabric: Recorder) -> None:
         b'{"RoomId":2147483647,"Count":1}],"ret":1}'
     )
     assert ask(server, "GET", "/1/count?type=server").body == (
-        b'{"data":[{"Server":1,"Count":5},{"Server":2,"Count":1}],"ret":1}'
+        b'{"data":[{"HttpServer":1,"Count":5},{"HttpServer":2,"Count":1}],"ret":1}'
     )
 
 
-def test_server_del(server: Server, fabric: Recorder) -> None:
+def test_server_del(server: HttpServer, fabric: Recorder) -> None:
     answers = {
         server_id: ask(server, "POST", f"/1/server/del?server={server_id}").json["ret"]
         for server_id in ("1", "%2B2", "-1", "99", "2147483648", "1.0", "")
@@ -226,7 +228,7 @@ def test_server_del(server: Server, fabric: Recorder) -> None:
     assert fabric.forgotten == [1, 2, 99]
 
 
-def test_health(server: Server) -> None:
+def test_health(server: HttpServer) -> None:
     answer = ask(server, "GET", "/healthz")
 
     assert (answer.status, answer.json) == (200, {"status": "ok"})
@@ -234,7 +236,7 @@ def test_health(server: Server) -> None:
 
 
 @pytest.mark.parametrize("host", ["", "[", "xn--\xff", "a" * 300, "..", "http://x", "a, b"])
-def test_any_host(host: str, server: Server) -> None:
+def test_any_host(host: str, server: HttpServer) -> None:
     with Client(server) as client:
         client.send(f"GET /healthz HTTP/1.1\r\nHost: {host}\r\n\r\n".encode("latin-1"))
         assert client.receive().status == 200

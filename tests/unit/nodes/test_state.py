@@ -1,0 +1,32 @@
+from pathlib import Path
+
+import pytest
+
+from zim.errors import NodeError
+from zim.nodes.state import StateDir
+
+
+def test_every_run_has_a_higher_number(tmp_path: Path) -> None:
+    state = StateDir(tmp_path, "comet-1")
+    assert [state.next_run("incarnation", n) for n in (100, 50, 50, 200)] == [100, 101, 102, 200]
+    state.close()
+    again = StateDir(tmp_path, "comet-1")
+    assert again.next_run("incarnation", 1) == 201
+    again.close()
+
+
+def test_only_one_process_may_hold_it(tmp_path: Path) -> None:
+    state = StateDir(tmp_path, "comet-1")
+    with pytest.raises(NodeError, match=r"another comet-1 runs on .* already, pid \d+"):
+        StateDir(tmp_path, "comet-1")
+    StateDir(tmp_path, "comet-2").close()
+    state.close()
+    StateDir(tmp_path, "comet-1").close()
+
+
+def test_a_damaged_number_is_an_error_in_words(tmp_path: Path) -> None:
+    state = StateDir(tmp_path, "router-1")
+    (tmp_path / "router-1" / "term").write_text("what")
+    with pytest.raises(NodeError, match="term does not hold a number"):
+        state.next_run("term", 1)
+    state.close()

@@ -1,0 +1,22 @@
+from zim.sharding import Shards, rank
+
+
+def test_everybody_agrees_and_for_ever() -> None:
+    shards = Shards(["router-1", "router-2", "router-3"])
+    assert [shards.owner(s) for s in ("u:7", "r:1", "*")] == ["router-3", "router-2", "router-1"]
+
+
+def test_keys_are_spread_and_few_move() -> None:
+    two, three = Shards(["router-1", "router-2"]), Shards(["router-1", "router-2", "router-3"])
+    keys = [f"u:{i}" for i in range(3000)]
+    counts = [sum(three.owner(k) == r for k in keys) for r in three.routers]
+    assert min(counts) > 900
+    moved = [k for k in keys if two.owner(k) != three.owner(k)]
+    assert all(three.owner(k) == "router-3" for k in moved)
+    assert len(moved) == counts[2]
+
+
+def test_the_stand_in_is_the_owner_without_the_first() -> None:
+    jobs = ["job-1", "job-2", "job-3"]
+    first, second, _ = rank("comet-1", jobs)
+    assert rank("comet-1", [j for j in jobs if j != first])[0] == second
