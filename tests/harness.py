@@ -58,7 +58,10 @@ class Fabric:
     ) -> None:
         """keys: more keys for all nodes of a kind, `comet={"heartbeat_s": 1}`, or for `fabric`."""
         ports = iter(free_ports(routers + 2 * logics + jobs + 3 * comets))
-        local = lambda: f"127.0.0.1:{next(ports)}"  # noqa: E731
+
+        def local() -> str:
+            return f"127.0.0.1:{next(ports)}"
+
         lines = ["[fabric]", 'name = "test"', 'data_dir = "var"', *_toml(keys.get("fabric", {}))]
         self.http: dict[str, str] = {}
         self.tcp: dict[str, str] = {}

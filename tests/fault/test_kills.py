@@ -9,12 +9,10 @@ import pytest
 from tests.fault.load import Publisher, check, subscribe
 from tests.harness import Client, running, wait_until
 
-TWO = {"routers": 2, "logics": 2, "jobs": 2, "comets": 2}
-
 
 @pytest.mark.parametrize("kind", ["job", "logic"])
 def test_a_job_or_a_logic_dies_and_nothing_is_lost(kind: str) -> None:
-    with running(**TWO) as fabric:
+    with running(routers=2, logics=2, jobs=2, comets=2) as fabric:
         subscribers = subscribe(fabric, 100)
         publisher = Publisher(fabric, rate=100)
         publisher.push_more(20)
@@ -27,7 +25,7 @@ def test_a_job_or_a_logic_dies_and_nothing_is_lost(kind: str) -> None:
 
 
 def test_a_comet_dies_and_the_users_of_the_other_do_not_notice() -> None:
-    with running(**TWO) as fabric:
+    with running(routers=2, logics=2, jobs=2, comets=2) as fabric:
         subscribers = subscribe(fabric, 100)
         publisher = Publisher(fabric, rate=100)
         publisher.push_more(20)
@@ -44,7 +42,7 @@ def test_a_comet_dies_and_the_users_of_the_other_do_not_notice() -> None:
 
 
 def test_a_router_dies_and_the_directory_is_whole_again() -> None:
-    with running(**TWO) as fabric:
+    with running(routers=2, logics=2, jobs=2, comets=2) as fabric:
         subscribers = subscribe(fabric, 100)
         for name in ("router-1", "router-2"):
             pid = fabric.kill(name)

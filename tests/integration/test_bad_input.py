@@ -50,6 +50,12 @@ def _nobody_is_disturbed(fabric: Fabric, bystander: Client) -> Iterator[None]:
     assert bystander.bodies[-1] == b"still there?"
 
 
+def send_frames(client: Client, *frames: tuple[bytes, int, bool]) -> None:
+    """Frames in a row, each body, opcode and FIN."""
+    for body, opcode, fin in frames:
+        client.frame(body, opcode, fin=fin)
+
+
 def tcp_header(length: int, header: int = 16, op: int = Op.AUTH) -> bytes:
     return struct.pack(">ihhii", length, header, 1, op, 1)
 
@@ -117,12 +123,12 @@ BAD_WS: dict[str, tuple[int, Callable[[Client], object]]] = {
     "fragmented ping": (1002, lambda c: c.frame(b"x", opcode=9, fin=False)),
     "large ping": (1002, lambda c: c.frame(b"x" * 126, opcode=9)),
     "continuation of nothing": (1002, lambda c: c.frame(b"x", opcode=0)),
-    "text within text": (1002, lambda c: (c.frame(b"{", fin=False), c.frame(b"}"))),
+    "text within text": (1002, lambda c: send_frames(c, (b"{", 1, False), (b"}", 1, True))),
     "too large": (1009, lambda c: c.frame(b"x" * (MAX_PACKET + 1))),
     "huge length": (1009, lambda c: c.send(bytes([0x81, 0xFF]) + (1 << 62).to_bytes(8, "big") + b"mask")),
     "too large in fragments": (
         1009,
-        lambda c: [c.frame(b"x" * 1000, opcode=0 if i else 1, fin=False) for i in range(6)],
+        lambda c: send_frames(c, (b"x", 1, False), *[(b"x" * 1000, 0, False)] * 5),
     ),
     "close code 999": (1002, lambda c: c.frame((999).to_bytes(2, "big"), opcode=8)),
     "close with one byte": (1002, lambda c: c.frame(b"x", opcode=8)),

@@ -84,7 +84,9 @@ class Requests:
 
     def must_continue(self) -> bool:
         """Whether the client has to be told `100 Continue`; true once for each request."""
-        return self._begun is not None and self._begun.environ.pop("HTTP_EXPECT", "").lower() == "100-continue"
+        if self._begun is None or self._begun.environ["SERVER_PROTOCOL"] == "HTTP/1.0":
+            return False
+        return str(self._begun.environ.pop("HTTP_EXPECT", "")).lower() == "100-continue"
 
     def feed(self, data: bytes) -> None:
         """Take what came. The more at once, the more may a head be over its limit."""
@@ -194,7 +196,6 @@ class Requests:
             self._begun.body.seek(0)
             self.ready.append(self._begun)
             self._start_over()
-
 
 
 @lru_cache(1_024)

@@ -140,6 +140,7 @@ class Connection:
         except Exception:
             log.exception("connection failed")
         finally:
+            self._server.idle.discard(self)
             self._requests.close()
             self._socket.close()
 
@@ -163,38 +164,32 @@ class Connection:
         Raises:
             Refused: the app is not to see it.
         """
-        requests = self._requests
-        is_idle = True
+        requests, server = self._requests, self._server
+        if requests.is_between and not requests.ready:
+            if not server.started:
+                return None
+            server.idle.add(self)
+        deadline = time.monotonic() + server.timeout_s
         while not requests.ready:
             if requests.refused:
                 raise requests.refused
-            if is_idle:
-                is_idle = requests.is_between
-                deadline = time.monotonic() + self._server.timeout_s
-            elif requests.must_continue():
+            if requests.must_continue():
                 self._send(b"HTTP/1.1 100 Continue\r\n\r\n")
             try:
-                data = self._wait(deadline) if is_idle else self._receive(deadline)
+                data = self._receive(deadline)
             except TimeoutError:
-                if is_idle:
+                if self in server.idle:
                     return None
                 raise Refused(408, "too slow") from None
             if not data:
                 return None
+            if self in server.idle:
+                server.idle.discard(self)
+                deadline = time.monotonic() + server.timeout_s
             requests.feed(data)
             if not requests.ready:
-                gevent.sleep(0)  # nor one that sends faster than we read
+                gevent.sleep(0)  # nor one that sends faster than it is read
         return requests.ready.popleft()
-
-    def _wait(self, deadline: float) -> bytes:
-        """Receive the first bytes of a request; b"": there will be none."""
-        if not self._server.started:
-            return b""
-        self._server.idle.add(self)
-        try:
-            return self._receive(deadline)
-        finally:
-            self._server.idle.discard(self)
 
     def _receive(self, deadline: float) -> bytes:
         left_s = deadline - time.monotonic()

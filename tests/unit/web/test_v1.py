@@ -214,7 +214,7 @@ def test_counts(server: HttpServer, fabric: Recorder) -> None:
         b'{"RoomId":2147483647,"Count":1}],"ret":1}'
     )
     assert ask(server, "GET", "/1/count?type=server").body == (
-        b'{"data":[{"HttpServer":1,"Count":5},{"HttpServer":2,"Count":1}],"ret":1}'
+        b'{"data":[{"Server":1,"Count":5},{"Server":2,"Count":1}],"ret":1}'
     )
 
 

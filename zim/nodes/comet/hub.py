@@ -182,8 +182,8 @@ class Hub:
             view.is_told = True
             view.position = max(answer.head, view.position or 0)
         elif was != answer.epoch:
-            # The end of the old epoch is gone with the router's memory; goim's wire has no word for that. All of the new
-            # one is new to those who are here.
+            # The end of the old epoch is gone with the router's memory; goim's wire has no word for that. All of the
+            # new one is new to those who are here.
             self._gaps += 1
             view.start_over()
             self._catch_up(view, answer.head, now)

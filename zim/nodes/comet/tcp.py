@@ -24,7 +24,7 @@ class TcpListener(PatientAccept):
     def do_handle(self, *args: Any) -> None:
         """Refuses a client in the accept loop when the comet is full; else gives it a greenlet."""
         if self._edge.admit():
-            gevent.spawn(self._serve, args[0])
+            gevent.spawn_raw(self._serve, args[0])
         else:
             args[0].close()
 

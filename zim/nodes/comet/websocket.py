@@ -70,6 +70,7 @@ class _Handler(WebSocketHandler):  # type: ignore[misc]
 
     server: WebSocketListener
     socket: Any = None
+    websocket: Any
     is_adopted = False
 
     def __init__(self, sock: socket.socket, address: Any, server: WebSocketListener) -> None:
@@ -172,7 +173,7 @@ class WebSocketListener(PatientAccept, pywsgi.WSGIServer):
 
     def adopt(self, sock: socket.socket, rest: bytes) -> None:
         """Takes over a socket after its upgrade, with what its client sent already."""
-        gevent.spawn(self._serve, sock, rest)
+        gevent.spawn_raw(self._serve, sock, rest)
 
     def _serve(self, sock: socket.socket, rest: bytes) -> None:
         stream = _Stream(sock, rest)

@@ -1,0 +1,131 @@
+"""Bytes to requests: what a request says, and what is refused."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from zim.web.parsing import MAX_HEADERS, Bodies, Request, Requests
+
+NAME = st.text("abcXYZ019-!~", min_size=1, max_size=8)
+VALUE = st.text(st.characters(min_codepoint=0x21, max_codepoint=0xFF, blacklist_categories=["Cc"]), max_size=12)
+OFFER = "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAE\r\n"
+
+
+def feed(data: bytes, size: int = 1 << 20) -> Requests:
+    requests = Requests(Bodies(), 1_000)
+    for begin in range(0, len(data), size):
+        requests.feed(data[begin : begin + size])
+    return requests
+
+
+def only(*lines: str) -> Request:
+    [request] = feed("".join(f"{line}\r\n" for line in (*lines, "")).encode("latin-1")).ready
+    return request
+
+
+@given(st.lists(st.tuples(NAME, VALUE), max_size=8))
+def test_headers_come_through(pairs: list[tuple[str, str]]) -> None:
+    environ = only("GET / HTTP/1.1", "Host: zim", *(f"X{name}:\t {value} " for name, value in pairs)).environ
+
+    expected: dict[str, list[str]] = {"HTTP_HOST": ["zim"]}
+    for name, value in pairs:
+        expected.setdefault(f"HTTP_X{name}".upper().replace("-", "_"), []).append(value)
+    headers = {key: value for key, value in environ.items() if key.startswith("HTTP_")}
+    assert headers == {key: ",".join(values) for key, values in expected.items()}
+
+
+def test_all_of_it() -> None:
+    environ = only("POST /1/pu%73h?a=b%20c?d HTTP/1.1", "Host: zim", "Content-Type: x", "X_Y: dropped").environ
+
+    assert environ.pop("wsgi.input").read() == b""
+    assert environ == {
+        "REQUEST_METHOD": "POST",
+        "PATH_INFO": "/1/push",
+        "QUERY_STRING": "a=b%20c?d",
+        "SERVER_PROTOCOL": "HTTP/1.1",
+        "HTTP_HOST": "zim",
+        "CONTENT_TYPE": "x",
+        "CONTENT_LENGTH": "0",
+        "wsgi.input_terminated": True,
+    }
+
+
+@pytest.mark.parametrize(
+    ("version", "connection", "keeps_alive"),
+    [
+        ("HTTP/1.1", "X", True),
+        ("HTTP/1.1", "Close", False),
+        ("HTTP/1.1", "Upgrade, close", False),
+        ("HTTP/1.0", "X", False),
+        ("HTTP/1.0", "Keep-Alive", True),
+    ],
+)
+def test_keep_alive(version: str, connection: str, keeps_alive: bool) -> None:
+    assert only(f"GET / {version}", "Host: zim", f"Connection: {connection}").keeps_alive is keeps_alive
+
+
+@pytest.mark.parametrize("size", [1, 7, 1 << 20])
+@pytest.mark.parametrize(
+    "framing", ["Content-Length: 3\r\n\r\nabc", "Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n"]
+)
+def test_an_offer_to_upgrade_is_ignored(framing: str, size: int) -> None:
+    push = f"POST / HTTP/1.1\r\nHost: x\r\n{OFFER}{framing}".encode()
+    get = f"GET /next HTTP/1.1\r\nHost: x\r\n{OFFER}\r\n".encode()
+
+    requests = feed((push + get) * 3, size)
+
+    assert requests.refused is None
+    assert requests.is_between
+    said = [(request.environ["PATH_INFO"], request.environ["wsgi.input"].read()) for request in requests.ready]
+    assert said == [("/", b"abc"), ("/next", b"")] * 3
+
+
+def test_a_trailer_is_no_header() -> None:
+    chunked = b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nX-Trailer: y\r\n\r\n"
+
+    for request in feed(chunked * 2).ready:
+        assert "HTTP_X_TRAILER" not in request.environ
+
+
+@pytest.mark.parametrize(
+    ("lines", "status"),
+    [
+        (["GET / HTTP/1.1"], 400),  # no Host
+        (["GET / HTTP/1.1 ", "Host: x"], 400),
+        (["G\x00T / HTTP/1.1", "Host: x"], 400),
+        (["WHATEVER / HTTP/1.1", "Host: x"], 400),
+        (["GET /\x7f HTTP/1.1", "Host: x"], 400),
+        (["GET 1/count HTTP/1.1", "Host: x"], 400),
+        (["CONNECT x:1 HTTP/1.1", "Host: x"], 400),
+        (["GET / HTTP/2.0", "Host: x"], 505),
+        (["GET / HTTP/x.1", "Host: x"], 400),
+        (["GET / HTTP/1.1", "Host: x", " folded: y"], 400),
+        (["GET / HTTP/1.1", "Host : x"], 400),
+        (["GET / HTTP/1.1", "Host: x", "nocolon"], 400),
+        (["GET / HTTP/1.1", "Host: x", "A: \x00"], 400),
+        (["GET / HTTP/1.1", "Host: x", "A: b\rc"], 400),
+        (["GET / HTTP/1.1", "Host: x", *["A: b"] * MAX_HEADERS], 431),
+        *(
+            (["POST / HTTP/1.1", "Host: x", f"Content-Length: {n}"], 400)
+            for n in ("-1", "+1", "x", "", "1_0", "1 1", "²", "9" * 30)
+        ),
+        (["POST / HTTP/1.1", "Host: x", "Content-Length: 1", "Content-Length: 1"], 400),
+        (["POST / HTTP/1.1", "Host: x", "Content-Length: 1", "Transfer-Encoding: chunked"], 400),
+        (["POST / HTTP/1.1", "Host: x", "Transfer-Encoding: chunked", "Content-Length: 1"], 400),
+        (["POST / HTTP/1.0", "Host: x", "Transfer-Encoding: chunked"], 400),
+        (["POST / HTTP/1.1", "Host: x", "Transfer-Encoding: gzip, chunked"], 501),
+    ],
+)
+def test_refuses(lines: list[str], status: int) -> None:
+    requests = feed("".join(f"{line}\r\n" for line in (*lines, "")).encode("latin-1"))
+
+    assert not requests.ready
+    assert requests.refused
+    assert requests.refused.status == status
+
+
+def test_absolute_form() -> None:
+    environ = only("GET http://zim:7172/1/count?type=room HTTP/1.1", "Host: zim").environ
+    assert (environ["PATH_INFO"], environ["QUERY_STRING"]) == ("/1/count", "type=room")
