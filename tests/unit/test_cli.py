@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from pathlib import Path
 
@@ -72,15 +71,6 @@ def test_a_host_that_is_not_there() -> None:
     exit_code, _, err = run("up", str(DEFAULT), "--host", "a")
     assert exit_code == 1
     assert "it names no hosts" in err
-
-
-def test_check_starts_fast() -> None:
-    code = (
-        "import sys; from click.testing import CliRunner; from zim.cli import main;"
-        f" CliRunner().invoke(main, ['check', {str(DEFAULT)!r}], catch_exceptions=False);"
-        " print([m for m in ('flask', 'zmq', 'rich') if m in sys.modules])"
-    )
-    assert subprocess.check_output([sys.executable, "-c", code], text=True) == "[]\n"
 
 
 def check_picture(topology: Topology) -> str:

@@ -94,7 +94,9 @@ class Requests:
         try:
             self._parse(data)
         except httptools.HttpParserError as error:
-            cause = error.__context__  # of one of the callbacks below
+            cause = error.__context__  # from one of the callbacks below
+            if cause and not isinstance(cause, (Refused, httptools.HttpParserError)):
+                raise cause from error  # a defect of ours
             self.refused = cause if isinstance(cause, Refused) else Refused(400, str(error))
         else:
             if self._fruitless_bytes > MAX_HEAD_BYTES:

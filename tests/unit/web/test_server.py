@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import socket
 import struct
@@ -9,12 +10,16 @@ from collections.abc import Iterator
 
 import gevent
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from tests.unit.web.support import MAX_BODY_BYTES, Client, Recorder, ask, serving, wait_until
 from zim.errors import NodeError
+from zim.web import parsing
 from zim.web import server as server_module
+from zim.web.app import create_app
 from zim.web.fabric import Counts
-from zim.web.parsing import MAX_HEAD_BYTES
+from zim.web.parsing import MAX_HEAD_BYTES, SMALL_BODY_BYTES
 from zim.web.server import READ_BYTES, HttpServer
 from zim.web.v1 import max_request_bytes
 
@@ -23,6 +28,11 @@ TOO_LONG = MAX_HEAD_BYTES + READ_BYTES
 PUSH = b"POST /1/push?uid=7 HTTP/1.1\r\nHost: zim\r\n"
 HEALTH = b"GET /healthz HTTP/1.1\r\nHost: zim\r\n\r\n"
 REFUSED = {"ret": 65535}
+PIECES = [
+    *(PUSH, HEALTH, b"Content-Length: 3\r\n\r\nabc", b"Connection: close\r\n", b"Expect: 100-continue\r\n"),
+    *(b"Transfer-Encoding: chunked\r\n\r\n", b"3\r\nabc\r\n", b"0\r\n\r\n", b"\r\n"),
+    b"Connection: Upgrade\r\nUpgrade: h2c\r\n",
+]
 
 pytestmark = pytest.mark.usefixtures("quiet")
 
@@ -140,6 +150,7 @@ def test_many_chunks(client: Client, fabric: Recorder) -> None:
         (b"\xff\xfe\r\n\r\n", 400),
         (b"GET /healthz\r\n\r\n", 505),
         (b"GET /healthz HTTP/1.1\r\n\r\n", 400),
+        (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 400),
         (HEALTH[:-2] + b"\xc3\xa9: x\r\n\r\n", 400),
         (b"GET /" + b"x" * TOO_LONG + b" HTTP/1.1\r\n\r\n", 414),
         (HEALTH[:-2] + b"X: " + b"x" * TOO_LONG + b"\r\n\r\n", 431),
@@ -194,6 +205,72 @@ def test_a_body_over_the_limit_is_not_read(client: Client) -> None:
 
     with pytest.raises((BrokenPipeError, ConnectionResetError)):
         send_without_end()
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(st.lists(st.sampled_from(PIECES) | st.binary(max_size=40)).map(b"".join), st.integers(1, 200))
+def test_anything(server: HttpServer, sent: bytes, size: int) -> None:
+    with Client(server) as client, contextlib.suppress(ConnectionError):  # it may hang up before the end
+        for begin in range(0, len(sent), size):
+            client.send(sent[begin : begin + size])
+            gevent.sleep(0)
+        client.socket.shutdown(socket.SHUT_WR)
+        answers = client.rest()
+        assert answers == b"" or answers.startswith(b"HTTP/1.1 ")
+    wait_until(lambda: n_connections(server) == 0)
+    assert server.bodies.n_bytes == 0
+
+
+LARGE = PUSH + b"Content-Length: %d\r\n\r\n" % (SMALL_BODY_BYTES + 1)
+
+
+@pytest.mark.parametrize("ends", ["whole", "leaves"])
+def test_bodies_at_once_are_bounded(ends: str, server: HttpServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parsing, "MAX_BODIES_BYTES", SMALL_BODY_BYTES + 1)
+    with Client(server) as first:
+        first.send(LARGE)
+        wait_until(lambda: server.bodies.n_bytes > 0)
+
+        chunk = b"%x\r\n%s\r\n" % (SMALL_BODY_BYTES + 1, b"x" * (SMALL_BODY_BYTES + 1))
+        for large in (LARGE, PUSH + b"Transfer-Encoding: chunked\r\n\r\n" + chunk):
+            with Client(server) as second:
+                second.send(large)
+                answer = second.receive()
+                assert (answer.status, answer.json, answer.headers["retry-after"]) == (503, REFUSED, "1")
+                assert second.rest() == b""
+        assert ask(server, "POST", "/1/push?uid=7", b"x" * MAX_BODY_BYTES).status == 200
+        assert ask(server, "POST", "/1/pushs", b" " * SMALL_BODY_BYTES).status == 200
+        if ends == "whole":
+            first.send(b"x" * (SMALL_BODY_BYTES + 1))
+            assert first.receive().status == 413  # of the push, by the app
+
+    wait_until(lambda: server.bodies.n_bytes == 0)
+    assert ask(server, "POST", "/1/pushs", b" " * (SMALL_BODY_BYTES + 1)).status == 200
+
+
+def test_a_body_is_held_until_it_is_answered(server: HttpServer, fabric: Recorder) -> None:
+    fabric.may_publish.clear()
+    with Client(server) as client:
+        client.send((PUSH + b"Content-Length: 3\r\n\r\nabc") * 2)
+        fabric.entered.wait()
+        assert server.bodies.n_bytes == 6
+        fabric.may_publish.set()
+
+        assert client.receive().status == 200
+        wait_until(lambda: server.bodies.n_bytes == 0)
+
+
+def test_clients_wait_for_the_start(fabric: Recorder) -> None:
+    server = HttpServer(create_app(fabric, 1), ("127.0.0.1", 0), 10, 1)
+    with Client(server) as client:
+        client.send(HEALTH)
+        gevent.sleep(0.05)
+        assert n_connections(server) == 0
+
+        server.start()
+
+        assert client.receive().status == 200
+    server.stop()
 
 
 @pytest.mark.parametrize(
