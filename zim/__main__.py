@@ -1,7 +1,8 @@
 """The program. Monkey-patches before anything else is imported; nothing else in zim patches."""
 
-from gevent import monkey
+from gevent import config, monkey
 
+config.track_greenlet_tree = False  # it keeps the spawning stack with every greenlet
 monkey.patch_all()
 
 from zim.cli import main
