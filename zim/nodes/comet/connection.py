@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import gevent
 from gevent import socket
@@ -24,6 +25,7 @@ from zim.protocol.frame import Op, Packet
 
 log = logging.getLogger(__name__)
 
+READ_BYTES = 4_096
 CLOSE_S = 2.0  # for a half-sent frame and the close frame after it
 
 GOING_AWAY, POLICY, TRY_AGAIN = 1001, 1008, 1013  # RFC 6455 7.4.1, and the IANA registry for 1013
@@ -40,6 +42,12 @@ class Limits:
     drops_oldest: bool
 
 
+def _unpark(connection: Connection, sock: Any, read: Callable[[Connection], None]) -> None:
+    """In the hub. No method of an object: gevent's close() throws into the callback's `__self__`."""
+    sock._read_event.stop()
+    gevent.spawn_raw(read, connection)
+
+
 class Connection(Session):
     """See the module.
 
@@ -53,6 +61,7 @@ class Connection(Session):
         "_answered",
         "_auth",
         "_limits",
+        "_on_closed",
         "_outbox",
         "_send",
         "_socket",
@@ -61,8 +70,20 @@ class Connection(Session):
         "reason",
     )
 
-    def __init__(self, conn: int, dialect: Dialect, sock: socket.socket, limits: Limits) -> None:
+    def __init__(
+        self,
+        conn: int,
+        dialect: Dialect,
+        sock: socket.socket,
+        limits: Limits,
+        on_closed: Callable[[Connection], None],
+    ) -> None:
+        """
+        Args:
+            on_closed: is called once, when nothing is written or taken from its client any more. Must not switch.
+        """
         super().__init__(conn, dialect)
+        self._on_closed = on_closed
         self._socket = sock
         raw: Any = sock
         self._send = raw._sock.send  # gevent's own would wait when the socket is full
@@ -140,10 +161,9 @@ class Connection(Session):
             self.write(farewell)
         if self.is_closed:
             return
-        self.is_closed, self.reason = True, reason
-        self._wake()
+        self._end(reason)
         if self._outbox is None and not farewell:
-            self._socket.close()  # wakes the greenlet that reads
+            self._socket.close()
             return
         gevent.spawn_later(CLOSE_S, self._socket.close)
         if self._outbox is None:
@@ -157,9 +177,40 @@ class Connection(Session):
     def drop(self, reason: str) -> None:
         """The client is gone, or not worth a word: nothing more goes out, whatever waits. Does not switch."""
         if not self.is_closed:
-            self.is_closed, self.reason = True, reason
-            self._wake()
+            self._end(reason)
         self._socket.close()
+
+    def _end(self, reason: str) -> None:
+        self.is_closed, self.reason = True, reason
+        self._wake()
+        self._on_closed(self)
+
+    # -- reading
+
+    def receive(self, waits: bool) -> bytes | None:
+        """What its client has sent; b"" if it has closed. Switches: to wait, if it may.
+
+        Args:
+            waits: if nothing is there, wait for it; otherwise return None.
+
+        Raises:
+            OSError: the connection broke, or was closed from our side.
+        """
+        sock: Any = self._socket
+        try:
+            return cast(bytes, sock._sock.recv(READ_BYTES))
+        except BlockingIOError:
+            return cast(bytes, sock.recv(READ_BYTES)) if waits else None
+
+    def park(self, read: Callable[[Connection], None]) -> None:
+        """Its client is silent: no greenlet waits for it, which would cost 7 kB, only a watcher of the event loop.
+
+        Args:
+            read: the body of the greenlet that goes on when it speaks.
+        """
+        sock: Any = self._socket
+        if sock._read_event is not None:  # else the socket is closed already
+            sock._read_event.start(_unpark, self, sock, read)
 
     # -- the handshake
 

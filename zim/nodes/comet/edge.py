@@ -6,7 +6,6 @@ import itertools
 import logging
 import time
 from collections.abc import Callable
-from contextlib import suppress
 
 import gevent
 from gevent import socket
@@ -22,18 +21,22 @@ from zim.protocol.frame import Op, Packet
 log = logging.getLogger(__name__)
 
 SWEEP_S = 1.0
-READ_BYTES = 4_096
 BATCH = 256  # connections between two chances for others to run
 
 # Whom a token stands for: uid and rooms. Switches; raises Unavailable.
 Identify = Callable[[bytes], tuple[str, tuple[str, ...]]]
 
 
-def _discard(sock: socket.socket) -> None:
-    """Reads on after a close frame until the client closes too, or the connection's own timer closes it."""
-    with suppress(OSError):
-        while sock.recv(READ_BYTES):
-            gevent.sleep(0)
+# Reads packets of a connection, and gives them to Edge.packet, until its client is silent (None) or has closed (how it
+# ended). Switches. Takes the connection, and what its client has sent already.
+Read = Callable[[Connection, bytes], str | None]
+
+
+def _discard(connection: Connection) -> str | None:
+    """After our close frame: reads on until the client closes too, or the connection's own timer closes it."""
+    while data := connection.receive(waits=False):
+        gevent.sleep(0)
+    return None if data is None else connection.reason
 
 
 class Edge:
@@ -50,6 +53,7 @@ class Edge:
         self._hub, self._identify, self._max_connections = hub, identify, max_connections
         self._conns = itertools.count(1)
         self._connections: dict[Connection, None] = {}
+        self._readers: dict[Read, Callable[[Connection], None]] = {}
         self._places = 0
 
     # -- coming and going
@@ -65,31 +69,47 @@ class Edge:
         """A socket is gone."""
         self._places -= 1
 
-    def serve(self, sock: socket.socket, dialect: Dialect, read: Callable[[Connection], str]) -> None:
-        """One connection's life. Switches: wherever read does. An error closes this connection and nothing else.
+    def serve(self, sock: socket.socket, dialect: Dialect, read: Read, sent: bytes = b"") -> None:
+        """A socket that speaks the client wire. Does not switch.
 
         Args:
-            read: reads packets and gives them to `packet` until the client closes; returns how it ended.
+            read: reads this dialect.
+            sent: what its client has sent already.
         """
-        connection = Connection(next(self._conns), dialect, sock, self.limits)
+        connection = Connection(next(self._conns), dialect, sock, self.limits, self._closed)
         self._connections[connection] = None
-        reason = "failed"
+        if sent:
+            gevent.spawn_raw(self._go_on, read, connection, sent)
+        else:
+            connection.park(self._readers[read])
+
+    def reader(self, read: Read) -> Read:
+        """Makes a way of reading known, once for all connections."""
+        self._readers[read] = lambda connection: self._go_on(read, connection)
+        return read
+
+    def _go_on(self, read: Read, connection: Connection, sent: bytes = b"") -> None:
+        """The greenlet of a connection whose client speaks. An error closes this connection and nothing else."""
         try:
-            reason = read(connection)
+            ended = _discard(connection) if connection.is_closed else read(connection, sent)
         except WireError as e:
-            reason = e.reason
-            connection.close(reason, e.code)
-            _discard(sock)
+            ended = None
+            connection.close(e.reason, e.code)
         except OSError as e:
-            reason = e.strerror or type(e).__name__
+            ended = e.strerror or type(e).__name__
         except Exception:
             log.exception("a connection failed", extra={"uid": connection.uid})
-        finally:
-            self._connections.pop(connection, None)
-            self._hub.leave(connection, time.monotonic())
-            connection.drop(reason)
-            self._places -= 1
-            log.debug("disconnected", extra={"uid": connection.uid, "reason": connection.reason})
+            ended = "failed"
+        if ended is None:
+            connection.park(self._readers[read])
+        else:
+            connection.drop(ended)
+
+    def _closed(self, connection: Connection) -> None:
+        del self._connections[connection]
+        self._hub.leave(connection, time.monotonic())
+        self._places -= 1
+        log.debug("disconnected", extra={"uid": connection.uid, "reason": connection.reason})
 
     # -- packets
 

@@ -12,6 +12,7 @@ import base64
 import binascii
 import logging
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import gevent
@@ -21,7 +22,7 @@ from geventwebsocket.handler import WebSocketHandler
 from geventwebsocket.websocket import Header, WebSocket
 
 from zim.nodes.comet.accept import BACKLOG, PatientAccept, prepare
-from zim.nodes.comet.connection import Connection
+from zim.nodes.comet.connection import READ_BYTES, Connection
 from zim.nodes.comet.edge import Edge
 from zim.protocol import client, websocket
 from zim.protocol.client import Dialect
@@ -31,7 +32,6 @@ log = logging.getLogger(__name__)
 
 PATH = "/sub"
 HEAD_BYTES = 16 << 10  # of a request's head
-READ_BYTES = 4_096
 
 _FULL = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 5\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 
@@ -141,6 +141,7 @@ class WebSocketListener(PatientAccept, pywsgi.WSGIServer):
         pywsgi.WSGIServer.__init__(self, address, _no_application, backlog=BACKLOG, log=None, error_log=self.logger)
         self.logger.setLevel(logging.ERROR)
         self._edge, self._keepalive_s = edge, keepalive_s
+        self._read = edge.reader(partial(read, edge))
 
     def do_handle(self, *args: Any) -> None:
         """Refuses a client in the accept loop when the comet is full; else gives it a greenlet."""
@@ -173,11 +174,7 @@ class WebSocketListener(PatientAccept, pywsgi.WSGIServer):
 
     def adopt(self, sock: socket.socket, rest: bytes) -> None:
         """Takes over a socket after its upgrade, with what its client sent already."""
-        gevent.spawn_raw(self._serve, sock, rest)
-
-    def _serve(self, sock: socket.socket, rest: bytes) -> None:
-        stream = _Stream(sock, rest)
-        self._edge.serve(sock, Dialect.V1_TEXT, lambda connection: read(stream, connection, self._edge))
+        self._edge.serve(sock, Dialect.V1_TEXT, self._read, rest)
 
 
 # ---------------------------------------------------------------- reading
@@ -186,15 +183,24 @@ class WebSocketListener(PatientAccept, pywsgi.WSGIServer):
 class _Stream:
     """The file that gevent-websocket reads: exactly what it asks for, or what came before the client closed."""
 
-    __slots__ = ("_rest", "_socket")
+    __slots__ = ("_connection", "_rest")
 
-    def __init__(self, sock: socket.socket, rest: bytes) -> None:
-        self._socket, self._rest = sock, rest
+    def __init__(self, connection: Connection, rest: bytes) -> None:
+        self._connection, self._rest = connection, rest
+
+    def begin(self) -> bool | None:
+        """Whether something is there to read; None if the client is silent. Does not switch."""
+        if not self._rest:
+            data = self._connection.receive(waits=False)
+            if data is None:
+                return None
+            self._rest = data
+        return bool(self._rest)
 
     def read(self, size: int) -> bytes:
         """Switches."""
         while len(self._rest) < size:
-            data = self._socket.recv(READ_BYTES)
+            data = self._connection.receive(waits=True)
             if not data:
                 break
             if len(data) == READ_BYTES:
@@ -267,15 +273,16 @@ class _Reader(WebSocket):  # type: ignore[misc]
         self._connection.close("closed by the client", code)
 
 
-def read(stream: _Stream, connection: Connection, edge: Edge) -> str:
-    """Reads messages until the client closes. Switches: to read, and during auth.
+def read(edge: Edge, connection: Connection, rest: bytes) -> str | None:
+    """See zim.nodes.comet.edge.Read.
 
     Raises:
         WireError: the client broke the wire.
         OSError: the connection broke, or was closed from our side.
     """
+    stream = _Stream(connection, rest)
     reader = _Reader(stream, connection, edge.limits.max_packet_bytes)
-    while True:
+    while is_there := stream.begin():
         try:
             message = reader.read_message()
         except UnicodeDecodeError:
@@ -285,10 +292,10 @@ def read(stream: _Stream, connection: Connection, edge: Edge) -> str:
         except WebSocketError as e:
             return str(e)
         if message is None:
-            return "closed by the client"
+            return None  # it said goodbye, and got its answer: it hangs up next
         if not isinstance(message, str):
             raise WireError("binary frames speak goim v2, which is not spoken here: send text", 1003)
-        packet = client.parse_text(message.encode())
-        del message
-        edge.packet(connection, packet)
-        del packet
+        edge.packet(connection, client.parse_text(message.encode()))
+        if connection.is_closed:
+            return None
+    return None if is_there is None else "closed by the client"
