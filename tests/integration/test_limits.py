@@ -1,0 +1,106 @@
+"""Full has a name: each limit of the topology, reached on a real fabric."""
+
+from __future__ import annotations
+
+import http.client
+import signal
+import time
+
+from gevent import socket
+
+from tests.harness import Client, Fabric, running, wait_until
+
+
+def test_publishers_to_a_comet_that_is_behind_get_503_and_nobody_else_does() -> None:
+    with running(routers=1, comets=2, router={"max_behind_bytes": 50_000}) as fabric:
+        stuck, fine = Client(fabric.tcp["comet-1"], "1"), Client(fabric.tcp["comet-2"], "2")
+        fabric.kill("comet-1", signal.SIGSTOP)
+        accepted = 0
+        while (status := fabric.request("POST", "/1/push?uid=1", b"x" * 10_000)[0]) == 200:
+            accepted += 1
+            assert accepted < 10
+        assert status == 503
+        headers = _headers_of_a_push(fabric, "/1/push?uid=1")
+        assert headers["Retry-After"] == "1"
+        assert fabric.request("POST", "/1/push?uid=2", b"y")[0] == 200
+        assert fine.wait(1)[0].body == b"y"
+        fabric.kill("comet-1", signal.SIGCONT)
+        wait_until(lambda: fabric.request("POST", "/1/push?uid=1", b"last")[0] == 200, "the comet has caught up")
+        wait_until(lambda: b"last" in stuck.bodies, "all of it arrives")
+        assert len([b for b in stuck.bodies if len(b) == 10_000]) == accepted
+
+
+def test_a_comet_that_dies_costs_nobody_a_503_before_its_lease_is_over() -> None:
+    with running(comets=2) as fabric:
+        Client(fabric.tcp["comet-1"], "1")
+        fabric.kill("comet-1", signal.SIGSTOP)
+        until = time.monotonic() + 4.0
+        while time.monotonic() < until:
+            assert fabric.request("POST", "/1/push/room?rid=1", b"x" * 1000) == (200, {"ret": 1})
+        wait_until(lambda: fabric.count("server") == {}, "its lease is over")
+        fabric.kill("comet-1", signal.SIGCONT)
+
+
+def test_a_comet_that_is_full_refuses_and_goes_on() -> None:
+    with running(comet={"max_connections": 3}) as fabric:
+        inside = [Client(fabric.tcp["comet-1"], str(i)) for i in range(3)]
+        refused = Client(fabric.tcp["comet-1"], None)
+        refused.wait_closed(5.0)
+        host, port = fabric.ws["comet-1"].split(":")
+        with socket.create_connection((host, int(port)), timeout=5) as s:
+            assert s.recv(100).startswith(b"HTTP/1.1 503 ")
+        inside.pop().close()
+        wait_until(lambda: fabric.count("server") == {1: 2}, "a place is free")
+        inside.append(Client(fabric.ws["comet-1"], "9", is_ws=True))
+        fabric.post("/1/push/all", b"{}")
+        for client in inside:
+            client.wait(1)
+
+
+def test_a_slow_consumer_may_lose_its_oldest_messages_instead_of_its_connection() -> None:
+    with running(comet={"slow_consumer": "drop", "outbox_bytes": 100_000}) as fabric:
+        slow = Client(fabric.tcp["comet-1"], "1")
+        slow._reader.kill()
+        for n in range(800):
+            fabric.post("/1/push?uid=1", b"%06d" % n + b"x" * 20_000)
+        while not slow.bodies or not slow.bodies[-1].startswith(b"000799"):
+            slow._rest += slow.socket.recv(1 << 20)
+            slow._parse()
+        numbers = [int(body[:6]) for body in slow.bodies]
+        assert numbers == sorted(set(numbers))
+        assert 1 < len(numbers) < 800
+        wait_until(lambda: "slow consumer uid=1" in fabric.log, "the log says so")
+        assert fabric.count("server") == {1: 1}
+
+
+def test_a_slow_consumer_is_cut_off_with_a_reason_and_slows_nobody() -> None:
+    with running(comet={"outbox_bytes": 100_000}) as fabric:
+        slow, fast = Client(fabric.ws["comet-1"], "1", is_ws=True), Client(fabric.tcp["comet-1"], "2")
+        slow._reader.kill()
+        pushed = 0
+        while "slow consumer uid=1" not in fabric.log:
+            fabric.post("/1/push/room?rid=1", b'"%s"' % (b"x" * 20_000))
+            pushed += 1
+            assert pushed < 2000
+        fast.wait(pushed)
+        wait_until(lambda: fabric.count("server") == {1: 1}, "it is gone")
+        slow.socket.settimeout(5)
+        try:
+            while data := slow.socket.recv(1 << 20):
+                slow._rest += data
+        except OSError:
+            pass  # reset, if its half-sent frame did not get through in time
+        slow._parse()
+        assert slow.close_code in (0, 1008)
+
+
+def _headers_of_a_push(fabric: Fabric, path: str) -> http.client.HTTPMessage:
+    connection = http.client.HTTPConnection(fabric.http["logic-1"], timeout=10)
+    try:
+        connection.request("POST", path, b"x" * 10_000)
+        response = connection.getresponse()
+        response.read()
+        assert response.status == 503
+        return response.headers
+    finally:
+        connection.close()
