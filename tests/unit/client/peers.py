@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Iterator
 from types import TracebackType
 
-from websockets.sync.server import ServerConnection, serve
+from websockets.sync.server import Server, ServerConnection, serve
 
 HEADER = struct.Struct(">ihhii")
 WAIT_S = 20.0
@@ -115,6 +115,21 @@ class TcpPeer:
                 self._errors.append(error)
 
 
+def _accept_all(server: Server) -> None:
+    """Server.serve_forever without its selector.
+
+    That is never closed: under gevent it leaves watchers on closed files, and the process aborts when it forks.
+    """
+    with contextlib.suppress(OSError):
+        while True:
+            thread = threading.Thread(target=server.handler, args=server.socket.accept())
+            with server.lock:
+                server.handler_threads.add(thread)
+            thread.start()
+    server.socket_closed.set()
+    server.shutdown_watcher.close()
+
+
 @contextlib.contextmanager
 def ws_peer(script: Callable[[ServerConnection], None], **options: object) -> Iterator[str]:
     """The `websockets` package's server on a free port; gives its address."""
@@ -128,7 +143,7 @@ def ws_peer(script: Callable[[ServerConnection], None], **options: object) -> It
             raise
 
     with serve(handle, "127.0.0.1", 0, compression=None, **options) as server:  # type: ignore[arg-type]
-        thread = threading.Thread(target=server.serve_forever)
+        thread = threading.Thread(target=_accept_all, args=(server,))
         thread.start()
         try:
             yield f"127.0.0.1:{server.socket.getsockname()[1]}"
