@@ -2,7 +2,7 @@
 # Works with BSD make and GNU make from 3.81. `make PYTHON=/path/to/python3.12 up` chooses the interpreter.
 
 PYTHON =
-WORKERS = 0
+WORKERS = 3
 INSTALLED = .venv/.installed
 
 .PHONY: up check test bench

@@ -131,6 +131,7 @@ BAD_WS: dict[str, tuple[int, Callable[[Client], object]]] = {
         lambda c: send_frames(c, (b"x", 1, False), *[(b"x" * 1000, 0, False)] * 5),
     ),
     "close code 999": (1002, lambda c: c.frame((999).to_bytes(2, "big"), opcode=8)),
+    "close reason not UTF-8": (1007, lambda c: c.frame((1000).to_bytes(2, "big") + b"\xff", opcode=8)),
     "close with one byte": (1002, lambda c: c.frame(b"x", opcode=8)),
 }
 

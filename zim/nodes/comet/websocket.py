@@ -285,8 +285,8 @@ def read(edge: Edge, connection: Connection, rest: bytes) -> str | None:
     while is_there := stream.begin():
         try:
             message = reader.read_message()
-        except UnicodeDecodeError:
-            raise WireError("text frames must be UTF-8", 1007) from None
+        except UnicodeError:
+            raise WireError("text must be UTF-8", 1007) from None
         except ProtocolError as e:
             raise WireError(str(e) or "protocol error", 1002) from None
         except WebSocketError as e:
