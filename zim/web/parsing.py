@@ -82,6 +82,11 @@ class Requests:
         """Nothing of the next request has come."""
         return not self._has_begun and not self._fruitless_bytes
 
+    @property
+    def is_in_chunks(self) -> bool:
+        """Chunks of a body have come, and more are to come."""
+        return self._begun is not None and _CODING in self._begun.environ
+
     def must_continue(self) -> bool:
         """Whether the client has to be told `100 Continue`; true once for each request."""
         if self._begun is None or self._begun.environ["SERVER_PROTOCOL"] == "HTTP/1.0":
@@ -96,7 +101,7 @@ class Requests:
         except httptools.HttpParserError as error:
             cause = error.__context__  # from one of the callbacks below
             if cause and not isinstance(cause, (Refused, httptools.HttpParserError)):
-                raise cause from error  # a defect of ours
+                raise cause from None  # a defect of ours
             self.refused = cause if isinstance(cause, Refused) else Refused(400, str(error))
         else:
             if self._fruitless_bytes > MAX_HEAD_BYTES:

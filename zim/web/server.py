@@ -35,9 +35,9 @@ log = logging.getLogger(__name__)
 
 MAX_CONNECTIONS = 10_000  # open at once; above it the kernel's backlog waits
 BACKLOG = 1_024
-READ_BYTES = 16_384  # at once
+READ_BYTES = 65_536  # at once
 LINGER_S = 1.0  # how long, and
-LINGER_READS = 64  # how many reads, a refused client may go on sending before it is reset
+LINGER_READS = 16  # how many reads, a refused client may go on sending before it is reset
 ACCEPT_PAUSE_S = 0.1  # before the next try when the machine has no more files or memory
 
 _FULL = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
@@ -187,8 +187,8 @@ class Connection:
                 server.idle.discard(self)
                 deadline = time.monotonic() + server.timeout_s
             requests.feed(data)
-            if not requests.ready:
-                gevent.sleep(0)  # nor one that sends faster than it is read
+            if requests.is_in_chunks:
+                gevent.sleep(0)  # nor one with chunks of a byte each, which take long to parse
         return requests.ready.popleft()
 
     def _receive(self, deadline: float) -> bytes:
