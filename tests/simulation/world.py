@@ -25,7 +25,8 @@ from zim.sharding import Shards, rank
 ROUTERS, JOBS, COMETS = ["router-1", "router-2"], ["job-1", "job-2"], ["comet-1", "comet-2"]
 STREAMS = ["u:1", "u:2", "u:3", "r:a", "r:b", "*"]
 SHARDS = Shards(ROUTERS)
-TICK_S, LEASE_S = 0.1, 2.5
+TICK_S = 0.1
+AWAY_S = 3.5  # a lease is 2.5 s, and what is under way may be late
 CHAOS_S, SETTLE_S = 10.0, 12.0
 MAX_BEHIND_BYTES = 20_000
 INFINITE = 1 << 60
@@ -57,6 +58,7 @@ class Node:
         self.disk = Disk()
         self.run = 0
         self.is_up = self.is_stopped = False
+        self.since = 0.0  # of the last start, stop or death
         self.backlog: list[tuple[int, Callable[[], None]]] = []
 
     def boot(self) -> None:
@@ -263,6 +265,20 @@ class World:
         for _ in range(self.rng.choice([1, 2, 4, 8])):
             self.after(0.5 + CHAOS_S * self.rng.random(), getattr(self, self.rng.choice(faults)))
 
+        self.look()
+
+    def look(self) -> None:
+        """Now and then: a comet that is away loses its lease in time."""
+        for router in (self.nodes[r] for r in ROUTERS):
+            assert isinstance(router, RouterNode)
+            for comet in (self.nodes[c] for c in COMETS):
+                is_away = (comet.is_stopped or not comet.is_up) and self.now - comet.since > AWAY_S
+                is_calm = router.is_up and not router.is_stopped and self.now - router.since > AWAY_S
+                feed = router.shard.directory.feeds.get(comet.name)
+                if is_away and is_calm and feed is not None and feed.is_alive:
+                    raise Violation(f"{self.now:.3f} {router.name} still believes in {comet.name}")
+        self.after(0.25, self.look)
+
     # -- mechanics
 
     def after(self, delay_s: float, step: Callable[[], Any], node: Node | None = None) -> None:
@@ -389,7 +405,7 @@ class World:
 
     def start(self, name: str) -> None:
         node = self.nodes[name]
-        node.run, node.is_up, node.is_stopped = node.run + 1, True, False
+        node.run, node.is_up, node.is_stopped, node.since = node.run + 1, True, False, self.now
         node.backlog.clear()
         node.boot()
 
@@ -398,6 +414,7 @@ class World:
         if not node.is_up:
             return
         node.is_up = False
+        node.since = node.since if node.is_stopped else self.now
         self.break_links(name)
         if name in ROUTERS:
             self.router_died[name] = self.now
@@ -421,13 +438,13 @@ class World:
         """SIGSTOP, and SIGCONT."""
         node = self.nodes[self.rng.choice(ROUTERS + JOBS + COMETS)]
         if node.is_up and not node.is_stopped:
-            node.is_stopped, run = True, node.run
+            node.is_stopped, node.since, run = True, self.now, node.run
             self.after(self.rng.choice([0.2, 0.8, 2.0, 3.5, 6.0]), lambda: self._cont(node, run))
 
     def _cont(self, node: Node, run: int) -> None:
         if node.run != run or not node.is_stopped:
             return
-        node.is_stopped = False
+        node.is_stopped, node.since = False, self.now
         backlog, node.backlog = node.backlog, []
         for _, step in backlog:
             if node.is_up and node.run == run:
