@@ -1,0 +1,88 @@
+"""What the README and the docs claim, as far as a machine can tell."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import shlex
+from pathlib import Path
+
+import click
+import pytest
+
+from zim import config
+from zim.cli import main
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def blocks(language: str) -> list[tuple[str, str]]:
+    """Code blocks of a language: page and text."""
+    return [
+        (page.name, text)
+        for page in PAGES
+        for text in re.findall(rf"^```{language}\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
+    ]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_and_paths_exist(page: Path) -> None:
+    text = page.read_text()
+    for link in re.findall(r"\]\(([^)#]+)\)", text):
+        assert link.startswith("https://") or (page.parent / link).exists(), link
+    for path in re.findall(r"`((?:zim|tests|docs|examples|benchmarks)/[\w./-]+)`", text):
+        assert (ROOT / path).exists(), path
+
+
+@pytest.mark.parametrize(("page", "text"), blocks("python"))
+def test_python_examples_compile(page: str, text: str) -> None:
+    compile(text, page, "exec")
+
+
+def commands() -> list[str]:
+    """Every zim command line of the pages' shell blocks."""
+    lines = [line for _, text in blocks("sh") for line in text.splitlines()]
+    return [line for line in lines if line.startswith((".venv/bin/zim ", "zim "))]
+
+
+@pytest.mark.parametrize("line", commands())
+def test_commands_are_understood(line: str) -> None:
+    words = shlex.split(line, comments=True)[1:]
+    context = click.Context(main, info_name="zim")
+    group: click.Command | None = main
+    while isinstance(group, click.Group) and words:
+        name = words.pop(0)
+        group = group.get_command(context, name)
+        assert group is not None, f"no command {name}"
+    assert group is not None
+    group.make_context(group.name, words)
+
+
+def test_make_targets_exist() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    for _, text in blocks("sh"):
+        for target in re.findall(r"^make (\w+)", text, re.MULTILINE):
+            assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
+
+
+def test_every_key_of_the_topology_is_documented() -> None:
+    text = (ROOT / "docs" / "topology.md").read_text()
+    kinds = (config.Router, config.Logic, config.Job, config.Comet)
+    for key in {f.name for kind in kinds for f in dataclasses.fields(kind)} | {"name", "data_dir", "max_body_bytes"}:
+        assert f"`{key}`" in text, key
+
+
+@pytest.mark.parametrize("kind", [config.Router, config.Logic, config.Job, config.Comet])
+def test_documented_defaults_are_true(kind: type[config.Node]) -> None:
+    rows = re.findall(
+        rf"^\| {kind.kind} \| (.*?) \| (.*?) \|", (ROOT / "docs" / "topology.md").read_text(), re.MULTILINE
+    )
+    fields = {f.name: f.default for f in dataclasses.fields(kind)}
+    for keys, defaults in rows:
+        for key, default in zip(re.findall(r"`(\w+)`", keys), defaults.split(", "), strict=False):
+            if default in ("required", "at least one"):
+                continue
+            number, _, unit = default.strip('`"').partition(" ")
+            want = fields[key]
+            assert want == number or want == float(number) * {"": 1, "MiB": 1 << 20}[unit], key
