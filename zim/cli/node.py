@@ -35,6 +35,6 @@ def node(name: str, topology: Path, lifeline: int | None, verbose: bool) -> None
     if name not in names:
         raise TopologyError([f"{topology}: has no node {name}; there are {', '.join(names)}"])
     logs.setup(name, logging.DEBUG if verbose else logging.INFO)
-    from zim.nodes.base import run  # brings ZeroMQ; an unknown name is told without
+    from zim.nodes.run import run  # brings ZeroMQ; an unknown name is told without
 
     sys.exit(run(fabric, name, lifeline))

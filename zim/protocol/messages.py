@@ -142,6 +142,14 @@ class Entry(Message, frozen=True):
     items: list[Item]
 
 
+ENTRY_BYTES, ITEM_BYTES = 200, 40  # what an entry and each of its items cost beside the body, in memory and on the wire
+
+
+def entry_bytes(body: bytes, items: list[Item]) -> int:
+    """What an entry counts for in every limit."""
+    return ENTRY_BYTES + len(body) + ITEM_BYTES * len(items)
+
+
 class Fetched(Message, frozen=True):
     """router → comet: answer to Fetch, a page at a time; empty if what was asked for is not kept."""
 

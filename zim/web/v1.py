@@ -22,6 +22,7 @@ from werkzeug.datastructures import Headers
 from werkzeug.exceptions import MethodNotAllowed
 
 from zim.errors import Unavailable
+from zim.protocol.streams import EVERYBODY, room_stream, user_stream
 from zim.web.fabric import Counts, Fabric
 from zim.web.values import parse_int, parse_pushs, query_value
 
@@ -74,7 +75,7 @@ class _Api:
     def push(self) -> Response:
         """`POST /1/push?uid=7`: the body to a user."""
         uid = parse_int(_query("uid"), 64)
-        return self._publish(None if uid is None or uid < 0 else [f"u:{uid}"], request.get_data(cache=False))
+        return self._publish(None if uid is None or uid < 0 else [user_stream(str(uid))], request.get_data(cache=False))
 
     def pushs(self) -> Response:
         """`POST /1/pushs`, `{"u":[7,8],"m":…}`: the bytes of `m` to each of the users, once."""
@@ -83,7 +84,7 @@ class _Api:
         except ValueError:
             return self._publish(None, b"")
         is_valid = all(uid >= 0 for uid in uids)
-        return self._publish([f"u:{uid}" for uid in dict.fromkeys(uids)] if is_valid else None, body)
+        return self._publish([user_stream(str(uid)) for uid in dict.fromkeys(uids)] if is_valid else None, body)
 
     def push_room(self) -> Response:
         """`POST /1/push/room?rid=1&ensure=true`: the body to a room.
@@ -92,12 +93,14 @@ class _Api:
         it accepts, so it changes nothing.
         """
         rid = parse_int(_query("rid"), 32)
-        streams = None if rid is None else [f"r:{rid}"] if rid >= 0 else []  # nobody can be in a room below 0
+        streams = (
+            None if rid is None else [room_stream(str(rid))] if rid >= 0 else []
+        )  # nobody can be in a room below 0
         return self._publish(streams, request.get_data(cache=False))
 
     def push_all(self) -> Response:
         """`POST /1/push/all`: the body to everybody."""
-        return self._publish(["*"], request.get_data(cache=False))
+        return self._publish([EVERYBODY], request.get_data(cache=False))
 
     def server_del(self) -> Response:
         """`POST /1/server/del?server=1`: forget the sessions of a comet."""

@@ -26,12 +26,12 @@ class PatientAccept(StreamServer):
     """A full machine is not a reason to crash, nor to print a traceback: log, wait, go on."""
 
     def do_read(self) -> Any:
-        """The next client, or nothing."""
+        """The next client, or nothing. Runs in the hub: what may wait, as logging may, is for a greenlet."""
         try:
             return super().do_read()
         except OSError as e:
             if e.errno in _FULL:
-                log.warning("cannot accept, waiting", extra={"error": e.strerror})
+                gevent.spawn(log.warning, "cannot accept, waiting", extra={"error": e.strerror})
                 self.stop_accepting()
                 gevent.spawn_later(PAUSE_S, self._accept_again)
             elif e.errno not in _GONE:

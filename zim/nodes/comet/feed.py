@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 
-from zim.nodes.router.feed import entry_bytes
 from zim.protocol.messages import (
     Answer,
     Answers,
@@ -25,6 +24,7 @@ from zim.protocol.messages import (
     Read,
     Renew,
     Renewed,
+    entry_bytes,
 )
 
 RENEW_S = 1.0

@@ -17,7 +17,6 @@ from functools import partial
 
 from zim.nodes.comet.feed import RETRY_S, Link
 from zim.nodes.comet.views import Catchup, Session, View
-from zim.nodes.router.directory import EVERYBODY, room_stream
 from zim.protocol.client import Dialect, Encoded, join
 from zim.protocol.messages import (
     Answer,
@@ -33,6 +32,7 @@ from zim.protocol.messages import (
     Renewed,
     Room,
 )
+from zim.protocol.streams import EVERYBODY, room_stream, user_stream
 from zim.sharding import Shards
 
 log = logging.getLogger(__name__)
@@ -86,7 +86,7 @@ class Hub:
         session.uid, session.rooms, session.joined_at = uid, tuple(dict.fromkeys(rooms)), now
         self.sessions[session.conn] = session
         self._opening[session] = None
-        streams = [("u:" + uid, ""), *((room_stream(r), r) for r in session.rooms), (EVERYBODY, EVERYBODY)]
+        streams = [(user_stream(uid), ""), *((room_stream(r), r) for r in session.rooms), (EVERYBODY, EVERYBODY)]
         views = []
         for stream, room in streams:
             is_new = stream not in self._views
@@ -159,7 +159,7 @@ class Hub:
                 if session is None:
                     continue
                 session.seq = answer.seq
-                self._told("u:" + change.uid, answer, now)
+                self._told(user_stream(change.uid), answer, now)
                 self._open(session, now)
             elif isinstance(change, Room):
                 self._told(room_stream(change.room), answer, now)

@@ -10,9 +10,9 @@ import logging
 from zim import config
 from zim.nodes.base import Node
 from zim.nodes.links import Sender
-from zim.nodes.router.feed import entry_bytes
 from zim.protocol import codec, messages
 from zim.protocol.errors import CodecError
+from zim.protocol.messages import entry_bytes
 from zim.transport import Inbox, Outlet
 
 log = logging.getLogger(__name__)

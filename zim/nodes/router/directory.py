@@ -10,8 +10,7 @@ from typing import Any
 
 from zim.nodes.router.feed import Feed, Session
 from zim.protocol.messages import Begin, Change, Changes, Del, Place, Put, Room
-
-EVERYBODY = "*"
+from zim.protocol.streams import EVERYBODY, is_user_stream, room_stream, user_stream
 
 _NOBODY: Mapping[Feed, Any] = {}
 
@@ -19,15 +18,10 @@ _NOBODY: Mapping[Feed, Any] = {}
 def stream_of(change: Change) -> str:
     """The stream whose epoch and head answer a change; "" for those that have none."""
     if isinstance(change, Put):
-        return "u:" + change.uid
+        return user_stream(change.uid)
     if isinstance(change, Room):
         return room_stream(change.room)
     return ""
-
-
-def room_stream(room: str) -> str:
-    """A room's stream; `*` is its own."""
-    return room if room == EVERYBODY else "r:" + room
 
 
 class Directory:
@@ -45,7 +39,7 @@ class Directory:
 
     def serving(self, stream: str) -> Iterable[Feed]:
         """The feeds of the comets where somebody is subscribed to the stream."""
-        if stream.startswith("u:"):
+        if is_user_stream(stream):
             return self._users.get(stream, _NOBODY)
         return self._rooms.get(stream, _NOBODY)
 
@@ -93,14 +87,14 @@ class Directory:
             seq, self.next_seq = self.next_seq, self.next_seq + 1
         session = feed.sessions[change.conn] = Session(change.conn, change.uid, seq, change.rooms)
         feed.roomless += not session.rooms
-        self._users.setdefault("u:" + change.uid, {}).setdefault(feed, {})[change.conn] = session
+        self._users.setdefault(user_stream(change.uid), {}).setdefault(feed, {})[change.conn] = session
 
     def _delete(self, feed: Feed, conn: int) -> None:
         session = feed.sessions.pop(conn, None)
         if session is None:
             return
         feed.roomless -= not session.rooms
-        stream = "u:" + session.uid
+        stream = user_stream(session.uid)
         here = self._users[stream][feed]
         del here[conn]
         if not here:
@@ -118,7 +112,7 @@ class Directory:
     def end(self, feed: Feed) -> None:
         """The end of a lease, or a registration that replaces it: all of the comet's sessions are gone."""
         for session in feed.sessions.values():
-            stream = "u:" + session.uid
+            stream = user_stream(session.uid)
             if feed in self._users.get(stream, _NOBODY):
                 _remove(self._users, stream, feed)
         for room in feed.rooms:
@@ -134,7 +128,7 @@ class Directory:
 
     def locate(self, uid: str) -> list[Place]:
         """The user's sessions."""
-        found = self._users.get("u:" + uid, {})
+        found = self._users.get(user_stream(uid), {})
         return [Place(feed.comet, s.key, s.rooms) for feed, here in found.items() for s in here.values()]
 
     def rooms(self) -> dict[str, int]:

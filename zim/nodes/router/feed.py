@@ -6,9 +6,7 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass
 
-from zim.protocol.messages import Entry, Item
-
-ENTRY_BYTES, ITEM_BYTES = 200, 40  # what an entry and each of its items cost beside the body, here and on the wire
+from zim.protocol.messages import Entry, Item, entry_bytes
 
 
 @dataclass(slots=True)
@@ -124,8 +122,3 @@ class Feed:
         self.sessions, self.rooms, self.roomless = {}, {}, 0
         self._unhandled.clear()
         self.behind_bytes = 0
-
-
-def entry_bytes(body: bytes, items: list[Item]) -> int:
-    """What an entry counts for in every limit."""
-    return ENTRY_BYTES + len(body) + ITEM_BYTES * len(items)

@@ -15,12 +15,13 @@ from zim import config
 from zim.gather import Gatherer
 from zim.nodes.base import Node
 from zim.nodes.links import MESSAGE_BYTES, Sender
-from zim.nodes.router.feed import entry_bytes
 from zim.nodes.router.log.memory import MemoryLog
 from zim.nodes.router.shard import ADMITTED_BYTES, Admission, Shard
 from zim.nodes.state import StateDir
 from zim.protocol import codec, messages
 from zim.protocol.errors import CodecError
+from zim.protocol.messages import entry_bytes
+from zim.protocol.streams import user_stream
 from zim.sharding import Shards, rank
 from zim.transport import Outlet, Server
 
@@ -134,7 +135,7 @@ class RouterNode(Node):
         uid = asked.get("locate")
         if isinstance(uid, str):
             m: messages.Locate | messages.Count = messages.Locate(0, uid)
-            owner = self._shard.owner("u:" + uid)
+            owner = self._shard.owner(user_stream(uid))
             if owner != self.name:
                 self._server.send(
                     peer.envelope, codec.encode_plain({"error": f"u:{uid} belongs to {owner}, ask there"})

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 from zim.nodes.router.directory import Directory, stream_of
-from zim.nodes.router.feed import Body, Feed, entry_bytes
+from zim.nodes.router.feed import Body, Feed
 from zim.nodes.router.log import Log, NewRecord
 from zim.protocol.messages import (
     Answer,
@@ -36,6 +36,7 @@ from zim.protocol.messages import (
     Renew,
     Renewed,
     Target,
+    entry_bytes,
 )
 from zim.sharding import Shards
 

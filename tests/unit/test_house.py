@@ -1,0 +1,96 @@
+"""The layout of the house: who may import what, and how large a module may get."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+MODULES = sorted((ROOT / "zim").rglob("*.py"))
+MAX_LINES = 400
+
+# A module may import from its own floor and from those below it.
+FLOORS = [
+    ("zim.__main__",),
+    ("zim.cli",),
+    ("zim.supervisor",),
+    ("zim.nodes",),
+    ("zim.web", "zim.transport", "zim.config", "zim.supervision"),
+    ("zim.client", "zim.gather", "zim.sharding", "zim.logs", "zim.endpoints", "zim.tables"),
+    ("zim.errors",),
+    ("zim.protocol",),
+    ("zim",),
+]
+
+
+def name_of(path: Path) -> str:
+    """The module's dotted name."""
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+def imports(path: Path) -> set[str]:
+    """All modules that a file imports, wherever in it."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def is_in(module: str, *packages: str) -> bool:
+    """Whether it is one of these, or inside one."""
+    return any(module == p or module.startswith(p + ".") for p in packages)
+
+
+def floor(module: str) -> int:
+    """The number of its floor, 0 on top."""
+    return next(i for i, packages in enumerate(FLOORS) if is_in(module, *packages))
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_imports_go_down(path: Path) -> None:
+    module, found = name_of(path), imports(path)
+    for other in (m for m in found if is_in(m, "zim")):
+        assert floor(other) >= floor(module), f"{module} imports {other}, which is above it"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_every_library_has_its_one_place(path: Path) -> None:
+    module, found = name_of(path), imports(path)
+    uses = {library: any(is_in(m, library) for m in found) for library in ("zmq", "msgpack", "gevent", "flask")}
+    assert not uses["zmq"] or module == "zim.transport"
+    assert not uses["msgpack"] or module == "zim.protocol.codec"
+    assert not uses["flask"] or is_in(module, "zim.web")
+    if is_in(module, "zim.protocol"):
+        assert not any(is_in(m, "gevent", "socket", "logging", "time", "threading") for m in found)
+    if is_in(module, "zim.client"):
+        assert not any(is_in(m, "gevent", "zim.nodes", "zim.transport") for m in found)
+    if is_in(module, "zim.web"):
+        assert not any(is_in(m, "zim.nodes") for m in found)
+    if any(is_in(m, "gevent.monkey") for m in found):
+        assert module == "zim.__main__"
+
+
+@pytest.mark.parametrize(
+    "module",
+    ["router.shard", "router.directory", "router.feed", "comet.hub", "comet.views", "comet.feed", "comet.outbox"],
+)
+def test_what_decides_touches_no_socket_and_no_clock(module: str) -> None:
+    path = ROOT / "zim" / "nodes" / (module.replace(".", "/") + ".py")
+    assert not any(is_in(m, "gevent", "socket", "time", "random", "zim.transport") for m in imports(path))
+
+
+@pytest.mark.parametrize("kind", ["comet", "job", "logic", "router"])
+def test_kinds_of_nodes_do_not_import_each_other(kind: str) -> None:
+    others = [f"zim.nodes.{k}" for k in ("comet", "job", "logic", "router") if k != kind]
+    for path in (ROOT / "zim" / "nodes" / kind).rglob("*.py"):
+        assert not any(is_in(m, *others) for m in imports(path)), path
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_modules_are_small(path: Path) -> None:
+    assert len(path.read_text().splitlines()) <= MAX_LINES

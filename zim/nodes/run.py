@@ -1,0 +1,45 @@
+"""From a node's name to its process: `zim node comet-1`."""
+
+from __future__ import annotations
+
+import sys
+
+from zim import config
+from zim.errors import NodeError
+from zim.nodes.base import EXIT_FATAL, Node
+
+
+def run(topology: config.Topology, name: str, lifeline_fd: int | None = None) -> int:
+    """Runs one node until it is told to stop.
+
+    Returns:
+        0 after a stop, 1 after a failure, 2 after one that a restart would not cure.
+
+    Raises:
+        KeyError: the topology has no node of that name.
+    """
+    try:
+        return _make(topology, topology.node(name)).run(lifeline_fd)
+    except NodeError as e:
+        sys.stderr.write(f"{name}: {e}\n")
+        return EXIT_FATAL
+
+
+def _make(topology: config.Topology, node: config.Node) -> Node:
+    # Imported here: a comet does not need Flask, nor a job gevent-websocket.
+    if isinstance(node, config.Comet):
+        from zim.nodes.comet.node import CometNode
+
+        return CometNode(topology, node)
+    if isinstance(node, config.Logic):
+        from zim.nodes.logic.node import LogicNode
+
+        return LogicNode(topology, node)
+    if isinstance(node, config.Router):
+        from zim.nodes.router.node import RouterNode
+
+        return RouterNode(topology, node)
+    assert isinstance(node, config.Job)
+    from zim.nodes.job.node import JobNode
+
+    return JobNode(topology, node)
