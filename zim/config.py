@@ -17,8 +17,6 @@ from zim.endpoints import Endpoint, parse_link, parse_listener
 from zim.errors import TopologyError
 from zim.tables import Problems, Table
 
-KINDS = ("router", "job", "logic", "comet")  # in the order in which they start
-
 
 @dataclass(frozen=True)
 class Listener:

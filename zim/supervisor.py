@@ -295,7 +295,8 @@ class Supervisor:
                     readiness.gave_up(name)
                 case _Stop(reason):
                     log.info("stopping", extra={"reason": reason})
-                    break
+                    return readiness.given_up
+        log.error("no use going on without these nodes, stopping", extra={"nodes": ",".join(readiness.given_up)})
         return readiness.given_up
 
     def _stop(self) -> None:

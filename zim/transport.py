@@ -15,7 +15,8 @@ from zmq.utils.monitor import recv_monitor_message
 
 from zim.errors import NodeError
 
-BURST = 64  # messages that one greenlet reads before it lets others run
+BURST_BYTES = 256 << 10  # that one greenlet reads before it lets others run
+MESSAGE_BYTES = 4 << 10  # what a message counts for beside its bytes
 
 _BUFFER_BYTES = 256 << 10
 _HWM = 16  # counts messages, not bytes, and the kernel's buffers come on top: our own queues stand in front
@@ -54,12 +55,14 @@ class _Link:
         self._socket.close()
 
     def _received(self) -> Iterator[list[bytes]]:
-        """All that comes, each as its frames. Switches: to wait, and after every BURST messages."""
-        count = 0
+        """All that comes, each as its frames. Switches: to wait, and after every BURST_BYTES."""
+        burst = 0
         while True:
-            yield self._socket.recv_multipart()
-            count += 1
-            if count % BURST == 0:
+            frames = self._socket.recv_multipart()
+            yield frames
+            burst += MESSAGE_BYTES + len(frames[-1])
+            if burst > BURST_BYTES:
+                burst = 0
                 gevent.sleep(0)
 
 
@@ -131,8 +134,8 @@ class _Connecting(_Link):
     """A connecting socket that knows whether somebody is there.
 
     Attributes:
-        is_connected: a peer has shaken hands and its link has not been seen to break. A peer that is stopped still
-            counts as connected, and so for some seconds does one whose link is cut.
+        is_connected: a peer has shaken hands and its link has not been seen to break. A peer that is stopped, or whose
+            link is cut, still counts as connected until TCP_MAXRT ends, with something on its way to it.
     """
 
     def __init__(self, kind: int, endpoint: str) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import signal
 import time
 
 import pytest
 
 from tests.fault.load import Publisher, check, subscribe
 from tests.harness import Client, running, wait_until
+from zim.sharding import Shards
 
 
 @pytest.mark.parametrize("kind", ["job", "logic"])
@@ -54,3 +56,15 @@ def test_a_router_dies_and_the_directory_is_whole_again() -> None:
         publisher = Publisher(fabric, rate=100)
         publisher.push_more(20)
         check(subscribers, publisher.stop())
+
+
+def test_a_router_that_is_away_is_said_to_be() -> None:
+    with running(routers=2) as fabric:
+        fabric.kill("router-2", signal.SIGSTOP)
+        assert fabric.request("GET", "/1/count?type=room") == (503, {"ret": 65535})
+        owner = {Shards(["router-1", "router-2"]).owner(f"u:{uid}"): uid for uid in range(10)}
+        assert fabric.request("POST", f"/1/push?uid={owner['router-1']}", b"x") == (200, {"ret": 1})
+        assert fabric.request("POST", f"/1/push?uid={owner['router-2']}", b"x")[0] == 504
+        fabric.kill("router-2", signal.SIGCONT)
+        wait_until(lambda: fabric.request("GET", "/1/count?type=room")[0] == 200, "it is back")
+        assert "Traceback" not in fabric.log

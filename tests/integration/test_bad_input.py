@@ -170,6 +170,7 @@ BAD_UPGRADES = {
     "another method": (b"POST /sub HTTP/1.1\r\n", b"405"),
     "HTTP/1.0": (b"GET /sub HTTP/1.0\r\n", b"400"),
     "garbage": (b"\xff\xfe\x00\r\n", b"400"),
+    "another version": (b"GET /sub HTTP/1.1\r\nSec-WebSocket-Version: 8\r\n", b"426"),
     "negative Content-Length": (b"GET /sub HTTP/1.1\r\nContent-Length: -1\r\n", b"400"),
     "endless head": (b"GET /sub HTTP/1.1\r\n" + b"X-A: b\r\n" * 4000, b"400"),
     "endless line": (b"GET /" + b"x" * 20_000, b"414"),
@@ -225,6 +226,47 @@ def test_slow_loris_on_http(fabric: Fabric, start: bytes) -> None:
         s.sendall(start)
         while s.recv(4096):
             pass
+
+
+def test_a_flood_of_one_client_keeps_nobody_from_being_served(fabric: Fabric, bystander: Client) -> None:
+    beats = frame.encode(Packet(Op.HEARTBEAT)) * 256  # one full read, again and again
+    flooders = [Client(fabric.tcp["comet-1"], "5"), Client(fabric.ws["comet-1"], "5", is_ws=True)]
+    masked = bytes([0x81, 0x80 | 18]) + bytes(4) + b'{"ver":1, "op": 2}'
+
+    def flood(client: Client) -> None:
+        while not client.is_closed:
+            client.send(masked * 128 if client.is_ws else beats)
+
+    greenlets = [gevent.spawn(flood, client) for client in flooders]
+    for n in range(5):
+        before = len(bystander.bodies)
+        fabric.post("/1/push?uid=77", b"%d" % n)
+        wait_until(lambda count=before + 1: len(bystander.bodies) == count, "it is served", 5.0)  # type: ignore[misc]
+    gevent.killall(greenlets)
+
+
+def test_pings_are_no_auth(fabric: Fabric) -> None:
+    client = Client(fabric.ws["comet-1"], None, is_ws=True)
+
+    def ping() -> None:
+        while not client.is_closed:
+            client.frame(b"", opcode=9)
+            gevent.sleep(0.05)
+
+    greenlet = gevent.spawn(ping)
+    client.wait_closed(5.0)
+    greenlet.kill()
+
+
+def test_clients_that_reset_with_bytes_unread_are_no_news(fabric: Fabric) -> None:
+    for _ in range(20):
+        client = Client(fabric.tcp["comet-1"], "89")
+        client._reader.kill()
+        fabric.post("/1/push?uid=89", b"x" * 10_000)
+        client.send(frame.encode(Packet(Op.HEARTBEAT)) * 100)
+        client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        client.close()
+    wait_until(lambda: 89 not in fabric.count("server") and fabric.count("server")[1] <= 2, "they are gone")
 
 
 def test_who_is_silent_longer_than_the_heartbeat_is_closed(fabric: Fabric) -> None:

@@ -102,6 +102,8 @@ def test_a_plain_req_socket_can_ask_a_router(fabric: Fabric) -> None:
                 found.append(msgpack.unpackb(req.recv()))
                 req.send(msgpack.packb({"counts": True}))
                 assert set(msgpack.unpackb(req.recv())) == {"rooms", "comets", "roomless"}
+                req.send(b"\xc1 no msgpack")
+                assert "locate" in msgpack.unpackb(req.recv())["error"]
                 req.send(msgpack.packb({"what": 1}))
                 assert "locate" in msgpack.unpackb(req.recv())["error"]
     (sessions,) = [f["sessions"] for f in found if "sessions" in f]

@@ -12,7 +12,7 @@ from tests.simulation.world import run
 FAULTS = {
     "calm": ("move",),
     "loss": ("lose", "cut"),
-    "crash": ("kill_comet", "kill_job", "kill_router", "cut"),
+    "crash": ("kill_comet", "kill_job", "kill_router", "cut", "move"),
     "pause": ("stop_node", "stop_node", "lose"),
     "storm": ("lose", "cut", "kill_comet", "kill_job", "kill_router", "stop_node", "move"),
 }

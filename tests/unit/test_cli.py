@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from zim import __version__
 from zim.cli import main
 from zim.cli.drawing import draw
-from zim.cli.up import how_to_try
+from zim.cli.up import how_to_try, zim_command
 from zim.config import Topology, load, parse
 from zim.supervisor import RunningNode, node_command
 
@@ -111,11 +111,11 @@ def test_how_to_try() -> None:
     logic = RunningNode(topology.logics[0], 2, {"http": "[::]:80"})
     assert how_to_try([comet, logic], is_found=False) == [
         "Try it:",
-        "  zim listen --uid 7 --tcp 127.0.0.1:8081",
+        f"  {zim_command()} listen --uid 7 --tcp 127.0.0.1:8081",
         """  curl -d '{"test":1}' 'http://[::1]:80/1/push?uid=7'""",
         "Ctrl-C stops it.",
     ]
-    assert how_to_try([comet], is_found=True)[1] == "  zim listen --uid 7"
+    assert how_to_try([comet], is_found=True)[1] == f"  {zim_command()} listen --uid 7"
     assert how_to_try([], is_found=True) == ["Ctrl-C stops it."]
 
 

@@ -48,8 +48,8 @@ def listen(
 ) -> None:
     """Print what is pushed to a user, one message a line.
 
-    Bodies go to standard output, byte for byte; what becomes of the connection goes to standard error. When it is lost
-    a new one is made, after 0.2 s at first and 10 s at most.
+    Bodies go to standard output: over TCP byte for byte, over WebSocket as the JSON that they are there. What becomes
+    of the connection goes to standard error. When it is lost a new one is made, after 0.2 s at first, 10 s at most.
 
     \b
     Examples:
@@ -70,6 +70,8 @@ def listen(
     who = token if uid is None else uid
     if who is None or (uid is not None and token is not None):
         raise click.UsageError("who listens? give --uid or --token (and only one)")
+    if uid is not None and not (uid.isascii() and uid.isdecimal() and int(uid[:20]) < 1 << 63):
+        raise click.UsageError(f"a uid is a number from 0 on, not {uid!r}; for another token use --token")
     if tcp is not None and (ws or address is not None):
         raise click.UsageError("--tcp names a TCP address; leave out --ws and --address")
     if topology is not None and (tcp or address):
@@ -86,7 +88,9 @@ def listen(
         sys.exit(1)
     with _closing_after(listener, timeout_s):
         got = _print_messages(listener, count, as_json)
-    sys.exit(0 if got >= (count or 1) else 1)
+    if got < (count or 1):
+        click.echo(f"zim listen: {got} of {count or 1} messages in {timeout_s:g} s", err=True)
+        sys.exit(1)
 
 
 def _print_messages(listener: Listener, count: int | None, as_json: bool) -> int:

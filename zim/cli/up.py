@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -73,6 +74,11 @@ def listening_text(listening: dict[str, str]) -> str:
     return "\n".join(f"{what:<5}{listening[what]}" for what in order)
 
 
+def zim_command() -> str:
+    """How this program is called from here: README's fresh clone has it in .venv/bin, and not in PATH."""
+    return "zim" if shutil.which("zim") else os.path.relpath(sys.argv[0])
+
+
 def how_to_try(running: Iterable[RunningNode], is_found: bool) -> list[str]:
     """The lines that let an operator see a message arrive, as far as these nodes have what it takes.
 
@@ -85,10 +91,11 @@ def how_to_try(running: Iterable[RunningNode], is_found: bool) -> list[str]:
         for what, where in one.listening.items():
             first.setdefault(what, _reachable(where))
     lines = []
+    zim = zim_command()
     if "tcp" in first:
-        lines.append("  zim listen --uid 7" + ("" if is_found else f" --tcp {first['tcp']}"))
+        lines.append(f"  {zim} listen --uid 7" + ("" if is_found else f" --tcp {first['tcp']}"))
     elif "ws" in first:
-        lines.append("  zim listen --uid 7 --ws" + ("" if is_found else f" --address {first['ws']}"))
+        lines.append(f"  {zim} listen --uid 7 --ws" + ("" if is_found else f" --address {first['ws']}"))
     if "http" in first:
         lines.append(f"""  curl -d '{{"test":1}}' 'http://{first["http"]}/1/push?uid=7'""")
     return [*(["Try it:", *lines] if lines else []), "Ctrl-C stops it."]

@@ -66,7 +66,7 @@ class Sender(Generic[M]):
 
     def _drop(self, messages: list[M]) -> None:
         if not self._lost:
-            log.info("messages dropped, the peer will ask for them", extra={"peer": self.peer})
+            log.info("messages dropped", extra={"peer": self.peer})
         self._lost += len(messages)
         if self._on_lost:
             self._on_lost(messages)

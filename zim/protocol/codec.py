@@ -45,6 +45,8 @@ def encode_plain(value: dict[str, Any]) -> bytes:
 
 def decode_plain(frame: bytes) -> dict[str, Any] | None:
     """What a person asked from a REPL with zmq.REQ: a map such as `{"locate": "7"}`. Nothing if it is not a map."""
+    if not frame or not (frame[0] & 0xF0 == 0x80 or frame[0] in (0xDE, 0xDF)):  # msgpack: fixmap, map 16, map 32
+        return None
     try:
         value = msgpack.unpackb(frame)
     except (ValueError, TypeError, RecursionError, msgpack.UnpackException):

@@ -7,7 +7,7 @@ A feed is named by its comet's incarnation (`inc`) and its router's term (`term`
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -17,6 +17,7 @@ class Message(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=str.lo
 
 
 Item = tuple[str, int]  # stream, offset
+Int32 = Annotated[int, msgspec.Meta(ge=-(1 << 31), lt=1 << 31)]
 
 # ---------------------------------------------------------------- comet → router: the feed up
 
@@ -137,7 +138,7 @@ class Entry(Message, frozen=True):
     inc: int
     n: int
     push_id: str
-    op: int
+    op: Int32
     body: bytes
     items: list[Item]
 
@@ -164,7 +165,7 @@ class Record(Message, frozen=True):
 
     offset: int
     push_id: str
-    op: int
+    op: Int32
     body: bytes
 
 
@@ -198,7 +199,7 @@ class Push(Message, frozen=True):
     router: str
     term: int
     push_id: str
-    op: int
+    op: Int32
     body: bytes
     targets: list[Target]
 
@@ -212,7 +213,7 @@ class Publish(Message, frozen=True):
     req: int
     push_id: str
     streams: list[str]
-    op: int
+    op: Int32
     body: bytes
     attempt: int
     term: int

@@ -175,3 +175,10 @@ def test_a_reader_that_goes_away_is_no_error() -> None:
         process.stdout.close()
         assert process.wait(WAIT_S) == 0
         assert read(process.stderr) == f"connected to {peer.address}\n".encode()
+
+
+@pytest.mark.parametrize("uid", ["abc", "-1", "1.5", "", "9" * 20, "٣"])
+def test_a_uid_is_a_number(uid: str) -> None:
+    result = CliRunner().invoke(listen, ["--uid", uid])
+    assert result.exit_code == 2
+    assert "a uid is a number from 0 on" in result.stderr

@@ -9,6 +9,7 @@ from zim.protocol import codec, messages
 from zim.protocol.errors import CodecError
 
 NUMBERS = st.integers(-(1 << 63), (1 << 63) - 1)
+OPS = st.integers(-(1 << 31), (1 << 31) - 1)
 ITEMS = st.lists(st.tuples(st.text(max_size=5), NUMBERS), max_size=3)
 CHANGES = (
     st.builds(messages.Begin, NUMBERS, NUMBERS)
@@ -16,10 +17,10 @@ CHANGES = (
     | st.builds(messages.Room, NUMBERS, st.text(), NUMBERS)
 )
 TO_ROUTER = st.builds(messages.Changes, st.text(), NUMBERS, NUMBERS, st.lists(CHANGES, max_size=3)) | st.builds(
-    messages.Publish, NUMBERS, st.text(), st.lists(st.text(), max_size=3), NUMBERS, st.binary(), NUMBERS, NUMBERS
+    messages.Publish, NUMBERS, st.text(), st.lists(st.text(), max_size=3), OPS, st.binary(), NUMBERS, NUMBERS
 )
 TARGETS = st.builds(messages.Target, st.text(), NUMBERS, NUMBERS, ITEMS)
-PUSHES = st.builds(messages.Push, st.text(), NUMBERS, st.text(), NUMBERS, st.binary(), st.lists(TARGETS, max_size=3))
+PUSHES = st.builds(messages.Push, st.text(), NUMBERS, st.text(), OPS, st.binary(), st.lists(TARGETS, max_size=3))
 
 
 @given(st.lists(TO_ROUTER, max_size=4))

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import gevent
 from gevent import socket
@@ -42,10 +42,21 @@ class Limits:
     drops_oldest: bool
 
 
+class Owner(Protocol):
+    """Who is told of a connection's end, each once. Neither may switch."""
+
+    def closed(self, connection: Connection) -> None:
+        """Nothing is written or taken from its client any more."""
+
+    def release(self) -> None:
+        """Its socket is closed."""
+
+
 def _unpark(connection: Connection, sock: Any, read: Callable[[Connection], None]) -> None:
     """In the hub. No method of an object: gevent's close() throws into the callback's `__self__`."""
-    sock._read_event.stop()
-    gevent.spawn_raw(read, connection)
+    if sock._read_event is not None:  # else it was closed in the meantime
+        sock._read_event.stop()
+        gevent.spawn_raw(read, connection)
 
 
 class Connection(Session):
@@ -61,8 +72,8 @@ class Connection(Session):
         "_answered",
         "_auth",
         "_limits",
-        "_on_closed",
         "_outbox",
+        "_owner",
         "_send",
         "_socket",
         "deadline",
@@ -76,14 +87,10 @@ class Connection(Session):
         dialect: Dialect,
         sock: socket.socket,
         limits: Limits,
-        on_closed: Callable[[Connection], None],
+        owner: Owner,
     ) -> None:
-        """
-        Args:
-            on_closed: is called once, when nothing is written or taken from its client any more. Must not switch.
-        """
         super().__init__(conn, dialect)
-        self._on_closed = on_closed
+        self._owner: Owner | None = owner
         self._socket = sock
         raw: Any = sock
         self._send = raw._sock.send  # gevent's own would wait when the socket is full
@@ -163,9 +170,9 @@ class Connection(Session):
             return
         self._end(reason)
         if self._outbox is None and not farewell:
-            self._socket.close()
+            self._hang_up()
             return
-        gevent.spawn_later(CLOSE_S, self._socket.close)
+        gevent.spawn_later(CLOSE_S, self._hang_up)
         if self._outbox is None:
             self._say_goodbye()
 
@@ -178,12 +185,19 @@ class Connection(Session):
         """The client is gone, or not worth a word: nothing more goes out, whatever waits. Does not switch."""
         if not self.is_closed:
             self._end(reason)
-        self._socket.close()
+        self._hang_up()
 
     def _end(self, reason: str) -> None:
         self.is_closed, self.reason = True, reason
         self._wake()
-        self._on_closed(self)
+        if self._owner is not None:
+            self._owner.closed(self)
+
+    def _hang_up(self) -> None:
+        owner, self._owner = self._owner, None
+        if owner is not None:
+            self._socket.close()
+            owner.release()
 
     # -- reading
 

@@ -66,7 +66,7 @@ class Edge:
         return True
 
     def release(self) -> None:
-        """A socket is gone."""
+        """A socket that was admitted is closed."""
         self._places -= 1
 
     def serve(self, sock: socket.socket, dialect: Dialect, read: Read, sent: bytes = b"") -> None:
@@ -76,7 +76,7 @@ class Edge:
             read: reads this dialect.
             sent: what its client has sent already.
         """
-        connection = Connection(next(self._conns), dialect, sock, self.limits, self._closed)
+        connection = Connection(next(self._conns), dialect, sock, self.limits, self)
         self._connections[connection] = None
         if sent:
             gevent.spawn_raw(self._go_on, read, connection, sent)
@@ -105,10 +105,10 @@ class Edge:
         else:
             connection.drop(ended)
 
-    def _closed(self, connection: Connection) -> None:
+    def closed(self, connection: Connection) -> None:
+        """See Owner."""
         del self._connections[connection]
         self._hub.leave(connection, time.monotonic())
-        self._places -= 1
         log.debug("disconnected", extra={"uid": connection.uid, "reason": connection.reason})
 
     # -- packets

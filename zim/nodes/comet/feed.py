@@ -163,13 +163,12 @@ class Link:
         if e.inc != self._inc or e.term != self.term or self.is_registering or e.n <= self.taken:
             return
         self._made = max(self._made, e.n)
-        if e.n in self._held:
-            return
+        size = entry_bytes(e.body, e.items)
+        is_next = e.n == self.taken + 1
+        if e.n in self._held or (self._held_bytes + size > HELD_BYTES and not is_next):
+            return  # full: it will be fetched when there is room
         self._held[e.n] = e
-        self._held_bytes += entry_bytes(e.body, e.items)
-        while self._held_bytes > HELD_BYTES and len(self._held) > 1:
-            newest = self._held.pop(max(self._held))  # the cheapest to fetch again
-            self._held_bytes -= entry_bytes(newest.body, newest.items)
+        self._held_bytes += size
 
     def fetched(self, m: Fetched) -> bool:
         """Takes a page of missing entries; returns whether we must register, for the router cannot fill the hole."""

@@ -156,11 +156,12 @@ class Hub:
         for change, answer in link.answers(m, now):
             if isinstance(change, Put):
                 session = self.sessions.get(change.conn)
-                if session is None:
-                    continue
-                session.seq = answer.seq
+                if session is not None:
+                    session.seq = answer.seq
+                # Even if it has left: other sessions of the user wait for what this answer tells of the stream.
                 self._told(user_stream(change.uid), answer, now)
-                self._open(session, now)
+                if session is not None:
+                    self._open(session, now)
             elif isinstance(change, Room):
                 self._told(room_stream(change.room), answer, now)
         if link.complete_registration():

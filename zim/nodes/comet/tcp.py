@@ -8,7 +8,7 @@ from typing import Any
 import gevent
 
 from zim.nodes.comet.accept import BACKLOG, PatientAccept, prepare
-from zim.nodes.comet.connection import READ_BYTES, Connection
+from zim.nodes.comet.connection import Connection
 from zim.nodes.comet.edge import Edge
 from zim.protocol import frame
 from zim.protocol.client import Dialect
@@ -49,8 +49,7 @@ def read(edge: Edge, connection: Connection, rest: bytes) -> str | None:
         packets, rest = frame.split(rest + data, max_bytes)
         for packet in packets:
             edge.packet(connection, packet)
-        if connection.is_closed:
-            break
-        if len(data) == READ_BYTES:
-            gevent.sleep(0)  # who never stops sending must not keep others from running
+        if connection.is_closed or not rest:
+            return None  # one read for each turn: who never stops sending must not keep others from theirs
+        gevent.sleep(0)
     return None if data is None else "closed by the client"

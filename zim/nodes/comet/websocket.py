@@ -31,6 +31,7 @@ from zim.protocol.errors import WireError
 log = logging.getLogger(__name__)
 
 PATH = "/sub"
+VERSION = "13"  # RFC 6455 4.4
 HEAD_BYTES = 16 << 10  # of a request's head
 
 _FULL = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 5\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
@@ -85,6 +86,8 @@ class _Handler(WebSocketHandler):  # type: ignore[misc]
             self._refuse("405 Method Not Allowed", "a WebSocket upgrade is a GET", [("Allow", "GET")])
         elif self.request_version != "HTTP/1.1" or not _is_key(environ.get("HTTP_SEC_WEBSOCKET_KEY", "")):
             self._refuse("400 Bad Request", "not a WebSocket upgrade: see RFC 6455, section 4.1")
+        elif environ.get("HTTP_SEC_WEBSOCKET_VERSION") != VERSION:
+            self._refuse("426 Upgrade Required", "only version 13 is spoken", [("Sec-WebSocket-Version", VERSION)])
         else:
             super().run_application()
 
@@ -183,28 +186,35 @@ class WebSocketListener(PatientAccept, pywsgi.WSGIServer):
 class _Stream:
     """The file that gevent-websocket reads: exactly what it asks for, or what came before the client closed."""
 
-    __slots__ = ("_connection", "_rest")
+    __slots__ = ("_connection", "_has_read", "_rest")
 
     def __init__(self, connection: Connection, rest: bytes) -> None:
         self._connection, self._rest = connection, rest
+        self._has_read = bool(rest)
 
     def begin(self) -> bool | None:
-        """Whether something is there to read; None if the client is silent. Does not switch."""
-        if not self._rest:
-            data = self._connection.receive(waits=False)
-            if data is None:
-                return None
-            self._rest = data
-        return bool(self._rest)
+        """Whether a message begins; False if the client has closed, None if this turn is over. Does not switch.
+
+        One read for each turn: who never stops sending must not keep others from theirs.
+        """
+        if self._rest:
+            return True
+        if self._has_read:
+            return None
+        self._has_read = True
+        data = self._connection.receive(waits=False)
+        if data is None:
+            return None
+        self._rest = data
+        return bool(data)
 
     def read(self, size: int) -> bytes:
         """Switches."""
         while len(self._rest) < size:
+            gevent.sleep(0)
             data = self._connection.receive(waits=True)
             if not data:
                 break
-            if len(data) == READ_BYTES:
-                gevent.sleep(0)  # who never stops sending must not keep others from running
             self._rest += data
         found, self._rest = self._rest[:size], self._rest[size:]
         return found
@@ -261,12 +271,16 @@ class _Reader(WebSocket):  # type: ignore[misc]
 
     def handle_ping(self, header: Header, payload: bytes) -> None:
         """RFC 6455 5.5.2."""
-        self._connection.heard()
+        self._heard()
         self._connection.write(websocket.frame(websocket.PONG, payload))
 
     def handle_pong(self, header: Header, payload: bytes) -> None:
         """A sign of life."""
-        self._connection.heard()
+        self._heard()
+
+    def _heard(self) -> None:
+        if self._connection.is_open:  # else the time for the handshake goes on
+            self._connection.heard()
 
     def close(self, code: int = 1000, message: Any = b"") -> None:
         """The client closes: it gets its code back (RFC 6455 5.5.1)."""
@@ -287,8 +301,8 @@ def read(edge: Edge, connection: Connection, rest: bytes) -> str | None:
             message = reader.read_message()
         except UnicodeError:
             raise WireError("text must be UTF-8", 1007) from None
-        except ProtocolError as e:
-            raise WireError(str(e) or "protocol error", 1002) from None
+        except ProtocolError:  # its text shows our memory
+            raise WireError("not a frame of RFC 6455", 1002) from None
         except WebSocketError as e:
             return str(e)
         if message is None:

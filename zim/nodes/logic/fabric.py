@@ -78,7 +78,7 @@ class RouterFabric:
                 log.error(
                     "a router refuses a stream: the topologies differ", extra={"router": router, "stream": streams[0]}
                 )
-                return "unavailable"
+                return "unknown" if may_be_stored else "unavailable"
             if answer.status == "unavailable" and may_be_stored:
                 return "unknown"
             return answer.status
@@ -120,6 +120,16 @@ class RouterFabric:
         names = list(routers)
         if len(names) == 1:
             return [do(names[0])]
-        jobs = [gevent.spawn(do, name) for name in names]
-        gevent.joinall(jobs)
-        return [job.get() for job in jobs]
+        found: list[T] = []
+        errors: list[Unavailable] = []
+
+        def run(name: str) -> None:
+            try:
+                found.append(do(name))
+            except Unavailable as e:
+                errors.append(e)  # for the caller: gevent would print it
+
+        gevent.joinall([gevent.spawn(run, name) for name in names], raise_error=True)
+        if errors:
+            raise errors[0]
+        return found

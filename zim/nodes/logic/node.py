@@ -68,6 +68,10 @@ class LogicNode(Node):
                 continue
             answers = []
             for m in asked:
-                identity = self._tokens.identify(m.token)
+                try:
+                    identity = self._tokens.identify(m.token)
+                except Exception:
+                    log.exception("the token handler failed; the client will be sent away")
+                    continue
                 answers.append(messages.Authed(m.req, identity.uid, identity.rooms))
             self._server.send(envelope, codec.encode(answers))

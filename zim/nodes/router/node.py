@@ -104,7 +104,10 @@ class RouterNode(Node):
             try:
                 requests: list[messages.ToRouter] = codec.decode(frame, messages.ToRouter)
             except CodecError as e:
-                log.warning("request not understood", extra={"error": str(e)})
+                if not envelope[-1]:  # a REQ socket: a person at a REPL, who waits for an answer
+                    self._on_plain(Peer(envelope, is_plain=True), {})
+                else:
+                    log.warning("request not understood", extra={"error": str(e)})
                 continue
             now = time.monotonic()
             peer = Peer(envelope)

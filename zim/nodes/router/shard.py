@@ -16,6 +16,8 @@ from zim.nodes.router.directory import Directory, stream_of
 from zim.nodes.router.feed import Body, Feed
 from zim.nodes.router.log import Log, NewRecord
 from zim.protocol.messages import (
+    ENTRY_BYTES,
+    ITEM_BYTES,
     Answer,
     Answers,
     Changes,
@@ -31,12 +33,12 @@ from zim.protocol.messages import (
     Publish,
     Published,
     Push,
+    Put,
     Read,
     Records,
     Renew,
     Renewed,
     Target,
-    entry_bytes,
 )
 from zim.sharding import Shards
 
@@ -64,6 +66,10 @@ class Admission(Generic[Peer]):
     deadline: float  # of waiting for a comet that is behind
     feeds: list[Feed] = field(default_factory=list)  # counted as behind by its size, until it is in the log
     is_stored: bool = False
+
+
+def _publish_bytes(m: Publish) -> int:
+    return ENTRY_BYTES + len(m.body) + ITEM_BYTES * len(m.streams)
 
 
 class Shard(Generic[Peer]):
@@ -128,7 +134,7 @@ class Shard(Generic[Peer]):
             return None
         if m.attempt > 1 and m.term != self.term:
             return self._published(m.req, "unknown")  # an earlier run may have it, and its ids are forgotten
-        admission = Admission(m, [(peer, m.req)], len(m.body) + entry_bytes(b"", []), now + PATIENCE_S)
+        admission = Admission(m, [(peer, m.req)], _publish_bytes(m), now + PATIENCE_S)
         if self._is_behind(m.streams, admission.size):
             if self._behind_bytes + admission.size > ADMITTED_BYTES:
                 return self._published(m.req, "unavailable")
@@ -233,7 +239,7 @@ class Shard(Generic[Peer]):
                 continue
             stream = stream_of(change)
             epoch, head = self._streams.head(stream) if stream else ("", 0)
-            seq = self.directory.seq(m.comet, change.conn) if hasattr(change, "conn") else 0
+            seq = self.directory.seq(m.comet, change.conn) if isinstance(change, Put) else 0
             answers.append(Answer(change.n, feed.base, epoch, head, seq))
         return Answers(self.name, self.term, m.inc, answers) if answers else None
 

@@ -46,11 +46,13 @@ class MemoryLog:
     def append(self, records: Sequence[NewRecord]) -> list[int]:
         """See Log."""
         now, offsets = self._clock(), []
+        last = ""
         for stream, push_id, op, body in records:
             book = self._book(stream)
             book.head += 1
             book.records.append(Record(book.head, push_id, op, body))
-            size = RECORD_BYTES + len(body)
+            size = RECORD_BYTES + (len(body) if push_id != last else 0)  # one body, however many streams it is in
+            last = push_id
             self._ages.append((now, stream, size))
             self._bytes += size
             self._idle.pop(stream, None)
