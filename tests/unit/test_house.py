@@ -18,6 +18,7 @@ FLOORS = [
     ("zim.supervisor",),
     ("zim.nodes",),
     ("zim.web", "zim.transport", "zim.config", "zim.supervision"),
+    ("zim.accept",),
     ("zim.client", "zim.gather", "zim.sharding", "zim.logs", "zim.endpoints", "zim.tables"),
     ("zim.errors",),
     ("zim.protocol",),

@@ -55,6 +55,12 @@ class Publisher:
         self._timeout_s = timeout_s
         self._local = threading.local()
 
+    def __enter__(self) -> Publisher:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
     def push_user(self, uid: int | str, body: bytes | str) -> str:
         """Pushes to all sessions of one user. Raises: see Publisher."""
         hint = f"a uid is a number such as 7, not {str(uid)!r}, and not negative"

@@ -9,7 +9,6 @@ Nothing that a client does is worth more than a debug line in the log.
 
 from __future__ import annotations
 
-import errno
 import logging
 import socket
 import time
@@ -18,14 +17,14 @@ from contextlib import suppress
 from email.utils import formatdate
 from functools import lru_cache
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import gevent
 import gevent.socket
 from gevent.pywsgi import WSGIServer
 from werkzeug.test import run_wsgi_app
 
-from zim.errors import NodeError
+from zim.accept import PatientServer, listen
 from zim.web.parsing import Bodies, Refused, Request, Requests
 
 if TYPE_CHECKING:
@@ -34,17 +33,14 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 MAX_CONNECTIONS = 10_000  # open at once; above it the kernel's backlog waits
-BACKLOG = 1_024
 READ_BYTES = 65_536  # at once
 LINGER_S = 1.0  # how long, and
 LINGER_READS = 16  # how many reads, a refused client may go on sending before it is reset
-ACCEPT_PAUSE_S = 0.1  # before the next try when the machine has no more files or memory
 
-_FULL = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 _REFUSAL = b'{"ret":65535}'  # clients of goim v1 look for it, whatever the status
 
 
-class HttpServer(WSGIServer):
+class HttpServer(PatientServer, WSGIServer):
     """Serves an app. Clients may connect from now on; they wait until `start`.
 
     Args:
@@ -64,38 +60,12 @@ class HttpServer(WSGIServer):
     def __init__(
         self, app: WSGIApplication, listener: tuple[str, int], timeout_s: float, max_request_bytes: int
     ) -> None:
-        host, port = listener
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        try:
-            sock = gevent.socket.create_server(listener, family=family, backlog=BACKLOG)
-        except OSError as error:
-            reason = str(error.strerror).partition(" (")[0]  # Python adds the address to it
-            raise NodeError(f"http {host}:{port}: {reason}") from error
-        environ = {"SERVER_NAME": host}  # else pywsgi asks the DNS for it
-        super().__init__(sock, app, spawn=MAX_CONNECTIONS, log=None, error_log=log, environ=environ)
+        environ = {"SERVER_NAME": listener[0]}  # else pywsgi asks the DNS for it
+        sock = listen("http", listener)
+        WSGIServer.__init__(self, sock, app, spawn=MAX_CONNECTIONS, log=None, error_log=log, environ=environ)
         self.timeout_s, self.max_request_bytes = timeout_s, max_request_bytes
         self.idle: set[Connection] = set()
         self.bodies = Bodies()
-        self._is_full = False
-
-    def do_read(self) -> tuple[gevent.socket.socket, Any] | None:  # type: ignore[override]
-        """Accept a connection. Runs in the hub, so what waits or logs is handed to a greenlet."""
-        try:
-            accepted = super().do_read()
-        except OSError as error:
-            if self.is_fatal_error(error):
-                raise
-            if error.errno in _FULL:
-                self.stop_accepting()
-                gevent.spawn_later(ACCEPT_PAUSE_S, self._accept_again)
-                if not self._is_full:
-                    self._is_full = True
-                    gevent.spawn(log.error, "cannot accept connections", extra={"error": error.strerror})
-            return None  # else the client is gone already
-        if accepted is None and self._is_full:  # nobody waits, and there was a file for one: accept() takes that first
-            self._is_full = False
-            gevent.spawn(log.warning, "accepting again")
-        return accepted
 
     def handle(self, sock: gevent.socket.socket, address: tuple[str, int]) -> None:  # type: ignore[override]
         """Serve one connection: pywsgi calls this in a greenlet of its own."""
@@ -113,10 +83,6 @@ class HttpServer(WSGIServer):
         for connection in list(self.idle):
             connection.hang_up()
         super().stop(timeout)
-
-    def _accept_again(self) -> None:
-        if self.started:
-            self.start_accepting()
 
 
 class Connection:

@@ -10,9 +10,9 @@ import gevent
 from gevent.event import Event
 
 from zim import config
+from zim.accept import PatientServer
 from zim.errors import Unavailable
 from zim.nodes.base import EXIT_CRASH, Node
-from zim.nodes.comet.accept import PatientAccept
 from zim.nodes.comet.connection import Limits
 from zim.nodes.comet.edge import Edge
 from zim.nodes.comet.hub import Hub, Pass
@@ -64,13 +64,11 @@ class CometNode(Node):
             comet.slow_consumer == "drop",
         )
         self._edge = Edge(self._hub, self._identify, limits, comet.max_connections)
-        self._listeners: list[PatientAccept] = []
+        self._listeners: list[PatientServer] = []
         if comet.tcp:
             self._listeners.append(TcpListener(comet.tcp.host_port, self._edge, comet.keepalive_s))
-            self._listeners[-1].bind("tcp")
         if comet.ws:
             self._listeners.append(WebSocketListener(comet.ws.host_port, self._edge, comet.keepalive_s))
-            self._listeners[-1].bind("ws")
 
     def start(self) -> None:
         """See Node."""

@@ -7,18 +7,23 @@ from typing import Any
 
 import gevent
 
-from zim.nodes.comet.accept import BACKLOG, PatientAccept, prepare
+from zim.accept import PatientServer, listen
 from zim.nodes.comet.connection import Connection
 from zim.nodes.comet.edge import Edge
+from zim.nodes.comet.sockets import prepare
 from zim.protocol import frame
 from zim.protocol.client import Dialect
 
 
-class TcpListener(PatientAccept):
-    """Accepts TCP clients."""
+class TcpListener(PatientServer):
+    """Accepts TCP clients, once started.
+
+    Raises:
+        NodeError: the address cannot be had.
+    """
 
     def __init__(self, address: tuple[str, int], edge: Edge, keepalive_s: int) -> None:
-        super().__init__(address, self.do_handle, backlog=BACKLOG)
+        super().__init__(listen("tcp", address), self.do_handle)
         self._edge, self._keepalive_s = edge, keepalive_s
         self._read = edge.reader(partial(read, edge))
 

@@ -21,9 +21,10 @@ from geventwebsocket.exceptions import ProtocolError, WebSocketError
 from geventwebsocket.handler import WebSocketHandler
 from geventwebsocket.websocket import Header, WebSocket
 
-from zim.nodes.comet.accept import BACKLOG, PatientAccept, prepare
+from zim.accept import PatientServer, listen
 from zim.nodes.comet.connection import READ_BYTES, Connection
 from zim.nodes.comet.edge import Edge
+from zim.nodes.comet.sockets import prepare
 from zim.protocol import client, websocket
 from zim.protocol.client import Dialect
 from zim.protocol.errors import WireError
@@ -134,14 +135,20 @@ def _no_application(environ: Any, start_response: Callable[..., Any]) -> list[by
     return [b"this address speaks WebSocket\n"]
 
 
-class WebSocketListener(PatientAccept, pywsgi.WSGIServer):
-    """Accepts WebSocket clients."""
+class WebSocketListener(PatientServer, pywsgi.WSGIServer):
+    """Accepts WebSocket clients, once started.
+
+    Raises:
+        NodeError: the address cannot be had.
+    """
 
     handler_class = _Handler
     logger = logging.getLogger("zim.nodes.comet.websocket.upgrade")  # gevent-websocket would make one that prints
 
     def __init__(self, address: tuple[str, int], edge: Edge, keepalive_s: int) -> None:
-        pywsgi.WSGIServer.__init__(self, address, _no_application, backlog=BACKLOG, log=None, error_log=self.logger)
+        environ = {"SERVER_NAME": address[0]}  # else pywsgi asks the DNS for it
+        sock = listen("ws", address)
+        pywsgi.WSGIServer.__init__(self, sock, _no_application, log=None, error_log=self.logger, environ=environ)
         self.logger.setLevel(logging.ERROR)
         self._edge, self._keepalive_s = edge, keepalive_s
         self._read = edge.reader(partial(read, edge))

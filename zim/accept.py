@@ -1,0 +1,67 @@
+"""Accepting clients, on a machine that may be full: what all listeners have in common."""
+
+from __future__ import annotations
+
+import errno
+import logging
+from typing import Any
+
+import gevent
+import gevent.socket
+from gevent.server import StreamServer
+
+from zim.errors import NodeError
+
+log = logging.getLogger(__name__)
+
+BACKLOG = 4_096
+PAUSE_S = 0.1  # before the next try when the machine has no more files or memory
+
+_FULL = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+
+
+def listen(key: str, address: tuple[str, int]) -> gevent.socket.socket:
+    """A listening socket. Clients may connect from now on; they wait until somebody accepts them.
+
+    Args:
+        key: of the address in the topology, for the error.
+
+    Raises:
+        NodeError: the address cannot be had.
+    """
+    host, port = address
+    family = gevent.socket.AF_INET6 if ":" in host else gevent.socket.AF_INET
+    try:
+        return gevent.socket.create_server(address, family=family, backlog=BACKLOG)
+    except OSError as error:
+        reason = str(error.strerror).partition(" (")[0]  # Python adds the address to it
+        raise NodeError(f"{key} {host}:{port}: {reason}") from error
+
+
+class PatientServer(StreamServer):
+    """A full machine is not a reason to crash, nor to print a traceback: it says so once, waits, and goes on."""
+
+    _is_full = False
+
+    def do_read(self) -> Any:
+        """Accepts a connection, or nothing. Runs in the hub, so what waits or logs is handed to a greenlet."""
+        try:
+            accepted = super().do_read()
+        except OSError as error:
+            if self.is_fatal_error(error):
+                raise
+            if error.errno in _FULL:
+                self.stop_accepting()
+                gevent.spawn_later(PAUSE_S, self._accept_again)
+                if not self._is_full:
+                    self._is_full = True
+                    gevent.spawn(log.error, "cannot accept connections", extra={"error": error.strerror})
+            return None  # else the client is gone already
+        if accepted is None and self._is_full:  # nobody waits, and there was a file for one: accept() takes that first
+            self._is_full = False
+            gevent.spawn(log.warning, "accepting again")
+        return accepted
+
+    def _accept_again(self) -> None:
+        if self.started:
+            self.start_accepting()
