@@ -9,6 +9,7 @@ import time
 from gevent import socket
 
 from tests.harness import Client, Fabric, running, wait_until
+from zim.protocol.frame import Op
 
 
 def test_publishers_to_a_comet_that_is_behind_get_503_and_nobody_else_does() -> None:
@@ -55,6 +56,27 @@ def test_a_comet_that_is_full_refuses_and_goes_on() -> None:
         fabric.post("/1/push/all", b"{}")
         for client in inside:
             client.wait(1)
+
+
+def test_a_socket_that_lingers_after_its_close_frame_still_takes_a_place() -> None:
+    with running(comet={"max_connections": 3}) as fabric:
+        bad = [Client(fabric.ws["comet-1"], "1", is_ws=True) for _ in range(3)]
+        for client in bad:
+            client.frame(b"{}", is_masked=False)
+        for client in bad:
+            assert client.wait_closed() == 1002  # and hangs up only when the test does, or after 2 s
+        assert fabric.count("server") == {}
+        Client(fabric.tcp["comet-1"], None).wait_closed(1.0)
+        for client in bad:
+            client.close()
+
+        def comes_in() -> bool:
+            client = Client(fabric.tcp["comet-1"], None)
+            client.say(Op.AUTH, b"9")
+            wait_until(lambda: client.packets or client.is_closed, "an answer")
+            return bool(client.packets)
+
+        wait_until(comes_in, "their places are free")
 
 
 def test_a_slow_consumer_may_lose_its_oldest_messages_instead_of_its_connection() -> None:

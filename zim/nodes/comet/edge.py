@@ -26,7 +26,6 @@ BATCH = 256  # connections between two chances for others to run
 # Whom a token stands for: uid and rooms. Switches; raises Unavailable.
 Identify = Callable[[bytes], tuple[str, tuple[str, ...]]]
 
-
 # Reads packets of a connection, and gives them to Edge.packet, until its client is silent (None) or has closed (how it
 # ended). Switches. Takes the connection, and what its client has sent already.
 Read = Callable[[Connection, bytes], str | None]

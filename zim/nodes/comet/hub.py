@@ -319,7 +319,7 @@ class Hub:
             return Pass(writes, partial(self._caught_up, view, catchup))
         while self._flushes:
             view, catchup = self._flushes.popleft()
-            if catchup in view.catchups:
+            if catchup in view.catchups and catchup.offset >= catchup.target:  # else it aims later by now, and reads
                 writes = _writes(catchup.subscribers, catchup.take_queue())
                 return Pass(writes, partial(self._caught_up, view, catchup))
         return None

@@ -23,7 +23,7 @@ class TcpListener(PatientServer):
     """
 
     def __init__(self, address: tuple[str, int], edge: Edge, keepalive_s: int) -> None:
-        super().__init__(listen("tcp", address), self.do_handle)
+        super().__init__(listen("tcp", address), self.do_handle)  # gevent wants a handler, but calls do_handle
         self._edge, self._keepalive_s = edge, keepalive_s
         self._read = edge.reader(partial(read, edge))
 

@@ -9,6 +9,7 @@ from zim.nodes.comet.feed import Link
 from zim.protocol.client import Dialect, Encoded
 
 QUEUE_BYTES = 4 << 20  # of live messages that wait while a catch-up reads older ones
+PUSH_BYTES = 200  # what one of them counts for beside its body
 
 
 class Session(ABC):
@@ -65,7 +66,7 @@ class Catchup:
 
     def put(self, offset: int, push: Encoded) -> None:
         """A live message. If the queue is full it starts over: everything up to this one is read instead."""
-        self._queue_bytes += len(push.body)
+        self._queue_bytes += PUSH_BYTES + len(push.body)
         self.queue.append((offset, push))
         if self._queue_bytes > QUEUE_BYTES:
             self.aim(offset)

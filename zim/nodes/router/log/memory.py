@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
+from itertools import islice
 
 from zim.nodes.router.log import NewRecord, Page
 from zim.nodes.state import StateDir
@@ -11,6 +12,7 @@ from zim.protocol.messages import Record
 
 RECORD_BYTES = 300  # what a record costs beside its body
 IDLE_S = 60.0  # how long a stream without records and subscribers is remembered: many leases
+IDLE_STREAMS = 1_000  # of them looked at in one trim, so that no trim takes long
 
 
 class _Book:
@@ -89,7 +91,7 @@ class MemoryLog:
         """See Log."""
         while self._ages and self._ages[0][0] < now - self._keep_s:
             self._drop_oldest(now)
-        for stream in list(self._idle):
+        for stream in list(islice(self._idle, IDLE_STREAMS)):
             if self._idle[stream] > now - IDLE_S:
                 break
             del self._idle[stream]
