@@ -19,6 +19,9 @@ def test_a_job_or_a_logic_dies_and_nothing_is_lost(kind: str) -> None:
         publisher = Publisher(fabric, rate=100)
         publisher.push_more(20)
         for name in (f"{kind}-1", f"{kind}-2"):
+            if kind == "job":  # so that there is something in it to lose
+                fabric.kill(name, signal.SIGSTOP)
+                publisher.push_more(20)
             pid = fabric.kill(name)
             publisher.push_more(20)
             wait_until(lambda n=name, p=pid: fabric.pid(n) not in (0, p), f"{name} runs again")  # type: ignore[misc]

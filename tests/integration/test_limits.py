@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import signal
+import struct
 import time
 
 from gevent import socket
@@ -93,6 +94,21 @@ def test_a_slow_consumer_may_lose_its_oldest_messages_instead_of_its_connection(
         assert 1 < len(numbers) < 800
         wait_until(lambda: "slow consumer uid=1" in fabric.log, "the log says so")
         assert fabric.count("server") == {1: 1}
+
+
+def test_slow_consumers_that_reset_are_no_news() -> None:
+    with running(comet={"outbox_bytes": 16 << 20}) as fabric:
+        clients = [Client(fabric.tcp["comet-1"], "1") for _ in range(20)]
+        for client in clients:
+            client._reader.kill()
+        for _ in range(200):  # 10 MB for each: more than the kernel takes
+            fabric.post("/1/push?uid=1", b"x" * 50_000)
+        for client in clients:  # something to read, and a reset, at the same moment
+            client.say(Op.HEARTBEAT)
+            client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            client.close()
+        wait_until(lambda: fabric.count("server") == {}, "they are gone")
+        assert "Traceback" not in fabric.log
 
 
 def test_a_slow_consumer_is_cut_off_with_a_reason_and_slows_nobody() -> None:

@@ -46,17 +46,33 @@ def commands() -> list[str]:
     return [line for line in lines if line.startswith((".venv/bin/zim ", "zim "))]
 
 
+def mentions() -> list[str]:
+    """Every zim command that running text speaks of, perhaps without what it takes."""
+    spans = [span for page in PAGES for span in re.findall(r"`(zim [^`\n]+)`", page.read_text())]
+    return sorted(set(spans))
+
+
+def find(words: list[str]) -> tuple[click.Command, list[str]]:
+    """The command that these words call, and its arguments."""
+    command: click.Command = main
+    while isinstance(command, click.Group) and words:
+        found = command.get_command(click.Context(main), words[0])
+        assert found is not None, f"no command {words[0]}"
+        command, words = found, words[1:]
+    return command, words
+
+
 @pytest.mark.parametrize("line", commands())
 def test_commands_are_understood(line: str) -> None:
-    words = shlex.split(line, comments=True)[1:]
-    context = click.Context(main, info_name="zim")
-    group: click.Command | None = main
-    while isinstance(group, click.Group) and words:
-        name = words.pop(0)
-        group = group.get_command(context, name)
-        assert group is not None, f"no command {name}"
-    assert group is not None
-    group.make_context(group.name, words)
+    command, arguments = find(shlex.split(line, comments=True)[1:])
+    command.make_context(command.name, arguments)
+
+
+@pytest.mark.parametrize("mention", mentions())
+def test_options_that_are_mentioned_exist(mention: str) -> None:
+    command, arguments = find(mention.split()[1:])
+    known = {option for parameter in command.params for option in parameter.opts}
+    assert {a for a in arguments if a.startswith("-")} <= known
 
 
 def test_make_targets_exist() -> None:
