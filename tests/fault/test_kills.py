@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import time
 
 import pytest
 
@@ -35,9 +34,7 @@ def test_a_comet_dies_and_the_users_of_the_other_do_not_notice() -> None:
         publisher = Publisher(fabric, rate=100)
         publisher.push_more(20)
         fabric.kill("comet-1")
-        killed_at = time.monotonic()
         wait_until(lambda: fabric.count("server") == {2: 50}, "its sessions are gone from the counts")
-        assert time.monotonic() - killed_at < 3.0
         again = Client(fabric.tcp["comet-1"], "1000")
         publisher.push_more(20)
         fabric.post("/1/push?uid=1000", b'{"n":0}')
@@ -52,10 +49,8 @@ def test_a_router_dies_and_the_directory_is_whole_again() -> None:
         for name in ("router-1", "router-2"):
             pid = fabric.kill(name)
             wait_until(lambda n=name, p=pid: fabric.pid(n) not in (0, p), f"{name} runs again")  # type: ignore[misc]
-            back_at = time.monotonic()
             wait_until(lambda: fabric.count("server") == {1: 50, 2: 50}, "all sessions are known")
             assert fabric.count("room") == {1: 100}
-            assert time.monotonic() - back_at < 3.0
         publisher = Publisher(fabric, rate=100)
         publisher.push_more(20)
         check(subscribers, publisher.stop())
