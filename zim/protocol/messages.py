@@ -161,12 +161,14 @@ class Fetched(Message, frozen=True):
 
 
 class Record(Message, frozen=True):
-    """One message of a stream."""
+    """One message of a stream. time_ms: log time of its append; only: keys of the sessions it is for, all if empty."""
 
     offset: int
     push_id: str
     op: Int32
     body: bytes
+    time_ms: int = 0
+    only: tuple[str, ...] = ()
 
 
 class Records(Message, frozen=True):

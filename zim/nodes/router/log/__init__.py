@@ -1,24 +1,68 @@
-"""The router's log: what every engine that keeps streams must do.
+"""The router's log: what every engine that keeps streams must do. The interface is all that the router knows of it.
 
-This interface is all that the router knows of it. MemoryLog keeps the last seconds and nothing on disk.
+Every call blocks only the calling greenlet. One contract suite, tests/unit/nodes/router/log/contract.py, holds all
+engines to it. Times are log time: whole milliseconds that never go back, see `zim.nodes.router.log.clock`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol
 
+from zim.errors import ZimError
+from zim.nodes.router.log.retention import Retention
 from zim.protocol.messages import Record
 
 
 class NewRecord(NamedTuple):
-    """A message to append. The log gives it the next offset of its stream."""
+    """A message to append. The log gives it the next offset of its stream.
+
+    Attributes:
+        stream: canonical name.
+        push_id: the same in all records of one push; they follow each other in a batch and share op and body.
+        digest: what the push is, for a push with a publisher's key; b"" for one without.
+        op, body: what clients get.
+        time_ms: log time.
+        expires_ms: log time; 0 for never.
+        only: keys of the sessions that it is for; all of them if empty.
+    """
 
     stream: str
     push_id: str
+    digest: bytes
     op: int
     body: bytes
+    time_ms: int
+    expires_ms: int = 0
+    only: tuple[str, ...] = ()
+
+
+class Appended(NamedTuple):
+    """What became of one record.
+
+    Attributes:
+        outcome: "stored" now; "duplicate": the push's key was seen in this stream within its window; "conflict": it
+            was, with another digest, and nothing is stored for this record.
+        offset: where it is; for a duplicate or conflict, where the first one is.
+    """
+
+    outcome: Literal["stored", "duplicate", "conflict"]
+    offset: int
+
+
+class Head(NamedTuple):
+    """Where a stream stands.
+
+    Attributes:
+        epoch: which history its offsets belong to.
+        floor: nothing at or below it is kept any more.
+        head: the last offset; 0 before its first message.
+    """
+
+    epoch: str
+    floor: int
+    head: int
 
 
 @dataclass(frozen=True)
@@ -26,37 +70,132 @@ class Page:
     """A piece of a stream, as of one moment.
 
     Attributes:
-        epoch: which history these offsets belong to.
-        floor: nothing at or below it is kept any more.
-        head: the last offset.
-        records: in order; the first one is the next after what was asked for, unless that is below the floor.
+        epoch, floor, head: see Head.
+        records: in order; what has expired is left out.
+        last: the piece ends here: what is above `after` and the floor, up to this offset, is in records or has expired.
     """
 
     epoch: str
     floor: int
     head: int
     records: list[Record]
+    last: int
+
+
+@dataclass(frozen=True)
+class Lease:
+    """The right to write a shard.
+
+    Attributes:
+        shard: the owner's name.
+        term: of this acquisition; above all before it.
+        deadline: monotonic seconds; past it the owner answers nothing.
+    """
+
+    shard: str
+    term: int
+    deadline: float
+
+
+class LogError(ZimError):
+    """The log could not do what it was asked."""
+
+
+class Unavailable(LogError):
+    """Surely nothing was written. Attributes: reason, for people."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"the log cannot be written: {reason}")
+        self.reason = reason
+
+
+class Unknown(LogError):
+    """It cannot be told whether it was written: `settle` tells, or the next start."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"it cannot be told what the log has written: {reason}")
+        self.reason = reason
+
+
+class Fenced(LogError):
+    """Another owner has the shard now."""
 
 
 class Log(Protocol):
-    """Streams: ordered, numbered from 1 without gaps, one writer each."""
+    """Streams: ordered, numbered from 1 without gaps, one writer each.
 
-    def append(self, records: Sequence[NewRecord]) -> list[int]:
-        """Appends all of them; returns the offset of each. Blocks only the calling greenlet."""
+    Attributes:
+        last_time_ms: the newest log time that is stored.
+    """
 
-    def read(self, stream: str, after: int, upto: int, max_bytes: int) -> Page:
-        """The records in (after, upto], as many as max_bytes hold, at least one if there is one."""
+    last_time_ms: int
 
-    def head(self, stream: str) -> tuple[str, int]:
-        """The stream's epoch and last offset; 0 before its first message."""
+    def acquire(self, owner: str, ttl_s: float) -> Lease | None:
+        """Makes `owner` the only writer of its shard, or nothing if another is."""
 
-    def reserve_seqs(self, count: int) -> int:
-        """The first of `count` session numbers that no one was ever given."""
+    def renew(self, lease: Lease) -> Lease:
+        """The lease with a later deadline.
 
-    def trim(self, now: float, is_served: Callable[[str], bool]) -> None:
-        """Lets go of what is old. A stream that somebody is subscribed to keeps its epoch and head.
+        Raises:
+            Fenced: another has it.
+        """
+
+    def release(self, lease: Lease) -> None:
+        """Ends it: another may acquire."""
+
+    def append(self, lease: Lease, batch: Sequence[NewRecord]) -> list[Appended]:
+        """Appends a batch: atomic, durable on return, in its order. One call at a time.
+
+        Returns:
+            One for each record.
+
+        Raises:
+            Fenced: the lease is another's.
+            Unavailable: surely nothing was written, and no offset was used.
+            Unknown: it cannot be told; nothing else may be asked before `settle`.
+        """
+
+    def settle(self, lease: Lease, batch: Sequence[NewRecord]) -> list[Appended] | None:
+        """What became of the batch whose append raised Unknown; nothing if it is not in the log."""
+
+    def find(self, push_id: str, streams: Sequence[str]) -> list[Appended | None]:
+        """For each stream, where the keyed push of that id is: "duplicate" and its offset, or nothing."""
+
+    def read(self, stream: str, after: int, upto: int, max_records: int, max_bytes: int, now_ms: int) -> Page:
+        """The records in (after, upto], as many as the limits hold, at least one if there is one.
 
         Args:
-            now: monotonic seconds.
-            is_served: whether any comet serves the stream.
+            now_ms: log time: what expires at or before it is left out.
         """
+
+    def heads(self, streams: Sequence[str]) -> Mapping[str, Head]:
+        """Where streams stand, also those that do not exist."""
+
+    def reserve_seqs(self, lease: Lease, count: int) -> int:
+        """The first of `count` session numbers that no one was ever given. Durable."""
+
+    def acknowledge(self, lease: Lease, stream: str, offset: int) -> int:
+        """Moves a stream's cursor forward to an offset, at most to its head, never back. Durable.
+
+        Returns:
+            Where the cursor is.
+        """
+
+    def acknowledged(self, streams: Sequence[str]) -> Mapping[str, int]:
+        """The streams' cursors; 0 where nothing was ever acknowledged."""
+
+    def trim(self, lease: Lease, retention: Retention, now_ms: int, before_ms: int, budget: int) -> int:
+        """Lets go of records that the retention does not keep, a little at a time; also of keys past their window.
+
+        Args:
+            retention: how many and how long, by stream.
+            now_ms: log time.
+            before_ms: only records older than this may go.
+            budget: of records in one call.
+
+        Returns:
+            How many went.
+        """
+
+    def close(self) -> None:
+        """Gives back what it holds."""
