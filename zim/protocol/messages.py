@@ -301,9 +301,37 @@ class Authed(Message, frozen=True):
     rooms: tuple[str, ...]
 
 
+# ---------------------------------------------------------------- publisher ⇄ logic
+
+
+class Submit(Message, frozen=True):
+    """publisher → logic: a push, over ZeroMQ instead of HTTP.
+
+    key: the publisher's idempotency key, "" for none; ttl_ms: 0 for ever; only: session keys, see `NewRecord`.
+    """
+
+    req: int
+    key: str
+    streams: list[str]
+    op: Int32
+    body: bytes
+    ttl_ms: int = 0
+    only: tuple[str, ...] = ()
+
+
+class Submitted(Message, frozen=True):
+    """logic → publisher: as `POST /api/push` answers. why: for people, where the status is not "ok"."""
+
+    req: int
+    push_id: str
+    status: Literal["ok", "unavailable", "unknown", "conflict", "invalid"]
+    why: str = ""
+
+
 ToRouter = Changes | Renew | Fetch | Read | Publish | Locate | Count | Forget
 ToComet = Answers | Renewed | Fetched | Records
 ToJob = Push
 ToAsker = Published | Located | Counted | Forgotten
-ToLogic = Auth
+ToLogic = Auth | Submit
 FromLogic = Authed
+ToPublisher = Submitted
