@@ -66,14 +66,29 @@ class Changes(Message, frozen=True):
     changes: list[Change]
 
 
+class Result(Message, frozen=True):
+    """What became of entry n so far, in sessions: targeted is what the comet found, the rest of it is pending."""
+
+    n: int
+    targeted: int
+    delivered: int
+    gone: int
+    shed: int
+    expired: int
+
+
 class Renew(Message, frozen=True):
-    """comet → router, every second: I live, and have handled all entries up to `handled`."""
+    """comet → router, every second: I live, and have handled all entries up to `handled`.
+
+    results: of entries; the same again until a Renewed confirms them.
+    """
 
     comet: str
     inc: int
     term: int
     n: int
     handled: int
+    results: list[Result] = []
 
 
 class Fetch(Message, frozen=True):
@@ -87,25 +102,38 @@ class Fetch(Message, frozen=True):
 
 
 class Read(Message, frozen=True):
-    """comet → router: a stream's records after an offset, up to another."""
+    """comet or logic → router: a stream's records after an offset, up to another, at most `limit`."""
 
     req: int
     stream: str
     after: int
     upto: int
+    limit: int
+
+
+class Acknowledge(Message, frozen=True):
+    """comet → router: a client has acknowledged its user's stream up to an offset."""
+
+    req: int
+    stream: str
+    offset: int
 
 
 # ---------------------------------------------------------------- router → comet
 
 
 class Answer(Message, frozen=True):
-    """To one change: the epoch and head of its stream, read after it was applied. base: entries start after it."""
+    """To one change: where its stream stands, read after it was applied.
+
+    base: entries start after it; acknowledged: the cursor of a user's stream.
+    """
 
     n: int
     base: int
     epoch: str
     head: int
     seq: int
+    acknowledged: int = 0
 
 
 class Answers(Message, frozen=True):
@@ -130,7 +158,11 @@ class Renewed(Message, frozen=True):
 
 
 class Entry(Message, frozen=True):
-    """router → job → comet, the feed down: one push for one comet."""
+    """router → job → comet, the feed down: one push for one comet.
+
+    left_ms: how long it is worth being handed out; 0 for ever, below 0 it is over. only: keys of sessions; a user's
+    stream that one of them belongs to is for these alone.
+    """
 
     router: str
     term: int
@@ -141,6 +173,8 @@ class Entry(Message, frozen=True):
     op: Int32
     body: bytes
     items: list[Item]
+    left_ms: int = 0
+    only: tuple[str, ...] = ()
 
 
 ENTRY_BYTES, ITEM_BYTES = 200, 40  # what an entry and each of its items cost beside the body, in memory and on the wire
@@ -172,7 +206,11 @@ class Record(Message, frozen=True):
 
 
 class Records(Message, frozen=True):
-    """router → comet: answer to Read. floor: nothing at or below it is kept any more."""
+    """router → comet or logic: answer to Read.
+
+    floor: nothing at or below it is kept any more; last: what is above that and above what was asked for, up to this
+    offset, is in records or has expired.
+    """
 
     req: int
     router: str
@@ -181,6 +219,15 @@ class Records(Message, frozen=True):
     floor: int
     head: int
     records: list[Record]
+    last: int
+
+
+class Acknowledged(Message, frozen=True):
+    """router → comet: answer to Acknowledge. offset: where the cursor is, durably."""
+
+    req: int
+    router: str
+    offset: int
 
 
 # ---------------------------------------------------------------- router → job
@@ -196,7 +243,7 @@ class Target(Message, frozen=True):
 
 
 class Push(Message, frozen=True):
-    """router → job: the body once, and the entries it makes."""
+    """router → job: the body once, and the entries it makes. left_ms, only: see Entry."""
 
     router: str
     term: int
@@ -204,13 +251,19 @@ class Push(Message, frozen=True):
     op: Int32
     body: bytes
     targets: list[Target]
+    left_ms: int = 0
+    only: tuple[str, ...] = ()
 
 
 # ---------------------------------------------------------------- logic ⇄ router
 
 
 class Publish(Message, frozen=True):
-    """logic → router. term: the router's, as logic knew it at the first attempt (0: not yet)."""
+    """logic → router.
+
+    digest: what the push is, if it has a publisher's key; ttl_ms: 0 for ever; only: see Entry; term: the router's, as
+    logic knew it at the first attempt (0: not yet).
+    """
 
     req: int
     push_id: str
@@ -219,15 +272,38 @@ class Publish(Message, frozen=True):
     body: bytes
     attempt: int
     term: int
+    digest: bytes = b""
+    ttl_ms: int = 0
+    only: tuple[str, ...] = ()
 
 
 class Published(Message, frozen=True):
-    """router → logic: ok, unavailable (surely not stored), unknown, or refused (another router's stream)."""
+    """router → logic: ok, unavailable (surely not stored), unknown, conflict (the key was used for another content), or
+    refused (another router's stream). offsets: of each stream, if ok."""
 
     req: int
     router: str
     term: int
-    status: Literal["ok", "unavailable", "unknown", "refused"]
+    status: Literal["ok", "unavailable", "unknown", "conflict", "refused"]
+    offsets: list[int] = []
+
+
+class Unread(Message, frozen=True):
+    """logic → router: what has a user's stream that nobody has acknowledged?"""
+
+    req: int
+    stream: str
+
+
+class Unreads(Message, frozen=True):
+    """router → logic: answer to Unread."""
+
+    req: int
+    router: str
+    epoch: str
+    floor: int
+    head: int
+    acknowledged: int
 
 
 class Locate(Message, frozen=True):
@@ -294,11 +370,12 @@ class Auth(Message, frozen=True):
 
 
 class Authed(Message, frozen=True):
-    """logic → comet: who it is, and the rooms that it is in."""
+    """logic → comet: who it is, and the rooms that it is in. may_join: other ones that it may ask for; null for any."""
 
     req: int
     uid: str
     rooms: tuple[str, ...]
+    may_join: tuple[str, ...] | None
 
 
 # ---------------------------------------------------------------- publisher ⇄ logic
@@ -328,10 +405,10 @@ class Submitted(Message, frozen=True):
     why: str = ""
 
 
-ToRouter = Changes | Renew | Fetch | Read | Publish | Locate | Count | Forget
-ToComet = Answers | Renewed | Fetched | Records
+ToRouter = Changes | Renew | Fetch | Read | Acknowledge | Publish | Unread | Locate | Count | Forget
+ToComet = Answers | Renewed | Fetched | Records | Acknowledged
 ToJob = Push
-ToAsker = Published | Located | Counted | Forgotten
+ToAsker = Published | Records | Unreads | Located | Counted | Forgotten
 ToLogic = Auth | Submit
 FromLogic = Authed
 ToPublisher = Submitted

@@ -26,11 +26,18 @@ class Session:
 
 @dataclass(slots=True)
 class Body:
-    """What all entries of one push share."""
+    """What all entries of one push share. time_ms: log time; expires_ms: log time, 0 for never; only: see Entry."""
 
     push_id: str
     op: int
     body: bytes
+    time_ms: int
+    expires_ms: int
+    only: tuple[str, ...]
+
+    def left_ms(self, now_ms: int) -> int:
+        """How long it is worth being handed out; 0 for ever, below 0 if that is over."""
+        return (self.expires_ms - now_ms or -1) if self.expires_ms else 0
 
 
 class Feed:
@@ -101,7 +108,12 @@ class Feed:
         self.behind_bytes -= freed
         return freed
 
-    def page(self, router: str, term: int, low: int, high: int, max_bytes: int) -> list[Entry]:
+    @property
+    def oldest_ms(self) -> int | None:
+        """Log time of the oldest entry that the comet has not handled."""
+        return self._unhandled[0][0].time_ms if self._unhandled else None
+
+    def page(self, router: str, term: int, low: int, high: int, max_bytes: int, now_ms: int) -> list[Entry]:
         """The entries from low to high, as many as max_bytes hold; nothing if low is not kept."""
         first = self.made - len(self._unhandled) + 1
         found: list[Entry] = []
@@ -113,7 +125,22 @@ class Feed:
             size += entry_size
             if found and size > max_bytes:
                 break
-            found.append(Entry(router, term, self.comet, self.inc, n, body.push_id, body.op, body.body, items))
+            left_ms = body.left_ms(now_ms)
+            found.append(
+                Entry(
+                    router,
+                    term,
+                    self.comet,
+                    self.inc,
+                    n,
+                    body.push_id,
+                    body.op,
+                    body.body,
+                    items,
+                    left_ms,
+                    body.only,
+                )
+            )
         return found
 
     def end(self) -> None:
