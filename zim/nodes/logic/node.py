@@ -95,7 +95,9 @@ class LogicNode(Node):
         size = sum(ENTRY_BYTES + len(m.body) for m in submitted)
         if self._submitted_bytes + size > SUBMITTED_BYTES:
             why = "too many pushes are under way"
-            self._server.send(envelope, codec.encode([messages.Submitted(m.req, "", "unavailable", why) for m in submitted]))
+            self._server.send(
+                envelope, codec.encode([messages.Submitted(m.req, "", "unavailable", why) for m in submitted])
+            )
             return
         self._submitted_bytes += size
         gevent.spawn(self._publish, envelope, submitted, size).link_exception(self._on_failure)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from zim.nodes.router.log import Appended, Head, Lease, Log, NewRecord, Page
 from zim.nodes.router.log.memory import MemoryLog
-from zim.nodes.router.log.retention import Retention
+from zim.retention import Retention
 
 
 class Streams:

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol
 
 from zim.errors import ZimError
-from zim.nodes.router.log.retention import Retention
 from zim.protocol.messages import Record
+from zim.retention import Retention
 
 
 class NewRecord(NamedTuple):
