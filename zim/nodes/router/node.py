@@ -19,7 +19,7 @@ from zim.nodes.links import MESSAGE_BYTES, Sender
 from zim.nodes.router.intake import ADMITTED_BYTES, Admission
 from zim.nodes.router.log import Appended, LogError, NewRecord, Unavailable, Unknown
 from zim.nodes.router.log.clock import LogClock
-from zim.nodes.router.log.memory import MemoryLog
+from zim.nodes.router.log.memory import MemoryLog, MemoryStore
 from zim.nodes.router.log.sqlite import SqliteLog
 from zim.nodes.router.shard import PAGE_BYTES, Applied, Shard
 from zim.nodes.router.streams import Streams
@@ -69,20 +69,26 @@ class RouterNode(Node):
         t = self.topology
         self._state = StateDir(t.data_dir, self.name)
         routers = [r.name for r in t.routers]
-        durable = SqliteLog(
+        durable = SqliteLog.open(
             self._state.path,
+            routers,
             gevent.get_hub().threadpool.apply,
             key_window_s=t.idempotency_s,
-            routers=routers,
             ballast_bytes=self._router.ballast_bytes,
         )
         lease = durable.acquire(self.name, LEASE_S)
         assert lease is not None  # the lock on the folder is ours
         self._lease, self._durable = lease, durable
         self._clock = LogClock(durable.last_time_ms, time.time(), time.monotonic)
-        live = MemoryLog(keep_s=self._router.keep_s, keep_bytes=self._router.keep_bytes, clock=time.monotonic)
-        live_lease = live.acquire(self.name, LEASE_S, lease.term)
-        self._streams = Streams(durable, lease, live, live_lease, t.retention)
+        live = MemoryLog(
+            MemoryStore(term=lease.term),  # so that no epoch of a live-only stream is given twice
+            time.monotonic,
+            time.time,
+            key_window_s=t.idempotency_s,
+            keep_s=self._router.keep_s,
+            keep_bytes=self._router.keep_bytes,
+        )
+        self._streams = Streams(durable, lease, live, live.acquire(self.name, LEASE_S), t.retention)
         self._server = Server(self._router.bind.address)
         self._commits: Gatherer[Admission[Peer]] = Gatherer(self._commit, ADMITTED_BYTES)
         self._lookups: Gatherer[Admission[Peer]] = Gatherer(self._look_up, ADMITTED_BYTES)
