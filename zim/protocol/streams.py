@@ -17,6 +17,11 @@ def room_stream(room: str) -> str:
     return room if room == EVERYBODY else "r:" + room
 
 
+def room_of(stream: str) -> str:
+    """The room of a room's stream."""
+    return stream.removeprefix("r:")
+
+
 def is_user_stream(stream: str) -> bool:
     """Whether it is a user's."""
     return stream.startswith("u:")

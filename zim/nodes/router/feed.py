@@ -6,7 +6,8 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass
 
-from zim.protocol.messages import Entry, Item, entry_bytes
+from zim.nodes.router.receipts import Row
+from zim.protocol.messages import Entry, Item, Result, entry_bytes
 
 
 @dataclass(slots=True)
@@ -56,6 +57,7 @@ class Feed:
         admitted_bytes: of pushes that wait for their commit and will be entries here.
         sessions: by connection number.
         rooms: members by room.
+        rows: of entries of which the comet has not yet said all, by number.
     """
 
     __slots__ = (
@@ -73,6 +75,7 @@ class Feed:
         "renewed",
         "roomless",
         "rooms",
+        "rows",
         "sessions",
     )
 
@@ -85,6 +88,7 @@ class Feed:
         self.sessions: dict[int, Session] = {}
         self.rooms: dict[str, int] = {}
         self.roomless = 0
+        self.rows: dict[int, Row] = {}
         self._unhandled: deque[tuple[Body, list[Item], int]] = deque()  # entry `made` is the last one
 
     @property
@@ -107,6 +111,13 @@ class Feed:
             freed += unhandled.popleft()[2]
         self.behind_bytes -= freed
         return freed
+
+    def report(self, results: list[Result], now_ms: int) -> None:
+        """What became of entries. Rows that are closed, and repeats for them, are passed over."""
+        for result in results:
+            row = self.rows.get(result.n)
+            if row is not None and row.report(result, now_ms):
+                del self.rows[result.n]
 
     @property
     def oldest_ms(self) -> int | None:
@@ -146,6 +157,9 @@ class Feed:
     def end(self) -> None:
         """No lease any more: its sessions and what it was owed are forgotten; the last number made stays."""
         self.is_alive = False
+        for row in self.rows.values():
+            row.lose()
+        self.rows = {}
         self.sessions, self.rooms, self.roomless = {}, {}, 0
         self._unhandled.clear()
         self.behind_bytes = 0

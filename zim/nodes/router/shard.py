@@ -14,6 +14,7 @@ from zim.nodes.router.directory import Directory, stream_of
 from zim.nodes.router.feed import Body, Feed
 from zim.nodes.router.intake import Admission, Intake, Peer, Stored
 from zim.nodes.router.log import Appended, Head
+from zim.nodes.router.receipts import Ledger, Receipt, Row
 from zim.protocol.messages import (
     Answer,
     Answers,
@@ -34,6 +35,7 @@ from zim.protocol.messages import (
     Renewed,
     Target,
 )
+from zim.protocol.streams import is_user_stream
 from zim.sharding import Shards
 
 log = logging.getLogger(__name__)
@@ -43,6 +45,7 @@ RENEW_S = 1.0  # how often comets renew; a tick that comes later than this found
 SPARE_S = 4 * LEASE_S  # what is younger is not trimmed, and nothing for so long after a start or a standstill
 PAGE_BYTES = 200 << 10  # of one answer to Fetch or Read
 ITEMS = 2_000  # of one entry: a push to very many users is cut into several
+UNDECIDED = 100_000  # users of pushes made while rebuilding, of whom it is decided later whether they are offline
 QUESTIONS = 1_000  # that wait for the directory to be whole
 
 
@@ -69,6 +72,7 @@ class Shard(Generic[Peer]):
         term: this run of the router.
         directory: who is online where.
         intake: the publishers' side.
+        ledger: what became of pushes.
         is_rebuilding: not every comet has had the time to register; counts and locate wait.
     """
 
@@ -83,6 +87,7 @@ class Shard(Generic[Peer]):
         now: float,
         max_behind_bytes: int,
         next_seq: int,
+        ledger: Ledger,
     ) -> None:
         """
         Args:
@@ -92,13 +97,16 @@ class Shard(Generic[Peer]):
             admit, look_up, max_behind_bytes: see Intake.
             now: monotonic seconds, as everywhere below.
             next_seq: the first session number that may be given.
+            ledger: keeps what becomes of pushes.
         """
         self.name, self.term = name, term
         self.directory = Directory(next_seq)
         self.intake: Intake[Peer] = Intake(name, term, shards, self.directory, admit, look_up, max_behind_bytes)
         self.is_rebuilding = True
         self.owner = shards.owner
+        self.ledger = ledger
         self._comets = tuple(comets)
+        self._undecided: list[tuple[Receipt, str]] = []  # users who may be online, once all comets have said who is
         self._rebuilt_by = now + LEASE_S
         self._seen = now
         self._spare_until = now + SPARE_S
@@ -126,6 +134,10 @@ class Shard(Generic[Peer]):
             for feed in self.directory.serving(item[0]):
                 by_feed.setdefault(feed, []).append(item)
         m = stored.push
+        receipt = self.ledger.open(m.push_id, stored.time_ms, now_ms)
+        self._count_offline(
+            receipt, [s for s, _ in stored.items if is_user_stream(s) and not self.directory.is_served(s)]
+        )
         body = Body(m.push_id, m.op, m.body, stored.time_ms, stored.expires_ms, m.only)
         pushes: list[Push] = []
         targets: list[Target] = []
@@ -136,11 +148,21 @@ class Shard(Generic[Peer]):
                 if targets and size + len(part) > ITEMS:
                     pushes.append(self._push(body, targets, now_ms))
                     targets, size = [], 0
-                targets.append(Target(feed.comet, feed.inc, feed.enter(body, part), part))
+                n = feed.enter(body, part)
+                targeted = sum(self.directory.targets(feed, s, m.only) for s, _ in part)
+                feed.rows[n] = Row(self.ledger, receipt, targeted)
+                targets.append(Target(feed.comet, feed.inc, n, part))
                 size += len(part)
         if targets:
             pushes.append(self._push(body, targets, now_ms))
         return pushes
+
+    def _count_offline(self, receipt: Receipt, streams: list[str]) -> None:
+        """Users whom no comet has told of. While rebuilding, one may yet do so."""
+        if self.is_rebuilding and len(self._undecided) < UNDECIDED:
+            self._undecided += [(receipt, stream) for stream in streams]
+        elif streams:
+            self.ledger.count_offline(receipt, len(streams))
 
     def _push(self, body: Body, targets: list[Target], now_ms: int) -> Push:
         left_ms = body.left_ms(now_ms)
@@ -181,7 +203,7 @@ class Shard(Generic[Peer]):
             answers.append(Answer(n, base, epoch, head, seq, cursors.get(stream, 0) if is_put else 0))
         return Answers(self.name, self.term, inc, answers)
 
-    def renew(self, m: Renew, now: float) -> Renewed | None:
+    def renew(self, m: Renew, now: float, now_ms: int) -> Renewed | None:
         """A comet lives. Lower numbers are ignored."""
         feed = self.directory.feeds.get(m.comet)
         if m.comet not in self._comets:
@@ -194,6 +216,7 @@ class Shard(Generic[Peer]):
         if m.n <= feed.renewed:
             return None
         feed.renewed, feed.lease_end = m.n, now + LEASE_S
+        feed.report(m.results, now_ms)
         if feed.handled(m.handled):
             self.intake.retry()
         return self._renewed(m, "ok", feed.made, m.inc)
@@ -270,6 +293,9 @@ class Shard(Generic[Peer]):
             if not told and now <= self._rebuilt_by:
                 return
             self.is_rebuilding = False
+            undecided, self._undecided = self._undecided, []
+            for receipt, stream in undecided:
+                self._count_offline(receipt, [] if self.directory.is_served(stream) else [stream])
             log.info("directory whole", extra={"sessions": sum(len(f.sessions) for f in feeds.values())})
         questions, self._questions = self._questions, []
         for peer, m in questions:
