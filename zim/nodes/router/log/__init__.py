@@ -14,6 +14,8 @@ from zim.errors import ZimError
 from zim.nodes.router.log.retention import Retention
 from zim.protocol.messages import Record
 
+RECORD_BYTES = 300  # what a record counts for in every limit beside its body
+
 
 class NewRecord(NamedTuple):
     """A message to append. The log gives it the next offset of its stream.
@@ -121,6 +123,18 @@ class Fenced(LogError):
     """Another owner has the shard now."""
 
 
+class Damaged(LogError):
+    """What is stored is not what was written. Nothing of it is handed out, and nothing was written by this call.
+
+    Attributes:
+        where: the file, or the stream and offset.
+    """
+
+    def __init__(self, where: str, reason: str) -> None:
+        super().__init__(f"the log is damaged: {where}: {reason}")
+        self.where = where
+
+
 class Log(Protocol):
     """Streams: ordered, numbered from 1 without gaps, one writer each.
 
@@ -165,7 +179,11 @@ class Log(Protocol):
         """The records in (after, upto], as many as the limits hold, at least one if there is one.
 
         Args:
+            max_bytes: each record counts for its body and RECORD_BYTES.
             now_ms: log time: what expires at or before it is left out.
+
+        Raises:
+            Damaged: a record is not what was written.
         """
 
     def heads(self, streams: Sequence[str]) -> Mapping[str, Head]:
