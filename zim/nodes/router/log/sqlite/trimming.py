@@ -48,7 +48,7 @@ _DELETE = """
     )"""
 _RAISE = """
     UPDATE streams SET floor = (
-        SELECT json_extract(value, '$[1]') FROM json_each(?1) WHERE json_extract(value, '$[0]') = id
+        SELECT json_extract(value, '$[1]') FROM json_each(?1) WHERE json_extract(value, '$[0]') = streams.id
     ) WHERE id IN (SELECT json_extract(value, '$[0]') FROM json_each(?1))"""
 _NAMES = f"""
     SELECT json_group_array(json_array(s.name, s.id, s.floor, {HEAD}))
