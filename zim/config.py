@@ -120,6 +120,7 @@ class Topology:
         data_dir: absolute; each node has a folder of its name in it.
         max_body_bytes: of one push.
         idempotency_s: how long a publisher's key is known.
+        receipts_s: how long it can be asked what became of a push.
         retention: how long streams are kept.
         path: the file it came from.
     """
@@ -132,6 +133,7 @@ class Topology:
     comets: tuple[Comet, ...]
     max_body_bytes: int = 65_536
     idempotency_s: float = 86_400.0
+    receipts_s: float = 3_600.0
     retention: Retention = field(default_factory=Retention)
     path: Path = Path("topology.toml")
 
@@ -255,7 +257,7 @@ def _read_fabric(whole: Table) -> dict[str, Any]:
     table = whole.table("fabric", right) if whole.require("fabric", right) else None
     if table is None:
         return {}
-    table.refuse_unknown(["name", "data_dir", "max_body_bytes", "idempotency_s"])
+    table.refuse_unknown(["name", "data_dir", "max_body_bytes", "idempotency_s", "receipts_s"])
     values: dict[str, Any] = {}
     if table.require("name", 'a name for people, such as "demo"'):
         values["name"] = table.text("name", 'a name for people, such as "demo"')
@@ -263,8 +265,9 @@ def _read_fabric(whole: Table) -> dict[str, Any]:
         values["data_dir"] = table.text("data_dir", 'a folder, relative to this file, such as "var"')
     if "max_body_bytes" in table.values:
         values["max_body_bytes"] = table.whole("max_body_bytes", 1, 16 << 20)
-    if "idempotency_s" in table.values:
-        values["idempotency_s"] = table.seconds("idempotency_s", 1, _DAYS_S)
+    for key in ("idempotency_s", "receipts_s"):
+        if key in table.values:
+            values[key] = table.seconds(key, 1, _DAYS_S)
     return values
 
 

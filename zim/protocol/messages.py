@@ -306,6 +306,56 @@ class Unreads(Message, frozen=True):
     acknowledged: int
 
 
+class Track(Message, frozen=True):
+    """logic → router: what became of this push?"""
+
+    req: int
+    push_id: str
+
+
+class Tracked(Message, frozen=True):
+    """router → logic: answer to Track, over this router's sessions; all 0 if it is not known here.
+
+    accepted_ms, kept_ms, reported_ms: log time at which the router took it, had it in its log, heard of it last.
+    """
+
+    req: int
+    router: str
+    is_known: bool
+    targeted: int
+    delivered: int
+    gone: int
+    shed: int
+    expired: int
+    unknown: int
+    offline: int
+    accepted_ms: int
+    kept_ms: int
+    reported_ms: int
+
+
+class Total(Message, frozen=True):
+    """logic → router: what became of all pushes?"""
+
+    req: int
+
+
+class Totalled(Message, frozen=True):
+    """router → logic: answer to Total. pending is counted by itself, so that the sum can be checked."""
+
+    req: int
+    router: str
+    pushes: int
+    offline: int
+    targeted: int
+    delivered: int
+    gone: int
+    shed: int
+    expired: int
+    unknown: int
+    pending: int
+
+
 class Locate(Message, frozen=True):
     """logic → router: where is this user?"""
 
@@ -405,10 +455,10 @@ class Submitted(Message, frozen=True):
     why: str = ""
 
 
-ToRouter = Changes | Renew | Fetch | Read | Acknowledge | Publish | Unread | Locate | Count | Forget
+ToRouter = Changes | Renew | Fetch | Read | Acknowledge | Publish | Unread | Track | Total | Locate | Count | Forget
 ToComet = Answers | Renewed | Fetched | Records | Acknowledged
 ToJob = Push
-ToAsker = Published | Records | Unreads | Located | Counted | Forgotten
+ToAsker = Published | Records | Unreads | Tracked | Totalled | Located | Counted | Forgotten
 ToLogic = Auth | Submit
 FromLogic = Authed
 ToPublisher = Submitted

@@ -28,6 +28,7 @@ from zim.protocol.messages import (
 )
 
 RENEW_S = 1.0
+RESULTS_S = 0.1  # sooner, if there are results to tell: somebody may wait for them
 RETRY_S = 0.5  # without any answer, until changes and fetches are sent again
 QUIET_S = 0.05  # how long a hole may stand before it is fetched: what is about to arrive anyway must not be
 WINDOW = 4_096  # changes under way
@@ -234,8 +235,14 @@ class Link:
         Args:
             renew_bytes: of handled entries, at which a Renew is due at once.
         """
-        is_due = now - self._renewed_at >= RENEW_S or self._freed_bytes >= renew_bytes
-        if is_due or len(self.reports.waiting) - self._told >= RESULTS // 2:
+        since = now - self._renewed_at
+        fresh = len(self.reports.waiting) - self._told
+        if (
+            since >= RENEW_S
+            or self._freed_bytes >= renew_bytes
+            or fresh >= RESULTS // 2
+            or (fresh > 0 and since >= RESULTS_S)
+        ):
             self._send_renew(now)
         if self._unanswered and now - self._answered_at > RETRY_S:
             self._answered_at = now

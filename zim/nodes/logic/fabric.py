@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import fields
 from typing import TypeVar
 
 import gevent
@@ -14,8 +15,11 @@ from zim.nodes.logic.publishing import GIVE_UP_S, RETRY_S, Publisher, RouterAske
 from zim.protocol import messages
 from zim.protocol.streams import user_stream
 from zim.sharding import Shards
-from zim.web.fabric import Counts, History, Kept, Published, Push, Unread
+from zim.web.fabric import Counts, History, Kept, Published, Push, Receipt, Totals, Unread
 
+SILENT_S = 1.0  # after it a router that does not say what it knows is named
+WAIT_S = 0.03  # between two looks at a receipt
+OUTCOMES = ("delivered", "gone", "shed", "expired", "unknown")
 ALL = (1 << 63) - 1  # an offset above all
 
 T = TypeVar("T")
@@ -75,11 +79,64 @@ class RouterFabric:
         assert isinstance(m, messages.Unreads)
         return Unread(m.head - max(m.floor, min(m.acknowledged, m.head)), m.acknowledged, m.head, m.epoch)
 
+    def receipt(self, push_id: str, wait_s: float = 0.0) -> Receipt:
+        """See Fabric. Switches."""
+        until = time.monotonic() + wait_s
+        while True:
+            found = self._receipt(push_id)
+            if not found.pending or time.monotonic() > until:
+                return found
+            gevent.sleep(WAIT_S)
+
+    def _receipt(self, push_id: str) -> Receipt:
+        answers = self._ask_each(lambda req: messages.Track(req, push_id))
+        tracked = [m for m in answers.values() if isinstance(m, messages.Tracked)]
+        known = [m for m in tracked if m.is_known]
+        outcomes = {name: sum(getattr(m, name) for m in known) for name in OUTCOMES}
+        targeted = sum(m.targeted for m in known)
+        offline = sum(m.offline for m in known)
+        pending = targeted - sum(outcomes.values())
+        hops: dict[str, float] = {}
+        if known:
+            hops["kept"] = max(m.kept_ms - m.accepted_ms for m in known)
+            if reported := [m.reported_ms - m.kept_ms for m in known if m.reported_ms]:
+                hops["reported"] = max(reported)
+        silent = [router for router, m in answers.items() if m is None]
+        return Receipt(
+            push_id,
+            targeted,
+            **outcomes,
+            pending=pending,
+            offline=offline,
+            is_known=bool(known),
+            hops_ms=hops,
+            silent=silent,
+        )
+
+    def totals(self) -> Totals:
+        """See Fabric. Switches."""
+        answers = self._ask_each(messages.Total)
+        told = [m for m in answers.values() if isinstance(m, messages.Totalled)]
+        names = [f.name for f in fields(Totals) if f.name != "silent"]
+        sums = {name: sum(getattr(m, name) for m in told) for name in names}
+        return Totals(**sums, silent=[router for router, m in answers.items() if m is None])
+
     def _ask_owner(self, stream: str, make: Callable[[int], messages.Message]) -> messages.ToAsker:
         return self._ask(self._shards.owner(stream), make)
 
     def _ask_all(self, make: Callable[[int], messages.Message]) -> list[messages.ToAsker]:
         return self._at_each(self._routers, lambda router: self._ask(router, make))
+
+    def _ask_each(self, make: Callable[[int], messages.Message]) -> dict[str, messages.ToAsker | None]:
+        """Every router's answer; nothing from those that do not give one soon."""
+
+        def ask(router: str) -> tuple[str, messages.ToAsker | None]:
+            try:
+                return router, self._routers[router].ask(make, SILENT_S)
+            except Unavailable:
+                return router, None
+
+        return dict(self._at_each(self._routers, ask))
 
     def _ask(self, router: str, make: Callable[[int], messages.Message]) -> messages.ToAsker:
         until = time.monotonic() + GIVE_UP_S

@@ -6,6 +6,7 @@ It talks; zim.nodes.router.shard decides.
 from __future__ import annotations
 
 import logging
+import sqlite3
 import time
 from typing import Any, NamedTuple
 
@@ -21,6 +22,8 @@ from zim.nodes.router.log import Appended, LogError, NewRecord, Unavailable, Unk
 from zim.nodes.router.log.clock import LogClock
 from zim.nodes.router.log.memory import MemoryLog, MemoryStore
 from zim.nodes.router.log.sqlite import SqliteLog
+from zim.nodes.router.receipt_store import ReceiptStore
+from zim.nodes.router.receipts import Ledger, sum_up
 from zim.nodes.router.shard import PAGE_BYTES, Applied, Shard
 from zim.nodes.router.streams import Streams
 from zim.nodes.state import StateDir
@@ -34,6 +37,7 @@ from zim.transport import Outlet, Server
 log = logging.getLogger(__name__)
 
 TICK_S = 0.1
+RECEIPTS_S = 1.0  # between two times that receipts are stored
 TRIM_S = 0.1  # between two small steps of trimming
 TRIM_RECORDS = 500  # of one step
 LEASE_S = 3600.0  # of the shard; the lock on the data directory holds it for as long as this process lives
@@ -47,6 +51,9 @@ class Peer(NamedTuple):
 
     envelope: tuple[bytes, ...]
     is_plain: bool = False
+
+
+Question = messages.Read | messages.Unread | messages.Track  # what the disk is asked for
 
 
 class Told(NamedTuple):
@@ -77,23 +84,26 @@ class RouterNode(Node):
             ballast_bytes=self._router.ballast_bytes,
         )
         lease = durable.acquire(self.name, LEASE_S)
-        assert lease is not None  # the lock on the folder is ours
-        self._lease, self._durable = lease, durable
+        self._durable = durable
         self._clock = LogClock(durable.last_time_ms, time.time(), time.monotonic)
         live = MemoryLog(
-            MemoryStore(term=lease.term),  # so that no epoch of a live-only stream is given twice
+            MemoryStore(term=lease.term if lease else 0),  # so that no epoch of a live-only stream is given twice
             time.monotonic,
             time.time,
             key_window_s=t.idempotency_s,
             keep_s=self._router.keep_s,
             keep_bytes=self._router.keep_bytes,
         )
-        self._streams = Streams(durable, lease, live, live.acquire(self.name, LEASE_S), t.retention)
+        live_lease = live.acquire(self.name, LEASE_S)
+        assert lease is not None  # the lock on the folder is ours
+        assert live_lease is not None
+        self._streams = Streams(durable, lease, live, live_lease, t.retention)
+        self._receipts = ReceiptStore(self._state.path, lease.term, t.receipts_s, gevent.get_hub().threadpool.apply)
         self._server = Server(self._router.bind.address)
         self._commits: Gatherer[Admission[Peer]] = Gatherer(self._commit, ADMITTED_BYTES)
         self._lookups: Gatherer[Admission[Peer]] = Gatherer(self._look_up, ADMITTED_BYTES)
         self._changes: Gatherer[Told] = Gatherer(self._tell_heads, QUESTION_BYTES)
-        self._reads: Gatherer[tuple[Peer, messages.Read | messages.Unread]] = Gatherer(self._read, QUESTION_BYTES)
+        self._reads: Gatherer[tuple[Peer, Question]] = Gatherer(self._read, QUESTION_BYTES)
         self._acks: Gatherer[tuple[Peer, messages.Acknowledge]] = Gatherer(self._acknowledge, QUESTION_BYTES)
         self._shard: Shard[Peer] = Shard(
             self.name,
@@ -105,6 +115,7 @@ class RouterNode(Node):
             time.monotonic(),
             self._router.max_behind_bytes,
             self._streams.reserve_seqs(SEQS),
+            Ledger(*self._receipts.totals),
         )
         self._seqs_end = self._shard.directory.next_seq + SEQS
         self._jobs: dict[str, Sender[messages.Push]] = {
@@ -121,6 +132,7 @@ class RouterNode(Node):
             self.spawn(gatherer.run)
         self.spawn(self._tick)
         self.spawn(self._trim)
+        self.spawn(self._keep_receipts)
         self.spawn(self._serve)
 
     def is_connected(self) -> bool:
@@ -134,6 +146,7 @@ class RouterNode(Node):
     def stop(self) -> None:
         """See Node."""
         self._server.close()
+        self._receipts.close()
         self._durable.close()
         self._state.close()
 
@@ -170,10 +183,12 @@ class RouterNode(Node):
                 if applied:
                     self._changes.put(Told(peer, m.inc, applied), MESSAGE_BYTES * len(applied))
             case messages.Renew():
-                return shard.renew(m, now)
+                return shard.renew(m, now, now_ms)
             case messages.Fetch():
                 return shard.fetch(m, now_ms)
-            case messages.Read() | messages.Unread():
+            case messages.Total():
+                return shard.total(m)
+            case messages.Read() | messages.Unread() | messages.Track():
                 self._reads.put((peer, m), MESSAGE_BYTES)
             case messages.Acknowledge():
                 self._acks.put((peer, m), MESSAGE_BYTES)
@@ -274,14 +289,17 @@ class RouterNode(Node):
             return  # the comets ask again
         self._answer([(t.peer, self._shard.answers(t.inc, t.applied, heads, cursors)) for t in batch])
 
-    def _read(self, batch: list[tuple[Peer, messages.Read | messages.Unread]]) -> None:
+    def _read(self, batch: list[tuple[Peer, Question]]) -> None:
         for peer, m in batch:
             try:
                 self._answer([(peer, self._read_one(m))])
-            except LogError as e:
-                log.error("a stream cannot be read", extra={"stream": m.stream, "error": str(e)})
+            except (LogError, sqlite3.Error) as e:
+                log.error("a question cannot be answered", extra={"question": type(m).__name__, "error": str(e)})
 
-    def _read_one(self, m: messages.Read | messages.Unread) -> messages.Records | messages.Unreads:
+    def _read_one(self, m: Question) -> messages.Records | messages.Unreads | messages.Tracked:
+        if isinstance(m, messages.Track):
+            found = {r.serial: r for r in [*self._receipts.find(m.push_id), *self._shard.ledger.find(m.push_id)]}
+            return sum_up(m.req, self.name, list(found.values()))
         if isinstance(m, messages.Unread):
             cursor = self._streams.acknowledged([m.stream])[m.stream]
             epoch, floor, head = self._streams.heads([m.stream])[m.stream]
@@ -300,6 +318,23 @@ class RouterNode(Node):
             log.error("cursors cannot be moved", extra={"error": str(e)})
             return  # the comets ask again
         self._answer([(peer, messages.Acknowledged(m.req, self.name, cursors[m.stream])) for peer, m in batch])
+
+    def _keep_receipts(self) -> None:
+        """Every second, what has changed: a crash loses no more of them."""
+        while True:
+            gevent.sleep(RECEIPTS_S)
+            self._write_receipts()
+
+    def _write_receipts(self) -> None:
+        ledger = self._shard.ledger
+        changed = ledger.take_changed()
+        if not changed:
+            return
+        try:
+            self._receipts.write(changed, ledger.tally, ledger.offline, ledger.pushes, self._clock.now_ms())
+        except sqlite3.Error as e:
+            log.warning("receipts cannot be stored", extra={"receipts": len(changed), "error": str(e)})
+        ledger.stored(changed)
 
     def _trim(self) -> None:
         """Lets go of what no rule keeps, a little at a time."""

@@ -74,8 +74,10 @@ class ReceiptStore:
             sqlite3.Error: the disk does not take them.
         """
         rows = [
-            (_key(r.push_id), r.serial, self._run, r.accepted_ms, r.kept_ms, r.reported_ms, r.offline, r.open_rows)
-            + astuple(r.tally)
+            (
+                *(_key(r.push_id), r.serial, self._run, r.accepted_ms, r.kept_ms, r.reported_ms),
+                *(r.offline, r.open_rows, *astuple(r.tally)),
+            )
             for r in receipts
         ]
         self._serial = max([self._serial, *(r.serial for r in receipts)])

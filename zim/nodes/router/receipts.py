@@ -5,9 +5,10 @@ Counted in sessions, and always in balance: targeted = delivered + gone + shed +
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import astuple, dataclass, field, fields
 
-from zim.protocol.messages import Result
+from zim.protocol.messages import Result, Tracked
 
 
 @dataclass(slots=True)
@@ -57,6 +58,24 @@ class Receipt:
     tally: Tally = field(default_factory=Tally)
     offline: int = 0
     open_rows: int = 0
+
+
+def sum_up(req: int, router: str, receipts: Sequence[Receipt]) -> Tracked:
+    """The answer to Track, over all parts of a push."""
+    total = Tally()
+    for receipt in receipts:
+        for f in fields(Tally):
+            setattr(total, f.name, getattr(total, f.name) + getattr(receipt.tally, f.name))
+    return Tracked(
+        req,
+        router,
+        bool(receipts),
+        *astuple(total),
+        sum(r.offline for r in receipts),
+        min((r.accepted_ms for r in receipts), default=0),
+        max((r.kept_ms for r in receipts), default=0),
+        max((r.reported_ms for r in receipts), default=0),
+    )
 
 
 class Row:

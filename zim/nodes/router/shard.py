@@ -34,6 +34,8 @@ from zim.protocol.messages import (
     Renew,
     Renewed,
     Target,
+    Total,
+    Totalled,
 )
 from zim.protocol.streams import is_user_stream
 from zim.sharding import Shards
@@ -233,6 +235,24 @@ class Shard(Generic[Peer]):
         return Fetched(self.name, self.term, m.low, page)
 
     # -- questions of logics
+
+    def total(self, m: Total) -> Totalled:
+        """What became of all pushes."""
+        t = self.ledger.tally
+        pending = sum(row.pending for feed in self.directory.feeds.values() for row in feed.rows.values())
+        return Totalled(
+            m.req,
+            self.name,
+            self.ledger.pushes,
+            self.ledger.offline,
+            t.targeted,
+            t.delivered,
+            t.gone,
+            t.shed,
+            t.expired,
+            t.unknown,
+            pending,
+        )
 
     def ask(self, peer: Peer, m: Locate | Count) -> Located | Counted | None:
         """The answer, or nothing while the directory is rebuilding: then it comes out of `tick`."""

@@ -78,8 +78,8 @@ class Streams:
 
     def read(self, stream: str, after: int, upto: int, max_records: int, max_bytes: int, now_ms: int) -> Page:
         """See Log.read."""
-        engine: Log = self._live if self._is_live_only(stream) else self._durable
-        return engine.read(stream, after, upto, max_records, max_bytes, now_ms)
+        read = self._live.read if self._is_live_only(stream) else self._durable.read
+        return read(stream, after, upto, max_records, max_bytes, now_ms)
 
     def acknowledge(self, offsets: Mapping[str, int]) -> Mapping[str, int]:
         """See Log.acknowledge. A stream that is not kept has no cursor."""

@@ -16,6 +16,8 @@ from zim.retention import Retention
 
 RECORD_BYTES = 300  # what a record counts for in every limit beside its body
 
+RECORD_BYTES = 300  # what a record counts for in every limit beside its body
+
 
 class NewRecord(NamedTuple):
     """A message to append. The log gives it the next offset of its stream.
