@@ -43,7 +43,7 @@ def answer_batch(document: IO[bytes], fabric: Fabric, max_body_bytes: int, max_l
     Raises:
         Problem: there are too many lines; none was published.
     """
-    n_lines = sum(1 for line in document if not line.isspace())
+    n_lines = sum(1 for line in document if not _is_blank(line))
     if n_lines > MAX_LINES:
         raise Problem(TOO_LARGE, f"{n_lines} lines, at most {MAX_LINES} are allowed", limit=MAX_LINES)
     document.seek(0)
@@ -56,7 +56,7 @@ def _gathered(document: IO[bytes]) -> Iterator[list[tuple[int, bytes]]]:
     lines: list[tuple[int, bytes]] = []
     n_bytes = 0
     for number, line in enumerate(document, 1):
-        if line.isspace():
+        if _is_blank(line):
             continue
         lines.append((number, line))
         n_bytes += len(line)
@@ -65,6 +65,10 @@ def _gathered(document: IO[bytes]) -> Iterator[list[tuple[int, bytes]]]:
             lines, n_bytes = [], 0
     if lines:
         yield lines
+
+
+def _is_blank(line: bytes) -> bool:
+    return not line.strip(b" \t\r\n")  # JSON's white space
 
 
 class _Batch:

@@ -1,7 +1,7 @@
 """What users, rooms and idempotency keys may be called.
 
-Source: draft-ietf-httpapi-idempotency-key-header-07 (a string of RFC 8941 3.3.3, in quotation marks); many clients send
-the key bare.
+Source: draft-ietf-httpapi-idempotency-key-header-07: the header's value is a string of RFC 8941 3.3.3, ASCII in
+quotation marks; many clients send the key bare.
 """
 
 from __future__ import annotations
@@ -11,11 +11,19 @@ import re
 MAX_NAME_BYTES = 255
 
 NAME = f"1 to {MAX_NAME_BYTES} bytes of UTF-8 without control characters"
+HEADER = (
+    f"one key of 1 to {MAX_NAME_BYTES} printable ASCII characters; "
+    "in quotation marks, or bare if there is neither a comma nor a quotation mark in it"
+)
 NAME_PATTERN = r"^[^\u0000-\u001f\u007f-\u009f]+$"  # for documents; here it would let a last line feed pass
 
+_QUOTED = r'"([ !#-\[\]-~]|\\["\\]){1,255}"'
+_BARE = r"[!#-+\--~][ !#-+\--~]{0,254}"  # two headers of one name arrive as one, with a comma
+HEADER_PATTERN = f"^({_QUOTED}|{_BARE})$"
+
 _NAME = re.compile(r"[^\x00-\x1f\x7f-\x9f\ud800-\udfff]+")
-_BARE = re.compile(r'[^",]+')  # two headers of one name arrive as one, with a comma
-_QUOTED = re.compile(r'"((?:[^"\\]|\\["\\])*)"')
+_HEADER = re.compile(HEADER_PATTERN)
+_ESCAPE = re.compile(r"\\(.)")
 _SESSION_KEY = re.compile(r"(.+)_([1-9][0-9]{0,18})")
 
 
@@ -35,22 +43,9 @@ def user_of_key(key: str) -> str | None:
 def parse_idempotency_key(header: str) -> str:
     """The key in the value of an Idempotency-Key header: bare, or in quotation marks; both are the same key.
 
-    Args:
-        header: as WSGI gives it, bytes read as Latin-1.
-
     Raises:
-        ValueError: it is none. Its text says why.
+        ValueError: it is none. Its text says what one is.
     """
-    try:
-        text = header.encode("latin-1").decode()
-    except UnicodeError:
-        raise ValueError("not UTF-8") from None
-    if match := _QUOTED.fullmatch(text):
-        key = re.sub(r"\\(.)", r"\1", match[1])
-    elif _BARE.fullmatch(text) and text == text.strip():
-        key = text
-    else:
-        raise ValueError("a key with a comma or a quotation mark in it has to be in quotation marks, and only one sent")
-    if not is_name(key):
-        raise ValueError(f"a key is {NAME}")
-    return key
+    if not _HEADER.fullmatch(header):
+        raise ValueError(f"a key is {HEADER}")
+    return _ESCAPE.sub(r"\1", header[1:-1]) if header.startswith('"') else header

@@ -11,7 +11,7 @@ import msgspec
 
 from zim import __version__
 from zim.web import documents, problems
-from zim.web.names import MAX_NAME_BYTES, NAME, NAME_PATTERN
+from zim.web.names import HEADER, HEADER_PATTERN, MAX_NAME_BYTES, NAME_PATTERN
 from zim.web.problems import PROBLEM_JSON, Kind
 from zim.web.push import BatchLine, PushRequest
 from zim.web.queries import HistoryQuery, ReceiptQuery
@@ -164,8 +164,8 @@ def _in_path(name: str, schema: Schema) -> Schema:
 
 
 def _idempotency_key() -> Schema:
-    why = f"The same key within its window is the same push. {NAME}; in quotation marks, or bare without a comma"
-    schema = {"type": "string", "maxLength": MAX_NAME_BYTES, "pattern": r"^[!#-+\--~]+$"}
+    why = f"The same key within its window is the same push. {HEADER}"
+    schema = {"type": "string", "pattern": HEADER_PATTERN}
     return {"name": "Idempotency-Key", "in": "header", "description": why, "schema": schema}
 
 

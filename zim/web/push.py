@@ -14,7 +14,7 @@ from msgspec import UNSET, Meta, Raw, UnsetType
 from zim.protocol.frame import Op
 from zim.protocol.streams import EVERYBODY, room_stream, user_stream
 from zim.web.fabric import Push
-from zim.web.names import NAME, NAME_PATTERN, is_name, parse_idempotency_key, user_of_key
+from zim.web.names import HEADER, NAME, NAME_PATTERN, is_name, parse_idempotency_key, user_of_key
 from zim.web.problems import IDEMPOTENCY_KEY, TOO_LARGE, Problem
 from zim.web.reading import Reader, invalid
 
@@ -120,7 +120,7 @@ def parse_header(header: str | None) -> str:
     try:
         return parse_idempotency_key(header)
     except ValueError as error:
-        raise Problem(IDEMPOTENCY_KEY, f"Idempotency-Key: {error}", key="Idempotency-Key", expected=NAME) from None
+        raise Problem(IDEMPOTENCY_KEY, f"Idempotency-Key: {error}", key="Idempotency-Key", expected=HEADER) from None
 
 
 def n_recipients(to: To) -> int:

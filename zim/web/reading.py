@@ -19,7 +19,7 @@ T = TypeVar("T", bound=msgspec.Struct)
 
 MAX_PARAMETERS = 20
 
-_AT = re.compile(r"(.*) - at `\$\.?(.*)`", re.DOTALL)  # msgspec: what is wrong, and where
+_AT = re.compile(r"(.*) - at `\$\.?([\w.\[\]]*)`", re.DOTALL)  # msgspec: what is wrong, and where
 _FIELD = re.compile(r"Object (?:contains unknown|missing required) field `(.*)`", re.DOTALL)
 _BYTE = re.compile(r"(?:JSON is malformed: )?(.*) \(byte ([0-9]+)\)")
 _INDEX = re.compile(r"\[[^]]*\]")
@@ -62,6 +62,7 @@ class Reader(Generic[T]):
         except msgspec.DecodeError as error:
             match = _BYTE.fullmatch(str(error))
             why, at = (match[1], int(match[2])) if match else ("it ends too early", len(document))
+            at -= why == "trailing characters"  # msgspec counts their first one
             raise _malformed(document, why, at) from None
         except RecursionError:
             raise Problem(MALFORMED_JSON, _TOO_DEEP) from None

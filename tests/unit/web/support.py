@@ -34,6 +34,7 @@ class Recorder:
         streams: what is kept.
         fates: what a router makes of pushes, other than keeping them; "unknown" does not keep them either.
         receipts: what it says of a push, other than that each stream was a session that got it.
+        ids: the ids of pushes by their keys, and the first push with each.
         silent: routers that do not answer for receipts.
     """
 
@@ -52,9 +53,10 @@ class Recorder:
         self.entered = Event()  # set when a publish begins
         self.may_publish = Event()  # what a publish waits for
         self.may_publish.set()
-        self._ids: dict[str, tuple[str, Push]] = {}  # of keys
+        self.ids: dict[str, tuple[str, Push]] = {}
         self._offsets: dict[tuple[str, str], int] = {}  # by push id and stream
         self._n_ids = 0
+        self._n_left: int | None = None
 
     @property
     def published(self) -> list[tuple[list[str], bytes]]:
@@ -65,17 +67,24 @@ class Recorder:
         """All routers, from now on."""
         self.fates = dict.fromkeys(ROUTERS, status)
 
+    def fail_after(self, n_pushes: int) -> None:
+        """With a defect."""
+        self._n_left = n_pushes
+
     def publish(self, push: Push) -> Published:
+        if self._n_left == 0:
+            raise ValueError("a defect")
+        self._n_left = None if self._n_left is None else self._n_left - 1
         self.entered.set()
         self.may_publish.wait()
         if self.error is not None:
             raise self.error
         self.pushes.append(push)
-        push_id, first = self._ids.get(push.key, ("", push)) if push.key else ("", push)
+        push_id, first = self.ids.get(push.key, ("", push)) if push.key else ("", push)
         if not push_id:
             self._n_ids += 1
             push_id = f"push-{self._n_ids}"
-            self._ids[push.key] = push_id, push
+            self.ids[push.key] = push_id, push
         is_conflict = push != first
         parts = []
         for router in ROUTERS:
