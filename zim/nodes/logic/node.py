@@ -17,9 +17,8 @@ from zim.protocol import codec, messages
 from zim.protocol.errors import CodecError
 from zim.protocol.messages import ENTRY_BYTES
 from zim.transport import Server
-from zim.web.app import create_app
+from zim.web.app import create_app, request_limits
 from zim.web.server import HttpServer
-from zim.web.v1 import max_request_bytes
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +44,7 @@ class LogicNode(Node):
         max_body_bytes = self.topology.max_body_bytes
         app = create_app(self._fabric, max_body_bytes)
         http, timeout_s = self._logic.http, self._logic.http_timeout_s
-        self._http = HttpServer(app, http.host_port, timeout_s, max_request_bytes(max_body_bytes))
+        self._http = HttpServer(app, http.host_port, timeout_s, request_limits(max_body_bytes))
 
     def start(self) -> None:
         """See Node."""

@@ -6,7 +6,7 @@ Counted in sessions, and always in balance: targeted = delivered + gone + shed +
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import astuple, dataclass, field, fields
+from dataclasses import dataclass, field
 
 from zim.protocol.messages import Result, Tracked
 
@@ -62,19 +62,21 @@ class Receipt:
 
 def sum_up(req: int, router: str, receipts: Sequence[Receipt]) -> Tracked:
     """The answer to Track, over all parts of a push."""
-    total = Tally()
-    for receipt in receipts:
-        for f in fields(Tally):
-            setattr(total, f.name, getattr(total, f.name) + getattr(receipt.tally, f.name))
+    tallies = [receipt.tally for receipt in receipts]
     return Tracked(
         req,
         router,
-        bool(receipts),
-        *astuple(total),
-        sum(r.offline for r in receipts),
-        min((r.accepted_ms for r in receipts), default=0),
-        max((r.kept_ms for r in receipts), default=0),
-        max((r.reported_ms for r in receipts), default=0),
+        is_known=bool(receipts),
+        targeted=sum(t.targeted for t in tallies),
+        delivered=sum(t.delivered for t in tallies),
+        gone=sum(t.gone for t in tallies),
+        shed=sum(t.shed for t in tallies),
+        expired=sum(t.expired for t in tallies),
+        unknown=sum(t.unknown for t in tallies),
+        offline=sum(r.offline for r in receipts),
+        accepted_ms=min((r.accepted_ms for r in receipts), default=0),
+        kept_ms=max((r.kept_ms for r in receipts), default=0),
+        reported_ms=max((r.reported_ms for r in receipts), default=0),
     )
 
 
