@@ -29,7 +29,7 @@ JOINED_ALREADY = "joined already"
 
 T = TypeVar("T")
 
-Offset = Annotated[int, msgspec.Meta(ge=0, lt=1 << 63)]
+Offset = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
 Resume = Mapping[str, tuple[str, int]]  # stream → epoch, offset
 
 
