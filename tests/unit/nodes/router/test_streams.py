@@ -19,7 +19,10 @@ class Pair:
     def __init__(self) -> None:
         self.durable, self.live = MemoryStore("a"), MemoryStore()
         self.clock = 0.0
-        logs = [MemoryLog(s, lambda: self.clock, lambda: 0.0, keep_s=k) for s, k in ((self.durable, None), (self.live, 10.0))]
+        logs = [
+            MemoryLog(s, lambda: self.clock, lambda: 0.0, keep_s=k)
+            for s, k in ((self.durable, None), (self.live, 10.0))
+        ]
         leases = [log.acquire("router-1", 1.0) for log in logs]
         assert leases[0] is not None
         assert leases[1] is not None
