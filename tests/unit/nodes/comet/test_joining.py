@@ -10,6 +10,7 @@ from zim.nodes.comet.hub import JOIN_S
 from zim.nodes.comet.views import QUEUE_BYTES
 from zim.protocol.client import Dialect
 from zim.protocol.dialect3 import JOINED_ALREADY, NOT_ALLOWED, RETRYING, Start
+from zim.protocol.messages import Read
 
 
 def with_history(count: int, stream: str = "r:9") -> tuple[Comet, Guest]:
@@ -75,6 +76,45 @@ def test_live_messages_arrive_while_a_page_goes_out() -> None:
     comet.end_pass(page)
     comet.settle()
     assert guest.got == ["opened", *numbers(3, 7)]
+
+
+def test_a_page_that_is_older_than_the_position_is_not_taken_for_the_end() -> None:
+    comet, first = with_history(5)
+    guest = comet.guest()
+    comet.hub.join(guest, "2", ["9"], 0.0, {"r:9": ("a", 3)})
+    changes, reads = ([m for m in comet.router.inbox if isinstance(m, Read) == kind] for kind in (False, True))
+    comet.router.inbox = reads
+    comet.hear()  # the page is there, the session's key is not
+    assert guest.got == []
+    for n in (6, 7, 8):
+        comet.push("r:9", body=str(n))
+    comet.router.inbox = changes
+    comet.settle()
+    comet.push("r:9", body="9")
+    assert guest.got == ["opened", *numbers(4, 9)]
+    assert first.bodies == numbers(1, 9)
+
+
+def test_a_page_that_is_older_than_a_router_that_came_back_is_not_taken_for_the_end() -> None:
+    comet, first = with_history(5)
+    comet.router.publish("r:9", body="6")
+    comet.receive()
+    todo = comet.begin_pass()
+    guest = comet.guest()
+    comet.hub.join(guest, "2", ["9"], 0.0, {"r:9": ("a", 3)})
+    comet.hear()  # its page waits for the end of the pass
+    assert guest.got == ["opened"]
+    comet.restart_router(comet.router)
+    for n in (7, 8):
+        comet.router.append("r:9", str(n))
+    comet.now += RENEW_S
+    comet.hub.tick(comet.now, 1_000_000)
+    comet.hear()
+    comet.end_pass(todo)
+    comet.settle()
+    comet.push("r:9", body="9")
+    assert guest.got == ["opened", *numbers(4, 9)]
+    assert first.bodies == numbers(1, 9)
 
 
 def test_who_queues_too_much_reads_it_instead() -> None:
