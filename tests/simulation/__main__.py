@@ -42,7 +42,9 @@ def main() -> int:
             if red >= 3:
                 break
         count = seed - int(first or 0) + 1
-        print(f"{profile:>9}: {count} seeds, {red} red, {count / (time.monotonic() - started):.0f} a second", flush=True)
+        print(
+            f"{profile:>9}: {count} seeds, {red} red, {count / (time.monotonic() - started):.0f} a second", flush=True
+        )
         is_red |= red > 0
     return is_red
 

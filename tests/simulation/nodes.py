@@ -16,6 +16,7 @@ from zim.nodes.comet.passes import Pass, Write
 from zim.nodes.comet.views import Session
 from zim.nodes.logic.publishing import ANSWER_S, GIVE_UP_S
 from zim.nodes.logic.shares import Share, published, split
+from zim.nodes.router import shard as shard_module
 from zim.nodes.router.intake import Admission
 from zim.nodes.router.log import LogError, Unavailable
 from zim.nodes.router.log.clock import LogClock
@@ -33,10 +34,14 @@ ROUTERS, JOBS, COMETS = ["router-1", "router-2"], ["job-1", "job-2"], ["comet-1"
 LOGICS = ["logic-1", "logic-2"]
 SHARDS = Shards(ROUTERS)
 WALL_S = 1_700_000_000.0  # when a simulation begins
-MAX_BEHIND_BYTES = 20_000
-ADMIT_BYTES = 30_000
+MAX_BEHIND_BYTES = 4_000
+ADMIT_BYTES = 3_000
+SPARE_S = 4.5  # the real one would spare everything: a simulation is over before
 RETENTION = Retention(classes=(RoomClass("live", ("live",), Rule(0, 0)),))
 KEEP_S = 20.0  # of live-only streams
+
+
+shard_module.SPARE_S = SPARE_S
 
 
 class Disk(StateDir):
@@ -191,11 +196,14 @@ class RouterNode(Node):
                 if applied := shard.changes(m, now):
                     self.later(self.kernel.rng.choice([0, 0, 0.002, 0.02]), lambda: self._tell_heads(src, m, applied))
             case messages.Renew():
+                feed = shard.directory.feeds.get(m.comet)
+                if feed is not None and (m.inc, m.term) == (feed.inc, shard.term) and m.handled > feed.made:
+                    raise Violation(f"{m.comet} confirms entry {m.handled}, {self.name} has made {feed.made}")
                 answer = shard.renew(m, now, now_ms)
             case messages.Fetch():
                 answer = shard.fetch(m, now_ms)
             case messages.Read():
-                self.later(self.kernel.rng.choice([0, 0, 0.002, 0.02]), lambda: self._read(src, m))
+                self.later(self.kernel.rng.choice([0, 0, 0.002, 0.02, 0.3]), lambda: self._read(src, m))
             case messages.Acknowledge():
                 offset = self.streams.acknowledge({m.stream: m.offset})[m.stream]
                 answer = messages.Acknowledged(m.req, self.name, offset)
@@ -215,9 +223,23 @@ class RouterNode(Node):
     def trim(self, keep: int) -> None:
         """Lets go of what is not among the newest of each stream, as far as it may."""
         rule = Rule(keep, 1e6) if keep else Rule(1, 1e-3)
-        before_ms = self.shard.trim_before(self.now, self.clock.now_ms())
+        now_ms = self.clock.now_ms()
+        before_ms = self.shard.trim_before(self.now, now_ms)
+        kept = {(s, k.record.offset): k.record.time_ms for s, book in self.store.books.items() for k in book.kept}
         if before_ms:
-            self.log.trim(self.lease, Retention(rule, rule, rule), self.clock.now_ms(), before_ms, 1000)
+            self.log.trim(self.lease, Retention(rule, rule, rule), now_ms, before_ms, 1000)
+        gone = {place: ms for place, ms in kept.items() if place[1] <= self.store.books[place[0]].floor}
+        if not gone:
+            return
+        if self.now - self.since < SPARE_S - 0.2:
+            raise Violation(f"{self.name} trims, and began or went on only {self.now - self.since:.3f} s ago")
+        if max(gone.values()) > now_ms - SPARE_S * 1000:
+            raise Violation(f"{self.name} trims what is {now_ms - max(gone.values())} ms old")
+        owed = {
+            i for f in self.shard.directory.feeds.values() if f.is_alive for _, items, _ in f._unhandled for i in items
+        }
+        if owed & gone.keys():
+            raise Violation(f"{self.name} trims {owed & gone.keys()}, which a comet has not handled")
 
 
 class JobNode(Node):

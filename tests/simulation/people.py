@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from tests.simulation.kernel import Violation
 from tests.simulation.nodes import LOGICS, CometNode, LogicNode
 from zim.nodes.comet.outbox import Outbox
-from zim.nodes.comet.passes import is_live_only
 from zim.nodes.comet.results import Row
 from zim.nodes.comet.views import Session
 from zim.protocol import client, dialect3, frame
@@ -185,7 +184,9 @@ class Person:
         """What it has of its own stream."""
         wire, stream = self.wire, user_stream(self.uid)
         if self.is_zim and wire is not None and self.is_ready and stream in self.have and not wire.comet.is_stopped:
-            wire.comet.hub.acknowledge(wire, self.have[stream][1], wire.comet.now)
+            offset = self.have[stream][1]
+            self.world.acks[self.uid] = max(offset, self.world.acks.get(self.uid, 0))
+            wire.comet.hub.acknowledge(wire, offset, wire.comet.now)
 
     # -- receiving
 
@@ -209,8 +210,10 @@ class Person:
             elif p.op == Op.LEFT:
                 self.leaving = ""
             elif p.op == Op.ACKNOWLEDGED:
-                self.acknowledged = max(json.loads(p.body).values())
-                self.world.saw_acknowledged(self.uid, self.acknowledged)
+                (offset,) = json.loads(p.body).values()
+                if offset > self.world.acks.get(self.uid, 0):
+                    self._fail(f"the cursor is at {offset}, nobody asked for more than {self.world.acks}")
+                self.acknowledged = max(self.acknowledged, offset)
             elif p.op == Op.PUSH:
                 self._push(p)
 
@@ -220,8 +223,8 @@ class Person:
         self.since[s.stream] = self.world.kernel.now
         if s.stream not in self.have and self.is_amnesic and s.stream == user_stream(self.uid):
             self.is_amnesic = False
-            if s.recovered and s.offset > self.world.most_acknowledged(self.uid):
-                self._fail(f"{s.stream}: starts at {s.offset}, which nobody has acknowledged")
+            if s.recovered and not self.acknowledged <= s.offset <= self.world.acks.get(self.uid, 0):
+                self._fail(f"{s.stream}: starts at {s.offset}; acknowledged are {self.acknowledged}, {self.world.acks}")
         elif s.stream in self.have and self.is_zim:
             if s.recovered and self.have[s.stream] != (s.epoch, s.offset):
                 self._fail(f"{s.stream}: told to go on from {s.offset}, has {self.have[s.stream]}")
@@ -259,7 +262,7 @@ class Person:
             self._fail(f"got {push_id}, which is not for it")
         got = self.got.setdefault(push_id, [])
         got.append(push_id)
-        if len(got) > len(mine):
+        if len(got) > self.world.times_kept(push_id, mine):
             self._fail(f"got {push_id} {len(got)} times, it was for {mine}")
         if len(mine) == 1:
             (stream,) = mine
@@ -311,7 +314,3 @@ class Backend:
     def statuses(self, push_id: str) -> set[str]:
         """All that it heard of a push."""
         return {p.status for p in self.heard[push_id]}
-
-
-Step = Callable[[], Any]
-_ = is_live_only

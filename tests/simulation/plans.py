@@ -46,11 +46,13 @@ def make_plan(seed: int, profile: str) -> list[Op]:
         races = is_keyed and rng.random() < 0.3
         plan.append(Op(at, "push", (f"p{len(plan)}", tuple(streams), is_keyed, rng.randrange(2), races)))
 
+    streams = rng.choice([STREAMS, STREAMS, ["r:live", "*"], ["u:1", "r:b"]])
     for _ in range(int(CHAOS_S * rng.choice([2, 5, 12]))):
-        push(when(), rng.sample(STREAMS, rng.choice([1, 1, 1, 2, 3])), rng.random() < 0.4)
+        push(when(), rng.sample(streams, min(len(streams), rng.choice([1, 1, 1, 2, 3]))), rng.random() < 0.4)
     for verb, most in (("move", 8), ("hop", 6), ("acknowledge", 8), ("forget", 3)):
-        for _ in range(rng.randrange(most)):
-            plan.append(Op(when(), verb, (rng.randrange(5), rng.choice(["a", "b", "live"]))))
+        plan += [
+            Op(when(), verb, (rng.randrange(5), rng.choice(["a", "b", "live"]))) for _ in range(rng.randrange(most))
+        ]
     faults = PROFILES[profile]
     for _ in range(rng.choice([1, 2, 4, 8]) if faults else 0):
         plan += _fault(rng, rng.choice(faults), when(), nodes, push)
@@ -66,8 +68,8 @@ def _fault(rng: random.Random, fault: str, at: float, nodes: list[str], push: An
     if verb == "moves":
         return [Op(round(at + 0.03 * i, 3), "move", (rng.randrange(5), "")) for i in range(8)]
     if verb == "burst":
-        for i in range(20):
-            push(round(at + 0.01 * i, 3), [rng.choice(["r:a", "r:b", "u:1"])], False)
+        for i in range(40):
+            push(round(at + 0.01 * i, 3), [rng.choice(["r:a", "r:b", "u:1"])], rng.random() < 0.4)
         return []
     args: dict[str, tuple[Any, ...]] = {
         "kill": (node, rng.choice([0.01, 0.05, 0.5, 2.0, 4.0, 7.0])),
@@ -96,7 +98,7 @@ def do(world: World, op: Op) -> None:
     elif op.verb == "kill":
         _kill(world, *a)
     elif op.verb == "stop":
-        kernel.stop(*a)
+        world.stop(*a)
     elif op.verb == "cut":
         src, dst, for_s, ways = a
         for pair in ((src, dst), (dst, src))[:ways]:

@@ -155,15 +155,17 @@ class Passes:
         now: float,
         got: Got,
         is_wanted: Callable[[], bool],
+        is_idle: bool = False,
     ) -> None:
-        """Asks a stream's router for records in (after, upto] until it answers."""
-        self._ask(Reading(view, after, upto, got, is_wanted), now)
+        """Asks a stream's router for records in (after, upto] until it answers; not at once if idle."""
+        self._ask(Reading(view, after, upto, got, is_wanted), now, is_idle)
 
-    def _ask(self, reading: Reading, now: float) -> None:
+    def _ask(self, reading: Reading, now: float, is_idle: bool = False) -> None:
         req = next(self._reqs)
         self._readings[req] = reading
         reading.asked_at = now
-        reading.view.link.ask(Read(req, reading.view.stream, reading.after, reading.upto, PAGE_RECORDS))
+        if not is_idle:
+            reading.view.link.ask(Read(req, reading.view.stream, reading.after, reading.upto, PAGE_RECORDS))
 
     def records(self, m: Records, now: float) -> None:
         """A piece of a stream that somebody misses."""
@@ -183,8 +185,12 @@ class Passes:
         else:
             self.go_on(view, catchup, now)
 
-    def go_on(self, view: View, catchup: Catchup, now: float) -> None:
-        """The next step of a catch-up: a page, the queue, or live. No entry is handled between the queue and live."""
+    def go_on(self, view: View, catchup: Catchup, now: float, is_idle: bool = False) -> None:
+        """The next step of a catch-up: a page, the queue, or live. No entry is handled between the queue and live.
+
+        Args:
+            is_idle: the last page brought nothing: the next one is asked for a little later.
+        """
         if catchup not in view.catchups:
             return
         catchup.is_waiting = False
@@ -197,6 +203,7 @@ class Passes:
                 now,
                 lambda page, _: self._pages.append((view, catchup, page)),
                 lambda: catchup in view.catchups and catchup.turn == turn,
+                is_idle,
             )
         elif catchup.queue:
             self._flushes.append((view, catchup))
@@ -210,8 +217,8 @@ class Passes:
             view, catchup, page = self._pages.popleft()
             if catchup not in view.catchups:
                 continue
-            if page.epoch != view.epoch or page.last < catchup.offset:
-                self.go_on(view, catchup, now)  # another history: the registration that is due will say so
+            if page.epoch != view.epoch or page.last <= catchup.offset:
+                self.go_on(view, catchup, now, is_idle=True)  # another history: the answer that is due will say so
                 continue
             if page.floor > catchup.offset:
                 self._trimmed(view, catchup, page.floor)
@@ -221,8 +228,6 @@ class Passes:
                 if catchup.offset < r.offset <= catchup.target
             ]
             catchup.offset = max(catchup.offset, min(page.last, catchup.target))
-            if page.head < catchup.target:
-                catchup.offset = max(catchup.offset, catchup.target)  # the router knows of nothing more
             return Pass(_writes(catchup.subscribers, pushes), partial(self.go_on, view, catchup))
         while self._flushes:
             view, catchup = self._flushes.popleft()
