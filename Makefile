@@ -1,11 +1,13 @@
 # up: run the fabric    check: lint and types    test: check, then all tests    bench: measure the fan-out
+# simulate: SEEDS of simulated weather a profile, over zim's own deciding code
 # Works with BSD make and GNU make from 3.81. `make PYTHON=/path/to/python3.12 up` chooses the interpreter.
 
 PYTHON =
 WORKERS = 3
+SEEDS = 1000
 INSTALLED = .venv/.installed
 
-.PHONY: up check test bench
+.PHONY: up check test bench simulate
 
 up: $(INSTALLED)
 	@.venv/bin/zim up
@@ -20,6 +22,9 @@ test: check
 
 bench: $(INSTALLED)
 	.venv/bin/python -m benchmarks.fanout
+
+simulate: $(INSTALLED)
+	.venv/bin/python -m tests.simulation --seeds $(SEEDS)
 
 # A virtual environment that an interrupted attempt, or a Python since removed, left without a working pip is made anew.
 $(INSTALLED): pyproject.toml

@@ -67,10 +67,12 @@ class RouterNode(Node):
         self.receipts = (Tally(), 0, 0, 0)  # what was stored of them last
         self.is_disk_full = False
         self.on_append: Callable[[str, str, int, str], None] = lambda stream, epoch, offset, push_id: None
+        self.on_answer: Callable[[str, messages.Published], None] = lambda peer, m: None
         self.batch: list[Admission[str]] = []
 
     def boot(self) -> None:
         kernel = self.kernel
+        self.booted_at = self.now
 
         def clock() -> float:
             return kernel.now
@@ -184,6 +186,8 @@ class RouterNode(Node):
 
     def _answer(self, answers: Any) -> None:
         for peer, m in answers:
+            if isinstance(m, messages.Published):
+                self.on_answer(peer, m)
             self.send(peer, m)
 
     def receive(self, src: str, m: Any) -> None:
@@ -208,7 +212,7 @@ class RouterNode(Node):
                 offset = self.streams.acknowledge({m.stream: m.offset})[m.stream]
                 answer = messages.Acknowledged(m.req, self.name, offset)
         if answer is not None:
-            self.send(src, answer)
+            self._answer([(src, answer)])
 
     def _tell_heads(self, src: str, m: messages.Changes, applied: list[Applied]) -> None:
         heads = self.streams.heads([a.stream for a in applied if a.stream])
@@ -231,8 +235,8 @@ class RouterNode(Node):
         gone = {place: ms for place, ms in kept.items() if place[1] <= self.store.books[place[0]].floor}
         if not gone:
             return
-        if self.now - self.since < SPARE_S - 0.2:
-            raise Violation(f"{self.name} trims, and began or went on only {self.now - self.since:.3f} s ago")
+        if self.now - self.booted_at < SPARE_S:
+            raise Violation(f"{self.name} trims, and started only {self.now - self.booted_at:.3f} s ago")
         if max(gone.values()) > now_ms - SPARE_S * 1000:
             raise Violation(f"{self.name} trims what is {now_ms - max(gone.values())} ms old")
         owed = {

@@ -281,6 +281,7 @@ class Backend:
         self.world = world
         self.pushes: dict[str, tuple[Push, float]] = {}
         self.heard: dict[str, list[Published]] = {}
+        self.attempts: dict[str, int] = {}
 
     def push(self, push_id: str, streams: Sequence[str], is_keyed: bool, logic: int, races: bool) -> None:
         """Asks for a push."""
@@ -296,6 +297,7 @@ class Backend:
         node = kernel.nodes[LOGICS[logic % 2]]
         assert isinstance(node, LogicNode)
         answered: list[Published] = []
+        self.attempts[push_id] = self.attempts.get(push_id, 0) + 1
 
         def answer(p: Published) -> None:
             answered.append(p)
@@ -310,6 +312,10 @@ class Backend:
                 self._attempt(push_id, logic + 1, tries + 1)
 
         kernel.after(6.0 if not answered else 1.0, again)
+
+    def is_told(self, push_id: str) -> bool:
+        """Every attempt got an answer."""
+        return self.attempts[push_id] == len(self.heard[push_id])
 
     def statuses(self, push_id: str) -> set[str]:
         """All that it heard of a push."""

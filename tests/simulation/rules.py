@@ -45,7 +45,7 @@ def _wrap(owner: Any, name: str, around: Callable[..., Any]) -> Any:
 # -- router
 
 
-def _stale_heads(receive: Any, node: RouterNode, src: str, m: Any) -> None:
+def _stale_heads(receive: Any, node: RouterNode, src: str, m: Any) -> Any:
     if not isinstance(m, messages.Changes):
         return receive(node, src, m)
     streams = [
@@ -102,7 +102,7 @@ def _no_standstill(tick: Any, shard: Shard[Any], now: float) -> Any:
     return tick(shard, now)
 
 
-def _trim_at_once(before: Any, shard: Shard[Any], now: float, now_ms: int) -> int:
+def _trim_at_once(before: Any, shard: Shard[Any], now: float, now_ms: int) -> Any:
     shard._spare_until = 0.0
     return before(shard, now, now_ms)
 

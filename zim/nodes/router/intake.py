@@ -250,6 +250,13 @@ class Intake(Generic[Peer]):
 
     def looked_up(self, admission: Admission[Peer], found: Sequence[Appended | None]) -> Answers[Peer]:
         """The log knows these of its streams: only if it knows none may the answer be "unavailable"."""
+        m = admission.push
+        twin = self._recent.get(m.push_id)
+        if twin is not None and twin is not admission and twin.push.digest == m.digest:  # it came meanwhile
+            if twin.offsets is not None:
+                return self._answer(admission, "ok", twin.offsets)
+            twin.askers += admission.askers
+            return []
         if any(a is not None and a.outcome == "conflict" for a in found):
             return self._answer(admission, "conflict")
         offsets = [a.offset for a in found if a is not None]
