@@ -115,11 +115,9 @@ class Reader(Generic[T]):
         if len(names) == len(set(names)) and not _ESCAPED_LETTER.search(document):
             return
         value = _PAIRS.decode(document.decode())
-        for path in self._known:
-            found = (
-                value if not path else next(v for name, v in value if name == path) if _has(value, path) else _Pairs()
-            )
-            _refuse_twice([name for name, _ in found], path, "field")
+        for path in self._known:  # the outermost object first
+            members = dict(value).get(path, ()) if path else value
+            _refuse_twice([name for name, _ in members], path, "field")
 
 
 class _Pairs(list[tuple[str, Any]]):
@@ -133,10 +131,6 @@ _PAIRS = json.JSONDecoder(object_pairs_hook=_Pairs, parse_int=str, parse_float=s
 def invalid(key: str, why: str, expected: str) -> Problem:
     """The problem of a value that is wrong."""
     return Problem(INVALID_VALUE, f"{key}: {why}" if key else why, key=key or None, expected=expected)
-
-
-def _has(pairs: _Pairs, name: str) -> bool:
-    return any(name == other for other, _ in pairs)
 
 
 def _refuse_twice(names: list[str], path: str, word: str) -> None:
