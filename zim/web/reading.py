@@ -18,6 +18,7 @@ from zim.web.problems import INVALID_VALUE, MALFORMED_JSON, UNKNOWN_FIELD, Probl
 T = TypeVar("T", bound=msgspec.Struct)
 
 MAX_PARAMETERS = 20
+MAX_SHOWN = 100  # characters of what a client wrote, in what is answered
 
 _AT = re.compile(r"(.*) - at `\$\.?([\w.\[\]]*)`", re.DOTALL)  # msgspec: what is wrong, and where
 _FIELD = re.compile(r"Object (?:contains unknown|missing required) field `(.*)`", re.DOTALL)
@@ -101,12 +102,13 @@ class Reader(Generic[T]):
         field = _FIELD.fullmatch(what)
         if field is None:
             return invalid(path, f"{what[:1].lower()}{what[1:]}", self._expected.get(_INDEX.sub("", path), "an object"))
-        key = f"{path}.{field[1]}".lstrip(".")
+        name = field[1][:MAX_SHOWN]
+        key = f"{path}.{name}".lstrip(".")
         if what.startswith("Object missing"):
             return invalid(key, "it is missing", self._expected[key])
         known = self._known.get(path, [])
         where = f"{path} has" if path else "there are"
-        why = f"no {word} is called {field[1]!r}; {where} {', '.join(known) or 'none'}"
+        why = f"no {word} is called {name!r}; {where} {', '.join(known) or 'none'}"
         return Problem(UNKNOWN_FIELD, why, key=key, known=known)
 
     def _check_duplicates(self, document: bytes) -> None:
