@@ -40,7 +40,8 @@ def max_push_bytes(max_body_bytes: int) -> int:
 
 def max_request_bytes(max_body_bytes: int) -> dict[str, int]:
     """How many bytes a request's body may have, by its path."""
-    return {PUSH: max_push_bytes(max_body_bytes), BATCH: MAX_BATCH_BYTES}
+    one = max_push_bytes(max_body_bytes)
+    return {PUSH: one, BATCH: max(one, MAX_BATCH_BYTES)}
 
 
 def add_to(app: Flask, fabric: Fabric, max_body_bytes: int) -> None:

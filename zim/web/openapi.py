@@ -55,7 +55,7 @@ def document(max_body_bytes: int) -> Schema:
 
 
 def _paths(queries: dict[str, list[Schema]]) -> Schema:
-    push = {
+    push: Schema = {
         "operationId": "push",
         "summary": "Push one body to users, rooms, sessions, everybody, any mix",
         "parameters": [_idempotency_key()],
@@ -63,6 +63,9 @@ def _paths(queries: dict[str, list[Schema]]) -> Schema:
         "responses": _responses(
             _JSON, _ref("Accepted"), *_ANY, *_WITH_BODY, *_ASKING, problems.CONFLICT, problems.UNKNOWN
         ),
+    }
+    push["responses"]["200"]["links"] = {
+        "receipt": {"operationId": "receipt", "parameters": {"id": "$response.body#/id"}}
     }
     batch = {
         "operationId": "pushBatch",
