@@ -10,16 +10,14 @@ from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
-from gevent.lock import BoundedSemaphore
-
 from zim.nodes.router.log import Appended, Damaged, Fenced, Head, Lease, NewRecord, Page, Unavailable, Unknown
 from zim.nodes.router.log.retention import Retention
 from zim.nodes.router.log.sqlite import failures, tables, trimming
 from zim.nodes.router.log.sqlite.ballast import Ballast
 from zim.nodes.router.log.sqlite.opening import FILE, WAL_KEPT_BYTES, Opened, open_database
-from zim.nodes.router.log.sqlite.planning import Plan, Standing, plan
+from zim.nodes.router.log.sqlite.planning import Ids, Plan, Standing, plan
 from zim.nodes.router.log.sqlite.standings import Standings
-from zim.nodes.router.log.sqlite.worker import InThread, Worker
+from zim.nodes.router.log.sqlite.worker import InThread, Turn, Worker
 
 T = TypeVar("T")
 
@@ -64,9 +62,9 @@ class SqliteLog:
         self._key_window_ms, self._ballast = int(key_window_s * 1000), ballast
         self._wall_s, self._monotonic = wall_s, monotonic
         self._standings = Standings()
-        self._batch = self._next_stream = self._next_push = 0
+        self._batch, self._ids = 0, Ids(1, 1, 1)
         self._unsettled: _Unsettled | None = None
-        self._trimming = BoundedSemaphore(1)
+        self._trimming = Turn()
         self._sweep = trimming.Sweep()
         self._look_at = self._ttl_s = 0.0
 
@@ -112,12 +110,12 @@ class SqliteLog:
         """See Log. The folder's lock keeps others out; whoever comes past it fences the one before."""
         started = self._monotonic()
 
-        def job(c: sqlite3.Connection) -> tuple[int, int, int, int]:
+        def job(c: sqlite3.Connection) -> tuple[int, int, Ids]:
             term = tables.acquire(c, owner, int(self._wall_s() * 1000))
-            return term, tables.last_batch(c), *tables.next_ids(c)
+            return term, tables.last_batch(c), tables.next_ids(c)
 
         with self._writer.turn:
-            term, self._batch, self._next_stream, self._next_push = self._commit(job)
+            term, self._batch, self._ids = self._commit(job)
             self._standings, self._unsettled, self._ttl_s = Standings(), None, ttl_s
         return Lease(owner, term, started + ttl_s)
 
@@ -165,9 +163,9 @@ class SqliteLog:
                 else:
                     known[stream] = standing
         keyed = dict.fromkeys((record.push_id, record.stream) for record in batch if record.digest)
-        ids = self._next_stream, self._next_push
+        ids = self._ids
         if not missing and not keyed:
-            unsettled.plan = plan(batch, known, {}, *ids, self._key_window_ms)
+            unsettled.plan = plan(batch, known, {}, ids, self._key_window_ms)
         time_ms = max(record.time_ms for record in batch)
 
         def job(c: sqlite3.Connection) -> None:
@@ -175,7 +173,7 @@ class SqliteLog:
             if unsettled.plan is None:
                 known.update(tables.standings(c, list(missing)) if missing else {})
                 keys = tables.keys(c, keyed, known) if keyed else {}
-                unsettled.plan = plan(batch, known, keys, *ids, self._key_window_ms)
+                unsettled.plan = plan(batch, known, keys, ids, self._key_window_ms)
             tables.write(c, unsettled.plan)
 
         return job
@@ -184,7 +182,7 @@ class SqliteLog:
         done = unsettled.plan
         assert done is not None
         self._unsettled = None
-        self._next_stream, self._next_push = done.next_stream, done.next_push
+        self._ids = done.ids
         self.last_time_ms = max(self.last_time_ms, done.time_ms)
         self._standings.moved(done.standings)
         return done.answers
@@ -379,10 +377,10 @@ class SqliteLog:
         self, lease: Lease, names: list[str], retention: Retention, now_ms: int, before_ms: int, most: int
     ) -> int:
         found = self._read(lambda c: trimming.look(c, names, retention, now_ms, before_ms, most))
-        if not found.records and not found.keys:
+        if not found.records and not found.key:
             return 0
         with self._writer.turn:
-            rows = self._commit_claimed(lease, lambda c: trimming.let_go(c, found, now_ms, most))
+            rows = self._commit_claimed(lease, lambda c: trimming.let_go(c, found, now_ms))
             self._standings.moved({name: Standing(*standing) for name, *standing in rows})
         return found.records
 

@@ -13,7 +13,7 @@ from functools import cache
 from typing import Any
 
 from zim.nodes.router.log import RECORD_BYTES, Damaged, Fenced, Page
-from zim.nodes.router.log.sqlite.planning import Key, Plan, Standing, checksum
+from zim.nodes.router.log.sqlite.planning import Ids, Key, Plan, Standing, checksum
 from zim.protocol.messages import Record
 
 # A record is small, and written where its stream is; its push goes to the end of pushes, once. shared counts the
@@ -35,10 +35,9 @@ CREATE TABLE records (
     PRIMARY KEY (stream, offset)
 ) WITHOUT ROWID;
 CREATE TABLE keys (
-    push_id TEXT NOT NULL, stream INTEGER NOT NULL, offset INTEGER NOT NULL, digest BLOB NOT NULL,
-    until_ms INTEGER NOT NULL, PRIMARY KEY (push_id, stream)
-) WITHOUT ROWID;
-CREATE INDEX keys_until ON keys (until_ms);
+    id INTEGER PRIMARY KEY, push_id TEXT NOT NULL, stream INTEGER NOT NULL, offset INTEGER NOT NULL,
+    digest BLOB NOT NULL, until_ms INTEGER NOT NULL, UNIQUE (push_id, stream)
+);
 CREATE TABLE cursors (stream INTEGER PRIMARY KEY, offset INTEGER NOT NULL);
 CREATE TRIGGER record_gone AFTER DELETE ON records BEGIN
     DELETE FROM pushes WHERE id = OLD.push AND NOT EXISTS (SELECT 1 FROM shared WHERE push = OLD.push);
@@ -47,7 +46,7 @@ CREATE TRIGGER record_gone AFTER DELETE ON records BEGIN
 END;
 """
 
-_COLUMNS = {"streams": 3, "pushes": 7, "shared": 2, "records": 4, "keys": 5}
+_COLUMNS = {"streams": 3, "pushes": 7, "shared": 2, "records": 4, "keys": 6}
 _MOST_ROWS = 2_048  # of one statement: 14,336 parameters of the 32,766 that SQLite takes
 
 
@@ -146,11 +145,10 @@ def last_batch(connection: sqlite3.Connection) -> int:
     return int(connection.execute("SELECT batch FROM meta").fetchone()[0])
 
 
-def next_ids(connection: sqlite3.Connection) -> tuple[int, int]:
-    """The first free ids of streams and pushes."""
-    sql = "SELECT ifnull((SELECT max(id) FROM streams), 0) + 1, ifnull((SELECT max(id) FROM pushes), 0) + 1"
-    stream, push = connection.execute(sql).fetchone()
-    return stream, push
+def next_ids(connection: sqlite3.Connection) -> Ids:
+    """The first free ids."""
+    after_last = ", ".join(f"ifnull((SELECT max(id) FROM {table}), 0) + 1" for table in ("streams", "pushes", "keys"))
+    return Ids(*connection.execute(f"SELECT {after_last}").fetchone())
 
 
 HEAD = "ifnull((SELECT max(offset) FROM records WHERE stream = s.id), s.floor)"
