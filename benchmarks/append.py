@@ -85,7 +85,7 @@ class Bench:
     trimmed: int = 0
     wal_bytes: int = 0
 
-    def commit(self, batch: list[tuple[NewRecord, AsyncResult]]) -> None:
+    def commit(self, batch: list[tuple[NewRecord, AsyncResult[None]]]) -> None:
         self.log.append(self.lease, [record for record, _ in batch])
         self.batches += 1
         for _, answer in batch:
@@ -93,7 +93,7 @@ class Bench:
 
     def publish(self, gatherer: Gatherer[Any], stream: str, digest: bytes) -> None:
         record = NewRecord(stream, secrets.token_hex(16), digest, 5, BODY, int(time.time() * 1000))
-        answer = AsyncResult()
+        answer: AsyncResult[None] = AsyncResult()
         started = time.perf_counter()
         gatherer.put((record, answer), len(BODY) + 200)
         answer.get()
@@ -134,7 +134,7 @@ def under_load(base: Path, load: Load, seconds: float) -> Result:
     with tempfile.TemporaryDirectory(dir=base) as folder:
         bench = made(Path(folder))
         gatherer: Gatherer[Any] = Gatherer(bench.commit, 64 << 20)
-        around = [gevent.spawn(gatherer.run), gevent.spawn(bench.tick, load)]
+        around: list[gevent.Greenlet[..., Any]] = [gevent.spawn(gatherer.run), gevent.spawn(bench.tick, load)]
         if load.spin_share:
             around.append(gevent.spawn(bench.spin, load.spin_share))
         started = time.perf_counter()
@@ -203,7 +203,7 @@ def show(alone: list[tuple[float, float, float]], results: dict[str, list[Result
     for name, runs in results.items():
 
         def median(of: str, runs: list[Result] = runs) -> float:
-            return statistics.median(getattr(run, of) for run in runs)
+            return float(statistics.median(getattr(run, of) for run in runs))
 
         table.add_row(
             name,

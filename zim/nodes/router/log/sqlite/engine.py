@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -66,7 +67,7 @@ class SqliteLog:
         self._unsettled: _Unsettled | None = None
         self._trimming = Turn()
         self._sweep = trimming.Sweep()
-        self._look_at = self._ttl_s = 0.0
+        self._look_at = self._tend_at = self._ttl_s = 0.0
 
     @classmethod
     def open(
@@ -144,7 +145,9 @@ class SqliteLog:
             unsettled = self._unsettled = _Unsettled(self._batch)
             try:
                 self._commit(self._append_job(lease, batch, unsettled))
-            except (Unavailable, Fenced, Damaged):
+            except Unknown:
+                raise
+            except Exception:  # of the job, and rolled back; who is killed while it runs leaves it unsettled
                 self._unsettled = None
                 raise
             return self._committed(unsettled)
@@ -237,6 +240,7 @@ class SqliteLog:
 
         def transaction(c: sqlite3.Connection) -> T:
             try:
+                _roll_back(c)
                 c.execute("BEGIN IMMEDIATE")
                 result = job(c)
             except BaseException as e:
@@ -386,6 +390,9 @@ class SqliteLog:
 
     def _tend(self) -> None:
         """Looks after the files: a WAL that grew, a disk that was full, the ballast."""
+        if self._monotonic() < self._tend_at:
+            return
+        self._tend_at = self._monotonic() + _LOOK_S
         with self._writer.turn, self._reader.turn:
             try:
                 self._writer.run(self._look_after_files)
@@ -403,5 +410,7 @@ def _take(names: dict[str, None], most: int) -> list[str]:
 
 
 def _roll_back(connection: sqlite3.Connection) -> None:
+    """What cannot be rolled back now is before the next transaction."""
     if connection.in_transaction:
-        connection.execute("ROLLBACK")
+        with suppress(sqlite3.Error):
+            connection.execute("ROLLBACK")

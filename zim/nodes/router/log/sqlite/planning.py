@@ -51,14 +51,19 @@ class Plan:
     standings: dict[str, Standing] = field(default_factory=dict)
     time_ms: int = 0
     streams: list[Any] = field(default_factory=list)  # id, name, floor
-    pushes: list[Any] = field(default_factory=list)  # id, push_id, op, time_ms, expires_ms, crc, body
+    pushes: list[Any] = field(default_factory=list)  # id, push_id, op, time_ms, expires_ms, body
     shared: list[Any] = field(default_factory=list)  # push, how many records beyond the first
-    records: list[Any] = field(default_factory=list)  # stream, offset, push, only
+    records: list[Any] = field(default_factory=list)  # stream, offset, push, crc, only
     keys: list[Any] = field(default_factory=list)  # id, push_id, stream, offset, digest, until_ms
 
 
-def checksum(push_id: str, op: int, time_ms: int, expires_ms: int, body: bytes) -> int:
-    """What is stored with a push, to notice that it changed on the disk."""
+def record_checksum(content: int, stream: str, offset: int, only: str | None) -> int:
+    """What is stored with a record, to notice that it, or its push, is not what was written."""
+    return zlib.crc32(f"{offset} {stream} {only}".encode(), content)
+
+
+def content_checksum(push_id: str, op: int, time_ms: int, expires_ms: int, body: bytes) -> int:
+    """The part of it that all records of a push share."""
     return zlib.crc32(b"%d %d %d %s" % (op, time_ms, expires_ms, push_id.encode()), zlib.crc32(body))
 
 
@@ -83,7 +88,7 @@ def plan(
     ids: dict[str, int] = {}
     heads: dict[str, int] = {}
     last: tuple[Any, ...] = ()
-    push = extra = 0
+    push = extra = crc = 0
     pushes, records, answers = result.pushes, result.records, result.answers
     for stream, push_id, digest, op, body, time_ms, expires_ms, only in batch:
         if digest:
@@ -109,10 +114,11 @@ def plan(
                 result.shared += (push, extra)
             last, push, extra = content, next_push, 0
             next_push += 1
-            crc = checksum(push_id, op, time_ms, expires_ms, body)
-            pushes += (push, push_id, op, time_ms, expires_ms, crc, body)
+            crc = content_checksum(push_id, op, time_ms, expires_ms, body)
+            pushes += (push, *content)
             result.time_ms = max(result.time_ms, time_ms)
-        records += (ids[stream], head, push, json.dumps(only) if only else None)
+        only_for = json.dumps(only) if only else None
+        records += (ids[stream], head, push, record_checksum(crc, stream, head, only_for), only_for)
         answers.append(Appended("stored", head))
         if digest:
             fresh[push_id, stream] = key = Key(head, digest, time_ms + key_window_ms)
