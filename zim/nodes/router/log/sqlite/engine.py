@@ -93,8 +93,10 @@ class SqliteLog:
         Raises:
             NodeError: the log is damaged, of another program, a newer zim or other routers; says what to do.
         """
-        opened = open_database(folder, routers, factory)
         ballast = Ballast(folder / "ballast", ballast_bytes)
+        if ballast.is_there and ballast.free_bytes() < ballast_bytes:
+            ballast.give_up()  # a full disk: opening takes some room, too
+        opened = open_database(folder, routers, factory)
         ballast.make()
         return cls(opened, folder / FILE, in_thread, key_window_s, ballast, wall_s, monotonic)
 
