@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import pytest
 
@@ -49,7 +49,7 @@ class Contract(abc.ABC):
 
     @pytest.fixture
     @abc.abstractmethod
-    def log(self) -> Log:
+    def log(self) -> Log | Iterator[Log]:
         """An empty one, with key window KEY_WINDOW_S."""
 
     @pytest.fixture

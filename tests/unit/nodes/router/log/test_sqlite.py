@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,15 +15,19 @@ from zim.nodes.router.log import Log
 
 class TestSqlite(Contract):
     folder: Path
+    current: Log
 
     def reopen(self, log: Log) -> Log:
-        log.close()
-        return opened(self.folder)
+        self.current.close()
+        self.current = opened(self.folder)
+        return self.current
 
     @pytest.fixture
-    def log(self, tmp_path: Path) -> Log:
+    def log(self, tmp_path: Path) -> Iterator[Log]:
         self.folder = tmp_path
-        return opened(tmp_path)
+        self.current = opened(tmp_path)
+        yield self.current
+        self.current.close()
 
 
 class _Machine(LogMachine):

@@ -18,6 +18,7 @@ from tests.unit.nodes.router.log.test_sqlite_crash import crashed  # noqa: F401
 from zim.errors import NodeError
 from zim.nodes.router.log import Damaged, LogError
 from zim.nodes.router.log.sqlite import opening
+from zim.nodes.router.log.sqlite.wal import lost_commits
 
 STREAMS = [f"r:{i}" for i in range(40)]
 EACH = 25
@@ -196,6 +197,27 @@ def test_acknowledged_batches_behind_a_broken_frame(crashed: Path, tmp_path: Pat
     wal.write_bytes(data)
     text = refused(folder, "a frame is broken, and [0-9]+ commits stand behind it")
     assert re.search("wal", text)
+
+
+def test_batches_that_failed_one_after_another_are_not_taken_for_acknowledged(
+    crashed: Path,  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    """Their frames stay behind the valid ones, but do not follow each other."""
+    folder = Path(shutil.copytree(crashed, tmp_path / "router-1"))
+    wal = folder / "log.db-wal"
+    whole = wal.read_bytes()
+    data = bytearray(whole)
+    for text in (b"r:1 28 ", b"r:1 29 ", b"r:1 30 "):
+        data[data.rindex(text)] ^= 1
+    wal.write_bytes(data)
+    broken_at = (whole.rindex(b"r:1 28 ") - 32) // (24 + 4096)
+    assert lost_commits(wal, broken_at) <= 1
+    wal.write_bytes(whole)
+    assert lost_commits(wal, broken_at) > 1
+    log = opened(folder, direct)
+    assert check_told(log, "r:1") == (0, 30)
+    log.close()
 
 
 def test_the_batch_under_way_may_be_broken(crashed: Path, tmp_path: Path) -> None:  # noqa: F811

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from zim.nodes.router.log.retention import Retention, Rule
 from zim.nodes.router.log.sqlite.tables import HEAD
 
-AT_ONCE = 256  # records that go in one transaction: appends wait for it
+AT_ONCE = 128  # records that go in one transaction: appends wait for it
 STREAMS_AT_ONCE = 64  # that one transaction takes from
 SWEPT_AT_ONCE = 500  # streams looked at in one step of the sweep
 SWEEP_MS = 10_000  # from the start of a sweep to the next one's, at least
