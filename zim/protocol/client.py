@@ -176,7 +176,7 @@ def answer(dialect: Dialect, packet: Packet) -> bytes | None:
     Returns:
         The bytes of the reply, or nothing: an unknown operation, a second auth, on which v1 closes the connection.
     """
-    op, seq, version, body = packet
+    op, seq, version, body = packet[:4]
     if op == Op.HEARTBEAT:
         return reply(dialect, Packet(Op.HEARTBEAT_REPLY, seq, version))
     if op == Op.UPSTREAM:
