@@ -1,6 +1,6 @@
 """zim.client: for applications. Imports nothing of the nodes; runs in plain threads and in greenlets.
 
-`Listener` receives what is pushed to a user, `Publisher` pushes.
+`Listener` receives what is pushed to a user, `Publisher` pushes over HTTP.
 """
 
 from zim.client.backoff import Backoff
@@ -13,26 +13,35 @@ from zim.client.errors import (
     PushRefused,
     PushUnavailable,
     PushUnknown,
+    Unreachable,
     WireError,
     ZimError,
 )
-from zim.client.listener import Listener, Message, State
+from zim.client.listener import GoimListener, Listener
 from zim.client.publisher import Publisher
+from zim.client.values import Event, Gap, Message, NotJoined, NotRecovered, Position, State
 
 __all__ = [
     "AddressError",
     "Backoff",
     "ClientError",
     "ConnectionLost",
+    "Event",
+    "Gap",
+    "GoimListener",
     "Listener",
     "LoginRefused",
     "Message",
+    "NotJoined",
+    "NotRecovered",
+    "Position",
     "Publisher",
     "PushError",
     "PushRefused",
     "PushUnavailable",
     "PushUnknown",
     "State",
+    "Unreachable",
     "WireError",
     "ZimError",
 ]

@@ -8,11 +8,15 @@ class ClientError(ZimError):
 
 
 class AddressError(ClientError):
-    """An address is not `host:port`, or a URL is not `http://host:port`."""
+    """An address is not `host:port`, or a URL not what it should be."""
 
 
 class ConnectionLost(ClientError):
-    """A connection cannot be made or has ended. The listener tells it as a state and connects again."""
+    """A connection has ended. The listener tells it as a state and connects again."""
+
+
+class Unreachable(ConnectionLost):
+    """A connection cannot be made."""
 
 
 class LoginRefused(ClientError):
@@ -60,6 +64,7 @@ __all__ = [
     "PushRefused",
     "PushUnavailable",
     "PushUnknown",
+    "Unreachable",
     "WireError",
     "ZimError",
 ]
