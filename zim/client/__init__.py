@@ -9,6 +9,7 @@ from zim.client.errors import (
     ClientError,
     ConnectionLost,
     LoginRefused,
+    PushConflict,
     PushError,
     PushRefused,
     PushUnavailable,
@@ -19,9 +20,11 @@ from zim.client.errors import (
 )
 from zim.client.listener import GoimListener, Listener
 from zim.client.publisher import Publisher
+from zim.client.pushes import Accepted, Push
 from zim.client.values import Event, Gap, Message, NotJoined, NotRecovered, Position, State
 
 __all__ = [
+    "Accepted",
     "AddressError",
     "Backoff",
     "ClientError",
@@ -36,6 +39,8 @@ __all__ = [
     "NotRecovered",
     "Position",
     "Publisher",
+    "Push",
+    "PushConflict",
     "PushError",
     "PushRefused",
     "PushUnavailable",

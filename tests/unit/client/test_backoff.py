@@ -60,5 +60,5 @@ def test_addresses(text: str, pair: tuple[str, int]) -> None:
     ],
 )
 def test_what_is_no_address(text: str) -> None:
-    with pytest.raises(AddressError, match="host:port|1 to 63"):
+    with pytest.raises(AddressError, match=r"host:port|1 to 63"):
         split_address(text)
