@@ -1,6 +1,6 @@
 """zim.client: for applications. Imports nothing of the nodes; runs in plain threads and in greenlets.
 
-`Listener` receives what is pushed to a user, `Publisher` pushes over HTTP.
+`Listener` receives what is pushed to a user, `Publisher` pushes over HTTP, `ZmqPublisher` over ZeroMQ.
 """
 
 from zim.client.backoff import Backoff
@@ -22,6 +22,7 @@ from zim.client.listener import GoimListener, Listener
 from zim.client.publisher import Publisher
 from zim.client.pushes import Accepted, Push
 from zim.client.values import Event, Gap, Message, NotJoined, NotRecovered, Position, State
+from zim.client.zeromq import PendingPush, ZmqPublisher
 
 __all__ = [
     "Accepted",
@@ -37,6 +38,7 @@ __all__ = [
     "Message",
     "NotJoined",
     "NotRecovered",
+    "PendingPush",
     "Position",
     "Publisher",
     "Push",
@@ -49,4 +51,5 @@ __all__ = [
     "Unreachable",
     "WireError",
     "ZimError",
+    "ZmqPublisher",
 ]

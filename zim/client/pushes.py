@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
 from zim.client.errors import PushConflict, PushError, PushRefused, PushUnavailable, PushUnknown
-from zim.protocol.frame import Op
+from zim.protocol.frame import MAX_STREAM_BYTES, Op
+from zim.protocol.streams import EVERYBODY, user_stream
+
+_SESSION_KEY = re.compile(r"(.+)_([1-9][0-9]{0,18})", re.DOTALL)
 
 Names = str | int | Iterable[str | int]
 """One name, or several."""
@@ -63,6 +67,34 @@ def body_bytes(body: bytes | str) -> bytes:
     return body.encode() if isinstance(body, str) else body
 
 
+def streams_of(push: Push, id: str) -> tuple[list[str], tuple[str, ...]]:
+    """The streams that a push goes to, each once, and the sessions that a user's stream is for alone.
+
+    Raises:
+        PushRefused: it is for nobody, or for something that cannot be called so.
+    """
+    users, only = {user_stream(name): None for name in names(push.users)}, []
+    for key in names(push.keys):
+        match = _SESSION_KEY.fullmatch(key)
+        if match is None:
+            raise PushRefused(f"{key[:50]!r} is no session's key; one is a user's name and a number, as in 7_12", id=id)
+        if user_stream(match[1]) not in users:
+            only.append(key)
+    users |= {user_stream(key.rpartition("_")[0]): None for key in only}
+    streams = [*users, *dict.fromkeys("r:" + name for name in names(push.rooms))]
+    if any(not 2 < len(stream.encode(errors="replace")) <= MAX_STREAM_BYTES or stream == "r:*" for stream in streams):
+        raise PushRefused("users and rooms have names of 1 to 253 bytes; everybody is no room", id=id)
+    if push.everybody:
+        streams.append(EVERYBODY)
+    if not streams:
+        raise _to_nobody(id)
+    return streams, tuple(dict.fromkeys(only))
+
+
+def _to_nobody(id: str) -> PushRefused:
+    return PushRefused("a push to nobody; name users, rooms, keys or everybody", id=id)
+
+
 def encode_push(push: Push, id: str) -> bytes:
     """A push as `POST /api/push` takes it, and a line of `POST /api/push/batch`, without its end.
 
@@ -79,7 +111,7 @@ def encode_push(push: Push, id: str) -> bytes:
     }
     found: dict[str, Any] = {"to": {key: value for key, value in to.items() if value}}
     if not found["to"]:
-        raise PushRefused("a push to nobody; name users, rooms, keys or everybody", id=id)
+        raise _to_nobody(id)
     found |= {"base64": base64.b64encode(body_bytes(push.body)).decode(), "op": push.op, "id": id}
     if push.ttl_s:
         found["ttl_s"] = push.ttl_s
