@@ -90,7 +90,7 @@ class Served:
         self.fabric = fabric
         self._send = send
         self.hang_up = hang_up
-        self._sent: dict[str, int] = {}
+        self.sent: dict[str, int] = {}
 
     def say(self, op: int, seq: int, body: object) -> None:
         """One packet with a JSON body."""
@@ -98,11 +98,11 @@ class Served:
 
     def flush(self) -> None:
         """Sends what the client has not got yet."""
-        for stream, sent in self._sent.items():
+        for stream, sent in self.sent.items():
             log = self.fabric.logs[stream]
             for offset in range(max(sent + 1 - self.fabric.repeats, log.floor + 1, 1), log.head + 1):
                 self._send(Packet(Op.PUSH, 0, 3, log.bodies[offset - log.floor - 1], stream, offset))
-            self._sent[stream] = log.head
+            self.sent[stream] = log.head
 
     def handle(self, packet: Packet) -> None:
         """Answers one packet."""
@@ -118,7 +118,7 @@ class Served:
                 self.say(Op.JOINED, seq, {"streams": self._join(body["rooms"], body["resume"])})
             elif packet.op == Op.LEAVE:
                 for room in body["rooms"]:
-                    self._sent.pop("r:" + room, None)
+                    self.sent.pop("r:" + room, None)
                 self.say(Op.LEFT, seq, {"streams": ["r:" + room for room in body["rooms"]]})
             elif packet.op == Op.ACKNOWLEDGE:
                 for stream, offset in body.items():
@@ -136,7 +136,7 @@ class Served:
         streams = {}
         for stream, default in ((own, fabric.cursors.get(own, 0)), ("*", fabric.logs["*"].head)):
             streams[stream] = fabric.logs.setdefault(stream, Log()).start(resume.get(stream), default)
-            self._sent[stream] = streams[stream]["offset"]
+            self.sent[stream] = streams[stream]["offset"]
         streams |= self._join(auth.get("rooms", ["1"]), resume)
         self.say(
             Op.AUTH_REPLY, seq, {"key": f"{auth['token']}_1", "heartbeat_s": fabric.heartbeat_s, "streams": streams}
@@ -154,7 +154,7 @@ class Served:
             else:
                 log = self.fabric.logs.setdefault(stream, Log())
                 streams[stream] = log.start(resume.get(stream), log.head)
-                self._sent[stream] = streams[stream]["offset"]
+                self.sent[stream] = streams[stream]["offset"]
         return streams
 
     def come_back(self, room: str) -> None:
