@@ -65,5 +65,7 @@ class JobNode(Node):
         for t in p.targets:
             comet = self._comets.get(t.comet)
             if comet is not None:
-                entry = messages.Entry(p.router, p.term, t.comet, t.inc, t.n, p.push_id, p.op, p.body, t.items)
+                entry = messages.Entry(
+                    p.router, p.term, t.comet, t.inc, t.n, p.push_id, p.op, p.body, t.items, p.left_ms, p.only
+                )
                 comet.put(entry, entry_bytes(p.body, t.items))
