@@ -21,6 +21,7 @@ log = logging.getLogger(__name__)
 
 FILE = "receipts.db"
 SEGMENTS = 8  # of what is kept
+BUSY_S = 2.0  # someone else holds the file: a backup, a person with sqlite3
 ROWS = 200  # of one statement: each statement gives the interpreter away, and has to get it back
 
 _COUNTS = "targeted, delivered, gone, shed, expired, unknown"
@@ -157,7 +158,7 @@ class ReceiptStore:
 
 def _open(file: Path) -> tuple[sqlite3.Connection, tuple[int, ...]]:
     """The file, and its totals: users offline, pushes, the last serial, and the counts of the tally."""
-    db = sqlite3.connect(file, isolation_level=None, check_same_thread=False)
+    db = sqlite3.connect(file, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
     try:
         db.execute("PRAGMA journal_mode = WAL").fetchall()
         db.execute("PRAGMA synchronous = NORMAL")
