@@ -63,7 +63,11 @@ Fresh = list[tuple[Encoded, Row]]
 
 
 class Passes:
-    """The passes of one comet."""
+    """The passes of one comet.
+
+    Attributes:
+        resumed: streams that sessions went on with where they had left off: all of what they missed was kept, or not.
+    """
 
     def __init__(self, views: Mapping[str, View], links: Iterable[Link]) -> None:
         """
@@ -76,6 +80,7 @@ class Passes:
         self._readings: dict[int, Reading] = {}
         self._pages: deque[tuple[View, Catchup, Records]] = deque()
         self._flushes: deque[tuple[View, Catchup]] = deque()
+        self.resumed = {"true": 0, "false": 0}
         self._is_passing = False
         self._after_pass: list[Callable[[], None]] = []
 
@@ -135,6 +140,7 @@ class Passes:
             row.targeted += targeted
             if is_expired:
                 row.expired += targeted
+                link.settled["expired"] += targeted
             else:
                 fresh.setdefault(view, []).append((push, row))
             for catchup in view.catchups:
