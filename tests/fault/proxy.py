@@ -19,6 +19,7 @@ from gevent.queue import Queue
 from gevent.server import StreamServer
 
 CHUNK_BYTES = 64 << 10
+STEP_S = 0.02
 WAITING_CHUNKS = 64  # on their way through one connection in one direction; above it nothing is read
 
 
@@ -102,12 +103,13 @@ class Proxy:
                 data = source.recv(CHUNK_BYTES)
             except OSError:
                 data = b""
-            chunks.put((time.monotonic() + self.delay_s, data))
+            chunks.put((time.monotonic(), data))
 
     def _write(self, drain: Any, chunks: Queue[tuple[float, bytes]], direction: str) -> None:
         while True:
-            due, data = chunks.get()
-            gevent.sleep(max(0.0, due - time.monotonic()))
+            came_at, data = chunks.get()
+            while (wait := came_at + self.delay_s - time.monotonic()) > 0:
+                gevent.sleep(min(wait, STEP_S))  # it may be healed meanwhile
             self._flows[direction].wait()
             if not data:
                 return
