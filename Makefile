@@ -1,11 +1,14 @@
 # up: run the fabric    check: lint and types    test: check, then all tests    bench: measure the fan-out
+# chaos: kill, stop and cut off real nodes under load, then look for what is lost; the same SEED does the same
 # Works with BSD make and GNU make from 3.81. `make PYTHON=/path/to/python3.12 up` chooses the interpreter.
 
 PYTHON =
 WORKERS = 3
+SEED = 1
+SECONDS = 60
 INSTALLED = .venv/.installed
 
-.PHONY: up check test bench
+.PHONY: up check test bench chaos
 
 up: $(INSTALLED)
 	@.venv/bin/zim up
@@ -20,6 +23,9 @@ test: check
 
 bench: $(INSTALLED)
 	.venv/bin/python -m benchmarks.fanout
+
+chaos: $(INSTALLED)
+	.venv/bin/python -m tests.fault.chaos --seed $(SEED) --seconds $(SECONDS)
 
 # A virtual environment that an interrupted attempt, or a Python since removed, left without a working pip is made anew.
 $(INSTALLED): pyproject.toml

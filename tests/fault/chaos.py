@@ -137,9 +137,14 @@ class _Run:
             self._settle(publishers[0])
         finally:
             gevent.killall([beating, *self._undoing])
+            for one in publishers:
+                one.kill()
             for person in self._people:
                 person.stop()
-        return self._report(publishers)
+        try:
+            return self._report(publishers)
+        finally:
+            self._backend.close()
 
     def _beat(self) -> None:
         while True:
@@ -253,7 +258,7 @@ class _Run:
             wait_until(lambda: all(person.is_online for person in people), "all clients are back", SETTLE_S)
         last: dict[str, int] = {}
         for stream in ("*", *(f"r:{room}" for room in ROOMS), *(f"u:{uid}" for uid in self._uids)):
-            push = self._last_push(publisher, stream)
+            push = publisher.last(stream)
             if push.verdict != "accepted":
                 self._say(f"no push to {stream} is accepted any more: {publisher.answers}")
             last[stream] = push.number
@@ -265,19 +270,11 @@ class _Run:
         if missing := self._missing(last):
             self._say(f"the last pushes did not reach: {missing[:SHOWN]}")
 
-    def _last_push(self, publisher: Publisher, stream: str) -> Push:
-        for _ in range(40):
-            push = publisher.push((stream,), is_urgent=True)
-            if push.verdict == "accepted":
-                break
-            gevent.sleep(0.5)
-        return push
-
     def _missing(self, last: dict[str, int]) -> list[str]:
         return [
             f"{person.record.name} {stream}"
             for person in self._people
-            for stream in ("*", f"u:{person.uid}", *(f"r:{r}" for r in (getattr(person, "rooms", ("1",)))))
+            for stream in person.streams
             if not person.has(stream, last[stream])
         ]
 

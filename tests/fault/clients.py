@@ -11,7 +11,7 @@ import json
 import random
 import struct
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, Literal
 
 import gevent
 from gevent import socket
@@ -39,6 +39,8 @@ class Person:
         record: all that happened to it.
     """
 
+    dialect: Literal["zim", "goim"]
+
     def __init__(self, name: str, uid: int, comets: Mapping[str, str], is_ws: bool, clock: Clock, seed: str) -> None:
         self.uid, self.is_ws = uid, is_ws
         self.record = Client(name, self.dialect)
@@ -52,8 +54,6 @@ class Person:
         self._writing = RLock()
         self._frozen_until = 0.0
         self._greenlet = gevent.spawn(self._run)
-
-    dialect: Any = ""
 
     # -- what the schedule does to it
 
@@ -92,6 +92,11 @@ class Person:
     def has(self, stream: str, number: int) -> bool:
         """Whether that push has come, of that stream."""
         return (stream, number) in self.received
+
+    @property
+    def streams(self) -> tuple[str, ...]:
+        """What it wants to get."""
+        return (f"u:{self.uid}", "r:1", "*")
 
     # -- its life
 
@@ -137,7 +142,7 @@ class Person:
                     return why  # hung up meanwhile
                 if not self.is_online and said.op == wire.AUTH_REPLY:
                     sock.settimeout(None)
-                    self._note(Connected(self._clock(), comet, self._streams()))
+                    self._note(Connected(self._clock(), comet, self.streams))
                     self.is_online = True
                 self._hear(said)
             if reader.close:
@@ -192,9 +197,6 @@ class Person:
     def _hear(self, said: Said) -> None:
         raise NotImplementedError
 
-    def _streams(self) -> tuple[str, ...]:
-        return ()
-
 
 class Goim(Person):
     """A goim v1 client: its token is its uid, its room is 1, and what it misses while it is away it does not get."""
@@ -206,9 +208,6 @@ class Goim(Person):
 
     def _greet(self) -> None:
         self._say(wire.AUTH, str(self.uid).encode(), 1)
-
-    def _streams(self) -> tuple[str, ...]:
-        return (f"u:{self.uid}", "r:1", "*")
 
     def _hear(self, said: Said) -> None:
         if said.op == wire.PUSH:
@@ -236,6 +235,10 @@ class Zim(Person):
         self._resumed: dict[str, tuple[str, int]] = {}  # stream → what was asked for, until it is joined
         super().__init__(name, uid, comets, is_ws, clock, seed)
 
+    @property
+    def streams(self) -> tuple[str, ...]:
+        return (f"u:{self.uid}", "*", *(f"r:{room}" for room in sorted(self.rooms)))
+
     def leave(self, room: str) -> None:
         """Leaves a room; what comes until the server confirms is still received."""
         self.rooms.discard(room)
@@ -262,7 +265,7 @@ class Zim(Person):
         rooms = sorted(self.rooms)
         self._states = dict.fromkeys(rooms, "joining")
         self._resumed = {}
-        resume = self._resume([f"u:{self.uid}", "*", *(f"r:{room}" for room in rooms)])
+        resume = self._resume(self.streams)
         body = {"token": str(self.uid), "rooms": rooms, "resume": resume, "device": self.record.name}
         self._say(wire.AUTH, json.dumps(body).encode(), 3)
 

@@ -24,6 +24,7 @@ from tests.fault.history import Entry, Log, Push
 
 TIMEOUT_S = 12.0  # more than logic waits for its routers
 ATTEMPTS = 40
+LAST_ATTEMPTS = 80
 PAUSE_S = 0.25  # before an attempt is repeated
 IDLE_S = 4.0  # after which a connection is not used again: the server may be about to close it
 
@@ -50,6 +51,12 @@ class Backend:
         self.names = list(logics)
         self._logics, self._timeout_s = logics, timeout_s
         self._open: dict[str, tuple[http.client.HTTPConnection, float]] = {}  # and when it was used last
+
+    def close(self) -> None:
+        """Hangs up; a later request connects anew."""
+        for connection, _ in self._open.values():
+            connection.close()
+        self._open.clear()
 
     def ask(self, method: str, path: str, body: bytes = b"", logic: str = "") -> Answer:
         """One request, asked once: what broke is not repeated."""
@@ -128,11 +135,18 @@ class Backend:
 
 @dataclass(frozen=True)
 class World:
-    """Whom publishers push to. rooms are numbers in text, as goim wants them."""
+    """Whom publishers push to.
+
+    Attributes:
+        rooms: numbers in text, as goim wants them.
+        has_keys: the fabric takes pushes with a key.
+        weights: how often a push goes to a user, some users, a room, everybody, and (with a key) to users and a room.
+    """
 
     uids: Sequence[int]
     rooms: Sequence[str]
     has_keys: bool
+    weights: tuple[int, int, int, int, int] = (3, 2, 6, 1, 2)
 
 
 class Publisher:
@@ -141,6 +155,7 @@ class Publisher:
     Args:
         numbers: gives each push its number; one for all publishers.
         record: where the pushes go.
+        rate: pushes a second; 0 for as fast as it can.
     """
 
     def __init__(
@@ -161,15 +176,30 @@ class Publisher:
         self._greenlet = gevent.spawn(self._run)
 
     def stop(self) -> None:
-        """Ends it, once its last push is answered, or given up."""
+        """Ends it, once its last push is answered, or given up. `last()` may still be asked for."""
         self._is_stopping = True
-        self._greenlet.join()
         self._greenlet.get()
+        self._backend.close()
+
+    def kill(self) -> None:
+        """Ends it at once."""
+        self._greenlet.kill()
+        self._backend.close()
 
     def _run(self) -> None:
         while not self._is_stopping:
             self.push(self._streams())
-            gevent.sleep(self._rng.expovariate(self._rate))
+            gevent.sleep(self._rng.expovariate(self._rate) if self._rate else 0)
+
+    def last(self, stream: str) -> Push:
+        """Pushes to a stream until a push is accepted, or there is no hope. After it nothing more comes."""
+        for _ in range(LAST_ATTEMPTS):
+            push = self.push((stream,), is_urgent=True)
+            if push.verdict == "accepted":
+                break
+            gevent.sleep(PAUSE_S)
+        self._backend.close()
+        return push
 
     def push(self, streams: tuple[str, ...], is_urgent: bool = False) -> Push:
         """One push, until its answer is certain or it is given up.
@@ -208,8 +238,8 @@ class Publisher:
         world, rng = self._world, self._rng
         users = [f"u:{uid}" for uid in world.uids]
         rooms = [f"r:{room}" for room in world.rooms]
-        kind = rng.choices(("user", "users", "room", "all", "mixed"), (3, 2, 6, 1, 2 if world.has_keys else 0))[0]
-        match kind:
+        weights = world.weights if world.has_keys else (*world.weights[:4], 0)
+        match rng.choices(("user", "users", "room", "all", "mixed"), weights)[0]:
             case "user":
                 return (rng.choice(users),)
             case "users":
