@@ -33,12 +33,13 @@ from tests.fault.checker import Finding
 from tests.fault.clients import Goim, Person, Zim
 from tests.fault.fabric import ChaosFabric, chaos_fabric
 from tests.fault.history import Broken, History, Push, load, save
+from tests.fault.namespaces import namespace_fabric
 from tests.fault.publishers import Backend, Publisher, World
 from tests.fault.schedule import NODES, Operation, schedule
 from tests.harness import wait_until
 
 SETTLE_S = 60.0  # for a client to get the last push, once all is healed
-BEAT_S = 20.0
+BEAT_S = 3.0
 SHOWN = 40  # findings that are printed one by one
 
 ROOMS = ("1", "2", "3")
@@ -57,6 +58,7 @@ class Plan:
     publishers: int = 8
     rate: float = 60.0  # pushes a second, over all publishers
     without: tuple[str, ...] = ()
+    has_namespaces: bool = False  # nodes in network namespaces, whose links swallow packets; else proxies
 
 
 @dataclass
@@ -93,7 +95,8 @@ def run(plan: Plan, say: Callable[[str], None] = lambda line: None, folder: Path
         say: is told what happens, line by line.
         folder: where the topology, its data and its log go; by default they are gone afterwards.
     """
-    with chaos_fabric(folder, routers=2, logics=2, jobs=2, comets=3) as fabric:
+    start = namespace_fabric if plan.has_namespaces else chaos_fabric
+    with start(folder, routers=2, logics=2, jobs=2, comets=3) as fabric:
         return _Run(plan, fabric, say).run()
 
 
@@ -230,7 +233,7 @@ class _Run:
             case "stall-in" | "stall-out":
                 link.stall(kind.removeprefix("stall-"))
             case "delay":
-                link.delay_s = self._rng.choice((0.02, 0.1, 0.4))
+                link.delay(self._rng.choice((0.02, 0.1, 0.4)))
         self._later(lasts_s, link.heal)
 
     def _later(self, seconds: float, undo: Callable[[], object]) -> None:
@@ -371,6 +374,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--rate", type=float, default=Plan.rate, help="pushes a second")
     parser.add_argument("--without", default="", help="kinds of nodes and operations to spare: router,freeze")
+    parser.add_argument("--namespaces", action="store_true", help="nodes in network namespaces (root on Linux)")
     parser.add_argument("--keep", type=Path, help="a folder for the history, the topology, its data and its log")
     parser.add_argument("--check", type=Path, help="judge a saved history, run nothing")
     options = parser.parse_args(arguments)
@@ -384,7 +388,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         report = Report(history, checker.check(history))
     else:
         without = tuple(filter(None, options.without.split(",")))
-        plan = Plan(options.seed, options.seconds, rate=options.rate, without=without)
+        plan = Plan(
+            options.seed, options.seconds, rate=options.rate, without=without, has_namespaces=options.namespaces
+        )
         folder = options.keep or Path(tempfile.mkdtemp(prefix="zim-chaos-"))
         folder.mkdir(parents=True, exist_ok=True)
         report = run(plan, say, folder)

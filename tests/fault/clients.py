@@ -22,6 +22,7 @@ from tests.fault.history import Broken, Client, Closed, Connected, Joined, Left,
 from tests.fault.wire import Garbled, Reader, Said
 
 CONNECT_S = 8.0  # more than the comet's own limit for a handshake
+SILENCE_S = 12.0  # without a word, also no answer to a heartbeat, the server is taken for lost
 PAUSE_S = 0.15  # between two attempts
 BUFFER_BYTES = 32 << 10  # of a client's receiving side, so that one that stops reading is noticed
 
@@ -141,7 +142,7 @@ class Person:
                 if self._socket is not sock:
                     return why  # hung up meanwhile
                 if not self.is_online and said.op == wire.AUTH_REPLY:
-                    sock.settimeout(None)
+                    sock.settimeout(SILENCE_S)
                     self._note(Connected(self._clock(), comet, self.streams))
                     self.is_online = True
                 self._hear(said)

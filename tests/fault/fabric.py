@@ -8,13 +8,13 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import psutil
 
-from tests.fault.proxy import Proxy, proxies
+from tests.fault.proxy import Link, proxies
 from tests.harness import Fabric, free_ports, wait_until
 
 
@@ -22,12 +22,12 @@ class ChaosFabric(Fabric):
     """A Fabric whose nodes reach each other through `links`.
 
     Attributes:
-        links: the proxy in front of each node, once it runs; none without.
+        links: what leads to each node, once it runs; none without proxies.
     """
 
     def __init__(self, folder: Path, has_links: bool = True, **kwargs: Any) -> None:
         super().__init__(folder, **kwargs)
-        self.links: dict[str, Proxy] = {}
+        self.links: Mapping[str, Link] = {}
         self.addresses: dict[str, tuple[str, str]] = {}
         if has_links:
             text = self.file.read_text()
@@ -82,9 +82,13 @@ class ChaosFabric(Fabric):
             if self.process:
                 self.stop()
         finally:
-            for process in self._seen:  # orphans, if the supervisor was killed
-                with contextlib.suppress(psutil.Error):
-                    process.kill()
+            self._kill_seen()
+
+    def _kill_seen(self) -> None:
+        """Orphans, if a supervisor was killed."""
+        for process in self._seen:
+            with contextlib.suppress(psutil.Error):
+                process.kill()
 
 
 @contextlib.contextmanager

@@ -10,7 +10,7 @@ import contextlib
 import struct
 import time
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Protocol
 
 import gevent
 from gevent import Greenlet, socket
@@ -21,6 +21,22 @@ from gevent.server import StreamServer
 CHUNK_BYTES = 64 << 10
 STEP_S = 0.02
 WAITING_CHUNKS = 64  # on their way through one connection in one direction; above it nothing is read
+
+
+class Link(Protocol):
+    """What the schedule can do to the links that lead to one node."""
+
+    def cut(self) -> None:
+        """They break."""
+
+    def stall(self, *directions: str) -> None:
+        """They are silent, `in` (to the node), `out`, or both."""
+
+    def delay(self, seconds: float) -> None:
+        """Everything arrives later."""
+
+    def heal(self) -> None:
+        """Back to links without faults."""
 
 
 class Proxy:
@@ -52,6 +68,10 @@ class Proxy:
         """Reads nothing any more, `in` (to the node), `out`, or both: as if the packets vanished."""
         for direction in directions or ("in", "out"):
             self._flows[direction].clear()
+
+    def delay(self, seconds: float) -> None:
+        """Everything arrives that much later, in both directions."""
+        self.delay_s = seconds
 
     def heal(self) -> None:
         """Back to a link without faults; what was held back arrives now."""

@@ -87,12 +87,12 @@ def test_a_link_forwards_and_is_late_when_told_to(echo: Proxy) -> None:
     with connect(echo) as sock:
         sock.sendall(b"x" * 300_000)
         assert read(sock, 300_000) == b"x" * 300_000
-        echo.delay_s = 1000.0
+        echo.delay(1000)
         sock.sendall(b"late")
         assert is_silent(sock)
         echo.heal()
         assert read(sock, 4) == b"late"
-        echo.delay_s = 0.01
+        echo.delay(0.01)
         sock.sendall(b"late")
         assert read(sock, 4) == b"late"
         sock.shutdown(socket.SHUT_WR)
