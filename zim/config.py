@@ -13,8 +13,10 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+from zim import retention
 from zim.endpoints import Endpoint, parse_link, parse_listener
 from zim.errors import TopologyError
+from zim.retention import Retention
 from zim.tables import Problems, Table
 
 
@@ -71,8 +73,9 @@ class Router(Node):
 
     kind = "router"
     max_behind_bytes: int = 64 << 20  # of what one comet has not handled; above it its streams' publishers get 503
-    keep_s: float = 10.0  # how long a message stays in memory for repair
-    keep_bytes: int = 256 << 20  # how much of it, over all streams
+    keep_s: float = 10.0  # how long a message of a live-only stream stays in memory, for repair
+    keep_bytes: int = 256 << 20  # how much of it, over all these streams
+    ballast_bytes: int = 16 << 20  # a file to give up when the disk is full, so that old messages can be deleted
 
 
 @dataclass(frozen=True)
@@ -116,6 +119,9 @@ class Topology:
         name: of the fabric, for people.
         data_dir: absolute; each node has a folder of its name in it.
         max_body_bytes: of one push.
+        idempotency_s: how long a publisher's key is known.
+        receipts_s: how long it can be asked what became of a push.
+        retention: how long streams are kept.
         path: the file it came from.
     """
 
@@ -126,6 +132,9 @@ class Topology:
     jobs: tuple[Job, ...]
     comets: tuple[Comet, ...]
     max_body_bytes: int = 65_536
+    idempotency_s: float = 86_400.0
+    receipts_s: float = 3_600.0
+    retention: Retention = field(default_factory=Retention)
     path: Path = Path("topology.toml")
 
     @property
@@ -191,8 +200,9 @@ def parse(text: str, path: Path) -> Topology:
     """
     problems = Problems()
     whole = Table("", _read_toml(text, path), problems)
-    whole.refuse_unknown(["fabric", *_CLASSES])
+    whole.refuse_unknown(["fabric", *_CLASSES, "retention", "room_class"])
     fabric = _read_fabric(whole)
+    kept = retention.read(whole)
     drafts = [draft for kind in _CLASSES for draft in _read_kind(whole, kind)]
     _check_ids(drafts)
     _check_hosts(drafts)
@@ -208,6 +218,7 @@ def parse(text: str, path: Path) -> Topology:
         logics=nodes["logic"],
         jobs=nodes["job"],
         comets=nodes["comet"],
+        retention=kept,
         path=path.absolute(),
         **fabric,
     )
@@ -246,7 +257,7 @@ def _read_fabric(whole: Table) -> dict[str, Any]:
     table = whole.table("fabric", right) if whole.require("fabric", right) else None
     if table is None:
         return {}
-    table.refuse_unknown(["name", "data_dir", "max_body_bytes"])
+    table.refuse_unknown(["name", "data_dir", "max_body_bytes", "idempotency_s", "receipts_s"])
     values: dict[str, Any] = {}
     if table.require("name", 'a name for people, such as "demo"'):
         values["name"] = table.text("name", 'a name for people, such as "demo"')
@@ -254,6 +265,9 @@ def _read_fabric(whole: Table) -> dict[str, Any]:
         values["data_dir"] = table.text("data_dir", 'a folder, relative to this file, such as "var"')
     if "max_body_bytes" in table.values:
         values["max_body_bytes"] = table.whole("max_body_bytes", 1, 16 << 20)
+    for key in ("idempotency_s", "receipts_s"):
+        if key in table.values:
+            values[key] = table.seconds(key, 1, _DAYS_S)
     return values
 
 
@@ -288,6 +302,7 @@ _READERS: dict[str, Callable[[Table, str], object]] = {
     "max_behind_bytes": lambda t, k: t.whole(k, 1, _BYTES),
     "keep_s": lambda t, k: t.seconds(k, 0.001, _DAYS_S),
     "keep_bytes": lambda t, k: t.whole(k, 1, _BYTES),
+    "ballast_bytes": lambda t, k: t.whole(k, 0, _BYTES),
     "queue_bytes": lambda t, k: t.whole(k, 1, _BYTES),
     "http_timeout_s": lambda t, k: t.seconds(k, 0.001, _DAYS_S),
     "max_connections": lambda t, k: t.whole(k, 1, 10_000_000),

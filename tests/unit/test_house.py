@@ -19,8 +19,8 @@ FLOORS = [
     ("zim.nodes",),
     ("zim.web", "zim.transport", "zim.config", "zim.supervision"),
     ("zim.accept",),
-    ("zim.client", "zim.gather", "zim.sharding", "zim.logs", "zim.endpoints", "zim.tables"),
-    ("zim.errors",),
+    ("zim.client", "zim.gather", "zim.sharding", "zim.logs", "zim.endpoints", "zim.retention"),
+    ("zim.errors", "zim.tables"),
     ("zim.protocol",),
     ("zim",),
 ]

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import Callable
-from typing import Any, Generic, TypeVar, cast
+from collections.abc import Callable, Sequence
+from typing import Any, Generic, TypeVar
 
 import gevent
-from gevent.event import AsyncResult
+from gevent.event import Event
 
 from zim.errors import Unavailable
 from zim.gather import Gatherer
@@ -90,6 +90,23 @@ class NotSent(Unavailable):
     """A request never left: nobody can have acted on it."""
 
 
+class _Asked(Generic[M]):
+    """Requests that were asked together, and their answers as they come."""
+
+    __slots__ = ("_missing", "answers", "is_complete")
+
+    def __init__(self, count: int) -> None:
+        self.answers: list[M | Unavailable | None] = [None] * count
+        self._missing = count
+        self.is_complete = Event()
+
+    def set(self, at: int, answer: M | Unavailable) -> None:
+        self.answers[at] = answer
+        self._missing -= 1
+        if not self._missing:
+            self.is_complete.set()
+
+
 class Asker(Generic[M]):
     """Requests to one peer, each with its answer.
 
@@ -107,7 +124,7 @@ class Asker(Generic[M]):
         self._sender: Sender[Message] = Sender(peer, self._dealer, limit_bytes, self._on_lost)
         self._answers = answers
         self._reqs = itertools.count(1)
-        self._waiting: dict[int, AsyncResult[M]] = {}
+        self._waiting: dict[int, tuple[_Asked[M], int]] = {}
 
     @property
     def is_connected(self) -> bool:
@@ -125,22 +142,44 @@ class Asker(Generic[M]):
             NotSent: nobody is there, or the queue is full.
             Unavailable: sent, and no answer came in time: it may have been acted upon.
         """
-        req = next(self._reqs)
-        result: AsyncResult[M] = AsyncResult()
-        self._waiting[req] = result
-        self._sender.put(make(req), size)
-        try:
-            return cast(M, result.get(timeout=timeout_s))
-        except gevent.Timeout:
-            raise Unavailable(self.peer, f"no answer within {timeout_s:g} s") from None
-        finally:
-            self._waiting.pop(req, None)
+        (answer,) = self.ask_all([(make, size)], timeout_s)
+        if isinstance(answer, Unavailable):
+            raise answer
+        return answer
+
+    def ask_all(
+        self, requests: Sequence[tuple[Callable[[int], Message], int]], timeout_s: float
+    ) -> list[M | Unavailable]:
+        """Sends requests and waits for all answers. Switches.
+
+        Args:
+            requests: each as for `ask`.
+
+        Returns:
+            The answer to each, or why there is none, as `ask` raises it.
+        """
+        asked: _Asked[M] = _Asked(len(requests))
+        reqs: list[int] = []
+        for at, (make, size) in enumerate(requests):
+            req = next(self._reqs)
+            reqs.append(req)
+            self._waiting[req] = asked, at
+            self._sender.put(make(req), size)
+        if not asked.is_complete.wait(timeout_s):
+            for req in reqs:
+                self._waiting.pop(req, None)
+        late = Unavailable(self.peer, f"no answer within {timeout_s:g} s")
+        return [late if answer is None else answer for answer in asked.answers]
 
     def _on_lost(self, messages: list[Message]) -> None:
         for message in messages:
-            waiting = self._waiting.pop(message.req, None)  # type: ignore[attr-defined]
-            if waiting is not None:
-                waiting.set_exception(NotSent(self.peer, "not connected"))
+            self._set(message.req, NotSent(self.peer, "not connected"))  # type: ignore[attr-defined]
+
+    def _set(self, req: int, answer: M | Unavailable) -> None:
+        waiting = self._waiting.pop(req, None)
+        if waiting is not None:
+            asked, at = waiting
+            asked.set(at, answer)
 
     def run(self) -> None:
         """The sending greenlet."""
@@ -150,9 +189,8 @@ class Asker(Generic[M]):
         """The greenlet that follows the connection: what was asked before it broke will not be answered."""
         for is_connected in self._dealer.watch():
             if not is_connected:
-                for result in self._waiting.values():
-                    result.set_exception(Unavailable(self.peer, "the connection broke"))
-                self._waiting.clear()
+                for req in list(self._waiting):
+                    self._set(req, Unavailable(self.peer, "the connection broke"))
 
     def receive(self) -> None:
         """The receiving greenlet."""
@@ -163,9 +201,7 @@ class Asker(Generic[M]):
                 log.warning("answer not understood", extra={"peer": self.peer, "error": str(e)})
                 continue
             for answer in answers:
-                waiting = self._waiting.pop(answer.req, None)
-                if waiting is not None:
-                    waiting.set(answer)
+                self._set(answer.req, answer)
 
     def spawn(self, spawn: Callable[..., object]) -> None:
         """Starts all three greenlets."""

@@ -1,7 +1,8 @@
 """The dialects of the client wire: how one push looks on TCP and as JSON in WebSocket text frames.
 
 goim v1 on WebSocket speaks text frames: from the client one object `{"ver","op","seq","body"}`, to the client an array
-of them. A body is any JSON value there (goim `libs/proto/proto.go`, `WriteWebsocket`).
+of them. A body is any JSON value there (goim `libs/proto/proto.go`, `WriteWebsocket`). zim's own dialect is the same
+with version 3, and tells stream and offset of each push.
 """
 
 from __future__ import annotations
@@ -27,6 +28,24 @@ class Dialect(IntEnum):
 
     V1_TCP = 0
     V1_TEXT = 1
+    ZIM_TCP = 2
+    ZIM_TEXT = 3
+
+    @property
+    def is_text(self) -> bool:
+        """JSON in WebSocket frames."""
+        return self in (Dialect.V1_TEXT, Dialect.ZIM_TEXT)
+
+    @property
+    def is_zim(self) -> bool:
+        """Its clients know of streams and offsets."""
+        return self in (Dialect.ZIM_TCP, Dialect.ZIM_TEXT)
+
+    def of_version(self, version: int) -> Dialect:
+        """What a connection speaks whose auth packet has this version."""
+        if version != frame.VERSION:
+            return self
+        return Dialect.ZIM_TEXT if self.is_text else Dialect.ZIM_TCP
 
 
 # ---------------------------------------------------------------- JSON
@@ -114,22 +133,22 @@ def _json_packet(op: int, seq: int, version: int, body: bytes) -> bytes:
 
 def reply(dialect: Dialect, packet: Packet) -> bytes:
     """The bytes of an answer to one client. On WebSocket the body is raw JSON already, and absence is `{}`."""
-    if dialect is Dialect.V1_TCP:
+    if not dialect.is_text:
         return frame.encode(packet)
     text = _json_packet(packet.op, packet.seq, packet.version, packet.body or b"{}")
     return websocket.frame(websocket.TEXT, b"[" + text + b"]")
 
 
-class Encoded:
-    """One push, encoded once per dialect, when the first connection that speaks it comes up."""
+class Content:
+    """What one push is in all its streams, encoded once, when the first connection that needs it comes up."""
 
-    __slots__ = ("_chunks", "_json", "_packet", "body", "op")
+    __slots__ = ("_json", "_json_body", "_packet", "body", "op")
 
     def __init__(self, op: int, body: bytes) -> None:
         self.op, self.body = op, body
         self._packet: bytes | None = None
         self._json: bytes | None = None
-        self._chunks: dict[Dialect, bytes] = {}
+        self._json_body: bytes | None = None
 
     @property
     def packet(self) -> bytes:
@@ -139,11 +158,47 @@ class Encoded:
         return self._packet
 
     @property
+    def json_body(self) -> bytes:
+        """See the function of that name."""
+        if self._json_body is None:
+            self._json_body = json_body(self.body)
+        return self._json_body
+
+    @property
     def json(self) -> bytes:
-        """The object that stands in a text frame's array."""
+        """The object that stands in a v1 text frame's array."""
         if self._json is None:
-            self._json = _json_packet(self.op, 0, 0, json_body(self.body))
+            self._json = _json_packet(self.op, 0, 0, self.json_body)
         return self._json
+
+
+class Encoded:
+    """One push in one stream, encoded once per dialect, when the first connection that speaks it comes up.
+
+    Attributes:
+        content: what it shares with the same push in other streams.
+        stream, offset: where it is.
+        only: keys of the sessions that it is for; all of them if empty.
+    """
+
+    __slots__ = ("_chunks", "content", "offset", "only", "stream")
+
+    def __init__(self, content: Content, stream: str, offset: int, only: tuple[str, ...] = ()) -> None:
+        self.content, self.stream, self.offset, self.only = content, stream, offset, only
+        self._chunks: dict[Dialect, bytes] = {}
+
+    def packet(self, dialect: Dialect) -> bytes:
+        """On TCP."""
+        if dialect is Dialect.V1_TCP:
+            return self.content.packet
+        return frame.encode(Packet(self.content.op, 0, frame.VERSION, self.content.body, self.stream, self.offset))
+
+    def json(self, dialect: Dialect) -> bytes:
+        """The object that stands in a text frame's array."""
+        if dialect is Dialect.V1_TEXT:
+            return self.content.json
+        place = (frame.VERSION, self.content.op, self.content.json_body, msgspec.json.encode(self.stream), self.offset)
+        return b'{"ver":%d,"op":%d,"seq":0,"body":%b,"stream":%b,"offset":%d}' % place
 
     def chunk(self, dialect: Dialect) -> bytes:
         """What goes to a socket if this push goes alone."""
@@ -155,28 +210,29 @@ class Encoded:
 
 def join(dialect: Dialect, pushes: Sequence[Encoded]) -> bytes:
     """Several pushes, in order, as one write. Text frames are cut at FRAME_BYTES."""
-    if dialect is Dialect.V1_TCP:
-        return b"".join([push.packet for push in pushes])
+    if not dialect.is_text:
+        return b"".join([push.packet(dialect) for push in pushes])
     frames: list[bytes] = []
     texts: list[bytes] = []
     size = 0
     for push in pushes:
-        if texts and size + len(push.json) > FRAME_BYTES:
+        text = push.json(dialect)
+        if texts and size + len(text) > FRAME_BYTES:
             frames.append(websocket.frame(websocket.TEXT, b"[" + b",".join(texts) + b"]"))
             texts, size = [], 0
-        texts.append(push.json)
-        size += len(push.json) + 1
+        texts.append(text)
+        size += len(text) + 1
     frames.append(websocket.frame(websocket.TEXT, b"[" + b",".join(texts) + b"]"))
     return b"".join(frames)
 
 
 def answer(dialect: Dialect, packet: Packet) -> bytes | None:
-    """goim v1's answer to a packet of an authenticated client.
+    """The answer to a packet of an authenticated client, where it needs nobody else.
 
     Returns:
         The bytes of the reply, or nothing: an unknown operation, a second auth, on which v1 closes the connection.
     """
-    op, seq, version, body = packet
+    op, seq, version, body = packet[:4]
     if op == Op.HEARTBEAT:
         return reply(dialect, Packet(Op.HEARTBEAT_REPLY, seq, version))
     if op == Op.UPSTREAM:

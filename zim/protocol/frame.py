@@ -5,6 +5,11 @@ Big-endian, on TCP as it is and in WebSocket frames (goim `libs/proto/proto.go`,
     offset  0               4                6          8        12       16
             | length int32  | header int16   | version  | op     | seq    | body …
             | whole packet  | length: 16     | int16    | int32  | int32  |
+
+In zim's dialect, version 3, a pushed message has a longer header, which tells its place in a stream:
+
+    offset  16               24
+            | offset uint64  | the stream's name in UTF-8, 1 to 255 bytes: up to the header length | body …
 """
 
 import struct
@@ -13,62 +18,113 @@ from typing import NamedTuple
 from zim.protocol.errors import WireError
 
 HEADER_BYTES = 16
+VERSION = 3  # of zim's dialect, the only one whose headers may be longer
+MAX_STREAM_BYTES = 255  # of a stream's name
 _HEADER = struct.Struct(">ihhii")
+_OFFSET = struct.Struct(">Q")
+_NAME_AT = HEADER_BYTES + _OFFSET.size
+_MAX_OFFSET = (1 << 63) - 1  # what SQLite, and languages without unsigned numbers, can hold
 
 
 class Op:
-    """The operations of goim v1 (goim `libs/define/operation.go`)."""
+    """The operations of goim v1 (goim `libs/define/operation.go`), and from 20 on those of zim's dialect."""
 
     HEARTBEAT, HEARTBEAT_REPLY = 2, 3
     UPSTREAM, PUSH = 4, 5
+    DISCONNECT = 6
     AUTH, AUTH_REPLY = 7, 8
+    JOIN, JOINED = 20, 21
+    LEAVE, LEFT = 22, 23
+    ACKNOWLEDGE, ACKNOWLEDGED = 24, 25
+    GAP = 26
     TEST, TEST_REPLY = 254, 255
 
 
 class Packet(NamedTuple):
-    """One packet. version is int16, op and seq are int32, body is the application's bytes."""
+    """One packet. version is int16, op and seq are int32, body is the application's bytes.
+
+    stream and offset say where a pushed message of version 3 stands; all other packets have none.
+    """
 
     op: int
     seq: int = 0
     version: int = 0
     body: bytes = b""
+    stream: str = ""
+    offset: int = 0
 
 
 def encode(packet: Packet) -> bytes:
-    """The packet's bytes.
+    """The packet's bytes; the longer header if it has a stream.
 
     Raises:
         struct.error: a number is beyond its field.
+        ValueError: a stream's name that is too long or cannot be UTF-8, an offset beyond 2**63 - 1, or either in a
+            packet of another version than 3.
     """
-    op, seq, version, body = packet
-    return _HEADER.pack(HEADER_BYTES + len(body), HEADER_BYTES, version, op, seq) + body
+    op, seq, version, body, stream, offset = packet
+    if not stream:
+        return _HEADER.pack(HEADER_BYTES + len(body), HEADER_BYTES, version, op, seq) + body
+    name = stream.encode()
+    if len(name) > MAX_STREAM_BYTES or not 0 <= offset <= _MAX_OFFSET or version != VERSION:
+        raise ValueError("no packet has such a place in a stream")
+    header = _NAME_AT + len(name)
+    return _HEADER.pack(header + len(body), header, version, op, seq) + _OFFSET.pack(offset) + name + body
 
 
-def split(data: bytes, max_bytes: int) -> tuple[list[Packet], bytes]:
+def parse(data: bytes | bytearray, at: int, max_bytes: int, extended: bool = False) -> tuple[Packet, int] | None:
+    """The packet that starts at `at`, and where the next one does; nothing if it is not whole yet.
+
+    Args:
+        max_bytes: of one packet, header included.
+        extended: packets of version 3 may have the longer header, as those have that go to a client.
+
+    Raises:
+        WireError: a length that cannot be, or a longer header that does not hold what it should.
+    """
+    if len(data) - at < HEADER_BYTES:
+        return None
+    length, header, version, op, seq = _HEADER.unpack_from(data, at)
+    if length < HEADER_BYTES:
+        raise WireError("packet length below 16")
+    if length > max_bytes:
+        raise WireError("packet too large")
+    if header != HEADER_BYTES:
+        if not extended or version != VERSION:
+            raise WireError("header length is not 16")
+        if not _NAME_AT < header <= min(length, _NAME_AT + MAX_STREAM_BYTES):
+            raise WireError("header length that cannot be")
+    if len(data) - at < length:
+        return None
+    body = bytes(data[at + header : at + length])
+    if header == HEADER_BYTES:
+        return Packet(op, seq, version, body), at + length
+    (offset,) = _OFFSET.unpack_from(data, at + HEADER_BYTES)
+    if offset > _MAX_OFFSET:
+        raise WireError("offset beyond 2**63 - 1")
+    try:
+        stream = data[at + _NAME_AT : at + header].decode()
+    except UnicodeDecodeError:
+        raise WireError("stream's name is not UTF-8") from None
+    return Packet(op, seq, version, body, stream, offset), at + length
+
+
+def split(data: bytes, max_bytes: int, extended: bool = False) -> tuple[list[Packet], bytes]:
     """Cuts a byte stream into packets.
 
     Args:
         data: what has not been cut yet, from the start of a packet on.
-        max_bytes: of one packet, header included.
+        max_bytes, extended: see `parse`.
 
     Returns:
         The whole packets, and the bytes of the one that is not whole yet (fewer than max_bytes).
 
     Raises:
-        WireError: a length that cannot be. Whole packets before it are lost, as is the connection.
+        WireError: see `parse`. Whole packets before it are lost, as is the connection.
     """
     packets: list[Packet] = []
-    at, end = 0, len(data)
-    while end - at >= HEADER_BYTES:
-        length, header, version, op, seq = _HEADER.unpack_from(data, at)
-        if length < HEADER_BYTES:
-            raise WireError("packet length below 16")
-        if length > max_bytes:
-            raise WireError("packet too large")
-        if header != HEADER_BYTES:
-            raise WireError("header length is not 16")
-        if end - at < length:
-            break
-        packets.append(Packet(op, seq, version, data[at + HEADER_BYTES : at + length]))
-        at += length
+    at = 0
+    while (found := parse(data, at, max_bytes, extended)) is not None:
+        packet, at = found
+        packets.append(packet)
     return packets, data[at:]

@@ -8,8 +8,11 @@ from flask import Flask, Request, Response, request
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 from werkzeug.routing import MapAdapter
 
-from zim.web import health, v1
+from zim.errors import Unavailable
+from zim.web import api, health, v1
 from zim.web.fabric import Fabric
+from zim.web.parsing import Limits
+from zim.web.problems import API, METHOD, NOT_FOUND, Problem, defect, refused
 
 log = logging.getLogger(__name__)
 
@@ -38,23 +41,49 @@ def create_app(fabric: Fabric, max_body_bytes: int) -> Flask:
     app.url_map.strict_slashes = True
     app.url_map.merge_slashes = False  # goim's paths are exact: no redirects
     v1.add_to(app, fabric, max_body_bytes)
+    api.add_to(app, fabric, max_body_bytes)
     health.add_to(app)
+    app.register_error_handler(Problem, api.problem_answer)
+    app.register_error_handler(Unavailable, _unavailable)
     app.register_error_handler(HTTPException, _refused)
     app.register_error_handler(Exception, _failed)
     return app
 
 
+def request_limits(max_body_bytes: int) -> Limits:
+    """How many bytes the body of a request to the app may have, given the limit of one push."""
+    return Limits(v1.max_request_bytes(max_body_bytes), api.max_request_bytes(max_body_bytes))
+
+
 def _refused(error: HTTPException) -> Response:
-    """What Go's net/http and goim answer to a wrong path or method."""
+    """What Go's net/http and goim answer to a wrong path or method; under /api/ a problem."""
+    methods = sorted(getattr(error, "valid_methods", None) or ())
+    if request.path.startswith(API):
+        return api.problem_answer(_problem(error, methods))
     if isinstance(error, MethodNotAllowed):
-        allowed = ", ".join(sorted(set(error.valid_methods or ()) - {"HEAD"}))
-        return v1.answer(b"Method Not Allowed\n", 405, {"Allow": allowed})
+        return v1.answer(b"Method Not Allowed\n", 405, {"Allow": ", ".join(m for m in methods if m != "HEAD")})
     if error.code == 404:
         return v1.answer(b"404 page not found\n", 404)
     return v1.answer(v1.FAILED, error.code or 500)
 
 
+def _problem(error: HTTPException, methods: list[str]) -> Problem:
+    if isinstance(error, MethodNotAllowed):
+        allow = ", ".join(methods)
+        problem = Problem(METHOD, f"{request.method} is not for {request.path}, {allow} is", allowed=methods)
+        problem.headers["Allow"] = allow
+        return problem
+    if error.code == 404:
+        return Problem(NOT_FOUND, f"{request.path} is no path of this API; {API}openapi.json has those that are")
+    return refused(error.code or 500, error.description or error.name)
+
+
+def _unavailable(error: Unavailable) -> Response:
+    """A router does not answer."""
+    return api.problem_answer(api.unavailable(error))
+
+
 def _failed(error: Exception) -> Response:
     """A defect of ours: the log has it, the backend learns that its push may or may not have been kept."""
     log.error("request failed", exc_info=error, extra={"path": request.path})
-    return v1.answer(v1.FAILED, 500)
+    return api.problem_answer(defect()) if request.path.startswith(API) else v1.answer(v1.FAILED, 500)

@@ -163,6 +163,33 @@ class Receipt:
     silent: Sequence[str] = ()
 
 
+@dataclass(frozen=True)
+class Totals:
+    """What became of all pushes, counted as in Receipt; pending is counted by itself, so that the sum can be checked.
+
+    Attributes:
+        pushes: how many.
+        silent: routers that did not answer; what they know is not in the sums.
+    """
+
+    pushes: int
+    offline: int
+    targeted: int
+    delivered: int
+    gone: int
+    shed: int
+    expired: int
+    unknown: int
+    pending: int
+    silent: Sequence[str] = ()
+
+    @property
+    def is_balanced(self) -> bool:
+        """Every session that was targeted is accounted for."""
+        known = self.delivered + self.gone + self.shed + self.expired + self.unknown
+        return not self.silent and self.targeted == known + self.pending
+
+
 class Fabric(Protocol):
     """What a backend can ask for."""
 
@@ -222,6 +249,12 @@ class Fabric(Protocol):
         Args:
             push_id: from Published.
             wait_s: how long to wait until nothing of it is pending.
+
+        Switches.
+        """
+
+    def totals(self) -> Totals:
+        """What became of all pushes, summed over all routers.
 
         Switches.
         """

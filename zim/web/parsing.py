@@ -8,6 +8,7 @@ Source: RFC 9112 (3 request line, 6 body, 9.3 persistence); Go net/http, which i
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from io import BytesIO
@@ -37,6 +38,23 @@ class Refused(ZimError):
     def __init__(self, status: int, reason: str, *headers: tuple[str, str]) -> None:
         super().__init__(reason)
         self.status, self.headers = status, headers
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How many bytes the body of one request may have.
+
+    Attributes:
+        usual: of most requests.
+        by_path: of those to some paths.
+    """
+
+    usual: int
+    by_path: Mapping[str, int] = field(default_factory=dict)
+
+    def of(self, path: str) -> int:
+        """Of a request to this path."""
+        return self.by_path.get(path, self.usual)
 
 
 class Bodies:
@@ -70,10 +88,10 @@ class Requests:
         refused: why there will not be another one after these.
     """
 
-    def __init__(self, bodies: Bodies, max_request_bytes: int) -> None:
+    def __init__(self, bodies: Bodies, limits: Limits) -> None:
         self.ready: deque[Request] = deque()
         self.refused: Refused | None = None
-        self._bodies, self._max_request_bytes = bodies, max_request_bytes
+        self._bodies, self._limits = bodies, limits
         self._parser = httptools.HttpRequestParser(self)
         self._start_over()
 
@@ -81,6 +99,11 @@ class Requests:
     def is_between(self) -> bool:
         """Nothing of the next request has come."""
         return not self._has_begun and not self._fruitless_bytes
+
+    @property
+    def path(self) -> str:
+        """Of the request whose body is being read; "" if none is."""
+        return self._begun.environ["PATH_INFO"] if self._begun else ""
 
     @property
     def is_in_chunks(self) -> bool:
@@ -145,7 +168,7 @@ class Requests:
     def _hold(self, request: Request, n_bytes: int) -> None:
         """Make room for a body of so many bytes."""
         more = n_bytes - request.held_bytes
-        if n_bytes > self._max_request_bytes:
+        if n_bytes > self._limits.of(request.environ["PATH_INFO"]):
             raise Refused(413, "body too large")
         if n_bytes > SMALL_BODY_BYTES and self._bodies.n_bytes + more > MAX_BODIES_BYTES:
             raise Refused(503, "too many bodies at once", ("Retry-After", "1"))
@@ -183,12 +206,12 @@ class Requests:
             raise Refused(501, "transfer encoding")
         url = httptools.parse_url(self._url)
         self._begun = Request(environ, self._parser.should_keep_alive())
-        self._hold(self._begun, int(environ.get("CONTENT_LENGTH", 0)))
         environ["REQUEST_METHOD"] = self._parser.get_method().decode()
         environ["PATH_INFO"] = unquote((url.path or b"/").decode("latin-1"), "latin-1")
         environ["QUERY_STRING"] = (url.query or b"").decode("latin-1")
         environ["SERVER_PROTOCOL"] = f"HTTP/{version}"
         environ["wsgi.input"], environ["wsgi.input_terminated"] = self._begun.body, True
+        self._hold(self._begun, int(environ.get("CONTENT_LENGTH", 0)))
 
     def on_body(self, piece: bytes) -> None:
         assert self._begun

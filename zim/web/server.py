@@ -25,7 +25,8 @@ from gevent.pywsgi import WSGIServer
 from werkzeug.test import run_wsgi_app
 
 from zim.accept import PatientServer, listen
-from zim.web.parsing import Bodies, Refused, Request, Requests
+from zim.web.parsing import Bodies, Limits, Refused, Request, Requests
+from zim.web.problems import API, PROBLEM_JSON, Problem, defect, refused
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
@@ -47,7 +48,7 @@ class HttpServer(PatientServer, WSGIServer):
         app: a WSGI application; it may switch.
         listener: host and port; port 0 is any free one, `server_port` tells which.
         timeout_s: for reading one request, head and body; for waiting for the next; for writing one answer.
-        max_request_bytes: of a request's body; above it the answer is 413, without reading it.
+        limits: of requests' bodies; above them the answer is 413, without reading it.
 
     Attributes:
         idle: connections between two requests.
@@ -57,13 +58,11 @@ class HttpServer(PatientServer, WSGIServer):
         NodeError: the address cannot be had; says so of `http`, its key in the topology.
     """
 
-    def __init__(
-        self, app: WSGIApplication, listener: tuple[str, int], timeout_s: float, max_request_bytes: int
-    ) -> None:
+    def __init__(self, app: WSGIApplication, listener: tuple[str, int], timeout_s: float, limits: Limits) -> None:
         environ = {"SERVER_NAME": listener[0]}  # else pywsgi asks the DNS for it
         sock = listen("http", listener)
         WSGIServer.__init__(self, sock, app, spawn=MAX_CONNECTIONS, log=None, error_log=log, environ=environ)
-        self.timeout_s, self.max_request_bytes = timeout_s, max_request_bytes
+        self.timeout_s, self.limits = timeout_s, limits
         self.idle: set[Connection] = set()
         self.bodies = Bodies()
 
@@ -90,7 +89,7 @@ class Connection:
 
     def __init__(self, sock: gevent.socket.socket, address: tuple[str, int], server: HttpServer) -> None:
         self._socket, self._address, self._server = sock, address, server
-        self._requests = Requests(server.bodies, server.max_request_bytes)
+        self._requests = Requests(server.bodies, server.limits)
 
     def handle(self) -> None:
         """Serve requests until one side ends the connection.
@@ -174,7 +173,7 @@ class Connection:
             body = b"".join(pieces)
         except (Exception, gevent.Timeout):
             log.exception("app failed")
-            status, headers, body = "500 Internal Server Error", (), _REFUSAL
+            status, headers, body = _said(defect(), environ["PATH_INFO"])
         finally:
             self._requests.release(request)
         keeps_alive = request.keeps_alive and self._server.started
@@ -186,11 +185,11 @@ class Connection:
         self._send(_message(status, headers, body, environ["REQUEST_METHOD"] == "HEAD"))
         return keeps_alive
 
-    def _refuse(self, refused: Refused) -> None:
+    def _refuse(self, why: Refused) -> None:
         """Answer a request that the app will not see, and end the connection."""
-        log.debug("bad request", extra={"status": refused.status, "reason": str(refused), "client": self._address})
-        headers = [("Content-Type", "text/plain; charset=utf-8"), ("Connection", "close"), *refused.headers]
-        self._send(_message(f"{refused.status} {HTTPStatus(refused.status).phrase}", headers, _REFUSAL))
+        log.debug("bad request", extra={"status": why.status, "reason": str(why), "client": self._address})
+        status, headers, body = _said(refused(why.status, str(why), dict(why.headers)), self._requests.path)
+        self._send(_message(status, [*headers, ("Connection", "close")], body))
         # Closing with unread bytes would reset the connection, and the client might lose the answer (RFC 9112 9.6).
         self._socket.shutdown(socket.SHUT_WR)
         deadline = time.monotonic() + LINGER_S
@@ -202,6 +201,15 @@ class Connection:
     def _send(self, data: bytes) -> None:
         self._socket.settimeout(self._server.timeout_s)
         self._socket.sendall(data)
+
+
+def _said(problem: Problem, path: str) -> tuple[str, list[tuple[str, str]], bytes]:
+    """Status, headers and body for a problem, in the way of the API that the path belongs to."""
+    status = f"{problem.status} {HTTPStatus(problem.status).phrase}"
+    content_type, body = "text/plain; charset=utf-8", _REFUSAL
+    if path.startswith(API):
+        content_type, body = PROBLEM_JSON, problem.encode()
+    return status, [("Content-Type", content_type), *problem.headers.items()], body
 
 
 def _message(status: str, headers: Iterable[tuple[str, str]], body: bytes, is_head: bool = False) -> bytes:

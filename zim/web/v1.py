@@ -4,6 +4,7 @@ In comes a request of a backend; out goes a publish to streams, and back what be
 Source: goim v1.2 `logic/http.go`. Where zim does otherwise, it says so here:
 
 - Every push answer has an `X-Zim-Push-Id`, also where nothing was published.
+- A push may have an `Idempotency-Key`. One that is none is 400, one that belongs to another push 422.
 - A body over the limit is 413, a fabric that keeps nothing for now 503 with Retry-After, one that cannot tell 504.
 - A negative uid (which kills goim's router) and a rid beyond int32 (which goim truncates to some other room) are 65535.
 - `/1/server/del` answers 65535 where goim sends nothing, and 1 for servers that nobody knows.
@@ -14,20 +15,17 @@ from __future__ import annotations
 import re
 import secrets
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
 
 import msgspec
 from flask import Flask, Response, request
-from werkzeug.datastructures import Headers
 from werkzeug.exceptions import MethodNotAllowed
 
 from zim.errors import Unavailable
 from zim.protocol.streams import EVERYBODY, room_stream, user_stream
-from zim.web.fabric import Counts, Fabric
+from zim.web.fabric import Counts, Fabric, Push
+from zim.web.names import parse_idempotency_key
+from zim.web.response import respond
 from zim.web.values import parse_int, parse_pushs, query_value
-
-if TYPE_CHECKING:
-    from _typeshed.wsgi import WSGIEnvironment
 
 TEXT = "text/plain; charset=utf-8"  # of every answer, the JSON ones too, as in goim
 OK = b'{"ret":1}'
@@ -35,7 +33,7 @@ FAILED = b'{"ret":65535}'
 
 UIDS_BYTES = 1 << 20  # room for the uids of /1/pushs, on top of its message
 
-_HTTP_STATUS = {"ok": 200, "unavailable": 503, "unknown": 504}
+_HTTP_STATUS = {"ok": 200, "unavailable": 503, "unknown": 504, "conflict": 422}
 _RETRY_AFTER_S = 1  # a router that does not answer is back, or replaced, within seconds
 _ROOMLESS = -1  # the RoomId under which goim counts who is in no room
 _PLAIN_NUMBER = re.compile(r"0|[1-9][0-9]{0,9}")
@@ -59,12 +57,6 @@ def add_to(app: Flask, fabric: Fabric, max_body_bytes: int) -> None:
     ]
     for method, path, view in endpoints:
         app.add_url_rule(path, path, view, methods=[method], provide_automatic_options=False)
-
-
-class _Answer(Response):
-    def get_wsgi_headers(self, environ: WSGIEnvironment) -> Headers:
-        """The headers as they are: there is no Location and no length to correct."""
-        return self.headers
 
 
 class _Api:
@@ -134,7 +126,12 @@ class _Api:
             return answer(FAILED, 413, {"X-Zim-Push-Id": secrets.token_hex(16)})
         if not streams:
             return answer(FAILED if streams is None else OK, 200, {"X-Zim-Push-Id": secrets.token_hex(16)})
-        published = self._fabric.publish(streams, body)
+        header = request.environ.get("HTTP_IDEMPOTENCY_KEY")
+        try:
+            key = "" if header is None else parse_idempotency_key(header)
+        except ValueError:
+            return answer(FAILED, 400, {"X-Zim-Push-Id": secrets.token_hex(16)})
+        published = self._fabric.publish(Push(streams, body, key=key))
         headers = {"X-Zim-Push-Id": published.push_id}
         if published.status == "unavailable":
             headers["Retry-After"] = str(published.retry_after_s)
@@ -143,7 +140,7 @@ class _Api:
 
 def answer(body: bytes, status: int = 200, headers: dict[str, str] | None = None) -> Response:
     """An answer of this API; its type is always text."""
-    return _Answer(body, status, headers, content_type=TEXT)
+    return respond(body, TEXT, status, headers)
 
 
 def unavailable(retry_after_s: int) -> Response:

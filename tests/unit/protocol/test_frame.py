@@ -1,7 +1,7 @@
 import struct
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from zim.protocol import frame
@@ -9,7 +9,10 @@ from zim.protocol.errors import WireError
 from zim.protocol.frame import Packet
 
 INT16, INT32 = st.integers(-(1 << 15), (1 << 15) - 1), st.integers(-(1 << 31), (1 << 31) - 1)
-PACKETS = st.builds(Packet, INT32, INT32, INT16, st.binary(max_size=100))
+BODIES = st.binary(max_size=100)
+PACKETS = st.tuples(INT32, INT32, INT16, BODIES).map(lambda fields: Packet(*fields))
+NAMES = st.text(min_size=1, max_size=60).filter(lambda name: len(name.encode()) <= 255)
+PLACED = st.builds(Packet, INT32, INT32, st.just(3), BODIES, NAMES, st.integers(0, (1 << 63) - 1))
 
 
 def test_the_layout_is_goims() -> None:
@@ -44,3 +47,70 @@ def test_any_bytes_are_packets_or_a_wire_error(data: bytes) -> None:
 def test_lengths_that_cannot_be(length: int, header: int, reason: str) -> None:
     with pytest.raises(WireError, match=reason):
         frame.split(struct.pack(">ihhii", length, header, 1, 7, 1), 100)
+
+
+def test_the_longer_header_tells_stream_and_offset() -> None:
+    packet = Packet(5, 0, 3, b"hi", "r:é", 258)
+    data = bytes.fromhex("0000001e 001c 0003 00000005 00000000 0000000000000102") + "r:éhi".encode()
+    assert frame.encode(packet) == data
+    assert frame.split(data, 30, extended=True) == ([packet], b"")
+
+
+@given(st.lists(PACKETS | PLACED, max_size=6), st.lists(st.integers(0, 200), max_size=8))
+@example([Packet(5, 0, 3, b"", "x" * 255, (1 << 63) - 1)], [16, 8, 100])
+def test_packets_with_a_place_survive_any_chunking(packets: list[Packet], cuts: list[int]) -> None:
+    data, found, rest = b"".join(map(frame.encode, packets)), [], b""
+    for cut in [*cuts, len(data)]:
+        chunk, data = data[:cut], data[cut:]
+        more, rest = frame.split(rest + chunk, 500, extended=True)
+        found += more
+    assert found == packets
+    assert rest == b""
+
+
+@given(st.lists(st.binary(max_size=60) | PLACED.map(frame.encode), max_size=5).map(b"".join))
+def test_any_bytes_are_packets_with_a_place_or_a_wire_error(data: bytes) -> None:
+    try:
+        packets, rest = frame.split(data, 400, extended=True)
+    except WireError:
+        return
+    assert b"".join(map(frame.encode, packets)) + rest == data
+    assert len(rest) < 400
+
+
+def placed(header: int, version: int = 3, offset: int = 1, name: bytes = b"r:1", length: int = 0) -> bytes:
+    """A packet with a longer header, right or wrong."""
+    tail = struct.pack(">Q", offset) + name
+    return struct.pack(">ihhii", length or 16 + len(tail), header, version, 5, 0) + tail
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (placed(27, version=1), "not 16"),
+        (placed(24, name=b""), "cannot be"),
+        (placed(15), "cannot be"),
+        (placed(28), "cannot be"),
+        (placed(280, name=b"x" * 256), "cannot be"),
+        (placed(-1), "cannot be"),
+        (placed(27, offset=1 << 63), "offset"),
+        (placed(27, name=b"r:\xff"), "UTF-8"),
+    ],
+)
+def test_longer_headers_that_cannot_be(data: bytes, reason: str) -> None:
+    with pytest.raises(WireError, match=reason):
+        frame.split(data, 1000, extended=True)
+
+
+def test_nobody_takes_a_longer_header_unasked() -> None:
+    with pytest.raises(WireError, match="not 16"):
+        frame.split(placed(27), 1000)
+
+
+@pytest.mark.parametrize(
+    "packet",
+    [Packet(5, stream="x" * 256, version=3), Packet(5, stream="x", version=1), Packet(5, 0, 3, b"", "x", 1 << 63)],
+)
+def test_places_that_no_packet_can_have(packet: Packet) -> None:
+    with pytest.raises(ValueError, match="no packet"):
+        frame.encode(packet)

@@ -5,44 +5,103 @@ from __future__ import annotations
 import http.client
 import json
 import socket
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, replace
+from typing import Any
 
 import gevent
 from gevent.event import Event
 
 from zim.errors import Unavailable
-from zim.web.app import create_app
-from zim.web.fabric import Counts, Published
+from zim.web.app import create_app, request_limits
+from zim.web.fabric import Counts, History, Kept, Part, Published, Push, Receipt, Status, Unread
 from zim.web.server import HttpServer
-from zim.web.v1 import max_request_bytes
 
 MAX_BODY_BYTES = 1_000
 
 
+ROUTERS = ("router-1", "router-2")
+EPOCH = "e1"
+
+
 class Recorder:
-    """A fabric in memory: keeps what it is asked to publish, and answers as it is told to."""
+    """A fabric in memory with two routers: keeps streams and keys as the real one does, and fails as it is told to.
+
+    Attributes:
+        pushes: all that it was asked to publish, repeats too.
+        streams: what is kept.
+        fates: what a router makes of pushes, other than keeping them; "unknown" does not keep them either.
+        receipts: what it says of a push, other than that each stream was a session that got it.
+        ids: the ids of pushes by their keys, and the first push with each.
+        silent: routers that do not answer for receipts.
+    """
 
     def __init__(self) -> None:
-        self.published: list[tuple[list[str], bytes]] = []
+        self.pushes: list[Push] = []
+        self.streams: dict[str, list[Kept]] = {}
+        self.acknowledged: dict[str, int] = {}
+        self.fates: dict[str, Status] = {}
+        self.receipts: dict[str, Receipt] = {}
+        self.silent: list[str] = []
+        self.waited_s: list[float] = []
         self.forgotten: list[int] = []
         self.known = Counts({}, {}, 0)
-        self.status: Literal["ok", "unavailable", "unknown"] = "ok"
         self.is_away = False
         self.error: BaseException | None = None
         self.entered = Event()  # set when a publish begins
         self.may_publish = Event()  # what a publish waits for
         self.may_publish.set()
+        self.ids: dict[str, tuple[str, Push]] = {}
+        self._offsets: dict[tuple[str, str], int] = {}  # by push id and stream
+        self._n_ids = 0
+        self._n_left: int | None = None
 
-    def publish(self, streams: Sequence[str], body: bytes) -> Published:
+    @property
+    def published(self) -> list[tuple[list[str], bytes]]:
+        """All that it was asked to publish: streams and body."""
+        return [(list(push.streams), push.body) for push in self.pushes]
+
+    def fail(self, status: Status) -> None:
+        """All routers, from now on."""
+        self.fates = dict.fromkeys(ROUTERS, status)
+
+    def fail_after(self, n_pushes: int) -> None:
+        """With a defect."""
+        self._n_left = n_pushes
+
+    def publish(self, push: Push) -> Published:
+        if self._n_left == 0:
+            raise ValueError("a defect")
+        self._n_left = None if self._n_left is None else self._n_left - 1
         self.entered.set()
         self.may_publish.wait()
         if self.error is not None:
             raise self.error
-        self.published.append((list(streams), body))
-        return Published(f"push-{len(self.published)}", self.status, 3)
+        self.pushes.append(push)
+        push_id, first = self.ids.get(push.key, ("", push)) if push.key else ("", push)
+        if not push_id:
+            self._n_ids += 1
+            push_id = f"push-{self._n_ids}"
+            self.ids[push.key] = push_id, push
+        is_conflict = push != first
+        parts = []
+        for router in ROUTERS:
+            streams = [stream for stream in push.streams if router_of(stream) == router]
+            status = "conflict" if is_conflict else self.fates.get(router, "ok")
+            offsets = [self._append(push_id, push, stream) for stream in streams] if status == "ok" else []
+            if streams:
+                parts.append(Part(router, status, streams, offsets, "" if status == "ok" else "as told"))
+        statuses = {part.status for part in parts}
+        status = statuses.pop() if len(statuses) == 1 else "unknown"
+        if status == "ok" and push_id not in self.receipts:
+            n = len(push.streams)
+            self.receipts[push_id] = Receipt(push_id, targeted=n, delivered=n, hops_ms={"accepted": 0.5})
+        return Published(push_id, status, parts, retry_after_s=3)
+
+    def publish_many(self, pushes: Sequence[Push]) -> Sequence[Published]:
+        return [self.publish(push) for push in pushes]
 
     def counts(self) -> Counts:
         self._check()
@@ -52,16 +111,45 @@ class Recorder:
         self._check()
         self.forgotten.append(comet_id)
 
+    def history(self, stream: str, after: int, limit: int) -> History:
+        self._check()
+        kept = self.streams.get(stream, [])
+        head = kept[-1].offset if kept else 0
+        messages = [message for message in kept if message.offset > after][:limit]
+        return History(stream, EPOCH, kept[0].offset if kept else head + 1, head, messages)
+
+    def unread(self, uid: str) -> Unread:
+        self._check()
+        head, acknowledged = len(self.streams.get(f"u:{uid}", [])), self.acknowledged.get(uid, 0)
+        return Unread(head - acknowledged, acknowledged, head, EPOCH)
+
+    def receipt(self, push_id: str, wait_s: float = 0.0) -> Receipt:
+        self.waited_s.append(wait_s)
+        receipt = self.receipts.get(push_id, Receipt(push_id, is_known=False))
+        return replace(receipt, silent=self.silent)
+
+    def _append(self, push_id: str, push: Push, stream: str) -> int:
+        kept = self.streams.setdefault(stream, [])
+        offset = self._offsets.setdefault((push_id, stream), len(kept) + 1)
+        if offset > len(kept):
+            kept.append(Kept(offset, 1_700_000_000_000 + offset, push.op, push.body))
+        return offset
+
     def _check(self) -> None:
         if self.is_away:
             raise Unavailable("router-1", "no answer")
 
 
+def router_of(stream: str) -> str:
+    """The router that owns a stream."""
+    return ROUTERS[zlib.crc32(stream.encode()) % len(ROUTERS)]
+
+
 @contextmanager
 def serving(fabric: Recorder, timeout_s: float = 10.0, max_body_bytes: int = MAX_BODY_BYTES) -> Iterator[HttpServer]:
     """The app on a free port."""
-    limit = max_request_bytes(max_body_bytes)
-    server = HttpServer(create_app(fabric, max_body_bytes), ("127.0.0.1", 0), timeout_s, limit)
+    app, limits = create_app(fabric, max_body_bytes), request_limits(max_body_bytes)
+    server = HttpServer(app, ("127.0.0.1", 0), timeout_s, limits)
     server.start()
     try:
         yield server

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zim.web.parsing import MAX_HEADERS, Bodies, Request, Requests
+from zim.web.parsing import MAX_HEADERS, Bodies, Limits, Request, Requests
 
 NAME = st.text("abcXYZ019-!~", min_size=1, max_size=8)
 VALUE = st.text(st.characters(min_codepoint=0x21, max_codepoint=0xFF, blacklist_categories=["Cc"]), max_size=12)
@@ -14,7 +14,7 @@ OFFER = "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: 
 
 
 def feed(data: bytes, size: int = 1 << 20) -> Requests:
-    requests = Requests(Bodies(), 1_000)
+    requests = Requests(Bodies(), Limits(1_000))
     for begin in range(0, len(data), size):
         requests.feed(data[begin : begin + size])
     return requests

@@ -150,7 +150,7 @@ def test_wrong_methods(method: str, path: str, server: HttpServer, fabric: Recor
 def test_failures_of_the_fabric(
     path: str, body: bytes, status: Any, http_status: int, server: HttpServer, fabric: Recorder
 ) -> None:
-    fabric.status = status
+    fabric.fail(status)
 
     answer = ask(server, "POST", path, body)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Protocol, cast
@@ -18,9 +18,11 @@ from gevent import socket
 from gevent.event import Event
 
 from zim.nodes.comet.outbox import Outbox
+from zim.nodes.comet.results import Row
 from zim.nodes.comet.views import Session
-from zim.protocol import client, websocket
+from zim.protocol import client, dialect3, frame, websocket
 from zim.protocol.client import Dialect
+from zim.protocol.dialect3 import Gap, Start
 from zim.protocol.frame import Op, Packet
 
 log = logging.getLogger(__name__)
@@ -65,12 +67,13 @@ class Connection(Session):
     Attributes:
         deadline: monotonic; when it is closed unless its client has spoken.
         is_closed: nothing is written any more.
+        may_join: rooms that its client may ask for; None for any.
         reason: why it is closed.
     """
 
     __slots__ = (
         "_answered",
-        "_auth",
+        "_asked",
         "_limits",
         "_outbox",
         "_owner",
@@ -78,6 +81,7 @@ class Connection(Session):
         "_socket",
         "deadline",
         "is_closed",
+        "may_join",
         "reason",
     )
 
@@ -96,41 +100,49 @@ class Connection(Session):
         self._send = raw._sock.send  # gevent's own would wait when the socket is full
         self._limits = limits
         self._outbox: Outbox | None = None
-        self._auth: Packet | None = None
+        self._asked: Packet | None = None
         self._answered: Event | None = None
         self.deadline = time.monotonic() + limits.handshake_timeout_s
         self.is_closed = False
+        self.may_join: tuple[str, ...] | None = ()
         self.reason = ""
 
     # -- writing
 
-    def write(self, chunk: bytes) -> None:
+    def write(self, chunk: bytes, rows: Sequence[Row] = ()) -> bool:
         """See Session. Whole packets or frames only."""
-        if self._outbox is not None:
-            self._queue(self._outbox, chunk)
-            return
-        if self.is_closed:
-            return
-        try:
-            sent = self._send(chunk)
-        except BlockingIOError:
-            sent = 0
-        except OSError as e:
-            self.drop(e.strerror or type(e).__name__)
-            return
-        if sent < len(chunk):
-            self._outbox = Outbox(self._limits.outbox_bytes)
-            self._outbox.begin(chunk, sent)
-            gevent.spawn(self._drain, self._outbox)
+        if self._outbox is None and not self.is_closed:
+            try:
+                sent = self._send(chunk)
+            except BlockingIOError:
+                sent = 0
+            except OSError as e:
+                self.drop(e.strerror or type(e).__name__)
+                sent = -1
+            if sent == len(chunk):
+                return True
+            if sent >= 0:
+                self._outbox = Outbox(self._limits.outbox_bytes)
+                self._outbox.begin(chunk, sent, rows)
+                gevent.spawn(self._drain, self._outbox)
+                return False
+        elif self._outbox is not None and not self.is_closed:
+            self._queue(self._outbox, chunk, rows)
+            return False
+        for row in rows:
+            row.settle("gone")
+        return False
 
-    def _queue(self, outbox: Outbox, chunk: bytes) -> None:
-        if self.is_closed or outbox.put(chunk):
+    def _queue(self, outbox: Outbox, chunk: bytes, rows: Sequence[Row]) -> None:
+        if outbox.put(chunk, rows):
             return
         if self._limits.drops_oldest:
-            outbox.put_newest(chunk)
+            outbox.put_newest(chunk, rows)
             return
         log.info("slow consumer", extra={"uid": self.uid, "key": self.key, "waiting_bytes": outbox.waiting_bytes})
-        self.close("slow consumer", POLICY)
+        for row in rows:
+            row.settle("shed")
+        self.close("slow consumer", POLICY, "shed")
 
     def _drain(self, outbox: Outbox) -> None:
         """The greenlet of a full socket."""
@@ -144,6 +156,7 @@ class Connection(Session):
         except OSError as e:
             self.drop(e.strerror or type(e).__name__)
         finally:
+            outbox.abandon("gone")
             if outbox.dropped:
                 log.info("slow consumer", extra={"uid": self.uid, "key": self.key, "dropped": outbox.dropped})
             self._outbox = None
@@ -152,18 +165,21 @@ class Connection(Session):
 
     # -- closing
 
-    def close(self, reason: str, code: int = 0) -> None:
+    def close(self, reason: str, code: int = 0, outcome: str = "gone") -> None:
         """Closes from our side. Does not switch.
 
         Args:
-            reason: for the log, and for WebSocket clients if there is a code.
+            reason: for the log, for zim's clients, and for WebSocket clients if there is a code.
             code: of a WebSocket close frame; 0 for none, as goim v1 closes on a packet that it does not like.
+            outcome: what becomes of messages that wait for the client: "gone" or "shed".
         """
         if self.is_closed:
             return
-        farewell = websocket.close_frame(code, reason) if code and self.dialect is Dialect.V1_TEXT else b""
+        farewell = self._reply(Op.DISCONNECT, 0, dialect3.disconnect(reason)) if self.dialect.is_zim else b""
+        if code and self.dialect.is_text:
+            farewell += websocket.close_frame(code, reason)
         if self._outbox is not None:
-            self._outbox.end_with(farewell)
+            self._outbox.end_with(farewell, outcome)
         elif farewell:
             self.write(farewell)
         if self.is_closed:
@@ -226,29 +242,53 @@ class Connection(Session):
         if sock._read_event is not None:  # else the socket is closed already
             sock._read_event.start(_unpark, self, sock, read)
 
-    # -- the handshake
+    # -- answers to what its client asked for
 
-    @property
-    def key(self) -> str:
-        """The session's key, `uid_seq`."""
-        return f"{self.uid}_{self.seq}"
-
-    def await_reply(self, auth: Packet) -> Event:
-        """Its client has said who it is; the event is set once the reply is out, or the connection closed."""
-        self._auth, self._answered = auth, Event()
+    def await_reply(self, asked: Packet) -> Event:
+        """Its client has asked for something that others decide; the event is set once the reply is out, or the
+        connection closed."""
+        self._asked, self._answered = asked, Event()
         return self._answered
 
-    def opened(self) -> None:
+    def opened(self, starts: Sequence[Start]) -> None:
         """See Session."""
-        assert self._auth is not None
+        assert self._asked is not None
         self.heard()
-        self.write(client.reply(self.dialect, Packet(Op.AUTH_REPLY, self._auth.seq, self._auth.version)))
+        body = dialect3.auth_reply(self.key, self._limits.heartbeat_s, starts) if self.dialect.is_zim else b""
+        self.write(client.reply(self.dialect, Packet(Op.AUTH_REPLY, self._asked.seq, self._asked.version, body)))
         self._wake()
+
+    def joined(self, seq: int, starts: Sequence[Start]) -> None:
+        """See Session."""
+        self._tell(Op.JOINED, seq, dialect3.joined(starts))
+
+    def left(self, seq: int, streams: Sequence[str]) -> None:
+        """See Session."""
+        self._tell(Op.LEFT, seq, dialect3.left(streams))
+
+    def acknowledged(self, stream: str, offset: int) -> None:
+        """See Session."""
+        seq = self._asked.seq if self._asked is not None and self._asked.op == Op.ACKNOWLEDGE else 0
+        self._tell(Op.ACKNOWLEDGED, seq, dialect3.acknowledged(stream, offset))
+
+    def missed(self, gap: Gap, is_kept: bool) -> None:
+        """See Session. A client that cannot be told is closed, and comes back fresh."""
+        if self.dialect.is_zim:
+            self.write(self._reply(Op.GAP, 0, dialect3.gap(gap)))
+        elif is_kept:
+            self.close(f"messages of {gap.stream} are missing: {gap.reason}", TRY_AGAIN)
+
+    def _tell(self, op: int, seq: int, body: bytes) -> None:
+        self.write(self._reply(op, seq, body))
+        self._wake()
+
+    def _reply(self, op: int, seq: int, body: bytes) -> bytes:
+        return client.reply(self.dialect, Packet(op, seq, frame.VERSION, body))
 
     def _wake(self) -> None:
         if self._answered is not None:
             self._answered.set()
-        self._auth = self._answered = None
+        self._asked = self._answered = None
 
     def heard(self) -> None:
         """Its client has said something: it lives."""

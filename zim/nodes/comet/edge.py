@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import gevent
 from gevent import socket
@@ -13,18 +13,22 @@ from gevent import socket
 from zim.errors import Unavailable
 from zim.nodes.comet.connection import GOING_AWAY, TRY_AGAIN, Connection, Limits
 from zim.nodes.comet.hub import Hub
-from zim.protocol import client
+from zim.protocol import client, dialect3
 from zim.protocol.client import Dialect
 from zim.protocol.errors import WireError
 from zim.protocol.frame import Op, Packet
+from zim.protocol.messages import Authed
+from zim.protocol.streams import user_stream
 
 log = logging.getLogger(__name__)
 
 SWEEP_S = 1.0
 BATCH = 256  # connections between two chances for others to run
 
-# Whom a token stands for: uid and rooms. Switches; raises Unavailable.
-Identify = Callable[[bytes], tuple[str, tuple[str, ...]]]
+ANSWER_S = 2.0  # how long a client's next packet waits for the answer to its last one, which may come later
+
+# Whom a token stands for. Switches; raises Unavailable.
+Identify = Callable[[bytes], Authed]
 
 # Reads packets of a connection, and gives them to Edge.packet, until its client is silent (None) or has closed (how it
 # ended). Switches. Takes the connection, and what its client has sent already.
@@ -36,6 +40,14 @@ def _discard(connection: Connection) -> str | None:
     while data := connection.receive(waits=False):
         gevent.sleep(0)
     return None if data is None else connection.reason
+
+
+def _granted(connection: Connection, rooms: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Of these rooms, those that the connection may join, and those that it may not."""
+    may = connection.may_join
+    return tuple(r for r in rooms if may is None or r in may), tuple(
+        r for r in rooms if may is not None and r not in may
+    )
 
 
 class Edge:
@@ -126,23 +138,57 @@ class Edge:
             self._authenticate(connection, packet)
             return
         reply = client.answer(connection.dialect, packet)
-        if reply is None:
+        if reply is None and not (connection.dialect.is_zim and packet.op in (Op.JOIN, Op.LEAVE, Op.ACKNOWLEDGE)):
             raise WireError("operation not known")
         connection.heard()
-        connection.write(reply)
+        if reply is not None:
+            connection.write(reply)
+            return
+        answered = connection.await_reply(packet)
+        self._ask(connection, packet)
+        answered.wait(ANSWER_S)
 
     def _authenticate(self, connection: Connection, packet: Packet) -> None:
+        connection.dialect = connection.dialect.of_version(packet.version)
+        auth = dialect3.parse_auth(packet.body) if connection.dialect.is_zim else None
         try:
-            uid, rooms = self._identify(packet.body)
+            who = self._identify(packet.body if auth is None else dialect3.token(auth))
         except Unavailable as e:
             log.warning("nobody to authenticate with", extra={"error": str(e)})
             connection.close("try again", TRY_AGAIN)
             return
         if connection.is_closed:
             return
+        rooms, refused = who.rooms, tuple[str, ...]()
+        if auth is not None:
+            connection.may_join = None if who.may_join is None else (*who.rooms, *who.may_join)
+            if auth.rooms is not None:
+                rooms, refused = _granted(connection, auth.rooms)
         answered = connection.await_reply(packet)
-        self._hub.join(connection, uid, rooms, time.monotonic())
+        self._hub.join(connection, who.uid, rooms, time.monotonic(), auth.resume if auth else None, refused)
         answered.wait()
+
+    def _ask(self, connection: Connection, packet: Packet) -> None:
+        """What only zim's clients ask for.
+
+        Raises:
+            WireError: the packet is not what its op says.
+        """
+        now = time.monotonic()
+        if packet.op == Op.JOIN:
+            join = dialect3.parse_join(packet.body)
+            rooms, refused = _granted(connection, join.rooms)
+            if len(connection.rooms) + len(rooms) > dialect3.STREAMS:
+                raise WireError(f"more than {dialect3.STREAMS} rooms")
+            self._hub.join_rooms(connection, rooms, packet.seq, now, join.resume, refused)
+        elif packet.op == Op.LEAVE:
+            self._hub.leave_rooms(connection, dialect3.parse_leave(packet.body).rooms, packet.seq, now)
+        else:
+            offsets = dialect3.parse_acknowledge(packet.body)
+            own = user_stream(connection.uid)
+            if set(offsets) != {own}:
+                raise WireError(f"acknowledge: only {own} has a cursor here")
+            self._hub.acknowledge(connection, offsets[own], now)
 
     # -- time
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 
+from zim.nodes.comet.results import RESULTS, Reports
 from zim.protocol.messages import (
     Answer,
     Answers,
@@ -21,13 +22,13 @@ from zim.protocol.messages import (
     Fetch,
     Fetched,
     Message,
-    Read,
     Renew,
     Renewed,
     entry_bytes,
 )
 
 RENEW_S = 1.0
+RESULTS_S = 0.1  # sooner, if there are results to tell: somebody may wait for them
 RETRY_S = 0.5  # without any answer, until changes and fetches are sent again
 QUIET_S = 0.05  # how long a hole may stand before it is fetched: what is about to arrive anyway must not be
 WINDOW = 4_096  # changes under way
@@ -45,6 +46,7 @@ class Link:
         is_registering: from begin until all is answered; meanwhile no entry is handled.
         taken: the last entry handed to a pass.
         handled: the last entry whose pass is over; what Renew confirms.
+        reports: what became of the entries of this registration.
     """
 
     def __init__(self, router: str, comet: str, inc: int, send: Callable[[Message, int], bool]) -> None:
@@ -59,6 +61,7 @@ class Link:
         self.begin = 0
         self.is_registering = False
         self.taken = self.handled = 0
+        self.reports = Reports()
         self._change = 0  # the last one made
         self._unanswered: dict[int, Change] = {}  # sent, in order
         self._unsent: deque[Change] = deque()
@@ -69,9 +72,11 @@ class Link:
         self._renew_at_begin = 0
         self._renewed_at = -RENEW_S
         self._freed_bytes = 0  # handled since the last Renew
+        self._told = 0  # results that waited when it went
         self._made = 0  # the last entry that the router is known to have made
         self._held: dict[int, Entry] = {}
         self._held_bytes = 0
+        self._deadlines: dict[int, float] = {}  # of held entries that are worth something only for a while
         self._hole: tuple[int, float] = (0, 0.0)  # the number that is missing, and since when
         self._fetched_at = -RETRY_S
 
@@ -110,7 +115,8 @@ class Link:
         """
         self.term = term
         self._renew_at_begin = self._renew
-        self._unanswered, self._held, self._held_bytes = {}, {}, 0
+        self._unanswered, self._held, self._held_bytes, self._deadlines = {}, {}, 0, {}
+        self.reports = Reports()  # the router has closed the old rows
         self._unsent.clear()
         self.is_registering = True
         self.taken = self.handled = self._made = 0  # else the next Renew would confirm entries unseen
@@ -154,11 +160,20 @@ class Link:
             return m.n > self._renew_at_begin or m.term > self.term
         if m.term == self.term and not self.is_registering and m.n > self._renew_at_begin:
             self._made = max(self._made, m.made)
+            self.reports.heard(m.n)
+            self._told = 0
         return False
+
+    def _send_renew(self, now: float) -> None:
+        self._renew += 1
+        results = [] if self.is_registering else self.reports.say(self._renew)
+        renew = Renew(self._comet, self._inc, self.term, self._renew, self.handled, results)
+        if self._send(renew, 64 + 32 * len(results)):
+            self._renewed_at, self._freed_bytes, self._told = now, 0, len(self.reports.waiting)
 
     # -- entries
 
-    def entry(self, e: Entry) -> None:
+    def entry(self, e: Entry, now: float) -> None:
         """Takes an entry, unless it is a repeat, or of another run of either end."""
         if e.inc != self._inc or e.term != self.term or self.is_registering or e.n <= self.taken:
             return
@@ -169,14 +184,20 @@ class Link:
             return  # full: it will be fetched when there is room
         self._held[e.n] = e
         self._held_bytes += size
+        if e.left_ms:
+            self._deadlines[e.n] = now + e.left_ms / 1000
 
-    def fetched(self, m: Fetched) -> bool:
+    def is_expired(self, e: Entry, now: float) -> bool:
+        """Whether an entry that was taken is not worth being handed out any more. To be asked once."""
+        return self._deadlines.pop(e.n, now) < now
+
+    def fetched(self, m: Fetched, now: float) -> bool:
         """Takes a page of missing entries; returns whether we must register, for the router cannot fill the hole."""
         if m.term != self.term or self.is_registering:
             return False
         self._fetched_at = -RETRY_S
         for e in m.entries:
-            self.entry(e)
+            self.entry(e, now)
         return not m.entries and m.low == self.taken + 1 and self._is_missing()
 
     def take(self, max_bytes: int) -> list[Entry]:
@@ -202,8 +223,8 @@ class Link:
     def _is_missing(self) -> bool:
         return self._made > self.taken and self.taken + 1 not in self._held and not self.is_registering
 
-    def read(self, m: Read) -> None:
-        """Asks for a piece of a stream that no entry will carry."""
+    def ask(self, m: Message) -> None:
+        """Sends a question. Whoever asks it asks again if no answer comes."""
         self._send(m, 64)
 
     # -- time
@@ -214,10 +235,15 @@ class Link:
         Args:
             renew_bytes: of handled entries, at which a Renew is due at once.
         """
-        if now - self._renewed_at >= RENEW_S or self._freed_bytes >= renew_bytes:
-            self._renew += 1
-            if self._send(Renew(self._comet, self._inc, self.term, self._renew, self.handled), 64):
-                self._renewed_at, self._freed_bytes = now, 0
+        since = now - self._renewed_at
+        fresh = len(self.reports.waiting) - self._told
+        if (
+            since >= RENEW_S
+            or self._freed_bytes >= renew_bytes
+            or fresh >= RESULTS // 2
+            or (fresh > 0 and since >= RESULTS_S)
+        ):
+            self._send_renew(now)
         if self._unanswered and now - self._answered_at > RETRY_S:
             self._answered_at = now
             again = list(self._unanswered.values())

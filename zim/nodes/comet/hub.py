@@ -12,13 +12,16 @@ import itertools
 import logging
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 
 from zim.nodes.comet.feed import RETRY_S, Link
-from zim.nodes.comet.views import Catchup, Session, View
-from zim.protocol.client import Dialect, Encoded, join
+from zim.nodes.comet.joining import Joining
+from zim.nodes.comet.passes import Pass, Passes, is_live_only
+from zim.nodes.comet.views import Session, View
+from zim.protocol.dialect3 import JOINED_ALREADY, Gap, Resume, Start, refusals
 from zim.protocol.messages import (
+    Acknowledge,
+    Acknowledged,
     Answer,
     Answers,
     Change,
@@ -27,7 +30,6 @@ from zim.protocol.messages import (
     Fetched,
     Message,
     Put,
-    Read,
     Records,
     Renewed,
     Room,
@@ -37,16 +39,7 @@ from zim.sharding import Shards
 
 log = logging.getLogger(__name__)
 
-JOIN_S = 1.0  # how long an auth reply waits for the shards of rooms; after it they are joined in the background
-PASS_BYTES = 512 << 10  # of entries that one pass takes from one router
-
-
-@dataclass
-class Pass:
-    """Work for the fan-out: each chunk to each of its sessions, in this order; then `after`."""
-
-    writes: list[tuple[list[Session], bytes]]
-    after: Callable[[float], None]
+JOIN_S = 1.0  # how long a reply waits for the shards of rooms; after it they are joined in the background
 
 
 class Hub:
@@ -55,6 +48,7 @@ class Hub:
     Attributes:
         sessions: by connection number, from the moment they ask to join.
         links: to the routers, by name.
+        passes: what goes out next.
     """
 
     def __init__(self, comet: str, inc: int, routers: Sequence[str], send: Callable[[str, Message, int], bool]) -> None:
@@ -69,53 +63,115 @@ class Hub:
         self.links = {r: Link(r, comet, inc, partial(send, r)) for r in routers}
         self._shards = Shards(routers)
         self._views: dict[str, View] = {}
-        self._opening: dict[Session, None] = {}  # they wait for their auth reply, oldest first
+        self.passes = Passes(self._views, self.links.values())
+        self._joinings: dict[Session, list[Joining]] = {}
+        self._patient: deque[tuple[float, Session]] = deque()  # who has asked to join, and when
         self._reqs = itertools.count(1)
-        self._reads: dict[int, tuple[View, Catchup]] = {}
-        self._pages: deque[tuple[View, Catchup, Records]] = deque()
-        self._flushes: deque[tuple[View, Catchup]] = deque()
-        self._is_passing = False
-        self._after_pass: list[Callable[[], None]] = []
-        self._gaps = 0  # streams whose router has forgotten them, since the last registration
-        self._view(EVERYBODY, EVERYBODY, 0.0)
+        self._acks: dict[int, tuple[Session, int, float]] = {}  # whose, up to where, asked when
+        self._anew = 0  # streams with another history, since the last registration
+        self._view(EVERYBODY, EVERYBODY)
 
     # -- sessions
 
-    def join(self, session: Session, uid: str, rooms: Sequence[str], now: float) -> None:
-        """A client is who it says: subscribes it. `session.opened` is called when its router knows it."""
-        session.uid, session.rooms, session.joined_at = uid, tuple(dict.fromkeys(rooms)), now
+    def join(
+        self,
+        session: Session,
+        uid: str,
+        rooms: Sequence[str],
+        now: float,
+        resume: Resume | None = None,
+        refused: Sequence[str] = (),
+    ) -> None:
+        """A client is who it says: subscribes it. `session.opened` is called when its router knows it.
+
+        Args:
+            resume: what it has of its streams.
+            refused: rooms that it asked for and may not be in.
+        """
+        session.uid, session.rooms = uid, tuple(dict.fromkeys(rooms))
         self.sessions[session.conn] = session
-        self._opening[session] = None
-        streams = [(user_stream(uid), ""), *((room_stream(r), r) for r in session.rooms), (EVERYBODY, EVERYBODY)]
-        views = []
-        for stream, room in streams:
+        streams = [user_stream(uid), EVERYBODY, *map(room_stream, session.rooms)]
+        self._join(session, 0, streams, resume, refusals(refused), now)
+
+    def join_rooms(
+        self,
+        session: Session,
+        rooms: Sequence[str],
+        seq: int,
+        now: float,
+        resume: Resume | None = None,
+        refused: Sequence[str] = (),
+    ) -> None:
+        """It wants to be in more rooms. `session.joined` is called when their routers know it."""
+        fresh = tuple(room for room in dict.fromkeys(rooms) if room not in session.rooms)
+        errors = [Start(room_stream(room), error=JOINED_ALREADY) for room in rooms if room not in fresh] + refusals(
+            refused
+        )
+        session.rooms += fresh
+        if fresh:
+            user = session.views[0]
+            user.link.change(self._put(session), now)  # the directory names the rooms of each session
+        self._join(session, seq, list(map(room_stream, fresh)), resume, errors, now)
+
+    def _join(
+        self,
+        session: Session,
+        seq: int,
+        streams: Sequence[str],
+        resume: Resume | None,
+        errors: Sequence[Start],
+        now: float,
+    ) -> None:
+        joining = Joining(session, seq, resume or {}, errors, self.passes, self._advance, now)
+        self._joinings.setdefault(session, []).append(joining)
+        self._patient.append((now, session))
+        for stream in streams:
             is_new = stream not in self._views
-            view = self._view(stream, room, now)
+            view = self._view(stream, "" if stream.startswith("u:") else stream.removeprefix("r:"))
             view.waiting[session] = None  # served from now on: entries move the position
-            views.append(view)
-            if room == EVERYBODY:
+            session.views = (*session.views, view)
+            joining.want(view)
+            if stream == EVERYBODY:
                 continue
-            n = view.link.change(self._room(view) if room else self._put(session), now)
+            n = view.link.change(self._room(view) if view.room else self._put(session), now)
             if is_new:
                 view.asked = n
-        session.views = tuple(views)
-        self._open(session, now)
+        self._advance(session, now)
+
+    def leave_rooms(self, session: Session, rooms: Sequence[str], seq: int, now: float) -> None:
+        """It wants to be out of rooms. `session.left` is called when nothing of them will come any more."""
+        gone = [view for view in session.views if view.room in rooms and view.room != EVERYBODY]
+        for view in gone:
+            self._unsubscribe(session, view, now)
+        if gone:
+            session.rooms = tuple(room for room in session.rooms if room not in rooms)
+            session.views = tuple(view for view in session.views if view not in gone)
+            session.views[0].link.change(self._put(session), now)
+            for joining in self._joinings.get(session, ()):
+                joining.forget(gone)
+            self._advance(session, now)
+        reply = partial(session.left, seq, [view.stream for view in gone])
+        if not self.passes.when_over(reply):  # the pass under way may have something of them for it
+            reply()
 
     def leave(self, session: Session, now: float) -> None:
         """A connection is over."""
         if self.sessions.pop(session.conn, None) is None:
             return
-        self._opening.pop(session, None)
+        self._joinings.pop(session, None)
         for view in session.views:
-            view.remove(session)
-            if view.room == EVERYBODY:
-                continue
-            if not len(view):
-                del self._views[view.stream]
-            view.link.change(self._room(view) if view.room else self._del(session), now)
+            self._unsubscribe(session, view, now)
         session.views = ()
 
-    def _view(self, stream: str, room: str, now: float) -> View:
+    def _unsubscribe(self, session: Session, view: View, now: float) -> None:
+        view.remove(session)
+        if view.room == EVERYBODY:
+            return
+        if not len(view):
+            del self._views[view.stream]
+        view.link.change(self._room(view) if view.room else self._del(session), now)
+
+    def _view(self, stream: str, room: str) -> View:
         view = self._views.get(stream)
         if view is None:
             view = self._views[stream] = View(stream, room, self.links[self._shards.owner(stream)])
@@ -130,21 +186,36 @@ class Hub:
     def _room(self, view: View) -> Callable[[int], Change]:
         return lambda n: Room(n, view.room, len(view))
 
-    def _open(self, session: Session, now: float) -> None:
-        """Sends the auth reply once the session has its seq and its streams are told; starts it in the same step."""
-        if session.is_open or not session.seq:
+    def _advance(self, session: Session, now: float) -> None:
+        """Replies to what a session asked for, as far as it can be."""
+        joinings = self._joinings.get(session)
+        if joinings is None:
             return
-        user, *others = session.views
-        if not user.is_told or user.asked:
-            return
-        if now - session.joined_at < JOIN_S and not all(v.is_told and not v.asked for v in others):
-            return
-        self._opening.pop(session, None)
-        session.is_open = True
-        session.opened()
-        for view in session.views:
-            if view.is_told and not view.asked:
-                view.start(session)
+        for joining in joinings:
+            joining.advance(now, JOIN_S)
+            if session.conn not in self.sessions:
+                return  # it could not take the reply
+        rest = [joining for joining in joinings if not joining.is_over]
+        if rest:
+            self._joinings[session] = rest
+        else:
+            del self._joinings[session]
+
+    # -- cursors
+
+    def acknowledge(self, session: Session, offset: int, now: float) -> None:
+        """Its user's stream is acknowledged up to there. `session.acknowledged` is called when that is durable."""
+        req, user = next(self._reqs), session.views[0]
+        self._acks[req] = session, offset, now
+        user.link.ask(Acknowledge(req, user.stream, offset))
+
+    def acknowledged(self, m: Acknowledged) -> None:
+        """A router has moved a cursor."""
+        session, _, _ = self._acks.pop(m.req, (None, 0, 0.0))
+        if session is not None and session.conn in self.sessions:
+            user = session.views[0]
+            user.acknowledged = max(user.acknowledged, m.offset)
+            session.acknowledged(user.stream, m.offset)
 
     # -- the feed up
 
@@ -161,40 +232,48 @@ class Hub:
                 # Even if it has left: other sessions of the user wait for what this answer tells of the stream.
                 self._told(user_stream(change.uid), answer, now)
                 if session is not None:
-                    self._open(session, now)
+                    self._advance(session, now)
             elif isinstance(change, Room):
                 self._told(room_stream(change.room), answer, now)
         if link.complete_registration():
-            log.info("registered", extra={"router": link.router, "term": link.term, "streams_anew": self._gaps})
-            self._gaps = 0
+            log.info("registered", extra={"router": link.router, "term": link.term, "streams_anew": self._anew})
+            self._anew = 0
 
     def _told(self, stream: str, answer: Answer, now: float) -> None:
         """One rule for a join, for a registration and for a router's return: compare with the head."""
         view = self._views.get(stream)
-        if view is None or view.asked != answer.n:
+        if view is None:
             return
-        if self._is_passing and view.is_told:
-            # The pass under way still hands out what the position says is handed out.
-            self._after_pass.append(lambda: self._told(stream, answer, now))
+        if answer.epoch == view.epoch:
+            view.acknowledged = max(view.acknowledged, answer.acknowledged)
+        if view.asked != answer.n:
             return
+        if view.is_told and self.passes.when_over(lambda: self._told(stream, answer, now)):
+            return  # the pass under way still hands out what the position says is handed out
         view.asked = 0
         was, view.epoch = view.epoch, answer.epoch
+        view.acknowledged = answer.acknowledged
         if not view.is_told:
             view.is_told = True
-            view.position = max(answer.head, view.position or 0)
-        elif was != answer.epoch:
-            # The end of the old epoch is gone with the router's memory; goim's wire has no word for that. All of the
-            # new one is new to those who are here.
-            self._gaps += 1
-            view.start_over()
-            self._catch_up(view, answer.head, now)
-        elif answer.head > (view.position or 0):
-            self._catch_up(view, answer.head, now)
+            view.position = max(answer.head, view.at)
+        elif was != answer.epoch or answer.head < view.at:
+            self._start_anew(view, answer.head, now)
+        elif answer.head > view.at:
+            self.passes.catch_up(view, answer.head, now)
         for session in list(view.waiting):
-            if session.is_open:
-                view.start(session)
-            else:
-                self._open(session, now)
+            self._advance(session, now)
+
+    def _start_anew(self, view: View, head: int, now: float) -> None:
+        """Another history. What came of it before we heard is not ours to hand out, for it may be old; but a live-only
+        stream starts with its router's memory, so all of it is new to those who are here."""
+        self._anew += 1
+        is_live = is_live_only(view.epoch)
+        view.move_to(0 if is_live else head)
+        gap = Gap(view.stream, view.epoch, 0, view.at, "epoch")
+        for session in list(view.live):
+            session.missed(gap, not is_live)
+        if is_live and head:
+            self.passes.catch_up(view, head, now)
 
     def _register(self, link: Link, term: int, now: float) -> None:
         changes: list[Callable[[int], Change]] = []
@@ -227,113 +306,29 @@ class Hub:
 
     # -- the feed down
 
-    def entry(self, e: Entry) -> None:
+    def entry(self, e: Entry, now: float) -> None:
         """A push for this comet."""
         link = self.links.get(e.router)
         if link is not None:
-            link.entry(e)
+            link.entry(e, now)
 
     def fetched(self, m: Fetched, now: float) -> None:
         """Entries that were missing."""
         link = self.links.get(m.router)
-        if link is not None and link.fetched(m):
+        if link is not None and link.fetched(m, now):
             self._register(link, link.term, now)
 
+    def records(self, m: Records, now: float) -> None:
+        """A piece of a stream that somebody misses, or asks for before it resumes."""
+        self.passes.records(m, now)
+
     def next_pass(self, now: float) -> Pass | None:
-        """The next work for the fan-out, if there is any. Positions move and snapshots are taken here, before the first
-        send. What gathered while the last pass ran becomes one write per connection and stream."""
-        if self._is_passing:
-            return None
-        found = self._catchup_pass() or self._entry_pass()
-        if found is not None:
-            self._is_passing = True
-        return found
+        """The next work for the fan-out, if there is any."""
+        return self.passes.next(now)
 
     def end_pass(self, done: Pass, now: float) -> None:
         """All writes of a pass are in a socket or an outbox."""
-        self._is_passing = False
-        done.after(now)
-        steps, self._after_pass = self._after_pass, []
-        for step in steps:
-            step()
-
-    def _entry_pass(self) -> Pass | None:
-        taken = [(link, link.begin, entries) for link in self.links.values() if (entries := link.take(PASS_BYTES))]
-        if not taken:
-            return None
-        fresh: dict[View, list[Encoded]] = {}
-        for _, _, entries in taken:
-            for entry in entries:
-                push = Encoded(entry.op, entry.body)
-                for stream, offset in entry.items:
-                    view = self._views.get(stream)
-                    if view is None or (view.position is not None and offset <= view.position):
-                        continue
-                    view.position = offset
-                    fresh.setdefault(view, []).append(push)
-                    for catchup in view.catchups:
-                        if offset > catchup.target:
-                            catchup.put(offset, push)
-        writes = [write for view, pushes in fresh.items() for write in _writes(view.live, pushes)]
-
-        def after(_: float) -> None:
-            for link, begin, entries in taken:
-                if link.begin == begin and not link.is_registering:
-                    link.passed(entries)
-
-        return Pass(writes, after)
-
-    # -- catching up
-
-    def _catch_up(self, view: View, head: int, now: float) -> None:
-        for catchup in view.catch_up(head):
-            self._read(view, catchup, now)
-
-    def _read(self, view: View, catchup: Catchup, now: float) -> None:
-        self._reads.pop(catchup.req, None)
-        catchup.req, catchup.asked_at = next(self._reqs), now
-        self._reads[catchup.req] = (view, catchup)
-        view.link.read(Read(catchup.req, view.stream, catchup.offset, catchup.target))
-
-    def records(self, m: Records) -> None:
-        """A piece of a stream that somebody misses."""
-        view, catchup = self._reads.get(m.req, (None, None))
-        if view is not None and catchup is not None and m.epoch == view.epoch:
-            del self._reads[m.req]
-            self._pages.append((view, catchup, m))
-
-    def _catchup_pass(self) -> Pass | None:
-        while self._pages:
-            view, catchup, page = self._pages.popleft()
-            if catchup not in view.catchups or catchup.req != page.req:
-                continue
-            if page.floor > catchup.offset:
-                log.warning("no longer kept", extra={"stream": view.stream, "messages": page.floor - catchup.offset})
-                catchup.offset = min(page.floor, catchup.target)
-            records = [r for r in page.records if r.offset > catchup.offset]
-            if records:
-                catchup.offset = records[-1].offset
-            elif page.head < catchup.target:
-                catchup.offset = catchup.target  # the router knows of nothing more
-            writes = _writes(catchup.subscribers, [Encoded(r.op, r.body) for r in records])
-            return Pass(writes, partial(self._caught_up, view, catchup))
-        while self._flushes:
-            view, catchup = self._flushes.popleft()
-            if catchup in view.catchups and catchup.offset >= catchup.target:  # else it aims later by now, and reads
-                writes = _writes(catchup.subscribers, catchup.take_queue())
-                return Pass(writes, partial(self._caught_up, view, catchup))
-        return None
-
-    def _caught_up(self, view: View, catchup: Catchup, now: float) -> None:
-        """After a page: the next page, the queue, or live. No entry is handled between the queue and live."""
-        if catchup not in view.catchups:
-            return
-        if catchup.offset < catchup.target:
-            self._read(view, catchup, now)
-        elif catchup.queue:
-            self._flushes.append((view, catchup))
-        else:
-            view.end_catchup(catchup)
+        self.passes.end(done, now)
 
     # -- time
 
@@ -345,25 +340,15 @@ class Hub:
         """
         for link in self.links.values():
             link.tick(now, renew_bytes)
-        for req, (view, catchup) in list(self._reads.items()):
-            if self._views.get(view.stream) is not view:
-                del self._reads[req]
-            elif now - catchup.asked_at > RETRY_S:
-                self._read(view, catchup, now)
-        for session in list(itertools.takewhile(lambda s: now - s.joined_at >= JOIN_S, self._opening)):
-            self._open(session, now)
+        self.passes.tick(now)
+        for req, (session, offset, asked_at) in list(self._acks.items()):
+            if now - asked_at > RETRY_S:
+                del self._acks[req]
+                if session.conn in self.sessions:
+                    self.acknowledge(session, offset, now)
+        while self._patient and now - self._patient[0][0] >= JOIN_S:
+            self._advance(self._patient.popleft()[1], now)
 
     def is_registered(self) -> bool:
         """Every router knows all that is here."""
         return all(link.term and not link.is_registering for link in self.links.values())
-
-
-def _writes(subscribers: Sequence[dict[Session, None]], pushes: Sequence[Encoded]) -> list[tuple[list[Session], bytes]]:
-    """One chunk per dialect that somebody speaks, and a snapshot of who does."""
-    if not pushes:
-        return []
-    return [
-        (list(sessions), pushes[0].chunk(dialect) if len(pushes) == 1 else join(dialect, pushes))
-        for dialect, sessions in zip(Dialect, subscribers, strict=True)
-        if sessions
-    ]

@@ -15,7 +15,8 @@ from zim.errors import Unavailable
 from zim.nodes.base import EXIT_CRASH, Node
 from zim.nodes.comet.connection import Limits
 from zim.nodes.comet.edge import Edge
-from zim.nodes.comet.hub import Hub, Pass
+from zim.nodes.comet.hub import Hub
+from zim.nodes.comet.passes import Pass
 from zim.nodes.comet.tcp import TcpListener
 from zim.nodes.comet.websocket import WebSocketListener
 from zim.nodes.links import Asker, Sender
@@ -115,8 +116,9 @@ class CometNode(Node):
             except CodecError as e:
                 log.warning("entry not understood", extra={"error": str(e)})
                 continue
+            now = time.monotonic()
             for entry in entries:
-                self._hub.entry(entry)
+                self._hub.entry(entry, now)
             self._work.set()
 
     def _listen_to_router(self, dealer: Dealer) -> None:
@@ -138,7 +140,9 @@ class CometNode(Node):
             case messages.Fetched():
                 self._hub.fetched(m, now)
             case messages.Records():
-                self._hub.records(m)
+                self._hub.records(m, now)
+            case messages.Acknowledged():
+                self._hub.acknowledged(m)
             case messages.Renewed():
                 known_inc = self._hub.renewed(m, now)
                 if known_inc:
@@ -146,21 +150,19 @@ class CometNode(Node):
                     self._state.write("incarnation", known_inc)
                     self.end(EXIT_CRASH)
 
-    def _identify(self, token: bytes) -> tuple[str, tuple[str, ...]]:
+    def _identify(self, token: bytes) -> messages.Authed:
         """Asks a logic who a client is; the next one if it does not answer."""
         first = next(self._next_logic)
         until = time.monotonic() + self._comet.handshake_timeout_s
         for i in itertools.count(first):
             logic = self._logics[i % len(self._logics)]
             try:
-                m = logic.ask(lambda req: messages.Auth(req, token), AUTH_S, len(token) + 64)
+                return logic.ask(lambda req: messages.Auth(req, token), AUTH_S, len(token) + 64)
             except Unavailable:
                 if time.monotonic() > until:
                     raise
                 if i - first >= len(self._logics):
                     gevent.sleep(0.05)
-                continue
-            return m.uid, m.rooms
         raise AssertionError("count never ends")
 
     # -- the fan-out
@@ -176,11 +178,17 @@ class CometNode(Node):
 
     def _perform(self, todo: Pass) -> None:
         sends = 0
-        for sessions, chunk in todo.writes:
-            for session in sessions:
-                session.write(chunk)
-                sends += 1
-                if sends % BATCH == 0:
+        for write in todo.writes:
+            chunk, rows, sessions = write.chunk, write.rows, write.sessions
+            for start in range(0, len(sessions), BATCH):
+                part = sessions[start : start + BATCH]
+                delivered = sum([session.write(chunk, rows) for session in part])
+                for row in rows:
+                    row.delivered += delivered
+                    row.changed()
+                sends += len(part)
+                if sends >= BATCH:
+                    sends = 0
                     gevent.sleep(0)
 
     def _tick(self) -> None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
+
+from zim.nodes.comet.results import Row
 
 GATHER = 64  # chunks of one system call
 
@@ -18,7 +21,7 @@ class Outbox:
     __slots__ = ("_chunks", "_is_begun", "_limit_bytes", "dropped", "waiting_bytes")
 
     def __init__(self, limit_bytes: int) -> None:
-        self._chunks: deque[bytes] = deque()
+        self._chunks: deque[tuple[bytes, Sequence[Row]]] = deque()
         self._is_begun = False
         self._limit_bytes = limit_bytes
         self.waiting_bytes = 0
@@ -27,55 +30,73 @@ class Outbox:
     def __bool__(self) -> bool:
         return bool(self._chunks)
 
-    def begin(self, chunk: bytes, sent: int) -> None:
+    def begin(self, chunk: bytes, sent: int, rows: Sequence[Row] = ()) -> None:
         """The first chunk: of which `sent` bytes are with the socket already."""
-        self._chunks.append(chunk[sent:])
+        self._chunks.append((chunk[sent:], rows))
         self._is_begun = sent > 0
         self.waiting_bytes += len(chunk) - sent
 
-    def put(self, chunk: bytes) -> bool:
-        """Takes a chunk, or refuses it because the outbox is full."""
+    def put(self, chunk: bytes, rows: Sequence[Row] = ()) -> bool:
+        """Takes a chunk, or refuses it because the outbox is full.
+
+        Args:
+            rows: of the entries in it; each is told what becomes of it, once it is taken.
+        """
         if self._chunks and self.waiting_bytes + len(chunk) > self._limit_bytes:
             return False
-        self._chunks.append(chunk)
+        self._chunks.append((chunk, rows))
         self.waiting_bytes += len(chunk)
         return True
 
-    def put_newest(self, chunk: bytes) -> None:
+    def put_newest(self, chunk: bytes, rows: Sequence[Row] = ()) -> None:
         """Takes a chunk, and lets go of the oldest ones for it; never of one that is sent in part."""
-        while not self.put(chunk):
+        while not self.put(chunk, rows):
             if self._is_begun and len(self._chunks) == 1:
-                self._chunks.append(chunk)
+                self._chunks.append((chunk, rows))
                 self.waiting_bytes += len(chunk)
                 return
-            self._drop(1 if self._is_begun else 0)
+            self._drop(1 if self._is_begun else 0, "shed")
 
-    def end_with(self, chunk: bytes) -> None:
-        """Lets go of all but the rest of the one that is sent in part; this one, if it is not empty, goes last."""
+    def end_with(self, chunk: bytes, outcome: str) -> None:
+        """Lets go of all but the rest of the one that is sent in part; this one, if it is not empty, goes last.
+
+        Args:
+            outcome: what the rows of the others are told: "shed" or "gone".
+        """
         while len(self._chunks) > self._is_begun:
-            self._drop(len(self._chunks) - 1)
+            self._drop(len(self._chunks) - 1, outcome)
         if chunk:
-            self._chunks.append(chunk)
+            self._chunks.append((chunk, ()))
             self.waiting_bytes += len(chunk)
 
-    def _drop(self, at: int) -> None:
-        self.waiting_bytes -= len(self._chunks[at])
+    def abandon(self, outcome: str) -> None:
+        """Lets go of everything."""
+        while self._chunks:
+            self._drop(len(self._chunks) - 1, outcome)
+
+    def _drop(self, at: int, outcome: str) -> None:
+        chunk, rows = self._chunks[at]
+        self.waiting_bytes -= len(chunk)
         del self._chunks[at]
         self.dropped += 1
+        for row in rows:
+            row.settle(outcome)
 
     def head(self) -> list[bytes]:
         """What one system call may send."""
-        return [self._chunks[i] for i in range(min(GATHER, len(self._chunks)))]
+        return [self._chunks[i][0] for i in range(min(GATHER, len(self._chunks)))]
 
     def sent(self, count: int) -> None:
         """That many bytes of `head` are with the socket."""
         self.waiting_bytes -= count
         while count:
-            first = self._chunks[0]
+            first, rows = self._chunks[0]
             if count < len(first):
-                self._chunks[0] = first[count:]
+                self._chunks[0] = first[count:], rows
                 self._is_begun = True
                 return
             count -= len(first)
             self._chunks.popleft()
             self._is_begun = False
+            for row in rows:
+                row.settle("delivered")

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from zim.nodes.comet.feed import Link
+from zim.nodes.comet.results import Row
 from zim.protocol.client import Dialect, Encoded
+from zim.protocol.dialect3 import Gap, Start
 
 QUEUE_BYTES = 4 << 20  # of live messages that wait while a catch-up reads older ones
 PUSH_BYTES = 200  # what one of them counts for beside its body
@@ -19,14 +21,13 @@ class Session(ABC):
         conn: a number that no other connection of this incarnation has.
         dialect: what it speaks.
         uid: the user, once known.
-        seq: the router's number for the session; 0 before it is known. Its key is `uid_seq`.
+        seq: the router's number for the session; 0 before it is known.
         rooms: which it is in.
-        views: of the streams that it is subscribed to: the user's own, the rooms', everybody's.
+        views: of the streams that it is subscribed to: the user's own first, then everybody's, then the rooms'.
         is_open: the auth reply has gone out.
-        joined_at: when it asked to join; monotonic seconds.
     """
 
-    __slots__ = ("conn", "dialect", "is_open", "joined_at", "rooms", "seq", "uid", "views")
+    __slots__ = ("conn", "dialect", "is_open", "rooms", "seq", "uid", "views")
 
     def __init__(self, conn: int, dialect: Dialect) -> None:
         self.conn, self.dialect = conn, dialect
@@ -34,15 +35,92 @@ class Session(ABC):
         self.rooms: tuple[str, ...] = ()
         self.views: tuple[View, ...] = ()
         self.is_open = False
-        self.joined_at = 0.0
+
+    @property
+    def key(self) -> str:
+        """The session's key, `uid_seq`."""
+        return f"{self.uid}_{self.seq}"
 
     @abstractmethod
-    def opened(self) -> None:
+    def opened(self, starts: Sequence[Start]) -> None:
         """The session is in the directory: the auth reply is to go out now. Must not switch."""
 
     @abstractmethod
-    def write(self, chunk: bytes) -> None:
-        """Sends whole packets or frames: to the socket, or to its outbox. Must not switch."""
+    def joined(self, seq: int, starts: Sequence[Start]) -> None:
+        """It is in rooms that it asked for in packet seq, or 0 if this comes late. Must not switch."""
+
+    @abstractmethod
+    def left(self, seq: int, streams: Sequence[str]) -> None:
+        """It is out of rooms, as it asked in packet seq. Must not switch."""
+
+    @abstractmethod
+    def missed(self, gap: Gap, is_kept: bool) -> None:
+        """It will not get a piece of a stream. Must not switch.
+
+        Args:
+            is_kept: the stream is not live only: a client that cannot be told must not go on as if nothing was.
+        """
+
+    @abstractmethod
+    def acknowledged(self, stream: str, offset: int) -> None:
+        """The cursor of its user's stream stands there, durably. Must not switch."""
+
+    @abstractmethod
+    def write(self, chunk: bytes, rows: Sequence[Row] = ()) -> bool:
+        """Sends whole packets or frames: to the socket, or to its outbox. Must not switch.
+
+        Args:
+            rows: of the entries that they carry. Each is told what becomes of this session, unless it is delivered now.
+
+        Returns:
+            The kernel has taken all of it.
+        """
+
+
+Members = dict[Session, None]
+
+_NOBODY: Members = {}  # stands for every dialect that nobody speaks; never changed
+
+
+class Subscribers:
+    """Sessions by dialect, so that the fan-out asks nobody what it speaks."""
+
+    __slots__ = ("_by_dialect",)
+
+    def __init__(self) -> None:
+        self._by_dialect: list[Members] = [_NOBODY] * len(Dialect)
+
+    def __iter__(self) -> Iterator[Session]:
+        for members in self._by_dialect:
+            yield from members
+
+    def __len__(self) -> int:
+        return sum(map(len, self._by_dialect))
+
+    def __contains__(self, session: Session) -> bool:
+        return session in self._by_dialect[session.dialect]
+
+    def groups(self) -> Iterator[tuple[Dialect, Members]]:
+        """Each dialect that somebody speaks, and who does."""
+        return ((dialect, members) for dialect, members in zip(Dialect, self._by_dialect, strict=True) if members)
+
+    def add(self, session: Session) -> None:
+        """One more."""
+        members = self._by_dialect[session.dialect]
+        if members is _NOBODY:
+            members = self._by_dialect[session.dialect] = {}
+        members[session] = None
+
+    def update(self, sessions: Subscribers) -> None:
+        """All of them."""
+        for session in sessions:
+            self.add(session)
+
+    def discard(self, session: Session) -> None:
+        """One less."""
+        members = self._by_dialect[session.dialect]
+        if members is not _NOBODY:
+            members.pop(session, None)
 
 
 class Catchup:
@@ -50,37 +128,40 @@ class Catchup:
     time, then come the live messages that queued up meanwhile, then they are live.
 
     Attributes:
-        subscribers: by dialect.
+        subscribers: who.
         offset: the last one that they have.
         target: up to where it is read; later ones are in the queue.
-        req: the number of the Read under way; asked_at: since when.
+        is_waiting: everything up to the target is there, but the comet is not that far yet: its clients were, at
+            another comet. What the feed still brings up to there is passed over.
+        turn: counts the pages that were asked for.
     """
 
-    __slots__ = ("_queue_bytes", "asked_at", "offset", "queue", "req", "subscribers", "target")
+    __slots__ = ("_queue_bytes", "is_waiting", "offset", "queue", "subscribers", "target", "turn")
 
-    def __init__(self, subscribers: tuple[dict[Session, None], ...], offset: int, target: int) -> None:
+    def __init__(self, subscribers: Subscribers, offset: int, target: int) -> None:
         self.subscribers, self.offset, self.target = subscribers, offset, target
-        self.queue: list[tuple[int, Encoded]] = []
+        self.is_waiting = False
+        self.turn = 0
+        self.queue: list[Encoded] = []
         self._queue_bytes = 0
-        self.req, self.asked_at = 0, 0.0
 
-    def put(self, offset: int, push: Encoded) -> None:
+    def put(self, push: Encoded) -> None:
         """A live message. If the queue is full it starts over: everything up to this one is read instead."""
-        self._queue_bytes += PUSH_BYTES + len(push.body)
-        self.queue.append((offset, push))
+        self._queue_bytes += PUSH_BYTES + len(push.content.body)
+        self.queue.append(push)
         if self._queue_bytes > QUEUE_BYTES:
-            self.aim(offset)
+            self.aim(push.offset)
 
     def aim(self, target: int) -> None:
         """Reads up to a later offset."""
-        self.target = target
+        self.target = max(target, self.offset)
         self.queue, self._queue_bytes = [], 0
 
     def take_queue(self) -> list[Encoded]:
         """What queued up, for the ones who have everything before it."""
-        found = [push for offset, push in self.queue if offset > self.offset]
+        found = [push for push in self.queue if push.offset > self.offset]
         if self.queue:
-            self.offset = self.target = max(self.offset, self.queue[-1][0])
+            self.offset = self.target = max(self.offset, self.queue[-1].offset)
         self.queue, self._queue_bytes = [], 0
         return found
 
@@ -93,77 +174,105 @@ class View:
         link: to the router that owns it.
         position: the offset last handed to its subscribers; nothing while none is known.
         epoch: which history the position belongs to.
+        acknowledged: the cursor of a user's stream, as the router last told it.
         asked: the number of the change whose answer will tell epoch and head; 0 once told.
         is_told: it has been told in this or an earlier registration.
-        live: who gets messages as they come, by dialect.
+        live: who gets messages as they come.
         waiting: who is served but not live yet.
         catchups: who misses something.
     """
 
-    __slots__ = ("asked", "catchups", "epoch", "is_told", "link", "live", "position", "room", "stream", "waiting")
+    __slots__ = (
+        "acknowledged",
+        "asked",
+        "catchups",
+        "epoch",
+        "is_told",
+        "link",
+        "live",
+        "position",
+        "room",
+        "stream",
+        "waiting",
+    )
 
     def __init__(self, stream: str, room: str, link: Link) -> None:
         self.stream, self.room, self.link = stream, room, link
         self.position: int | None = None
         self.epoch = ""
+        self.acknowledged = 0
         self.asked = -1
         self.is_told = False
-        self.live: tuple[dict[Session, None], ...] = tuple({} for _ in Dialect)
-        self.waiting: dict[Session, None] = {}
+        self.live = Subscribers()
+        self.waiting: Members = {}
         self.catchups: list[Catchup] = []
+
+    @property
+    def at(self) -> int:
+        """The position, as a number."""
+        return self.position or 0
+
+    @property
+    def is_current(self) -> bool:
+        """Epoch and position are known, and no answer is under way that may change them."""
+        return self.is_told and not self.asked
 
     def __len__(self) -> int:
         """How many local members."""
-        return sum(map(len, self._groups()))
+        return len(self.live) + len(self.waiting) + sum(len(c.subscribers) for c in self.catchups)
 
     def __iter__(self) -> Iterator[Session]:
         """All local members."""
-        for group in self._groups():
-            yield from group
-
-    def _groups(self) -> Iterator[dict[Session, None]]:
         yield from self.live
-        yield self.waiting
+        yield from self.waiting
         for catchup in self.catchups:
             yield from catchup.subscribers
 
     def remove(self, session: Session) -> None:
         """Lets one go, wherever it stands."""
-        for group in self._groups():
-            if session in group:
-                del group[session]
-                return
+        self.live.discard(session)
+        self.waiting.pop(session, None)
+        for catchup in list(self.catchups):
+            catchup.subscribers.discard(session)
+            if not catchup.subscribers:
+                self.catchups.remove(catchup)
 
-    def start(self, session: Session) -> None:
-        """One that waited is live from the position on."""
-        if session in self.waiting:
-            del self.waiting[session]
-            self.live[session.dialect][session] = None
-
-    def start_over(self) -> None:
-        """Another epoch: its offsets start again, and nobody has any of it."""
-        self.position = 0
-        for catchup in self.catchups:
-            catchup.offset = 0
+    def start(self, session: Session, offset: int) -> Catchup | None:
+        """One that waited has everything up to offset: it is live if that is the position, else it has to read."""
+        self.waiting.pop(session, None)
+        if offset == self.at:
+            self.live.add(session)
+            return None
+        subscribers = Subscribers()
+        subscribers.add(session)
+        catchup = Catchup(subscribers, offset, max(offset, self.at))
+        self.catchups.append(catchup)
+        return catchup
 
     def catch_up(self, head: int) -> list[Catchup]:
         """The feed will not carry what is missing up to head: who is live has to read it. Those who read already aim
         later.
 
         Returns:
-            Whose Read is to be sent, or sent anew.
+            Who has to read (anew).
         """
         for catchup in self.catchups:
             catchup.aim(head)
-        if any(self.live) and head > (self.position or 0):
-            self.catchups.append(Catchup(self.live, self.position or 0, head))
-            self.live = tuple({} for _ in Dialect)
+        if self.live and head > self.at:
+            self.catchups.append(Catchup(self.live, self.at, head))
+            self.live = Subscribers()
         self.position = head
         return self.catchups
+
+    def move_to(self, offset: int) -> None:
+        """Another history: everybody goes on from there."""
+        self.position = offset
+        for catchup in self.catchups:
+            self.live.update(catchup.subscribers)
+        self.catchups = []
 
     def end_catchup(self, catchup: Catchup) -> None:
         """They have everything: they are live."""
         if catchup in self.catchups:
             self.catchups.remove(catchup)
-            for dialect, sessions in enumerate(catchup.subscribers):
-                self.live[dialect].update(sessions)
+            self.live.update(catchup.subscribers)

@@ -17,10 +17,12 @@ class Identity:
     Attributes:
         uid: the user, canonical: the same user is always the same string.
         rooms: which the session is in from the start.
+        may_join: other rooms that it may ask for; None for any.
     """
 
     uid: str
     rooms: tuple[str, ...] = ()
+    may_join: tuple[str, ...] | None = ()
 
 
 class TokenHandler(Protocol):
@@ -31,10 +33,10 @@ class TokenHandler(Protocol):
 
 
 class GoimTokens:
-    """A number is the uid and joins room 1; anything else is uid 0 without a room."""
+    """A number is the uid and joins room 1; anything else is uid 0 without a room. Whoever asks may join any room."""
 
     def identify(self, token: bytes) -> Identity:
         """As Go's strconv.ParseInt(token, 10, 64) has it: `+7` and `007` are 7; spaces, `1_0`, `7.0` are no numbers."""
         if len(token) <= 64 and _NUMBER.fullmatch(token) and -_INT64 <= int(token) < _INT64:
-            return Identity(str(int(token)), ("1",))
-        return Identity("0")
+            return Identity(str(int(token)), ("1",), None)
+        return Identity("0", may_join=None)

@@ -1,91 +1,48 @@
-"""What the HTTP API asks of the fabric. Second stop of a push: a request comes in, one Publish per router goes out.
-
-Logic keeps nothing. One answer is given, and it is honest: ok means stored, unavailable means surely not stored.
-"""
+"""What the HTTP API asks of the fabric, as one logic node sees it: a link to every router. Logic keeps nothing."""
 
 from __future__ import annotations
 
-import logging
-import secrets
 import time
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import fields
 from typing import TypeVar
 
 import gevent
 
 from zim.errors import Unavailable
-from zim.nodes.links import Asker, NotSent
+from zim.nodes.links import NotSent
+from zim.nodes.logic.publishing import GIVE_UP_S, RETRY_S, Publisher, RouterAsker
 from zim.protocol import messages
-from zim.protocol.frame import Op
+from zim.protocol.streams import user_stream
 from zim.sharding import Shards
-from zim.web.fabric import Counts, Published
+from zim.web.fabric import Counts, History, Kept, Published, Push, Receipt, Totals, Unread
 
-log = logging.getLogger(__name__)
-
-ANSWER_S = 2.0  # for one attempt; a router makes a publisher wait at most one second for a comet that is behind
-ATTEMPTS = 3
-GIVE_UP_S = 5.0  # for a push, over all attempts, and for a router that is away
-RETRY_S = 0.02
+SILENT_S = 1.0  # after it a router that does not say what it knows is named
+WAIT_S = 0.03  # between two looks at a receipt
+OUTCOMES = ("delivered", "gone", "shed", "expired", "unknown")
+ALL = (1 << 63) - 1  # an offset above all
 
 T = TypeVar("T")
-RouterAsker = Asker[messages.ToAsker]
 
 
 class RouterFabric:
-    """The fabric as one logic node sees it: a link to every router. See zim.web.fabric.Fabric."""
+    """See zim.web.fabric.Fabric."""
 
     def __init__(self, routers: dict[str, RouterAsker]) -> None:
         self._routers = routers
         self._shards = Shards(list(routers))
-        self._terms = dict.fromkeys(routers, 0)
+        self._publisher = Publisher(routers)
 
-    def publish(self, streams: Sequence[str], body: bytes, op: int = Op.PUSH) -> Published:
-        """See zim.web.fabric.Fabric. Switches."""
-        push_id = secrets.token_hex(16)
-        by_router: dict[str, list[str]] = {}
-        for stream in streams:
-            by_router.setdefault(self._shards.owner(stream), []).append(stream)
-        statuses = set(
-            self._at_each(by_router, lambda router: self._publish_at(router, push_id, by_router[router], op, body))
-        )
-        if not statuses or statuses == {"ok"}:
-            return Published(push_id, "ok")
-        if statuses == {"unavailable"}:
-            return Published(push_id, "unavailable")
-        return Published(push_id, "unknown")  # in part stored, or it cannot be told
+    def publish(self, push: Push) -> Published:
+        """See Fabric. Switches."""
+        return self._publisher.publish_many([push])[0]
 
-    def _publish_at(self, router: str, push_id: str, streams: list[str], op: int, body: bytes) -> str:
-        """One shard's part. An attempt without an answer may be stored: from then on no 503 is honest."""
-        asker, term = self._routers[router], self._terms[router]
-        attempt, until, may_be_stored = 1, time.monotonic() + GIVE_UP_S, False
-        size = len(body) + 64 * len(streams)
-        while attempt <= ATTEMPTS and time.monotonic() < until:
-            try:
-                answer = asker.ask(
-                    lambda req: messages.Publish(req, push_id, streams, op, body, attempt, term),  # noqa: B023
-                    ANSWER_S,
-                    size,
-                )
-            except NotSent:
-                gevent.sleep(RETRY_S)
-                continue
-            except Unavailable:
-                attempt, may_be_stored = attempt + 1, True
-                continue
-            assert isinstance(answer, messages.Published)
-            self._terms[router] = answer.term
-            if answer.status == "refused":
-                log.error(
-                    "a router refuses a stream: the topologies differ", extra={"router": router, "stream": streams[0]}
-                )
-                return "unknown" if may_be_stored else "unavailable"
-            if answer.status == "unavailable" and may_be_stored:
-                return "unknown"
-            return answer.status
-        return "unknown" if may_be_stored else "unavailable"
+    def publish_many(self, pushes: Sequence[Push]) -> Sequence[Published]:
+        """See Fabric. Switches."""
+        return self._publisher.publish_many(pushes)
 
     def counts(self) -> Counts:
-        """See zim.web.fabric.Fabric. Switches."""
+        """See Fabric. Switches."""
         rooms: dict[str, int] = {}
         comets: dict[int, int] = {}
         roomless = 0
@@ -100,11 +57,86 @@ class RouterFabric:
         return Counts(rooms, comets, roomless)
 
     def forget(self, comet_id: int) -> None:
-        """See zim.web.fabric.Fabric. Switches."""
+        """See Fabric. Switches."""
         self._ask_all(lambda req: messages.Forget(req, f"comet-{comet_id}"))
+
+    def history(self, stream: str, after: int, limit: int) -> History:
+        """See Fabric. Switches: once for each page that the router answers."""
+        found: list[Kept] = []
+        while True:
+            at, left = after, limit - len(found)
+            m = self._ask_owner(stream, lambda req: messages.Read(req, stream, at, ALL, left))  # noqa: B023
+            assert isinstance(m, messages.Records)
+            found += [Kept(r.offset, r.time_ms, r.op, r.body) for r in m.records]
+            after = max(m.last, after)
+            if len(found) >= limit or after >= m.head:
+                return History(stream, m.epoch, m.floor + 1, m.head, found)
+
+    def unread(self, uid: str) -> Unread:
+        """See Fabric. Switches."""
+        stream = user_stream(uid)
+        m = self._ask_owner(stream, lambda req: messages.Unread(req, stream))
+        assert isinstance(m, messages.Unreads)
+        return Unread(m.head - max(m.floor, min(m.acknowledged, m.head)), m.acknowledged, m.head, m.epoch)
+
+    def receipt(self, push_id: str, wait_s: float = 0.0) -> Receipt:
+        """See Fabric. Switches."""
+        until = time.monotonic() + wait_s
+        while True:
+            found = self._receipt(push_id)
+            if not found.pending or time.monotonic() > until:
+                return found
+            gevent.sleep(WAIT_S)
+
+    def _receipt(self, push_id: str) -> Receipt:
+        answers = self._ask_each(lambda req: messages.Track(req, push_id))
+        tracked = [m for m in answers.values() if isinstance(m, messages.Tracked)]
+        known = [m for m in tracked if m.is_known]
+        outcomes = {name: sum(getattr(m, name) for m in known) for name in OUTCOMES}
+        targeted = sum(m.targeted for m in known)
+        offline = sum(m.offline for m in known)
+        pending = targeted - sum(outcomes.values())
+        hops: dict[str, float] = {}
+        if known:
+            hops["kept"] = max(m.kept_ms - m.accepted_ms for m in known)
+            if reported := [m.reported_ms - m.kept_ms for m in known if m.reported_ms]:
+                hops["reported"] = max(reported)
+        silent = [router for router, m in answers.items() if m is None]
+        return Receipt(
+            push_id,
+            targeted,
+            **outcomes,
+            pending=pending,
+            offline=offline,
+            is_known=bool(known),
+            hops_ms=hops,
+            silent=silent,
+        )
+
+    def totals(self) -> Totals:
+        """See Fabric. Switches."""
+        answers = self._ask_each(messages.Total)
+        told = [m for m in answers.values() if isinstance(m, messages.Totalled)]
+        names = [f.name for f in fields(Totals) if f.name != "silent"]
+        sums = {name: sum(getattr(m, name) for m in told) for name in names}
+        return Totals(**sums, silent=[router for router, m in answers.items() if m is None])
+
+    def _ask_owner(self, stream: str, make: Callable[[int], messages.Message]) -> messages.ToAsker:
+        return self._ask(self._shards.owner(stream), make)
 
     def _ask_all(self, make: Callable[[int], messages.Message]) -> list[messages.ToAsker]:
         return self._at_each(self._routers, lambda router: self._ask(router, make))
+
+    def _ask_each(self, make: Callable[[int], messages.Message]) -> dict[str, messages.ToAsker | None]:
+        """Every router's answer; nothing from those that do not give one soon."""
+
+        def ask(router: str) -> tuple[str, messages.ToAsker | None]:
+            try:
+                return router, self._routers[router].ask(make, SILENT_S)
+            except Unavailable:
+                return router, None
+
+        return dict(self._at_each(self._routers, ask))
 
     def _ask(self, router: str, make: Callable[[int], messages.Message]) -> messages.ToAsker:
         until = time.monotonic() + GIVE_UP_S

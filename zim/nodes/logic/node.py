@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import logging
 
+import gevent
+
 from zim import config
 from zim.nodes.base import Node
 from zim.nodes.links import Asker
 from zim.nodes.logic.auth import GoimTokens, TokenHandler
-from zim.nodes.logic.fabric import RouterAsker, RouterFabric
+from zim.nodes.logic.fabric import RouterFabric
+from zim.nodes.logic.publishing import RouterAsker
+from zim.nodes.logic.submitting import publish_submitted
 from zim.protocol import codec, messages
 from zim.protocol.errors import CodecError
+from zim.protocol.messages import ENTRY_BYTES
 from zim.transport import Server
-from zim.web.app import create_app
+from zim.web.app import create_app, request_limits
 from zim.web.server import HttpServer
-from zim.web.v1 import max_request_bytes
 
 log = logging.getLogger(__name__)
+
+SUBMITTED_BYTES = 64 << 20  # of pushes over ZeroMQ that are under way
 
 
 class LogicNode(Node):
@@ -26,6 +32,7 @@ class LogicNode(Node):
         super().__init__(topology, logic)
         self._logic = logic
         self._tokens: TokenHandler = tokens or GoimTokens()
+        self._submitted_bytes = 0
 
     def setup(self) -> None:
         """See Node."""
@@ -37,7 +44,7 @@ class LogicNode(Node):
         max_body_bytes = self.topology.max_body_bytes
         app = create_app(self._fabric, max_body_bytes)
         http, timeout_s = self._logic.http, self._logic.http_timeout_s
-        self._http = HttpServer(app, http.host_port, timeout_s, max_request_bytes(max_body_bytes))
+        self._http = HttpServer(app, http.host_port, timeout_s, request_limits(max_body_bytes))
 
     def start(self) -> None:
         """See Node."""
@@ -59,19 +66,44 @@ class LogicNode(Node):
         self._http.stop(timeout=2)
 
     def _serve(self) -> None:
-        """Comets ask who their clients are."""
+        """Comets ask who their clients are; publishers push over ZeroMQ."""
         for envelope, frame in self._server.received():
             try:
                 asked = codec.decode(frame, messages.ToLogic)
             except CodecError as e:
                 log.warning("request not understood", extra={"error": str(e)})
                 continue
-            answers = []
-            for m in asked:
-                try:
-                    identity = self._tokens.identify(m.token)
-                except Exception:
-                    log.exception("the token handler failed; the client will be sent away")
-                    continue
-                answers.append(messages.Authed(m.req, identity.uid, identity.rooms))
+            identified = [answer for m in asked if isinstance(m, messages.Auth) and (answer := self._identify(m))]
+            if identified:
+                self._server.send(envelope, codec.encode(identified))
+            submitted = [m for m in asked if isinstance(m, messages.Submit)]
+            if submitted:
+                self._submit(envelope, submitted)
+
+    def _identify(self, m: messages.Auth) -> messages.Authed | None:
+        try:
+            identity = self._tokens.identify(m.token)
+        except Exception:
+            log.exception("the token handler failed; the client will be sent away")
+            return None
+        return messages.Authed(m.req, identity.uid, identity.rooms, identity.may_join)
+
+    def _submit(self, envelope: tuple[bytes, ...], submitted: list[messages.Submit]) -> None:
+        """Publishes in a greenlet of its own, for comets must not wait for publishers; or refuses, if too much is under
+        way."""
+        size = sum(ENTRY_BYTES + len(m.body) for m in submitted)
+        if self._submitted_bytes + size > SUBMITTED_BYTES:
+            why = "too many pushes are under way"
+            self._server.send(
+                envelope, codec.encode([messages.Submitted(m.req, "", "unavailable", why) for m in submitted])
+            )
+            return
+        self._submitted_bytes += size
+        gevent.spawn(self._publish, envelope, submitted, size).link_exception(self._on_failure)
+
+    def _publish(self, envelope: tuple[bytes, ...], submitted: list[messages.Submit], size: int) -> None:
+        try:
+            answers = publish_submitted(self._fabric, submitted, self.topology.max_body_bytes)
             self._server.send(envelope, codec.encode(answers))
+        finally:
+            self._submitted_bytes -= size

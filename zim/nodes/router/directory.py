@@ -5,12 +5,12 @@ It is soft state. Comets tell it all they have when they register, and all that 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from zim.nodes.router.feed import Feed, Session
 from zim.protocol.messages import Begin, Change, Changes, Del, Place, Put, Room
-from zim.protocol.streams import EVERYBODY, is_user_stream, room_stream, user_stream
+from zim.protocol.streams import EVERYBODY, is_user_stream, keys_in, room_of, room_stream, user_stream
 
 _NOBODY: Mapping[Feed, Any] = {}
 
@@ -42,6 +42,14 @@ class Directory:
         if is_user_stream(stream):
             return self._users.get(stream, _NOBODY)
         return self._rooms.get(stream, _NOBODY)
+
+    def targets(self, feed: Feed, stream: str, only: Sequence[str]) -> int:
+        """How many sessions a message of the stream is for, at one comet."""
+        if not is_user_stream(stream):
+            return feed.rooms.get(room_of(stream), 0)
+        here = self._users.get(stream, _NOBODY).get(feed, {})
+        keys = keys_in(stream, only)
+        return sum(session.key in keys for session in here.values()) if keys else len(here)
 
     def is_served(self, stream: str) -> bool:
         """Whether any comet serves it."""

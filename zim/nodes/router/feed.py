@@ -6,7 +6,8 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass
 
-from zim.protocol.messages import Entry, Item, entry_bytes
+from zim.nodes.router.receipts import Row
+from zim.protocol.messages import Entry, Item, Result, entry_bytes
 
 
 @dataclass(slots=True)
@@ -26,11 +27,18 @@ class Session:
 
 @dataclass(slots=True)
 class Body:
-    """What all entries of one push share."""
+    """What all entries of one push share. time_ms: log time; expires_ms: log time, 0 for never; only: see Entry."""
 
     push_id: str
     op: int
     body: bytes
+    time_ms: int
+    expires_ms: int
+    only: tuple[str, ...]
+
+    def left_ms(self, now_ms: int) -> int:
+        """How long it is worth being handed out; 0 for ever, below 0 if that is over."""
+        return (self.expires_ms - now_ms or -1) if self.expires_ms else 0
 
 
 class Feed:
@@ -49,6 +57,7 @@ class Feed:
         admitted_bytes: of pushes that wait for their commit and will be entries here.
         sessions: by connection number.
         rooms: members by room.
+        rows: of entries of which the comet has not yet said all, by number.
     """
 
     __slots__ = (
@@ -66,6 +75,7 @@ class Feed:
         "renewed",
         "roomless",
         "rooms",
+        "rows",
         "sessions",
     )
 
@@ -78,6 +88,7 @@ class Feed:
         self.sessions: dict[int, Session] = {}
         self.rooms: dict[str, int] = {}
         self.roomless = 0
+        self.rows: dict[int, Row] = {}
         self._unhandled: deque[tuple[Body, list[Item], int]] = deque()  # entry `made` is the last one
 
     @property
@@ -101,7 +112,19 @@ class Feed:
         self.behind_bytes -= freed
         return freed
 
-    def page(self, router: str, term: int, low: int, high: int, max_bytes: int) -> list[Entry]:
+    def report(self, results: list[Result], now_ms: int) -> None:
+        """What became of entries. Rows that are closed, and repeats for them, are passed over."""
+        for result in results:
+            row = self.rows.get(result.n)
+            if row is not None and row.report(result, now_ms):
+                del self.rows[result.n]
+
+    @property
+    def oldest_ms(self) -> int | None:
+        """Log time of the oldest entry that the comet has not handled."""
+        return self._unhandled[0][0].time_ms if self._unhandled else None
+
+    def page(self, router: str, term: int, low: int, high: int, max_bytes: int, now_ms: int) -> list[Entry]:
         """The entries from low to high, as many as max_bytes hold; nothing if low is not kept."""
         first = self.made - len(self._unhandled) + 1
         found: list[Entry] = []
@@ -113,12 +136,30 @@ class Feed:
             size += entry_size
             if found and size > max_bytes:
                 break
-            found.append(Entry(router, term, self.comet, self.inc, n, body.push_id, body.op, body.body, items))
+            left_ms = body.left_ms(now_ms)
+            found.append(
+                Entry(
+                    router,
+                    term,
+                    self.comet,
+                    self.inc,
+                    n,
+                    body.push_id,
+                    body.op,
+                    body.body,
+                    items,
+                    left_ms,
+                    body.only,
+                )
+            )
         return found
 
     def end(self) -> None:
         """No lease any more: its sessions and what it was owed are forgotten; the last number made stays."""
         self.is_alive = False
+        for row in self.rows.values():
+            row.lose()
+        self.rows = {}
         self.sessions, self.rooms, self.roomless = {}, {}, 0
         self._unhandled.clear()
         self.behind_bytes = 0

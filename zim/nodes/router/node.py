@@ -6,17 +6,26 @@ It talks; zim.nodes.router.shard decides.
 from __future__ import annotations
 
 import logging
+import sqlite3
 import time
 from typing import Any, NamedTuple
 
 import gevent
+import msgspec
 
 from zim import config
 from zim.gather import Gatherer
-from zim.nodes.base import Node
+from zim.nodes.base import EXIT_CRASH, Node
 from zim.nodes.links import MESSAGE_BYTES, Sender
-from zim.nodes.router.log.memory import MemoryLog
-from zim.nodes.router.shard import ADMITTED_BYTES, Admission, Shard
+from zim.nodes.router.intake import ADMITTED_BYTES, Admission
+from zim.nodes.router.log import Appended, LogError, NewRecord, Unavailable, Unknown
+from zim.nodes.router.log.clock import LogClock
+from zim.nodes.router.log.memory import MemoryLog, MemoryStore
+from zim.nodes.router.log.sqlite import SqliteLog
+from zim.nodes.router.receipt_store import ReceiptStore
+from zim.nodes.router.receipts import Ledger, sum_up
+from zim.nodes.router.shard import PAGE_BYTES, Applied, Shard
+from zim.nodes.router.streams import Streams
 from zim.nodes.state import StateDir
 from zim.protocol import codec, messages
 from zim.protocol.errors import CodecError
@@ -28,7 +37,12 @@ from zim.transport import Outlet, Server
 log = logging.getLogger(__name__)
 
 TICK_S = 0.1
+RECEIPTS_S = 1.0  # between two times that receipts are stored
+TRIM_S = 0.1  # between two small steps of trimming
+TRIM_RECORDS = 500  # of one step
+LEASE_S = 3600.0  # of the shard; the lock on the data directory holds it for as long as this process lives
 JOB_QUEUE_BYTES = 16 << 20  # for one job; above it entries are dropped, and the comets fetch
+QUESTION_BYTES = 16 << 20  # of questions that wait for the log; above it they are dropped, and asked again
 SEQS = 1 << 20  # session numbers reserved at a time
 
 
@@ -37,6 +51,17 @@ class Peer(NamedTuple):
 
     envelope: tuple[bytes, ...]
     is_plain: bool = False
+
+
+Question = messages.Read | messages.Unread | messages.Track  # what the disk is asked for
+
+
+class Told(NamedTuple):
+    """Changes of a comet that were applied, and wait for the heads of their streams."""
+
+    peer: Peer
+    inc: int
+    applied: list[Applied]
 
 
 class RouterNode(Node):
@@ -50,21 +75,47 @@ class RouterNode(Node):
         """See Node."""
         t = self.topology
         self._state = StateDir(t.data_dir, self.name)
-        term = self._state.next_run("term", int(time.time() * 1000))
-        streams = MemoryLog(term, self._state, time.monotonic, self._router.keep_s, self._router.keep_bytes)
-        self._streams = streams
+        routers = [r.name for r in t.routers]
+        durable = SqliteLog.open(
+            self._state.path,
+            routers,
+            gevent.get_hub().threadpool.apply,
+            key_window_s=t.idempotency_s,
+            ballast_bytes=self._router.ballast_bytes,
+        )
+        lease = durable.acquire(self.name, LEASE_S)
+        self._durable = durable
+        self._clock = LogClock(durable.last_time_ms, time.time(), time.monotonic)
+        live = MemoryLog(
+            MemoryStore(term=lease.term if lease else 0),  # so that no epoch of a live-only stream is given twice
+            time.monotonic,
+            time.time,
+            key_window_s=t.idempotency_s,
+            keep_s=self._router.keep_s,
+            keep_bytes=self._router.keep_bytes,
+        )
+        live_lease = live.acquire(self.name, LEASE_S)
+        assert lease is not None  # the lock on the folder is ours
+        assert live_lease is not None
+        self._streams = Streams(durable, lease, live, live_lease, t.retention)
+        self._receipts = ReceiptStore(self._state.path, lease.term, t.receipts_s, gevent.get_hub().threadpool.apply)
         self._server = Server(self._router.bind.address)
         self._commits: Gatherer[Admission[Peer]] = Gatherer(self._commit, ADMITTED_BYTES)
+        self._lookups: Gatherer[Admission[Peer]] = Gatherer(self._look_up, ADMITTED_BYTES)
+        self._changes: Gatherer[Told] = Gatherer(self._tell_heads, QUESTION_BYTES)
+        self._reads: Gatherer[tuple[Peer, Question]] = Gatherer(self._read, QUESTION_BYTES)
+        self._acks: Gatherer[tuple[Peer, messages.Acknowledge]] = Gatherer(self._acknowledge, QUESTION_BYTES)
         self._shard: Shard[Peer] = Shard(
             self.name,
-            term,
-            Shards([r.name for r in t.routers]),
+            lease.term,
+            Shards(routers),
             [c.name for c in t.comets],
-            streams,
             self._commits.put,
+            self._lookups.put,
             time.monotonic(),
             self._router.max_behind_bytes,
-            streams.reserve_seqs(SEQS),
+            self._streams.reserve_seqs(SEQS),
+            Ledger(*self._receipts.totals),
         )
         self._seqs_end = self._shard.directory.next_seq + SEQS
         self._jobs: dict[str, Sender[messages.Push]] = {
@@ -77,8 +128,11 @@ class RouterNode(Node):
         for job in self._jobs.values():
             self.spawn(job.run)
             self.spawn(job.watch)
-        self.spawn(self._commits.run)
+        for gatherer in (self._commits, self._lookups, self._changes, self._reads, self._acks):
+            self.spawn(gatherer.run)
         self.spawn(self._tick)
+        self.spawn(self._trim)
+        self.spawn(self._keep_receipts)
         self.spawn(self._serve)
 
     def is_connected(self) -> bool:
@@ -91,6 +145,9 @@ class RouterNode(Node):
 
     def stop(self) -> None:
         """See Node."""
+        self._server.close()
+        self._receipts.close()
+        self._durable.close()
         self._state.close()
 
     # -- requests
@@ -109,29 +166,37 @@ class RouterNode(Node):
                 else:
                     log.warning("request not understood", extra={"error": str(e)})
                 continue
-            now = time.monotonic()
+            now, now_ms = time.monotonic(), self._clock.now_ms()
             peer = Peer(envelope)
-            answers = [answer for m in requests if (answer := self._handle(peer, m, now)) is not None]
+            answers = [answer for m in requests if (answer := self._handle(peer, m, now, now_ms)) is not None]
             if answers:
                 self._server.send(envelope, codec.encode(answers))
 
-    def _handle(self, peer: Peer, m: messages.ToRouter, now: float) -> Any:
+    def _handle(self, peer: Peer, m: messages.ToRouter, now: float, now_ms: int) -> Any:
+        """The answer, if it is known at once."""
         shard = self._shard
         match m:
             case messages.Publish():
-                return shard.publish(peer, m, now)
+                return shard.intake.publish(peer, m, now, now_ms)
             case messages.Changes():
-                return shard.changes(m, now)
+                applied = shard.changes(m, now)
+                if applied:
+                    self._changes.put(Told(peer, m.inc, applied), MESSAGE_BYTES * len(applied))
             case messages.Renew():
-                return shard.renew(m, now)
+                return shard.renew(m, now, now_ms)
             case messages.Fetch():
-                return shard.fetch(m)
-            case messages.Read():
-                return shard.read(m)
+                return shard.fetch(m, now_ms)
+            case messages.Total():
+                return shard.total(m)
+            case messages.Read() | messages.Unread() | messages.Track():
+                self._reads.put((peer, m), MESSAGE_BYTES)
+            case messages.Acknowledge():
+                self._acks.put((peer, m), MESSAGE_BYTES)
             case messages.Locate() | messages.Count():
                 return shard.ask(peer, m)
             case messages.Forget():
                 return shard.forget(m)
+        return None
 
     def _on_plain(self, peer: Peer, asked: dict[str, Any]) -> None:
         """`{"locate": uid}` or `{"counts": true}`, from any zmq.REQ socket."""
@@ -163,15 +228,126 @@ class RouterNode(Node):
         for envelope, mine in by_peer.items():
             self._server.send(envelope, codec.encode(mine))
 
-    # -- pushes
+    # -- the log
 
     def _commit(self, batch: list[Admission[Peer]]) -> None:
         """One commit for all that gathered while the last one ran. Switches: in the log."""
-        offsets = self._streams.append(self._shard.records(batch))
-        pushes, answers = self._shard.committed(batch, offsets)
+        intake = self._shard.intake
+        records = intake.records(batch)
+        try:
+            appended = self._streams.append(records)
+        except Unavailable as e:
+            log.error("pushes refused", extra={"pushes": len(batch), "error": str(e)})
+            self._answer(intake.not_stored(batch))
+            return
+        except Unknown as e:
+            log.error("the end of a commit is not known", extra={"pushes": len(batch), "error": str(e)})
+            settled = self._settle(batch, records)
+            if settled is None:
+                return
+            appended = settled
+        pushes, answers = self._shard.committed(batch, appended, self._clock.now_ms())
         for push in pushes:
             self._hand_down(push)
         self._answer(answers)
+
+    def _settle(self, batch: list[Admission[Peer]], records: list[NewRecord]) -> list[Appended] | None:
+        """What became of a batch; nothing if it is not stored, or if not even that can be told: then the node ends, and
+        its next run reads the truth."""
+        intake = self._shard.intake
+        try:
+            appended = self._streams.settle(records)
+        except LogError as e:
+            self._answer(intake.not_told(batch))
+            log.critical(str(e))
+            self.end(EXIT_CRASH)
+            return None
+        if appended is None:
+            self._answer(intake.not_stored(batch))
+        return appended
+
+    def _look_up(self, batch: list[Admission[Peer]]) -> None:
+        """Pushes with a key that would be refused: were they stored before?"""
+        for admission in batch:
+            m = admission.push
+            try:
+                found = self._streams.find(m.push_id, m.digest, m.streams)
+            except LogError as e:
+                log.error("a key cannot be looked up", extra={"push_id": m.push_id, "error": str(e)})
+                self._answer(self._shard.intake.not_told([admission]))
+            else:
+                self._answer(self._shard.intake.looked_up(admission, found))
+
+    def _tell_heads(self, batch: list[Told]) -> None:
+        """Answers changes, with the heads of their streams."""
+        streams = list({a.stream for told in batch for a in told.applied if a.stream})
+        puts = list({a.stream for told in batch for a in told.applied if a.is_put})
+        try:
+            heads, cursors = self._streams.heads(streams), self._streams.acknowledged(puts)
+        except LogError as e:
+            log.error("heads cannot be read", extra={"error": str(e)})
+            return  # the comets ask again
+        self._answer([(t.peer, self._shard.answers(t.inc, t.applied, heads, cursors)) for t in batch])
+
+    def _read(self, batch: list[tuple[Peer, Question]]) -> None:
+        for peer, m in batch:
+            try:
+                self._answer([(peer, self._read_one(m))])
+            except (LogError, sqlite3.Error) as e:
+                log.error("a question cannot be answered", extra={"question": type(m).__name__, "error": str(e)})
+
+    def _read_one(self, m: Question) -> messages.Records | messages.Unreads | messages.Tracked:
+        if isinstance(m, messages.Track):
+            found = {r.serial: r for r in [*self._receipts.find(m.push_id), *self._shard.ledger.find(m.push_id)]}
+            return sum_up(m.req, self.name, list(found.values()))
+        if isinstance(m, messages.Unread):
+            cursor = self._streams.acknowledged([m.stream])[m.stream]
+            epoch, floor, head = self._streams.heads([m.stream])[m.stream]
+            return messages.Unreads(m.req, self.name, epoch, floor, head, cursor)
+        p = self._streams.read(m.stream, m.after, m.upto, m.limit, PAGE_BYTES, self._clock.now_ms())
+        return messages.Records(m.req, self.name, m.stream, p.epoch, p.floor, p.head, p.records, p.last)
+
+    def _acknowledge(self, batch: list[tuple[Peer, messages.Acknowledge]]) -> None:
+        """Many cursors in one commit."""
+        offsets: dict[str, int] = {}
+        for _, m in batch:
+            offsets[m.stream] = max(m.offset, offsets.get(m.stream, 0))
+        try:
+            cursors = self._streams.acknowledge(offsets)
+        except LogError as e:
+            log.error("cursors cannot be moved", extra={"error": str(e)})
+            return  # the comets ask again
+        self._answer([(peer, messages.Acknowledged(m.req, self.name, cursors[m.stream])) for peer, m in batch])
+
+    def _keep_receipts(self) -> None:
+        """Every second, what has changed: a crash loses no more of them."""
+        while True:
+            gevent.sleep(RECEIPTS_S)
+            self._write_receipts()
+
+    def _write_receipts(self) -> None:
+        ledger = self._shard.ledger
+        changed = ledger.take_changed()
+        if not changed:
+            return
+        try:
+            self._receipts.write(changed, ledger.tally, ledger.offline, ledger.pushes, self._clock.now_ms())
+        except sqlite3.Error as e:
+            log.warning("receipts cannot be stored", extra={"receipts": len(changed), "error": str(e)})
+        ledger.stored(changed)
+
+    def _trim(self) -> None:
+        """Lets go of what no rule keeps, a little at a time."""
+        while True:
+            gevent.sleep(TRIM_S)
+            before_ms = self._shard.trim_before(time.monotonic(), self._clock.now_ms())
+            if not before_ms:
+                continue
+            try:
+                self._streams.trim(self._clock.now_ms(), before_ms, TRIM_RECORDS)
+            except LogError as e:
+                log.warning("the log cannot be trimmed", extra={"error": str(e)})
+                gevent.sleep(1)
 
     def _hand_down(self, push: messages.Push) -> None:
         """To the job that serves each comet, or the next one if that is away: one pipe leads to a comet, in order."""
@@ -181,7 +357,7 @@ class RouterNode(Node):
             job = next((name for name in ranked if self._jobs[name].is_connected), ranked[0])
             by_job.setdefault(job, []).append(target)
         for job, targets in by_job.items():
-            part = messages.Push(push.router, push.term, push.push_id, push.op, push.body, targets)
+            part = msgspec.structs.replace(push, targets=targets)
             items = [item for target in targets for item in target.items]
             self._jobs[job].put(part, MESSAGE_BYTES * len(targets) + entry_bytes(push.body, items))
 
@@ -190,10 +366,11 @@ class RouterNode(Node):
     def _tick(self) -> None:
         while True:
             gevent.sleep(TICK_S)
-            self._answer(self._shard.tick(time.monotonic()))
-            if self._shard.directory.next_seq > self._seqs_end - SEQS // 2:
-                # Blocks nobody: in gevent's thread pool, long before the numbers are used up.
-                gevent.get_hub().threadpool.apply(self._streams.reserve_seqs, (SEQS,))
+            now = time.monotonic()
+            self._answer(self._shard.tick(now))
+            self._streams.forget(now, self._shard.directory.is_served)
+            if self._shard.directory.next_seq > self._seqs_end - SEQS // 2:  # long before they are used up
+                self._streams.reserve_seqs(SEQS)
                 self._seqs_end += SEQS
 
 

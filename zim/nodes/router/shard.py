@@ -1,23 +1,21 @@
-"""What a router decides: whom a push reaches, what a comet is told, whose lease is over. Third stop of a push.
+"""What a router decides for comets: whom a push reaches, what a comet is told, whose lease is over.
 
-In: messages of comets and logics, the log's verdicts, the time. Out: answers, and pushes for the jobs. Pure: it touches
-no socket and no clock, so that a simulator can run it; zim.nodes.router.node talks.
+Third stop of a push. In: messages of comets and logics, what the log has stored, the time. Out: answers, and pushes for
+the jobs. Pure: it touches no socket and no clock, so that a simulator can run it; zim.nodes.router.node talks.
 """
 
 from __future__ import annotations
 
 import logging
-from collections import deque
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Generic, NamedTuple
 
 from zim.nodes.router.directory import Directory, stream_of
 from zim.nodes.router.feed import Body, Feed
-from zim.nodes.router.log import Log, NewRecord
+from zim.nodes.router.intake import Admission, Intake, Peer, Stored
+from zim.nodes.router.log import Appended, Head
+from zim.nodes.router.receipts import Ledger, Receipt, Row
 from zim.protocol.messages import (
-    ENTRY_BYTES,
-    ITEM_BYTES,
     Answer,
     Answers,
     Changes,
@@ -30,46 +28,43 @@ from zim.protocol.messages import (
     Item,
     Locate,
     Located,
-    Publish,
     Published,
     Push,
     Put,
-    Read,
-    Records,
     Renew,
     Renewed,
     Target,
+    Total,
+    Totalled,
 )
+from zim.protocol.streams import is_user_stream
 from zim.sharding import Shards
 
 log = logging.getLogger(__name__)
 
 LEASE_S = 2.5  # a comet that has not renewed for so long is given up
 RENEW_S = 1.0  # how often comets renew; a tick that comes later than this found the router standing still
-PATIENCE_S = 1.0  # how long a push waits for a comet that is behind
-REMEMBER_S = 10.0  # how long a push id is known: logic's own retries come within seconds
+SPARE_S = 4 * LEASE_S  # what is younger is not trimmed, and nothing for so long after a start or a standstill
 PAGE_BYTES = 200 << 10  # of one answer to Fetch or Read
 ITEMS = 2_000  # of one entry: a push to very many users is cut into several
+UNDECIDED = 100_000  # users of pushes made while rebuilding, of whom it is decided later whether they are offline
 QUESTIONS = 1_000  # that wait for the directory to be whole
-ADMITTED_BYTES = 64 << 20  # of pushes that wait for their commit, or for a comet
-
-Peer = TypeVar("Peer")  # whatever names the sender of a request; the shard only hands it back
 
 
-@dataclass(slots=True)
-class Admission(Generic[Peer]):
-    """A push on its way into the log."""
+class Applied(NamedTuple):
+    """A change that is to be answered as soon as its stream's head has been read.
 
-    push: Publish
-    askers: list[tuple[Peer, int]]  # who is to be answered, and to which request
-    size: int
-    deadline: float  # of waiting for a comet that is behind
-    feeds: list[Feed] = field(default_factory=list)  # counted as behind by its size, until it is in the log
-    is_stored: bool = False
+    Attributes:
+        n, base, seq: see Answer.
+        stream: whose head; "" for none.
+        is_put: the cursor of the stream belongs into the answer.
+    """
 
-
-def _publish_bytes(m: Publish) -> int:
-    return ENTRY_BYTES + len(m.body) + ITEM_BYTES * len(m.streams)
+    n: int
+    base: int
+    seq: int
+    stream: str
+    is_put: bool
 
 
 class Shard(Generic[Peer]):
@@ -78,6 +73,8 @@ class Shard(Generic[Peer]):
     Attributes:
         term: this run of the router.
         directory: who is online where.
+        intake: the publishers' side.
+        ledger: what became of pushes.
         is_rebuilding: not every comet has had the time to register; counts and locate wait.
     """
 
@@ -87,126 +84,63 @@ class Shard(Generic[Peer]):
         term: int,
         shards: Shards,
         comets: Iterable[str],
-        streams: Log,
         admit: Callable[[Admission[Peer], int], bool],
+        look_up: Callable[[Admission[Peer], int], bool],
         now: float,
         max_behind_bytes: int,
         next_seq: int,
+        ledger: Ledger,
     ) -> None:
         """
         Args:
             name: of the router.
             shards: which router owns which stream.
             comets: names of all comets of the topology.
-            streams: the log.
-            admit: queues a push and its size for the next commit, or says that the queue is full.
+            admit, look_up, max_behind_bytes: see Intake.
             now: monotonic seconds, as everywhere below.
             next_seq: the first session number that may be given.
+            ledger: keeps what becomes of pushes.
         """
         self.name, self.term = name, term
         self.directory = Directory(next_seq)
+        self.intake: Intake[Peer] = Intake(name, term, shards, self.directory, admit, look_up, max_behind_bytes)
         self.is_rebuilding = True
-        self._shards, self._comets, self._streams, self._admit = shards, tuple(comets), streams, admit
-        self._max_behind_bytes = max_behind_bytes
+        self.owner = shards.owner
+        self.ledger = ledger
+        self._comets = tuple(comets)
+        self._undecided: list[tuple[Receipt, str]] = []  # users who may be online, once all comets have said who is
         self._rebuilt_by = now + LEASE_S
         self._seen = now
-        self._behind: deque[Admission[Peer]] = deque()  # they wait for a comet
-        self._behind_bytes = 0
-        self._recent: dict[str, Admission[Peer]] = {}
-        self._ages: deque[tuple[float, str]] = deque()  # of what is in _recent
+        self._spare_until = now + SPARE_S
         self._questions: list[tuple[Peer, Locate | Count]] = []
 
-    # -- publishing
-
-    def publish(self, peer: Peer, m: Publish, now: float) -> Published | None:
-        """Takes a push.
-
-        Returns:
-            The answer if it is known already. Otherwise it comes out of `committed` or `tick`.
-        """
-        if any(self._shards.owner(stream) != self.name for stream in m.streams):
-            return self._published(m.req, "refused")
-        known = self._recent.get(m.push_id)
-        if known is not None:  # before any refusal: 503 to a repeat would deny what is stored
-            if known.is_stored:
-                return self._published(m.req, "ok")
-            known.askers.append((peer, m.req))
-            return None
-        if m.attempt > 1 and m.term != self.term:
-            return self._published(m.req, "unknown")  # an earlier run may have it, and its ids are forgotten
-        admission = Admission(m, [(peer, m.req)], _publish_bytes(m), now + PATIENCE_S)
-        if self._is_behind(m.streams, admission.size):
-            if self._behind_bytes + admission.size > ADMITTED_BYTES:
-                return self._published(m.req, "unavailable")
-            self._behind.append(admission)
-            self._behind_bytes += admission.size
-        elif not self._enter(admission):
-            return self._published(m.req, "unavailable")
-        self._recent[m.push_id] = admission
-        self._ages.append((now, m.push_id))
-        return None
-
-    def _published(self, req: int, status: Any) -> Published:
-        return Published(req, self.name, self.term, status)
-
-    def owner(self, stream: str) -> str:
-        """The router that owns a stream."""
-        return self._shards.owner(stream)
-
-    def _feeds(self, streams: Sequence[str]) -> set[Feed]:
-        return {feed for stream in streams for feed in self.directory.serving(stream)}
-
-    def _is_behind(self, streams: Sequence[str], size: int) -> bool:
-        """What is admitted and not committed yet counts too, else a slow disk lets everything in."""
-        limit = self._max_behind_bytes - size
-        return any(feed.behind_bytes + feed.admitted_bytes > limit for feed in self._feeds(streams))
-
-    def _enter(self, admission: Admission[Peer]) -> bool:
-        if not self._admit(admission, admission.size):
-            return False
-        admission.feeds = list(self._feeds(admission.push.streams))
-        for feed in admission.feeds:
-            feed.admitted_bytes += admission.size
-        return True
-
-    def records(self, batch: Sequence[Admission[Peer]]) -> list[NewRecord]:
-        """What the log is to append for these pushes, in their order."""
-        return [NewRecord(s, a.push.push_id, a.push.op, a.push.body) for a in batch for s in a.push.streams]
+    # -- pushes
 
     def committed(
-        self, batch: Sequence[Admission[Peer]], offsets: Sequence[int]
+        self, batch: Sequence[Admission[Peer]], appended: Sequence[Appended], now_ms: int
     ) -> tuple[list[Push], list[tuple[Peer, Published]]]:
-        """The pushes are in the log. One step: targets are read, feeds get their entries, publishers their answer.
+        """Pushes are in the log. One step: targets are read, feeds get their entries, publishers their answer.
 
         Args:
-            batch: as it was given to `records`.
-            offsets: one for each of its records.
+            batch, appended: see Intake.stored.
 
         Returns:
             Pushes for the jobs, and answers.
         """
-        pushes: list[Push] = []
-        answers: list[tuple[Peer, Published]] = []
-        at = 0
-        for admission in batch:
-            m = admission.push
-            items = list(zip(m.streams, offsets[at : at + len(m.streams)], strict=True))
-            at += len(m.streams)
-            for feed in admission.feeds:
-                feed.admitted_bytes -= admission.size
-            admission.is_stored, admission.feeds = True, []
-            pushes += self._hand_down(m, items)
-            answers += [(peer, self._published(req, "ok")) for peer, req in admission.askers]
-            admission.askers = []
-            admission.push = Publish(0, m.push_id, [], m.op, b"", 0, 0)  # what is remembered needs no body
-        return pushes, answers
+        fresh, answers = self.intake.stored(batch, appended)
+        return [push for stored in fresh for push in self._hand_down(stored, now_ms)], answers
 
-    def _hand_down(self, m: Publish, items: list[Item]) -> list[Push]:
+    def _hand_down(self, stored: Stored, now_ms: int) -> list[Push]:
         by_feed: dict[Feed, list[Item]] = {}
-        for item in items:
+        for item in stored.items:
             for feed in self.directory.serving(item[0]):
                 by_feed.setdefault(feed, []).append(item)
-        body = Body(m.push_id, m.op, m.body)
+        m = stored.push
+        receipt = self.ledger.open(m.push_id, stored.time_ms, now_ms)
+        self._count_offline(
+            receipt, [s for s, _ in stored.items if is_user_stream(s) and not self.directory.is_served(s)]
+        )
+        body = Body(m.push_id, m.op, m.body, stored.time_ms, stored.expires_ms, m.only)
         pushes: list[Push] = []
         targets: list[Target] = []
         size = 0
@@ -214,36 +148,64 @@ class Shard(Generic[Peer]):
             for start in range(0, len(mine), ITEMS):
                 part = mine[start : start + ITEMS]
                 if targets and size + len(part) > ITEMS:
-                    pushes.append(self._push(body, targets))
+                    pushes.append(self._push(body, targets, now_ms))
                     targets, size = [], 0
-                targets.append(Target(feed.comet, feed.inc, feed.enter(body, part), part))
+                n = feed.enter(body, part)
+                targeted = sum(self.directory.targets(feed, s, m.only) for s, _ in part)
+                feed.rows[n] = Row(self.ledger, receipt, targeted)
+                targets.append(Target(feed.comet, feed.inc, n, part))
                 size += len(part)
         if targets:
-            pushes.append(self._push(body, targets))
+            pushes.append(self._push(body, targets, now_ms))
         return pushes
 
-    def _push(self, body: Body, targets: list[Target]) -> Push:
-        return Push(self.name, self.term, body.push_id, body.op, body.body, targets)
+    def _count_offline(self, receipt: Receipt, streams: list[str]) -> None:
+        """Users whom no comet has told of. While rebuilding, one may yet do so."""
+        if self.is_rebuilding and len(self._undecided) < UNDECIDED:
+            self._undecided += [(receipt, stream) for stream in streams]
+        elif streams:
+            self.ledger.count_offline(receipt, len(streams))
+
+    def _push(self, body: Body, targets: list[Target], now_ms: int) -> Push:
+        left_ms = body.left_ms(now_ms)
+        return Push(self.name, self.term, body.push_id, body.op, body.body, targets, left_ms, body.only)
 
     # -- comets
 
-    def changes(self, m: Changes, now: float) -> Answers | None:
-        """Applies what can be applied. Each answer's head is read after its change: that one rule serves join,
-        registration and a router's return, for the comet compares."""
+    def changes(self, m: Changes, now: float) -> list[Applied]:
+        """Applies what can be applied. Each is answered with the head of its stream, read after it was applied: that
+        one rule serves join, registration and a router's return, for the comet compares."""
+        applied: list[Applied] = []
         if m.term != self.term or m.comet not in self._comets:
-            return None
-        answers: list[Answer] = []
+            return applied
         for change in m.changes:
             feed = self.directory.apply(m, change, now + LEASE_S)
-            if feed is None:
-                continue
-            stream = stream_of(change)
-            epoch, head = self._streams.head(stream) if stream else ("", 0)
-            seq = self.directory.seq(m.comet, change.conn) if isinstance(change, Put) else 0
-            answers.append(Answer(change.n, feed.base, epoch, head, seq))
-        return Answers(self.name, self.term, m.inc, answers) if answers else None
+            if feed is not None:
+                is_put = isinstance(change, Put)
+                seq = self.directory.seq(m.comet, change.conn) if isinstance(change, Put) else 0
+                applied.append(Applied(change.n, feed.base, seq, stream_of(change), is_put))
+        return applied
 
-    def renew(self, m: Renew, now: float) -> Renewed | None:
+    def answers(
+        self, inc: int, applied: Sequence[Applied], heads: Mapping[str, Head], cursors: Mapping[str, int]
+    ) -> Answers:
+        """The answers to changes that were applied.
+
+        Args:
+            inc: of the comet.
+            heads: of their streams, read after they were applied.
+            cursors: of the users' streams.
+        """
+        answers: list[Answer] = []
+        for n, base, seq, stream, is_put in applied:
+            if not stream:
+                answers.append(Answer(n, base, "", 0, 0))
+                continue
+            epoch, _, head = heads[stream]
+            answers.append(Answer(n, base, epoch, head, seq, cursors.get(stream, 0) if is_put else 0))
+        return Answers(self.name, self.term, inc, answers)
+
+    def renew(self, m: Renew, now: float, now_ms: int) -> Renewed | None:
         """A comet lives. Lower numbers are ignored."""
         feed = self.directory.feeds.get(m.comet)
         if m.comet not in self._comets:
@@ -256,26 +218,41 @@ class Shard(Generic[Peer]):
         if m.n <= feed.renewed:
             return None
         feed.renewed, feed.lease_end = m.n, now + LEASE_S
+        feed.report(m.results, now_ms)
         if feed.handled(m.handled):
-            self._retry_behind()
+            self.intake.retry()
         return self._renewed(m, "ok", feed.made, m.inc)
 
     def _renewed(self, m: Renew, verdict: Any, made: int, known_inc: int) -> Renewed:
         return Renewed(self.name, self.term, m.inc, m.n, verdict, made, known_inc)
 
-    def fetch(self, m: Fetch) -> Fetched | None:
+    def fetch(self, m: Fetch, now_ms: int) -> Fetched | None:
         """Entries that did not come."""
         feed = self.directory.feeds.get(m.comet)
         if feed is None or not feed.is_alive or (m.inc, m.term) != (feed.inc, self.term):
             return None
-        return Fetched(self.name, self.term, m.low, feed.page(self.name, self.term, m.low, m.high, PAGE_BYTES))
-
-    def read(self, m: Read) -> Records:
-        """A piece of a stream, for the repair of what no entry carries."""
-        page = self._streams.read(m.stream, m.after, m.upto, PAGE_BYTES)
-        return Records(m.req, self.name, m.stream, page.epoch, page.floor, page.head, page.records)
+        page = feed.page(self.name, self.term, m.low, m.high, PAGE_BYTES, now_ms)
+        return Fetched(self.name, self.term, m.low, page)
 
     # -- questions of logics
+
+    def total(self, m: Total) -> Totalled:
+        """What became of all pushes."""
+        t = self.ledger.tally
+        pending = sum(row.pending for feed in self.directory.feeds.values() for row in feed.rows.values())
+        return Totalled(
+            m.req,
+            self.name,
+            self.ledger.pushes,
+            self.ledger.offline,
+            t.targeted,
+            t.delivered,
+            t.gone,
+            t.shed,
+            t.expired,
+            t.unknown,
+            pending,
+        )
 
     def ask(self, peer: Peer, m: Locate | Count) -> Located | Counted | None:
         """The answer, or nothing while the directory is rebuilding: then it comes out of `tick`."""
@@ -310,6 +287,7 @@ class Shard(Generic[Peer]):
         if stood_still:
             log.warning("stood still, all leases extended")
             self._rebuilt_by = max(self._rebuilt_by, now + LEASE_S) if self.is_rebuilding else self._rebuilt_by
+            self._spare_until = now + SPARE_S
         for feed in self.directory.feeds.values():
             if not feed.is_alive:
                 continue
@@ -318,28 +296,15 @@ class Shard(Generic[Peer]):
             elif feed.lease_end < now:
                 log.warning("lease over", extra={"comet": feed.comet, "sessions": len(feed.sessions)})
                 self.directory.end(feed)
-        self._streams.trim(now, self.directory.is_served)
-        while self._ages and self._ages[0][0] < now - REMEMBER_S:
-            self._recent.pop(self._ages.popleft()[1], None)
-        self._retry_behind()
-        return [*self._give_up_behind(now), *self._end_rebuilding(now)]
+        return [*self.intake.tick(now), *self._end_rebuilding(now)]
 
-    def _retry_behind(self) -> None:
-        """Admits what waits for a comet that has caught up, or is gone."""
-        for _ in range(len(self._behind)):
-            admission = self._behind.popleft()
-            if self._is_behind(admission.push.streams, admission.size) or not self._enter(admission):
-                self._behind.append(admission)
-            else:
-                self._behind_bytes -= admission.size
-
-    def _give_up_behind(self, now: float) -> Iterable[tuple[Peer, Published]]:
-        while self._behind and self._behind[0].deadline < now:
-            admission = self._behind.popleft()
-            self._behind_bytes -= admission.size
-            self._recent.pop(admission.push.push_id, None)
-            for peer, req in admission.askers:
-                yield peer, self._published(req, "unavailable")
+    def trim_before(self, now: float, now_ms: int) -> int:
+        """Log time before which records may be trimmed: nothing that a comet with a lease has not handled, nothing
+        young, and nothing at all soon after a start or a standstill, when comets have yet to say what they miss."""
+        if now < self._spare_until:
+            return 0
+        owed = [feed.oldest_ms for feed in self.directory.feeds.values() if feed.is_alive]
+        return min([now_ms - int(SPARE_S * 1000), *(ms for ms in owed if ms is not None)])
 
     def _end_rebuilding(self, now: float) -> Iterable[tuple[Peer, Located | Counted]]:
         if self.is_rebuilding:
@@ -348,6 +313,9 @@ class Shard(Generic[Peer]):
             if not told and now <= self._rebuilt_by:
                 return
             self.is_rebuilding = False
+            undecided, self._undecided = self._undecided, []
+            for receipt, stream in undecided:
+                self._count_offline(receipt, [] if self.directory.is_served(stream) else [stream])
             log.info("directory whole", extra={"sessions": sum(len(f.sessions) for f in feeds.values())})
         questions, self._questions = self._questions, []
         for peer, m in questions:

@@ -11,8 +11,12 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol
 
 from zim.errors import ZimError
-from zim.nodes.router.log.retention import Retention
 from zim.protocol.messages import Record
+from zim.retention import Retention
+
+RECORD_BYTES = 300  # what a record counts for in every limit beside its body
+
+RECORD_BYTES = 300  # what a record counts for in every limit beside its body
 
 
 class NewRecord(NamedTuple):
@@ -121,6 +125,18 @@ class Fenced(LogError):
     """Another owner has the shard now."""
 
 
+class Damaged(LogError):
+    """What is stored is not what was written. Nothing of it is handed out, and nothing was written by this call.
+
+    Attributes:
+        where: the file, or the stream and offset.
+    """
+
+    def __init__(self, where: str, reason: str) -> None:
+        super().__init__(f"the log is damaged: {where}: {reason}")
+        self.where = where
+
+
 class Log(Protocol):
     """Streams: ordered, numbered from 1 without gaps, one writer each.
 
@@ -158,14 +174,18 @@ class Log(Protocol):
     def settle(self, lease: Lease, batch: Sequence[NewRecord]) -> list[Appended] | None:
         """What became of the batch whose append raised Unknown; nothing if it is not in the log."""
 
-    def find(self, push_id: str, streams: Sequence[str]) -> list[Appended | None]:
-        """For each stream, where the keyed push of that id is: "duplicate" and its offset, or nothing."""
+    def find(self, push_id: str, digest: bytes, streams: Sequence[str]) -> list[Appended | None]:
+        """For each stream, where the keyed push of that id is: "duplicate" or "conflict" and its offset, or nothing."""
 
     def read(self, stream: str, after: int, upto: int, max_records: int, max_bytes: int, now_ms: int) -> Page:
         """The records in (after, upto], as many as the limits hold, at least one if there is one.
 
         Args:
+            max_bytes: each record counts for its body and RECORD_BYTES.
             now_ms: log time: what expires at or before it is left out.
+
+        Raises:
+            Damaged: a record is not what was written.
         """
 
     def heads(self, streams: Sequence[str]) -> Mapping[str, Head]:
@@ -174,11 +194,11 @@ class Log(Protocol):
     def reserve_seqs(self, lease: Lease, count: int) -> int:
         """The first of `count` session numbers that no one was ever given. Durable."""
 
-    def acknowledge(self, lease: Lease, stream: str, offset: int) -> int:
-        """Moves a stream's cursor forward to an offset, at most to its head, never back. Durable.
+    def acknowledge(self, lease: Lease, offsets: Mapping[str, int]) -> Mapping[str, int]:
+        """Moves streams' cursors forward to offsets, at most to their heads, never back. Durable.
 
         Returns:
-            Where the cursor is.
+            Where the cursors are.
         """
 
     def acknowledged(self, streams: Sequence[str]) -> Mapping[str, int]:

@@ -1,0 +1,120 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import settings
+
+from tests.unit.nodes.router.log.contract import KEY_WINDOW_S, NOW, Contract, new, stored
+from tests.unit.nodes.router.log.model import LogMachine
+from zim.nodes.router.log import Lease, Log, NewRecord, Unavailable, Unknown
+from zim.nodes.router.log.memory import IDLE_S, MemoryLog, MemoryStore
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def over(store: MemoryStore) -> MemoryLog:
+    return MemoryLog(store, lambda: 0.0, lambda: 1.0, key_window_s=KEY_WINDOW_S)
+
+
+class TestOverAStore(Contract):
+    store: MemoryStore
+
+    def reopen(self, log: Log) -> Log:
+        return over(self.store)
+
+    @pytest.fixture
+    def log(self) -> Log:
+        self.store = MemoryStore(epoch="e")
+        return over(self.store)
+
+    def test_the_store_names_the_epoch(self, log: Log) -> None:
+        assert log.heads(["u:1"])["u:1"].epoch == "e"
+
+    def test_a_store_can_be_told_to_fail(self, log: Log, lease: Lease) -> None:
+        self.store.failures += ["unavailable", "unknown, lost", "unknown, stored"]
+        with pytest.raises(Unavailable):
+            log.append(lease, [new()])
+        with pytest.raises(Unknown):
+            log.append(lease, [new()])
+        with pytest.raises(Unknown):
+            log.append(lease, [new()])  # not before settle
+        assert log.settle(lease, [new()]) is None
+        with pytest.raises(Unknown):
+            log.append(lease, [new(), new("u:2")])
+        assert log.settle(lease, [new(), new("u:2")]) == stored(1, 1)
+        assert log.append(lease, [new()]) == stored(2)
+
+
+class _Machine(LogMachine):
+    def make(self) -> Log:
+        self.store = MemoryStore(epoch="e")
+        return over(self.store)
+
+    def reopen(self) -> Log:
+        return over(self.store)
+
+
+TestModel = _Machine.TestCase
+TestModel.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+
+
+class Live:
+    """A live-only log as a router has it."""
+
+    def __init__(self) -> None:
+        self.clock = Clock()
+        self.log = MemoryLog(MemoryStore(), self.clock, lambda: 1.0, keep_s=10, keep_bytes=10_000)
+        lease = self.log.acquire("router-1", 5.0)
+        assert lease is not None
+        self.lease = lease
+
+    def append(self, stream: str, *bodies: bytes) -> list[int]:
+        batch = [NewRecord(stream, f"push {i}", b"", 5, body, NOW) for i, body in enumerate(bodies)]
+        return [answer.offset for answer in self.log.append(self.lease, batch)]
+
+
+@pytest.fixture
+def live() -> Live:
+    return Live()
+
+
+def test_old_messages_go_and_the_head_stays(live: Live) -> None:
+    live.append("u:1", b"old")
+    live.clock.now = 6
+    live.append("u:1", b"new")
+    live.clock.now = 11
+    live.log.forget(live.clock.now)
+    page = live.log.read("u:1", 0, 9, 9, 9999, NOW)
+    assert (page.floor, [r.body for r in page.records], page.head) == (1, [b"new"], 2)
+
+
+def test_memory_is_bounded(live: Live) -> None:
+    for _ in range(100):
+        live.append("u:1", b"x" * 700)
+    page = live.log.read("u:1", 0, 999, 999, 1 << 20, NOW)
+    assert page.head == 100
+    assert len(page.records) == 10
+
+
+def test_each_live_stream_has_an_epoch_of_its_own_and_of_the_term(live: Live) -> None:
+    epochs = [live.log.heads([stream])[stream].epoch for stream in ("u:1", "u:2", "u:1")]
+    assert epochs[0] == epochs[2] != epochs[1]
+    assert epochs[0] == f"live-{live.lease.term:x}.1"
+    live.append("u:1", b"a")
+    assert live.log.heads(["u:1"])["u:1"].epoch == epochs[0]
+
+
+def test_streams_that_nobody_uses_are_forgotten_and_come_back_in_a_new_epoch(live: Live) -> None:
+    live.append("u:1", b"a")
+    live.append("u:2", b"a")
+    epoch = live.log.heads(["u:1"])["u:1"].epoch
+    for _ in range(3):
+        live.clock.now += IDLE_S + 11
+        live.log.forget(live.clock.now, lambda stream: stream == "u:2")
+    heads = live.log.heads(["u:1", "u:2"])
+    assert (heads["u:2"].head, heads["u:1"].head) == (1, 0)
+    assert heads["u:1"].epoch != epoch

@@ -1,0 +1,285 @@
+"""What goes out next, and to whom: passes over subscribers, of live entries and of pages that somebody misses.
+
+One pass at a time. Positions move and snapshots are taken in the step that makes a pass, before its first send; what
+gathered while the last one ran becomes one write per connection and stream. Pure: no socket, no clock.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from zim.nodes.comet.feed import RETRY_S, Link
+from zim.nodes.comet.results import Row
+from zim.nodes.comet.views import Catchup, Session, Subscribers, View
+from zim.protocol.client import Content, Encoded, join
+from zim.protocol.dialect3 import Gap
+from zim.protocol.messages import Entry, Read, Records
+from zim.protocol.streams import keys_in
+
+log = logging.getLogger(__name__)
+
+PASS_BYTES = 512 << 10  # of entries that one pass takes from one router
+PAGE_RECORDS = 1_000  # of one Read
+
+
+@dataclass(slots=True)
+class Write:
+    """One chunk for many sessions. rows: of the entries in it."""
+
+    sessions: list[Session]
+    chunk: bytes
+    rows: Sequence[Row] = ()
+
+
+@dataclass(slots=True)
+class Pass:
+    """Work for the fan-out: each write to each of its sessions, in this order; then `after`."""
+
+    writes: list[Write]
+    after: Callable[[float], None]
+
+
+Got = Callable[[Records, float], None]
+
+
+@dataclass(slots=True, eq=False)
+class Reading:
+    """A question for a piece of a stream, asked until it is answered or nobody wants it any more."""
+
+    view: View
+    after: int
+    upto: int
+    got: Got
+    is_wanted: Callable[[], bool]
+    asked_at: float = 0.0
+
+
+Fresh = list[tuple[Encoded, Row]]
+
+
+class Passes:
+    """The passes of one comet."""
+
+    def __init__(self, views: Mapping[str, View], links: Iterable[Link]) -> None:
+        """
+        Args:
+            views: by stream, of all that the comet serves; it changes.
+            links: to all routers.
+        """
+        self._views, self._links = views, list(links)
+        self._reqs = itertools.count(1)
+        self._readings: dict[int, Reading] = {}
+        self._pages: deque[tuple[View, Catchup, Records]] = deque()
+        self._flushes: deque[tuple[View, Catchup]] = deque()
+        self._is_passing = False
+        self._after_pass: list[Callable[[], None]] = []
+
+    # -- passes
+
+    def when_over(self, step: Callable[[], None]) -> bool:
+        """Does a step once the pass under way is over; returns False if there is none."""
+        if self._is_passing:
+            self._after_pass.append(step)
+        return self._is_passing
+
+    def next(self, now: float) -> Pass | None:
+        """The next work for the fan-out, if there is any and none is under way."""
+        if self._is_passing:
+            return None
+        found = self._catchup_pass(now) or self._entry_pass(now)
+        self._is_passing = found is not None
+        return found
+
+    def end(self, done: Pass, now: float) -> None:
+        """All writes of a pass are in a socket or an outbox."""
+        self._is_passing = False
+        done.after(now)
+        steps, self._after_pass = self._after_pass, []
+        for step in steps:
+            step()
+
+    def _entry_pass(self, now: float) -> Pass | None:
+        taken = [(link, link.begin, entries) for link in self._links if (entries := link.take(PASS_BYTES))]
+        if not taken:
+            return None
+        fresh: dict[View, Fresh] = {}
+        for link, _, entries in taken:
+            for entry in entries:
+                self._handle(link, entry, fresh, now)
+        writes = [write for view, pushes in fresh.items() for write in _live_writes(view.live, pushes)]
+
+        def after(_: float) -> None:
+            for link, begin, entries in taken:
+                if link.begin == begin and not link.is_registering:
+                    link.passed(entries)
+
+        return Pass(writes, after)
+
+    def _handle(self, link: Link, entry: Entry, fresh: dict[View, Fresh], now: float) -> None:
+        """Moves positions; what is new and in time goes into fresh, for those who are live."""
+        content = Content(entry.op, entry.body)
+        row = Row(link.reports, entry.n)
+        is_expired = bool(entry.left_ms) and link.is_expired(entry, now)
+        for stream, offset in entry.items:
+            view = self._views.get(stream)
+            if view is None or (view.position is not None and offset <= view.position):
+                continue
+            view.position = offset
+            push = Encoded(content, stream, offset, keys_in(stream, entry.only) if entry.only else ())
+            targeted = len(view.live) if not push.only else sum(s.key in push.only for s in view.live)
+            row.targeted += targeted
+            if is_expired:
+                row.expired += targeted
+            else:
+                fresh.setdefault(view, []).append((push, row))
+            for catchup in view.catchups:
+                if offset > catchup.target and not is_expired:
+                    catchup.put(push)
+                if catchup.is_waiting:
+                    catchup.is_waiting = False
+                    self._flushes.append((view, catchup))
+        row.changed()
+
+    # -- reading what no entry carries
+
+    def read(
+        self,
+        view: View,
+        after: int,
+        upto: int,
+        now: float,
+        got: Got,
+        is_wanted: Callable[[], bool],
+    ) -> None:
+        """Asks a stream's router for records in (after, upto] until it answers."""
+        self._ask(Reading(view, after, upto, got, is_wanted), now)
+
+    def _ask(self, reading: Reading, now: float) -> None:
+        req = next(self._reqs)
+        self._readings[req] = reading
+        reading.asked_at = now
+        reading.view.link.ask(Read(req, reading.view.stream, reading.after, reading.upto, PAGE_RECORDS))
+
+    def records(self, m: Records, now: float) -> None:
+        """A piece of a stream that somebody misses."""
+        reading = self._readings.pop(m.req, None)
+        if reading is not None and reading.is_wanted():
+            reading.got(m, now)
+
+    def catch_up(self, view: View, head: int, now: float) -> None:
+        """No entry will bring what is missing up to head."""
+        for catchup in list(view.catch_up(head)):
+            self.go_on(view, catchup, now)
+
+    def begin(self, view: View, catchup: Catchup, page: Records | None, now: float) -> None:
+        """Somebody resumes; the first page may be there already."""
+        if page is not None:
+            self._pages.append((view, catchup, page))
+        else:
+            self.go_on(view, catchup, now)
+
+    def go_on(self, view: View, catchup: Catchup, now: float) -> None:
+        """The next step of a catch-up: a page, the queue, or live. No entry is handled between the queue and live."""
+        if catchup not in view.catchups:
+            return
+        catchup.is_waiting = False
+        if catchup.offset < catchup.target:
+            turn = catchup.turn = catchup.turn + 1  # one chain of pages, however often it is begun anew
+            self.read(
+                view,
+                catchup.offset,
+                catchup.target,
+                now,
+                lambda page, _: self._pages.append((view, catchup, page)),
+                lambda: catchup in view.catchups and catchup.turn == turn,
+            )
+        elif catchup.queue:
+            self._flushes.append((view, catchup))
+        elif view.at < catchup.offset:
+            catchup.is_waiting = True
+        else:
+            view.end_catchup(catchup)
+
+    def _catchup_pass(self, now: float) -> Pass | None:
+        while self._pages:
+            view, catchup, page = self._pages.popleft()
+            if catchup not in view.catchups:
+                continue
+            if page.epoch != view.epoch or page.last < catchup.offset:
+                self.go_on(view, catchup, now)  # another history: the registration that is due will say so
+                continue
+            if page.floor > catchup.offset:
+                self._trimmed(view, catchup, page.floor)
+            pushes = [
+                Encoded(Content(r.op, r.body), view.stream, r.offset, r.only)
+                for r in page.records
+                if catchup.offset < r.offset <= catchup.target
+            ]
+            catchup.offset = max(catchup.offset, min(page.last, catchup.target))
+            if page.head < catchup.target:
+                catchup.offset = max(catchup.offset, catchup.target)  # the router knows of nothing more
+            return Pass(_writes(catchup.subscribers, pushes), partial(self.go_on, view, catchup))
+        while self._flushes:
+            view, catchup = self._flushes.popleft()
+            if catchup in view.catchups and catchup.offset >= catchup.target:  # else it aims later by now, and reads
+                return Pass(_writes(catchup.subscribers, catchup.take_queue()), partial(self.go_on, view, catchup))
+        return None
+
+    def _trimmed(self, view: View, catchup: Catchup, floor: int) -> None:
+        """Retention has passed, or a live-only stream's memory."""
+        last = min(floor, catchup.target)
+        gap = Gap(view.stream, view.epoch, catchup.offset + 1, last, "trimmed")
+        log.warning("no longer kept", extra={"stream": view.stream, "messages": last - catchup.offset})
+        catchup.offset = last
+        for session in list(catchup.subscribers):
+            session.missed(gap, not is_live_only(view.epoch))
+
+    def tick(self, now: float) -> None:
+        """Asks again what has not been answered."""
+        for req, reading in list(self._readings.items()):
+            if not reading.is_wanted():
+                del self._readings[req]
+            elif now - reading.asked_at > RETRY_S:
+                del self._readings[req]
+                self._ask(reading, now)
+
+
+def is_live_only(epoch: str) -> bool:
+    """Whether an epoch is that of a stream which its router keeps in memory only."""
+    return epoch.startswith("live-")
+
+
+def _live_writes(live: Subscribers, fresh: Fresh) -> list[Write]:
+    if any(push.only for push, _ in fresh):
+        return [w for push, row in fresh for w in _writes(_allowed(live, push), [push], [row])]
+    return _writes(live, [push for push, _ in fresh], [row for _, row in fresh])
+
+
+def _allowed(subscribers: Subscribers, push: Encoded) -> Subscribers:
+    """Those whom a push is for."""
+    if not push.only:
+        return subscribers
+    found = Subscribers()
+    for session in subscribers:
+        if session.key in push.only:
+            found.add(session)
+    return found
+
+
+def _writes(subscribers: Subscribers, pushes: Sequence[Encoded], rows: Sequence[Row] = ()) -> list[Write]:
+    """One chunk per dialect that somebody speaks, and a snapshot of who does."""
+    if not pushes:
+        return []
+    if len(pushes) > 1 and any(push.only for push in pushes):
+        return [w for push in pushes for w in _writes(_allowed(subscribers, push), [push])]
+    if pushes[0].only:
+        subscribers = _allowed(subscribers, pushes[0])
+    return [
+        Write(list(sessions), pushes[0].chunk(dialect) if len(pushes) == 1 else join(dialect, pushes), rows)
+        for dialect, sessions in subscribers.groups()
+    ]

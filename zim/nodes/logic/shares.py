@@ -1,0 +1,125 @@
+"""What each router is to do of a push, and the one answer that comes of it. Pure: no socket, no clock.
+
+The answer is honest: ok means stored, unavailable means surely not stored, and whatever cannot be told is unknown.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+
+import msgspec
+
+from zim.protocol.messages import Publish
+from zim.protocol.messages import Published as Answer
+from zim.sharding import Shards
+from zim.web.fabric import Part, Published, Push, Status
+
+ATTEMPTS = 3
+
+
+def push_id_of(key: str) -> str:
+    """The id of a push: the hash of the publisher's key, random without one."""
+    return blake2b(key.encode(), digest_size=16).hexdigest() if key else secrets.token_hex(16)
+
+
+def digest_of(push: Push) -> bytes:
+    """What a push is, so that another one under the same key is noticed; b"" without a key."""
+    if not push.key:
+        return b""
+    content = (push.op, push.ttl_s, sorted(push.only), sorted(push.streams), push.body)
+    return blake2b(msgspec.msgpack.encode(content), digest_size=16).digest()
+
+
+@dataclass(slots=True)
+class Share:
+    """What one router is to do of one push, and what is known of it.
+
+    Attributes:
+        push, push_id, digest: of the whole.
+        router, streams: whose share, and of which streams.
+        term: the router's, as it was known at the first attempt.
+        attempt: the one under way, from 1.
+        may_be_stored: an attempt had no answer: from then on no "unavailable" is honest.
+        is_over: the rest is final.
+        status, offsets, why: see Part.
+    """
+
+    push: Push
+    push_id: str
+    digest: bytes
+    router: str
+    streams: list[str]
+    term: int = 0
+    attempt: int = 1
+    may_be_stored: bool = False
+    is_over: bool = False
+    status: Status = "unavailable"
+    offsets: Sequence[int] = ()
+    why: str = ""
+
+    @property
+    def size(self) -> int:
+        """In bytes, in every limit."""
+        return len(self.push.body) + 64 * len(self.streams)
+
+    def message(self, req: int) -> Publish:
+        """What the router is asked."""
+        p = self.push
+        ttl_ms = max(1, int(p.ttl_s * 1000)) if p.ttl_s else 0
+        return Publish(
+            req, self.push_id, self.streams, p.op, p.body, self.attempt, self.term, self.digest, ttl_ms, p.only
+        )
+
+    def answered(self, m: Answer) -> None:
+        """The router has said what became of it."""
+        match m.status:
+            case "ok":
+                self._end("ok", "", m.offsets)
+            case "conflict":
+                self._end("conflict", "the key was used for another push")
+            case "unavailable":
+                self._end("unavailable", f"{self.router} cannot take it now")
+            case "unknown":
+                self._end("unknown", f"{self.router} cannot tell whether it was stored")
+            case "refused":
+                self._end("unavailable", f"{self.router} says that {self.streams[0]} is another's: topologies differ")
+
+    def not_answered(self, why: str) -> None:
+        """An attempt went out, and nothing came back."""
+        self.attempt, self.may_be_stored, self.why = self.attempt + 1, True, why
+        if self.attempt > ATTEMPTS:
+            self._end("unknown", why)
+
+    def give_up(self, why: str) -> None:
+        """There is no time for more."""
+        if not self.is_over:
+            self._end("unavailable", self.why or why)
+
+    def _end(self, status: Status, why: str, offsets: Sequence[int] = ()) -> None:
+        if status == "unavailable" and self.may_be_stored:
+            status, why = "unknown", f"an earlier attempt had no answer; then: {why}"
+        self.is_over, self.status, self.why, self.offsets = True, status, why, offsets
+
+
+def split(push: Push, shards: Shards) -> list[Share]:
+    """A push's shares, one for each router that owns some of its streams."""
+    by_router: dict[str, list[str]] = {}
+    for stream in push.streams:
+        by_router.setdefault(shards.owner(stream), []).append(stream)
+    push_id, digest = push_id_of(push.key), digest_of(push)
+    return [Share(push, push_id, digest, router, streams) for router, streams in by_router.items()]
+
+
+def published(shares: Sequence[Share]) -> Published:
+    """One answer for all shares of a push: never more than is known of all of them."""
+    statuses = {share.status for share in shares}
+    status: Status = "unknown"
+    if "conflict" in statuses:
+        status = "conflict"
+    elif len(statuses) == 1:
+        (status,) = statuses
+    parts = [Part(s.router, s.status, s.streams, s.offsets, s.why) for s in shares]
+    return Published(shares[0].push_id, status, parts)

@@ -1,0 +1,43 @@
+"""Pushes that come over ZeroMQ instead of HTTP, from publishers in Python: `zim.client.ZmqPublisher`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from zim.protocol.messages import Submit, Submitted
+from zim.protocol.streams import name_problem
+from zim.web.fabric import Fabric, Push
+
+RECIPIENTS = 100_000
+
+
+def publish_submitted(fabric: Fabric, submitted: Sequence[Submit], max_body_bytes: int) -> list[Submitted]:
+    """Publishes what is right and answers each. Switches."""
+    problems = [_problem(m, max_body_bytes) for m in submitted]
+    pushes = [
+        Push(list(dict.fromkeys(m.streams)), m.body, m.op, m.key, m.ttl_ms / 1000, m.only)
+        for m, problem in zip(submitted, problems, strict=True)
+        if not problem
+    ]
+    published = iter(fabric.publish_many(pushes) if pushes else ())
+    answers: list[Submitted] = []
+    for m, problem in zip(submitted, problems, strict=True):
+        if problem:
+            answers.append(Submitted(m.req, "", "invalid", problem))
+        else:
+            p = next(published)
+            why = "; ".join(part.why for part in p.parts if part.why)
+            answers.append(Submitted(m.req, p.push_id, p.status, why))
+    return answers
+
+
+def _problem(m: Submit, max_body_bytes: int) -> str:
+    if len(m.body) > max_body_bytes:
+        return f"the body has {len(m.body)} bytes, more than the {max_body_bytes} of fabric.max_body_bytes"
+    if not 0 < len(m.streams) <= RECIPIENTS:
+        return f"a push goes to 1 to {RECIPIENTS} streams"
+    if m.op != 5 and (m.op < 100 or m.op in (254, 255)):
+        return f"op is {m.op}; right is 5, or 100 and up without 254 and 255"
+    if m.ttl_ms < 0:
+        return f"ttl_ms is {m.ttl_ms}; right is how long, or 0 for ever"
+    return next((problem for stream in m.streams if (problem := name_problem(stream))), "")

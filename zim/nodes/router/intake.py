@@ -1,0 +1,290 @@
+"""Which pushes a router takes, and what their publishers hear. Pure: no socket, no clock.
+
+In: Publish, and the log's verdict. Out: what the log is to append, and answers: one for each Publish, and an honest
+one. "unavailable" means surely not stored; a push that was taken before is known before it may be refused.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Generic, NamedTuple, TypeVar
+
+from zim.nodes.router.directory import Directory
+from zim.nodes.router.feed import Feed
+from zim.nodes.router.log import Appended, NewRecord
+from zim.protocol.messages import ENTRY_BYTES, ITEM_BYTES, Item, Publish, Published
+from zim.protocol.streams import keys_in
+from zim.sharding import Shards
+
+PATIENCE_S = 1.0  # how long a push waits for a comet that is behind
+REMEMBER_S = 10.0  # how long a push id is known here: logic's own retries come within seconds
+ADMITTED_BYTES = 64 << 20  # of pushes that wait for their commit, or for a comet
+
+Peer = TypeVar("Peer")  # whatever names the sender of a request; it is only handed back
+
+
+@dataclass(slots=True)
+class Admission(Generic[Peer]):
+    """A push on its way into the log.
+
+    Attributes:
+        push: as it came.
+        askers: who is to be answered, and to which request.
+        size: in bytes, in every limit.
+        deadline: of waiting for a comet that is behind; monotonic.
+        time_ms: log time.
+        feeds: counted as behind by its size, until it is in the log.
+        offsets: of each of its streams, once it is in the log.
+    """
+
+    push: Publish
+    askers: list[tuple[Peer, int]]
+    size: int
+    deadline: float
+    time_ms: int
+    feeds: list[Feed] = field(default_factory=list)
+    offsets: list[int] | None = None
+
+    @property
+    def expires_ms(self) -> int:
+        """Log time at which it is not worth being handed out any more; 0 for never."""
+        return self.time_ms + self.push.ttl_ms if self.push.ttl_ms else 0
+
+
+class Stored(NamedTuple):
+    """What a push has put into the log.
+
+    Attributes:
+        push: what came of its publisher.
+        items: stream and offset of each new record.
+        time_ms, expires_ms: log time.
+    """
+
+    push: Publish
+    items: list[Item]
+    time_ms: int
+    expires_ms: int
+
+
+Answers = list[tuple[Peer, Published]]
+
+
+class Intake(Generic[Peer]):
+    """The publishers' side of a router."""
+
+    def __init__(
+        self,
+        name: str,
+        term: int,
+        shards: Shards,
+        directory: Directory,
+        admit: Callable[[Admission[Peer], int], bool],
+        look_up: Callable[[Admission[Peer], int], bool],
+        max_behind_bytes: int,
+    ) -> None:
+        """
+        Args:
+            name, term: of the router and this run of it.
+            shards: which router owns which stream.
+            directory: says which comets serve a stream.
+            admit: queues a push and its size for the next commit, or says that the queue is full.
+            look_up: queues a push with a key that would be refused, to be looked up in the log first; `looked_up` is
+                told. Or says that the queue is full.
+            max_behind_bytes: of what one comet has not handled.
+        """
+        self.name, self.term = name, term
+        self._shards, self._directory, self._admit, self._look_up = shards, directory, admit, look_up
+        self._max_behind_bytes = max_behind_bytes
+        self._behind: deque[Admission[Peer]] = deque()  # they wait for a comet
+        self._behind_bytes = 0
+        self._recent: dict[str, Admission[Peer]] = {}
+        self._ages: deque[tuple[float, str, Admission[Peer]]] = deque()  # of what is in _recent
+
+    # -- publishers
+
+    def publish(self, peer: Peer, m: Publish, now: float, now_ms: int) -> Published | None:
+        """Takes a push.
+
+        Returns:
+            The answer if it is known already. Otherwise it comes out of another method.
+        """
+        owner, name = self._shards.owner, self.name
+        for stream in m.streams:
+            if owner(stream) != name:
+                return self._published(m.req, "refused")
+        known = self._recent.get(m.push_id)
+        if known is not None and known.push.digest == m.digest and known.push.streams == m.streams:
+            if known.offsets is not None:
+                return self._published(m.req, "ok", known.offsets)
+            known.askers.append((peer, m.req))
+            return None
+        if m.attempt > 1 and m.term != self.term and not m.digest:
+            return self._published(m.req, "unknown")  # an earlier run may have it, and its ids are forgotten
+        size = ENTRY_BYTES + len(m.body) + ITEM_BYTES * len(m.streams)
+        admission = Admission(m, [(peer, m.req)], size, now + PATIENCE_S, now_ms)
+        if self._is_behind(m.streams, size):
+            if self._behind_bytes + size > ADMITTED_BYTES:
+                return self._refuse(admission)
+            self._behind.append(admission)
+            self._behind_bytes += size
+        elif not self._enter(admission):
+            return self._refuse(admission)
+        if known is None:
+            self._recent[m.push_id] = admission
+            self._ages.append((now, m.push_id, admission))
+        return None
+
+    def _refuse(self, admission: Admission[Peer]) -> Published | None:
+        """To one asker. With a key the push may be stored already, by an earlier run or long ago."""
+        req = admission.askers[0][1]
+        if not admission.push.digest:
+            return self._published(req, "unavailable")
+        if self._look_up(admission, admission.size):
+            return None
+        return self._published(req, "unknown")
+
+    def _published(self, req: int, status: Any, offsets: Sequence[int] = ()) -> Published:
+        return Published(req, self.name, self.term, status, list(offsets))
+
+    def _answer(self, admission: Admission[Peer], status: Any, offsets: Sequence[int] = ()) -> Answers[Peer]:
+        askers, admission.askers = admission.askers, []
+        return [(peer, self._published(req, status, offsets)) for peer, req in askers]
+
+    def _feeds(self, streams: Sequence[str]) -> set[Feed]:
+        serving = self._directory.serving
+        if len(streams) == 1:
+            return set(serving(streams[0]))
+        return {feed for stream in streams for feed in serving(stream)}
+
+    def _is_behind(self, streams: Sequence[str], size: int) -> bool:
+        """What is admitted and not committed yet counts too, else a slow disk lets everything in."""
+        limit = self._max_behind_bytes - size
+        return any(feed.behind_bytes + feed.admitted_bytes > limit for feed in self._feeds(streams))
+
+    def _enter(self, admission: Admission[Peer]) -> bool:
+        if not self._admit(admission, admission.size):
+            return False
+        admission.feeds = list(self._feeds(admission.push.streams))
+        for feed in admission.feeds:
+            feed.admitted_bytes += admission.size
+        return True
+
+    def _left(self, admission: Admission[Peer]) -> None:
+        """It does not wait for its commit any more."""
+        for feed in admission.feeds:
+            feed.admitted_bytes -= admission.size
+        admission.feeds = []
+
+    def _forget(self, admission: Admission[Peer]) -> None:
+        """A repeat of it is a new push."""
+        if self._recent.get(admission.push.push_id) is admission:
+            del self._recent[admission.push.push_id]
+
+    # -- the log
+
+    def records(self, batch: Sequence[Admission[Peer]]) -> list[NewRecord]:
+        """What the log is to append for these pushes, in their order."""
+        found: list[NewRecord] = []
+        for a in batch:
+            m, expires_ms = a.push, a.expires_ms
+            for s in m.streams:
+                only = keys_in(s, m.only) if m.only else ()
+                found.append(NewRecord(s, m.push_id, m.digest, m.op, m.body, a.time_ms, expires_ms, only))
+        return found
+
+    def stored(
+        self, batch: Sequence[Admission[Peer]], appended: Sequence[Appended]
+    ) -> tuple[list[Stored], Answers[Peer]]:
+        """A batch is in the log.
+
+        Args:
+            batch: as it was given to `records`.
+            appended: one for each of its records.
+
+        Returns:
+            What is new in it, to be handed down in this step; and answers.
+        """
+        fresh: list[Stored] = []
+        answers: Answers[Peer] = []
+        at = 0
+        for admission in batch:
+            m = admission.push
+            mine = appended[at : at + len(m.streams)]
+            at += len(mine)
+            self._left(admission)
+            items = [(s, a.offset) for s, a in zip(m.streams, mine, strict=True) if a.outcome == "stored"]
+            if items:
+                fresh.append(Stored(m, items, admission.time_ms, admission.expires_ms))
+            if any(a.outcome == "conflict" for a in mine):
+                self._forget(admission)
+                answers += self._answer(admission, "conflict")
+                continue
+            admission.offsets = [a.offset for a in mine]
+            answers += self._answer(admission, "ok", admission.offsets)
+            # What is remembered needs no body.
+            admission.push = Publish(0, m.push_id, m.streams, m.op, b"", 0, 0, m.digest)
+        return fresh, answers
+
+    def not_stored(self, batch: Sequence[Admission[Peer]]) -> Answers[Peer]:
+        """A batch is surely not in the log; parts of it with a key may have been there before, and are looked up."""
+        answers: Answers[Peer] = []
+        for admission in batch:
+            self._left(admission)
+            self._forget(admission)
+            if not admission.push.digest:
+                answers += self._answer(admission, "unavailable")
+            elif not self._look_up(admission, admission.size):
+                answers += self._answer(admission, "unknown")
+        return answers
+
+    def not_told(self, batch: Sequence[Admission[Peer]]) -> Answers[Peer]:
+        """Nobody can say whether a batch is in the log."""
+        answers: Answers[Peer] = []
+        for admission in batch:
+            self._left(admission)
+            self._forget(admission)
+            answers += self._answer(admission, "unknown")
+        return answers
+
+    def looked_up(self, admission: Admission[Peer], found: Sequence[Appended | None]) -> Answers[Peer]:
+        """The log knows these of its streams: only if it knows none may the answer be "unavailable"."""
+        if any(a is not None and a.outcome == "conflict" for a in found):
+            return self._answer(admission, "conflict")
+        offsets = [a.offset for a in found if a is not None]
+        if len(offsets) == len(found):
+            return self._answer(admission, "ok", offsets)
+        return self._answer(admission, "unknown" if offsets else "unavailable")
+
+    # -- time
+
+    def tick(self, now: float) -> Answers[Peer]:
+        """Forgets old push ids, and gives up waiting for comets that stay behind."""
+        while self._ages and self._ages[0][0] < now - REMEMBER_S:
+            _, _, admission = self._ages.popleft()
+            if not admission.askers:
+                self._forget(admission)
+            else:  # a commit that takes so long: its repeats still have to meet it
+                self._ages.append((now, admission.push.push_id, admission))
+                break
+        self.retry()
+        answers: Answers[Peer] = []
+        while self._behind and self._behind[0].deadline < now:
+            admission = self._behind.popleft()
+            self._behind_bytes -= admission.size
+            self._forget(admission)
+            if not admission.push.digest:
+                answers += self._answer(admission, "unavailable")
+            elif not self._look_up(admission, admission.size):
+                answers += self._answer(admission, "unknown")
+        return answers
+
+    def retry(self) -> None:
+        """Admits what waits for a comet that has caught up, or is gone."""
+        for _ in range(len(self._behind)):
+            admission = self._behind.popleft()
+            if self._is_behind(admission.push.streams, admission.size) or not self._enter(admission):
+                self._behind.append(admission)
+            else:
+                self._behind_bytes -= admission.size

@@ -1,0 +1,17 @@
+"""The durable log on SQLite; no SQL is anywhere else. See `zim.nodes.router.log.Log` for what it promises.
+
+engine    the calls of Log, on the hub: who has the turn, what the caches may show
+planning  a batch → the rows to write and the answers; pure
+tables    every statement; few and large ones, because sqlite3 gives up the GIL at each step and has to get it back
+          from a busy hub
+trimming  what may go, and letting it go
+opening   making and checking the database
+wal       what SQLite does not say about a damaged WAL
+worker    one connection, one job at a time, in a thread
+failures  SQLite's errors → ours
+ballast   room for the day when the disk is full
+"""
+
+from zim.nodes.router.log.sqlite.engine import SqliteLog
+
+__all__ = ["SqliteLog"]

@@ -1,0 +1,188 @@
+"""Makes the database, or opens and checks the one that is there. Blocks; a router does it once, before it serves."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import sqlite3
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from zim.errors import NodeError
+from zim.nodes.router.log.sqlite import tables
+from zim.nodes.router.log.sqlite.wal import lost_commits
+
+FILE = "log.db"
+APPLICATION = 0x7A696D4C  # "zimL", in the file's header
+FORMAT = 1
+CHECKED_BYTES = 256 << 20  # a file up to this size is checked page by page; a larger one would keep the router waiting
+
+WAL_PAGES = 1_000  # at which a commit also checkpoints: 4 MB, a few milliseconds
+WAL_KEPT_BYTES = 64 << 20  # a WAL that grew above this is cut back to it
+_WRITER_CACHE_KB, _READER_CACHE_KB = 32 << 10, 8 << 10
+_BUSY_MS = 2_000  # someone else holds the file: a backup, a person with sqlite3
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A database that is good to use.
+
+    Attributes:
+        writer, reader: connections, usable from any thread, by one at a time.
+        epoch: made with the database.
+        time_ms: the newest log time.
+    """
+
+    writer: sqlite3.Connection
+    reader: sqlite3.Connection
+    epoch: str
+    time_ms: int
+
+
+def open_database(folder: Path, routers: Sequence[str], factory: type[sqlite3.Connection]) -> Opened:
+    """
+    Raises:
+        NodeError: it cannot be used; says why, and what to do.
+    """
+    path = folder / FILE
+    writer = None
+    try:
+        if not path.exists():
+            _make(path, routers)
+        _check_is_ours(path)
+        writer = _connect(path, factory, _WRITER_CACHE_KB)
+        _check_wal(path, writer)
+        _check_pages(path, writer)
+        epoch, theirs, time_ms = _check_meta(path, writer)
+        _check_routers(path, routers, theirs)
+        return Opened(writer, _connect(path, factory, _READER_CACHE_KB), epoch, time_ms)
+    except sqlite3.DatabaseError as e:
+        _close(writer)
+        if isinstance(e, sqlite3.OperationalError):
+            raise NodeError(f"{path} cannot be opened: {e}") from None
+        raise _damaged(path, str(e)) from None
+    except OSError as e:
+        _close(writer)
+        raise NodeError(f"{path} cannot be opened: {e.strerror or e}") from None
+    except NodeError:
+        _close(writer)
+        raise
+
+
+def _close(connection: sqlite3.Connection | None) -> None:
+    if connection is not None:
+        connection.close()
+
+
+def _damaged(path: Path, reason: str) -> NodeError:
+    return NodeError(
+        f"{path} is damaged: {reason}. Restore the folder from a backup, or move {path.name}* out of it: then the "
+        f"router starts with an empty log, and clients are told that what they missed is gone"
+    )
+
+
+def _make(path: Path, routers: Sequence[str]) -> None:
+    """Under another name first: a router that is killed in between leaves nothing half made."""
+    for tail in ("-wal", "-shm"):
+        if path.with_name(path.name + tail).exists():
+            raise _damaged(path, f"{path.name}{tail} is there without it")
+    fresh = path.with_name(path.name + ".new")
+    for tail in ("", "-journal", "-wal", "-shm"):
+        fresh.with_name(fresh.name + tail).unlink(missing_ok=True)
+    connection = sqlite3.connect(fresh, isolation_level=None)
+    try:
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.executescript(
+            f"BEGIN; PRAGMA application_id = {APPLICATION}; PRAGMA user_version = {FORMAT}; {tables.SCHEMA} COMMIT;"
+        )
+        values = (secrets.token_hex(8), json.dumps(sorted(routers)))
+        connection.execute("INSERT INTO meta VALUES (1, ?, ?, '', 0, 0, 0, 1)", values)
+        connection.execute("PRAGMA journal_mode = WAL").fetchone()
+    finally:
+        connection.close()
+    fresh.replace(path)
+    directory = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
+
+
+def _check_is_ours(path: Path) -> None:
+    """By the header, before SQLite touches the file. https://sqlite.org/fileformat2.html#the_database_header"""
+    with path.open("rb") as f:
+        header = f.read(100)
+    if len(header) < 100 or not header.startswith(b"SQLite format 3\0"):
+        raise _damaged(path, "it is not an SQLite database" if header else "it is empty")
+    application, version = header[68:72], int.from_bytes(header[60:64], "big")
+    if application != APPLICATION.to_bytes(4, "big"):
+        raise NodeError(f"{path} is a database of another program; move it away, or set another fabric.data_dir")
+    if version != FORMAT:
+        raise NodeError(
+            f"{path} has format {version}, and this zim knows format {FORMAT}: start the zim that wrote it, or move "
+            f"{path.name}* away to start with an empty log"
+        )
+
+
+def _connect(path: Path, factory: type[sqlite3.Connection], cache_kb: int) -> sqlite3.Connection:
+    connection = sqlite3.connect(
+        path, timeout=_BUSY_MS / 1000, isolation_level=None, check_same_thread=False, factory=factory
+    )
+    try:
+        for pragma in (
+            "journal_mode = WAL",
+            "synchronous = FULL",
+            "fullfsync = ON",  # macOS: F_FULLFSYNC, as fsync alone does not reach the disk there
+            "checkpoint_fullfsync = ON",
+            "secure_delete = OFF",
+            "temp_store = MEMORY",
+            f"cache_size = {-cache_kb}",
+            f"wal_autocheckpoint = {WAL_PAGES}",
+            f"journal_size_limit = {WAL_KEPT_BYTES}",
+        ):
+            connection.execute(f"PRAGMA {pragma}").fetchall()
+    except sqlite3.Error:
+        connection.close()
+        raise
+    return connection
+
+
+def _check_wal(path: Path, connection: sqlite3.Connection) -> None:
+    """Takes what a router that was killed left in the WAL, and leaves none."""
+    frames = connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()[1]
+    lost = lost_commits(path.with_name(path.name + "-wal"), frames)
+    if lost > 1:
+        raise _damaged(path, f"in {path.name}-wal a frame is broken, and {lost} commits stand behind it")
+    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+
+
+def _check_pages(path: Path, connection: sqlite3.Connection) -> None:
+    pages, page_bytes = (connection.execute(f"PRAGMA {p}").fetchone()[0] for p in ("page_count", "page_size"))
+    size = path.stat().st_size
+    if size < pages * page_bytes:
+        raise _damaged(path, f"it has {size} bytes where {pages * page_bytes} should be")
+    if size <= CHECKED_BYTES:
+        verdict = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+        if verdict != "ok":
+            raise _damaged(path, str(verdict).replace("\n", " "))
+
+
+def _check_meta(path: Path, connection: sqlite3.Connection) -> tuple[str, list[str], int]:
+    row = connection.execute("SELECT epoch, routers, time_ms FROM meta").fetchone()
+    if row is None:
+        raise _damaged(path, "its table meta is empty")
+    try:
+        return row[0], json.loads(row[1]), row[2]
+    except ValueError:
+        raise _damaged(path, "its table meta is not readable") from None
+
+
+def _check_routers(path: Path, routers: Sequence[str], theirs: list[str]) -> None:
+    if sorted(routers) != theirs:
+        raise NodeError(
+            f"{path} belongs to the routers {', '.join(theirs)}, and the topology has {', '.join(sorted(routers))}. "
+            f"Each stream lives at one of them, and would be looked for at another: put the routers back into the "
+            f"topology, or set another fabric.data_dir to start with empty logs"
+        )

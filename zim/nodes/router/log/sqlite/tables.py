@@ -1,0 +1,263 @@
+"""Every statement of the log. Blocking; called in a thread.
+
+sqlite3 gives up the GIL at each step of a statement and must get it back from the hub, which if busy gives it up only
+every switch interval (5 ms). So rows go in many at a time, and come out as one row of JSON, bodies as one blob.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
+from typing import Any
+
+from zim.nodes.router.log import RECORD_BYTES, Damaged, Fenced, Page
+from zim.nodes.router.log.sqlite.planning import Key, Plan, Standing, checksum
+from zim.protocol.messages import Record
+
+# A record is small, and written where its stream is; its push goes to the end of pushes, once. shared counts the
+# records of a push beyond its first. A stream's head is its last record's offset, or its floor if it has none: so an
+# append writes no row of streams.
+SCHEMA = """
+CREATE TABLE meta (
+    one INTEGER PRIMARY KEY CHECK (one = 1), epoch TEXT NOT NULL, routers TEXT NOT NULL, owner TEXT NOT NULL,
+    term INTEGER NOT NULL, batch INTEGER NOT NULL, time_ms INTEGER NOT NULL, next_seq INTEGER NOT NULL
+);
+CREATE TABLE streams (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, floor INTEGER NOT NULL);
+CREATE TABLE pushes (
+    id INTEGER PRIMARY KEY, push_id TEXT NOT NULL, op INTEGER NOT NULL, time_ms INTEGER NOT NULL,
+    expires_ms INTEGER NOT NULL, crc INTEGER NOT NULL, body BLOB NOT NULL
+);
+CREATE TABLE shared (push INTEGER PRIMARY KEY, extra INTEGER NOT NULL);
+CREATE TABLE records (
+    stream INTEGER NOT NULL, offset INTEGER NOT NULL, push INTEGER NOT NULL, only_for TEXT,
+    PRIMARY KEY (stream, offset)
+) WITHOUT ROWID;
+CREATE TABLE keys (
+    push_id TEXT NOT NULL, stream INTEGER NOT NULL, offset INTEGER NOT NULL, digest BLOB NOT NULL,
+    until_ms INTEGER NOT NULL, PRIMARY KEY (push_id, stream)
+) WITHOUT ROWID;
+CREATE INDEX keys_until ON keys (until_ms);
+CREATE TABLE cursors (stream INTEGER PRIMARY KEY, offset INTEGER NOT NULL);
+CREATE TRIGGER record_gone AFTER DELETE ON records BEGIN
+    DELETE FROM pushes WHERE id = OLD.push AND NOT EXISTS (SELECT 1 FROM shared WHERE push = OLD.push);
+    UPDATE shared SET extra = extra - 1 WHERE push = OLD.push;
+    DELETE FROM shared WHERE push = OLD.push AND extra = 0;
+END;
+"""
+
+_COLUMNS = {"streams": 3, "pushes": 7, "shared": 2, "records": 4, "keys": 5}
+_MOST_ROWS = 2_048  # of one statement: 14,336 parameters of the 32,766 that SQLite takes
+
+
+@cache
+def _insert(table: str, rows: int) -> str:
+    row = "(" + ", ".join("?" * _COLUMNS[table]) + ")"
+    verb = "INSERT OR REPLACE" if table == "keys" else "INSERT"  # a key past its window may still be there
+    if rows == 1:
+        return f"{verb} INTO {table} VALUES {row}"
+    return f"{verb} INTO {table} SELECT * FROM (VALUES {', '.join([row] * rows)}) WHERE column1 IS NOT NULL"
+
+
+def _insert_all(connection: sqlite3.Connection, table: str, values: list[Any]) -> None:
+    """Rows in statements of a power of two, the last one filled up with NULL: few texts, so each is compiled once."""
+    width = _COLUMNS[table]
+    for start in range(0, len(values), _MOST_ROWS * width):
+        part = values[start : start + _MOST_ROWS * width]
+        count = len(part) // width
+        rows = 1 << (count - 1).bit_length()
+        connection.execute(_insert(table, rows), part + [None] * ((rows - count) * width))
+
+
+# ---------------------------------------------------------------- writing, inside a transaction
+
+
+def claim(connection: sqlite3.Connection, owner: str, term: int, batch: int, time_ms: int = 0) -> None:
+    """Numbers the transaction, if the term is still the owner's.
+
+    Raises:
+        Fenced: it is not.
+    """
+    done = connection.execute(
+        "UPDATE meta SET batch = ?, time_ms = max(time_ms, ?) WHERE one = 1 AND term = ? AND owner = ?",
+        (batch, time_ms, term, owner),
+    )
+    if not done.rowcount:
+        raise Fenced(f"{owner} of term {term} is not the owner any more")
+
+
+def write(connection: sqlite3.Connection, plan: Plan) -> None:
+    """Writes a batch."""
+    for table in _COLUMNS:
+        values = getattr(plan, table)
+        if values:
+            _insert_all(connection, table, values)
+
+
+def acquire(connection: sqlite3.Connection, owner: str, least_term: int) -> int:
+    """Writes the new owner. Returns its term."""
+    connection.execute("UPDATE meta SET owner = ?, term = max(term + 1, ?) WHERE one = 1", (owner, least_term))
+    return int(connection.execute("SELECT term FROM meta").fetchone()[0])
+
+
+def release(connection: sqlite3.Connection, owner: str, term: int) -> None:
+    """Leaves the log without an owner, if it was this one."""
+    connection.execute("UPDATE meta SET owner = '' WHERE one = 1 AND term = ? AND owner = ?", (term, owner))
+
+
+def reserve_seqs(connection: sqlite3.Connection, count: int) -> int:
+    """Returns the first of them."""
+    connection.execute("UPDATE meta SET next_seq = next_seq + ? WHERE one = 1", (count,))
+    return int(connection.execute("SELECT next_seq FROM meta").fetchone()[0]) - count
+
+
+def move_cursor(connection: sqlite3.Connection, stream: int, offset: int) -> int:
+    """Moves a stream's cursor forward. Returns where it is."""
+    connection.execute(
+        "INSERT INTO cursors VALUES (?, ?) ON CONFLICT (stream) DO UPDATE SET offset = max(offset, excluded.offset)",
+        (stream, offset),
+    )
+    return int(connection.execute("SELECT offset FROM cursors WHERE stream = ?", (stream,)).fetchone()[0])
+
+
+# ---------------------------------------------------------------- reading, and looking after the file
+
+
+def spare_bytes(connection: sqlite3.Connection) -> int:
+    """What the file holds of pages that trimming has freed."""
+    pages, page_bytes = (connection.execute(f"PRAGMA {p}").fetchone()[0] for p in ("freelist_count", "page_size"))
+    return int(pages * page_bytes)
+
+
+def empty_wal(connection: sqlite3.Connection) -> None:
+    """Moves all of the WAL into the file and gives its room back, if nobody reads."""
+    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+
+
+def owner(connection: sqlite3.Connection) -> tuple[str, int]:
+    """Who owns the log, and its term."""
+    name, term = connection.execute("SELECT owner, term FROM meta").fetchone()
+    return name, term
+
+
+def last_batch(connection: sqlite3.Connection) -> int:
+    """The number of the last transaction."""
+    return int(connection.execute("SELECT batch FROM meta").fetchone()[0])
+
+
+def next_ids(connection: sqlite3.Connection) -> tuple[int, int]:
+    """The first free ids of streams and pushes."""
+    sql = "SELECT ifnull((SELECT max(id) FROM streams), 0) + 1, ifnull((SELECT max(id) FROM pushes), 0) + 1"
+    stream, push = connection.execute(sql).fetchone()
+    return stream, push
+
+
+HEAD = "ifnull((SELECT max(offset) FROM records WHERE stream = s.id), s.floor)"
+_STANDINGS = f"""
+    SELECT json_group_array(json_array(j.key, s.id, s.floor, {HEAD}))
+    FROM json_each(?) AS j CROSS JOIN streams AS s ON s.name = j.value"""
+
+
+def standings(connection: sqlite3.Connection, streams: Sequence[str]) -> dict[str, Standing]:
+    """Where streams stand, also those that do not exist."""
+    found = dict.fromkeys(streams, Standing(0, 0, 0))
+    for at, *standing in json.loads(connection.execute(_STANDINGS, (json.dumps(streams),)).fetchone()[0]):
+        found[streams[at]] = Standing(*standing)
+    return found
+
+
+_KEYS = """
+    SELECT json_group_array(json_array(j.key, k.offset, hex(k.digest), k.until_ms)) FROM json_each(?) AS j
+    CROSS JOIN keys AS k ON k.push_id = json_extract(j.value, '$[0]') AND k.stream = json_extract(j.value, '$[1]')"""
+
+
+def keys(
+    connection: sqlite3.Connection, wanted: Iterable[tuple[str, str]], known: Mapping[str, Standing]
+) -> dict[tuple[str, str], Key]:
+    """What is known of keyed pushes, by push id and stream."""
+    asked = [pair for pair in wanted if known[pair[1]].id]
+    ids = json.dumps([(push_id, known[stream].id) for push_id, stream in asked])
+    rows = json.loads(connection.execute(_KEYS, (ids,)).fetchone()[0])
+    return {asked[at]: Key(offset, bytes.fromhex(digest), until_ms) for at, offset, digest, until_ms in rows}
+
+
+_FIND = """
+    SELECT json_group_array(json_array(j.key, k.offset, hex(k.digest))) FROM json_each(?2) AS j
+    CROSS JOIN streams AS s ON s.name = j.value
+    CROSS JOIN keys AS k ON k.push_id = ?1 AND k.stream = s.id AND k.until_ms > ?3"""
+
+
+def find(
+    connection: sqlite3.Connection, push_id: str, streams: Sequence[str], now_ms: int
+) -> list[tuple[int, int, str]]:
+    """A stream's place in the list, the offset of the keyed push in it, and its digest in hex."""
+    row = connection.execute(_FIND, (push_id, json.dumps(streams), now_ms)).fetchone()
+    return [tuple(found) for found in json.loads(row[0])]
+
+
+_CURSORS = """
+    SELECT json_group_array(json_array(j.key, c.offset)) FROM json_each(?) AS j
+    CROSS JOIN streams AS s ON s.name = j.value CROSS JOIN cursors AS c ON c.stream = s.id"""
+
+
+def cursors(connection: sqlite3.Connection, streams: Sequence[str]) -> dict[str, int]:
+    """The streams' cursors; 0 where there is none."""
+    found = dict.fromkeys(streams, 0)
+    for at, offset in json.loads(connection.execute(_CURSORS, (json.dumps(streams),)).fetchone()[0]):
+        found[streams[at]] = offset
+    return found
+
+
+# The inner query measures without touching bodies (SQLite knows their length from the row's header); the outer one
+# reads those that fit. One more than max_records is measured, to know whether more is there.
+_READ = f"""
+    WITH measured AS (
+        SELECT r.offset, r.push, r.only_for, row_number() OVER one_by_one AS place,
+            sum(ifnull(length(p.body), 0) + {RECORD_BYTES}) OVER one_by_one AS size
+        FROM records AS r LEFT JOIN pushes AS p ON p.id = r.push
+        WHERE r.stream = :stream AND r.offset > :after AND r.offset <= :upto
+            AND (p.id IS NULL OR p.expires_ms = 0 OR p.expires_ms > :now_ms)
+        WINDOW one_by_one AS (ORDER BY r.offset ROWS UNBOUNDED PRECEDING)
+        ORDER BY r.offset LIMIT :most + 1
+    ), page AS (
+        SELECT * FROM measured WHERE place = 1 OR (place <= :most AND size <= :max_bytes)
+    )
+    SELECT (SELECT floor FROM streams WHERE id = :stream), (SELECT max(offset) FROM records WHERE stream = :stream),
+        (SELECT count(*) FROM measured),
+        json_group_array(json_array(offset, p.push_id, p.op, p.time_ms, p.expires_ms, p.crc, length(p.body), only_for)),
+        CAST(group_concat(p.body, '') AS BLOB)
+    FROM (SELECT * FROM page ORDER BY offset) LEFT JOIN pushes AS p ON p.id = push"""
+
+
+def read(
+    connection: sqlite3.Connection,
+    epoch: str,
+    stream: tuple[int, str],
+    after: int,
+    upto: int,
+    max_records: int,
+    max_bytes: int,
+    now_ms: int,
+) -> Page:
+    """A page of a stream, given by id and name. See Log.read."""
+    wanted = {"stream": stream[0], "after": after, "upto": upto, "most": max(max_records, 1)}
+    row = connection.execute(_READ, {**wanted, "max_bytes": max_bytes, "now_ms": now_ms}).fetchone()
+    floor, head, measured, rows, bodies = row
+    if floor is None:
+        return Page(epoch, 0, 0, [], min(after, 0))
+    head = floor if head is None else head
+    records: list[Record] = []
+    at = 0
+    for offset, push_id, op, time_ms, expires_ms, crc, size, only in json.loads(rows):
+        where = f"{stream[1]}, offset {offset}"
+        if push_id is None:
+            raise Damaged(where, "its content is missing")
+        body = bodies[at : at + size]
+        at += size
+        if checksum(push_id, op, time_ms, expires_ms, body) != crc:
+            raise Damaged(where, "its checksum does not fit")
+        records.append(Record(offset, push_id, op, body, time_ms, tuple(json.loads(only)) if only else ()))
+    end = min(upto, head)
+    is_cut = measured > len(records)
+    return Page(epoch, floor, head, records, records[-1].offset if is_cut else max(end, min(after, head)))

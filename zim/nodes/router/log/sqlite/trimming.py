@@ -1,0 +1,148 @@
+"""Which records may go, and letting them go: a look at some streams, then one small transaction after another.
+
+Streams over their count are known from the appends. A slow sweep over all of them finds what is too old.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from zim.nodes.router.log.sqlite.tables import HEAD
+from zim.retention import Retention, Rule
+
+AT_ONCE = 256  # records that go in one transaction: appends wait for it
+STREAMS_AT_ONCE = 64  # that one transaction takes from
+SWEPT_AT_ONCE = 500  # streams looked at in one step of the sweep
+SWEEP_MS = 10_000  # from the start of a sweep to the next one's, at least
+
+_SWEEP = f"""
+    SELECT json_group_array(json_array(id, name, floor, head, (
+        SELECT p.time_ms FROM records AS r JOIN pushes AS p ON p.id = r.push WHERE r.stream = swept.id
+        ORDER BY r.offset LIMIT 1
+    ))) FROM (
+        SELECT s.id, s.name, s.floor, {HEAD} AS head FROM streams AS s WHERE id > ? ORDER BY id LIMIT ?
+    ) AS swept"""
+
+# A stream's records go from its oldest up to the one before the first that has to stay. What has lost its push (damage)
+# goes with its neighbours.
+_LIMITS = f"""
+    SELECT json_group_array(json_array(id, floor, ifnull((
+        SELECT r.offset - 1 FROM records AS r LEFT JOIN pushes AS p ON p.id = r.push
+        WHERE r.stream = due.id AND r.offset > due.floor AND r.offset <= due.floor + :most
+            AND (p.time_ms >= :before_ms OR (r.offset > due.head - due.count AND p.time_ms >= due.age_ms))
+        ORDER BY r.offset LIMIT 1
+    ), min(head, floor + :most)))) FROM (
+        SELECT s.id, s.floor, {HEAD} AS head, json_extract(j.value, '$[1]') AS count,
+            json_extract(j.value, '$[2]') AS age_ms
+        FROM json_each(:due) AS j CROSS JOIN streams AS s ON s.name = json_extract(j.value, '$[0]')
+    ) AS due"""
+
+_DELETE = """
+    DELETE FROM records WHERE (stream, offset) IN (
+        SELECT r.stream, r.offset FROM json_each(?) AS j CROSS JOIN records AS r
+        ON r.stream = json_extract(j.value, '$[0]') AND r.offset <= json_extract(j.value, '$[1]')
+    )"""
+_RAISE = """
+    UPDATE streams SET floor = (
+        SELECT json_extract(value, '$[1]') FROM json_each(?1) WHERE json_extract(value, '$[0]') = streams.id
+    ) WHERE id IN (SELECT json_extract(value, '$[0]') FROM json_each(?1))"""
+_NAMES = f"""
+    SELECT json_group_array(json_array(s.name, s.id, s.floor, {HEAD}))
+    FROM json_each(?) AS j CROSS JOIN streams AS s ON s.id = json_extract(j.value, '$[0]')"""
+_OLD_KEYS = "SELECT count(*) FROM (SELECT 1 FROM keys WHERE until_ms <= ? LIMIT ?)"
+_DELETE_KEYS = """
+    DELETE FROM keys WHERE (push_id, stream) IN (
+        SELECT push_id, stream FROM keys WHERE until_ms <= ? ORDER BY until_ms LIMIT ?
+    )"""
+
+
+class Look(NamedTuple):
+    """What a look found that may go.
+
+    Attributes:
+        raised: pairs of a stream's id and its new floor.
+        records, keys: how many of each.
+    """
+
+    raised: list[tuple[int, int]]
+    records: int
+    keys: int
+
+
+@dataclass(slots=True)
+class Sweep:
+    """How far the sweep is.
+
+    Attributes:
+        due: streams found, to be looked at closely.
+    """
+
+    due: dict[str, None] = field(default_factory=dict)
+    at: int = 0
+    started_ms: int = -SWEEP_MS
+
+    def is_resting(self, now_ms: int) -> bool:
+        """Whether the last one is through, and the next one has time."""
+        return not self.at and now_ms - self.started_ms < SWEEP_MS
+
+    def step(self, connection: sqlite3.Connection, retention: Retention, now_ms: int, before_ms: int) -> None:
+        """Looks at some streams. Blocks; called in a thread."""
+        if not self.at:
+            self.started_ms = now_ms
+        found = json.loads(connection.execute(_SWEEP, (self.at, SWEPT_AT_ONCE)).fetchone()[0])
+        for _, name, floor, head, oldest_ms in found:
+            rule = retention.rule(name)
+            is_over = head - floor > rule.count or (oldest_ms is not None and oldest_ms < _kept_from(rule, now_ms))
+            if is_over and head > floor and (oldest_ms is None or oldest_ms < before_ms):
+                self.due[name] = None
+        self.at = found[-1][0] if len(found) == SWEPT_AT_ONCE else 0
+
+
+def _kept_from(rule: Rule, now_ms: int) -> int:
+    return now_ms - int(rule.age_s * 1000)
+
+
+def look(
+    connection: sqlite3.Connection,
+    names: Iterable[str],
+    retention: Retention,
+    now_ms: int,
+    before_ms: int,
+    most: int,
+) -> Look:
+    """What may go of some streams, at most so many records. Blocks; called in a thread."""
+    rules = ((name, retention.rule(name)) for name in names)
+    due = json.dumps([(name, rule.count, _kept_from(rule, now_ms)) for name, rule in rules])
+    raised: list[tuple[int, int]] = []
+    left = most
+    found: list[Any] = json.loads(
+        connection.execute(_LIMITS, {"due": due, "before_ms": before_ms, "most": most}).fetchone()[0]
+    )
+    for stream, floor, upto in found:
+        count = min(upto - floor, left)
+        if count > 0:
+            raised.append((stream, floor + count))
+            left -= count
+    keys = connection.execute(_OLD_KEYS, (now_ms, most)).fetchone()[0]
+    return Look(raised, most - left, keys)
+
+
+def let_go(connection: sqlite3.Connection, found: Look, now_ms: int, most: int) -> list[list[Any]]:
+    """Does it, in a transaction. Blocks; called in a thread.
+
+    Returns:
+        Name, id, floor and head of each stream that has a new floor.
+    """
+    if found.keys:
+        connection.execute(_DELETE_KEYS, (now_ms, most))
+    if not found.raised:
+        return []
+    raised = json.dumps(found.raised)
+    connection.execute(_DELETE, (raised,))
+    connection.execute(_RAISE, (raised,))
+    result: list[list[Any]] = json.loads(connection.execute(_NAMES, (raised,)).fetchone()[0])
+    return result

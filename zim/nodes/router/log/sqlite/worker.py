@@ -1,0 +1,59 @@
+"""One SQLite connection and the turn to use it: one job at a time, each in a thread, so that the hub never waits."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+from typing import Any, Protocol, TypeVar
+
+import gevent
+from gevent.lock import BoundedSemaphore
+
+T = TypeVar("T")
+
+_POLL_S = 0.001
+
+
+class InThread(Protocol):
+    """Runs a job in a thread, and blocks the calling greenlet only: `gevent.get_hub().threadpool.apply`."""
+
+    def __call__(self, job: Callable[[], T], /) -> T:
+        """What the job returns or raises."""
+
+
+class Worker:
+    """See above.
+
+    Attributes:
+        turn: to be held around `run`, and around whatever must not come between two jobs.
+    """
+
+    def __init__(self, connection: sqlite3.Connection, in_thread: InThread) -> None:
+        self.turn = BoundedSemaphore(1)
+        self._connection, self._in_thread = connection, in_thread
+        self._is_running = False
+
+    def run(self, job: Callable[[sqlite3.Connection], T]) -> T:
+        """What the job returns or raises. The caller has the turn. The job must not log, nor touch a gevent lock.
+
+        Switches: until the thread is done. A caller that is killed leaves its job running; the next one waits for it.
+        """
+        while self._is_running:
+            gevent.sleep(_POLL_S)
+        self._is_running = True
+        return self._in_thread(lambda: self._work(job))
+
+    def _work(self, job: Callable[[sqlite3.Connection], T]) -> T:
+        try:
+            return job(self._connection)
+        finally:
+            self._is_running = False
+
+    def close(self) -> None:
+        """Closes the connection. Switches: until a job that runs is done."""
+        with self.turn:
+            self.run(_close)
+
+
+def _close(connection: sqlite3.Connection) -> Any:
+    connection.close()

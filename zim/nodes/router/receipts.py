@@ -1,0 +1,185 @@
+"""What became of pushes: a row for each entry, a receipt for each push, a ledger over all. Pure: no socket, no clock.
+
+Counted in sessions, and always in balance: targeted = delivered + gone + shed + expired + unknown + pending.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from zim.protocol.messages import Result, Tracked
+
+
+@dataclass(slots=True)
+class Tally:
+    """Sessions, by what became of them. What is in none of the last five is pending.
+
+    Attributes:
+        targeted: all of them.
+        delivered: the kernel took the last byte.
+        gone: the connection, or its comet, was lost from sight before that.
+        shed: the client was too slow.
+        expired: the push's ttl was over.
+        unknown: a router that crashed had not yet heard.
+    """
+
+    targeted: int = 0
+    delivered: int = 0
+    gone: int = 0
+    shed: int = 0
+    expired: int = 0
+    unknown: int = 0
+
+    @property
+    def pending(self) -> int:
+        """Nobody knows yet."""
+        return self.targeted - self.delivered - self.gone - self.shed - self.expired - self.unknown
+
+
+@dataclass(slots=True)
+class Receipt:
+    """What became of one push at one router.
+
+    Attributes:
+        push_id, serial: which; a push that is completed later, under the same key, has a receipt for each part.
+        accepted_ms: log time at which the router took it.
+        kept_ms, reported_ms: log time of its commit, and of the last news of it.
+        tally: over all its rows.
+        offline: users who had no session.
+        open_rows: that may still change.
+    """
+
+    push_id: str
+    serial: int
+    accepted_ms: int
+    kept_ms: int
+    reported_ms: int = 0
+    tally: Tally = field(default_factory=Tally)
+    offline: int = 0
+    open_rows: int = 0
+
+
+def sum_up(req: int, router: str, receipts: Sequence[Receipt]) -> Tracked:
+    """The answer to Track, over all parts of a push."""
+    tallies = [receipt.tally for receipt in receipts]
+    return Tracked(
+        req,
+        router,
+        is_known=bool(receipts),
+        targeted=sum(t.targeted for t in tallies),
+        delivered=sum(t.delivered for t in tallies),
+        gone=sum(t.gone for t in tallies),
+        shed=sum(t.shed for t in tallies),
+        expired=sum(t.expired for t in tallies),
+        unknown=sum(t.unknown for t in tallies),
+        offline=sum(r.offline for r in receipts),
+        accepted_ms=min((r.accepted_ms for r in receipts), default=0),
+        kept_ms=max((r.kept_ms for r in receipts), default=0),
+        reported_ms=max((r.reported_ms for r in receipts), default=0),
+    )
+
+
+class Row:
+    """What became of one push at one comet."""
+
+    __slots__ = ("_ledger", "_receipt", "delivered", "expired", "gone", "shed", "targeted")
+
+    def __init__(self, ledger: Ledger, receipt: Receipt, targeted: int) -> None:
+        self._ledger, self._receipt, self.targeted = ledger, receipt, targeted
+        self.delivered = self.gone = self.shed = self.expired = 0
+        receipt.open_rows += 1
+        for tally in (ledger.tally, receipt.tally):
+            tally.targeted += targeted
+
+    @property
+    def pending(self) -> int:
+        """Sessions of which nothing is known yet."""
+        return self.targeted - self.delivered - self.gone - self.shed - self.expired
+
+    def report(self, r: Result, now_ms: int) -> bool:
+        """What the comet found, in absolute numbers. Returns whether the row is closed: nothing of it will change."""
+        if min(r.delivered, r.gone, r.shed, r.expired, r.targeted - r.delivered - r.gone - r.shed - r.expired) < 0:
+            return False  # no count of sessions
+        for tally in (self._ledger.tally, self._receipt.tally):
+            tally.targeted += r.targeted - self.targeted
+            tally.delivered += r.delivered - self.delivered
+            tally.gone += r.gone - self.gone
+            tally.shed += r.shed - self.shed
+            tally.expired += r.expired - self.expired
+        self.targeted, self.delivered, self.gone = r.targeted, r.delivered, r.gone
+        self.shed, self.expired = r.shed, r.expired
+        self._receipt.reported_ms = now_ms
+        if not self.pending:
+            self._receipt.open_rows -= 1
+        self._ledger.changed(self._receipt)
+        return not self.pending
+
+    def lose(self) -> None:
+        """Its comet is gone, and with it whatever it had to say: the row is closed."""
+        pending = self.pending
+        for tally in (self._ledger.tally, self._receipt.tally):
+            tally.gone += pending
+        self.gone += pending
+        self._receipt.open_rows -= 1
+        self._ledger.changed(self._receipt)
+
+
+class Ledger:
+    """All receipts of one router that may still change, or are not in its store yet.
+
+    Attributes:
+        tally: over all pushes ever.
+        offline: users without a session, over all pushes ever.
+        pushes: how many.
+    """
+
+    def __init__(self, tally: Tally, offline: int, pushes: int, serial: int) -> None:
+        """
+        Args:
+            tally, offline, pushes: what was before this run; nothing of it is pending.
+            serial: of the first receipt; above all before.
+        """
+        self.tally, self.offline, self.pushes = tally, offline, pushes
+        self._serial = serial
+        self._receipts: dict[str, list[Receipt]] = {}
+        self._changed: dict[int, Receipt] = {}
+
+    def open(self, push_id: str, accepted_ms: int, kept_ms: int) -> Receipt:
+        """The receipt of a push that is in the log now."""
+        self._serial += 1
+        self.pushes += 1
+        receipt = Receipt(push_id, self._serial, accepted_ms, kept_ms)
+        self._receipts.setdefault(push_id, []).append(receipt)
+        self._changed[receipt.serial] = receipt
+        return receipt
+
+    def count_offline(self, receipt: Receipt, users: int) -> None:
+        """So many of its users had no session."""
+        receipt.offline += users
+        self.offline += users
+        self.changed(receipt)
+
+    def changed(self, receipt: Receipt) -> None:
+        """It is to be stored (again)."""
+        self._changed[receipt.serial] = receipt
+
+    def take_changed(self) -> list[Receipt]:
+        """What is to be stored. What cannot change any more is forgotten here, once `stored` says that it is."""
+        changed, self._changed = list(self._changed.values()), {}
+        return changed
+
+    def stored(self, receipts: list[Receipt]) -> None:
+        """These are in the store."""
+        for receipt in receipts:
+            if receipt.open_rows or receipt.serial in self._changed:
+                continue
+            mine = self._receipts.get(receipt.push_id)
+            if mine is not None and receipt in mine:
+                mine.remove(receipt)
+                if not mine:
+                    del self._receipts[receipt.push_id]
+
+    def find(self, push_id: str) -> list[Receipt]:
+        """The receipts of a push that are in memory."""
+        return self._receipts.get(push_id, [])

@@ -1,0 +1,106 @@
+"""All streams of one router: the durable ones in its log, the live-only ones in memory. Pure but for its two logs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from zim.nodes.router.log import Appended, Head, Lease, Log, NewRecord, Page
+from zim.nodes.router.log.memory import MemoryLog
+from zim.retention import Retention
+
+
+class Streams:
+    """What the router calls; which engine answers is a question of the stream's retention. Every call may switch."""
+
+    def __init__(self, durable: Log, lease: Lease, live: MemoryLog, live_lease: Lease, retention: Retention) -> None:
+        """
+        Args:
+            durable, lease: the log, and the right to write it.
+            live, live_lease: the same for live-only streams.
+            retention: how long which stream is kept.
+        """
+        self._durable, self._lease = durable, lease
+        self._live, self._live_lease = live, live_lease
+        self._retention = retention
+        self._live_only: dict[str, bool] = {}
+
+    def _is_live_only(self, stream: str) -> bool:
+        found = self._live_only.get(stream)
+        if found is None:
+            if len(self._live_only) > 1 << 16:
+                self._live_only.clear()
+            found = self._live_only[stream] = self._retention.rule(stream).is_live_only
+        return found
+
+    def _split(self, streams: Sequence[str]) -> tuple[list[str], list[str]]:
+        durable: list[str] = []
+        live: list[str] = []
+        for stream in streams:
+            (live if self._is_live_only(stream) else durable).append(stream)
+        return durable, live
+
+    def append(self, batch: Sequence[NewRecord]) -> list[Appended]:
+        """See Log.append. The durable part first: only if it is kept the rest is."""
+        is_live = [self._is_live_only(record.stream) for record in batch]
+        if not any(is_live):
+            return self._durable.append(self._lease, batch)
+        kept = [record for record, live in zip(batch, is_live, strict=True) if not live]
+        durable = self._durable.append(self._lease, kept) if kept else []
+        return self._with_live(batch, is_live, durable)
+
+    def settle(self, batch: Sequence[NewRecord]) -> list[Appended] | None:
+        """See Log.settle."""
+        is_live = [self._is_live_only(record.stream) for record in batch]
+        kept = [record for record, live in zip(batch, is_live, strict=True) if not live]
+        durable = self._durable.settle(self._lease, kept)
+        return None if durable is None else self._with_live(batch, is_live, durable)
+
+    def _with_live(
+        self, batch: Sequence[NewRecord], is_live: Sequence[bool], durable: Sequence[Appended]
+    ) -> list[Appended]:
+        passing = [record for record, live in zip(batch, is_live, strict=True) if live]
+        of_live = iter(self._live.append(self._live_lease, passing) if passing else ())
+        of_durable = iter(durable)
+        return [next(of_live if live else of_durable) for live in is_live]
+
+    def find(self, push_id: str, digest: bytes, streams: Sequence[str]) -> list[Appended | None]:
+        """See Log.find."""
+        durable, live = self._split(streams)
+        found = dict(zip(durable, self._durable.find(push_id, digest, durable), strict=True)) if durable else {}
+        found |= zip(live, self._live.find(push_id, digest, live), strict=True)
+        return [found[stream] for stream in streams]
+
+    def heads(self, streams: Sequence[str]) -> Mapping[str, Head]:
+        """See Log.heads."""
+        durable, live = self._split(streams)
+        found = self._durable.heads(durable) if durable else {}
+        return {**found, **self._live.heads(live)} if live else found
+
+    def read(self, stream: str, after: int, upto: int, max_records: int, max_bytes: int, now_ms: int) -> Page:
+        """See Log.read."""
+        read = self._live.read if self._is_live_only(stream) else self._durable.read
+        return read(stream, after, upto, max_records, max_bytes, now_ms)
+
+    def acknowledge(self, offsets: Mapping[str, int]) -> Mapping[str, int]:
+        """See Log.acknowledge. A stream that is not kept has no cursor."""
+        kept = {stream: offset for stream, offset in offsets.items() if not self._is_live_only(stream)}
+        found = self._durable.acknowledge(self._lease, kept) if kept else {}
+        return {stream: found.get(stream, 0) for stream in offsets}
+
+    def acknowledged(self, streams: Sequence[str]) -> Mapping[str, int]:
+        """See Log.acknowledged."""
+        durable, live = self._split(streams)
+        found = self._durable.acknowledged(durable) if durable else {}
+        return {**found, **dict.fromkeys(live, 0)} if live else found
+
+    def reserve_seqs(self, count: int) -> int:
+        """See Log.reserve_seqs."""
+        return self._durable.reserve_seqs(self._lease, count)
+
+    def trim(self, now_ms: int, before_ms: int, budget: int) -> int:
+        """See Log.trim."""
+        return self._durable.trim(self._lease, self._retention, now_ms, before_ms, budget)
+
+    def forget(self, now: float, is_served: Callable[[str], bool]) -> None:
+        """Lets go of what is old in live-only streams. See MemoryLog.forget."""
+        self._live.forget(now, is_served)

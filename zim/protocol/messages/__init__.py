@@ -1,0 +1,117 @@
+"""The messages between nodes, as frozen values; who sends each to whom stands in its first line.
+
+One ZeroMQ message is one frame: a msgpack array of these, each an array `[name, field, …]`.
+"""
+
+from zim.protocol.messages.base import Item, Message
+from zim.protocol.messages.feeds import (
+    ENTRY_BYTES,
+    ITEM_BYTES,
+    Acknowledge,
+    Acknowledged,
+    Answer,
+    Answers,
+    Begin,
+    Change,
+    Changes,
+    Del,
+    Entry,
+    Fetch,
+    Fetched,
+    Push,
+    Put,
+    Read,
+    Record,
+    Records,
+    Renew,
+    Renewed,
+    Result,
+    Room,
+    Target,
+    entry_bytes,
+)
+from zim.protocol.messages.requests import (
+    Auth,
+    Authed,
+    Count,
+    Counted,
+    Forget,
+    Forgotten,
+    Locate,
+    Located,
+    Place,
+    Publish,
+    Published,
+    Submit,
+    Submitted,
+    Total,
+    Totalled,
+    Track,
+    Tracked,
+    Unread,
+    Unreads,
+)
+
+__all__ = [
+    "ENTRY_BYTES",
+    "ITEM_BYTES",
+    "Acknowledge",
+    "Acknowledged",
+    "Answer",
+    "Answers",
+    "Auth",
+    "Authed",
+    "Begin",
+    "Change",
+    "Changes",
+    "Count",
+    "Counted",
+    "Del",
+    "Entry",
+    "Fetch",
+    "Fetched",
+    "Forget",
+    "Forgotten",
+    "FromLogic",
+    "Item",
+    "Locate",
+    "Located",
+    "Message",
+    "Place",
+    "Publish",
+    "Published",
+    "Push",
+    "Put",
+    "Read",
+    "Record",
+    "Records",
+    "Renew",
+    "Renewed",
+    "Result",
+    "Room",
+    "Submit",
+    "Submitted",
+    "Target",
+    "ToAsker",
+    "ToComet",
+    "ToJob",
+    "ToLogic",
+    "ToPublisher",
+    "ToRouter",
+    "Total",
+    "Totalled",
+    "Track",
+    "Tracked",
+    "Unread",
+    "Unreads",
+    "entry_bytes",
+]
+
+# What each link carries.
+ToRouter = Changes | Renew | Fetch | Read | Acknowledge | Publish | Unread | Track | Total | Locate | Count | Forget
+ToComet = Answers | Renewed | Fetched | Records | Acknowledged
+ToJob = Push
+ToAsker = Published | Records | Unreads | Tracked | Totalled | Located | Counted | Forgotten
+ToLogic = Auth | Submit
+FromLogic = Authed
+ToPublisher = Submitted

@@ -1,0 +1,247 @@
+"""The two feeds between a router and a comet, the way of entries through the jobs, and reading what no feed carries.
+
+A feed is named by its comet's incarnation (`inc`) and its router's term (`term`); both stand in whatever belongs to it.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from zim.protocol.messages.base import Int32, Item, Message
+
+# ---------------------------------------------------------------- comet → router: the feed up
+
+
+class Begin(Message, frozen=True):
+    """A change: forget what you knew of me; the `count` changes after this one tell everything anew."""
+
+    n: int
+    count: int
+
+
+class Put(Message, frozen=True):
+    """A change: a session is here. seq is 0 until the router has given it one."""
+
+    n: int
+    conn: int
+    uid: str
+    seq: int
+    rooms: tuple[str, ...]
+
+
+class Del(Message, frozen=True):
+    """A change: a session is gone."""
+
+    n: int
+    conn: int
+
+
+class Room(Message, frozen=True):
+    """A change: that many local sessions are in the room. `*` is the room of everybody."""
+
+    n: int
+    room: str
+    members: int
+
+
+Change = Begin | Put | Del | Room
+
+
+class Changes(Message, frozen=True):
+    """comet → router: changes in order; each is answered."""
+
+    comet: str
+    inc: int
+    term: int
+    changes: list[Change]
+
+
+class Result(Message, frozen=True):
+    """What became of entry n so far, in sessions: targeted is what the comet found, the rest of it is pending."""
+
+    n: int
+    targeted: int
+    delivered: int
+    gone: int
+    shed: int
+    expired: int
+
+
+class Renew(Message, frozen=True):
+    """comet → router, every second: I live, and have handled all entries up to `handled`.
+
+    results: of entries; the same again until a Renewed confirms them.
+    """
+
+    comet: str
+    inc: int
+    term: int
+    n: int
+    handled: int
+    results: list[Result] = msgspec.field(default_factory=list)
+
+
+class Fetch(Message, frozen=True):
+    """comet → router: the entries from low to high did not come."""
+
+    comet: str
+    inc: int
+    term: int
+    low: int
+    high: int
+
+
+class Read(Message, frozen=True):
+    """comet or logic → router: a stream's records after an offset, up to another, at most `limit`."""
+
+    req: int
+    stream: str
+    after: int
+    upto: int
+    limit: int
+
+
+class Acknowledge(Message, frozen=True):
+    """comet → router: a client has acknowledged its user's stream up to an offset."""
+
+    req: int
+    stream: str
+    offset: int
+
+
+# ---------------------------------------------------------------- router → comet
+
+
+class Answer(Message, frozen=True):
+    """To one change: where its stream stands, read after it was applied.
+
+    base: entries start after it; acknowledged: the cursor of a user's stream.
+    """
+
+    n: int
+    base: int
+    epoch: str
+    head: int
+    seq: int
+    acknowledged: int = 0
+
+
+class Answers(Message, frozen=True):
+    """router → comet: answers to changes."""
+
+    router: str
+    term: int
+    inc: int
+    answers: list[Answer]
+
+
+class Renewed(Message, frozen=True):
+    """router → comet: answer to Renew. made: the last entry of the feed down."""
+
+    router: str
+    term: int
+    inc: int
+    n: int
+    verdict: Literal["ok", "register", "fenced"]
+    made: int
+    known_inc: int
+
+
+class Entry(Message, frozen=True):
+    """router → job → comet, the feed down: one push for one comet.
+
+    left_ms: how long it is worth being handed out; 0 for ever, below 0 it is over. only: keys of sessions; a user's
+    stream that one of them belongs to is for these alone.
+    """
+
+    router: str
+    term: int
+    comet: str
+    inc: int
+    n: int
+    push_id: str
+    op: Int32
+    body: bytes
+    items: list[Item]
+    left_ms: int = 0
+    only: tuple[str, ...] = ()
+
+
+ENTRY_BYTES, ITEM_BYTES = 200, 40  # what an entry and each of its items cost beside the body, in memory and on the wire
+
+
+def entry_bytes(body: bytes, items: list[Item]) -> int:
+    """What an entry counts for in every limit."""
+    return ENTRY_BYTES + len(body) + ITEM_BYTES * len(items)
+
+
+class Fetched(Message, frozen=True):
+    """router → comet: answer to Fetch, a page at a time; empty if what was asked for is not kept."""
+
+    router: str
+    term: int
+    low: int
+    entries: list[Entry]
+
+
+class Record(Message, frozen=True):
+    """One message of a stream. time_ms: log time of its append; only: keys of the sessions it is for, all if empty."""
+
+    offset: int
+    push_id: str
+    op: Int32
+    body: bytes
+    time_ms: int = 0
+    only: tuple[str, ...] = ()
+
+
+class Records(Message, frozen=True):
+    """router → comet or logic: answer to Read.
+
+    floor: nothing at or below it is kept any more; last: what is above that and above what was asked for, up to this
+    offset, is in records or has expired.
+    """
+
+    req: int
+    router: str
+    stream: str
+    epoch: str
+    floor: int
+    head: int
+    records: list[Record]
+    last: int
+
+
+class Acknowledged(Message, frozen=True):
+    """router → comet: answer to Acknowledge. offset: where the cursor is, durably."""
+
+    req: int
+    router: str
+    offset: int
+
+
+# ---------------------------------------------------------------- router → job
+
+
+class Target(Message, frozen=True):
+    """The entry that a push makes in one comet's feed."""
+
+    comet: str
+    inc: int
+    n: int
+    items: list[Item]
+
+
+class Push(Message, frozen=True):
+    """router → job: the body once, and the entries it makes. left_ms, only: see Entry."""
+
+    router: str
+    term: int
+    push_id: str
+    op: Int32
+    body: bytes
+    targets: list[Target]
+    left_ms: int = 0
+    only: tuple[str, ...] = ()

@@ -1,0 +1,25 @@
+"""An answer of an API: its bytes and headers as they are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from flask import Response
+from werkzeug.datastructures import Headers
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIEnvironment
+
+
+class Answer(Response):
+    """Response without what werkzeug does for browsers."""
+
+    def get_wsgi_headers(self, environ: WSGIEnvironment) -> Headers:
+        """The headers as they are: there is no Location and no length to correct."""
+        return self.headers
+
+
+def respond(body: bytes, content_type: str, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    """An answer."""
+    return Answer(body, status, dict(headers or {}), content_type=content_type)
