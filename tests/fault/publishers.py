@@ -90,7 +90,7 @@ class Backend:
             to: dict[str, Any] = {}
             for stream in push.streams:
                 if stream == "*":
-                    to["all"] = True
+                    to["everybody"] = True
                 else:
                     to.setdefault("users" if stream[0] == "u" else "rooms", []).append(stream[2:])
             whole = {"to": to, "body": {"n": push.number}, "id": push.key}
@@ -218,6 +218,7 @@ class Publisher:
             answer = self._backend.push(push, logic)
             self.answers[answer.status] += 1
             statuses.add(answer.status)
+            assert not 400 <= answer.status < 500, f"{push} is answered {answer}"
             push.answered_at = self._clock()
             push.push_id = answer.push_id or push.push_id
             if answer.status == 200:
