@@ -74,7 +74,7 @@ class Passes:
         self._views, self._links = views, list(links)
         self._reqs = itertools.count(1)
         self._readings: dict[int, Reading] = {}
-        self._pages: deque[tuple[View, Catchup, Records]] = deque()
+        self._pages: deque[tuple[View, Catchup, Records, int]] = deque()  # the last: up to where it was asked
         self._flushes: deque[tuple[View, Catchup]] = deque()
         self._is_passing = False
         self._after_pass: list[Callable[[], None]] = []
@@ -178,8 +178,8 @@ class Passes:
 
     def begin(self, view: View, catchup: Catchup, page: Records | None, now: float) -> None:
         """Somebody resumes; the first page may be there already."""
-        if page is not None:
-            self._pages.append((view, catchup, page))
+        if page is not None and page.head >= catchup.target:  # else it is older than the target
+            self._pages.append((view, catchup, page, catchup.target))
         else:
             self.go_on(view, catchup, now)
 
@@ -190,12 +190,13 @@ class Passes:
         catchup.is_waiting = False
         if catchup.offset < catchup.target:
             turn = catchup.turn = catchup.turn + 1  # one chain of pages, however often it is begun anew
+            upto = catchup.target
             self.read(
                 view,
                 catchup.offset,
-                catchup.target,
+                upto,
                 now,
-                lambda page, _: self._pages.append((view, catchup, page)),
+                lambda page, _: self._pages.append((view, catchup, page, upto)),
                 lambda: catchup in view.catchups and catchup.turn == turn,
             )
         elif catchup.queue:
@@ -207,7 +208,7 @@ class Passes:
 
     def _catchup_pass(self, now: float) -> Pass | None:
         while self._pages:
-            view, catchup, page = self._pages.popleft()
+            view, catchup, page, upto = self._pages.popleft()
             if catchup not in view.catchups:
                 continue
             if page.epoch != view.epoch or page.last < catchup.offset:
@@ -221,8 +222,8 @@ class Passes:
                 if catchup.offset < r.offset <= catchup.target
             ]
             catchup.offset = max(catchup.offset, min(page.last, catchup.target))
-            if page.head < catchup.target:
-                catchup.offset = max(catchup.offset, catchup.target)  # the router knows of nothing more
+            if page.head < upto:
+                catchup.offset = max(catchup.offset, upto)  # the router knew of nothing more
             return Pass(_writes(catchup.subscribers, pushes), partial(self.go_on, view, catchup))
         while self._flushes:
             view, catchup = self._flushes.popleft()
