@@ -40,6 +40,7 @@ from tests.harness import wait_until
 
 SETTLE_S = 60.0  # for a client to get the last push, once all is healed
 BEAT_S = 3.0
+FORGOTTEN_S = 2.0  # a router stores receipts once a second; one that is killed has not heard of more
 SHOWN = 40  # findings that are printed one by one
 
 ROOMS = ("1", "2", "3")
@@ -218,10 +219,20 @@ class _Run:
             self._say(f"           {name} does not run now")
             return
         fabric.signal(pid, how)
+        self._note_kill(name, how)
         if kind == "stop":
             self._later(lasts_s, lambda: fabric.signal(pid, signal.SIGCONT))
         elif kind == "twice":
-            self._later(lasts_s, lambda: fabric.signal(fabric.pid(name) or pid, signal.SIGKILL))
+
+            def again() -> None:
+                fabric.signal(fabric.pid(name) or pid, signal.SIGKILL)
+                self._note_kill(name, signal.SIGKILL)
+
+            self._later(lasts_s, again)
+
+    def _note_kill(self, name: str, how: int) -> None:
+        if name.startswith("router") and how == signal.SIGKILL:
+            self._history.router_kills.append(self._clock())
 
     def _do_to_link(self, kind: str, name: str, lasts_s: float) -> None:
         link = self._fabric.links[name]
@@ -292,7 +303,7 @@ class _Run:
         report = Report(history, checker.check(history))
         for publisher in publishers:
             report.answers += publisher.answers
-        report.ledger, report.unbalanced = ledger(self._backend, history.pushes)
+        report.ledger, report.unbalanced = ledger(self._backend, history)
         report.crashes = crashes(self._fabric.log)
         return report
 
@@ -319,22 +330,25 @@ def speaks_zim(fabric: ChaosFabric) -> bool:
     return False
 
 
-def ledger(backend: Backend, pushes: Sequence[Push]) -> tuple[Counter[str] | None, list[str]]:
+def ledger(backend: Backend, history: History) -> tuple[Counter[str] | None, list[str]]:
     """The sums over the receipts of all accepted pushes, and those that do not balance; None without receipts."""
-    accepted = [push for push in pushes if push.verdict == "accepted" and push.push_id]
+    accepted = [push for push in history.pushes if push.verdict == "accepted" and push.push_id]
     if not accepted or backend.ask("GET", f"/api/pushes/{accepted[-1].push_id}").status != 200:
         return None, []
     sums: Counter[str] = Counter()
     wrong = []
     for push in accepted:
         answer = backend.ask("GET", f"/api/pushes/{push.push_id}")
+        if answer.status == 404 and any(0 <= at - push.answered_at < FORGOTTEN_S for at in history.router_kills):
+            sums["forgotten"] += 1
+            continue
         if answer.status != 200:
-            sums["no receipt"] += 1
+            wrong.append(f"push {push.number} ({push.push_id}) of {push.asked_at:.2f} s: {answer.status} {answer.json}")
             continue
         counts = {key: answer.json.get(key, 0) for key in ("targeted", "offline", *LEDGER)}
         sums.update(counts)
         if counts["targeted"] != sum(counts[key] for key in LEDGER) or counts["pending"]:
-            wrong.append(f"push {push.number} ({push.push_id}): {counts}")
+            wrong.append(f"push {push.number} ({push.push_id}) of {push.asked_at:.2f} s: {counts}")
     return sums, wrong
 
 
@@ -393,6 +407,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         folder = options.keep or Path(tempfile.mkdtemp(prefix="zim-chaos-"))
         folder.mkdir(parents=True, exist_ok=True)
+        if (folder / "var").exists():
+            parser.error(f"{folder} has the data of another run")
         report = run(plan, say, folder)
         save(report.history, folder / "history.json")
         say(f"history, log and data: {folder}")

@@ -138,12 +138,14 @@ class History(msgspec.Struct):
         is_settled: at the end all was healed, and every client that could get the last push of each of its streams did,
             or had the time to.
         logs: empty where the fabric cannot be asked.
+        router_kills: when a router was killed, which may forget the receipts of the last second.
     """
 
     seed: int = 0
     pushes: list[Push] = []
     clients: list[Client] = []
     logs: list[Log] = []
+    router_kills: list[float] = []
     is_settled: bool = True
 
 
