@@ -61,10 +61,16 @@ class Fabric:
         jobs: int = 1,
         comets: int = 1,
         more: str = "",
+        has_admin: bool = False,
         **keys: dict[str, Any],
     ) -> None:
-        """more: top-level tables; keys: of all nodes of a kind, `comet={"heartbeat_s": 1}`, or for `fabric`."""
-        ports = iter(free_ports(routers + 2 * logics + jobs + 3 * comets))
+        """
+        Args:
+            more: top-level tables.
+            has_admin: every node has an `admin` address.
+            keys: more keys for all nodes of a kind, `comet={"heartbeat_s": 1}`, or for `fabric`.
+        """
+        ports = iter(free_ports(2 * routers + 3 * logics + 2 * jobs + 4 * comets))
 
         def local() -> str:
             return f"127.0.0.1:{next(ports)}"
@@ -74,6 +80,7 @@ class Fabric:
         self.tcp: dict[str, str] = {}
         self.ws: dict[str, str] = {}
         self.binds: dict[str, str] = {}
+        self.admin: dict[str, str] = {}
         for kind, count in (("router", routers), ("logic", logics), ("job", jobs), ("comet", comets)):
             for i in range(1, count + 1):
                 name = f"{kind}-{i}"
@@ -84,6 +91,8 @@ class Fabric:
                 if kind == "comet":
                     node["tcp"] = self.tcp[name] = local()
                     node["ws"] = self.ws[name] = local()
+                if has_admin:
+                    node["admin"] = self.admin[name] = local()
                 lines += [f"[[{kind}]]", *_toml({**node, **keys.get(kind, {})})]
         self.names = list(self.binds)
         self.file = folder / "topology.toml"
@@ -180,23 +189,40 @@ class Fabric:
         headers: dict[str, str] | None = None,
     ) -> tuple[int, Any]:
         """Status, and the JSON answer or the text."""
-        connection = http.client.HTTPConnection(self.http[logic], timeout=timeout_s)
+        status, text = _request(self.http[logic], method, path, body, timeout_s, headers)
         try:
-            connection.request(method, path, body, headers or {})
-            response = connection.getresponse()
-            text = response.read()
-        finally:
-            connection.close()
-        try:
-            return response.status, json.loads(text)
+            return status, json.loads(text)
         except ValueError:
-            return response.status, text.decode()
+            return status, text
+
+    def metrics(self, name: str) -> str:
+        """What a node tells of itself at its `admin` address."""
+        status, text = _request(self.admin[name], "GET", "/metrics", b"", WAIT_S)
+        assert status == 200, text
+        return text
 
     def count(self, kind: str, logic: str = "logic-1") -> dict[int, int]:
         """`{id: sessions}` of `/1/count`."""
         rows = self.request("GET", f"/1/count?type={kind}", logic=logic)[1]["data"]
         key = "RoomId" if kind == "room" else "Server"
         return {row[key]: row["Count"] for row in rows}
+
+
+def _request(
+    address: str,
+    method: str,
+    path: str,
+    body: bytes | str,
+    timeout_s: float,
+    headers: dict[str, str] | None = None,
+) -> tuple[int, str]:
+    connection = http.client.HTTPConnection(address, timeout=timeout_s)
+    try:
+        connection.request(method, path, body, headers or {})
+        response = connection.getresponse()
+        return response.status, response.read().decode()
+    finally:
+        connection.close()
 
 
 def _toml(keys: dict[str, Any]) -> list[str]:

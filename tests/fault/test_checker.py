@@ -1,0 +1,329 @@
+"""The checker finds every class of fault that is planted in a clean history, and nothing in a clean one."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.fault.checker import Finding, check, summary
+from tests.fault.history import (
+    Client,
+    Closed,
+    Connected,
+    Entry,
+    History,
+    Joined,
+    Left,
+    Log,
+    Push,
+    Received,
+    Told,
+    load,
+    save,
+)
+
+STREAMS = ("u:7", "r:1", "*")
+
+
+def clean(seed: int, has_offsets: bool = True) -> History:
+    """A run without faults: pushes of every verdict, a zim client that reconnects and leaves, two goim clients."""
+    rng = random.Random(seed)
+    history = History(seed)
+    logs = {stream: Log(stream, "e1", 1, 0) for stream in STREAMS}
+    zim, stays, comes_back = Client("zim", "zim"), Client("goim-1", "goim"), Client("goim-2", "goim")
+    history.clients = [zim, stays, comes_back]
+    positions: dict[str, int] = {}
+    inside: set[str] = set()
+    at = 0.0
+
+    def tick() -> float:
+        nonlocal at
+        at += rng.uniform(0.001, 0.1)
+        return at
+
+    def catch_up(stream: str) -> None:
+        for entry in logs[stream].entries[positions[stream] :]:
+            zim.events.append(Received(tick(), entry.number, stream, entry.offset))
+        positions[stream] = logs[stream].head
+
+    def connect(streams: tuple[str, ...]) -> None:
+        for stream in streams:
+            resume = ("e1", positions[stream]) if stream in positions else None
+            offset = positions.setdefault(stream, logs[stream].head)
+            zim.events.append(Joined(tick(), stream, "e1", offset, resume is not None, resume))
+            inside.add(stream)
+        for stream in streams:
+            catch_up(stream)
+
+    for client in history.clients:
+        client.events.append(Connected(tick(), "comet-1", () if client is zim else STREAMS))
+    connect(STREAMS)
+    goims = {"goim-1": True, "goim-2": True}
+    for number in range(1, rng.randint(10, 40)):
+        streams = (rng.choice(STREAMS),) if rng.random() < 0.8 else ("u:7", "r:1")
+        push = Push(number, streams, tick(), key=f"k{number}")
+        history.pushes.append(push)
+        push.verdict = rng.choices(("accepted", "refused", "unknown"), (8, 1, 1))[0]
+        if push.verdict == "accepted" or (push.verdict == "unknown" and rng.random() < 0.5):
+            for stream in streams:
+                log = logs[stream]
+                log.head += 1
+                log.entries.append(Entry(log.head, number))
+                if push.verdict == "accepted" and has_offsets:
+                    push.offsets[stream] = log.head
+                for client in (stays, comes_back):
+                    if goims[client.name]:
+                        client.events.append(Received(tick(), number))
+            for stream in sorted(inside):
+                catch_up(stream)
+        push.answered_at = tick()
+        match rng.randrange(12):
+            case 0 if inside:
+                zim.events.append(Closed(tick(), "killed"))
+                inside.clear()
+            case 1 if not inside:
+                zim.events.append(Connected(tick(), "comet-2"))
+                connect(STREAMS)
+            case 2 if "r:1" in inside:
+                zim.events.append(Left(tick(), "r:1"))
+                inside.discard("r:1")
+            case 3 if "r:1" not in inside and "*" in inside:
+                connect(("r:1",))
+            case 4 if goims["goim-2"]:
+                comes_back.events.append(Closed(tick(), "killed"))
+                goims["goim-2"] = False
+            case 5 if not goims["goim-2"]:
+                comes_back.events.append(Connected(tick(), "comet-2", STREAMS))
+                goims["goim-2"] = True
+            case _:
+                pass
+    if not inside:
+        zim.events.append(Connected(tick(), "comet-2"))
+    connect(tuple(stream for stream in STREAMS if stream not in inside))
+    if has_offsets:
+        history.logs = list(logs.values())
+    return history
+
+
+def received(client: Client, is_accepted: set[int] | None = None) -> list[int]:
+    """Where in its events pushes came; only those."""
+    return [
+        i
+        for i, event in enumerate(client.events)
+        if isinstance(event, Received) and (is_accepted is None or event.number in is_accepted)
+    ]
+
+
+def accepted(history: History, streams: int = 1) -> set[int]:
+    """Accepted pushes to that many streams."""
+    return {push.number for push in history.pushes if push.verdict == "accepted" and len(push.streams) == streams}
+
+
+def kinds(findings: list[Finding], who: str = "") -> set[str]:
+    """What was found."""
+    return {finding.kind for finding in findings if not who or finding.who == who}
+
+
+@settings(deadline=None)
+@given(st.integers(0, 1 << 32), st.booleans())
+def test_a_clean_history_is_clean(seed: int, has_offsets: bool) -> None:
+    assert check(clean(seed, has_offsets)) == []
+
+
+def plant(seed: int, plan: Callable[[History, Client, int, Received], object], who: int) -> tuple[list[Finding], int]:
+    """Plants one fault at a random push that a client received, if there is one; gives its number, else 0."""
+    history = clean(seed)
+    client = history.clients[who]
+    places = received(client, accepted(history))
+    if not places:
+        return [], 0
+    place = random.Random(seed).choice(places)
+    event = client.events[place]
+    assert isinstance(event, Received)
+    plan(history, client, place, event)
+    return check(history), event.number
+
+
+@settings(deadline=None)
+@given(st.integers(0, 1 << 32), st.sampled_from([0, 1]))
+def test_what_does_not_come_is_lost(seed: int, who: int) -> None:
+    findings, number = plant(seed, lambda h, client, place, event: client.events.pop(place), who)
+    if number:
+        assert ("lost", number) in {(f.kind, f.number) for f in findings}
+        assert kinds(findings) <= {"lost", "untold"}
+
+
+@settings(deadline=None)
+@given(st.integers(0, 1 << 32), st.sampled_from([0, 1, 2]), st.integers(0, 3))
+def test_what_comes_twice_is_a_duplicate(seed: int, who: int, later: int) -> None:
+    def repeat(history: History, client: Client, place: int, event: Received) -> None:
+        end = place + 1
+        while end < len(client.events) and end <= place + later and isinstance(client.events[end], Received):
+            end += 1
+        client.events.insert(end, event)  # in the same connection
+
+    findings, number = plant(seed, repeat, who)
+    if number:
+        assert ("duplicate", number) in {(f.kind, f.number) for f in findings}
+
+
+@settings(deadline=None)
+@given(st.integers(0, 1 << 32), st.sampled_from([0, 1]))
+def test_two_that_change_places_are_reordered(seed: int, who: int) -> None:
+    history = clean(seed)
+    client = history.clients[who]
+    single = accepted(history)
+    stream_of = {push.number: push.streams[0] for push in history.pushes}
+    pairs = [
+        (one, two)
+        for one, two in zip(received(client), received(client)[1:], strict=False)
+        if two == one + 1
+        and {client.events[one].number, client.events[two].number} <= single  # type: ignore[union-attr]
+        and stream_of[client.events[one].number] == stream_of[client.events[two].number]  # type: ignore[union-attr]
+    ]
+    if pairs:
+        one, two = random.Random(seed).choice(pairs)
+        client.events[one], client.events[two] = client.events[two], client.events[one]
+        findings = check(history)
+        assert "reordered" in kinds(findings, client.name)
+        assert kinds(findings) <= {"reordered", "untold"}
+
+
+@settings(deadline=None)
+@given(st.integers(0, 1 << 32), st.sampled_from([0, 1, 2]), st.booleans())
+def test_what_nobody_pushed_or_503_refused_is_unexpected(seed: int, who: int, is_refused: bool) -> None:
+    def plan(history: History, client: Client, place: int, event: Received) -> None:
+        if is_refused:
+            next(push for push in history.pushes if push.number == event.number).verdict = "refused"
+        else:
+            history.pushes = [push for push in history.pushes if push.number != event.number]
+
+    findings, number = plant(seed, plan, who)
+    if number:
+        assert ("unexpected", number, history_name(who)) in {(f.kind, f.number, f.who) for f in findings}
+
+
+def history_name(who: int) -> str:
+    """The client's name in clean()."""
+    return ("zim", "goim-1", "goim-2")[who]
+
+
+@settings(deadline=None)
+@given(st.integers(0, 1 << 32))
+def test_a_hole_that_is_told_is_no_fault_and_one_that_is_not_is(seed: int) -> None:
+    def tell(history: History, client: Client, place: int, event: Received) -> None:
+        client.events[place] = Told(event.at, event.stream, "e1", event.offset, event.offset, "trimmed")
+
+    def keep_silent(history: History, client: Client, place: int, event: Received) -> None:
+        del client.events[place]
+        client.events.append(Received(event.at, event.number, event.stream, event.offset))
+
+    findings, number = plant(seed, tell, 0)
+    if number:
+        assert kinds(findings) == {"told"}
+        assert not any(f.is_fault for f in findings)
+    findings, number = plant(seed, keep_silent, 0)
+    assert {"told"} & kinds(findings) == set()
+
+
+def scene(*events: object, pushes: int = 3, dialect: str = "zim") -> History:
+    """A client in r:1, where that many pushes were accepted, at offsets that nobody else tells."""
+    history = History()
+    history.pushes = [Push(n, ("r:1",), float(n), "", n + 0.5, "accepted") for n in range(1, pushes + 1)]
+    history.clients = [Client("c", dialect, list(events))]  # type: ignore[arg-type]
+    return history
+
+
+def joined(offset: int, resume: int | None = None, at: float = 0.0, epoch: str = "e", recovered: bool = True) -> Joined:
+    """A reply for r:1."""
+    return Joined(at, "r:1", epoch, offset, recovered, None if resume is None else ("e", resume))
+
+
+def got(number: int, offset: int | None = None) -> Received:
+    """A push of r:1, by default at the offset of its number."""
+    return Received(number + 0.6, number, "r:1", number if offset is None else offset)
+
+
+HERE = Connected(0.0, "comet-1", ("r:1",))
+
+
+def test_losses_are_told_apart_by_where_they_are() -> None:
+    for numbers, where in (((2, 3), "start"), ((1, 3), "middle"), ((1, 2), "end"), ((), "start")):
+        history = scene(HERE, joined(0), *map(got, numbers))
+        history.logs = [Log("r:1", "e", 1, 3, [Entry(n, n) for n in (1, 2, 3)])]
+        assert {f.where for f in check(history) if f.kind == "lost"} == {where}
+        history.clients[0].dialect = "goim"
+        history.clients[0].events = [HERE, *(Received(n + 0.6, n) for n in numbers)]
+        expected = where if numbers else "end"
+        assert {f.where for f in check(history) if f.kind == "lost"} == {expected}
+
+
+def test_a_reply_that_starts_elsewhere_than_the_client_was() -> None:
+    again = Connected(1.8, "comet-2")
+    assert kinds(check(scene(HERE, joined(0), got(1), Closed(1.7, ""), again, joined(1, 1), got(2), got(3)))) == set()
+    skips = check(scene(HERE, joined(0), got(1), Closed(1.7, ""), again, joined(2, 1), got(3)))
+    assert kinds(skips) == {"untold", "lost"}
+    repeats = check(scene(HERE, joined(0), got(1), Closed(1.7, ""), again, joined(0, 1), got(1), got(2), got(3)))
+    assert kinds(repeats) == {"untold", "duplicate"}
+    told = check(scene(HERE, joined(0), got(1), Closed(1.7, ""), again, joined(2, 1, 2.7, recovered=False), got(3)))
+    assert kinds(told) == {"told"}
+    other_epoch = scene(HERE, joined(0), got(1), Closed(1.7, ""), again, joined(1, 1, 1.9, "f"), got(2), got(3))
+    assert kinds(check(other_epoch)) == {"untold"}
+
+
+def test_after_leaving_nothing_comes() -> None:
+    assert kinds(check(scene(HERE, joined(0), got(1), Left(1.7, "r:1")))) == set()
+    assert kinds(check(scene(HERE, joined(0), got(1), Left(1.7, "r:1"), got(2)))) == {"unexpected"}
+
+
+def test_a_goim_client_is_owed_what_its_open_connection_could_have_had() -> None:
+    def pushed(*numbers: int) -> list[Received]:
+        return [Received(n + 0.6, n) for n in numbers]
+
+    assert check(scene(HERE, *pushed(1), Closed(1.7, ""), dialect="goim")) == []  # the end of a connection that broke
+    assert kinds(check(scene(HERE, *pushed(2), Closed(2.7, ""), dialect="goim"))) == {"lost"}
+    late = Connected(1.2, "comet-1", ("r:1",))  # while push 1 was under way
+    assert check(scene(late, *pushed(2, 3), dialect="goim")) == []
+    assert kinds(check(scene(HERE, *pushed(2, 1, 3), dialect="goim"))) == {"reordered"}
+    assert kinds(check(scene(HERE, *pushed(1, 2, 3, 2), dialect="goim"))) == {"duplicate"}
+    assert kinds(check(scene(Connected(0.0, "comet-1", ("*",)), *pushed(1), dialect="goim"))) == {"unexpected"}
+
+
+def test_the_log_is_held_against_answers_and_clients() -> None:
+    history = scene(HERE, joined(0), got(1), got(2), got(3))
+    log = Log("r:1", "e", 1, 3, [Entry(n, n) for n in (1, 2, 3)])
+    history.logs = [log]
+    assert check(history) == []
+    log.entries[1] = Entry(2, 1)
+    assert kinds(check(history)) == {"duplicate", "disagreement", "lost"}
+    log.entries[1:2] = []
+    assert kinds(check(history), "log") == {"untold", "lost"}
+    log.entries[:] = [Entry(2, 2), Entry(3, 3)]
+    log.first = 2  # the first is trimmed
+    history.pushes[0].offsets = {"r:1": 1}
+    assert check(history) == []
+    history.pushes[2].offsets = {"r:1": 4}
+    assert kinds(check(history), "log") == {"disagreement"}
+
+
+def test_a_refused_push_may_not_be_stored() -> None:
+    history = scene()
+    history.pushes[1].verdict = "refused"
+    history.logs = [Log("r:1", "e", 1, 3, [Entry(n, n) for n in (1, 2, 3)])]
+    assert [(f.kind, f.number) for f in check(history)] == [("unexpected", 2)]
+
+
+def test_a_history_can_be_kept(tmp_path: Path) -> None:
+    history = clean(1)
+    save(history, tmp_path / "history.json")
+    assert load(tmp_path / "history.json") == history
+
+
+def test_the_summary_names_every_kind() -> None:
+    counts = summary([Finding("lost", "c", "r:1", where="middle"), Finding("told", "c", "r:1")])
+    assert counts["lost middle"] == counts["told"] == 1
+    assert counts["lost start"] == counts["duplicate"] == counts["untold"] == 0
