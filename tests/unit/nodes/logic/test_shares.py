@@ -76,9 +76,11 @@ def test_attempts_end() -> None:
     assert (found.status, found.why) == ("unknown", "no answer from router-1")
 
 
-@pytest.mark.parametrize(("attempts", "status"), [(0, "unavailable"), (1, "unknown")])
-def test_there_is_no_time_for_more(attempts: int, status: str) -> None:
-    found = fresh()
+@pytest.mark.parametrize(
+    ("key", "attempts", "status"), [("", 0, "unavailable"), ("", 1, "unknown"), ("k", 0, "unknown"), ("k", 1, "unknown")]
+)
+def test_there_is_no_time_for_more(key: str, attempts: int, status: str) -> None:
+    (found,) = split(replace(PUSH, key=key), Shards(["router-1"]))  # with a key another logic may have stored it
     for _ in range(attempts):
         found.not_answered("no answer from router-1")
     found.give_up("router-1 is away")
@@ -94,7 +96,7 @@ def test_what_is_over_is_not_given_up() -> None:
 
 def test_a_stream_that_is_refused_is_not_stored() -> None:
     found = share("refused")
-    assert found.status == "unavailable"
+    assert found.status == "unknown"  # its key may have been used before the topologies differed
     assert "topologies differ" in found.why
 
 
