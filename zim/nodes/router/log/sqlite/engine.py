@@ -294,8 +294,8 @@ class SqliteLog:
             try:
                 return job(c)
             except sqlite3.Error as e:
-                raise failures.of_read(e, str(self._path)) from None
-            except (ValueError, TypeError) as e:
+                raise failures.before_commit(e, str(self._path)) from None
+            except UnicodeDecodeError as e:
                 raise Damaged(str(self._path), f"a row is not readable ({e})") from None
 
         with self._reader.turn:
