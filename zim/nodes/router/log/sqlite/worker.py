@@ -5,7 +5,8 @@ from __future__ import annotations
 import sqlite3
 from collections import deque
 from collections.abc import Callable
-from typing import Any, Protocol, TypeVar
+from contextlib import suppress
+from typing import Any, Protocol, TypeVar, cast
 
 import gevent
 from gevent.event import Event
@@ -71,14 +72,26 @@ class Worker:
     def run(self, job: Callable[[sqlite3.Connection], T]) -> T:
         """What the job returns or raises. The caller has the turn. The job must not log, nor touch a gevent lock.
 
-        Switches: until the thread is done. A caller that is killed leaves its job running; the next one waits for it.
+        Switches: until the thread is done. A caller that is killed leaves its job running, and the next one waits for
+        it; a job that has not begun never will.
         """
         while self._is_running:
             gevent.sleep(_POLL_S)
         self._is_running = True
-        return self._in_thread(lambda: self._work(job))
+        to_do = [job]  # whoever takes it out, in one step, decides whether it runs
+        try:
+            return self._in_thread(lambda: self._work(to_do))
+        except BaseException:
+            with suppress(IndexError):
+                to_do.pop()
+                self._is_running = False
+            raise
 
-    def _work(self, job: Callable[[sqlite3.Connection], T]) -> T:
+    def _work(self, to_do: list[Callable[[sqlite3.Connection], T]]) -> T:
+        try:
+            job = to_do.pop()
+        except IndexError:
+            return cast(T, None)  # nobody waits for it
         try:
             return job(self._connection)
         finally:
