@@ -159,12 +159,13 @@ class Session:
         if packet.stream:
             return self._pushed(packet)
         if packet.op == Op.JOINED:
-            return self._subscribe(_mapping(_object(packet).get("streams")))
+            streams = _mapping(_object(packet).get("streams"))
+            return self._subscribe({name: about for name, about in streams.items() if self._is_asked(name)})
         if packet.op == Op.LEFT:
-            self._unsubscribe(packet)
-        elif packet.op == Op.GAP:
+            return self._unsubscribe(packet)
+        if packet.op == Op.GAP:
             return self._missed(_object(packet))
-        elif packet.op == Op.ACKNOWLEDGED:
+        if packet.op == Op.ACKNOWLEDGED:
             for stream, offset in _object(packet).items():
                 if stream == self._own:
                     self.acknowledged = _offset(offset)
@@ -209,6 +210,10 @@ class Session:
 
     def _is_muted(self, stream: str) -> bool:
         return _room(stream) in self._left or any(stream in streams for streams in self._leaving.values())
+
+    def _is_asked(self, stream: str) -> bool:
+        """Whether it may be joined: a leave may have crossed the answer to a join."""
+        return stream in self._streams or _room(stream) in self._asked or self._is_muted(stream)
 
     def _pushed(self, packet: Packet) -> list[Event]:
         stream, offset = packet.stream, packet.offset
@@ -266,14 +271,18 @@ class Session:
             self._ack = self._ack_asked = self.acknowledged = 0  # numbers of another history
         self._positions[stream] = now
 
-    def _unsubscribe(self, packet: Packet) -> None:
+    def _unsubscribe(self, packet: Packet) -> list[Event]:
         names = _object(packet).get("streams")
         if not isinstance(names, list):
             raise WireError("no streams in the answer to a leave")
         with self._lock:
-            for stream in self._leaving.pop(packet.seq, set()):
+            left = self._leaving.pop(packet.seq, set())
+            for stream in left:
                 self._streams.discard(stream)
                 self._positions.pop(stream, None)
+            lost = [name for name in names if isinstance(name, str) and name in self._streams and name not in left]
+            self._streams -= set(lost)
+        return [NotJoined(stream, "the fabric left it") for stream in lost]
 
 
 # ---------------------------------------------------------------- checks

@@ -232,3 +232,20 @@ def test_rooms_that_cannot_be(room: str) -> None:
         Session("7", [room])
     with pytest.raises(ClientError, match="room's name"):
         Session("7").join([room])
+
+
+def test_rooms_that_nobody_asked_for() -> None:
+    session = Session("7", ["a"])
+    log_in(session, **{"u:7": place(0), "r:a": place(0)})
+    joined = json.dumps({"streams": {"r:zz": place(0)}}).encode()
+    assert session.receive(Packet(21, 0, 3, joined)) == []
+    assert "r:zz" not in session.resume()
+    with pytest.raises(WireError, match="not joined"):
+        session.receive(Packet(5, 0, 3, b"", "r:zz", 1))
+
+
+def test_a_room_that_the_fabric_leaves_by_itself() -> None:
+    session = Session("7", ["a"])
+    log_in(session, **{"u:7": place(0), "r:a": place(0)})
+    left = Packet(23, 0, 3, b'{"streams":["r:a","r:b",5]}')
+    assert session.receive(left) == [NotJoined("r:a", "the fabric left it")]
