@@ -30,7 +30,7 @@ class Session:
     Attributes:
         heartbeat_s: within which time the fabric wants to hear something; 0 before it has said.
         key: this session's, as the fabric names it; "" before the first login.
-        acknowledged: up to where the user's own stream is acknowledged, as far as the fabric has confirmed.
+        acknowledged: up to where the user's own stream is acknowledged, as far as the fabric has said.
         awaits_ack: an acknowledgement is on its way.
         is_due: `due` may have something.
     """
@@ -263,6 +263,8 @@ class Session:
         self._streams.add(stream)
         self._refused.discard(stream)
         is_recovered = about.get("recovered") is True
+        if had is None and is_recovered and stream == self._own:
+            self.acknowledged = now[1]
         if had is not None and is_recovered and now[0] == had[0] and now[1] <= had[1]:
             return None
         self._move(stream, now)

@@ -288,3 +288,11 @@ def test_many_rooms_go_in_packets_that_are_taken() -> None:
     packets += session.due()
     assert sum(len(json.loads(packet.body)["rooms"]) for packet in packets if packet.op == 22) == 990
     assert all(len(packet.body) < 60_000 for packet in [auth, *packets])
+
+
+def test_where_the_users_stream_starts_is_what_is_acknowledged() -> None:
+    session = Session("7")
+    log_in(session, **{"u:7": place(5)})
+    assert session.acknowledged == 5
+    session.ack(5)
+    assert session.due() == []
