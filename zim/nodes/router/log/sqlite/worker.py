@@ -41,11 +41,17 @@ class Worker:
         while self._is_running:
             gevent.sleep(_POLL_S)
         self._is_running = True
-        return self._in_thread(lambda: self._work(job))
+        results, error = self._in_thread(lambda: self._work(job))
+        if error is not None:
+            raise error
+        return results[0]
 
-    def _work(self, job: Callable[[sqlite3.Connection], T]) -> T:
+    def _work(self, job: Callable[[sqlite3.Connection], T]) -> tuple[list[T], Exception | None]:
+        """The result, or the error: gevent would print one that leaves the thread, and a full disk is no defect."""
         try:
-            return job(self._connection)
+            return [job(self._connection)], None
+        except Exception as e:  # noqa: BLE001 `run` raises it
+            return [], e
         finally:
             self._is_running = False
 
