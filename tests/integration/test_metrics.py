@@ -198,20 +198,12 @@ def test_what_was_pending_when_a_router_died_is_unknown() -> None:
         while Scrape(fabric, "comet-1").get("zim_comet_outbox_bytes") == 0:
             fabric.post("/1/push?uid=1", b"x" * 50_000)
         fabric.post("/1/push?uid=2", b"nobody")
-        pushed = ledger(fabric)["pushes"]
-
-        def stored() -> tuple[int, int] | None:
-            """Targeted and pending, once the router's file knows all pushes and nothing new was heard."""
-            db = sqlite3.connect(fabric.file.parent / "var" / "router-1" / "receipts.db")
-            sql = "SELECT pushes, targeted, targeted - delivered - gone - shed - expired - unknown FROM totals"
-            pushes, targeted, pending = db.execute(sql).fetchone() or (0, 0, 0)
-            db.close()
-            return (targeted, pending) if pushes == pushed and pending == ledger(fabric)["pending"] else None
-
-        targeted, pending = wait_until(stored, "the router has stored it")
-        assert pending > 0
+        pushed = settled(fabric, offline=1)["pushes"]
+        wait_until(lambda: _stored(fabric)[:2] == (pushed, 1), "the router has stored it")
         pid = fabric.kill("router-1")
         wait_until(lambda: fabric.pid("router-1") not in (0, pid), "it is back")
+        _, _, targeted, pending = _stored(fabric)
+        assert pending > 0
         wait_until(lambda: fabric.request("GET", "/api/ledger")[1]["silent"] == [], "it answers")
         found = settled(fabric, targeted=targeted, unknown=pending, pending=0, pushes=pushed, offline=1)
         router = Scrape(fabric, "router-1")
@@ -224,6 +216,15 @@ def test_what_was_pending_when_a_router_died_is_unknown() -> None:
         Client(fabric.tcp["comet-1"], "3")
         fabric.post("/1/push?uid=3", b"{}")
         settled(fabric, targeted=targeted + 1, unknown=pending, pending=0, pushes=pushed + 1)
+
+
+def _stored(fabric: Fabric) -> tuple[int, int, int, int]:
+    """Pushes, users offline, sessions targeted and pending, as the router's file has them."""
+    db = sqlite3.connect(fabric.file.parent / "var" / "router-1" / "receipts.db")
+    sql = "SELECT pushes, offline, targeted, targeted - delivered - gone - shed - expired - unknown FROM totals"
+    pushes, offline, targeted, pending = db.execute(sql).fetchone() or (0, 0, 0, 0)
+    db.close()
+    return pushes, offline, targeted, pending
 
 
 def test_a_router_that_is_stopped_in_order_forgets_nothing() -> None:
