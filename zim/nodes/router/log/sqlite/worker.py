@@ -78,6 +78,7 @@ class Worker:
         while self._is_running:
             gevent.sleep(_POLL_S)
         self._is_running = True
+<<<<<<< HEAD
         to_do = [job]  # whoever takes it out, in one step, decides whether it runs
         try:
             return self._in_thread(lambda: self._work(to_do))
@@ -92,8 +93,19 @@ class Worker:
             job = to_do.pop()
         except IndexError:
             return cast(T, None)  # nobody waits for it
+=======
+        results, error = self._in_thread(lambda: self._work(job))
+        if error is not None:
+            raise error
+        return results[0]
+
+    def _work(self, job: Callable[[sqlite3.Connection], T]) -> tuple[list[T], Exception | None]:
+        """The result, or the error: gevent would print one that leaves the thread, and a full disk is no defect."""
+>>>>>>> h-metrics
         try:
-            return job(self._connection)
+            return [job(self._connection)], None
+        except Exception as e:  # noqa: BLE001 `run` raises it
+            return [], e
         finally:
             self._is_running = False
 
