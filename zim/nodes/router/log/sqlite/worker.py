@@ -6,7 +6,7 @@ import sqlite3
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, Protocol, TypeVar, cast
+from typing import Any, Protocol, TypeVar
 
 import gevent
 from gevent.event import Event
@@ -78,30 +78,24 @@ class Worker:
         while self._is_running:
             gevent.sleep(_POLL_S)
         self._is_running = True
-<<<<<<< HEAD
         to_do = [job]  # whoever takes it out, in one step, decides whether it runs
         try:
-            return self._in_thread(lambda: self._work(to_do))
+            results, error = self._in_thread(lambda: self._work(to_do))
         except BaseException:
             with suppress(IndexError):
                 to_do.pop()
                 self._is_running = False
             raise
-
-    def _work(self, to_do: list[Callable[[sqlite3.Connection], T]]) -> T:
-        try:
-            job = to_do.pop()
-        except IndexError:
-            return cast(T, None)  # nobody waits for it
-=======
-        results, error = self._in_thread(lambda: self._work(job))
         if error is not None:
             raise error
         return results[0]
 
-    def _work(self, job: Callable[[sqlite3.Connection], T]) -> tuple[list[T], Exception | None]:
+    def _work(self, to_do: list[Callable[[sqlite3.Connection], T]]) -> tuple[list[T], Exception | None]:
         """The result, or the error: gevent would print one that leaves the thread, and a full disk is no defect."""
->>>>>>> h-metrics
+        try:
+            job = to_do.pop()
+        except IndexError:
+            return [], None  # nobody waits for it
         try:
             return [job(self._connection)], None
         except Exception as e:  # noqa: BLE001 `run` raises it
