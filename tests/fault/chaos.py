@@ -32,7 +32,7 @@ from tests.fault import checker, wire
 from tests.fault.checker import Finding
 from tests.fault.clients import Goim, Person, Zim
 from tests.fault.fabric import ChaosFabric, chaos_fabric
-from tests.fault.history import Broken, History, Push, load, save
+from tests.fault.history import Broken, History, load, save
 from tests.fault.namespaces import namespace_fabric
 from tests.fault.publishers import Backend, Publisher, World
 from tests.fault.schedule import NODES, Operation, schedule
