@@ -1,14 +1,16 @@
 # up: run the fabric    check: lint and types    test: check, then all tests    bench: measure the fan-out
+# simulate: SEEDS of simulated weather a profile, over zim's own deciding code
 # chaos: kill, stop and cut off real nodes under load, then look for what is lost; the same SEED does the same
 # Works with BSD make and GNU make from 3.81. `make PYTHON=/path/to/python3.12 up` chooses the interpreter.
 
 PYTHON =
 WORKERS = 3
+SEEDS = 1000
 SEED = 1
 SECONDS = 60
 INSTALLED = .venv/.installed
 
-.PHONY: up check test bench chaos
+.PHONY: up check test bench simulate chaos
 
 up: $(INSTALLED)
 	@.venv/bin/zim up
@@ -23,6 +25,9 @@ test: check
 
 bench: $(INSTALLED)
 	.venv/bin/python -m benchmarks.fanout
+
+simulate: $(INSTALLED)
+	.venv/bin/python -m tests.simulation --seeds $(SEEDS)
 
 chaos: $(INSTALLED)
 	.venv/bin/python -m tests.fault.chaos --seed $(SEED) --seconds $(SECONDS)

@@ -14,7 +14,7 @@ import time
 from benchmarks.crowd import Crowd, raise_open_files
 from benchmarks.fabric import BenchmarkError
 from benchmarks.publisher import make_body
-from zim.client.wire import HEADER, OP_AUTH_REPLY, OP_PUSH, Packet, encode
+from zim.protocol.frame import HEADER_BYTES, Op, Packet, encode
 
 _TIMEOUT_S = 30.0
 _MAX_SENDS = 200_000
@@ -60,7 +60,7 @@ def serve(subscribers: int, rate: float, pushes: int, size: int) -> None:
     sent, cpu_s, started = 0, 0.0, time.monotonic()
     for number in range(pushes):
         time.sleep(max(0.0, started + number / rate - time.monotonic()))
-        data = encode(Packet(OP_PUSH, make_body(number, 0, size), ver=0))
+        data = encode(Packet(Op.PUSH, body=make_body(number, 0, size)))
         before = time.process_time()
         for client in clients:
             try:
@@ -77,8 +77,8 @@ def _let_in(server: socket.socket) -> socket.socket:
     client, _ = server.accept()
     client.settimeout(_TIMEOUT_S)
     client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    client.recv(HEADER.size * 4)
-    client.sendall(encode(Packet(OP_AUTH_REPLY, seq=1)))
+    client.recv(HEADER_BYTES * 4)
+    client.sendall(encode(Packet(Op.AUTH_REPLY, 1, 1)))
     client.setblocking(False)
     return client
 

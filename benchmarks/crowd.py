@@ -19,8 +19,9 @@ from typing import Protocol
 from benchmarks.fabric import BenchmarkError
 from benchmarks.publisher import MARK
 from zim.client.address import split_address
-from zim.client.wire import OP_AUTH, OP_AUTH_REPLY, Packet, TcpDialect
+from zim.client.wire import TcpDialect
 from zim.client.ws import WsDialect
+from zim.protocol.frame import Op, Packet
 
 _PER_SOURCE_ADDRESS = 25_000  # a kernel has about 28,000 ports for one pair of addresses and one target port
 _IP_BIND_ADDRESS_NO_PORT = 24  # Linux: choose the port when connecting, or bind() runs out of them
@@ -170,7 +171,7 @@ class _Login:
         self._crowd = crowd
         self.is_sampled = is_sampled
         self.socket, self.dialect = crowd.open(number)
-        self._auth = self.dialect.send(Packet(OP_AUTH, str(number + 1).encode(), seq=1))
+        self._auth = self.dialect.send(Packet(Op.AUTH, 1, 1, str(number + 1).encode()))
         self._has_asked = False
         self._is_connected = False
         crowd.selector.register(self.socket, selectors.EVENT_WRITE, self)
@@ -188,7 +189,7 @@ class _Login:
                 packets = self.dialect.receive(data)
                 if not data or self.dialect.broken:
                     self._crowd.lose(self.socket, str(self.dialect.broken or "closed during the login"))
-                elif packets and packets[0].op == OP_AUTH_REPLY:
+                elif packets and packets[0].op == Op.AUTH_REPLY:
                     self._crowd.logged_in(self, data, packets[1:])
             if self.dialect.is_open and not self._has_asked:
                 self._has_asked = True

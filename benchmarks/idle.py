@@ -8,8 +8,9 @@ import time
 
 from benchmarks.fabric import BenchmarkError
 from zim.client.address import split_address
-from zim.client.wire import OP_AUTH, OP_AUTH_REPLY, OP_PUSH, Packet, TcpDialect
+from zim.client.wire import TcpDialect
 from zim.client.ws import WsDialect
+from zim.protocol.frame import Op, Packet
 
 UID = 2_000_000_000  # nobody's in the crowd
 _TIMEOUT_S = 10.0
@@ -41,11 +42,11 @@ def _log_in(client: socket.socket, dialect: TcpDialect | WsDialect) -> None:
     client.sendall(dialect.opening)
     while not dialect.is_open:
         _receive(client, dialect)
-    client.sendall(dialect.send(Packet(OP_AUTH, b"%d" % UID, seq=1)))
+    client.sendall(dialect.send(Packet(Op.AUTH, 1, 1, b"%d" % UID)))
     packets: list[Packet] = []
     while not packets:
         packets = _receive(client, dialect)
-    if packets[0].op != OP_AUTH_REPLY:
+    if packets[0].op != Op.AUTH_REPLY:
         raise BenchmarkError(f"op {packets[0].op} where the login's reply should be")
 
 
@@ -60,7 +61,7 @@ def _one(
     while not packets:
         packets = _receive(client, dialect)
     took = time.perf_counter() - started
-    if [(packet.op, json.loads(packet.body)) for packet in packets] != [(OP_PUSH, {"number": number})]:
+    if [(packet.op, json.loads(packet.body)) for packet in packets] != [(Op.PUSH, {"number": number})]:
         raise BenchmarkError(f"push {number} to an idle user arrived as something else")
     _read_answer(backend)
     return took

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import gevent
 import psutil
@@ -54,10 +54,23 @@ class Fabric:
     """One fabric, started by `zim up`."""
 
     def __init__(
-        self, folder: Path, routers: int = 1, logics: int = 1, jobs: int = 1, comets: int = 1, **keys: dict[str, Any]
+        self,
+        folder: Path,
+        routers: int = 1,
+        logics: int = 1,
+        jobs: int = 1,
+        comets: int = 1,
+        more: str = "",
+        has_admin: bool = False,
+        **keys: dict[str, Any],
     ) -> None:
-        """keys: more keys for all nodes of a kind, `comet={"heartbeat_s": 1}`, or for `fabric`."""
-        ports = iter(free_ports(routers + 2 * logics + jobs + 3 * comets))
+        """
+        Args:
+            more: top-level tables.
+            has_admin: every node has an `admin` address.
+            keys: more keys for all nodes of a kind, `comet={"heartbeat_s": 1}`, or for `fabric`.
+        """
+        ports = iter(free_ports(2 * routers + 3 * logics + 2 * jobs + 4 * comets))
 
         def local() -> str:
             return f"127.0.0.1:{next(ports)}"
@@ -67,6 +80,7 @@ class Fabric:
         self.tcp: dict[str, str] = {}
         self.ws: dict[str, str] = {}
         self.binds: dict[str, str] = {}
+        self.admin: dict[str, str] = {}
         for kind, count in (("router", routers), ("logic", logics), ("job", jobs), ("comet", comets)):
             for i in range(1, count + 1):
                 name = f"{kind}-{i}"
@@ -77,10 +91,12 @@ class Fabric:
                 if kind == "comet":
                     node["tcp"] = self.tcp[name] = local()
                     node["ws"] = self.ws[name] = local()
+                if has_admin:
+                    node["admin"] = self.admin[name] = local()
                 lines += [f"[[{kind}]]", *_toml({**node, **keys.get(kind, {})})]
         self.names = list(self.binds)
         self.file = folder / "topology.toml"
-        self.file.write_text("\n".join(lines) + "\n")
+        self.file.write_text("\n".join([*lines, more]) + "\n")
         self.log_file = folder / "log"
         self.process: subprocess.Popen[bytes] | None = None
 
@@ -90,8 +106,8 @@ class Fabric:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "zim", "up", str(self.file)], stdout=out, stderr=out, stdin=subprocess.DEVNULL
             )
-        process = self.process
-        wait_until(lambda: "test is up" in self.log or process.poll() is not None, "the fabric is up")
+        process, seen = self.process, len(self.log)
+        wait_until(lambda: "test is up" in self.log[seen:] or process.poll() is not None, "the fabric is up")
         assert process.poll() is None, self.log
 
     @property
@@ -111,6 +127,15 @@ class Fabric:
                 child.kill()
             self.process.kill()
         return self.process.wait()
+
+    def kill_all(self) -> None:
+        """kill -9 of everything, in no order, as when the power fails."""
+        assert self.process
+        processes = [psutil.Process(self.process.pid), *self.children()]
+        for process in processes:
+            process.kill()
+        psutil.wait_procs(processes, WAIT_S)
+        self.process.wait()
 
     def children(self) -> list[psutil.Process]:
         """The processes of its nodes."""
@@ -139,31 +164,65 @@ class Fabric:
 
     # -- what a backend does
 
+    def push(self, document: dict[str, Any], key: str = "", logic: str = "logic-1") -> tuple[int, Any]:
+        """`POST /api/push`: status and answer."""
+        headers = {"Content-Type": "application/json"} | ({"Idempotency-Key": key} if key else {})
+        return self.request("POST", "/api/push", json.dumps(document, separators=(",", ":")), logic, headers=headers)
+
+    def get(self, path: str, logic: str = "logic-1") -> Any:
+        """GETs, and returns the JSON answer to what must be right."""
+        status, answer = self.request("GET", path, logic=logic)
+        assert status == 200, answer
+        return answer
+
     def post(self, path: str, body: bytes | str = b"", logic: str = "logic-1", timeout_s: float = WAIT_S) -> Any:
         """POSTs, and returns the JSON answer."""
         return self.request("POST", path, body, logic, timeout_s)[1]
 
     def request(
-        self, method: str, path: str, body: bytes | str = b"", logic: str = "logic-1", timeout_s: float = WAIT_S
+        self,
+        method: str,
+        path: str,
+        body: bytes | str = b"",
+        logic: str = "logic-1",
+        timeout_s: float = WAIT_S,
+        headers: dict[str, str] | None = None,
     ) -> tuple[int, Any]:
         """Status, and the JSON answer or the text."""
-        connection = http.client.HTTPConnection(self.http[logic], timeout=timeout_s)
+        status, text = _request(self.http[logic], method, path, body, timeout_s, headers)
         try:
-            connection.request(method, path, body)
-            response = connection.getresponse()
-            text = response.read()
-        finally:
-            connection.close()
-        try:
-            return response.status, json.loads(text)
+            return status, json.loads(text)
         except ValueError:
-            return response.status, text.decode()
+            return status, text
+
+    def metrics(self, name: str) -> str:
+        """What a node tells of itself at its `admin` address."""
+        status, text = _request(self.admin[name], "GET", "/metrics", b"", WAIT_S)
+        assert status == 200, text
+        return text
 
     def count(self, kind: str, logic: str = "logic-1") -> dict[int, int]:
         """`{id: sessions}` of `/1/count`."""
         rows = self.request("GET", f"/1/count?type={kind}", logic=logic)[1]["data"]
         key = "RoomId" if kind == "room" else "Server"
         return {row[key]: row["Count"] for row in rows}
+
+
+def _request(
+    address: str,
+    method: str,
+    path: str,
+    body: bytes | str,
+    timeout_s: float,
+    headers: dict[str, str] | None = None,
+) -> tuple[int, str]:
+    connection = http.client.HTTPConnection(address, timeout=timeout_s)
+    try:
+        connection.request(method, path, body, headers or {})
+        response = connection.getresponse()
+        return response.status, response.read().decode()
+    finally:
+        connection.close()
 
 
 def _toml(keys: dict[str, Any]) -> list[str]:
@@ -182,27 +241,28 @@ def running(folder: Path | None = None, **kwargs: Any) -> Iterator[Fabric]:
             e.add_note(f"the fabric's log:\n{fabric.log[-6000:]}")
             raise
         finally:
-            for client in list(_open):
+            for client in list(Client.open):
                 client.close()
             if fabric.process:
                 fabric.stop()
-
-
-_open: set[Client] = set()
 
 
 class Client:
     """A goim v1 client on a raw socket: what it may say, and all that it is told.
 
     Attributes:
+        version: of the packets that it sends.
         packets: all that came, after the auth reply.
         is_closed: the server has closed.
         close_code: of a WebSocket close frame, else 0.
     """
 
+    version = 1
+    open: ClassVar[set[Client]] = set()  # all that nobody has closed
+
     def __init__(self, address: str, token: str | None = "7", is_ws: bool = False) -> None:
         """Connects, and if there is a token waits for the auth reply."""
-        _open.add(self)
+        Client.open.add(self)
         host, port = address.rsplit(":", 1)
         self.socket = socket.create_connection((host, int(port)), timeout=WAIT_S)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -258,9 +318,9 @@ class Client:
     def say(self, op: int, body: bytes = b"", seq: int = 0) -> None:
         """One packet in this client's dialect. On WebSocket the body is raw JSON."""
         if self.is_ws:
-            self.frame(b'{"ver":1,"op":%d,"seq":%d,"body":%b}' % (op, seq, body or b"null"))
+            self.frame(b'{"ver":%d,"op":%d,"seq":%d,"body":%b}' % (self.version, op, seq, body or b"null"))
         else:
-            self.send(frame.encode(Packet(op, seq, 1, body)))
+            self.send(frame.encode(Packet(op, seq, self.version, body)))
 
     def _read(self) -> None:
         try:
@@ -276,7 +336,7 @@ class Client:
 
     def _parse(self) -> None:
         if not self.is_ws:
-            packets, self._rest = frame.split(self._rest, 1 << 26)
+            packets, self._rest = frame.split(self._rest, 1 << 26, extended=True)
             self.packets += packets
             return
         while len(self._rest) >= 2:
@@ -293,7 +353,8 @@ class Client:
             if opcode == 1:
                 for p in json.loads(body):
                     text = json.dumps(p["body"], separators=(",", ":"), ensure_ascii=False).encode()
-                    self.packets.append(Packet(p["op"], p["seq"], p["ver"], text))
+                    place = p.get("stream", ""), p.get("offset", 0)
+                    self.packets.append(Packet(p["op"], p["seq"], p["ver"], text, *place))
             elif opcode == 8:
                 self.close_code, self.close_reason = int.from_bytes(body[:2], "big"), body[2:].decode()
             else:
@@ -319,6 +380,6 @@ class Client:
 
     def close(self) -> None:
         """Hangs up."""
-        _open.discard(self)
+        Client.open.discard(self)
         self._reader.kill()
         self.socket.close()

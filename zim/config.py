@@ -9,12 +9,12 @@ import re
 import tomllib
 from collections.abc import Callable
 from dataclasses import MISSING, Field, dataclass, field, fields
-from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 from zim import retention
-from zim.endpoints import Endpoint, parse_link, parse_listener
+from zim.drafts import Draft, check_together
+from zim.endpoints import parse_link, parse_listener
 from zim.errors import TopologyError
 from zim.retention import Retention
 from zim.tables import Problems, Table
@@ -48,6 +48,7 @@ class Node:
         bind: where it binds its ZeroMQ socket.
         host: the machine it runs on, for `zim up --host`; "" for the only one.
         advertise: what other nodes connect to, where that is not what it binds.
+        admin: where it answers `/metrics` and `/healthz`; None for nowhere.
     """
 
     kind = ""
@@ -55,6 +56,7 @@ class Node:
     bind: Listener
     host: str = ""
     advertise: str = ""
+    admin: Listener | None = field(default=None, kw_only=True)
 
     @property
     def name(self) -> str:
@@ -156,9 +158,6 @@ class Topology:
 
 _CLASSES: dict[str, type[Node]] = {"router": Router, "logic": Logic, "job": Job, "comet": Comet}  # as in the file
 
-# Who opens a connection to whom, so whom it must be able to reach.
-CONNECTS_TO = {"logic": ("router",), "router": ("job",), "job": ("comet",), "comet": ("logic", "router")}
-
 _BYTES = 1 << 40  # more than a machine has; a typing error, not a limit
 _DAYS_S = 30 * 86_400.0
 
@@ -167,9 +166,15 @@ _WHY_LOCAL = {
     "tcp": "the token handler believes everybody",
     "ws": "the token handler believes everybody",
     "bind": "links between nodes are not encrypted",
+    "admin": "it tells everybody who reaches it how the node fares",
 }
 
-_EXAMPLES = {"id": "a number of your choice, such as 1", "http": '"127.0.0.1:7172"', "bind": '"tcp://127.0.0.1:7270"'}
+_EXAMPLES = {
+    "id": "a number of your choice, such as 1",
+    "http": '"127.0.0.1:7172"',
+    "bind": '"tcp://127.0.0.1:7270"',
+    "admin": '"127.0.0.1:7271"',
+}
 
 
 def load(path: Path) -> Topology:
@@ -204,9 +209,7 @@ def parse(text: str, path: Path) -> Topology:
     fabric = _read_fabric(whole)
     kept = retention.read(whole)
     drafts = [draft for kind in _CLASSES for draft in _read_kind(whole, kind)]
-    _check_ids(drafts)
-    _check_hosts(drafts)
-    _check_clashes(drafts)
+    check_together(drafts)
     if problems.sentences:
         raise TopologyError(problems.sentences)
     nodes: dict[str, tuple[Any, ...]] = {
@@ -238,20 +241,6 @@ def _read_toml(text: str, path: Path) -> dict[str, Any]:
         raise TopologyError([f"{path}: is not a topology: a number in it has thousands of digits"]) from None
 
 
-@dataclass(frozen=True)
-class _Draft:
-    """A node as far as its values are right. `endpoints` are what it binds, by key."""
-
-    kind: str
-    table: Table
-    values: dict[str, Any] = field(default_factory=dict)
-    endpoints: dict[str, Endpoint] = field(default_factory=dict)
-
-    @property
-    def host(self) -> str:
-        return str(self.values.get("host") or "")
-
-
 def _read_fabric(whole: Table) -> dict[str, Any]:
     right = 'one table [fabric], with name = "demo" and data_dir = "var"'
     table = whole.table("fabric", right) if whole.require("fabric", right) else None
@@ -271,14 +260,14 @@ def _read_fabric(whole: Table) -> dict[str, Any]:
     return values
 
 
-def _read_kind(whole: Table, kind: str) -> list[_Draft]:
+def _read_kind(whole: Table, kind: str) -> list[Draft]:
     if not whole.require(kind, f"one or more tables [[{kind}]]; a fabric has at least one node of each kind"):
         return []
     return [_read_node(kind, table) for table in whole.tables(kind)]
 
 
-def _read_node(kind: str, table: Table) -> _Draft:
-    draft = _Draft(kind, table)
+def _read_node(kind: str, table: Table) -> Draft:
+    draft = Draft(kind, table)
     node_fields = fields(_CLASSES[kind])
     table.refuse_unknown(f.name for f in node_fields)
     for f in node_fields:
@@ -315,11 +304,11 @@ _READERS: dict[str, Callable[[Table, str], object]] = {
 }
 
 
-def _read_field(draft: _Draft, key: str) -> object:
+def _read_field(draft: Draft, key: str) -> object:
     return _read_listener(draft, key) if key in _WHY_LOCAL else _READERS[key](draft.table, key)
 
 
-def _read_listener(draft: _Draft, key: str) -> Listener | None:
+def _read_listener(draft: Draft, key: str) -> Listener | None:
     table, syntax = draft.table, parse_link if key == "bind" else parse_listener
     example = _EXAMPLES.get(key, '"127.0.0.1:8080"')
     address, is_insecure, address_key = table.values[key], False, key
@@ -361,37 +350,3 @@ def _read_advertise(table: Table, key: str) -> str | None:
     if endpoint.is_wildcard:
         table.add(key, f'"{address}" is every address and so none to connect to; right is the one that others reach')
     return address
-
-
-def _check_ids(drafts: list[_Draft]) -> None:
-    first: dict[tuple[str, int], _Draft] = {}
-    for draft in drafts:
-        if (number := draft.values.get("id")) is not None:
-            earlier = first.setdefault((draft.kind, number), draft)
-            if earlier is not draft:
-                draft.table.add("id", f"{number} is the id of {earlier.table.key} already; right is another one")
-
-
-def _check_hosts(drafts: list[_Draft]) -> None:
-    hosts = {draft.host for draft in drafts}
-    if hosts <= {""}:
-        return
-    for draft in drafts:
-        if "host" not in draft.table.values:
-            draft.table.add("host", "is missing; once one node has a host every node needs one, or none would start it")
-        callers = {d.host for d in drafts if draft.kind in CONNECTS_TO[d.kind] and d.host}
-        bind = draft.endpoints.get("bind")
-        if bind and bind.is_wildcard and "advertise" not in draft.table.values and callers - {draft.host}:
-            draft.table.add(
-                "advertise",
-                f"is missing; nodes on {', '.join(sorted(callers - {draft.host}))} cannot connect to a bind of every"
-                f' address; right is the one that they reach, such as "tcp://10.0.0.3:{bind.port}"',
-            )
-
-
-def _check_clashes(drafts: list[_Draft]) -> None:
-    bound = [(draft, key, endpoint) for draft in drafts for key, endpoint in draft.endpoints.items()]
-    for (one, one_key, one_endpoint), (two, two_key, two_endpoint) in combinations(bound, 2):
-        if one.host == two.host and one_endpoint.clashes(two_endpoint):
-            what = f"port {two_endpoint.port}" if two_endpoint.port else two_endpoint.host
-            two.table.add(two_key, f"takes {what} as {one.table.path(one_key)} does; right is another one")

@@ -19,8 +19,8 @@ FLOORS = [
     ("zim.nodes",),
     ("zim.web", "zim.transport", "zim.config", "zim.supervision"),
     ("zim.accept",),
-    ("zim.client", "zim.gather", "zim.sharding", "zim.logs", "zim.endpoints", "zim.retention"),
-    ("zim.errors", "zim.tables"),
+    ("zim.client", "zim.gather", "zim.sharding", "zim.logs", "zim.metrics", "zim.retention", "zim.drafts"),
+    ("zim.errors", "zim.tables", "zim.endpoints"),
     ("zim.protocol",),
     ("zim",),
 ]
@@ -62,10 +62,12 @@ def test_imports_go_down(path: Path) -> None:
 @pytest.mark.parametrize("path", MODULES, ids=name_of)
 def test_every_library_has_its_one_place(path: Path) -> None:
     module, found = name_of(path), imports(path)
-    uses = {library: any(is_in(m, library) for m in found) for library in ("zmq", "msgpack", "gevent", "flask")}
-    assert not uses["zmq"] or module == "zim.transport"
+    libraries = ("zmq", "msgpack", "gevent", "flask", "prometheus_client")
+    uses = {library: any(is_in(m, library) for m in found) for library in libraries}
+    assert not uses["zmq"] or module in ("zim.transport", "zim.client.zeromq")
     assert not uses["msgpack"] or module == "zim.protocol.codec"
     assert not uses["flask"] or is_in(module, "zim.web")
+    assert not uses["prometheus_client"] or module == "zim.metrics"
     if is_in(module, "zim.protocol"):
         assert not any(is_in(m, "gevent", "socket", "logging", "time", "threading") for m in found)
     if is_in(module, "zim.client"):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from zim.config import CONNECTS_TO, Comet, Listener, Logic, Node, Topology
+from zim.config import Comet, Listener, Logic, Node, Topology
+from zim.drafts import CONNECTS_TO
 from zim.endpoints import parse_link, parse_listener
 
 MAX_ADDRESS_CHARS = 27  # holds tcp://192.168.100.100:65535; two boxes then fit into some 100 columns
@@ -103,7 +104,8 @@ def _rows(nodes: tuple[Node, ...]) -> list[str]:
             label = labels[i] if i < len(labels) else ""
             cells.append((label, *(addresses[i] if i < len(addresses) else ("", ""))))
     width = max(len(label) for label, _, _ in cells)
-    return [f"{label:<{width}}  {what:<4} {where}" for label, what, where in cells]
+    wide = max(4, *(len(what) for _, what, _ in cells))
+    return [f"{label:<{width}}  {what:<{wide}} {where}" for label, what, where in cells]
 
 
 def _addresses(node: Node) -> list[tuple[str, str]]:
@@ -122,6 +124,8 @@ def _listeners(node: Node) -> list[tuple[str, Listener]]:
         found.insert(0, ("http", node.http))
     if isinstance(node, Comet):
         found[:0] = [(what, one) for what, one in (("tcp", node.tcp), ("ws", node.ws)) if one is not None]
+    if node.admin is not None:
+        found.append(("admin", node.admin))
     return found
 
 

@@ -13,19 +13,26 @@ from pathlib import Path
 
 import click
 
-from zim.cli.where import comet_address
-from zim.client import Listener, Message, State, ZimError
+from zim.cli.where import comet_addresses
+from zim.client import Gap, GoimListener, Listener, Message, NotJoined, NotRecovered, State, ZimError
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--uid", help="The user, a number: with the default token handler uid and token are the same.")
 @click.option("--token", help="What to log in with, where that is not the uid.")
+@click.option("--room", "rooms", multiple=True, help="Join this room instead of the token's own. More than once: all.")
+@click.option("--ack", is_flag=True, help="Acknowledge what was printed: it will not come to this user again.")
+@click.option("--goim", is_flag=True, help="Speak goim v1's protocol: only what is pushed from now on, no streams.")
 @click.option("--ws", is_flag=True, help="WebSocket instead of TCP.")
 @click.option("--tcp", metavar="HOST:PORT", help="TCP, at this comet.")
-@click.option("--address", metavar="HOST:PORT", help="The comet's address, for TCP or, with --ws, WebSocket.")
 @click.option(
-    "--topology", metavar="FILE", type=click.Path(path_type=Path), help="Take the first fitting comet of FILE."
+    "--address",
+    "addresses",
+    metavar="HOST:PORT",
+    multiple=True,
+    help="The comet's address, for TCP or, with --ws, WebSocket. More than once: each in turn.",
 )
+@click.option("--topology", metavar="FILE", type=click.Path(path_type=Path), help="Take the fitting comets of FILE.")
 @click.option("--count", type=click.IntRange(min=1), metavar="N", help="Exit with 0 after N messages.")
 @click.option(
     "--timeout",
@@ -34,30 +41,38 @@ from zim.client import Listener, Message, State, ZimError
     metavar="S",
     help="Stop after S seconds; exit code 1 if nothing, or less than --count, came.",
 )
-@click.option("--json", "as_json", is_flag=True, help='Print {"op":…,"body":…,"received_at":…} instead of the body.')
+@click.option("-v", "--verbose", is_flag=True, help="Print stream and offset before each body.")
+@click.option("--json", "as_json", is_flag=True, help='Print {"op":…,"body":…,"received_at":…,"stream":…,"offset":…}.')
 def listen(
     uid: str | None,
     token: str | None,
+    rooms: tuple[str, ...],
+    ack: bool,
+    goim: bool,
     ws: bool,
     tcp: str | None,
-    address: str | None,
+    addresses: tuple[str, ...],
     topology: Path | None,
     count: int | None,
     timeout_s: float | None,
+    verbose: bool,
     as_json: bool,
 ) -> None:
     """Print what is pushed to a user, one message a line.
 
-    Bodies go to standard output: over TCP byte for byte, over WebSocket as the JSON that they are there. What becomes
-    of the connection goes to standard error. When it is lost a new one is made, after 0.2 s at first, 10 s at most.
+    First comes what was pushed to the user and is not acknowledged yet. Bodies go to standard output: over TCP byte
+    for byte, over WebSocket as the JSON that they are there. What becomes of the connection, and what could not be
+    recovered, goes to standard error. When the connection is lost a new one is made, to the next address, after 0.2 s
+    at first, 10 s at most, and goes on where the old one ended.
 
     \b
     Examples:
       zim listen --uid 7
       zim listen --uid 7 --ws --count 1 --timeout 5
+      zim listen --uid 7 --room lobby --verbose
       zim listen --token secret --address 10.0.0.5:8080 --json | jq .body
 
-    The comet is the one of --tcp, --address or --topology; by default the first of ./topology.toml, or goim's ports on
+    The comets are those of --tcp, --address or --topology; by default those of ./topology.toml, or goim's ports on
     127.0.0.1 (8080 for TCP, 8090 for WebSocket) without such a file.
 
     \b
@@ -72,43 +87,61 @@ def listen(
         raise click.UsageError("who listens? give --uid or --token (and only one)")
     if uid is not None and not (uid.isascii() and uid.isdecimal() and int(uid[:20]) < 1 << 63):
         raise click.UsageError(f"a uid is a number from 0 on, not {uid!r}; for another token use --token")
-    if tcp is not None and (ws or address is not None):
+    if tcp is not None and (ws or addresses):
         raise click.UsageError("--tcp names a TCP address; leave out --ws and --address")
-    if topology is not None and (tcp or address):
+    if topology is not None and (tcp or addresses):
         raise click.UsageError("the address is given; leave out --topology")
+    if goim and (rooms or ack or verbose):
+        raise click.UsageError("goim has no streams; leave out --room, --ack and --verbose")
+    listener: Listener | GoimListener
     try:
-        listener = Listener(
-            comet_address(ws, tcp or address, topology),
-            who,
-            "ws" if ws else "tcp",
-            on_state=_tell,
-        )
+        where = comet_addresses(ws, (tcp,) if tcp else addresses, topology)
+        if goim:
+            listener = GoimListener(where, who, on_state=_tell_state)
+        else:
+            listener = Listener(where, who, rooms=rooms or None, on_state=_tell_state)
     except ZimError as error:
         click.echo(f"zim listen: {error}", err=True)
         sys.exit(1)
+    show = _as_json if as_json else _with_place if verbose else _body
     with _closing_after(listener, timeout_s):
-        got = _print_messages(listener, count, as_json)
+        got = 0
+        for event in listener:
+            if not isinstance(event, Message):
+                _tell_loss(event)
+            elif not _print(show(event)):
+                got = max(got, count or 1)
+                break
+            else:
+                got += 1
+                if ack and isinstance(listener, Listener):
+                    listener.ack(event)
+                if got == count:
+                    break
     if got < (count or 1):
         click.echo(f"zim listen: {got} of {count or 1} messages in {timeout_s:g} s", err=True)
         sys.exit(1)
 
 
-def _print_messages(listener: Listener, count: int | None, as_json: bool) -> int:
-    """Prints until there are `count`, or the listener is closed, or nobody reads. Returns how many."""
+def _print(line: bytes) -> bool:
+    """Prints, or says that nobody reads any more."""
     out = sys.stdout.buffer
-    got = 0
-    for message in listener:
-        try:
-            out.write((_as_json(message) if as_json else message.body) + b"\n")
-            out.flush()
-        except BrokenPipeError:
-            # Python flushes stdout once more at exit, and would complain there.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), out.fileno())
-            return max(got, count or 1)
-        got += 1
-        if got == count:
-            break
-    return got
+    try:
+        out.write(line + b"\n")
+        out.flush()
+    except BrokenPipeError:
+        # Python flushes stdout once more at exit, and would complain there.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), out.fileno())
+        return False
+    return True
+
+
+def _body(message: Message) -> bytes:
+    return message.body
+
+
+def _with_place(message: Message) -> bytes:
+    return b"%s %d %s" % (message.stream.encode(), message.offset, message.body)
 
 
 def _as_json(message: Message) -> bytes:
@@ -118,19 +151,35 @@ def _as_json(message: Message) -> bytes:
     except (ValueError, RecursionError):
         body = text
     now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-    return json.dumps({"op": message.op, "body": body, "received_at": now}, ensure_ascii=False).encode()
+    found = {"op": message.op, "body": body, "received_at": now}
+    if message.stream:
+        found |= {"stream": message.stream, "offset": message.offset}
+    return json.dumps(found, ensure_ascii=False).encode()
 
 
-def _tell(state: State) -> None:
+def _tell_state(state: State) -> None:
     if state.name == "connected":
         click.echo(f"connected to {state.address}", err=True)
     elif state.name != "connecting":
-        verb = "refused by" if state.name == "refused" else "lost"
+        verb = {"refused": "refused by", "unreachable": "cannot reach"}.get(state.name, "lost")
         click.echo(f"{verb} {state.address}: {state.reason}; again in {state.retry_s:.1f} s", err=True)
 
 
+def _tell_loss(event: Gap | NotRecovered | NotJoined) -> None:
+    match event:
+        case Gap():
+            lost = f"messages {event.from_} to {event.to}" if event.from_ <= event.to else "what came before"
+            text = f"could not recover {event.stream}: {lost} will not come ({event.reason})"
+        case NotRecovered():
+            after = f" after {event.had[1]}" if event.had else ""
+            text = f"could not recover {event.stream}: what came{after} is gone; it goes on after {event.now[1]}"
+        case NotJoined():
+            text = f"nothing of {event.stream} comes: {event.reason}"
+    click.echo(text, err=True)
+
+
 @contextmanager
-def _closing_after(listener: Listener, timeout_s: float | None) -> Iterator[None]:
+def _closing_after(listener: Listener | GoimListener, timeout_s: float | None) -> Iterator[None]:
     if timeout_s is None:
         yield
         return

@@ -71,7 +71,8 @@ def listening_text(listening: dict[str, str]) -> str:
     """One address a line, what is for people first."""
     order: list[str] = [what for what in ("http", "tcp", "ws") if what in listening]
     order += [what for what in listening if what not in order]
-    return "\n".join(f"{what:<5}{listening[what]}" for what in order)
+    wide = max([4, *map(len, order)])
+    return "\n".join(f"{what:<{wide}} {listening[what]}" for what in order)
 
 
 def zim_command() -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from zim import config
@@ -25,23 +26,22 @@ def http_address(http: str | None, topology: Path | None) -> str:
     return _reachable(found.logics[0].http) if found else DEFAULT_HTTP
 
 
-def comet_address(is_ws: bool, address: str | None, topology: Path | None) -> str:
-    """Where to listen: `address`, or the first comet of the topology that has such a listener.
+def comet_addresses(is_ws: bool, addresses: Sequence[str], topology: Path | None) -> list[str]:
+    """Where to listen: `addresses`, or all comets of the topology that have such a listener.
 
     Raises:
         TopologyError: the file cannot be used, or no comet of it has one.
     """
-    if address:
-        return address
-    found = _topology(topology)
-    if found is None:
-        return DEFAULT_WS if is_ws else DEFAULT_TCP
-    for comet in found.comets:
-        listener = comet.ws if is_ws else comet.tcp
-        if listener is not None:
-            return _reachable(listener)
-    kind, hint = ("ws", "leave out --ws") if is_ws else ("tcp", "use --ws")
-    raise TopologyError([f"{found.path}: no comet listens for {kind}; {hint}, or name an --address"])
+    found = None if addresses else _topology(topology)
+    if not addresses and found is None:
+        addresses = [DEFAULT_WS if is_ws else DEFAULT_TCP]
+    elif found is not None:
+        listeners = [comet.ws if is_ws else comet.tcp for comet in found.comets]
+        addresses = [_reachable(listener) for listener in listeners if listener is not None]
+        if not addresses:
+            kind, hint = ("ws", "leave out --ws") if is_ws else ("tcp", "use --ws")
+            raise TopologyError([f"{found.path}: no comet listens for {kind}; {hint}, or name an --address"])
+    return [address if not is_ws or "://" in address else f"ws://{address}" for address in addresses]
 
 
 def _topology(path: Path | None) -> config.Topology | None:

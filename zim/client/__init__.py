@@ -1,6 +1,6 @@
 """zim.client: for applications. Imports nothing of the nodes; runs in plain threads and in greenlets.
 
-`Listener` receives what is pushed to a user, `Publisher` pushes.
+`Listener` receives what is pushed to a user, `Publisher` pushes over HTTP, `ZmqPublisher` over ZeroMQ.
 """
 
 from zim.client.backoff import Backoff
@@ -9,30 +9,47 @@ from zim.client.errors import (
     ClientError,
     ConnectionLost,
     LoginRefused,
+    PushConflict,
     PushError,
     PushRefused,
     PushUnavailable,
     PushUnknown,
+    Unreachable,
     WireError,
     ZimError,
 )
-from zim.client.listener import Listener, Message, State
+from zim.client.listener import GoimListener, Listener
 from zim.client.publisher import Publisher
+from zim.client.pushes import Accepted, Push
+from zim.client.values import Event, Gap, Message, NotJoined, NotRecovered, Position, State
+from zim.client.zeromq import PendingPush, ZmqPublisher
 
 __all__ = [
+    "Accepted",
     "AddressError",
     "Backoff",
     "ClientError",
     "ConnectionLost",
+    "Event",
+    "Gap",
+    "GoimListener",
     "Listener",
     "LoginRefused",
     "Message",
+    "NotJoined",
+    "NotRecovered",
+    "PendingPush",
+    "Position",
     "Publisher",
+    "Push",
+    "PushConflict",
     "PushError",
     "PushRefused",
     "PushUnavailable",
     "PushUnknown",
     "State",
+    "Unreachable",
     "WireError",
     "ZimError",
+    "ZmqPublisher",
 ]

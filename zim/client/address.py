@@ -1,6 +1,14 @@
-"""`host:port` ⇄ (host, port)."""
+"""Where things are: `host:port` ⇄ (host, port), and the addresses of comets."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+from urllib.parse import urlsplit
 
 from zim.client.errors import AddressError
+
+WS_PATH = "/sub"
 
 
 def split_address(address: str) -> tuple[str, int]:
@@ -14,4 +22,49 @@ def split_address(address: str) -> tuple[str, int]:
     is_number = port.isascii() and port.isdigit() and 0 < int(port[:6]) < 65536
     if not colon or not host or not is_number or (":" in host and not is_bracketed):
         raise AddressError(f"{address!r} is not an address; write host:port, as in 127.0.0.1:8080 or [::1]:8080")
-    return (host[1:-1] if is_bracketed else host), int(port)
+    host = host[1:-1] if is_bracketed else host
+    try:
+        host.encode("idna")  # getaddrinfo does the same; gevent prints a traceback where it fails there
+    except UnicodeError:
+        raise AddressError(f"{host!r} is not a host's name: each part of it has 1 to 63 letters") from None
+    return host, int(port)
+
+
+@dataclass(frozen=True, slots=True)
+class CometAddress:
+    """Where a comet listens.
+
+    Attributes:
+        text: as it was written.
+        netloc: `host:port`, for the Host header.
+        path: of the WebSocket.
+    """
+
+    text: str
+    transport: Literal["tcp", "ws"]
+    netloc: str
+    host: str
+    port: int
+    path: str = WS_PATH
+
+    def __str__(self) -> str:
+        return self.text
+
+
+def comet_address(text: str) -> CometAddress:
+    """The address in `127.0.0.1:8080` (TCP), `ws://127.0.0.1:8090` or `ws://127.0.0.1:8090/sub`.
+
+    Raises:
+        AddressError: it is none of these.
+    """
+    if "://" not in text:
+        return CometAddress(text, "tcp", text, *split_address(text))
+    try:
+        parts = urlsplit(text)
+        is_ours = parts.scheme == "ws" and not parts.fragment and all(0x20 < ord(char) < 0x7F for char in text)
+    except ValueError:
+        is_ours = False
+    if not is_ours:
+        raise AddressError(f"{text!r} is not the address of a comet; write host:port for TCP, or ws://host:port")
+    path = (parts.path if parts.path.strip("/") else WS_PATH) + (f"?{parts.query}" if parts.query else "")
+    return CometAddress(text, "ws", parts.netloc, *split_address(parts.netloc), path)

@@ -8,11 +8,15 @@ class ClientError(ZimError):
 
 
 class AddressError(ClientError):
-    """An address is not `host:port`, or a URL is not `http://host:port`."""
+    """An address is not `host:port`, or a URL not what it should be."""
 
 
 class ConnectionLost(ClientError):
-    """A connection cannot be made or has ended. The listener tells it as a state and connects again."""
+    """A connection has ended. The listener tells it as a state and connects again."""
+
+
+class Unreachable(ConnectionLost):
+    """A connection cannot be made."""
 
 
 class LoginRefused(ClientError):
@@ -23,16 +27,22 @@ class PushError(ClientError):
     """A push was not answered with success.
 
     Attributes:
-        status: the HTTP status; 0 if there was no answer.
+        status: the HTTP status; 0 if there was no answer, or none over HTTP.
+        id: the idempotency key that it was pushed with; "" where it had none.
     """
 
-    def __init__(self, text: str, status: int = 0) -> None:
+    def __init__(self, text: str, status: int = 0, id: str = "") -> None:
         super().__init__(text)
         self.status = status
+        self.id = id
 
 
 class PushRefused(PushError):
     """The request itself is wrong. The same again will be refused again."""
+
+
+class PushConflict(PushRefused):
+    """Another push with this id (idempotency key) has been accepted before."""
 
 
 class PushUnavailable(PushError):
@@ -42,13 +52,13 @@ class PushUnavailable(PushError):
         retry_after_s: how long the fabric asks to wait first; 0 if it does not say.
     """
 
-    def __init__(self, text: str, status: int = 0, retry_after_s: float = 0.0) -> None:
-        super().__init__(text, status)
+    def __init__(self, text: str, status: int = 0, id: str = "", retry_after_s: float = 0.0) -> None:
+        super().__init__(text, status, id)
         self.retry_after_s = retry_after_s
 
 
 class PushUnknown(PushError):
-    """Nobody knows whether it was accepted. Trying again may push it twice."""
+    """Nobody knows whether it was accepted. Trying again may push it twice, unless with the same id."""
 
 
 __all__ = [
@@ -56,10 +66,12 @@ __all__ = [
     "ClientError",
     "ConnectionLost",
     "LoginRefused",
+    "PushConflict",
     "PushError",
     "PushRefused",
     "PushUnavailable",
     "PushUnknown",
+    "Unreachable",
     "WireError",
     "ZimError",
 ]

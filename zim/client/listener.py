@@ -1,91 +1,76 @@
-"""Listens to one user's pushes, for as long as the application wants.
+"""Listens to what is pushed to a user, for as long as the application wants.
 
-    listener = Listener("127.0.0.1:8090", token="7", transport="ws")
-    for message in listener:
-        print(message.body)
+    with Listener(["127.0.0.1:8080", "127.0.0.1:8081"], token="7", rooms=["a"]) as listener:
+        for event in listener:
+            match event:
+                case Message():
+                    print(event.stream, event.offset, event.body)
+                case Gap() | NotRecovered():
+                    ...  # something is lost: load what it was about from elsewhere
 
-Plain blocking sockets with timeouts: the same code runs in a thread and, monkey-patched, in a greenlet.
+Plain sockets: the same code runs in a thread and, monkey-patched, in a greenlet.
 """
 
 from __future__ import annotations
 
-import json
-import re
-import socket
-import threading
-import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
-from typing import Literal
+from typing import Any, TypeVar, cast
 
-from zim.client.address import split_address
 from zim.client.backoff import Backoff
-from zim.client.errors import ClientError, ConnectionLost, LoginRefused, WireError
-from zim.client.wire import (
-    MAX_PACKET_BYTES,
-    OP_AUTH,
-    OP_AUTH_REPLY,
-    OP_DISCONNECT,
-    OP_HEARTBEAT,
-    OP_HEARTBEAT_REPLY,
-    Packet,
-    TcpDialect,
-)
-from zim.client.ws import WsDialect
+from zim.client.goim import GoimSession
+from zim.client.lifeline import Lifeline
+from zim.client.session import Session
+from zim.client.values import Event, Gap, Message, Position, State
+from zim.client.wire import MAX_PACKET_BYTES
 
-_RECV_BYTES = 64 << 10
+_L = TypeVar("_L", bound="_Listening")
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
-    """What was pushed.
+class _Listening:
+    """What both listeners have in common: they end."""
 
-    Attributes:
-        op: 5, unless the publisher named another.
-        body: the application's bytes. Over WebSocket they are the JSON that the frame carried: a body that is not
-            JSON has become a JSON string on its way, an empty one `{}`.
-    """
+    _lifeline: Lifeline[Any]
 
-    op: int
-    body: bytes
+    def __enter__(self: _L) -> _L:
+        return self
 
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self.close()
 
-@dataclass(frozen=True, slots=True)
-class State:
-    """What became of the connection.
-
-    Attributes:
-        name: "connecting", "connected", "disconnected" (it was lost, or could not be made), or "refused" (the fabric
-            ended it before it answered the login). After the last two the listener tries again.
-        address: of the comet.
-        reason: why it was lost or refused; for a person.
-        retry_s: after how many seconds it tries again.
-    """
-
-    name: Literal["connecting", "connected", "disconnected", "refused"]
-    address: str
-    reason: str = ""
-    retry_s: float = 0.0
+    def close(self) -> None:
+        """Ends the iteration. Any thread or greenlet may call it, and more than once."""
+        self._lifeline.close()
 
 
-class Listener:
-    """Connects, logs in, sends heartbeats, gives what arrives, and comes back when the connection is lost.
+class Listener(_Listening):
+    """Speaks zim's own dialect: gives every message of a stream once and in order, and says what is lost.
 
-    Heartbeats are sent while the application waits for the next message: one that is busy with a message for longer
-    than the fabric's heartbeat window (5 minutes by default) is disconnected, and connects again.
-    What is pushed while it is not connected is not received.
+    It reconnects by itself, to the next address, and goes on from where it was. What arrives (`for event in listener`):
+
+    - Message: what was pushed.
+    - Gap, NotRecovered: something of a stream is lost; what follows goes on after it.
+    - NotJoined: a room that the token may not join, or that is away for the moment.
+
+    The user's own stream starts at what the user has acknowledged, so that what was pushed while nobody listened comes
+    first. Rooms start at their present end, or at a position of `resume`.
+
+    Everything is sent by the thread that iterates, between two events: one that is busy with an event for longer than
+    the fabric's heartbeat window (5 minutes by default) is disconnected, and connects again.
     """
 
     def __init__(
         self,
-        address: str,
-        token: str,
-        transport: Literal["tcp", "ws"] = "tcp",
+        addresses: str | Sequence[str],
+        token: str | int,
         *,
+        rooms: Iterable[str | int] | None = None,
+        resume: Mapping[str, Sequence[Any]] | None = None,
+        auto_ack: bool = False,
+        device: str = "",
+        platform: str = "",
         heartbeat_s: float = 30.0,
         timeout_s: float = 10.0,
-        path: str = "/sub",
         max_packet_bytes: int = MAX_PACKET_BYTES,
         backoff: Backoff | None = None,
         on_state: Callable[[State], object] | None = None,
@@ -93,253 +78,120 @@ class Listener:
         """Does not connect yet; iterating does.
 
         Args:
-            address: `host:port` of a comet.
+            addresses: of one or several comets, `host:port` for TCP or `ws://host:port` for WebSocket.
             token: who this is; with the default token handler of the fabric a number, the user's id.
-            transport: "tcp" or "ws"; goim v1's packets on either.
-            heartbeat_s: between two heartbeats.
+            rooms: to join; the token's own if left out.
+            resume: where to go on, as `resume` gave it earlier; JSON's lists will do.
+            auto_ack: acknowledges each message of the user's own stream once the iteration asks for the next one.
+            device, platform: for whoever looks at the session.
+            heartbeat_s: between two heartbeats, if the fabric does not want them more often.
             timeout_s: for connecting and logging in, for a write, and for the reply to a heartbeat.
-            path: of the WebSocket.
             max_packet_bytes: a packet or WebSocket message above this ends the connection.
             backoff: the waits between two attempts; 0.2 s to 10 s by default.
             on_state: called with each State, by the thread that iterates.
 
         Raises:
-            AddressError: the address is not `host:port`.
+            AddressError: an address is none.
+            ClientError: a room or a position that cannot be.
         """
-        self.address = address
-        self._host_port = split_address(address)
-        self._token = token
-        self._transport = transport
-        self._heartbeat_s = heartbeat_s
-        self._timeout_s = timeout_s
-        self._path = path
-        self._max_packet_bytes = max_packet_bytes
-        self._backoff = backoff or Backoff()
-        self._on_state = on_state or (lambda _state: None)
-        self._closed = threading.Event()
-        self._lock = threading.RLock()
-        self._socket: socket.socket | None = None
-        self._is_busy = False
+        about = {key: value for key, value in (("device", device), ("platform", platform)) if value}
+        self._session = Session(token, rooms, resume, about)
+        self._lifeline = Lifeline(
+            self._session,
+            addresses,
+            heartbeat_s=heartbeat_s,
+            timeout_s=timeout_s,
+            max_packet_bytes=max_packet_bytes,
+            backoff=backoff,
+            on_state=on_state,
+            acks=auto_ack,
+        )
 
-    def __iter__(self) -> Iterator[Message]:
-        """Same as messages()."""
-        return self.messages()
-
-    def __enter__(self) -> Listener:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        self.close()
-
-    def messages(self) -> Iterator[Message]:
-        """The messages as they arrive, without end until close(). Only one iteration at a time.
+    def __iter__(self) -> Iterator[Event]:
+        """What arrives, without end until close(). One iteration at a time.
 
         Lost connections are told to `on_state`, never raised.
-        """
-        while not self._closed.is_set():
-            self._tell("connecting")
-            since = None
-            try:
-                packets, dialect = self._log_in()
-                since = time.monotonic()
-                self._tell("connected")
-                yield from self._receive(dialect, packets)
-            except LoginRefused as error:
-                self._pause("refused", str(error), since)
-            except ClientError as error:
-                self._pause("disconnected", str(error), since)
-            except WireError as error:
-                self._pause("disconnected", f"the server broke the wire: {error}", since)
-            finally:
-                self._hang_up()
-
-    def close(self) -> None:
-        """Ends the iteration. Any thread or greenlet may call it, and more than once."""
-        self._closed.set()
-        with self._lock:
-            if self._socket is not None:
-                # Only the reading side: that wakes the reader, which then says its last words and closes. One that
-                # is busy with a message may never come back.
-                _shut_down(self._socket, socket.SHUT_RDWR if self._is_busy else socket.SHUT_RD)
-
-    def _tell(self, name: Literal["connecting", "connected"]) -> None:
-        self._on_state(State(name, self.address))
-
-    def _pause(self, name: Literal["disconnected", "refused"], reason: str, since: float | None) -> None:
-        """Tells the state and waits until it is time to try again, or for close()."""
-        self._hang_up()
-        if self._closed.is_set():
-            return
-        # A server that lets everybody in and throws them out at once must not be hammered.
-        if since is not None and time.monotonic() - since >= self._backoff.cap_s:
-            self._backoff.reset()
-        retry_s = self._backoff.next_s()
-        self._on_state(State(name, self.address, reason, retry_s))
-        self._closed.wait(retry_s)
-
-    def _log_in(self) -> tuple[list[Packet], TcpDialect | WsDialect]:
-        """Connects and authenticates. Gives the packets that came with the reply, too.
 
         Raises:
-            ConnectionLost: no connection, or no reply in time.
-            LoginRefused: the server ended it first.
-            WireError: the server broke the wire.
+            ClientError: somebody iterates already.
         """
-        deadline = time.monotonic() + self._timeout_s
-        self._connect()
-        dialect: TcpDialect | WsDialect
-        if self._transport == "ws":
-            dialect = WsDialect(self.address, self._path, self._max_packet_bytes)
-        else:
-            dialect = TcpDialect(self._max_packet_bytes)
-        auth = dialect.send(Packet(OP_AUTH, self._auth_body(), seq=1))
-        self._write(dialect.opening if dialect.opening else auth)
-        has_asked = not dialect.opening
-        packets: list[Packet] = []
-        while not packets:
-            data = self._read(deadline - time.monotonic())
-            if data is None:
-                raise ConnectionLost(f"no answer to the login in {self._timeout_s:g} s")
-            if not data:
-                raise LoginRefused("closed by the server before it answered the login")
-            packets = dialect.receive(data)
-            if isinstance(dialect.broken, ConnectionLost) and not packets:
-                raise LoginRefused(str(dialect.broken))
-            if dialect.broken is not None and not packets:
-                raise dialect.broken
-            self._write(dialect.replies())
-            if dialect.is_open and not has_asked:
-                self._write(auth)
-                has_asked = True
-        first = packets.pop(0)
-        if first.op == OP_DISCONNECT:
-            raise LoginRefused(f"the server says: {first.body.decode(errors='replace')}")
-        if first.op != OP_AUTH_REPLY:
-            raise WireError(f"op {first.op} where the login's reply should be")
-        return packets, dialect
+        return self._lifeline.events()
 
-    def _receive(self, dialect: TcpDialect | WsDialect, packets: list[Packet]) -> Iterator[Message]:
-        """The messages of one connection.
+    @property
+    def resume(self) -> dict[str, Position]:
+        """Epoch and offset of each stream, up to the last event that the iteration gave: keep it, and go on there."""
+        return self._session.resume()
+
+    @property
+    def key(self) -> str:
+        """This session's key: a push can be for it alone. "" before the first login."""
+        return self._session.key
+
+    @property
+    def acknowledged(self) -> int:
+        """Up to where the user's own stream is acknowledged for good: a new listener without `resume` starts there."""
+        return self._session.acknowledged
+
+    def join(self, *rooms: str | int, resume: Mapping[str, Sequence[Any]] | None = None) -> None:
+        """Joins rooms, and stays in them over reconnects. Any thread may call it; does not wait.
+
+        Args:
+            resume: where to go on in their streams, `{"r:a": [epoch, offset]}`.
 
         Raises:
-            ConnectionLost: it ended.
-            WireError: the server broke the wire.
+            ClientError: a room or a position that cannot be.
         """
-        heartbeat_at = time.monotonic() + self._heartbeat_s
-        reply_by: float | None = None
-        while True:
-            for packet in packets:
-                if packet.op == OP_DISCONNECT:
-                    raise ConnectionLost(f"disconnected by the server: {packet.body.decode(errors='replace')}")
-                if packet.op not in (OP_HEARTBEAT_REPLY, OP_AUTH_REPLY):
-                    self._is_busy = True
-                    yield Message(packet.op, packet.body)
-                    self._is_busy = False
-                if self._closed.is_set():
-                    self._say_goodbye(dialect)
-                    return
-            if dialect.broken is not None:
-                raise dialect.broken
-            now = time.monotonic()
-            if now >= heartbeat_at:
-                self._write(dialect.send(Packet(OP_HEARTBEAT)))
-                heartbeat_at = now + self._heartbeat_s
-                reply_by = now + self._timeout_s if reply_by is None else reply_by
-            # Read before judging: after a long pause of the application the reply is there, unread.
-            data = self._read((heartbeat_at if reply_by is None else min(heartbeat_at, reply_by)) - now)
-            packets = []
-            if data:
-                reply_by = None
-                packets = dialect.receive(data)
-                self._write(dialect.replies())
-            elif self._closed.is_set():
-                self._say_goodbye(dialect)
-                return
-            elif data is not None:
-                raise ConnectionLost("closed by the server")
-            elif reply_by is not None and time.monotonic() >= reply_by:
-                raise ConnectionLost(f"no reply to a heartbeat in {self._timeout_s:g} s")
+        self._session.join(rooms, resume)
+        self._lifeline.wake()
 
-    def _auth_body(self) -> bytes:
-        """goim's WebSocket clients name a numeric token as a JSON number, everything else as a string."""
-        if self._transport == "tcp":
-            return self._token.encode()
-        is_number = re.fullmatch(r"-?(0|[1-9][0-9]*)", self._token)
-        return self._token.encode() if is_number else json.dumps(self._token).encode()
+    def leave(self, *rooms: str | int) -> None:
+        """Leaves rooms: nothing of them comes after this call. Any thread may call it; does not wait.
 
-    def _connect(self) -> None:
-        host, port = self._host_port
-        problem = f"{host} has no address"
-        try:
-            places = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        except (OSError, UnicodeError) as error:
-            raise ConnectionLost(f"cannot find {host}: {error}") from None
-        for family, kind, protocol, _, place in places:
-            sock = socket.socket(family, kind, protocol)
-            with self._lock:
-                self._socket = sock
-            try:
-                sock.settimeout(self._timeout_s)
-                if not self._closed.is_set():
-                    sock.connect(place)
-                    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                    return
-            except ConnectionRefusedError:
-                problem = f"nothing listens on {self.address}; is the fabric up? zim up"
-            except TimeoutError:
-                problem = f"no connection to {self.address} in {self._timeout_s:g} s"
-            except OSError as error:
-                problem = f"no connection to {self.address}: {error.strerror or error}"
-            self._hang_up()
-        raise ConnectionLost(problem)
+        Raises:
+            ClientError: a room that cannot be.
+        """
+        self._session.leave(rooms)
+        self._lifeline.wake()
 
-    def _read(self, timeout_s: float) -> bytes | None:
-        """What has arrived; b"" at the end of the stream, None if nothing came in time."""
-        sock = self._open_socket()
-        if self._closed.is_set():
-            return b""
-        try:
-            sock.settimeout(max(timeout_s, 0.001))
-            return sock.recv(_RECV_BYTES)
-        except TimeoutError:
-            return None
-        except OSError as error:
-            if self._closed.is_set():  # gevent wakes a reader with an error
-                return b""
-            raise ConnectionLost(f"connection lost: {error.strerror or error}") from None
+    def ack(self, upto: Message | Gap | int) -> None:
+        """Acknowledges the user's own stream up to this message, or offset, for all of the user's later sessions.
 
-    def _write(self, data: bytes) -> None:
-        if not data:
-            return
-        sock = self._open_socket()
-        try:
-            sock.settimeout(self._timeout_s)
-            sock.sendall(data)
-        except TimeoutError:
-            raise ConnectionLost(f"the server reads nothing for {self._timeout_s:g} s") from None
-        except OSError as error:
-            raise ConnectionLost(f"connection lost: {error.strerror or error}") from None
-
-    def _open_socket(self) -> socket.socket:
-        if self._socket is None:
-            raise ConnectionLost("closed")
-        return self._socket
-
-    def _say_goodbye(self, dialect: TcpDialect | WsDialect) -> None:
-        try:
-            self._write(dialect.closing)
-        except ConnectionLost:
-            return
-
-    def _hang_up(self) -> None:
-        with self._lock:
-            sock, self._socket = self._socket, None
-        if sock is not None:
-            sock.close()
+        Any thread may call it. Does not wait: `acknowledged` tells when it is durable. Messages of other streams are
+        passed over.
+        """
+        self._session.ack(upto)
+        self._lifeline.wake()
 
 
-def _shut_down(sock: socket.socket, how: int) -> None:
-    try:
-        sock.shutdown(how)
-    except OSError:
-        return
+class GoimListener(_Listening):
+    """Speaks goim v1's dialect, with goim or zim: gives what arrives while it is connected. Nothing is resumed."""
+
+    def __init__(
+        self,
+        addresses: str | Sequence[str],
+        token: str,
+        *,
+        heartbeat_s: float = 30.0,
+        timeout_s: float = 10.0,
+        max_packet_bytes: int = MAX_PACKET_BYTES,
+        backoff: Backoff | None = None,
+        on_state: Callable[[State], object] | None = None,
+    ) -> None:
+        """Does not connect yet; iterating does. The arguments are Listener's.
+
+        Raises:
+            AddressError: an address is none.
+        """
+        self._lifeline = Lifeline(
+            GoimSession(token),
+            addresses,
+            heartbeat_s=heartbeat_s,
+            timeout_s=timeout_s,
+            max_packet_bytes=max_packet_bytes,
+            backoff=backoff,
+            on_state=on_state,
+        )
+
+    def __iter__(self) -> Iterator[Message]:
+        """What arrives, as Listener's."""
+        return cast(Iterator[Message], self._lifeline.events())

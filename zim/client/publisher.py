@@ -1,59 +1,58 @@
-"""Pushes over goim v1's HTTP API, for backends.
+"""Pushes over HTTP, for backends.
 
-publisher = Publisher("http://127.0.0.1:7172")
-push_id = publisher.push_user(7, b'{"hello":1}')
+with Publisher("http://127.0.0.1:7172") as publisher:
+    accepted = publisher.push(b'{"hello":1}', users=7)
+    results = publisher.push_batch(Push(b"%d" % uid, users=uid) for uid in range(1000))
 """
 
 from __future__ import annotations
 
-import http.client
-import json
-import re
-import socket
-import threading
+import secrets
 import time
-from collections.abc import Iterable
-from urllib.parse import quote, urlsplit
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from zim.client.address import split_address
-from zim.client.errors import AddressError, PushRefused, PushUnavailable, PushUnknown
+from zim.client.backoff import Backoff
+from zim.client.errors import AddressError, PushError, PushUnavailable, PushUnknown
+from zim.client.goim_pushes import GoimPushes
+from zim.client.http import Answer, HttpLink
+from zim.client.pushes import Accepted, Names, Push, encode_push, read_answer
+from zim.protocol.frame import Op
 
-RET_OK = 1
-_IDLE_S = 5.0
-_NUMBER = re.compile(r"[+-]?[0-9]{1,19}")
+_MAX_LINES = 1_000  # of a request
+_MAX_BYTES = 256 << 10
+_MAX_RECIPIENTS = 50_000  # zim takes 100,000
+_Line = tuple[str, bytes]  # id, JSON
 
 
-class Publisher:
-    """Publishes to one logic node. Threads and greenlets may share it: each has its own connection, kept alive.
+class Publisher(GoimPushes):
+    """Publishes to logic nodes. Threads and greenlets may share it: each has its own connection, kept alive.
 
-    Every method returns the push id, or "" if the server names none (goim does not). They raise, all of them
-    PushError:
+    `push` and `push_batch` speak zim's own API. What is surely not accepted, or not known to be, is tried again for
+    `retry_s` at the next node, with the same id, so that nothing is pushed twice. What is raised then is a PushError:
 
-    - PushRefused: the request is wrong, and will be the next time.
-    - PushUnavailable: surely not accepted; try again, after `retry_after_s`.
-    - PushUnknown: accepted or not, nobody knows; trying again may push twice.
+    - PushRefused: the request is wrong, and will be the next time; PushConflict: the id belongs to another push.
+    - PushUnavailable: surely not accepted.
+    - PushUnknown: accepted or not, nobody knows. Pushing again with the error's `id` does not push twice.
+
+    The other methods speak goim v1's API, to the first node, once.
     """
 
-    def __init__(self, url: str, *, timeout_s: float = 15.0) -> None:
+    def __init__(self, urls: str | Sequence[str], *, timeout_s: float = 15.0, retry_s: float = 15.0) -> None:
         """Does not connect yet.
 
         Args:
-            url: `http://host:port` or `host:port`.
+            urls: `http://host:port` or `host:port`, of one logic node or several.
             timeout_s: for connecting, and for the answer.
+            retry_s: for how long failed pushes are tried again; 0 for never.
 
         Raises:
-            AddressError: the URL is something else.
+            AddressError: a URL is something else.
         """
-        address = url
-        if "://" in url:
-            parts = urlsplit(url)
-            if parts.scheme != "http" or parts.path.strip("/") or parts.query:
-                raise AddressError(f"{url!r} is not the URL of a logic node; write http://host:port")
-            address = parts.netloc
-        self.address = address
-        self._host, self._port = split_address(address)
-        self._timeout_s = timeout_s
-        self._local = threading.local()
+        texts = [urls] if isinstance(urls, str) else list(urls)
+        if not texts:
+            raise AddressError("no address to push to")
+        self._links = [HttpLink(text, timeout_s) for text in texts]
+        self._retry_s = retry_s
 
     def __enter__(self) -> Publisher:
         return self
@@ -61,151 +60,144 @@ class Publisher:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def push_user(self, uid: int | str, body: bytes | str) -> str:
-        """Pushes to all sessions of one user. Raises: see Publisher."""
-        hint = f"a uid is a number such as 7, not {str(uid)!r}, and not negative"
-        return self._push(f"/1/push?uid={quote(str(uid), safe='')}", _bytes(body), hint)
-
-    def push_users(self, uids: Iterable[int | str], body: bytes | str) -> str:
-        """Pushes to several users. goim's format asks for a body that is JSON here. Raises: see Publisher."""
-        numbers = []
-        for uid in uids:
-            if not _NUMBER.fullmatch(str(uid)):
-                raise PushRefused(f"{str(uid)!r} is not a uid; uids are numbers such as 7")
-            numbers.append(int(uid))
-        raw = _bytes(body)
-        if not _is_json(raw):
-            raise PushRefused("the body of a push to several users must be JSON; quote it, or push to each user")
-        request = b'{"u":%s,"m":%s}' % (json.dumps(numbers).encode(), raw)
-        return self._push("/1/pushs", request, "uids are numbers that are not negative")
-
-    def push_room(self, room: int | str, body: bytes | str, *, ensure: bool = False) -> str:
-        """Pushes to everybody in a room. `ensure` is goim's: do not gather with other pushes. Raises: see Publisher."""
-        path = f"/1/push/room?rid={quote(str(room), safe='')}" + ("&ensure=true" if ensure else "")
-        return self._push(path, _bytes(body), f"a room is a number such as 1, not {str(room)!r}")
-
-    def push_all(self, body: bytes | str) -> str:
-        """Pushes to everybody who is connected. Raises: see Publisher."""
-        return self._push("/1/push/all", _bytes(body), "the fabric could not reach all of its routers")
+    @property
+    def address(self) -> str:
+        """Of the first node."""
+        return self._links[0].address
 
     def close(self) -> None:
-        """Closes this thread's connection. The next push opens another."""
-        link = self._link()
-        if link is not None:
+        """Closes this thread's connections. The next push opens others."""
+        for link in self._links:
             link.close()
-        self._local.link = None
 
-    def _push(self, path: str, body: bytes, hint: str) -> str:
-        link = self._connected()
-        try:
-            link.request("POST", path, body)
-            response = link.getresponse()
-            text = response.read()
-        except TimeoutError:
-            self.close()
-            raise PushUnknown(
-                f"no answer from {self.address} in {self._timeout_s:g} s; it is not known whether the push was accepted"
-            ) from None
-        except (OSError, http.client.HTTPException) as error:
-            self.close()
-            raise PushUnknown(
-                f"{self.address} hung up before it answered ({_what(error)}); "
-                "it is not known whether the push was accepted"
-            ) from None
-        self._local.used_at = time.monotonic()
-        if response.will_close:
-            self.close()
-        self._judge(response, text, len(body), hint)
-        return response.getheader("X-Zim-Push-Id") or ""
+    def push(
+        self,
+        body: bytes | str,
+        *,
+        users: Names = (),
+        rooms: Names = (),
+        keys: Names = (),
+        everybody: bool = False,
+        op: int = Op.PUSH,
+        ttl_s: float = 0.0,
+        id: str = "",
+    ) -> Accepted:
+        """Pushes once. Raises: see Publisher; the arguments are those of Push."""
+        key = id or make_id()
+        line = encode_push(Push(body, users, rooms, keys, everybody, op, ttl_s), key)
 
-    def _judge(self, response: http.client.HTTPResponse, text: bytes, size: int, hint: str) -> None:
-        status = response.status
-        if status == 503:
-            wait_s = _seconds(response.getheader("Retry-After"))
-            when = f"in {wait_s:g} s" if wait_s else "soon"
-            raise PushUnavailable(f"the fabric cannot take it now (503); try again {when}", status, wait_s)
-        if status == 504:
-            raise PushUnknown("the fabric does not know whether the push was accepted (504)", status)
-        if status == 413:
-            raise PushRefused(
-                f"the body is too large ({size} bytes, 413); the topology's fabric.max_body_bytes allows less", status
-            )
-        ret = _ret(text)
-        if status != 200 or ret is None:
-            raise PushRefused(
-                f"HTTP {status} from {self.address} is no answer of goim's v1 API; is this a logic node's HTTP port?",
-                status,
-            )
-        if ret != RET_OK:
-            raise PushRefused(f"refused with ret {ret}: {hint}", status)
+        def judge(answer: Answer) -> list[Accepted | PushError]:
+            return [read_answer(answer.status, answer.body, key, answer.retry_after_s)]
 
-    def _link(self) -> http.client.HTTPConnection | None:
-        link: http.client.HTTPConnection | None = getattr(self._local, "link", None)
-        return link
+        (result,) = self._settle([(key, line)], "/api/push", "application/json", judge)
+        if isinstance(result, PushError):
+            raise result
+        return result
 
-    def _connected(self) -> http.client.HTTPConnection:
-        """A connection that is open as far as one can see.
+    def push_batch(self, pushes: Iterable[Push]) -> list[Accepted | PushError]:
+        """Pushes many, some hundred a request.
 
-        A POST must not be sent again when a connection turns out to be dead (RFC 9110 9.2.2), so that is looked at
-        before: servers close what is idle for long, and then the end of the stream is waiting to be read.
+        Those that fail are tried again by themselves, so a stream that has several of them may get them in another
+        order.
+
+        Returns:
+            What became of each, in their order; the errors that `push` would raise.
+
+        Raises:
+            PushRefused: a push to nobody; those before it may have been sent.
         """
-        link = self._link()
-        if link is not None and link.sock is not None and self._is_fresh(link.sock):
-            return link
-        self.close()
-        link = http.client.HTTPConnection(self._host, self._port, timeout=self._timeout_s)
+        results: list[Accepted | PushError] = []
+        for lines in _requests(pushes):
+            results += self._settle(lines, "/api/push/batch", "application/x-ndjson", None)
+        return results
+
+    def _settle(
+        self,
+        lines: list[_Line],
+        path: str,
+        content_type: str,
+        judge: Callable[[Answer], list[Accepted | PushError]] | None,
+    ) -> list[Accepted | PushError]:
+        """Sends these in one request, and what fails again, until all is settled or the time is over."""
+        results: list[Accepted | PushError | None] = [None] * len(lines)
+        open_, unknown = list(range(len(lines))), set[int]()
+        deadline, backoff = time.monotonic() + self._retry_s, Backoff(0.1, 2.0)
+        attempt = 0
+        while True:
+            link = self._links[attempt % len(self._links)]
+            found, wait_s = self._attempt(link, [lines[at] for at in open_], path, content_type, judge)
+            for at, result in zip(open_, found, strict=True):
+                unknown |= {at} if isinstance(result, PushUnknown) else set()
+                results[at] = _honest(result, at in unknown)
+            open_ = [at for at in open_ if _may_do_later(results[at])]
+            attempt += 1
+            if attempt < len(self._links) and self._retry_s and wait_s == 0:
+                wait_s = 0.001  # another node may do at once
+            else:
+                wait_s = max(wait_s, backoff.next_s())
+            if not open_ or time.monotonic() + wait_s > deadline:
+                return [result for result in results if result is not None]
+            time.sleep(wait_s)
+
+    def _attempt(
+        self,
+        link: HttpLink,
+        lines: list[_Line],
+        path: str,
+        content_type: str,
+        judge: Callable[[Answer], list[Accepted | PushError]] | None,
+    ) -> tuple[list[Accepted | PushError], float]:
+        """One request; what became of each line, and how long to wait before the next."""
         try:
-            link.connect()
-        except ConnectionRefusedError:
-            raise PushUnavailable(f"nothing listens on {self.address}; is the fabric up? zim up") from None
-        except TimeoutError:
-            raise PushUnavailable(f"no connection to {self.address} in {self._timeout_s:g} s") from None
-        except (OSError, UnicodeError) as error:
-            raise PushUnavailable(f"no connection to {self.address}: {_what(error)}") from None
-        self._local.link = link
-        return link
-
-    def _is_fresh(self, sock: socket.socket) -> bool:
-        if time.monotonic() - self._local.used_at > _IDLE_S:
-            return False
-        try:
-            sock.settimeout(0)
-            sock.recv(1, socket.MSG_PEEK)
-        except BlockingIOError:
-            sock.settimeout(self._timeout_s)
-            return True
-        except OSError:
-            return False
-        return False
+            answer = link.post(path, b"".join([line + b"\n" for _, line in lines]), content_type)
+        except PushError as error:
+            return [type(error)(str(error), 0, key) for key, _ in lines], 0.0
+        if judge is not None:
+            return judge(answer), answer.retry_after_s
+        if answer.status != 200:
+            wait_s = answer.retry_after_s
+            return [read_answer(answer.status, answer.body, key, wait_s) for key, _ in lines], wait_s
+        texts = answer.body.split(b"\n", len(lines))
+        texts += [b""] * (len(lines) - len(texts))
+        found = [read_answer(0, text, key) for text, (key, _) in zip(texts, lines, strict=False)]
+        return found, max(
+            (result.retry_after_s for result in found if isinstance(result, PushUnavailable)), default=0.0
+        )
 
 
-def _bytes(body: bytes | str) -> bytes:
-    return body.encode() if isinstance(body, str) else body
+def make_id() -> str:
+    """An idempotency key that nobody else has."""
+    return secrets.token_hex(12)
 
 
-def _what(error: Exception) -> str:
-    return getattr(error, "strerror", None) or str(error) or type(error).__name__
+def _may_do_later(result: Accepted | PushError | None) -> bool:
+    """Whether another attempt makes sense; not where a server does not speak zim's API at all."""
+    is_strange = isinstance(result, PushUnknown) and 200 <= result.status < 500
+    return isinstance(result, PushUnavailable | PushUnknown) and not is_strange
 
 
-def _is_json(raw: bytes) -> bool:
-    def refuse(name: str) -> None:
-        raise ValueError(name)
-
-    try:
-        json.loads(raw.decode(), parse_constant=refuse)  # Python alone takes NaN
-    except (ValueError, RecursionError):
-        return False
-    return True
+def _honest(result: Accepted | PushError, is_unknown: bool) -> Accepted | PushError:
+    """An attempt that surely failed does not undo an earlier one of which nobody knows."""
+    if is_unknown and isinstance(result, PushUnavailable):
+        text = f"an earlier attempt may have been accepted, the last one was not: {result}"
+        return PushUnknown(text, result.status, result.id)
+    return result
 
 
-def _ret(text: bytes) -> int | None:
-    try:
-        answer = json.loads(text)
-    except (ValueError, RecursionError):
-        return None
-    ret = answer.get("ret") if isinstance(answer, dict) else None
-    return ret if type(ret) is int else None
-
-
-def _seconds(text: str | None) -> float:
-    return float(text) if text and text.isascii() and text.isdigit() else 0.0
+def _requests(pushes: Iterable[Push]) -> Iterator[list[_Line]]:
+    """The lines of each request."""
+    lines: list[_Line] = []
+    size = recipients = 0
+    for push in pushes:
+        key = push.id or make_id()
+        line = encode_push(push, key)
+        n = line.count(b",")  # there are fewer recipients than commas
+        is_full = len(lines) == _MAX_LINES or size + len(line) > _MAX_BYTES or recipients + n > _MAX_RECIPIENTS
+        if lines and is_full:
+            yield lines
+            lines, size, recipients = [], 0, 0
+        lines.append((key, line))
+        size += len(line) + 1
+        recipients += n
+    if lines:
+        yield lines

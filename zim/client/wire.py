@@ -1,51 +1,25 @@
-"""goim's packets, as a client sees them: bytes ⇄ values. Applications take only this, nothing of the nodes.
+"""The client's end of the wire: bytes ⇄ packets (see zim.protocol.frame), no socket in here.
 
-One packet, big-endian (goim libs/proto/proto.go):
-
-    0         4               6         8     12     16
-    | length  | header length | version | op  | seq  | body …
-    | int32   | int16, 16     | int16   | i32 | i32  | length - 16 bytes
-
-In a WebSocket text frame the same is a JSON object `{"ver", "op", "seq", "body"}`; the server sends arrays of them.
+On TCP packets go as they are. In a WebSocket text frame one is a JSON object `{"ver", "op", "seq", "body"}`, with
+`"stream"` and `"offset"` too in zim's dialect; the server sends arrays of them.
 """
 
 from __future__ import annotations
 
 import json
 import re
-import struct
-from dataclasses import dataclass
+from typing import Any
 
 from zim.client.errors import WireError, ZimError
+from zim.protocol import frame
+from zim.protocol.frame import MAX_STREAM_BYTES, Packet
 
-HEADER = struct.Struct(">ihhii")
 MAX_PACKET_BYTES = 16 << 20
 
-OP_HEARTBEAT = 2
-OP_HEARTBEAT_REPLY = 3
-OP_PUSH = 5
-OP_DISCONNECT = 6
-OP_AUTH = 7
-OP_AUTH_REPLY = 8
-
 _SPACE = re.compile(r"[ \t\n\r]*")
-_DECODER = json.JSONDecoder()
-
-
-@dataclass(frozen=True, slots=True)
-class Packet:
-    """One packet. In text frames the body is JSON, byte for byte as the server wrote it; `b""` if there is none."""
-
-    op: int
-    body: bytes = b""
-    seq: int = 0
-    ver: int = 1
-
-
-def encode(packet: Packet) -> bytes:
-    """A packet as it goes over TCP."""
-    length = HEADER.size + len(packet.body)
-    return HEADER.pack(length, HEADER.size, packet.ver, packet.op, packet.seq) + packet.body
+# Python's limit on the digits of a number is not JSON's; no field has more than 19.
+_DECODER = json.JSONDecoder(parse_int=lambda text: int(text) if len(text) < 20 else text)
+_NUMBERS = {"ver": (-(1 << 15), 1 << 15), "op": (0, 1 << 31), "seq": (-(1 << 31), 1 << 31), "offset": (0, 1 << 63)}
 
 
 class TcpDialect:
@@ -69,7 +43,7 @@ class TcpDialect:
 
     def send(self, packet: Packet) -> bytes:
         """The bytes of a packet."""
-        return encode(packet)
+        return frame.encode(packet)
 
     def receive(self, data: bytes) -> list[Packet]:
         """The packets that are complete with `data`. Afterwards look at `broken`."""
@@ -77,20 +51,14 @@ class TcpDialect:
         if self.broken is not None:
             return packets
         self._rest += data
-        rest, at = self._rest, 0
-        while len(rest) - at >= HEADER.size:
-            length, header, ver, op, seq = HEADER.unpack_from(rest, at)
-            if not HEADER.size <= header <= length:
-                self.broken = WireError(f"packet of {length} bytes with a header of {header}")
-                break
-            if length > self._max:
-                self.broken = WireError(f"packet of {length} bytes, more than {self._max}", 1009)
-                break
-            if len(rest) - at < length:
-                break
-            packets.append(Packet(op, bytes(rest[at + header : at + length]), seq, ver))
-            at += length
-        del rest[:at]
+        at = 0
+        try:
+            while (found := frame.parse(self._rest, at, self._max, extended=True)) is not None:
+                packet, at = found
+                packets.append(packet)
+        except WireError as error:
+            self.broken = error
+        del self._rest[:at]
         return packets
 
     def replies(self) -> bytes:
@@ -105,7 +73,7 @@ def encode_text(packet: Packet) -> bytes:
         body = packet.body
     except (ValueError, RecursionError):
         body = json.dumps(packet.body.decode(errors="replace")).encode() if packet.body else b"null"
-    return b'{"ver":%d,"op":%d,"seq":%d,"body":%s}' % (packet.ver, packet.op, packet.seq, body)
+    return b'{"ver":%d,"op":%d,"seq":%d,"body":%s}' % (packet.version, packet.op, packet.seq, body)
 
 
 def decode_text(text: str) -> list[Packet]:
@@ -116,7 +84,7 @@ def decode_text(text: str) -> list[Packet]:
     """
     try:
         return _Scanner(text).packets()
-    except (ValueError, RecursionError, OverflowError):
+    except (ValueError, KeyError, TypeError, RecursionError, OverflowError):
         raise WireError("text frame that is not an array of packets", 1007) from None
 
 
@@ -142,8 +110,8 @@ class _Scanner:
         return packets
 
     def _packet(self) -> Packet:
-        numbers = {"ver": 0, "op": -1, "seq": 0}
-        body = b""
+        found: dict[str, int] = {}
+        stream, body = "", b""
         self._want("{")
         more = not self._take("}")
         while more:
@@ -152,18 +120,20 @@ class _Scanner:
             value, raw = self._value()
             if key == "body":
                 body = raw.encode()
-            elif key in numbers:
-                if type(value) is not int or not -(1 << 31) <= value < 1 << 31:
-                    raise ValueError(f"{key} is not an int32")
-                numbers[str(key)] = value
+            elif key == "stream":
+                stream = _name(value)
+            elif key in _NUMBERS:
+                low, high = _NUMBERS[key]
+                if type(value) is not int or not low <= value < high:
+                    raise ValueError(f"{key} is beyond its field")
+                found[key] = value
             more = self._take(",")
             if not more:
                 self._want("}")
-        if numbers["op"] < 0:
-            raise ValueError("no op")
-        return Packet(numbers["op"], body, numbers["seq"], numbers["ver"])
+        offset = found.get("offset", 0) if stream else 0
+        return Packet(found["op"], found.get("seq", 0), found.get("ver", 0), body, stream, offset)
 
-    def _value(self) -> tuple[object, str]:
+    def _value(self) -> tuple[Any, str]:
         self._take("")
         start = self._at
         value, self._at = _DECODER.raw_decode(self._text, start)
@@ -180,3 +150,10 @@ class _Scanner:
     def _want(self, mark: str) -> None:
         if not self._take(mark):
             raise ValueError(f"no {mark}")
+
+
+def _name(value: object) -> str:
+    """A stream's name."""
+    if not isinstance(value, str) or not 0 < len(value.encode()) <= MAX_STREAM_BYTES:
+        raise ValueError("no stream's name")
+    return value

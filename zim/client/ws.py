@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from zim.client.errors import ConnectionLost, LoginRefused, WireError, ZimError
-from zim.client.wire import MAX_PACKET_BYTES, Packet, decode_text, encode_text
+from zim.client.wire import MAX_PACKET_BYTES, decode_text, encode_text
+from zim.protocol.frame import Packet
 
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10
 
@@ -147,7 +148,7 @@ class Frames:
 
 
 class WsDialect:
-    """goim v1's packets as JSON in WebSocket text frames. Same attributes as TcpDialect."""
+    """Packets as JSON in WebSocket text frames. Same attributes as TcpDialect."""
 
     def __init__(self, address: str, path: str = "/sub", max_packet_bytes: int = MAX_PACKET_BYTES) -> None:
         self._key = base64.b64encode(os.urandom(16))

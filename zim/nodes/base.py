@@ -10,14 +10,18 @@ import json
 import logging
 import signal
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Any
 
 import gevent
 from gevent.event import Event
 
-from zim import config
+from zim import __version__, config
 from zim.errors import ZimError
+from zim.metrics import Metric, gauge
+
+if TYPE_CHECKING:
+    from zim.web.server import HttpServer
 
 log = logging.getLogger(__name__)
 
@@ -32,6 +36,8 @@ class Node(ABC):
 
     def __init__(self, topology: config.Topology, node: config.Node) -> None:
         self.topology, self.name = topology, node.name
+        self._kind, self._admin_at = node.kind, node.admin
+        self._admin: HttpServer | None = None
         self._over = Event()
         self._exit_code = EXIT_OK
         self._greenlets: list[gevent.Greenlet[..., Any]] = []
@@ -59,6 +65,10 @@ class Node(ABC):
     @abstractmethod
     def stop(self) -> None:
         """Ends in the order of the data: entrances first. Switches."""
+
+    @abstractmethod
+    def metrics(self) -> Iterable[Metric]:
+        """What it tells of itself, read now out of what it keeps anyway. May switch."""
 
     def spawn(self, run: Callable[..., Any], *args: Any) -> gevent.Greenlet[..., Any]:
         """Spawns a greenlet without which the node cannot go on: if it fails, the node says so and ends."""
@@ -90,6 +100,7 @@ class Node(ABC):
         if lifeline_fd is not None:
             self.spawn(self._watch_lifeline, lifeline_fd)
         self.setup()
+        self._open_admin()
         self.start()
         self.spawn(self._announce)
         self._over.wait()
@@ -97,14 +108,29 @@ class Node(ABC):
             greenlet.unlink(self._on_failure)  # what it works on goes away now
         with gevent.Timeout(STOP_S, False):  # type: ignore[arg-type]
             self.stop()
+        if self._admin is not None:
+            self._admin.close()
         gevent.killall(self._greenlets, block=True, timeout=1.0)
         return self._exit_code
+
+    def _open_admin(self) -> None:
+        if self._admin_at is not None:
+            from zim.web.admin import admin_server  # not everybody wants it, and it brings an HTTP server
+
+            self._admin = admin_server(self._metrics, self._admin_at.host_port)
+            self._admin.start()
+
+    def _metrics(self) -> Iterator[Metric]:
+        who: dict[tuple[str, ...], float] = {(self.name, self._kind, __version__): 1}
+        yield gauge("zim_node_info", "The node that this is", who, "node", "kind", "version")
+        yield from self.metrics()
 
     def _announce(self) -> None:
         with gevent.Timeout(READY_WAIT_S, False):  # type: ignore[arg-type]
             while not self.is_connected():
                 gevent.sleep(0.01)
-        print(f"ready {self.name} {json.dumps(self.listens())}", flush=True)  # noqa: T201 stdout is for this line
+        listens = self.listens() if self._admin_at is None else {**self.listens(), "admin": self._admin_at.address}
+        print(f"ready {self.name} {json.dumps(listens)}", flush=True)  # noqa: T201 stdout is for this line
 
     def _watch_lifeline(self, fd: int) -> None:
         gevent.socket.wait_read(fd)  # nobody ever writes: readable means that the other end is closed

@@ -30,6 +30,7 @@ class Sender(Generic[M]):
 
     Attributes:
         peer: the node's name.
+        dropped: how many messages were given up, ever: nobody was there, or the queue was full.
     """
 
     def __init__(
@@ -39,7 +40,7 @@ class Sender(Generic[M]):
         Args:
             on_lost: is told what will not arrive: nobody is there, or the queue was full.
         """
-        self.peer = peer
+        self.peer, self.dropped = peer, 0
         self._link, self._on_lost = link, on_lost
         self._gatherer: Gatherer[M] = Gatherer(self._send, limit_bytes)
         self._lost = 0
@@ -48,6 +49,11 @@ class Sender(Generic[M]):
     def is_connected(self) -> bool:
         """Whether the peer is there."""
         return self._link.is_connected
+
+    @property
+    def waiting_bytes(self) -> int:
+        """Of what is not handed to the link yet."""
+        return self._gatherer.waiting_bytes
 
     def put(self, message: M, size: int = MESSAGE_BYTES) -> bool:
         """Queues a message, or drops it: repair is the receiver's. Does not switch."""
@@ -68,6 +74,7 @@ class Sender(Generic[M]):
         if not self._lost:
             log.info("messages dropped", extra={"peer": self.peer})
         self._lost += len(messages)
+        self.dropped += len(messages)
         if self._on_lost:
             self._on_lost(messages)
 
@@ -130,6 +137,16 @@ class Asker(Generic[M]):
     def is_connected(self) -> bool:
         """Whether the peer is there."""
         return self._dealer.is_connected
+
+    @property
+    def waiting_bytes(self) -> int:
+        """Of requests that are not handed to the link yet."""
+        return self._sender.waiting_bytes
+
+    @property
+    def dropped(self) -> int:
+        """How many requests never left, ever."""
+        return self._sender.dropped
 
     def ask(self, make: Callable[[int], Message], timeout_s: float, size: int = MESSAGE_BYTES) -> M:
         """Sends a request and waits for its answer. Switches.

@@ -16,7 +16,7 @@ from zim.errors import Unavailable
 from zim.protocol.streams import user_stream
 from zim.web import openapi
 from zim.web.batch import MAX_BATCH_BYTES, NDJSON, answer_batch
-from zim.web.documents import accepted, history_of, not_accepted, receipt_of, unread_of
+from zim.web.documents import accepted, history_of, ledger_of, not_accepted, receipt_of, unread_of
 from zim.web.fabric import Fabric
 from zim.web.problems import IDEMPOTENCY_KEY, MEDIA_TYPE, NO_PUSH, PROBLEM_JSON, UNAVAILABLE, Problem
 from zim.web.push import MAX_RECIPIENTS, PUSH_REQUEST, make_push, parse_header
@@ -27,6 +27,7 @@ JSON = "application/json"
 RETRY_AFTER_S = 1  # a router that does not answer is back, or replaced, within seconds
 
 PUSH, BATCH = "/api/push", "/api/push/batch"
+LEDGER = "/api/ledger"
 STREAMS, USERS, PUSHES = "/api/streams/", "/api/users/", "/api/pushes/"
 UNREAD = "/unread"
 
@@ -40,7 +41,8 @@ def max_push_bytes(max_body_bytes: int) -> int:
 
 def max_request_bytes(max_body_bytes: int) -> dict[str, int]:
     """How many bytes a request's body may have, by its path."""
-    return {PUSH: max_push_bytes(max_body_bytes), BATCH: MAX_BATCH_BYTES}
+    one = max_push_bytes(max_body_bytes)
+    return {PUSH: one, BATCH: max(one, MAX_BATCH_BYTES)}
 
 
 def add_to(app: Flask, fabric: Fabric, max_body_bytes: int) -> None:
@@ -52,6 +54,7 @@ def add_to(app: Flask, fabric: Fabric, max_body_bytes: int) -> None:
         ("GET", f"{STREAMS}<path:_>", api.history),
         ("GET", f"{USERS}<path:_>{UNREAD}", api.unread),
         ("GET", f"{PUSHES}<path:_>", api.receipt),
+        ("GET", LEDGER, api.ledger),
         ("GET", "/api/openapi.json", api.openapi),
     ]
     for method, path, view in endpoints:
@@ -120,6 +123,11 @@ class _Api:
         silent = list(receipt.silent)
         why = f"no router that answered knows this push; {', '.join(silent)} did not answer"
         raise Problem(UNAVAILABLE, why, retry_after_s=RETRY_AFTER_S, id=push_id, silent=silent)
+
+    def ledger(self) -> Response:
+        """`GET /api/ledger`: what became of all pushes."""
+        NO_QUERY.read_query(_query())
+        return _ok(ledger_of(self._fabric.totals()))
 
     def openapi(self) -> Response:
         """`GET /api/openapi.json`: this API, described for programs."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
+from functools import partial
 
 from flask import Flask, Request, Response, request
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
@@ -19,7 +21,15 @@ log = logging.getLogger(__name__)
 NO_PATH = "?"  # no rule has it
 
 
-class _App(Flask):
+class App(Flask):
+    """See `create_app`.
+
+    Attributes:
+        answered: how many requests, by the rule of their path (`/api/pushes/*`, NO_PATH without one) and status.
+    """
+
+    answered: Counter[tuple[str, int]]
+
     def create_url_adapter(self, request: Request | None) -> MapAdapter | None:
         """Match by path and method only: Flask would parse Host for every request, and no rule looks at it."""
         if request is None:
@@ -30,19 +40,21 @@ class _App(Flask):
         return MapAdapter(self.url_map, "localhost", "/", "", "http", path, request.method)
 
 
-def create_app(fabric: Fabric, max_body_bytes: int) -> Flask:
+def create_app(fabric: Fabric, max_body_bytes: int) -> App:
     """The app of a logic node. Its server must hand it whole requests, as `zim.web.server` does.
 
     Args:
         fabric: what it calls.
         max_body_bytes: of one push; above it the answer is 413.
     """
-    app = _App("zim.web", static_folder=None, template_folder=None)
+    app = App("zim.web", static_folder=None, template_folder=None)
+    app.answered = Counter()
     app.url_map.strict_slashes = True
     app.url_map.merge_slashes = False  # goim's paths are exact: no redirects
     v1.add_to(app, fabric, max_body_bytes)
     api.add_to(app, fabric, max_body_bytes)
     health.add_to(app)
+    app.after_request(partial(_count, app.answered))
     app.register_error_handler(Problem, api.problem_answer)
     app.register_error_handler(Unavailable, _unavailable)
     app.register_error_handler(HTTPException, _refused)
@@ -53,6 +65,12 @@ def create_app(fabric: Fabric, max_body_bytes: int) -> Flask:
 def request_limits(max_body_bytes: int) -> Limits:
     """How many bytes the body of a request to the app may have, given the limit of one push."""
     return Limits(v1.max_request_bytes(max_body_bytes), api.max_request_bytes(max_body_bytes))
+
+
+def _count(answered: Counter[tuple[str, int]], response: Response) -> Response:
+    path = NO_PATH if request.url_rule is None else request.url_rule.rule.replace("<path:_>", "*")
+    answered[path, response.status_code] += 1
+    return response
 
 
 def _refused(error: HTTPException) -> Response:

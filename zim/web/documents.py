@@ -33,6 +33,22 @@ class Receipt(msgspec.Struct):
     silent: Annotated[list[str], Meta(description="routers that did not answer; what they know is not in the sums")]
 
 
+class Ledger(msgspec.Struct):
+    """What became of all pushes, counted as in Receipt."""
+
+    pushes: int
+    targeted: int
+    delivered: int
+    gone: int
+    shed: int
+    expired: int
+    unknown: int
+    pending: Annotated[int, Meta(description="counted by itself, not as what is left of targeted")]
+    offline: int
+    balanced: Annotated[bool, Meta(description="every router answered, and every session is accounted for")]
+    silent: Annotated[list[str], Meta(description="routers that did not answer; what they know is not in the sums")]
+
+
 class Accepted(msgspec.Struct):
     """A push that is kept."""
 
@@ -139,6 +155,23 @@ def receipt_of(receipt: fabric.Receipt) -> Receipt:
         receipt.pending,
         dict(receipt.hops_ms),
         list(receipt.silent),
+    )
+
+
+def ledger_of(totals: fabric.Totals) -> Ledger:
+    """What is answered about what became of all pushes."""
+    return Ledger(
+        totals.pushes,
+        totals.targeted,
+        totals.delivered,
+        totals.gone,
+        totals.shed,
+        totals.expired,
+        totals.unknown,
+        totals.pending,
+        totals.offline,
+        totals.is_balanced,
+        list(totals.silent),
     )
 
 

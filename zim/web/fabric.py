@@ -10,6 +10,8 @@ from zim.protocol.frame import Op
 
 Status = Literal["ok", "unavailable", "unknown", "conflict"]
 
+OUTCOMES = ("delivered", "gone", "shed", "expired", "unknown")  # of sessions that are not pending
+
 
 @dataclass(frozen=True, slots=True)
 class Push:
@@ -186,7 +188,7 @@ class Totals:
     @property
     def is_balanced(self) -> bool:
         """Every session that was targeted is accounted for."""
-        known = self.delivered + self.gone + self.shed + self.expired + self.unknown
+        known = sum(getattr(self, name) for name in OUTCOMES)
         return not self.silent and self.targeted == known + self.pending
 
 

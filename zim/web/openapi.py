@@ -26,7 +26,14 @@ _STREAM_PATTERN = (
 )
 _STREAM: Schema = {"type": "string", "maxLength": MAX_NAME_BYTES, "pattern": _STREAM_PATTERN}
 _QUERIES = (HistoryQuery, ReceiptQuery)
-_ANSWERS = (documents.Accepted, documents.History, documents.Part, documents.Receipt, documents.Unread)
+_ANSWERS = (
+    documents.Accepted,
+    documents.History,
+    documents.Ledger,
+    documents.Part,
+    documents.Receipt,
+    documents.Unread,
+)
 
 # What any request may be answered with; and one with a body; and one that asks a router.
 _ANY = (problems.INVALID_VALUE, problems.UNKNOWN_FIELD, problems.BROKEN_REQUEST, problems.METHOD, problems.DEFECT)
@@ -55,7 +62,7 @@ def document(max_body_bytes: int) -> Schema:
 
 
 def _paths(queries: dict[str, list[Schema]]) -> Schema:
-    push = {
+    push: Schema = {
         "operationId": "push",
         "summary": "Push one body to users, rooms, sessions, everybody, any mix",
         "parameters": [_idempotency_key()],
@@ -63,6 +70,9 @@ def _paths(queries: dict[str, list[Schema]]) -> Schema:
         "responses": _responses(
             _JSON, _ref("Accepted"), *_ANY, *_WITH_BODY, *_ASKING, problems.CONFLICT, problems.UNKNOWN
         ),
+    }
+    push["responses"]["200"]["links"] = {
+        "receipt": {"operationId": "receipt", "parameters": {"id": "$response.body#/id"}}
     }
     batch = {
         "operationId": "pushBatch",
@@ -94,6 +104,11 @@ def _paths(queries: dict[str, list[Schema]]) -> Schema:
         "parameters": [_in_path("id", _NAME), *queries["ReceiptQuery"]],
         "responses": _responses(_JSON, _ref("Receipt"), *_ANY, *_ASKING, problems.NO_PUSH, problems.NOT_FOUND),
     }
+    ledger = {
+        "operationId": "ledger",
+        "summary": "What became of all pushes, and whether every session is accounted for",
+        "responses": _responses(_JSON, _ref("Ledger"), *_ANY),
+    }
     openapi = {
         "operationId": "openapi",
         "summary": "This document",
@@ -105,6 +120,7 @@ def _paths(queries: dict[str, list[Schema]]) -> Schema:
         "/api/streams/{stream}": {"get": history},
         "/api/users/{uid}/unread": {"get": unread},
         "/api/pushes/{id}": {"get": receipt},
+        "/api/ledger": {"get": ledger},
         "/api/openapi.json": {"get": openapi},
     }
 

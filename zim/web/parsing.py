@@ -168,8 +168,9 @@ class Requests:
     def _hold(self, request: Request, n_bytes: int) -> None:
         """Make room for a body of so many bytes."""
         more = n_bytes - request.held_bytes
-        if n_bytes > self._limits.of(request.environ["PATH_INFO"]):
-            raise Refused(413, "body too large")
+        limit = self._limits.of(request.environ["PATH_INFO"])
+        if n_bytes > limit:
+            raise Refused(413, f"the body has more than {limit} bytes")
         if n_bytes > SMALL_BODY_BYTES and self._bodies.n_bytes + more > MAX_BODIES_BYTES:
             raise Refused(503, "too many bodies at once", ("Retry-After", "1"))
         self._bodies.n_bytes += more

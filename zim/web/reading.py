@@ -18,6 +18,7 @@ from zim.web.problems import INVALID_VALUE, MALFORMED_JSON, UNKNOWN_FIELD, Probl
 T = TypeVar("T", bound=msgspec.Struct)
 
 MAX_PARAMETERS = 20
+MAX_SHOWN = 100  # characters of what a client wrote, in what is answered
 
 _AT = re.compile(r"(.*) - at `\$\.?([\w.\[\]]*)`", re.DOTALL)  # msgspec: what is wrong, and where
 _FIELD = re.compile(r"Object (?:contains unknown|missing required) field `(.*)`", re.DOTALL)
@@ -101,12 +102,13 @@ class Reader(Generic[T]):
         field = _FIELD.fullmatch(what)
         if field is None:
             return invalid(path, f"{what[:1].lower()}{what[1:]}", self._expected.get(_INDEX.sub("", path), "an object"))
-        key = f"{path}.{field[1]}".lstrip(".")
+        name = field[1][:MAX_SHOWN]
+        key = f"{path}.{name}".lstrip(".")
         if what.startswith("Object missing"):
             return invalid(key, "it is missing", self._expected[key])
         known = self._known.get(path, [])
         where = f"{path} has" if path else "there are"
-        why = f"no {word} is called {field[1]!r}; {where} {', '.join(known) or 'none'}"
+        why = f"no {word} is called {name!r}; {where} {', '.join(known) or 'none'}"
         return Problem(UNKNOWN_FIELD, why, key=key, known=known)
 
     def _check_duplicates(self, document: bytes) -> None:
@@ -115,11 +117,9 @@ class Reader(Generic[T]):
         if len(names) == len(set(names)) and not _ESCAPED_LETTER.search(document):
             return
         value = _PAIRS.decode(document.decode())
-        for path in self._known:
-            found = (
-                value if not path else next(v for name, v in value if name == path) if _has(value, path) else _Pairs()
-            )
-            _refuse_twice([name for name, _ in found], path, "field")
+        for path in self._known:  # the outermost object first
+            members = dict(value).get(path, ()) if path else value
+            _refuse_twice([name for name, _ in members], path, "field")
 
 
 class _Pairs(list[tuple[str, Any]]):
@@ -133,10 +133,6 @@ _PAIRS = json.JSONDecoder(object_pairs_hook=_Pairs, parse_int=str, parse_float=s
 def invalid(key: str, why: str, expected: str) -> Problem:
     """The problem of a value that is wrong."""
     return Problem(INVALID_VALUE, f"{key}: {why}" if key else why, key=key or None, expected=expected)
-
-
-def _has(pairs: _Pairs, name: str) -> bool:
-    return any(name == other for other, _ in pairs)
 
 
 def _refuse_twice(names: list[str], path: str, word: str) -> None:

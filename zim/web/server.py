@@ -12,6 +12,7 @@ from __future__ import annotations
 import logging
 import socket
 import time
+from collections import Counter
 from collections.abc import Iterable
 from contextlib import suppress
 from email.utils import formatdate
@@ -49,22 +50,27 @@ class HttpServer(PatientServer, WSGIServer):
         listener: host and port; port 0 is any free one, `server_port` tells which.
         timeout_s: for reading one request, head and body; for waiting for the next; for writing one answer.
         limits: of requests' bodies; above them the answer is 413, without reading it.
+        key: of the address in the topology, for the error.
 
     Attributes:
         idle: connections between two requests.
         bodies: of all connections.
+        refused: how many requests the app did not see, by the status that they were answered.
 
     Raises:
-        NodeError: the address cannot be had; says so of `http`, its key in the topology.
+        NodeError: the address cannot be had.
     """
 
-    def __init__(self, app: WSGIApplication, listener: tuple[str, int], timeout_s: float, limits: Limits) -> None:
+    def __init__(
+        self, app: WSGIApplication, listener: tuple[str, int], timeout_s: float, limits: Limits, key: str = "http"
+    ) -> None:
         environ = {"SERVER_NAME": listener[0]}  # else pywsgi asks the DNS for it
-        sock = listen("http", listener)
+        sock = listen(key, listener)
         WSGIServer.__init__(self, sock, app, spawn=MAX_CONNECTIONS, log=None, error_log=log, environ=environ)
         self.timeout_s, self.limits = timeout_s, limits
         self.idle: set[Connection] = set()
         self.bodies = Bodies()
+        self.refused: Counter[int] = Counter()
 
     def handle(self, sock: gevent.socket.socket, address: tuple[str, int]) -> None:  # type: ignore[override]
         """Serve one connection: pywsgi calls this in a greenlet of its own."""
@@ -187,6 +193,7 @@ class Connection:
 
     def _refuse(self, why: Refused) -> None:
         """Answer a request that the app will not see, and end the connection."""
+        self._server.refused[why.status] += 1
         log.debug("bad request", extra={"status": why.status, "reason": str(why), "client": self._address})
         status, headers, body = _said(refused(why.status, str(why), dict(why.headers)), self._requests.path)
         self._send(_message(status, [*headers, ("Connection", "close")], body))

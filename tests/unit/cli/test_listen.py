@@ -6,6 +6,7 @@ import contextlib
 import json
 import signal
 import socket
+import struct
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -16,6 +17,7 @@ import pytest
 from click.testing import CliRunner, Result
 from websockets.sync.server import ServerConnection
 
+from tests.unit.client.comet import Fabric, tcp_comet, ws_comet
 from tests.unit.client.listening import wait_ws_closed, ws_log_in
 from tests.unit.client.peers import WAIT_S, Connection, TcpPeer, packet, ws_peer
 from zim.cli.listen import listen
@@ -32,6 +34,11 @@ def run(*arguments: str) -> Result:
     return CliRunner().invoke(listen, arguments)
 
 
+def run_goim(*arguments: str) -> Result:
+    """Runs the command for goim's protocol."""
+    return run("--goim", *arguments)
+
+
 def pushing(*bodies: bytes) -> Callable[[Connection], None]:
     """A script that lets the client in and pushes these."""
 
@@ -45,14 +52,14 @@ def pushing(*bodies: bytes) -> Callable[[Connection], None]:
 
 def test_bodies_go_to_stdout_and_states_to_stderr() -> None:
     with TcpPeer(pushing(b"1", b"\xff\x00", b"")) as peer:
-        result = run("--uid", "7", "--tcp", peer.address, "--count", "3")
+        result = run_goim("--uid", "7", "--tcp", peer.address, "--count", "3")
     assert (result.stdout_bytes, result.exit_code) == (b"1\n\xff\x00\n\n", 0)
     assert result.stderr == f"connected to {peer.address}\n"
 
 
 def test_json() -> None:
     with TcpPeer(pushing(b'{"a":[1]}', b"text", b"\xff")) as peer:
-        result = run("--token", "x", "--address", peer.address, "--count", "3", "--json")
+        result = run_goim("--token", "x", "--address", peer.address, "--count", "3", "--json")
     lines = list(map(json.loads, result.stdout.splitlines()))
     assert [(line["op"], line["body"]) for line in lines] == [(5, {"a": [1]}), (5, "text"), (5, "\\xff")]
     assert all(line["received_at"].endswith("Z") for line in lines)
@@ -65,11 +72,11 @@ def test_websocket() -> None:
         wait_ws_closed(connection)
 
     with ws_peer(script) as address:
-        result = run("--uid", "7", "--ws", "--address", address, "--count", "1")
+        result = run_goim("--uid", "7", "--ws", "--address", address, "--count", "1")
     assert (result.stdout, result.exit_code) == ('{"a":1}\n', 0)
 
 
-def test_it_comes_back_and_says_so() -> None:
+def test_goim_it_comes_back_and_says_so() -> None:
     def script(peer: Connection) -> None:
         peer.log_in()
         peer.send(5, b"%d" % peer.number)
@@ -77,7 +84,7 @@ def test_it_comes_back_and_says_so() -> None:
             peer.wait_closed()
 
     with TcpPeer(script) as peer:
-        result = run("--uid", "7", "--tcp", peer.address, "--count", "2")
+        result = run_goim("--uid", "7", "--tcp", peer.address, "--count", "2")
     assert result.stdout == "0\n1\n"
     connected, lost, again = result.stderr.splitlines()
     assert connected == again == f"connected to {peer.address}"
@@ -92,8 +99,8 @@ def test_the_comet_of_a_topology() -> None:
             "[[job]]\nid = 1\nbind = 'tcp://127.0.0.1:3'\n"
             f"[[comet]]\nid = 1\nbind = 'tcp://127.0.0.1:4'\ntcp = '{peer.address}'\n"
         )
-        assert run("--uid", "7", "--count", "1").stdout == "1\n"
-    refused = run("--uid", "7", "--ws")
+        assert run_goim("--uid", "7", "--count", "1").stdout == "1\n"
+    refused = run_goim("--uid", "7", "--ws")
     assert refused.exit_code == 1
     assert "no comet listens for ws; leave out --ws" in refused.stderr
 
@@ -104,7 +111,7 @@ def test_the_comet_of_a_topology() -> None:
 )
 def test_timeout(bodies: tuple[bytes, ...], more: tuple[str, ...], code: int) -> None:
     with TcpPeer(pushing(*bodies)) as peer:
-        result = run("--uid", "7", "--tcp", peer.address, "--timeout", "0.5", *more)
+        result = run_goim("--uid", "7", "--tcp", peer.address, "--timeout", "0.5", *more)
     assert result.exit_code == code
     assert result.stdout == "".join(f"{body.decode()}\n" for body in bodies)
 
@@ -112,15 +119,17 @@ def test_timeout(bodies: tuple[bytes, ...], more: tuple[str, ...], code: int) ->
 def test_nothing_listens_until_the_timeout() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = f"127.0.0.1:{server.getsockname()[1]}"
-    result = run("--uid", "7", "--tcp", address, "--timeout", "0.1")
+    result = run_goim("--uid", "7", "--tcp", address, "--timeout", "0.1")
     assert result.exit_code == 1
-    assert f"lost {address}: nothing listens on {address}; is the fabric up? zim up; again in" in result.stderr
+    assert f"cannot reach {address}: nothing listens on {address}; is the fabric up? zim up; again in" in result.stderr
 
 
 @pytest.mark.parametrize(
     ("arguments", "code", "text"),
     [
         ((), 2, "give --uid or --token"),
+        (("--uid", "7", "--goim", "--verbose"), 2, "goim has no streams"),
+        (("--uid", "7", "--room", "x" * 300), 1, "a room's name has"),
         (("--uid", "7", "--token", "7"), 2, "give --uid or --token (and only one)"),
         (("--uid", "7", "--ws", "--tcp", "a:1"), 2, "leave out --ws"),
         (("--uid", "7", "--tcp", "a:1", "--topology", "t"), 2, "leave out --topology"),
@@ -154,7 +163,7 @@ def read(stream: IO[bytes] | None) -> bytes:
 
 
 def test_ctrl_c_is_quiet() -> None:
-    with TcpPeer(pushing(b"1")) as peer, program("--uid", "7", "--tcp", peer.address) as process:
+    with TcpPeer(pushing(b"1")) as peer, program("--goim", "--uid", "7", "--tcp", peer.address) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == b"1\n"
         process.send_signal(signal.SIGINT)
@@ -169,7 +178,7 @@ def test_a_reader_that_goes_away_is_no_error() -> None:
             while True:
                 peer.send(5, b"x" * 1000)
 
-    with TcpPeer(talkative) as peer, program("--uid", "7", "--tcp", peer.address) as process:
+    with TcpPeer(talkative) as peer, program("--goim", "--uid", "7", "--tcp", peer.address) as process:
         assert process.stdout is not None
         process.stdout.readline()
         process.stdout.close()
@@ -182,3 +191,86 @@ def test_a_uid_is_a_number(uid: str) -> None:
     result = CliRunner().invoke(listen, ["--uid", uid])
     assert result.exit_code == 2
     assert "a uid is a number from 0 on" in result.stderr
+
+
+def test_zims_own_protocol_is_the_default() -> None:
+    fabric = Fabric()
+    fabric.push("u:7", b'{"a":1}', b"\xff")
+    with tcp_comet(fabric) as address:
+        result = run("--uid", "7", "--tcp", address, "--count", "2")
+    assert (result.stdout_bytes, result.exit_code) == (b'{"a":1}\n\xff\n', 0)
+    assert result.stderr == f"connected to {address}\n"
+    assert fabric.cursors == {}
+
+
+def test_verbose_tells_the_place_and_json_too() -> None:
+    fabric = Fabric()
+    fabric.push("u:7", b'{"a":1}')
+    with tcp_comet(fabric) as address:
+        assert run("--uid", "7", "--tcp", address, "--count", "1", "-v").stdout == 'u:7 1 {"a":1}\n'
+        (line,) = run("--uid", "7", "--tcp", address, "--count", "1", "--json").stdout.splitlines()
+    found = json.loads(line)
+    assert found["received_at"]
+    assert {**found, "received_at": ""} == {"op": 5, "body": {"a": 1}, "received_at": "", "stream": "u:7", "offset": 1}
+
+
+def test_ack_prints_once_for_all() -> None:
+    fabric = Fabric()
+    fabric.push("u:7", b"1", b"2", b"3")
+    with tcp_comet(fabric) as address:
+        assert run("--uid", "7", "--tcp", address, "--count", "2", "--ack").stdout == "1\n2\n"
+        assert run("--uid", "7", "--tcp", address, "--count", "1").stdout == "3\n"
+
+
+def test_rooms_that_are_named_and_several_addresses_over_websocket() -> None:
+    fabric = Fabric()
+    fabric.forbidden = {"x"}
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        nobody = f"127.0.0.1:{server.getsockname()[1]}"
+    with ws_comet(fabric) as url:
+        address = url.removeprefix("ws://")
+        fabric.push("u:7", b"1")
+        arguments = ("--ws", "--address", nobody, "--address", address, "--room", "x", "--room", "y")
+        result = run("--uid", "7", *arguments, "--count", "1")
+    assert fabric.auths[0]["rooms"] == ["x", "y"]
+    unreachable, connected, *losses = result.stderr.splitlines()
+    assert unreachable.startswith(f"cannot reach ws://{nobody}: nothing listens")
+    assert connected == f"connected to ws://{address}"
+    assert losses == ["nothing of r:x comes: not allowed"]
+    assert result.stdout == "1\n"
+
+
+def test_what_could_not_be_recovered_goes_to_stderr() -> None:
+    def script(peer: Connection) -> None:
+        _, _, seq = peer.receive()
+        lost = {"epoch": "e", "offset": 9, "recovered": False}
+        peer.send(8, json.dumps({"key": "7_1", "heartbeat_s": 9, "streams": {"u:7": lost}}).encode(), seq, 3)
+        for reason, low, high in (("trimmed", 10, 12), ("epoch", 1, 0)):
+            gap = {"stream": "u:7", "epoch": reason, "from": low, "to": high, "reason": reason}
+            peer.send(26, json.dumps(gap).encode(), 0, 3)
+        body = b"\0\0\0\0\0\0\0\1u:7x"
+        peer.socket.sendall(struct.pack(">ihhii", 16 + len(body), 27, 3, 5, 0) + body)
+        peer.wait_closed()
+
+    with TcpPeer(script) as peer:
+        result = run("--uid", "7", "--tcp", peer.address, "--count", "1")
+    assert result.stdout == "x\n"
+    assert result.stderr.splitlines()[1:] == [
+        "could not recover u:7: what came is gone; it goes on after 9",
+        "could not recover u:7: messages 10 to 12 will not come (trimmed)",
+        "could not recover u:7: what came before will not come (epoch)",
+    ]
+
+
+def test_a_host_that_does_not_exist() -> None:
+    result = run("--uid", "7", "--tcp", "nowhere.invalid:1", "--timeout", "0.5")
+    assert result.exit_code == 1
+    assert result.stderr.startswith("cannot reach nowhere.invalid:1: cannot find nowhere.invalid: ")
+    assert "Errno" not in result.stderr
+
+
+def test_goims_answer_to_zims_own_protocol_is_explained() -> None:
+    with TcpPeer(pushing(b"1")) as peer:
+        result = run("--uid", "7", "--tcp", peer.address, "--timeout", "0.2")
+    assert "not of version 3" in result.stderr
+    assert "--goim" in result.stderr

@@ -5,7 +5,7 @@ from __future__ import annotations
 import queue
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -15,12 +15,13 @@ from tests.unit.client.peers import WAIT_S
 
 @dataclass
 class Answer:
-    """What the server says next."""
+    """What the server says next. body: bytes, or what makes them of the request's."""
 
     status: int = 200
-    body: bytes = b'{"ret":1}'
+    body: bytes | Callable[[bytes], bytes] = b'{"ret":1}'
     headers: dict[str, str] = field(default_factory=lambda: {"X-Zim-Push-Id": "abc"})
     then_hang_up: bool = False
+    missing_bytes: int = 0
 
 
 class Server(ThreadingHTTPServer):
@@ -31,6 +32,7 @@ class Server(ThreadingHTTPServer):
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.requests: list[tuple[str, bytes]] = []
+        self.types: list[str] = []  # of the requests' bodies
         self.connections: set[object] = set()
         self.answers: queue.Queue[Answer | None] = queue.Queue()
         self.hung_up = threading.Event()
@@ -47,6 +49,7 @@ class Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"]))
         self.server.requests.append((self.path, body))
+        self.server.types.append(self.headers.get("Content-Type", ""))
         self.server.connections.add(self.client_address)
         try:
             answer = self.server.answers.get_nowait()
@@ -55,12 +58,13 @@ class Handler(BaseHTTPRequestHandler):
         if answer is None:
             self.close_connection = True
             return
+        text = answer.body if isinstance(answer.body, bytes) else answer.body(body)
         self.send_response(answer.status)
         for name, value in answer.headers.items():
             self.send_header(name, value)
-        self.send_header("Content-Length", str(len(answer.body)))
+        self.send_header("Content-Length", str(len(text) + answer.missing_bytes))
         self.end_headers()
-        self.wfile.write(answer.body)
+        self.wfile.write(text)
         self.close_connection = answer.then_hang_up
 
     def finish(self) -> None:

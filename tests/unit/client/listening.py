@@ -1,4 +1,4 @@
-"""Running a Listener in a test, and waiting for what it tells."""
+"""Running a listener in a test, and waiting for what it tells."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from typing import Literal
+from typing import Any
 
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.server import ServerConnection
 
 from tests.unit.client.peers import WAIT_S
-from zim.client import Backoff, Listener, Message, State
+from zim.client import Backoff, Event, GoimListener, Listener, Message, State
 
 QUICK = (0.001, 0.01)
 
@@ -43,17 +43,25 @@ class States:
                 return state
 
 
-def listen(
-    address: str, states: States, token: str = "7", transport: Literal["tcp", "ws"] = "tcp", **options: float
-) -> Listener:
+def pushed(op: int, body: bytes) -> Message:
+    """A message of goim's, which has no stream."""
+    return Message("", 0, "", op, body)
+
+
+def listen_goim(address: str, states: States, token: str = "7", **options: Any) -> GoimListener:
+    """A listener of goim's dialect that comes back quickly."""
+    return GoimListener(address, token, backoff=Backoff(*QUICK), on_state=states, **options)
+
+
+def listen(addresses: str | list[str], states: States | None = None, **options: Any) -> Listener:
     """A listener that comes back quickly."""
-    return Listener(address, token, transport, backoff=Backoff(*QUICK), on_state=states, **options)  # type: ignore[arg-type]
+    return Listener(addresses, **{"token": "7", "backoff": Backoff(*QUICK), "on_state": states, **options})
 
 
 @contextlib.contextmanager
-def running(listener: Listener) -> Iterator[queue.Queue[Message | None]]:
+def running(listener: Listener | GoimListener) -> Iterator[queue.Queue[Event | None]]:
     """Iterates in a thread; the queue gets the messages, and None at the end."""
-    found: queue.Queue[Message | None] = queue.Queue()
+    found: queue.Queue[Event | None] = queue.Queue()
 
     def run() -> None:
         for message in listener:
@@ -87,9 +95,9 @@ def wait_ws_closed(connection: ServerConnection) -> None:
 
 PLAIN = """
 import sys, threading
-from zim.client import Listener
+from zim.client import GoimListener, Listener
 assert "gevent" not in sys.modules
-listener = Listener(sys.argv[1], "7", sys.argv[2])
+listener = (Listener if sys.argv[2] == "zim" else GoimListener)(sys.argv[1], "7")
 found = []
 def run():
     for message in listener:
@@ -106,7 +114,7 @@ print(found)
 """
 
 
-def run_plain(address: str, transport: str) -> None:
+def run_plain(address: str, dialect: str) -> None:
     """The same library in a process that nobody has monkey-patched."""
-    done = subprocess.run([sys.executable, "-c", PLAIN, address, transport], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", PLAIN, address, dialect], capture_output=True, text=True, timeout=60)
     assert (done.stdout, done.stderr) == ("[b'1']\n", "")

@@ -41,8 +41,24 @@ def test_addresses(text: str, pair: tuple[str, int]) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "x", ":80", "x:", "x:0", "x:65536", "x:-1", "::1:80", "x:8o", "x:٣", "http://x:80", "x:" + "9" * 5000]
+    "text",
+    [
+        "",
+        "x",
+        ":80",
+        "x:",
+        "x:0",
+        "x:65536",
+        "x:-1",
+        "::1:80",
+        "x:8o",
+        "x:٣",
+        "http://x:80",
+        "x:" + "9" * 5000,
+        "x" * 64 + ":1",
+        "a..b:1",
+    ],
 )
 def test_what_is_no_address(text: str) -> None:
-    with pytest.raises(AddressError, match="host:port"):
+    with pytest.raises(AddressError, match=r"host:port|1 to 63"):
         split_address(text)

@@ -1,152 +1,258 @@
-"""Publisher against a real HTTP server that answers what the test says."""
+"""What Publisher says in zim's own API, to a real HTTP server that answers what the test says."""
 
 from __future__ import annotations
 
+import base64
 import json
 import socket
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tests.unit.client.http_peer import Answer, Server, serving
-from tests.unit.client.peers import WAIT_S
-from zim.client import AddressError, Publisher, PushError, PushRefused, PushUnavailable, PushUnknown
+from zim.client import (
+    Accepted,
+    AddressError,
+    Publisher,
+    Push,
+    PushConflict,
+    PushError,
+    PushRefused,
+    PushUnavailable,
+    PushUnknown,
+)
+from zim.client.pushes import encode_push, read_answer
 
 
 @contextmanager
-def publishing(server: Server, **options: float) -> Iterator[Publisher]:
-    """A publisher that is closed at the end."""
-    publisher = Publisher(f"http://{server.address}", **options)
-    try:
+def publishing(*servers: Server, **options: float) -> Iterator[Publisher]:
+    """A publisher that does not try again, and is closed at the end."""
+    with Publisher([server.address for server in servers], **{"retry_s": 0.0, **options}) as publisher:
         yield publisher
-    finally:
-        publisher.close()
 
 
-@pytest.mark.parametrize(
-    ("push", "path", "body"),
-    [
-        (lambda to: to.push_user(7, b"\xff\x00"), "/1/push?uid=7", b"\xff\x00"),
-        (lambda to: to.push_user("a&b=c", "é"), "/1/push?uid=a%26b%3Dc", "é".encode()),
-        (lambda to: to.push_room(1, b"{}"), "/1/push/room?rid=1", b"{}"),
-        (lambda to: to.push_room(1, b"{}", ensure=True), "/1/push/room?rid=1&ensure=true", b"{}"),
-        (lambda to: to.push_all(b""), "/1/push/all", b""),
-        (lambda to: to.push_users([7, "8"], b'{"a" : 1.0e0}'), "/1/pushs", b'{"u":[7, 8],"m":{"a" : 1.0e0}}'),
-    ],
-)
-def test_requests_are_goims(push: Callable[[Publisher], str], path: str, body: bytes) -> None:
-    with serving() as server, publishing(server) as publisher:
-        assert push(publisher) == "abc"
-    assert server.requests == [(path, body)]
+def accept(request: bytes) -> bytes:
+    """Accepts every line of a request."""
+    lines = [json.loads(line) for line in request.splitlines()]
+    return b"".join(accepted(line["id"]) for line in lines)
 
 
-def test_goim_itself_names_no_push_id() -> None:
-    with serving(Answer(headers={})) as server, publishing(server) as publisher:
-        assert publisher.push_user(7, b"") == ""
+def accepted(id: str, **streams: int) -> bytes:
+    """The answer for one push."""
+    return json.dumps({"id": "p" + id, "status": "accepted", "streams": streams}).encode() + b"\n"
 
 
-def test_one_connection_serves_many_pushes() -> None:
-    with serving() as server, publishing(server) as publisher:
-        for number in range(20):
-            publisher.push_user(7, b"%d" % number)
-    assert [body for _, body in server.requests] == [b"%d" % number for number in range(20)]
+def problem(status: int, title: str = "no", **more: Any) -> bytes:
+    """A problem, as the answer or a line of it."""
+    return json.dumps({"type": "urn:x", "title": title, "status": status, "detail": "because", **more}).encode() + b"\n"
+
+
+def documents(server: Server) -> list[list[dict[str, Any]]]:
+    """The lines of every request."""
+    return [[json.loads(line) for line in body.splitlines()] for _, body in server.requests]
+
+
+def test_a_push_and_its_answer() -> None:
+    with serving(Answer(200, accepted("k", **{"u:7": 12, "r:a": 3}))) as server, publishing(server) as publisher:
+        found = publisher.push(
+            b"\xff", users=[7, "x"], rooms="a", keys="9_1", everybody=True, op=100, ttl_s=1.5, id="k"
+        )
+    assert found == Accepted("pk", {"u:7": 12, "r:a": 3})
+    assert server.requests[0][0] == "/api/push"
+    assert server.types == ["application/json"]
+    assert documents(server) == [
+        [
+            {
+                "to": {"users": ["7", "x"], "rooms": ["a"], "keys": ["9_1"], "everybody": True},
+                "base64": base64.b64encode(b"\xff").decode(),
+                "op": 100,
+                "ttl_s": 1.5,
+                "id": "k",
+            }
+        ]
+    ]
+
+
+def test_every_push_has_a_key_of_its_own() -> None:
+    with serving(Answer(200, accept), Answer(200, accept)) as server, publishing(server) as publisher:
+        publisher.push("é", users=7)
+        publisher.push("é", users=7)
+    (first,), (second,) = documents(server)
+    assert first["id"] != second["id"]
+    assert {**first, "id": ""} == {"to": {"users": ["7"]}, "base64": "w6k=", "op": 5, "id": ""}
     assert len(server.connections) == 1
-
-
-def test_threads_have_a_connection_each() -> None:
-    barrier = threading.Barrier(4)
-
-    with serving() as server:
-        publisher = Publisher(server.address)
-
-        def run() -> None:
-            barrier.wait(WAIT_S)
-            for _ in range(10):
-                publisher.push_all(b"1")
-            barrier.wait(WAIT_S)
-            publisher.close()
-
-        threads = [threading.Thread(target=run) for _ in range(4)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join(WAIT_S)
-    assert len(server.requests) == 40
-    assert len(server.connections) == 4
-
-
-def test_a_connection_that_the_server_closed_is_not_used_again() -> None:
-    with serving(Answer(then_hang_up=True)) as server, publishing(server) as publisher:
-        publisher.push_user(7, b"1")
-        assert server.hung_up.wait(WAIT_S)
-        publisher.push_user(7, b"2")
-    assert [body for _, body in server.requests] == [b"1", b"2"]
 
 
 @pytest.mark.parametrize(
     ("answer", "error", "text"),
     [
-        (Answer(503, b'{"ret":65535}', {"Retry-After": "2"}), PushUnavailable, "try again in 2 s"),
-        (Answer(503, b'{"ret":65535}', {"Retry-After": "soon"}), PushUnavailable, "try again soon"),
-        (Answer(504, b'{"ret":65535}'), PushUnknown, "does not know whether"),
-        (Answer(413, b"too large"), PushRefused, r"too large \(4 bytes, 413\).*max_body_bytes"),
-        (Answer(200, b'{"ret":65535}'), PushRefused, "ret 65535: a uid is a number such as 7, not 'x'"),
-        (Answer(404, b"404 page not found\n"), PushRefused, "HTTP 404 .* logic node's HTTP port"),
-        (Answer(200, b"<html>"), PushRefused, "no answer of goim's"),
-        (Answer(200, b'{"ret":true}'), PushRefused, "no answer of goim's"),
-        (Answer(200, b"[" * 100_000), PushRefused, "no answer of goim's"),
+        (Answer(503, problem(503), {"Retry-After": "2"}), PushUnavailable, "503, no: because.*in 2 s"),
+        (Answer(503, problem(503, retry_after_s=3), {}), PushUnavailable, "in 3 s"),
+        (Answer(503, b"<html>", {"Retry-After": "never"}), PushUnavailable, "503.*soon"),
+        (Answer(429, b""), PushUnavailable, "429"),
+        (Answer(504, problem(504)), PushUnknown, "504, no: because"),
+        (Answer(500, problem(500)), PushUnknown, "500, no: because"),
+        (Answer(422, problem(422, "conflict")), PushConflict, "conflict: because"),
+        (Answer(400, problem(400, "bad")), PushRefused, r"refused \(400\): bad: because"),
+        (Answer(413, problem(413)), PushRefused, "413"),
+        (Answer(404, b"404 page not found\n"), PushRefused, "logic node's HTTP port"),
+        (Answer(200, b"<html>"), PushUnknown, "not understood"),
+        (Answer(200, b"[" * 100_000), PushUnknown, "not understood"),
+        (Answer(200, b'{"id":5,"status":"accepted","streams":{}}'), PushUnknown, "not understood"),
+        (Answer(200, b'{"id":"5","status":"accepted","streams":{"a":true}}'), PushUnknown, "not understood"),
+        (Answer(204, b""), PushUnknown, "not understood"),
+        (Answer(200, accepted("k"), missing_bytes=5, then_hang_up=True), PushUnknown, "hung up before it answered"),
         (None, PushUnknown, "hung up before it answered"),
     ],
 )
 def test_errors_say_what_is_wrong(answer: Answer | None, error: type[PushError], text: str) -> None:
-    with serving(answer) as server, publishing(server) as publisher:
+    with serving(answer, Answer(200, accept)) as server, publishing(server) as publisher:
         with pytest.raises(error, match=text) as caught:
-            publisher.push_user("x", b"body")
-        assert caught.value.status == (answer.status if answer else 0)
-        assert publisher.push_user(7, b"the next one") == "abc"
+            publisher.push(b"", users=7, id="k")
+        assert type(caught.value) is error
+        assert caught.value.id == "k"
+        assert publisher.push(b"", users=7, id="k").push_id == "pk"
 
 
-def test_retry_after_is_a_fact() -> None:
-    answer = Answer(503, b"", {"Retry-After": "2"})
-    with serving(answer) as server, publishing(server) as publisher, pytest.raises(PushUnavailable) as caught:
-        publisher.push_all(b"")
-    assert caught.value.retry_after_s == 2.0
+@pytest.mark.parametrize("failure", [Answer(503, problem(503), {"Retry-After": "0"}), Answer(504, problem(504)), None])
+def test_what_fails_is_tried_again_with_the_same_key(failure: Answer | None) -> None:
+    with serving(failure, failure, Answer(200, accept)) as server, publishing(server, retry_s=60.0) as publisher:
+        assert publisher.push(b"x", rooms="a").push_id
+    (first,), (second,), (third,) = documents(server)
+    assert first == second == third
 
 
-def test_nothing_listens() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        address = f"127.0.0.1:{server.getsockname()[1]}"
-    with pytest.raises(PushUnavailable, match=f"nothing listens on {address}; is the fabric up"):
-        Publisher(address).push_user(7, b"")
+def test_the_next_node_is_asked_at_once() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as unused:
+        nobody = f"127.0.0.1:{unused.getsockname()[1]}"
+    with (
+        serving(None) as one,
+        serving(Answer(200, accept)) as two,
+        Publisher([nobody, one.address, f"http://{two.address}"], retry_s=60.0) as publisher,
+    ):
+        assert publisher.push(b"x", rooms="a", id="k").push_id == "pk"
+    assert documents(one) == documents(two)
 
 
-def test_a_server_that_never_answers() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        publisher = Publisher(f"127.0.0.1:{server.getsockname()[1]}", timeout_s=0.05)
-        with pytest.raises(PushUnknown, match=r"no answer from .* in 0.05 s"):
-            publisher.push_user(7, b"")
+def test_what_nobody_knows_stays_unknown() -> None:
+    answers = (Answer(504, problem(504)), Answer(503, problem(503), {"Retry-After": "1000"}))
+    with (
+        serving(*answers) as server,
+        publishing(server, retry_s=60.0) as publisher,
+        pytest.raises(PushUnknown, match="an earlier attempt may have been accepted"),
+    ):
+        publisher.push(b"x", rooms="a")
+    assert len(server.requests) == 2
 
 
-def test_a_name_that_does_not_exist() -> None:
-    with pytest.raises(PushUnavailable, match="no connection to"):
-        Publisher(f"{'x' * 70}.invalid:80").push_user(7, b"")
+def test_what_is_refused_is_not_tried_again() -> None:
+    with (
+        serving(Answer(400, problem(400))) as server,
+        publishing(server, retry_s=60.0) as publisher,
+        pytest.raises(PushRefused),
+    ):
+        publisher.push(b"x", rooms="a")
+    assert len(server.requests) == 1
 
 
-@pytest.mark.parametrize("url", ["https://a:1", "http://a:1/path", "a", "http://a", "", "http://a:1?x=1"])
-def test_what_is_no_url(url: str) -> None:
+def test_nobody_is_no_recipient() -> None:
+    with pytest.raises(PushRefused, match="to nobody"):
+        Publisher("127.0.0.1:1").push(b"x")
+
+
+def test_no_address() -> None:
     with pytest.raises(AddressError):
-        Publisher(url)
+        Publisher([])
 
 
-@pytest.mark.parametrize(("uids", "body"), [(["x"], b"1"), ([1.5], b"1"), ([7], b"no json"), ([7], b"NaN"), ([7], b"")])
-def test_what_several_users_cannot_be_sent(uids: list[int | str], body: bytes) -> None:
-    with pytest.raises(PushRefused):
-        Publisher("127.0.0.1:1").push_users(uids, body)
+def test_an_answer_without_end_is_left() -> None:
+    with serving(Answer(200, b"x" * 100)) as server, publishing(server) as publisher:
+        publisher._links[0]._max_answer_bytes = 50
+        with pytest.raises(PushUnknown, match="more than 50 bytes"):
+            publisher.push(b"x", rooms="a")
 
 
-def test_uids_keep_their_value() -> None:
-    with serving() as server, publishing(server) as publisher:
-        publisher.push_users(["+7", "007", -5], b"1")
-    assert json.loads(server.requests[0][1]) == {"u": [7, 7, -5], "m": 1}
+def test_a_batch_is_answered_in_its_order() -> None:
+    def answer(request: bytes) -> bytes:
+        found = accept(request).splitlines(keepends=True)
+        return b"".join([found[0], problem(400), problem(422), *found[3:]])
+
+    with serving(Answer(200, answer)) as server, publishing(server) as publisher:
+        results = publisher.push_batch(Push(b"%d" % number, users=number, id=str(number)) for number in range(5))
+    assert server.requests[0][0] == "/api/push/batch"
+    assert server.types == ["application/x-ndjson"]
+    assert [type(result) for result in results] == [Accepted, PushRefused, PushConflict, Accepted, Accepted]
+    assert [result.push_id for result in results if isinstance(result, Accepted)] == ["p0", "p3", "p4"]
+    assert [line["id"] for line in documents(server)[0]] == list("01234")
+
+
+def test_only_the_lines_that_failed_are_sent_again() -> None:
+    def first(request: bytes) -> bytes:
+        found = accept(request).splitlines(keepends=True)
+        return b"".join([found[0], problem(503), found[2], problem(504)])
+
+    answers = (Answer(200, first), Answer(503, problem(503)), Answer(200, accept))
+    with serving(*answers) as server, publishing(server, retry_s=60.0) as publisher:
+        results = publisher.push_batch([Push(b"x", users=7, id=str(number)) for number in range(4)])
+    assert [result.push_id for result in results if isinstance(result, Accepted)] == ["p0", "p1", "p2", "p3"]
+    assert [[line["id"] for line in lines] for lines in documents(server)] == [list("0123"), list("13"), list("13")]
+
+
+def test_a_batch_that_fails_as_a_whole_and_one_that_is_cut_short() -> None:
+    pushes = [Push(b"x", users=7, id="a"), Push(b"x", users=7, id="b")]
+    with (
+        serving(Answer(413, problem(413)), Answer(200, accepted("a")), None) as server,
+        publishing(server) as publisher,
+    ):
+        assert [type(result) for result in publisher.push_batch(pushes)] == [PushRefused, PushRefused]
+        assert [type(result) for result in publisher.push_batch(pushes)] == [Accepted, PushUnknown]
+        results = publisher.push_batch(pushes)
+    assert [(type(result), result.id) for result in results if isinstance(result, PushError)] == [
+        (PushUnknown, "a"),
+        (PushUnknown, "b"),
+    ]
+
+
+def test_a_large_batch_goes_in_several_requests() -> None:
+    answers = [Answer(200, accept)] * 20
+    with serving(*answers) as server, publishing(server) as publisher:
+        many = publisher.push_batch(Push(b"x", users=7) for _ in range(2500))
+        large = publisher.push_batch(Push(bytes(100_000), users=7) for _ in range(3))
+        wide = publisher.push_batch(Push(b"x", users=range(30_000)) for _ in range(2))
+        assert publisher.push_batch([]) == []
+    assert all(isinstance(result, Accepted) for result in [*many, *large, *wide])
+    assert [len(lines) for lines in documents(server)] == [1000, 1000, 500, 1, 1, 1, 1, 1]
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=6,
+)
+FIELDS = st.sampled_from(["id", "status", "streams", "title", "detail", "retry_after_s"])
+ANSWERS = st.binary(max_size=50) | st.dictionaries(FIELDS, JSON | st.just("accepted")).map(
+    lambda found: json.dumps(found).encode()
+)
+
+
+@given(st.integers(0, 999), ANSWERS)
+def test_any_answer_is_a_verdict(status: int, text: bytes) -> None:
+    found = read_answer(status, text, "k")
+    assert isinstance(found, Accepted | PushError)
+    assert str(found)
+
+
+@given(
+    st.binary(), st.lists(st.text() | st.integers(), min_size=1, max_size=3), st.integers(5, 1000), st.floats(0, 1e6)
+)
+def test_a_push_is_one_line(body: bytes, users: list[str | int], op: int, ttl_s: float) -> None:
+    line = encode_push(Push(body, users=users, op=op, ttl_s=ttl_s), "k")
+    assert b"\n" not in line
+    found = json.loads(line)
+    assert base64.b64decode(found["base64"]) == body
+    assert found["to"]["users"] == [str(user) for user in users]
+    assert (found["op"], found.get("ttl_s", 0)) == (op, ttl_s)

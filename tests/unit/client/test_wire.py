@@ -9,11 +9,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.unit.client.peers import packet
-from zim.client.wire import Packet, TcpDialect, decode_text, encode, encode_text
+from zim.client.wire import TcpDialect, decode_text, encode_text
 from zim.protocol.errors import WireError
+from zim.protocol.frame import Packet, encode
 
 INT32 = st.integers(-(1 << 31), (1 << 31) - 1)
-PACKETS = st.builds(Packet, INT32, st.binary(max_size=300), INT32, st.integers(-(1 << 15), (1 << 15) - 1))
+FIELDS = (INT32, INT32, st.integers(-(1 << 15), (1 << 15) - 1), st.binary(max_size=300))
+PLACES = st.tuples(st.text(min_size=1, max_size=60), st.integers(0, (1 << 63) - 1))
+PACKETS = st.tuples(*FIELDS).map(lambda fields: Packet(*fields)) | st.tuples(*FIELDS, PLACES).map(
+    lambda fields: Packet(*fields[:2], 3, fields[3], *fields[4])
+)
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
     lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
@@ -28,10 +33,6 @@ def chunks(data: bytes, cuts: list[int]) -> list[bytes]:
 
 
 CUTS = st.lists(st.integers(0, 1 << 20), max_size=20)
-
-
-def test_a_packet_is_goims() -> None:
-    assert encode(Packet(7, b"123", 1, 1)) == bytes.fromhex("00000013 0010 0001 00000007 00000001") + b"123"
 
 
 @given(st.lists(PACKETS, max_size=5), CUTS)
@@ -62,20 +63,23 @@ def test_any_bytes_break_a_tcp_stream_at_most_with_a_wire_error(stream: list[byt
 )
 def test_what_came_before_the_garbage_is_kept(bad: bytes) -> None:
     dialect = TcpDialect(max_packet_bytes=1000)
-    assert dialect.receive(packet(5, b"good") + bad) == [Packet(5, b"good", 0, 0)]
+    assert dialect.receive(packet(5, b"good") + bad) == [Packet(5, 0, 0, b"good")]
     assert isinstance(dialect.broken, WireError)
     assert dialect.receive(packet(5, b"late")) == []
 
 
-def test_a_longer_header_is_passed_over() -> None:
-    """Version 3 puts offset and stream behind the 16 bytes."""
-    assert TcpDialect().receive(struct.pack(">ihhii", 22, 20, 3, 5, 9) + b"xxxxhi") == [Packet(5, b"hi", 9, 3)]
+def test_a_longer_header_is_for_version_3() -> None:
+    header = struct.pack(">ihhii", 29, 27, 3, 5, 9) + struct.pack(">Q", 12) + b"r:1"
+    assert TcpDialect().receive(header + b"hi") == [Packet(5, 9, 3, b"hi", "r:1", 12)]
+    dialect = TcpDialect()
+    assert dialect.receive(struct.pack(">ihhii", 29, 27, 1, 5, 9) + bytes(13)) == []
+    assert isinstance(dialect.broken, WireError)
 
 
 @given(st.lists(st.tuples(JSON, st.sampled_from([None, 1, 4])), max_size=4))
 def test_text_frames_round_trip(bodies: list[tuple[object, int | None]]) -> None:
     packets = [
-        Packet(5, json.dumps(body, indent=indent).encode(), number) for number, (body, indent) in enumerate(bodies)
+        Packet(5, number, 1, json.dumps(body, indent=indent).encode()) for number, (body, indent) in enumerate(bodies)
     ]
     text = "[" + ",".join(encode_text(one).decode() for one in packets) + "]"
     assert decode_text(text) == packets
@@ -93,19 +97,36 @@ def test_any_text_is_packets_or_a_wire_error(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "body", [b"1.0e0", b'{"a" : [1,\n2]}', b'"\\u00e9"', '"é"'.encode(), b"null", b"12345678901234567890123"]
+    "body",
+    [b"1.0e0", b'{"a" : [1,\n2]}', b'"\\u00e9"', '"é"'.encode(), b"null", b"12345678901234567890123", b"1" * 5000],
 )
 def test_a_body_in_a_text_frame_stays_as_it_was_written(body: bytes) -> None:
-    assert decode_text(f'[ {{"ver":1, "op" : 5,"seq":0,"body": {body.decode()} }} ]\n') == [Packet(5, body)]
+    assert decode_text(f'[ {{"ver":1, "op" : 5,"seq":0,"body": {body.decode()} }} ]\n') == [Packet(5, 0, 1, body)]
 
 
 @pytest.mark.parametrize("body", [b"hello", b"\xff\xfe", b'{"a":'])
 def test_a_body_that_is_not_json_goes_as_a_json_string(body: bytes) -> None:
-    assert json.loads(encode_text(Packet(7, body)))["body"] == body.decode(errors="replace")
+    assert json.loads(encode_text(Packet(7, body=body)))["body"] == body.decode(errors="replace")
 
 
 @pytest.mark.parametrize(
-    "text", ["", "[", "[]]", "{}", '{"op":true}', '{"op":5.0}', '{"op":4294967296}', "[" * 100_000]
+    "text",
+    [
+        "",
+        "[",
+        "[]]",
+        "{}",
+        '{"op":true}',
+        '{"op":5.0}',
+        '{"op":4294967296}',
+        "[" * 100_000,
+        '[{"op":5,"stream":7}]',
+        '[{"op":5,"stream":""}]',
+        '[{"op":5,"stream":"' + "x" * 256 + '"}]',
+        '[{"op":5,"stream":"a","offset":-1}]',
+        '[{"op":5,"stream":"a","offset":9223372036854775808}]',
+        '{"op":5,"seq":99999999999999999999}',
+    ],
 )
 def test_text_that_is_no_packets(text: str) -> None:
     with pytest.raises(WireError):
@@ -114,3 +135,8 @@ def test_text_that_is_no_packets(text: str) -> None:
 
 def test_an_empty_array_is_no_packets() -> None:
     assert decode_text(" [ ] ") == []
+
+
+def test_a_text_packet_may_have_a_place() -> None:
+    text = '[{"ver":3,"op":5,"seq":0,"body":{},"stream":"r:é","offset":13}]'
+    assert decode_text(text) == [Packet(5, 0, 3, b"{}", "r:é", 13)]

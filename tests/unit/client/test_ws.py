@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 
 from tests.unit.client.test_wire import CUTS, chunks
 from zim.client.errors import ConnectionLost, LoginRefused
-from zim.client.wire import Packet
 from zim.client.ws import (
     BINARY,
     CLOSE,
@@ -25,6 +24,7 @@ from zim.client.ws import (
     encode_frame,
 )
 from zim.protocol.errors import WireError, ZimError
+from zim.protocol.frame import Packet
 
 PUSH = b'[{"ver":0,"op":5,"seq":0,"body":{"a":1}}]'
 
@@ -118,7 +118,7 @@ def test_any_bytes_break_a_websocket_at_most_with_an_error_of_ours(stream: list[
 )
 def test_garbage_has_a_reason_and_what_came_before_is_kept(bad: bytes, reason: str) -> None:
     dialect = opened()
-    assert dialect.receive(server_frame(TEXT, PUSH) + bad) == [Packet(5, b'{"a":1}', 0, 0)]
+    assert dialect.receive(server_frame(TEXT, PUSH) + bad) == [Packet(5, 0, 0, b'{"a":1}')]
     assert isinstance(dialect.broken, WireError)
     assert reason in str(dialect.broken)
 

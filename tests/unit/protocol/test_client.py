@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from zim.protocol import client, frame
-from zim.protocol.client import Dialect, Encoded
+from zim.protocol.client import Content, Dialect, Encoded
 from zim.protocol.errors import WireError
 from zim.protocol.frame import Op, Packet
 
@@ -29,6 +29,11 @@ def frames(data: bytes) -> list[bytes]:
         found.append(data[at : at + size])
         data = data[at + size :]
     return found
+
+
+def pushes_in(stream: str, *bodies: bytes) -> list[Encoded]:
+    """These bodies as the first pushes of a stream."""
+    return [Encoded(Content(Op.PUSH, body), stream, n) for n, body in enumerate(bodies, 1)]
 
 
 @given(st.binary(max_size=200))
@@ -84,7 +89,7 @@ def test_text_that_goim_refuses(text: str) -> None:
 
 @given(st.lists(st.binary(max_size=50), min_size=1, max_size=5))
 def test_a_join_is_all_pushes_in_order(bodies: list[bytes]) -> None:
-    pushes = [Encoded(Op.PUSH, body) for body in bodies]
+    pushes = pushes_in("r:1", *bodies)
     packets, rest = frame.split(client.join(Dialect.V1_TCP, pushes), 1 << 20)
     assert [p.body for p in packets] == bodies
     assert rest == b""
@@ -93,8 +98,27 @@ def test_a_join_is_all_pushes_in_order(bodies: list[bytes]) -> None:
     assert {(p["ver"], p["op"], p["seq"]) for p in text} == {(0, 5, 0)}
 
 
+@given(st.lists(st.binary(max_size=50), min_size=1, max_size=5), st.text(min_size=1, max_size=50))
+def test_zims_dialect_tells_the_place_of_each_push(bodies: list[bytes], stream: str) -> None:
+    pushes = pushes_in(stream, *bodies)
+    packets, rest = frame.split(client.join(Dialect.ZIM_TCP, pushes), 1 << 20, extended=True)
+    assert packets == [Packet(5, 0, 3, body, stream, n) for n, body in enumerate(bodies, 1)]
+    assert rest == b""
+    text = [p for f in frames(client.join(Dialect.ZIM_TEXT, pushes)) for p in json.loads(f)]
+    assert [(p["ver"], p["op"], p["seq"], p["stream"], p["offset"]) for p in text] == [
+        (3, 5, 0, stream, n) for n in range(1, len(bodies) + 1)
+    ]
+    assert [p["body"] for p in text] == [json.loads(client.json_body(body)) for body in bodies]
+
+
+@pytest.mark.parametrize("dialect", Dialect)
+def test_one_push_alone_is_the_same_as_one_that_is_joined(dialect: Dialect) -> None:
+    (push,) = pushes_in("u:7", b"{}")
+    assert push.chunk(dialect) == client.join(dialect, [push])
+
+
 def test_text_frames_are_cut_at_a_size() -> None:
-    pushes = [Encoded(5, b'"' + b"x" * 30_000 + b'"') for _ in range(7)]
+    pushes = pushes_in("r:1", *[b'"' + b"x" * 30_000 + b'"'] * 7)
     sizes = [len(f) for f in frames(client.join(Dialect.V1_TEXT, pushes))]
     assert len(sizes) == 4
     assert max(sizes) < client.FRAME_BYTES + 100
@@ -102,5 +126,26 @@ def test_text_frames_are_cut_at_a_size() -> None:
 
 @pytest.mark.parametrize("dialect", Dialect)
 def test_a_push_is_encoded_once_per_dialect(dialect: Dialect) -> None:
-    push = Encoded(5, b"{}")
-    assert push.chunk(dialect) is push.chunk(dialect)
+    content = Content(5, b"{}")
+    here, there = Encoded(content, "r:1", 1), Encoded(content, "r:2", 1)
+    assert here.chunk(dialect) is here.chunk(dialect)
+    assert (here.chunk(dialect) == there.chunk(dialect)) != dialect.is_zim
+
+
+@pytest.mark.parametrize(
+    ("first", "version", "spoken"),
+    [
+        (Dialect.V1_TCP, 1, Dialect.V1_TCP),
+        (Dialect.V1_TCP, 3, Dialect.ZIM_TCP),
+        (Dialect.V1_TEXT, 0, Dialect.V1_TEXT),
+        (Dialect.V1_TEXT, 3, Dialect.ZIM_TEXT),
+    ],
+)
+def test_the_version_of_the_auth_packet_decides(first: Dialect, version: int, spoken: Dialect) -> None:
+    assert first.of_version(version) is spoken
+
+
+@pytest.mark.parametrize("dialect", Dialect)
+@pytest.mark.parametrize("op", [Op.AUTH, Op.PUSH, Op.JOIN, Op.LEAVE, Op.ACKNOWLEDGE, 77, -1])
+def test_what_the_wire_alone_cannot_answer(dialect: Dialect, op: int) -> None:
+    assert client.answer(dialect, Packet(op, 1, 3)) is None

@@ -16,7 +16,7 @@ from gevent.event import Event
 
 from zim.errors import Unavailable
 from zim.web.app import create_app, request_limits
-from zim.web.fabric import Counts, History, Kept, Part, Published, Push, Receipt, Status, Unread
+from zim.web.fabric import Counts, History, Kept, Part, Published, Push, Receipt, Status, Totals, Unread
 from zim.web.server import HttpServer
 
 MAX_BODY_BYTES = 1_000
@@ -127,6 +127,12 @@ class Recorder:
         self.waited_s.append(wait_s)
         receipt = self.receipts.get(push_id, Receipt(push_id, is_known=False))
         return replace(receipt, silent=self.silent)
+
+    def totals(self) -> Totals:
+        receipts = self.receipts.values()
+        names = ("targeted", "delivered", "gone", "shed", "expired", "unknown", "pending", "offline")
+        sums = {name: sum(getattr(receipt, name) for receipt in receipts) for name in names}
+        return Totals(len(receipts), **sums, silent=self.silent)
 
     def _append(self, push_id: str, push: Push, stream: str) -> int:
         kept = self.streams.setdefault(stream, [])

@@ -144,6 +144,10 @@ def test_unknown_fields_are_named(document: Any, key: str, known: list[str], ser
     assert (said["key"], said["known"]) == (key, known)
 
 
+def test_long_names_are_cut(server: HttpServer) -> None:
+    assert problem(push(server, {"x" * 100_000: 1}))["key"] == "x" * 100
+
+
 @pytest.mark.parametrize(
     ("document", "at"),
     [

@@ -25,6 +25,14 @@ def only(*lines: str) -> Request:
     return request
 
 
+def test_some_paths_take_more() -> None:
+    for path, n_bytes, is_taken in (("/", 1_000, True), ("/", 1_001, False), ("/l%61rge?x", 1_001, True)):
+        requests = Requests(Bodies(), Limits(1_000, {"/large": 2_000}))
+        requests.feed(f"POST {path} HTTP/1.1\r\nHost: zim\r\nContent-Length: {n_bytes}\r\n\r\n".encode())
+        assert (requests.refused is None) == is_taken
+        assert requests.path == path.replace("%61", "a").removesuffix("?x")
+
+
 @given(st.lists(st.tuples(NAME, VALUE), max_size=8))
 def test_headers_come_through(pairs: list[tuple[str, str]]) -> None:
     environ = only("GET / HTTP/1.1", "Host: zim", *(f"X{name}:\t {value} " for name, value in pairs)).environ

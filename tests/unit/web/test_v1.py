@@ -159,6 +159,23 @@ def test_failures_of_the_fabric(
     assert answer.headers["x-zim-push-id"] == "push-1"
 
 
+@pytest.mark.parametrize("path", ["/1/push?uid=7", "/1/pushs", "/1/push/room?rid=7", "/1/push/all"])
+def test_a_key(path: str, server: HttpServer, fabric: Recorder) -> None:
+    body, other = (b'{"u":[7],"m":1}', b'{"u":[7],"m":2}') if path == "/1/pushs" else (b"1", b"2")
+    [*answers, conflict, none] = [
+        ask(server, "POST", path, what, f"Idempotency-Key: {header}\r\n")
+        for what, header in ((body, "k"), (body, '"k"'), (other, "k"), (body, "a,b"))
+    ]
+
+    assert [(answer.status, answer.json) for answer in answers] == [(200, {"ret": 1})] * 2
+    assert {answer.headers["x-zim-push-id"] for answer in answers} == {"push-1"}
+    assert [len(kept) for kept in fabric.streams.values()] == [1]
+    assert (conflict.status, conflict.json, conflict.headers["x-zim-push-id"]) == (422, FAILED, "push-1")
+    assert (none.status, none.json) == (400, FAILED)
+    assert none.headers["x-zim-push-id"]
+    assert len(fabric.pushes) == 3
+
+
 def test_a_router_away(server: HttpServer, fabric: Recorder) -> None:
     fabric.is_away = True
 

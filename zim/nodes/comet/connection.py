@@ -107,6 +107,11 @@ class Connection(Session):
         self.may_join: tuple[str, ...] | None = ()
         self.reason = ""
 
+    @property
+    def waiting_bytes(self) -> int:
+        """What waits in its outbox."""
+        return self._outbox.waiting_bytes if self._outbox is not None else 0
+
     # -- writing
 
     def write(self, chunk: bytes, rows: Sequence[Row] = ()) -> bool:

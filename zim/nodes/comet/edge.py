@@ -27,6 +27,17 @@ BATCH = 256  # connections between two chances for others to run
 
 ANSWER_S = 2.0  # how long a client's next packet waits for the answer to its last one, which may come later
 
+# Why connections are closed, for counting: of others there is no end.
+_REASONS = (
+    "closed by the client",
+    "handshake timeout",
+    "heartbeat timeout",
+    "slow consumer",
+    "the server is going away",
+    "try again",
+)
+GAP, OTHER = "messages are missing", "other"
+
 # Whom a token stands for. Switches; raises Unavailable.
 Identify = Callable[[bytes], Authed]
 
@@ -56,6 +67,10 @@ class Edge:
     Attributes:
         limits: for each connection.
         is_open: new connections are welcome.
+        places: sockets that are open.
+        accepted, refused: how many sockets came, and how many of them found the comet full.
+        closed_for: how many connections were closed, by reason.
+        broken: how many of them because their client broke the wire.
     """
 
     def __init__(self, hub: Hub, identify: Identify, limits: Limits, max_connections: int) -> None:
@@ -65,20 +80,23 @@ class Edge:
         self._conns = itertools.count(1)
         self._connections: dict[Connection, None] = {}
         self._readers: dict[Read, Callable[[Connection], None]] = {}
-        self._places = 0
+        self.places = self.accepted = self.refused = self.broken = 0
+        self.closed_for = dict.fromkeys([*_REASONS, GAP, OTHER], 0)
 
     # -- coming and going
 
     def admit(self) -> bool:
         """Takes a place for one more socket, or says that the comet is full. Give it back with `release`."""
-        if not self.is_open or self._places >= self._max_connections:
+        self.accepted += 1
+        if not self.is_open or self.places >= self._max_connections:
+            self.refused += 1
             return False
-        self._places += 1
+        self.places += 1
         return True
 
     def release(self) -> None:
         """A socket that was admitted is closed."""
-        self._places -= 1
+        self.places -= 1
 
     def serve(self, sock: socket.socket, dialect: Dialect, read: Read, sent: bytes = b"") -> None:
         """A socket that speaks the client wire. Does not switch.
@@ -105,6 +123,7 @@ class Edge:
             ended = _discard(connection) if connection.is_closed else read(connection, sent)
         except WireError as e:
             ended = None
+            self.broken += not connection.is_closed
             connection.close(e.reason, e.code)
         except OSError as e:
             ended = e.strerror or type(e).__name__
@@ -119,8 +138,14 @@ class Edge:
     def closed(self, connection: Connection) -> None:
         """See Owner."""
         del self._connections[connection]
+        reason = connection.reason
+        self.closed_for[reason if reason in _REASONS else GAP if reason.startswith("messages of ") else OTHER] += 1
         self._hub.leave(connection, time.monotonic())
         log.debug("disconnected", extra={"uid": connection.uid, "reason": connection.reason})
+
+    def waiting_bytes(self) -> int:
+        """What waits in the outboxes of all connections."""
+        return sum(connection.waiting_bytes for connection in self._connections)
 
     # -- packets
 

@@ -47,6 +47,8 @@ class Link:
         taken: the last entry handed to a pass.
         handled: the last entry whose pass is over; what Renew confirms.
         reports: what became of the entries of this registration.
+        settled: sessions of all entries by what became of them; of those delivered, the ones that had to wait.
+        entries, fetches, registrations: how many there were: entries handled, pages of them asked for.
     """
 
     def __init__(self, router: str, comet: str, inc: int, send: Callable[[Message, int], bool]) -> None:
@@ -61,7 +63,9 @@ class Link:
         self.begin = 0
         self.is_registering = False
         self.taken = self.handled = 0
-        self.reports = Reports()
+        self.settled = {"delivered": 0, "gone": 0, "shed": 0, "expired": 0}
+        self.entries = self.fetches = self.registrations = 0
+        self.reports = Reports(self.settled)
         self._change = 0  # the last one made
         self._unanswered: dict[int, Change] = {}  # sent, in order
         self._unsent: deque[Change] = deque()
@@ -79,6 +83,11 @@ class Link:
         self._deadlines: dict[int, float] = {}  # of held entries that are worth something only for a while
         self._hole: tuple[int, float] = (0, 0.0)  # the number that is missing, and since when
         self._fetched_at = -RETRY_S
+
+    @property
+    def held_bytes(self) -> int:
+        """Of entries that wait behind a hole, or for their pass."""
+        return self._held_bytes
 
     # -- changes
 
@@ -116,7 +125,8 @@ class Link:
         self.term = term
         self._renew_at_begin = self._renew
         self._unanswered, self._held, self._held_bytes, self._deadlines = {}, {}, 0, {}
-        self.reports = Reports()  # the router has closed the old rows
+        self.registrations += 1
+        self.reports = Reports(self.settled)  # the router has closed the old rows
         self._unsent.clear()
         self.is_registering = True
         self.taken = self.handled = self._made = 0  # else the next Renew would confirm entries unseen
@@ -218,6 +228,7 @@ class Link:
     def passed(self, entries: list[Entry]) -> None:
         """The pass that handled these entries is over."""
         self.handled = max(self.handled, entries[-1].n)
+        self.entries += len(entries)
         self._freed_bytes += sum(entry_bytes(e.body, e.items) for e in entries)
 
     def _is_missing(self) -> bool:
@@ -256,5 +267,6 @@ class Link:
             self._hole = (low, now)
         elif now - self._hole[1] >= QUIET_S and now - self._fetched_at > RETRY_S:
             self._fetched_at = now
+            self.fetches += 1
             high = min((n for n in self._held if n > low), default=self._made + 1) - 1
             self._send(Fetch(self._comet, self._inc, self.term, low, high), 64)

@@ -349,6 +349,10 @@ class Hub:
         while self._patient and now - self._patient[0][0] >= JOIN_S:
             self._advance(self._patient.popleft()[1], now)
 
+    def catchup_bytes(self) -> int:
+        """Live messages that wait while a catch-up reads older ones."""
+        return sum(c.queue_bytes for view in self._views.values() for c in view.catchups)
+
     def is_registered(self) -> bool:
         """Every router knows all that is here."""
         return all(link.term and not link.is_registering for link in self.links.values())

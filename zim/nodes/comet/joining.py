@@ -145,10 +145,12 @@ class Joining:
         page = wish.page if wish.page is not None and wish.page.epoch == epoch else None
         if has_epoch != epoch or (page is not None and offset > page.head):
             view.start(self.session, at)
+            self._passes.resumed["false"] += 1
             return Start(view.stream, epoch, at, recovered=False)
         recovered = True
         if page is not None and page.floor > offset:
             offset, recovered = page.floor, False
+        self._passes.resumed["true" if recovered else "false"] += 1
         catchup = view.start(self.session, offset)
         if catchup is not None:
             self._passes.begin(view, catchup, page, now)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 import time
+from collections.abc import Iterator
 
 import gevent
 from gevent.event import Event
@@ -12,14 +13,17 @@ from gevent.event import Event
 from zim import config
 from zim.accept import PatientServer
 from zim.errors import Unavailable
+from zim.metrics import Metric
 from zim.nodes.base import EXIT_CRASH, Node
 from zim.nodes.comet.connection import Limits
 from zim.nodes.comet.edge import Edge
 from zim.nodes.comet.hub import Hub
+from zim.nodes.comet.metrics import comet_metrics
 from zim.nodes.comet.passes import Pass
 from zim.nodes.comet.tcp import TcpListener
 from zim.nodes.comet.websocket import WebSocketListener
 from zim.nodes.links import Asker, Sender
+from zim.nodes.queues import Queue, queues
 from zim.nodes.state import StateDir
 from zim.protocol import codec, messages
 from zim.protocol.errors import CodecError
@@ -56,6 +60,7 @@ class CometNode(Node):
         self._next_logic = itertools.count(comet.id)
         self._renew_bytes = min(r.max_behind_bytes for r in t.routers) // 4
         self._work = Event()
+        self._delivered = 0
         self._hub = Hub(self.name, inc, list(self._routers), self._send)
         limits = Limits(
             comet.max_packet_bytes,
@@ -101,6 +106,12 @@ class CometNode(Node):
             listener.close()
         self._edge.close()
         self._state.close()
+
+    def metrics(self) -> Iterator[Metric]:
+        """See Node."""
+        up: dict[str, Queue] = {router: sender for router, (_, sender) in self._routers.items()}
+        yield from comet_metrics(self._hub, self._edge, self._delivered)
+        yield from queues("comet", {**up, **{logic.peer: logic for logic in self._logics}})
 
     # -- links
 
@@ -183,6 +194,7 @@ class CometNode(Node):
             for start in range(0, len(sessions), BATCH):
                 part = sessions[start : start + BATCH]
                 delivered = sum([session.write(chunk, rows) for session in part])
+                self._delivered += delivered * len(rows)
                 for row in rows:
                     row.delivered += delivered
                     row.changed()

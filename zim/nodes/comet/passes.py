@@ -63,7 +63,11 @@ Fresh = list[tuple[Encoded, Row]]
 
 
 class Passes:
-    """The passes of one comet."""
+    """The passes of one comet.
+
+    Attributes:
+        resumed: streams that sessions went on with where they had left off: all of what they missed was kept, or not.
+    """
 
     def __init__(self, views: Mapping[str, View], links: Iterable[Link]) -> None:
         """
@@ -74,8 +78,9 @@ class Passes:
         self._views, self._links = views, list(links)
         self._reqs = itertools.count(1)
         self._readings: dict[int, Reading] = {}
-        self._pages: deque[tuple[View, Catchup, Records, int]] = deque()  # the last: up to where it was asked
+        self._pages: deque[tuple[View, Catchup, Records]] = deque()
         self._flushes: deque[tuple[View, Catchup]] = deque()
+        self.resumed = {"true": 0, "false": 0}
         self._is_passing = False
         self._after_pass: list[Callable[[], None]] = []
 
@@ -135,6 +140,7 @@ class Passes:
             row.targeted += targeted
             if is_expired:
                 row.expired += targeted
+                link.settled["expired"] += targeted
             else:
                 fresh.setdefault(view, []).append((push, row))
             for catchup in view.catchups:
@@ -155,15 +161,17 @@ class Passes:
         now: float,
         got: Got,
         is_wanted: Callable[[], bool],
+        is_idle: bool = False,
     ) -> None:
-        """Asks a stream's router for records in (after, upto] until it answers."""
-        self._ask(Reading(view, after, upto, got, is_wanted), now)
+        """Asks a stream's router for records in (after, upto] until it answers; not at once if idle."""
+        self._ask(Reading(view, after, upto, got, is_wanted), now, is_idle)
 
-    def _ask(self, reading: Reading, now: float) -> None:
+    def _ask(self, reading: Reading, now: float, is_idle: bool = False) -> None:
         req = next(self._reqs)
         self._readings[req] = reading
         reading.asked_at = now
-        reading.view.link.ask(Read(req, reading.view.stream, reading.after, reading.upto, PAGE_RECORDS))
+        if not is_idle:
+            reading.view.link.ask(Read(req, reading.view.stream, reading.after, reading.upto, PAGE_RECORDS))
 
     def records(self, m: Records, now: float) -> None:
         """A piece of a stream that somebody misses."""
@@ -178,26 +186,30 @@ class Passes:
 
     def begin(self, view: View, catchup: Catchup, page: Records | None, now: float) -> None:
         """Somebody resumes; the first page may be there already."""
-        if page is not None and page.head >= catchup.target:  # else it is older than the target
-            self._pages.append((view, catchup, page, catchup.target))
+        if page is not None:
+            self._pages.append((view, catchup, page))
         else:
             self.go_on(view, catchup, now)
 
-    def go_on(self, view: View, catchup: Catchup, now: float) -> None:
-        """The next step of a catch-up: a page, the queue, or live. No entry is handled between the queue and live."""
+    def go_on(self, view: View, catchup: Catchup, now: float, is_idle: bool = False) -> None:
+        """The next step of a catch-up: a page, the queue, or live. No entry is handled between the queue and live.
+
+        Args:
+            is_idle: the last page brought nothing: the next one is asked for a little later.
+        """
         if catchup not in view.catchups:
             return
         catchup.is_waiting = False
         if catchup.offset < catchup.target:
             turn = catchup.turn = catchup.turn + 1  # one chain of pages, however often it is begun anew
-            upto = catchup.target
             self.read(
                 view,
                 catchup.offset,
-                upto,
+                catchup.target,
                 now,
-                lambda page, _: self._pages.append((view, catchup, page, upto)),
+                lambda page, _: self._pages.append((view, catchup, page)),
                 lambda: catchup in view.catchups and catchup.turn == turn,
+                is_idle,
             )
         elif catchup.queue:
             self._flushes.append((view, catchup))
@@ -208,11 +220,11 @@ class Passes:
 
     def _catchup_pass(self, now: float) -> Pass | None:
         while self._pages:
-            view, catchup, page, upto = self._pages.popleft()
+            view, catchup, page = self._pages.popleft()
             if catchup not in view.catchups:
                 continue
-            if page.epoch != view.epoch or page.last < catchup.offset:
-                self.go_on(view, catchup, now)  # another history: the registration that is due will say so
+            if page.epoch != view.epoch or page.last <= catchup.offset:
+                self.go_on(view, catchup, now, is_idle=True)  # another history: the answer that is due will say so
                 continue
             if page.floor > catchup.offset:
                 self._trimmed(view, catchup, page.floor)
@@ -222,8 +234,6 @@ class Passes:
                 if catchup.offset < r.offset <= catchup.target
             ]
             catchup.offset = max(catchup.offset, min(page.last, catchup.target))
-            if page.head < upto:
-                catchup.offset = max(catchup.offset, upto)  # the router knew of nothing more
             return Pass(_writes(catchup.subscribers, pushes), partial(self.go_on, view, catchup))
         while self._flushes:
             view, catchup = self._flushes.popleft()

@@ -26,6 +26,7 @@ class Row:
     def settle(self, outcome: str) -> None:
         """One pending session is "delivered", "gone" or "shed"."""
         setattr(self, outcome, getattr(self, outcome) + 1)
+        self._reports.settled[outcome] += 1
         self.changed()
 
 
@@ -34,9 +35,11 @@ class Reports:
 
     Attributes:
         waiting: rows that the router is not known to have heard as they are, by entry.
+        settled: see Link.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, settled: dict[str, int]) -> None:
+        self.settled = settled
         self.waiting: dict[int, Row] = {}
         self._said: dict[int, list[tuple[Row, int]]] = {}  # by Renew: rows, and which version of them
 

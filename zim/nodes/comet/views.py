@@ -134,35 +134,36 @@ class Catchup:
         is_waiting: everything up to the target is there, but the comet is not that far yet: its clients were, at
             another comet. What the feed still brings up to there is passed over.
         turn: counts the pages that were asked for.
+        queue_bytes: of the queue.
     """
 
-    __slots__ = ("_queue_bytes", "is_waiting", "offset", "queue", "subscribers", "target", "turn")
+    __slots__ = ("is_waiting", "offset", "queue", "queue_bytes", "subscribers", "target", "turn")
 
     def __init__(self, subscribers: Subscribers, offset: int, target: int) -> None:
         self.subscribers, self.offset, self.target = subscribers, offset, target
         self.is_waiting = False
         self.turn = 0
         self.queue: list[Encoded] = []
-        self._queue_bytes = 0
+        self.queue_bytes = 0
 
     def put(self, push: Encoded) -> None:
         """A live message. If the queue is full it starts over: everything up to this one is read instead."""
-        self._queue_bytes += PUSH_BYTES + len(push.content.body)
+        self.queue_bytes += PUSH_BYTES + len(push.content.body)
         self.queue.append(push)
-        if self._queue_bytes > QUEUE_BYTES:
+        if self.queue_bytes > QUEUE_BYTES:
             self.aim(push.offset)
 
     def aim(self, target: int) -> None:
         """Reads up to a later offset."""
         self.target = max(target, self.offset)
-        self.queue, self._queue_bytes = [], 0
+        self.queue, self.queue_bytes = [], 0
 
     def take_queue(self) -> list[Encoded]:
         """What queued up, for the ones who have everything before it."""
         found = [push for push in self.queue if push.offset > self.offset]
         if self.queue:
             self.offset = self.target = max(self.offset, self.queue[-1].offset)
-        self.queue, self._queue_bytes = [], 0
+        self.queue, self.queue_bytes = [], 0
         return found
 
 

@@ -6,10 +6,13 @@ It decides nothing: what a comet does not get it fetches.
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 
 from zim import config
+from zim.metrics import Metric, counter
 from zim.nodes.base import Node
 from zim.nodes.links import Sender
+from zim.nodes.queues import queues
 from zim.protocol import codec, messages
 from zim.protocol.errors import CodecError
 from zim.protocol.messages import entry_bytes
@@ -28,6 +31,7 @@ class JobNode(Node):
     def setup(self) -> None:
         """See Node."""
         self._inbox = Inbox(self._job.bind.address)
+        self._pushes = self._entries = 0
         self._comets: dict[str, Sender[messages.Entry]] = {
             comet.name: Sender(comet.name, Outlet(comet.endpoint), self._job.queue_bytes)
             for comet in self.topology.comets
@@ -51,6 +55,12 @@ class JobNode(Node):
     def stop(self) -> None:
         """See Node. What waits in the queues the comets will fetch."""
 
+    def metrics(self) -> Iterator[Metric]:
+        """See Node."""
+        yield counter("zim_job_pushes_total", "Pushes that routers sent, cut to this job's comets", self._pushes)
+        yield counter("zim_job_entries_total", "Entries taken into a comet's queue, or dropped there", self._entries)
+        yield from queues("job", self._comets)
+
     def _serve(self) -> None:
         for frame in self._inbox.received():
             try:
@@ -58,6 +68,7 @@ class JobNode(Node):
             except CodecError as e:
                 log.warning("push not understood", extra={"error": str(e)})
                 continue
+            self._pushes += len(pushes)
             for push in pushes:
                 self._hand_on(push)
 
@@ -65,5 +76,8 @@ class JobNode(Node):
         for t in p.targets:
             comet = self._comets.get(t.comet)
             if comet is not None:
-                entry = messages.Entry(p.router, p.term, t.comet, t.inc, t.n, p.push_id, p.op, p.body, t.items)
+                self._entries += 1
+                entry = messages.Entry(
+                    p.router, p.term, t.comet, t.inc, t.n, p.push_id, p.op, p.body, t.items, p.left_ms, p.only
+                )
                 comet.put(entry, entry_bytes(p.body, t.items))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import fields
-from typing import TypeVar
+from typing import TypeVar, get_args
 
 import gevent
 
@@ -15,31 +15,38 @@ from zim.nodes.logic.publishing import GIVE_UP_S, RETRY_S, Publisher, RouterAske
 from zim.protocol import messages
 from zim.protocol.streams import user_stream
 from zim.sharding import Shards
-from zim.web.fabric import Counts, History, Kept, Published, Push, Receipt, Totals, Unread
+from zim.web.fabric import OUTCOMES, Counts, History, Kept, Published, Push, Receipt, Status, Totals, Unread
 
 SILENT_S = 1.0  # after it a router that does not say what it knows is named
 WAIT_S = 0.03  # between two looks at a receipt
-OUTCOMES = ("delivered", "gone", "shed", "expired", "unknown")
 ALL = (1 << 63) - 1  # an offset above all
 
 T = TypeVar("T")
 
 
 class RouterFabric:
-    """See zim.web.fabric.Fabric."""
+    """See zim.web.fabric.Fabric.
+
+    Attributes:
+        answered: how many pushes were answered, by status.
+    """
 
     def __init__(self, routers: dict[str, RouterAsker]) -> None:
+        self.answered: dict[str, int] = dict.fromkeys(get_args(Status), 0)
         self._routers = routers
         self._shards = Shards(list(routers))
         self._publisher = Publisher(routers)
 
     def publish(self, push: Push) -> Published:
         """See Fabric. Switches."""
-        return self._publisher.publish_many([push])[0]
+        return self.publish_many([push])[0]
 
     def publish_many(self, pushes: Sequence[Push]) -> Sequence[Published]:
         """See Fabric. Switches."""
-        return self._publisher.publish_many(pushes)
+        published = self._publisher.publish_many(pushes)
+        for p in published:
+            self.answered[p.status] += 1
+        return published
 
     def counts(self) -> Counts:
         """See Fabric. Switches."""

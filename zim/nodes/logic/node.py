@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 
 import gevent
 
 from zim import config
+from zim.metrics import Metric, counter
 from zim.nodes.base import Node
 from zim.nodes.links import Asker
 from zim.nodes.logic.auth import GoimTokens, TokenHandler
 from zim.nodes.logic.fabric import RouterFabric
+from zim.nodes.logic.metrics import fabric_metrics, http_metrics
 from zim.nodes.logic.publishing import RouterAsker
 from zim.nodes.logic.submitting import publish_submitted
+from zim.nodes.queues import Fill, queues
 from zim.protocol import codec, messages
 from zim.protocol.errors import CodecError
 from zim.protocol.messages import ENTRY_BYTES
@@ -32,7 +36,8 @@ class LogicNode(Node):
         super().__init__(topology, logic)
         self._logic = logic
         self._tokens: TokenHandler = tokens or GoimTokens()
-        self._submitted_bytes = 0
+        self._submitted_bytes = self._not_submitted = 0
+        self._auths = {"ok": 0, "failed": 0}
 
     def setup(self) -> None:
         """See Node."""
@@ -42,9 +47,9 @@ class LogicNode(Node):
         }
         self._fabric = RouterFabric(self._routers)
         max_body_bytes = self.topology.max_body_bytes
-        app = create_app(self._fabric, max_body_bytes)
+        self._app = create_app(self._fabric, max_body_bytes)
         http, timeout_s = self._logic.http, self._logic.http_timeout_s
-        self._http = HttpServer(app, http.host_port, timeout_s, request_limits(max_body_bytes))
+        self._http = HttpServer(self._app, http.host_port, timeout_s, request_limits(max_body_bytes))
 
     def start(self) -> None:
         """See Node."""
@@ -64,6 +69,18 @@ class LogicNode(Node):
     def stop(self) -> None:
         """See Node. Requests under way get their answers."""
         self._http.stop(timeout=2)
+
+    def metrics(self) -> Iterator[Metric]:
+        """See Node. Switches: the routers are asked for the ledger."""
+        submitted = Fill(self._submitted_bytes, self._not_submitted)
+        yield from http_metrics(self._app.answered, self._http.refused)
+        yield counter("zim_logic_pushes_total", "Pushes that were answered", self._fabric.answered, "status")
+        yield counter("zim_logic_auths_total", "Tokens that comets asked about", self._auths, "result")
+        yield from queues("logic", {"submitted": submitted, **self._routers})
+        yield counter(
+            "zim_logic_dropped_answers_total", "Answers whose asker was gone or did not read", self._server.dropped
+        )
+        yield from fabric_metrics(self._fabric.totals())
 
     def _serve(self) -> None:
         """Comets ask who their clients are; publishers push over ZeroMQ."""
@@ -85,7 +102,9 @@ class LogicNode(Node):
             identity = self._tokens.identify(m.token)
         except Exception:
             log.exception("the token handler failed; the client will be sent away")
+            self._auths["failed"] += 1
             return None
+        self._auths["ok"] += 1
         return messages.Authed(m.req, identity.uid, identity.rooms, identity.may_join)
 
     def _submit(self, envelope: tuple[bytes, ...], submitted: list[messages.Submit]) -> None:
@@ -94,6 +113,7 @@ class LogicNode(Node):
         size = sum(ENTRY_BYTES + len(m.body) for m in submitted)
         if self._submitted_bytes + size > SUBMITTED_BYTES:
             why = "too many pushes are under way"
+            self._not_submitted += len(submitted)
             self._server.send(
                 envelope, codec.encode([messages.Submitted(m.req, "", "unavailable", why) for m in submitted])
             )

@@ -81,11 +81,11 @@ class Share:
             case "conflict":
                 self._end("conflict", "the key was used for another push")
             case "unavailable":
-                self._end("unavailable", f"{self.router} cannot take it now")
+                self._end("unavailable", f"{self.router} cannot take it now")  # with a key, it has looked for it
             case "unknown":
                 self._end("unknown", f"{self.router} cannot tell whether it was stored")
             case "refused":
-                self._end("unavailable", f"{self.router} says that {self.streams[0]} is another's: topologies differ")
+                self.give_up(f"{self.router} says that {self.streams[0]} is another's: the topologies differ")
 
     def not_answered(self, why: str) -> None:
         """An attempt went out, and nothing came back."""
@@ -94,12 +94,12 @@ class Share:
             self._end("unknown", why)
 
     def give_up(self, why: str) -> None:
-        """There is no time for more."""
+        """There is no time for more. With a key it may have been stored through another logic, or earlier."""
         if not self.is_over:
-            self._end("unavailable", self.why or why)
+            self._end("unknown" if self.digest else "unavailable", self.why or why)
 
     def _end(self, status: Status, why: str, offsets: Sequence[int] = ()) -> None:
-        if status == "unavailable" and self.may_be_stored:
+        if status == "unavailable" and self.may_be_stored and not self.digest:
             status, why = "unknown", f"an earlier attempt had no answer; then: {why}"
         self.is_over, self.status, self.why, self.offsets = True, status, why, offsets
 

@@ -7,8 +7,10 @@ from collections.abc import Sequence
 from zim.protocol.messages import Submit, Submitted
 from zim.protocol.streams import name_problem
 from zim.web.fabric import Fabric, Push
+from zim.web.push import MAX_TTL_S
 
 RECIPIENTS = 100_000
+MAX_TTL_MS = int(MAX_TTL_S * 1000)  # its end must be a number that a log can keep
 
 
 def publish_submitted(fabric: Fabric, submitted: Sequence[Submit], max_body_bytes: int) -> list[Submitted]:
@@ -38,6 +40,6 @@ def _problem(m: Submit, max_body_bytes: int) -> str:
         return f"a push goes to 1 to {RECIPIENTS} streams"
     if m.op != 5 and (m.op < 100 or m.op in (254, 255)):
         return f"op is {m.op}; right is 5, or 100 and up without 254 and 255"
-    if m.ttl_ms < 0:
-        return f"ttl_ms is {m.ttl_ms}; right is how long, or 0 for ever"
+    if not 0 <= m.ttl_ms <= MAX_TTL_MS:
+        return f"ttl_ms is {m.ttl_ms}; right is how long, at most {MAX_TTL_MS}, or 0 for ever"
     return next((problem for stream in m.streams if (problem := name_problem(stream))), "")

@@ -143,6 +143,10 @@ class Directory:
         """Members by room, over all comets, without the room of everybody."""
         return {s.removeprefix("r:"): sum(at.values()) for s, at in self._rooms.items() if s != EVERYBODY}
 
+    def n_rooms(self) -> int:
+        """Rooms that somebody is in."""
+        return len(self._rooms) - (EVERYBODY in self._rooms)
+
     def comets(self) -> dict[str, int]:
         """Sessions by comet."""
         return {name: len(feed.sessions) for name, feed in self.feeds.items() if feed.sessions}

@@ -72,7 +72,13 @@ Answers = list[tuple[Peer, Published]]
 
 
 class Intake(Generic[Peer]):
-    """The publishers' side of a router."""
+    """The publishers' side of a router.
+
+    Attributes:
+        answered: how many publishers have heard what, by status.
+        waiting_bytes: of pushes that wait for a comet that is behind.
+        dropped: how many pushes found no room to wait there.
+    """
 
     def __init__(
         self,
@@ -97,8 +103,9 @@ class Intake(Generic[Peer]):
         self.name, self.term = name, term
         self._shards, self._directory, self._admit, self._look_up = shards, directory, admit, look_up
         self._max_behind_bytes = max_behind_bytes
+        self.answered = {"ok": 0, "unavailable": 0, "unknown": 0, "conflict": 0, "refused": 0}
+        self.waiting_bytes = self.dropped = 0
         self._behind: deque[Admission[Peer]] = deque()  # they wait for a comet
-        self._behind_bytes = 0
         self._recent: dict[str, Admission[Peer]] = {}
         self._ages: deque[tuple[float, str, Admission[Peer]]] = deque()  # of what is in _recent
 
@@ -125,10 +132,11 @@ class Intake(Generic[Peer]):
         size = ENTRY_BYTES + len(m.body) + ITEM_BYTES * len(m.streams)
         admission = Admission(m, [(peer, m.req)], size, now + PATIENCE_S, now_ms)
         if self._is_behind(m.streams, size):
-            if self._behind_bytes + size > ADMITTED_BYTES:
+            if self.waiting_bytes + size > ADMITTED_BYTES:
+                self.dropped += 1
                 return self._refuse(admission)
             self._behind.append(admission)
-            self._behind_bytes += size
+            self.waiting_bytes += size
         elif not self._enter(admission):
             return self._refuse(admission)
         if known is None:
@@ -146,6 +154,7 @@ class Intake(Generic[Peer]):
         return self._published(req, "unknown")
 
     def _published(self, req: int, status: Any, offsets: Sequence[int] = ()) -> Published:
+        self.answered[status] += 1
         return Published(req, self.name, self.term, status, list(offsets))
 
     def _answer(self, admission: Admission[Peer], status: Any, offsets: Sequence[int] = ()) -> Answers[Peer]:
@@ -250,6 +259,13 @@ class Intake(Generic[Peer]):
 
     def looked_up(self, admission: Admission[Peer], found: Sequence[Appended | None]) -> Answers[Peer]:
         """The log knows these of its streams: only if it knows none may the answer be "unavailable"."""
+        m = admission.push
+        twin = self._recent.get(m.push_id)
+        if twin is not None and twin is not admission and twin.push.digest == m.digest:  # it came meanwhile
+            if twin.offsets is not None:
+                return self._answer(admission, "ok", twin.offsets)
+            twin.askers += admission.askers
+            return []
         if any(a is not None and a.outcome == "conflict" for a in found):
             return self._answer(admission, "conflict")
         offsets = [a.offset for a in found if a is not None]
@@ -272,7 +288,7 @@ class Intake(Generic[Peer]):
         answers: Answers[Peer] = []
         while self._behind and self._behind[0].deadline < now:
             admission = self._behind.popleft()
-            self._behind_bytes -= admission.size
+            self.waiting_bytes -= admission.size
             self._forget(admission)
             if not admission.push.digest:
                 answers += self._answer(admission, "unavailable")
@@ -287,4 +303,4 @@ class Intake(Generic[Peer]):
             if self._is_behind(admission.push.streams, admission.size) or not self._enter(admission):
                 self._behind.append(admission)
             else:
-                self._behind_bytes -= admission.size
+                self.waiting_bytes -= admission.size

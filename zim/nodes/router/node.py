@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import sqlite3
 import time
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import gevent
@@ -15,13 +16,16 @@ import msgspec
 
 from zim import config
 from zim.gather import Gatherer
+from zim.metrics import Metric
 from zim.nodes.base import EXIT_CRASH, Node
 from zim.nodes.links import MESSAGE_BYTES, Sender
+from zim.nodes.queues import Queue
 from zim.nodes.router.intake import ADMITTED_BYTES, Admission
 from zim.nodes.router.log import Appended, LogError, NewRecord, Unavailable, Unknown
 from zim.nodes.router.log.clock import LogClock
 from zim.nodes.router.log.memory import MemoryLog, MemoryStore
 from zim.nodes.router.log.sqlite import SqliteLog
+from zim.nodes.router.metrics import LogCounts, router_metrics
 from zim.nodes.router.receipt_store import ReceiptStore
 from zim.nodes.router.receipts import Ledger, sum_up
 from zim.nodes.router.shard import PAGE_BYTES, Applied, Shard
@@ -115,12 +119,13 @@ class RouterNode(Node):
             time.monotonic(),
             self._router.max_behind_bytes,
             self._streams.reserve_seqs(SEQS),
-            Ledger(*self._receipts.totals),
+            Ledger(*self._receipts.totals, self._receipts.left),
         )
         self._seqs_end = self._shard.directory.next_seq + SEQS
         self._jobs: dict[str, Sender[messages.Push]] = {
             job.name: Sender(job.name, Outlet(job.endpoint), JOB_QUEUE_BYTES) for job in t.jobs
         }
+        self._counts = LogCounts()
         self._ranks = {c.name: rank(c.name, list(self._jobs)) for c in t.comets}
 
     def start(self) -> None:
@@ -146,9 +151,23 @@ class RouterNode(Node):
     def stop(self) -> None:
         """See Node."""
         self._server.close()
+        self._receipts.keep(self._shard.ledger, self._clock.now_ms())
         self._receipts.close()
         self._durable.close()
         self._state.close()
+
+    def metrics(self) -> Iterator[Metric]:
+        """See Node."""
+        waiting: dict[str, Queue] = {
+            "commit": self._commits,
+            "lookup": self._lookups,
+            "change": self._changes,
+            "read": self._reads,
+            "acknowledge": self._acks,
+            **self._jobs,
+        }
+        yield from router_metrics(self._shard, waiting, self._server.dropped)
+        yield from self._counts.metrics(self._durable.is_full)
 
     # -- requests
 
@@ -233,7 +252,7 @@ class RouterNode(Node):
     def _commit(self, batch: list[Admission[Peer]]) -> None:
         """One commit for all that gathered while the last one ran. Switches: in the log."""
         intake = self._shard.intake
-        records = intake.records(batch)
+        records, began = intake.records(batch), time.monotonic()
         try:
             appended = self._streams.append(records)
         except Unavailable as e:
@@ -246,6 +265,8 @@ class RouterNode(Node):
             if settled is None:
                 return
             appended = settled
+        self._counts.seconds.observe(time.monotonic() - began)
+        self._counts.pushes.observe(len(batch))
         pushes, answers = self._shard.committed(batch, appended, self._clock.now_ms())
         for push in pushes:
             self._hand_down(push)
@@ -323,18 +344,7 @@ class RouterNode(Node):
         """Every second, what has changed: a crash loses no more of them."""
         while True:
             gevent.sleep(RECEIPTS_S)
-            self._write_receipts()
-
-    def _write_receipts(self) -> None:
-        ledger = self._shard.ledger
-        changed = ledger.take_changed()
-        if not changed:
-            return
-        try:
-            self._receipts.write(changed, ledger.tally, ledger.offline, ledger.pushes, self._clock.now_ms())
-        except sqlite3.Error as e:
-            log.warning("receipts cannot be stored", extra={"receipts": len(changed), "error": str(e)})
-        ledger.stored(changed)
+            self._receipts.keep(self._shard.ledger, self._clock.now_ms())
 
     def _trim(self) -> None:
         """Lets go of what no rule keeps, a little at a time."""
@@ -344,7 +354,7 @@ class RouterNode(Node):
             if not before_ms:
                 continue
             try:
-                self._streams.trim(self._clock.now_ms(), before_ms, TRIM_RECORDS)
+                self._counts.trimmed += self._streams.trim(self._clock.now_ms(), before_ms, TRIM_RECORDS)
             except LogError as e:
                 log.warning("the log cannot be trimmed", extra={"error": str(e)})
                 gevent.sleep(1)

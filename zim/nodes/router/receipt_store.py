@@ -8,64 +8,83 @@ from __future__ import annotations
 
 import logging
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import astuple
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-from zim.nodes.router.receipts import Receipt, Tally
+from zim.errors import NodeError
+from zim.nodes.router.log.sqlite.worker import InThread, Worker
+from zim.nodes.router.receipts import Ledger, Receipt, Tally
 
 log = logging.getLogger(__name__)
 
 FILE = "receipts.db"
 SEGMENTS = 8  # of what is kept
+BUSY_S = 2.0  # someone else holds the file: a backup, a person with sqlite3
 ROWS = 200  # of one statement: each statement gives the interpreter away, and has to get it back
 
-_COLUMNS = (
-    "push_id, serial, run, accepted_ms, kept_ms, reported_ms, offline, open_rows,"
-    " targeted, delivered, gone, shed, expired, unknown"
-)
+_COUNTS = "targeted, delivered, gone, shed, expired, unknown"
+_COLUMNS = f"push_id, serial, run, accepted_ms, kept_ms, reported_ms, offline, open_rows, {_COUNTS}"
 _WIDTH = _COLUMNS.count(",") + 1
 
-T = TypeVar("T")
+# What a file says of itself that is not ours, or not whole. Anything else, a full disk say, is no reason to lose it.
+_USELESS = (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_ERROR)
 
 
 class ReceiptStore:
-    """See the module. Every method blocks only the calling greenlet."""
+    """See the module. Every method but the first and the last blocks only the calling greenlet.
 
-    def __init__(self, folder: Path, run: int, keep_s: float, in_thread: Callable[[Callable[[], Any]], Any]) -> None:
-        """Opens it, or makes it anew if it cannot be read. Blocks.
+    Attributes:
+        totals: what was before this run: the tally of all pushes, of which what was pending is unknown now; users
+            offline, how many pushes, the last serial.
+        left: how many sessions were pending.
+    """
+
+    def __init__(self, folder: Path, run: int, keep_s: float, in_thread: InThread) -> None:
+        """Opens it, or makes it anew if what is there is no such file. Blocks.
 
         Args:
             folder: of the router; whoever calls holds its lock.
             run: the router's term: what earlier runs left pending is unknown.
             keep_s: how long receipts are kept.
             in_thread: runs a job in a thread.
+
+        Raises:
+            NodeError: the disk or its rights do not let it.
         """
-        self._run, self._in_thread = run, in_thread
-        self._segment_ms = max(1, int(keep_s * 1000 / SEGMENTS))
+        self._run, self._keep_ms = run, int(keep_s * 1000)
+        self._segment_ms = max(1, self._keep_ms // SEGMENTS)
         file = folder / FILE
         try:
-            self._db = _open(file)
-            self._totals = self._read_totals()
-        except sqlite3.DatabaseError as e:
-            log.warning("receipts are lost, their file cannot be read", extra={"file": str(file), "error": str(e)})
-            for path in folder.glob(FILE + "*"):
-                path.unlink()
-            self._db = _open(file)
-            self._totals = self._read_totals()
-
-    def _read_totals(self) -> tuple[Tally, int, int, int]:
-        _, offline, pushes, serial, *counts = self._db.execute("SELECT * FROM totals").fetchone() or [0] * 10
-        self._serial: int = serial
+            try:
+                db, totals = _open(file)
+            except sqlite3.DatabaseError as e:
+                if getattr(e, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF not in _USELESS:
+                    raise
+                log.warning("receipts are lost, their file cannot be read", extra={"file": str(file), "error": str(e)})
+                for path in folder.glob(FILE + "*"):
+                    path.unlink()
+                db, totals = _open(file)
+        except (sqlite3.Error, OSError) as e:
+            raise NodeError(f"{file} cannot be opened: {e}") from None
+        self._worker = Worker(db, in_thread)
+        offline, pushes, self._serial, *counts = totals
         tally = Tally(*counts)
-        tally.unknown += tally.pending
-        return tally, offline, pushes, serial
+        self.left = tally.pending
+        tally.unknown += self.left
+        self.totals: tuple[Tally, int, int, int] = (tally, offline, pushes, self._serial)
 
-    @property
-    def totals(self) -> tuple[Tally, int, int, int]:
-        """What was before this run: the tally of all pushes, users offline, how many pushes, the last serial."""
-        return self._totals
+    def keep(self, ledger: Ledger, now_ms: int) -> None:
+        """Stores what has changed. What the disk does not take is lost, and the log says so."""
+        changed = ledger.take_changed()
+        if not changed:
+            return
+        try:
+            self.write(changed, ledger.tally, ledger.offline, ledger.pushes, now_ms)
+        except sqlite3.Error as e:
+            log.warning("receipts cannot be stored", extra={"receipts": len(changed), "error": str(e)})
+        ledger.stored(changed)
 
     def write(self, receipts: Sequence[Receipt], tally: Tally, offline: int, pushes: int, now_ms: int) -> None:
         """Stores receipts as they are now, and the totals over all.
@@ -82,46 +101,47 @@ class ReceiptStore:
         ]
         self._serial = max([self._serial, *(r.serial for r in receipts)])
         totals = (offline, pushes, self._serial, *astuple(tally))
-        self._in_thread(lambda: self._write(rows, totals, now_ms))
+        with self._worker.turn:
+            self._worker.run(lambda db: self._write(db, rows, totals, now_ms))
 
-    def _write(self, rows: list[tuple[Any, ...]], totals: tuple[int, ...], now_ms: int) -> None:
-        segment = now_ms // self._segment_ms
-        with self._db:
-            self._db.execute("BEGIN")
-            self._make_segment(segment)
+    def _write(self, db: sqlite3.Connection, rows: list[tuple[Any, ...]], totals: tuple[int, ...], now_ms: int) -> None:
+        with db:
+            db.execute("BEGIN")
+            segment = self._make_segment(db, now_ms)
             for start in range(0, len(rows), ROWS):
                 part = rows[start : start + ROWS]
                 values = ",".join(["(" + ",".join("?" * _WIDTH) + ")"] * len(part))
-                self._db.execute(
-                    f"INSERT OR REPLACE INTO segment_{segment} ({_COLUMNS}) VALUES {values}",
+                db.execute(
+                    f"INSERT OR REPLACE INTO {segment} ({_COLUMNS}) VALUES {values}",
                     [value for row in part for value in row],
                 )
-            self._db.execute("INSERT OR REPLACE INTO totals VALUES (1, ?, ?, ?, ?, ?, ?, ?, ?, ?)", totals)
+            db.execute("INSERT OR REPLACE INTO totals VALUES (1, ?, ?, ?, ?, ?, ?, ?, ?, ?)", totals)
 
-    def _make_segment(self, segment: int) -> None:
-        names = self._segments()
-        if f"segment_{segment}" not in names:
-            self._db.execute(
-                f"CREATE TABLE segment_{segment} ({_COLUMNS}, PRIMARY KEY (push_id, serial)) WITHOUT ROWID"
-            )
-        for name in names:
-            if int(name.removeprefix("segment_")) < segment - SEGMENTS:
-                self._db.execute(f"DROP TABLE {name}")
+    def _make_segment(self, db: sqlite3.Connection, now_ms: int) -> str:
+        """The segment that is written to, a new one if the last is full of time; and the old ones go.
 
-    def _segments(self) -> list[str]:
-        """Newest first."""
-        rows = self._db.execute("SELECT name FROM sqlite_schema WHERE name GLOB 'segment_*' AND type = 'table'")
-        return sorted((name for (name,) in rows), key=lambda name: -int(name.removeprefix("segment_")))
+        Named by when they began, so that they stay in order when the topology changes how long they are kept.
+        """
+        begins = _segments(db)
+        for i, began in enumerate(begins):
+            ended = begins[i - 1] if i else now_ms
+            if ended <= now_ms - self._keep_ms:
+                db.execute(f"DROP TABLE segment_{began}")
+        if begins and now_ms < begins[0] + self._segment_ms:
+            return f"segment_{begins[0]}"
+        db.execute(f"CREATE TABLE segment_{now_ms} ({_COLUMNS}, PRIMARY KEY (push_id, serial)) WITHOUT ROWID")
+        return f"segment_{now_ms}"
 
     def find(self, push_id: str) -> list[Receipt]:
         """The receipts of a push. What an earlier run left pending is unknown."""
-        found: list[Receipt] = self._in_thread(lambda: self._find(push_id))
-        return found
+        with self._worker.turn:
+            return self._worker.run(lambda db: self._find(db, push_id))
 
-    def _find(self, push_id: str) -> list[Receipt]:
+    def _find(self, db: sqlite3.Connection, push_id: str) -> list[Receipt]:
         found: dict[int, Receipt] = {}
-        for name in self._segments():
-            for row in self._db.execute(f"SELECT {_COLUMNS} FROM {name} WHERE push_id = ?", (_key(push_id),)):
+        for began in _segments(db):
+            sql = f"SELECT {_COLUMNS} FROM segment_{began} WHERE push_id = ?"
+            for row in db.execute(sql, (_key(push_id),)):
                 _, serial, run, accepted_ms, kept_ms, reported_ms, offline, open_rows, *counts = row
                 if serial in found:
                     continue  # an older state of it
@@ -132,19 +152,30 @@ class ReceiptStore:
         return list(found.values())
 
     def close(self) -> None:
-        """Gives back what it holds."""
-        self._db.close()
+        """Gives back what it holds. Switches: until a job that runs is done."""
+        self._worker.close()
 
 
-def _open(file: Path) -> sqlite3.Connection:
-    db = sqlite3.connect(file, isolation_level=None, check_same_thread=False)
-    db.execute("PRAGMA journal_mode = WAL")
-    db.execute("PRAGMA synchronous = NORMAL")
-    db.execute(
-        "CREATE TABLE IF NOT EXISTS totals (one INTEGER PRIMARY KEY, offline, pushes, serial,"
-        " targeted, delivered, gone, shed, expired, unknown)"
-    )
-    return db
+def _open(file: Path) -> tuple[sqlite3.Connection, tuple[int, ...]]:
+    """The file, and its totals: users offline, pushes, the last serial, and the counts of the tally."""
+    db = sqlite3.connect(file, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
+    try:
+        db.execute("PRAGMA journal_mode = WAL").fetchall()
+        db.execute("PRAGMA synchronous = NORMAL")
+        db.execute(f"CREATE TABLE IF NOT EXISTS totals (one INTEGER PRIMARY KEY, offline, pushes, serial, {_COUNTS})")
+        row = db.execute(f"SELECT offline, pushes, serial, {_COUNTS} FROM totals").fetchone()
+        for began in _segments(db):
+            db.execute(f"SELECT {_COLUMNS} FROM segment_{began} LIMIT 1").fetchall()
+    except sqlite3.Error:
+        db.close()
+        raise
+    return db, row or (0,) * 9
+
+
+def _segments(db: sqlite3.Connection) -> list[int]:
+    """When each began, the newest first."""
+    rows = db.execute("SELECT name FROM sqlite_schema WHERE name GLOB 'segment_[0-9]*' AND type = 'table'").fetchall()
+    return sorted((int(name.removeprefix("segment_")) for (name,) in rows), reverse=True)
 
 
 def _key(push_id: str) -> bytes | str:

@@ -6,7 +6,8 @@ Counted in sessions, and always in balance: targeted = delivered + gone + shed +
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 from zim.protocol.messages import Result, Tracked
 
@@ -125,6 +126,20 @@ class Row:
         self._ledger.changed(self._receipt)
 
 
+class Totals(NamedTuple):
+    """What is known of many pushes.
+
+    Attributes:
+        tally: over all of them.
+        offline: users without a session.
+        pushes: how many.
+    """
+
+    tally: Tally
+    offline: int
+    pushes: int
+
+
 class Ledger:
     """All receipts of one router that may still change, or are not in its store yet.
 
@@ -134,16 +149,31 @@ class Ledger:
         pushes: how many.
     """
 
-    def __init__(self, tally: Tally, offline: int, pushes: int, serial: int) -> None:
+    def __init__(self, tally: Tally, offline: int, pushes: int, serial: int, left: int = 0) -> None:
         """
         Args:
             tally, offline, pushes: what was before this run; nothing of it is pending.
-            serial: of the first receipt; above all before.
+            serial: of the last receipt before.
+            left: how many sessions, unknown since, were pending when the last run ended.
         """
         self.tally, self.offline, self.pushes = tally, offline, pushes
+        self._before, self._left = Totals(replace(tally), offline, pushes), left
         self._serial = serial
         self._receipts: dict[str, list[Receipt]] = {}
         self._changed: dict[int, Receipt] = {}
+
+    def this_run(self) -> Totals:
+        """What this run has to account for: its own pushes, and what the last one left to it. In balance, too."""
+        t, b = self.tally, self._before.tally
+        tally = Tally(
+            t.targeted - b.targeted + self._left,
+            t.delivered - b.delivered,
+            t.gone - b.gone,
+            t.shed - b.shed,
+            t.expired - b.expired,
+            t.unknown - b.unknown + self._left,
+        )
+        return Totals(tally, self.offline - self._before.offline, self.pushes - self._before.pushes)
 
     def open(self, push_id: str, accepted_ms: int, kept_ms: int) -> Receipt:
         """The receipt of a push that is in the log now."""

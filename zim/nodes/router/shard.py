@@ -236,10 +236,13 @@ class Shard(Generic[Peer]):
 
     # -- questions of logics
 
+    def pending(self) -> int:
+        """Sessions of which nothing is known yet. Counted by themselves, so that the ledger can be checked."""
+        return sum(row.pending for feed in self.directory.feeds.values() for row in feed.rows.values())
+
     def total(self, m: Total) -> Totalled:
         """What became of all pushes."""
         t = self.ledger.tally
-        pending = sum(row.pending for feed in self.directory.feeds.values() for row in feed.rows.values())
         return Totalled(
             m.req,
             self.name,
@@ -251,7 +254,7 @@ class Shard(Generic[Peer]):
             t.shed,
             t.expired,
             t.unknown,
-            pending,
+            self.pending(),
         )
 
     def ask(self, peer: Peer, m: Locate | Count) -> Located | Counted | None:

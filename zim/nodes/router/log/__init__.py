@@ -138,13 +138,11 @@ class Damaged(LogError):
 
 
 class Log(Protocol):
-    """Streams: ordered, numbered from 1 without gaps, one writer each.
+    """Streams: ordered, numbered from 1 without gaps, one writer each."""
 
-    Attributes:
-        last_time_ms: the newest log time that is stored.
-    """
-
-    last_time_ms: int
+    @property
+    def last_time_ms(self) -> int:
+        """The newest log time that is stored."""
 
     def acquire(self, owner: str, ttl_s: float) -> Lease | None:
         """Makes `owner` the only writer of its shard, or nothing if another is."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import pytest
 
@@ -49,7 +49,7 @@ class Contract(abc.ABC):
 
     @pytest.fixture
     @abc.abstractmethod
-    def log(self) -> Log:
+    def log(self) -> Log | Iterator[Log]:
         """An empty one, with key window KEY_WINDOW_S."""
 
     @pytest.fixture
@@ -114,8 +114,8 @@ class Contract(abc.ABC):
         log.append(lease, [new(push_id="a", body=b"x" * 500), new(push_id="b", body=b"y" * 500), new(push_id="c")])
         two = 2 * (RECORD_BYTES + 500)
         for after, upto, records, size, found in (
-            (0, 3, 9, two, [1, 2]), (0, 3, 9, two - 1, [1]), (0, 3, 9, 1, [1]), (0, 3, 1, two, [1]), (1, 2, 9, two, [2]),
-            (1, 3, 2, 1 << 20, [2, 3]),
+            (0, 3, 9, two, [1, 2]), (0, 3, 9, two - 1, [1]), (0, 3, 9, 1, [1]), (0, 3, 1, two, [1]),
+            (1, 2, 9, two, [2]), (1, 3, 2, 1 << 20, [2, 3]),
         ):  # fmt: skip
             page = log.read("u:1", after, upto, records, size, NOW)
             assert [r.offset for r in page.records] == found
@@ -173,7 +173,8 @@ class Contract(abc.ABC):
         assert log.append(lease, [new(push_id="a", digest=b"1"), new(push_id="b", digest=b"2")]) == stored(1, 2)
         batch = [
             new(push_id="b", digest=b"2"), new("u:2", "b", b"2"), new(push_id="a", digest=b"x"),
-            new(push_id="c", digest=b"3"), new(push_id="c", digest=b"3"), new(push_id="c", digest=b"y"), new(push_id="d"),
+            new(push_id="c", digest=b"3"), new(push_id="c", digest=b"3"), new(push_id="c", digest=b"y"),
+            new(push_id="d"),
         ]  # fmt: skip
         assert log.append(lease, batch) == [
             Appended("duplicate", 2), Appended("stored", 1), Appended("conflict", 1),

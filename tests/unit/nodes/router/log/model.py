@@ -106,7 +106,8 @@ class LogMachine(RuleBasedStateMachine):
         page = self.log.read(stream, after, after + span, most, size, self.now)
         known = self.model.streams[stream]
         head = len(known.records)
-        expected, used, last = [], 0, max(min(after + span, head), min(after, head))
+        expected: list[tuple[int, str, int, bytes, int, tuple[str, ...]]] = []
+        used, last = 0, max(min(after + span, head), min(after, head))
         for offset in range(max(after, known.floor) + 1, min(after + span, head) + 1):
             record = known.records[offset - 1]
             if record.expires_ms and record.expires_ms <= self.now:

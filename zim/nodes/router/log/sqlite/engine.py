@@ -10,22 +10,20 @@ from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
-from gevent.lock import BoundedSemaphore
-
-from zim.nodes.router.log import Appended, Damaged, Fenced, Head, Lease, NewRecord, Page, Unavailable, Unknown
+from zim.nodes.router.log import Appended, Damaged, Fenced, Head, Lease, NewRecord, Page, Unknown
 from zim.nodes.router.log.sqlite import failures, tables, trimming
 from zim.nodes.router.log.sqlite.ballast import Ballast
-from zim.nodes.router.log.sqlite.opening import FILE, WAL_KEPT_BYTES, Opened, open_database
-from zim.nodes.router.log.sqlite.planning import Plan, Standing, plan
+from zim.nodes.router.log.sqlite.opening import FILE, Opened, open_database
+from zim.nodes.router.log.sqlite.planning import Ids, Plan, Standing, plan
 from zim.nodes.router.log.sqlite.standings import Standings
-from zim.nodes.router.log.sqlite.worker import InThread, Worker
+from zim.nodes.router.log.sqlite.worker import InThread, Turn, Worker
+from zim.nodes.router.log.sqlite.writer import Writer
 from zim.retention import Retention
 
 T = TypeVar("T")
 
 KEY_WINDOW_S = 86_400.0
 BALLAST_BYTES = 8 << 20
-_LOOK_S = 1.0  # how often a log without room looks whether there is some
 _LOOKS = 8  # of one call of trim, beyond those that its budget makes
 
 
@@ -43,7 +41,6 @@ class SqliteLog:
     Attributes:
         last_time_ms: see Log.
         epoch: of all streams.
-        is_full: the disk was; nothing is appended until there is room.
     """
 
     def __init__(
@@ -58,17 +55,17 @@ class SqliteLog:
     ) -> None:
         """See `open`."""
         self.last_time_ms, self.epoch = opened.time_ms, opened.epoch
-        self.is_full = False
-        self._path, self._wal = path, path.with_name(path.name + "-wal")
-        self._writer, self._reader = Worker(opened.writer, in_thread), Worker(opened.reader, in_thread)
-        self._key_window_ms, self._ballast = int(key_window_s * 1000), ballast
+        self._path = path
+        self._writer = Writer(Worker(opened.writer, in_thread), path, ballast, monotonic)
+        self._reader = Worker(opened.reader, in_thread)
+        self._key_window_ms = int(key_window_s * 1000)
         self._wall_s, self._monotonic = wall_s, monotonic
         self._standings = Standings()
-        self._batch = self._next_stream = self._next_push = 0
+        self._batch, self._ids = 0, Ids(1, 1, 1)
         self._unsettled: _Unsettled | None = None
-        self._trimming = BoundedSemaphore(1)
+        self._trimming = Turn()
         self._sweep = trimming.Sweep()
-        self._look_at = self._ttl_s = 0.0
+        self._ttl_s = 0.0
 
     @classmethod
     def open(
@@ -96,10 +93,17 @@ class SqliteLog:
         Raises:
             NodeError: the log is damaged, of another program, a newer zim or other routers; says what to do.
         """
-        opened = open_database(folder, routers, factory)
         ballast = Ballast(folder / "ballast", ballast_bytes)
+        if ballast.is_there and ballast.free_bytes() < ballast_bytes:
+            ballast.give_up()  # a full disk: opening takes some room, too
+        opened = open_database(folder, routers, factory)
         ballast.make()
         return cls(opened, folder / FILE, in_thread, key_window_s, ballast, wall_s, monotonic)
+
+    @property
+    def is_full(self) -> bool:
+        """The disk was, and nothing is appended until there is room."""
+        return self._writer.is_full
 
     def close(self) -> None:
         """See Log."""
@@ -112,12 +116,12 @@ class SqliteLog:
         """See Log. The folder's lock keeps others out; whoever comes past it fences the one before."""
         started = self._monotonic()
 
-        def job(c: sqlite3.Connection) -> tuple[int, int, int, int]:
+        def job(c: sqlite3.Connection) -> tuple[int, int, Ids]:
             term = tables.acquire(c, owner, int(self._wall_s() * 1000))
-            return term, tables.last_batch(c), *tables.next_ids(c)
+            return term, tables.last_batch(c), tables.next_ids(c)
 
         with self._writer.turn:
-            term, self._batch, self._next_stream, self._next_push = self._commit(job)
+            term, self._batch, self._ids = self._writer.commit(job)
             self._standings, self._unsettled, self._ttl_s = Standings(), None, ttl_s
         return Lease(owner, term, started + ttl_s)
 
@@ -131,7 +135,7 @@ class SqliteLog:
     def release(self, lease: Lease) -> None:
         """See Log."""
         with self._writer.turn:
-            self._commit(lambda c: tables.release(c, lease.shard, lease.term))
+            self._writer.commit(lambda c: tables.release(c, lease.shard, lease.term))
 
     # -- writing
 
@@ -141,12 +145,14 @@ class SqliteLog:
             return []
         with self._writer.turn:
             self._refuse_unsettled()
-            self._refuse_full()
+            self._writer.refuse_full()
             self._batch += 1
             unsettled = self._unsettled = _Unsettled(self._batch)
             try:
-                self._commit(self._append_job(lease, batch, unsettled))
-            except (Unavailable, Fenced, Damaged):
+                self._writer.commit(self._append_job(lease, batch, unsettled))
+            except Unknown:
+                raise
+            except Exception:  # of the job, and rolled back; who is killed while it runs leaves it unsettled
                 self._unsettled = None
                 raise
             return self._committed(unsettled)
@@ -165,9 +171,9 @@ class SqliteLog:
                 else:
                     known[stream] = standing
         keyed = dict.fromkeys((record.push_id, record.stream) for record in batch if record.digest)
-        ids = self._next_stream, self._next_push
+        ids = self._ids
         if not missing and not keyed:
-            unsettled.plan = plan(batch, known, {}, *ids, self._key_window_ms)
+            unsettled.plan = plan(batch, known, {}, ids, self._key_window_ms)
         time_ms = max(record.time_ms for record in batch)
 
         def job(c: sqlite3.Connection) -> None:
@@ -175,7 +181,7 @@ class SqliteLog:
             if unsettled.plan is None:
                 known.update(tables.standings(c, list(missing)) if missing else {})
                 keys = tables.keys(c, keyed, known) if keyed else {}
-                unsettled.plan = plan(batch, known, keys, *ids, self._key_window_ms)
+                unsettled.plan = plan(batch, known, keys, ids, self._key_window_ms)
             tables.write(c, unsettled.plan)
 
         return job
@@ -184,7 +190,7 @@ class SqliteLog:
         done = unsettled.plan
         assert done is not None
         self._unsettled = None
-        self._next_stream, self._next_push = done.next_stream, done.next_push
+        self._ids = done.ids
         self.last_time_ms = max(self.last_time_ms, done.time_ms)
         self._standings.moved(done.standings)
         return done.answers
@@ -202,7 +208,7 @@ class SqliteLog:
                 tables.claim(c, lease.shard, lease.term, self._batch)
                 return is_stored
 
-            if self._commit(job):
+            if self._writer.commit(job):
                 return self._committed(unsettled)
             self._unsettled = None
             return None
@@ -220,7 +226,7 @@ class SqliteLog:
 
     def _write(self, lease: Lease, job: Callable[[sqlite3.Connection], T]) -> T:
         with self._writer.turn:
-            self._refuse_full()
+            self._writer.refuse_full()
             return self._commit_claimed(lease, job)
 
     def _commit_claimed(self, lease: Lease, job: Callable[[sqlite3.Connection], T]) -> T:
@@ -232,63 +238,11 @@ class SqliteLog:
             tables.claim(c, lease.shard, lease.term, number)
             return job(c)
 
-        return self._commit(claimed)
-
-    def _commit(self, job: Callable[[sqlite3.Connection], T]) -> T:
-        """One transaction. The caller has the turn."""
-
-        def transaction(c: sqlite3.Connection) -> T:
-            try:
-                c.execute("BEGIN IMMEDIATE")
-                result = job(c)
-            except BaseException as e:
-                _roll_back(c)
-                if not isinstance(e, sqlite3.Error):
-                    raise
-                self._note_full(e)
-                raise failures.before_commit(e, str(self._path)) from None
-            try:
-                c.execute("COMMIT")
-            except sqlite3.Error as e:
-                _roll_back(c)
-                self._note_full(e)
-                raise failures.of_commit(e, str(self._path)) from None
-            return result
-
-        return self._writer.run(transaction)
+        return self._writer.commit(claimed)
 
     def _refuse_unsettled(self) -> None:
         if self._unsettled is not None:
             raise Unknown("the batch before is not settled")
-
-    # -- a full disk
-
-    def _note_full(self, error: sqlite3.Error) -> None:
-        """In a thread."""
-        if failures.is_full(error):
-            self.is_full = True
-            self._ballast.give_up()
-
-    def _refuse_full(self) -> None:
-        """The caller has the writer's turn."""
-        if self.is_full and self._monotonic() >= self._look_at:
-            self._look_at = self._monotonic() + _LOOK_S
-            self._writer.run(self._look_for_room)
-        if self.is_full:
-            raise Unavailable("the disk is full")
-
-    def _look_for_room(self, c: sqlite3.Connection) -> None:
-        """In a thread. Pages that trimming has freed are room, too."""
-        self._ballast.make()
-        if self.is_full:
-            spare: int = tables.spare_bytes(c)
-            self.is_full = not self._ballast.is_there and spare < 2 * self._ballast.size
-
-    def _look_after_files(self, c: sqlite3.Connection) -> None:
-        """In a thread."""
-        if self.is_full or self._wal.stat().st_size > WAL_KEPT_BYTES:
-            tables.empty_wal(c)
-        self._look_for_room(c)
 
     # -- reading
 
@@ -356,7 +310,7 @@ class SqliteLog:
         with self._trimming:
             with self._writer.turn:
                 self._refuse_unsettled()
-            self._tend()
+                self._writer.tend(self._reader.turn)
             if not sweep.is_resting(now_ms):
                 self._read(lambda c: sweep.step(c, retention, now_ms, before_ms))
             gone = 0
@@ -379,22 +333,12 @@ class SqliteLog:
         self, lease: Lease, names: list[str], retention: Retention, now_ms: int, before_ms: int, most: int
     ) -> int:
         found = self._read(lambda c: trimming.look(c, names, retention, now_ms, before_ms, most))
-        if not found.records and not found.keys:
+        if not found.records and not found.key:
             return 0
         with self._writer.turn:
-            rows = self._commit_claimed(lease, lambda c: trimming.let_go(c, found, now_ms, most))
+            rows = self._commit_claimed(lease, lambda c: trimming.let_go(c, found, now_ms))
             self._standings.moved({name: Standing(*standing) for name, *standing in rows})
         return found.records
-
-    def _tend(self) -> None:
-        """Looks after the files: a WAL that grew, a disk that was full, the ballast."""
-        with self._writer.turn, self._reader.turn:
-            try:
-                self._writer.run(self._look_after_files)
-            except sqlite3.Error as e:
-                raise failures.before_commit(e, str(self._path)) from None
-            except OSError as e:
-                raise Unavailable(str(e)) from None
 
 
 def _take(names: dict[str, None], most: int) -> list[str]:
@@ -402,8 +346,3 @@ def _take(names: dict[str, None], most: int) -> list[str]:
     for name in taken:
         del names[name]
     return taken
-
-
-def _roll_back(connection: sqlite3.Connection) -> None:
-    if connection.in_transaction:
-        connection.execute("ROLLBACK")

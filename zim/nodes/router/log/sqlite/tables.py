@@ -13,7 +13,7 @@ from functools import cache
 from typing import Any
 
 from zim.nodes.router.log import RECORD_BYTES, Damaged, Fenced, Page
-from zim.nodes.router.log.sqlite.planning import Key, Plan, Standing, checksum
+from zim.nodes.router.log.sqlite.planning import Ids, Key, Plan, Standing, content_checksum, record_checksum
 from zim.protocol.messages import Record
 
 # A record is small, and written where its stream is; its push goes to the end of pushes, once. shared counts the
@@ -27,18 +27,17 @@ CREATE TABLE meta (
 CREATE TABLE streams (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, floor INTEGER NOT NULL);
 CREATE TABLE pushes (
     id INTEGER PRIMARY KEY, push_id TEXT NOT NULL, op INTEGER NOT NULL, time_ms INTEGER NOT NULL,
-    expires_ms INTEGER NOT NULL, crc INTEGER NOT NULL, body BLOB NOT NULL
+    expires_ms INTEGER NOT NULL, body BLOB NOT NULL
 );
 CREATE TABLE shared (push INTEGER PRIMARY KEY, extra INTEGER NOT NULL);
 CREATE TABLE records (
-    stream INTEGER NOT NULL, offset INTEGER NOT NULL, push INTEGER NOT NULL, only_for TEXT,
+    stream INTEGER NOT NULL, offset INTEGER NOT NULL, push INTEGER NOT NULL, crc INTEGER NOT NULL, only_for TEXT,
     PRIMARY KEY (stream, offset)
 ) WITHOUT ROWID;
 CREATE TABLE keys (
-    push_id TEXT NOT NULL, stream INTEGER NOT NULL, offset INTEGER NOT NULL, digest BLOB NOT NULL,
-    until_ms INTEGER NOT NULL, PRIMARY KEY (push_id, stream)
-) WITHOUT ROWID;
-CREATE INDEX keys_until ON keys (until_ms);
+    id INTEGER PRIMARY KEY, push_id TEXT NOT NULL, stream INTEGER NOT NULL, offset INTEGER NOT NULL,
+    digest BLOB NOT NULL, until_ms INTEGER NOT NULL, UNIQUE (push_id, stream)
+);
 CREATE TABLE cursors (stream INTEGER PRIMARY KEY, offset INTEGER NOT NULL);
 CREATE TRIGGER record_gone AFTER DELETE ON records BEGIN
     DELETE FROM pushes WHERE id = OLD.push AND NOT EXISTS (SELECT 1 FROM shared WHERE push = OLD.push);
@@ -47,8 +46,8 @@ CREATE TRIGGER record_gone AFTER DELETE ON records BEGIN
 END;
 """
 
-_COLUMNS = {"streams": 3, "pushes": 7, "shared": 2, "records": 4, "keys": 5}
-_MOST_ROWS = 2_048  # of one statement: 14,336 parameters of the 32,766 that SQLite takes
+_COLUMNS = {"streams": 3, "pushes": 6, "shared": 2, "records": 5, "keys": 6}
+_MOST_ROWS = 2_048  # of one statement: 12,288 parameters of the 32,766 that SQLite takes
 
 
 @cache
@@ -131,8 +130,13 @@ def spare_bytes(connection: sqlite3.Connection) -> int:
 
 
 def empty_wal(connection: sqlite3.Connection) -> None:
-    """Moves all of the WAL into the file and gives its room back, if nobody reads."""
-    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    """Moves all of the WAL into the file and gives its room back, if nobody reads; does not wait for who does."""
+    (patience_ms,) = connection.execute("PRAGMA busy_timeout").fetchone()
+    connection.execute("PRAGMA busy_timeout = 0")
+    try:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    finally:
+        connection.execute(f"PRAGMA busy_timeout = {patience_ms}")
 
 
 def owner(connection: sqlite3.Connection) -> tuple[str, int]:
@@ -146,11 +150,10 @@ def last_batch(connection: sqlite3.Connection) -> int:
     return int(connection.execute("SELECT batch FROM meta").fetchone()[0])
 
 
-def next_ids(connection: sqlite3.Connection) -> tuple[int, int]:
-    """The first free ids of streams and pushes."""
-    sql = "SELECT ifnull((SELECT max(id) FROM streams), 0) + 1, ifnull((SELECT max(id) FROM pushes), 0) + 1"
-    stream, push = connection.execute(sql).fetchone()
-    return stream, push
+def next_ids(connection: sqlite3.Connection) -> Ids:
+    """The first free ids."""
+    after_last = ", ".join(f"ifnull((SELECT max(id) FROM {table}), 0) + 1" for table in ("streams", "pushes", "keys"))
+    return Ids(*connection.execute(f"SELECT {after_last}").fetchone())
 
 
 HEAD = "ifnull((SELECT max(offset) FROM records WHERE stream = s.id), s.floor)"
@@ -213,7 +216,7 @@ def cursors(connection: sqlite3.Connection, streams: Sequence[str]) -> dict[str,
 # reads those that fit. One more than max_records is measured, to know whether more is there.
 _READ = f"""
     WITH measured AS (
-        SELECT r.offset, r.push, r.only_for, row_number() OVER one_by_one AS place,
+        SELECT r.offset, r.push, r.crc, r.only_for, row_number() OVER one_by_one AS place,
             sum(ifnull(length(p.body), 0) + {RECORD_BYTES}) OVER one_by_one AS size
         FROM records AS r LEFT JOIN pushes AS p ON p.id = r.push
         WHERE r.stream = :stream AND r.offset > :after AND r.offset <= :upto
@@ -225,7 +228,7 @@ _READ = f"""
     )
     SELECT (SELECT floor FROM streams WHERE id = :stream), (SELECT max(offset) FROM records WHERE stream = :stream),
         (SELECT count(*) FROM measured),
-        json_group_array(json_array(offset, p.push_id, p.op, p.time_ms, p.expires_ms, p.crc, length(p.body), only_for)),
+        json_group_array(json_array(offset, p.push_id, p.op, p.time_ms, p.expires_ms, crc, length(p.body), only_for)),
         CAST(group_concat(p.body, '') AS BLOB)
     FROM (SELECT * FROM page ORDER BY offset) LEFT JOIN pushes AS p ON p.id = push"""
 
@@ -255,7 +258,8 @@ def read(
             raise Damaged(where, "its content is missing")
         body = bodies[at : at + size]
         at += size
-        if checksum(push_id, op, time_ms, expires_ms, body) != crc:
+        content = content_checksum(push_id, op, time_ms, expires_ms, body)
+        if record_checksum(content, stream[1], offset, only) != crc:
             raise Damaged(where, "its checksum does not fit")
         records.append(Record(offset, push_id, op, body, time_ms, tuple(json.loads(only)) if only else ()))
     end = min(upto, head)

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from zim.nodes.router.log.sqlite.tables import HEAD
 from zim.retention import Retention, Rule
 
-AT_ONCE = 256  # records that go in one transaction: appends wait for it
+AT_ONCE = 128  # records that go in one transaction: appends wait for it
 STREAMS_AT_ONCE = 64  # that one transaction takes from
 SWEPT_AT_ONCE = 500  # streams looked at in one step of the sweep
 SWEEP_MS = 10_000  # from the start of a sweep to the next one's, at least
@@ -53,11 +53,10 @@ _RAISE = """
 _NAMES = f"""
     SELECT json_group_array(json_array(s.name, s.id, s.floor, {HEAD}))
     FROM json_each(?) AS j CROSS JOIN streams AS s ON s.id = json_extract(j.value, '$[0]')"""
-_OLD_KEYS = "SELECT count(*) FROM (SELECT 1 FROM keys WHERE until_ms <= ? LIMIT ?)"
-_DELETE_KEYS = """
-    DELETE FROM keys WHERE (push_id, stream) IN (
-        SELECT push_id, stream FROM keys WHERE until_ms <= ? ORDER BY until_ms LIMIT ?
-    )"""
+# Keys stand in the order in which they were made, and so in that of their ends.
+_OLD_KEYS = """
+    SELECT ifnull(max(id), 0) FROM (SELECT id, until_ms FROM keys ORDER BY id LIMIT :most) WHERE until_ms <= :now_ms"""
+_DELETE_KEYS = "DELETE FROM keys WHERE id <= ? AND until_ms <= ?"
 
 
 class Look(NamedTuple):
@@ -65,12 +64,13 @@ class Look(NamedTuple):
 
     Attributes:
         raised: pairs of a stream's id and its new floor.
-        records, keys: how many of each.
+        records: how many.
+        key: the last one that has ended, 0 for none.
     """
 
     raised: list[tuple[int, int]]
     records: int
-    keys: int
+    key: int
 
 
 @dataclass(slots=True)
@@ -127,18 +127,18 @@ def look(
         if count > 0:
             raised.append((stream, floor + count))
             left -= count
-    keys = connection.execute(_OLD_KEYS, (now_ms, most)).fetchone()[0]
-    return Look(raised, most - left, keys)
+    key = connection.execute(_OLD_KEYS, {"most": most, "now_ms": now_ms}).fetchone()[0]
+    return Look(raised, most - left, key)
 
 
-def let_go(connection: sqlite3.Connection, found: Look, now_ms: int, most: int) -> list[list[Any]]:
+def let_go(connection: sqlite3.Connection, found: Look, now_ms: int) -> list[list[Any]]:
     """Does it, in a transaction. Blocks; called in a thread.
 
     Returns:
         Name, id, floor and head of each stream that has a new floor.
     """
-    if found.keys:
-        connection.execute(_DELETE_KEYS, (now_ms, most))
+    if found.key:
+        connection.execute(_DELETE_KEYS, (found.key, now_ms))
     if not found.raised:
         return []
     raised = json.dumps(found.raised)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import sqlite3
+from collections import deque
 from collections.abc import Callable
 from typing import Any, Protocol, TypeVar
 
 import gevent
-from gevent.lock import BoundedSemaphore
+from gevent.event import Event
 
 T = TypeVar("T")
 
@@ -21,6 +22,40 @@ class InThread(Protocol):
         """What the job returns or raises."""
 
 
+class Turn:
+    """A lock that is handed to whoever waits longest.
+
+    gevent's own lets a greenlet that comes back at once take it again and again: under load, trimming would never come
+    in between two appends.
+    """
+
+    def __init__(self) -> None:
+        self._is_taken = False
+        self._waiting: deque[Event] = deque()
+
+    def __enter__(self) -> None:
+        """Switches: if another has it."""
+        if not self._is_taken:
+            self._is_taken = True
+            return
+        mine = Event()
+        self._waiting.append(mine)
+        try:
+            mine.wait()
+        except BaseException:
+            if mine.is_set():
+                self.__exit__()
+            else:
+                self._waiting.remove(mine)
+            raise
+
+    def __exit__(self, *_: object) -> None:
+        if self._waiting:
+            self._waiting.popleft().set()
+        else:
+            self._is_taken = False
+
+
 class Worker:
     """See above.
 
@@ -29,7 +64,7 @@ class Worker:
     """
 
     def __init__(self, connection: sqlite3.Connection, in_thread: InThread) -> None:
-        self.turn = BoundedSemaphore(1)
+        self.turn = Turn()
         self._connection, self._in_thread = connection, in_thread
         self._is_running = False
 

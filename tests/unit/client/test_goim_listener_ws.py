@@ -1,4 +1,4 @@
-"""Listener over WebSocket, against the websockets package's server."""
+"""GoimListener over WebSocket, against the websockets package's server."""
 
 from __future__ import annotations
 
@@ -11,9 +11,8 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.server import ServerConnection
 
-from tests.unit.client.listening import States, listen, run_plain, running, wait_ws_closed, ws_log_in
+from tests.unit.client.listening import States, listen_goim, pushed, run_plain, running, wait_ws_closed, ws_log_in
 from tests.unit.client.peers import WAIT_S, Connection, TcpPeer, ws_peer
-from zim.client import Message
 
 
 @pytest.mark.parametrize(("token", "sent"), [("7", 7), ("007", "007"), ("+7", "+7"), ('a"b', 'a"b'), ("-1", -1)])
@@ -26,7 +25,7 @@ def test_ws_token_as_goims_clients_send_it(token: str, sent: object) -> None:
         wait_ws_closed(connection)
 
     with ws_peer(script) as address:
-        assert list(islice(listen(address, States(), token, "ws"), 1)) == [Message(5, b"1")]
+        assert list(islice(listen_goim(f"ws://{address}", States(), token), 1)) == [pushed(5, b"1")]
     assert tokens == [sent]
 
 
@@ -41,7 +40,7 @@ def test_ws_messages_gathered_fragmented_and_between_pings() -> None:
         wait_ws_closed(connection)
 
     with ws_peer(script) as address:
-        bodies = [message.body for message in islice(listen(address, States(), "7", "ws"), 4)]
+        bodies = [message.body for message in islice(listen_goim(f"ws://{address}", States()), 4)]
     assert bodies[:3] == [b'{"a" : 1}', b'"t"', b"[2]"]
     assert len(bodies[3]) == 70_002
 
@@ -57,7 +56,7 @@ def test_ws_heartbeats_are_packets() -> None:
         wait_ws_closed(connection)
 
     with ws_peer(script) as address:
-        assert list(islice(listen(address, States(), "7", "ws", heartbeat_s=0.02), 1)) == [Message(5, b"2")]
+        assert list(islice(listen_goim(f"ws://{address}", States(), heartbeat_s=0.02), 1)) == [pushed(5, b"2")]
 
 
 def ws_close(connection: ServerConnection) -> None:
@@ -89,7 +88,7 @@ def test_ws_comes_back_after_a_loss(act: Callable[[ServerConnection], None], rea
         wait_ws_closed(connection)
 
     with ws_peer(script) as address:
-        assert [message.body for message in islice(listen(address, states, "7", "ws"), 3)] == [b"0", b"1", b"2"]
+        assert [message.body for message in islice(listen_goim(f"ws://{address}", states), 3)] == [b"0", b"1", b"2"]
     assert [reason in state.reason for state in states.all if state.name == "disconnected"] == [True, True]
 
 
@@ -103,7 +102,7 @@ def test_ws_close_says_goodbye_with_a_close_frame() -> None:
         assert caught.value.rcvd is not None
         codes.put(caught.value.rcvd.code)
 
-    with ws_peer(script) as address, running(listen(address, states, "7", "ws")):
+    with ws_peer(script) as address, running(listen_goim(f"ws://{address}", states)):
         states.wait_for("connected")
     assert codes.get(timeout=WAIT_S) == 1000
 
@@ -115,7 +114,7 @@ def test_ws_on_a_port_that_is_something_else() -> None:
         peer.socket.recv(1000)
         peer.socket.sendall(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n")
 
-    with TcpPeer(script) as peer, running(listen(peer.address, states, "7", "ws")):
+    with TcpPeer(script) as peer, running(listen_goim(f"ws://{peer.address}", states)):
         assert states.wait_for("refused").reason == "HTTP 404 Not Found for /sub instead of a WebSocket"
 
 
@@ -126,4 +125,4 @@ def test_plain_threads_over_ws() -> None:
         wait_ws_closed(connection)
 
     with ws_peer(script) as address:
-        run_plain(address, "ws")
+        run_plain(f"ws://{address}", "goim")

@@ -1,0 +1,208 @@
+"""The mechanics of a simulated fabric: clock, links, processes. One seeded random.Random decides everything.
+
+Links delay, lose what ZeroMQ can lose, and break; nodes are killed and stopped. The method is FoundationDB's and
+TigerBeetle's (docs.tigerbeetle.com, "VOPR").
+"""
+
+from __future__ import annotations
+
+import heapq
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from zim.protocol import codec, messages
+
+DELAYS = [0.0005, 0.001, 0.001, 0.005, 0.02]
+BACKLOG = 100  # messages that wait for a stopped node: what libzmq and the kernel hold
+
+_ANY: Any = messages.ToRouter | messages.ToComet | messages.ToJob | messages.Entry | messages.ToAsker
+
+
+class Violation(AssertionError):
+    """A promise did not hold."""
+
+
+class Node:
+    """One process: timers and messages reach it while it runs; while it is stopped they wait."""
+
+    def __init__(self, kernel: Kernel, name: str) -> None:
+        self.kernel, self.name = kernel, name
+        self.run = 0
+        self.is_up = self.is_stopped = False
+        self.since = 0.0  # of the last start, stop or death
+        self.backlog: list[tuple[int, Callable[[], None]]] = []
+
+    @property
+    def now(self) -> float:
+        """Monotonic seconds."""
+        return self.kernel.now
+
+    def boot(self) -> None:
+        """Starts with what is on disk, and nothing else."""
+
+    def crash(self) -> None:
+        """Dies."""
+
+    def receive(self, src: str, m: Any) -> None:
+        """A message has come."""
+
+    def send(self, dst: str, m: Any) -> bool:
+        """Sends a message, or says that nobody is there. What is sent may get lost."""
+        return self.kernel.send(self.name, dst, m)
+
+    def later(self, delay_s: float, step: Callable[[], None]) -> None:
+        """Does something, if this run lasts until then."""
+        self.kernel.after(delay_s, step, self)
+
+    def every(self, period_s: float, step: Callable[[], None]) -> None:
+        """Does something again and again, while this run lasts."""
+
+        def again() -> None:
+            step()
+            self.later(period_s, again)
+
+        self.later(period_s * self.kernel.rng.random(), again)
+
+
+@dataclass
+class Pipe:
+    """One direction of a link: first in, first out, until it breaks."""
+
+    last: float = 0.0
+    generation: int = 0
+    cut_until: float = 0.0
+
+
+@dataclass
+class Kernel:
+    """Clock and links.
+
+    Attributes:
+        loss: how likely a message gets lost.
+        crosses_codec: every message is encoded and decoded on its way.
+    """
+
+    rng: random.Random
+    crosses_codec: bool = False
+    trace: bool = False
+    now: float = 0.0
+    loss: float = 0.0
+    nodes: dict[str, Node] = field(default_factory=dict)
+    pipes: dict[tuple[str, str], Pipe] = field(default_factory=dict)
+    _queue: list[tuple[float, int, Node | None, int, Callable[[], Any]]] = field(default_factory=list)
+    _count: int = 0
+
+    # -- time
+
+    def number(self) -> int:
+        """One that was not given before."""
+        self._count += 1
+        return self._count
+
+    def after(self, delay_s: float, step: Callable[[], Any], node: Node | None = None) -> None:
+        """Does something then; for a node only if that run of it lasts."""
+        entry = (self.now + delay_s, self.number(), node, node.run if node else 0, step)
+        heapq.heappush(self._queue, entry)
+
+    def go(self, until: float) -> None:
+        """Lets time pass."""
+        while self._queue and self._queue[0][0] <= until:
+            self.now, _, node, run, step = heapq.heappop(self._queue)
+            if node is None:
+                step()
+            elif not node.is_up or node.run != run:
+                continue
+            elif node.is_stopped:
+                node.backlog.append((run, step))
+            else:
+                step()
+        self.now = until
+
+    def note(self, who: str, what: str, thing: Any) -> None:
+        """A line of the trace."""
+        if self.trace:
+            print(f"{self.now:9.4f} {who:>24} {what} {thing}")  # noqa: T201
+
+    # -- links
+
+    def pipe(self, src: str, dst: str) -> Pipe:
+        """The way from one node to another."""
+        return self.pipes.setdefault((src, dst), Pipe())
+
+    def is_connected(self, src: str, dst: str) -> bool:
+        """Whether a message would be taken."""
+        return self.nodes[dst].is_up and self.pipe(src, dst).cut_until <= self.now
+
+    def send(self, src: str, dst: str, m: Any) -> bool:
+        """First in, first out; lost where ZeroMQ can lose."""
+        if not self.is_connected(src, dst):
+            return False
+        if self.crosses_codec:
+            (m,) = codec.decode(codec.encode([m]), _ANY)
+        node, pipe = self.nodes[dst], self.pipe(src, dst)
+        if (self.loss and self.rng.random() < self.loss) or len(node.backlog) > BACKLOG:
+            self.note(src, f"lost on the way to {dst}", m)
+            return True
+        self.note(src, f"→ {dst}", m)
+        delay_s = self.rng.choice([*DELAYS, 0.3]) if self.loss else self.rng.choice(DELAYS)
+        pipe.last = max(pipe.last, self.now + delay_s)
+        generation = pipe.generation
+
+        def arrive() -> None:
+            if generation == pipe.generation or self.rng.random() < 0.3:
+                node.receive(src, m)
+
+        self.after(pipe.last - self.now, arrive, node)
+        return True
+
+    def cut(self, src: str, dst: str, for_s: float) -> None:
+        """The link is gone for a while, and what is under way on it may be."""
+        pipe = self.pipe(src, dst)
+        pipe.generation += 1
+        pipe.cut_until = self.now + for_s
+
+    # -- processes
+
+    def start(self, name: str) -> None:
+        """A new run of a node."""
+        node = self.nodes[name]
+        node.run, node.is_up, node.is_stopped, node.since = node.run + 1, True, False, self.now
+        node.backlog.clear()
+        self.note(name, "starts", node.run)
+        node.boot()
+
+    def kill(self, name: str) -> bool:
+        """kill -9. Returns whether it was up."""
+        node = self.nodes[name]
+        if not node.is_up:
+            return False
+        self.note(name, "dies", "")
+        node.crash()
+        node.is_up = False
+        node.since = node.since if node.is_stopped else self.now
+        for pair, pipe in self.pipes.items():
+            if name in pair:
+                pipe.generation += 1
+        return True
+
+    def stop(self, name: str, for_s: float) -> None:
+        """SIGSTOP, and SIGCONT later."""
+        node = self.nodes[name]
+        if node.is_up and not node.is_stopped:
+            self.note(name, "stands still", for_s)
+            node.is_stopped, node.since, run = True, self.now, node.run
+            self.after(for_s, lambda: self.cont(name, run))
+
+    def cont(self, name: str, run: int) -> None:
+        """SIGCONT: everything that waited happens now."""
+        node = self.nodes[name]
+        if node.run != run or not node.is_stopped:
+            return
+        self.note(name, "goes on", "")
+        node.is_stopped, node.since = False, self.now
+        backlog, node.backlog = node.backlog, []
+        for _, step in backlog:
+            if node.is_up and node.run == run:
+                step()

@@ -1,0 +1,322 @@
+"""Clients, who check whatever reaches them, and a publisher, who remembers what it was told."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from tests.simulation.kernel import Violation
+from tests.simulation.nodes import LOGICS, CometNode, LogicNode
+from zim.nodes.comet.outbox import Outbox
+from zim.nodes.comet.results import Row
+from zim.nodes.comet.views import Session
+from zim.protocol import client, dialect3, frame
+from zim.protocol.client import Dialect
+from zim.protocol.dialect3 import Gap, Start
+from zim.protocol.frame import Op, Packet
+from zim.protocol.streams import user_stream
+from zim.web.fabric import Published, Push
+
+if TYPE_CHECKING:
+    from tests.simulation.world import World
+
+OUTBOX_BYTES = 4_000
+
+
+class Wire(Session):
+    """A client's connection, as its comet sees it: bytes go in here, and come out at the person."""
+
+    __slots__ = ("comet", "is_closed", "outbox", "person", "reads")
+
+    def __init__(self, person: Person, conn: int, comet: CometNode) -> None:
+        super().__init__(conn, Dialect.ZIM_TCP if person.is_zim else Dialect.V1_TCP)
+        self.person, self.comet = person, comet
+        self.is_closed, self.reads = False, True
+        self.outbox: Outbox | None = None
+
+    def write(self, chunk: bytes, rows: Sequence[Row] = ()) -> bool:
+        if self.is_closed:
+            for row in rows:
+                row.settle("gone")
+            return False
+        if self.outbox is None and self.reads:
+            self.person.receive(self, chunk)
+            return True
+        if self.outbox is None:
+            self.outbox = Outbox(OUTBOX_BYTES)
+            self.outbox.begin(chunk, 0, rows)
+        elif not self.outbox.put(chunk, rows):
+            for row in rows:
+                row.settle("shed")
+            self.close("slow consumer", "shed")
+        return False
+
+    def drain(self) -> None:
+        """The client reads again."""
+        self.reads = True
+        outbox = self.outbox
+        while outbox and not self.is_closed:
+            (chunk, *_) = outbox.head()
+            outbox.sent(len(chunk))
+            self.person.receive(self, chunk)
+        self.outbox = None
+
+    def close(self, reason: str, outcome: str = "gone") -> None:
+        """From the comet's side."""
+        if not self.is_closed:
+            self.hang_up(outcome)
+            self.person.closed(self, reason)
+
+    def hang_up(self, outcome: str = "gone") -> None:
+        """The connection is over."""
+        self.is_closed = True
+        if self.outbox is not None:
+            self.outbox.abandon(outcome)
+        self.comet.hub.leave(self, self.comet.now)
+
+    def _tell(self, op: int, body: bytes, seq: int = 0) -> None:
+        self.write(client.reply(self.dialect, Packet(op, seq, frame.VERSION, body)))
+
+    def opened(self, starts: Sequence[Start]) -> None:
+        self._tell(Op.AUTH_REPLY, json.dumps([tuple(s) for s in starts]).encode())
+
+    def joined(self, seq: int, starts: Sequence[Start]) -> None:
+        self._tell(Op.JOINED, json.dumps([tuple(s) for s in starts]).encode())
+
+    def left(self, seq: int, streams: Sequence[str]) -> None:
+        self._tell(Op.LEFT, dialect3.left(streams))
+
+    def missed(self, gap: Gap, is_kept: bool) -> None:
+        self.person.world.saw_gap(self, gap)
+        if self.person.is_zim:
+            self._tell(Op.GAP, json.dumps(tuple(gap)).encode())
+        elif is_kept:
+            self.close("gap")
+
+    def acknowledged(self, stream: str, offset: int) -> None:
+        self._tell(Op.ACKNOWLEDGED, dialect3.acknowledged(stream, offset))
+
+
+class Person:
+    """A user's device. With zim's dialect it keeps what it has and resumes with it; with goim's it starts fresh.
+
+    Attributes:
+        have: by stream, epoch and offset; of goim's dialect as the checker knows it.
+        got: by stream, what came on this connection.
+    """
+
+    def __init__(self, world: World, name: str, uid: str, rooms: list[str], is_zim: bool) -> None:
+        self.world, self.name, self.uid, self.rooms, self.is_zim = world, name, uid, rooms, is_zim
+        self.have: dict[str, tuple[str, int]] = {}
+        self.got: dict[str, list[str]] = {}
+        self.since: dict[str, float] = {}  # goim: when it joined each stream, on this connection
+        self.wire: Wire | None = None
+        self.is_ready = False
+        self.leaving = ""
+        self.is_amnesic = False
+        self.acknowledged = 0
+
+    @property
+    def streams(self) -> list[str]:
+        """All that it wants."""
+        return [user_stream(self.uid), *(f"r:{room}" for room in self.rooms), "*"]
+
+    # -- connecting
+
+    def connect(self) -> None:
+        """Comes to some comet that is up."""
+        if self.wire is not None:
+            return
+        comets = self.world.comets_up()
+        if not comets:
+            self.world.kernel.after(0.3, self.connect)
+            return
+        comet = self.world.kernel.rng.choice(comets)
+        if not self.is_zim:
+            self.have = {}
+        self.got, self.since, self.is_ready = {}, {}, False
+        wire = self.wire = Wire(self, self.world.kernel.number(), comet)
+        resume = dict(self.have) if self.is_zim else None
+        comet.later(0.001, lambda: wire.is_closed or comet.hub.join(wire, self.uid, self.rooms, comet.now, resume))
+        self.world.kernel.after(4.0, lambda: self.wire is wire and not self.is_ready and self.move())
+
+    def move(self) -> None:
+        """Leaves, and comes back elsewhere."""
+        wire, self.wire, self.is_ready, self.leaving = self.wire, None, False, ""
+        if wire is not None and not wire.is_closed:
+            if wire.comet.is_up and not wire.comet.is_stopped:
+                wire.hang_up()
+            else:
+                wire.is_closed = True
+                wire.comet.later(0, wire.hang_up)
+        self.world.kernel.after(self.world.kernel.rng.choice([0.01, 0.1, 0.7]), self.connect)
+
+    def closed(self, wire: Wire, reason: str) -> None:
+        """Its comet has closed it, or died."""
+        wire.is_closed = True
+        if self.wire is wire:
+            self.wire, self.is_ready, self.leaving = None, False, ""
+            self.world.kernel.after(0.3, self.connect)
+
+    def forget(self) -> None:
+        """A new phone: it has nothing, and comes back."""
+        if self.is_zim:
+            self.have, self.is_amnesic = {}, True
+            self.move()
+
+    def hop(self, room: str) -> None:
+        """Leaves a room, or joins it."""
+        wire = self.wire
+        if not self.is_zim or wire is None or not self.is_ready or self.leaving or wire.comet.is_stopped:
+            return
+        hub, now, stream = wire.comet.hub, wire.comet.now, f"r:{room}"
+        if room in self.rooms and stream in self.have:
+            self.rooms.remove(room)
+            self.leaving = stream
+            hub.leave_rooms(wire, [room], 1, now)
+        elif room not in self.rooms:
+            self.rooms.append(room)
+            resume = {stream: self.have[stream]} if stream in self.have else None
+            hub.join_rooms(wire, [room], 1, now, resume)
+
+    def acknowledge(self) -> None:
+        """What it has of its own stream."""
+        wire, stream = self.wire, user_stream(self.uid)
+        if self.is_zim and wire is not None and self.is_ready and stream in self.have and not wire.comet.is_stopped:
+            offset = self.have[stream][1]
+            self.world.acks[self.uid] = max(offset, self.world.acks.get(self.uid, 0))
+            wire.comet.hub.acknowledge(wire, offset, wire.comet.now)
+
+    # -- receiving
+
+    def _fail(self, claim: str) -> None:
+        raise Violation(f"{self.world.kernel.now:.3f} {self.name} on {self.wire and self.wire.comet.name}: {claim}")
+
+    def receive(self, wire: Wire, chunk: bytes) -> None:
+        """Bytes from its comet."""
+        if self.wire is not wire:
+            return
+        packets, rest = frame.split(chunk, 1 << 20, extended=True)
+        if rest:
+            self._fail("half a packet")
+        for p in packets:
+            if p.op in (Op.AUTH_REPLY, Op.JOINED):
+                self.is_ready = True
+                for start in json.loads(p.body):
+                    self._start(Start(*start))
+            elif p.op == Op.GAP:
+                self._gap(Gap(*json.loads(p.body)))
+            elif p.op == Op.LEFT:
+                self.leaving = ""
+            elif p.op == Op.ACKNOWLEDGED:
+                (offset,) = json.loads(p.body).values()
+                if offset > self.world.acks.get(self.uid, 0):
+                    self._fail(f"the cursor is at {offset}, nobody asked for more than {self.world.acks}")
+                self.acknowledged = max(self.acknowledged, offset)
+            elif p.op == Op.PUSH:
+                self._push(p)
+
+    def _start(self, s: Start) -> None:
+        if s.error:
+            return
+        self.since[s.stream] = self.world.kernel.now
+        if s.stream not in self.have and self.is_amnesic and s.stream == user_stream(self.uid):
+            self.is_amnesic = False
+            if s.recovered and not self.acknowledged <= s.offset <= self.world.acks.get(self.uid, 0):
+                self._fail(f"{s.stream}: starts at {s.offset}; acknowledged are {self.acknowledged}, {self.world.acks}")
+        elif s.stream in self.have and self.is_zim:
+            if s.recovered and self.have[s.stream] != (s.epoch, s.offset):
+                self._fail(f"{s.stream}: told to go on from {s.offset}, has {self.have[s.stream]}")
+            if not s.recovered:
+                self.world.check_not_recovered(self, s, self.have[s.stream])
+        self.have[s.stream] = (s.epoch, s.offset)
+
+    def _gap(self, gap: Gap) -> None:
+        if gap.stream not in self.have:
+            return
+        epoch, offset = self.have[gap.stream]
+        if gap.epoch == epoch and gap.first != offset + 1:
+            self._fail(f"{gap} does not fit, has {offset}")
+        self.have[gap.stream] = (gap.epoch, gap.last)
+
+    def _push(self, p: Packet) -> None:
+        push_id = p.body.decode()
+        if not self.is_zim:
+            self._goim_push(push_id)
+            return
+        if p.stream not in self.have:
+            self._fail(f"got {p.stream} before it was told that it is in it")
+        epoch, offset = self.have[p.stream]
+        if p.offset != offset + 1:
+            self._fail(f"got {p.stream} {p.offset} {'twice' if p.offset <= offset else 'with a hole'} after {offset}")
+        if p.stream == self.leaving and not self.leaving:
+            self._fail(f"got {p.stream} after it left")
+        self.have[p.stream] = (epoch, p.offset)
+        self.world.check_content(self.name, p.stream, epoch, p.offset, push_id)
+
+    def _goim_push(self, push_id: str) -> None:
+        """goim's wire does not tell the stream: only a push to one of its streams can be checked for its order."""
+        mine = [s for s in self.world.streams_of(push_id) if s in self.streams]
+        if not mine:
+            self._fail(f"got {push_id}, which is not for it")
+        got = self.got.setdefault(push_id, [])
+        got.append(push_id)
+        if len(got) > self.world.times_kept(push_id, mine):
+            self._fail(f"got {push_id} {len(got)} times, it was for {mine}")
+        if len(mine) == 1:
+            (stream,) = mine
+            at = self.world.place_of(stream, push_id)
+            before = self.have.get(stream)
+            if before is not None and at[0] == before[0] and at[1] <= before[1]:
+                self._fail(f"got {push_id}, {at} of {stream}, after {before}")
+            self.have[stream] = at
+
+
+class Backend:
+    """A publisher. With a key it asks again until it knows, at any logic, sometimes at two at once; without it takes
+    what it hears."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.pushes: dict[str, tuple[Push, float]] = {}
+        self.heard: dict[str, list[Published]] = {}
+        self.attempts: dict[str, int] = {}
+
+    def push(self, push_id: str, streams: Sequence[str], is_keyed: bool, logic: int, races: bool) -> None:
+        """Asks for a push."""
+        body = push_id.encode()
+        self.pushes[push_id] = Push(list(streams), body, key=push_id if is_keyed else ""), self.world.kernel.now
+        self.heard[push_id] = []
+        self._attempt(push_id, logic, 0)
+        if races:
+            self._attempt(push_id, logic + 1, 0)
+
+    def _attempt(self, push_id: str, logic: int, tries: int) -> None:
+        kernel, (push, _) = self.world.kernel, self.pushes[push_id]
+        node = kernel.nodes[LOGICS[logic % 2]]
+        assert isinstance(node, LogicNode)
+        answered: list[Published] = []
+        self.attempts[push_id] = self.attempts.get(push_id, 0) + 1
+
+        def answer(p: Published) -> None:
+            answered.append(p)
+            self.heard[push_id].append(p)
+            self.world.check_answer(push_id, p)
+
+        if node.is_up:
+            node.later(0.001, lambda: node.publish(push, push_id, answer))
+
+        def again() -> None:
+            if push.key and tries < 15 and not any(p.status == "ok" for p in self.heard[push_id]):
+                self._attempt(push_id, logic + 1, tries + 1)
+
+        kernel.after(6.0 if not answered else 1.0, again)
+
+    def is_told(self, push_id: str) -> bool:
+        """Every attempt got an answer."""
+        return self.attempts[push_id] == len(self.heard[push_id])
+
+    def statuses(self, push_id: str) -> set[str]:
+        """All that it heard of a push."""
+        return {p.status for p in self.heard[push_id]}

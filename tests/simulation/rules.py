@@ -1,0 +1,268 @@
+"""Each rule of the design, and zim's code with that rule broken. See test_rules."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import msgspec
+
+from tests.simulation.nodes import RouterNode
+from tests.simulation.people import Wire
+from zim.nodes.comet.feed import Link
+from zim.nodes.comet.hub import Hub
+from zim.nodes.comet.passes import Passes
+from zim.nodes.comet.results import Reports
+from zim.nodes.comet.views import Catchup, View
+from zim.nodes.logic import shares
+from zim.nodes.logic.shares import Share
+from zim.nodes.router.feed import Feed
+from zim.nodes.router.intake import Intake
+from zim.nodes.router.log.memory import MemoryLog
+from zim.nodes.router.shard import Shard
+from zim.protocol import messages
+
+
+class Rule(NamedTuple):
+    """How it is broken: what takes the place of which attribute, and in which profiles that shows soonest."""
+
+    owner: Any
+    name: str
+    broken: Any
+    profiles: str
+
+
+def _nothing(*args: Any, **kwargs: Any) -> Any:
+    return None
+
+
+def _wrap(owner: Any, name: str, around: Callable[..., Any]) -> Any:
+    """A method that is handed the original one first."""
+    original = getattr(owner, name)
+    return lambda *args, **kwargs: around(original, *args, **kwargs)
+
+
+# -- router
+
+
+def _stale_heads(receive: Any, node: RouterNode, src: str, m: Any) -> Any:
+    if not isinstance(m, messages.Changes):
+        return receive(node, src, m)
+    streams = [
+        f"u:{c.uid}" if isinstance(c, messages.Put) else f"r:{c.room}"
+        for c in m.changes
+        if hasattr(c, "room") or hasattr(c, "uid")
+    ]
+    heads = node.streams.heads(["*" if s == "r:*" else s for s in streams])
+
+    def apply() -> None:
+        applied = node.shard.changes(m, node.now)
+        node.send(src, node.shard.answers(m.inc, applied, heads, dict.fromkeys(heads, 0)))
+
+    return node.later(0.05, apply)
+
+
+def _uncommitted_heads(tell: Any, node: RouterNode, src: str, m: Any, applied: Any) -> None:
+    heads = dict(node.streams.heads([a.stream for a in applied if a.stream]))
+    for admission in node.batch:
+        for stream in admission.push.streams:
+            if stream in heads:
+                heads[stream] = heads[stream]._replace(head=heads[stream].head + 1)
+    node.send(src, node.shard.answers(m.inc, applied, heads, dict.fromkeys(heads, 0)))
+
+
+def _forget_keys(acquire: Any, log: MemoryLog, owner: str, ttl_s: float) -> Any:
+    log._store.keys.clear()
+    return acquire(log, owner, ttl_s)
+
+
+def _no_memory(publish: Any, intake: Intake[Any], peer: Any, m: Any, now: float, now_ms: int) -> Any:
+    intake._recent.clear()
+    return publish(intake, peer, m, now, now_ms)
+
+
+def _any_term(publish: Any, intake: Intake[Any], peer: Any, m: Any, now: float, now_ms: int) -> Any:
+    return publish(intake, peer, msgspec.structs.replace(m, term=intake.term), now, now_ms)
+
+
+def _deny(intake: Intake[Any], admission: Any) -> Any:
+    return intake._published(admission.askers[0][1], "unavailable")
+
+
+def _enter_uncounted(intake: Intake[Any], admission: Any) -> bool:
+    return intake._admit(admission, admission.size)
+
+
+def _fresh_numbers(init: Any, feed: Feed, comet: str, inc: int, begin: int, count: int, made: int, end: float) -> None:
+    init(feed, comet, inc, begin, count, 0, end)
+
+
+def _no_standstill(tick: Any, shard: Shard[Any], now: float) -> Any:
+    shard._seen = now
+    return tick(shard, now)
+
+
+def _trim_at_once(before: Any, shard: Shard[Any], now: float, now_ms: int) -> Any:
+    shard._spare_until = 0.0
+    return before(shard, now, now_ms)
+
+
+# -- comet
+
+
+def _jump(view: View, head: int) -> list[Any]:
+    view.position = head
+    return view.catchups
+
+
+def _take_any(link: Link, max_bytes: int) -> list[Any]:
+    found = [link._held.pop(n) for n in sorted(link._held)] if not link.is_registering else []
+    link.taken = max([link.taken, *(e.n for e in found)])
+    link._held_bytes = 0
+    return found
+
+
+def _start_at_once(link: Link) -> bool:
+    was, link.is_registering = link.is_registering, False
+    if was:
+        link.taken = link.handled = link._made = link._base
+    return was
+
+
+def _keep_handled(register: Any, link: Link, term: int, changes: Any, now: float) -> Any:
+    handled = link.handled
+    numbers = register(link, term, changes, now)
+    link.handled = handled
+    return numbers
+
+
+def _any_inc(entry: Any, link: Link, e: Any, now: float) -> None:
+    entry(link, msgspec.structs.replace(e, inc=link._inc), now)
+
+
+def _any_term_entry(entry: Any, link: Link, e: Any, now: float) -> None:
+    entry(link, msgspec.structs.replace(e, term=link.term), now)
+
+
+def _keep_untold(register: Any, hub: Hub, link: Link, term: int, now: float) -> None:
+    positions = {view: view.position for view in hub._views.values() if view.link is link}
+    register(hub, link, term, now)
+    for view, position in positions.items():
+        view.position = position
+
+
+def _any_answer(told: Any, hub: Hub, stream: str, answer: Any, now: float) -> None:
+    view = hub._views.get(stream)
+    if view is not None and view.asked:
+        view.asked = answer.n
+    told(hub, stream, answer, now)
+
+
+def _late_positions(entry_pass: Any, passes: Passes, now: float) -> Any:
+    before = {view: view.position for view in passes._views.values()}
+    done = entry_pass(passes, now)
+    if done is not None:
+        moved = {view: view.position for view in before if view.position != before[view]}
+        for view in moved:
+            view.position = before[view]
+        after = done.after
+
+        def late(at: float) -> None:
+            for view, position in moved.items():
+                view.position = position
+            after(at)
+
+        done.after = late
+    return done
+
+
+def _no_repeats(handle: Any, passes: Passes, link: Link, entry: Any, fresh: Any, now: float) -> None:
+    for stream, offset in entry.items:
+        view = passes._views.get(stream)
+        if view is not None and view.position is not None and offset <= view.position:
+            view.position = offset - 1
+    handle(passes, link, entry, fresh, now)
+
+
+def _never_ahead(start: Any, view: View, session: Any, offset: int) -> Any:
+    return start(view, session, view.at if offset > view.at else offset)
+
+
+def _say_once(say: Any, reports: Reports, renew: int) -> Any:
+    found = say(reports, renew)
+    reports.waiting.clear()
+    return found
+
+
+def _unmentioned(wire: Wire, gap: Any, is_kept: bool) -> None:
+    """Goes on as if nothing was missing."""
+
+
+def _any_503(published: Any, of: Any) -> Any:
+    p = published(of)
+    return (
+        msgspec.structs.replace(p)
+        if False
+        else (type(p)(p.push_id, "unavailable", p.parts) if any(s.status == "unavailable" for s in of) else p)
+    )
+
+
+def _forget_attempts(share: Share, why: str) -> None:
+    share.attempt += 1
+    if share.attempt > shares.ATTEMPTS:
+        share._end("unavailable", why)
+
+
+RULES: dict[str, Rule] = {
+    "the head is committed": Rule(
+        RouterNode, "_tell_heads", _wrap(RouterNode, "_tell_heads", _uncommitted_heads), "loss,fence,crash"
+    ),
+    "the head is read after the change is applied": Rule(
+        RouterNode, "receive", _wrap(RouterNode, "receive", _stale_heads), "crash,loss"
+    ),
+    "keys outlive the router": Rule(MemoryLog, "acquire", _wrap(MemoryLog, "acquire", _forget_keys), "crash,stale"),
+    "a push id is known": Rule(Intake, "publish", _wrap(Intake, "publish", _no_memory), "loss,pause"),
+    "a retry without a key needs the same term": Rule(
+        Intake, "publish", _wrap(Intake, "publish", _any_term), "crash,stale"
+    ),
+    "a push with a key is looked up before it is refused": Rule(Intake, "_refuse", _deny, "slow,storm,disk"),
+    "behind means 503": Rule(Intake, "_is_behind", lambda *_: False, "slow,pause"),
+    "what is admitted counts as behind": Rule(Intake, "_enter", _enter_uncounted, "slow,pause"),
+    "leases end": Rule(Shard, "tick", lambda shard, now: [*shard._end_rebuilding(now)], "crash,stale"),
+    "entry numbers go on after a lease": Rule(Feed, "__init__", _wrap(Feed, "__init__", _fresh_numbers), "pause,stale"),
+    "a standstill extends all deadlines": Rule(
+        Shard, "tick", _wrap(Shard, "tick", _no_standstill), "stale,retention,pause"
+    ),
+    "young messages are kept": Rule(Shard, "trim_before", lambda shard, now, now_ms: now_ms, "retention"),
+    "no trimming after a start": Rule(Shard, "trim_before", _wrap(Shard, "trim_before", _trim_at_once), "retention"),
+    "an attempt without an answer may be stored": Rule(Share, "not_answered", _forget_attempts, "loss,storm"),
+    "missing entries are fetched": Rule(Link, "_is_missing", lambda link: False, "loss"),
+    "entries are handled in order": Rule(Link, "take", _take_any, "loss,pause"),
+    "entries that are handled are confirmed": Rule(Link, "passed", _nothing, "calm"),
+    "registering forgets what was handled": Rule(
+        Link, "register", _wrap(Link, "register", _keep_handled), "crash,stale"
+    ),
+    "no entry is handled while registering": Rule(Link, "complete_registration", _start_at_once, "crash"),
+    "an entry is of this incarnation": Rule(Link, "entry", _wrap(Link, "entry", _any_inc), "crash,stale,fence"),
+    "an entry is of this term": Rule(Link, "entry", _wrap(Link, "entry", _any_term_entry), "stale,crash"),
+    "registering forgets positions that no answer confirmed": Rule(
+        Hub, "_register", _wrap(Hub, "_register", _keep_untold), "stale,storm,crash"
+    ),
+    "answers are matched by number": Rule(Hub, "_told", _wrap(Hub, "_told", _any_answer), "crash,stale,loss"),
+    "a jump waits for the pass": Rule(Passes, "when_over", lambda *_: False, "stale,crash,pause"),
+    "the position moves before the pass": Rule(
+        Passes, "_entry_pass", _wrap(Passes, "_entry_pass", _late_positions), "pause,calm"
+    ),
+    "positions drop repeats": Rule(Passes, "_handle", _wrap(Passes, "_handle", _no_repeats), "crash,stale"),
+    "registration compares heads": Rule(View, "catch_up", _jump, "crash,pause"),
+    "who resumes queues what is live": Rule(Catchup, "put", _nothing, "loss,calm"),
+    "a jump aims resumes later": Rule(Catchup, "aim", _nothing, "crash,stale"),
+    "a client may be ahead of its comet": Rule(View, "start", _wrap(View, "start", _never_ahead), "slow,storm,pause"),
+    "another epoch of a live-only stream is read from its start": Rule(
+        View, "move_to", lambda view, offset: None, "crash,stale"
+    ),
+    "a read is asked until it is answered": Rule(Passes, "tick", _nothing, "loss,pause"),
+    "results are told until they are heard": Rule(Reports, "say", _wrap(Reports, "say", _say_once), "loss"),
+    "a client that cannot be told of a gap is closed": Rule(Wire, "missed", _unmentioned, "retention"),
+    "503 speaks for all shards": Rule(shares, "published", _wrap(shares, "published", _any_503), "slow,storm,disk"),
+}

@@ -1,0 +1,319 @@
+"""A comet without sockets: its hub, the routers it talks to, and guests who note what they get.
+
+A router here is a real log in memory and nothing else: what it says to a comet is said when a test lets it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from zim.nodes.comet.hub import Hub
+from zim.nodes.comet.passes import Pass
+from zim.nodes.comet.results import Row
+from zim.nodes.comet.views import Session
+from zim.nodes.router.log import NewRecord
+from zim.nodes.router.log.memory import MemoryLog, MemoryStore
+from zim.protocol import frame
+from zim.protocol.client import Dialect
+from zim.protocol.dialect3 import Gap, Resume, Start
+from zim.protocol.messages import (
+    Acknowledge,
+    Acknowledged,
+    Answer,
+    Answers,
+    Begin,
+    Changes,
+    Entry,
+    Fetch,
+    Fetched,
+    Message,
+    Put,
+    Read,
+    Records,
+    Renew,
+    Renewed,
+    Result,
+)
+from zim.protocol.streams import keys_in, room_stream, user_stream
+from zim.retention import Retention, Rule
+from zim.sharding import Shards
+
+INC = 5
+RENEW_BYTES = 1_000_000
+PAGE_BYTES = 4_000  # of one answer to Read
+
+
+class Guest(Session):
+    """A session that notes what it gets.
+
+    Attributes:
+        got: in order: "opened", "joined 3", "left 4", "gap 1-2 trimmed", and bodies of pushes.
+        starts: of its streams, as the last reply that named them said.
+        gaps: that it was told of; kept: those in streams that are not live only.
+        offsets: of the pushes, by stream, in the order in which they came.
+        takes: "delivered", "later" or what becomes of the next pushes.
+    """
+
+    __slots__ = ("acknowledgements", "gaps", "got", "kept", "offsets", "rows", "starts", "takes")
+
+    def __init__(self, conn: int, dialect: Dialect = Dialect.ZIM_TCP) -> None:
+        super().__init__(conn, dialect)
+        self.got: list[str] = []
+        self.starts: dict[str, Start] = {}
+        self.gaps: list[Gap] = []
+        self.kept: list[Gap] = []
+        self.offsets: dict[str, list[int]] = {}
+        self.acknowledgements: list[tuple[str, int]] = []
+        self.takes = "delivered"
+        self.rows: list[Row] = []
+
+    def opened(self, starts: Sequence[Start]) -> None:
+        self.got.append("opened")
+        self._start(starts)
+
+    def joined(self, seq: int, starts: Sequence[Start]) -> None:
+        self.got.append(f"joined {seq}")
+        self._start(starts)
+
+    def _start(self, starts: Sequence[Start]) -> None:
+        self.starts.update({start.stream: start for start in starts})
+
+    def left(self, seq: int, streams: Sequence[str]) -> None:
+        self.got.append(" ".join([f"left {seq}", *streams]))
+
+    def missed(self, gap: Gap, is_kept: bool) -> None:
+        self.got.append(f"gap {gap.first}-{gap.last} {gap.reason}")
+        self.gaps.append(gap)
+        if is_kept:
+            self.kept.append(gap)
+
+    def acknowledged(self, stream: str, offset: int) -> None:
+        self.acknowledgements.append((stream, offset))
+
+    def write(self, chunk: bytes, rows: Sequence[Row] = ()) -> bool:
+        packets, rest = frame.split(chunk, 1 << 20, extended=True)
+        assert rest == b""
+        for packet in packets:
+            self.got.append(packet.body.decode())
+            self.offsets.setdefault(packet.stream, []).append(packet.offset)
+        if self.takes == "delivered":
+            return True
+        if self.takes == "later":
+            self.rows += rows
+        else:
+            for row in rows:
+                row.settle(self.takes)
+        return False
+
+    @property
+    def bodies(self) -> list[str]:
+        """Of all pushes so far."""
+        return [what for what in self.got if not what.startswith(("opened", "joined", "left", "gap"))]
+
+
+class Router:
+    """A log, and what a router tells one comet.
+
+    Attributes:
+        is_away: what is sent to it is lost.
+        inbox: what the comet has said and nobody has answered.
+        hears_results: its answers to Renew arrive.
+        results: as the comet told them last, by entry.
+        pipe: entries that have been made and not handed over.
+    """
+
+    def __init__(self, name: str, epoch: str) -> None:
+        self.name, self.term = name, 1
+        self.is_away, self.hears_results = False, True
+        self.inbox: list[Message] = []
+        self.results: dict[int, Result] = {}
+        self.told: list[Result] = []
+        self.pipe: list[Entry] = []
+        self.n = 0
+        self._seq = 0
+        self._seqs: dict[int, int] = {}
+        self.restart(epoch)
+
+    def restart(self, epoch: str = "") -> None:
+        """With an epoch, a log of its own; without one, live-only streams."""
+        self.store = MemoryStore(epoch, term=self.term)
+        self.log = MemoryLog(self.store, lambda: 0.0, lambda: 0.0)
+        lease = self.log.acquire(self.name, 1.0)
+        assert lease is not None
+        self.lease = lease
+
+    def append(self, stream: str, body: str, only: Sequence[str] = (), expires_ms: int = 0) -> int:
+        """A push that goes into the log, and into no feed."""
+        record = NewRecord(stream, "id", b"", 5, body.encode(), 1, expires_ms, keys_in(stream, only))
+        return self.log.append(self.lease, [record])[0].offset
+
+    def publish(self, *streams: str, body: str, only: tuple[str, ...] = (), left_ms: int = 0) -> int:
+        """A push. Its entry waits in the pipe; returns the entry's number."""
+        items = [(stream, self.append(stream, body, only)) for stream in streams]
+        self.n += 1
+        entry = Entry(self.name, self.term, "comet-1", INC, self.n, "id", 5, body.encode(), items, left_ms, only)
+        self.pipe.append(entry)
+        return self.n
+
+    def trim(self, count: int) -> None:
+        """Keeps the newest records of each stream."""
+        self.log.trim(self.lease, Retention(*[Rule(count, 1e9)] * 3), 10, 10, 1_000_000)
+
+    def answer(self, m: Message) -> Message | None:
+        """To one message."""
+        match m:
+            case Changes():
+                return Answers(self.name, self.term, m.inc, [self._answer(change) for change in m.changes])
+            case Renew():
+                self.told = m.results
+                self.results |= {r.n: r for r in m.results}
+                if not self.hears_results:
+                    return None
+                verdict: Any = "ok" if m.term == self.term else "register"
+                return Renewed(self.name, self.term, m.inc, m.n, verdict, self.n, m.inc)
+            case Read():
+                p = self.log.read(m.stream, m.after, m.upto, m.limit, PAGE_BYTES, 0)
+                return Records(m.req, self.name, m.stream, p.epoch, p.floor, p.head, p.records, p.last)
+            case Acknowledge():
+                offset = self.log.acknowledge(self.lease, {m.stream: m.offset})[m.stream]
+                return Acknowledged(m.req, self.name, offset)
+            case Fetch():
+                return Fetched(self.name, self.term, m.low, [])
+        raise AssertionError(m)
+
+    def _answer(self, change: Any) -> Answer:
+        if isinstance(change, Begin):
+            return Answer(change.n, self.n, "", 0, 0)
+        if isinstance(change, Put):
+            if change.conn not in self._seqs:
+                self._seq += 1
+                self._seqs[change.conn] = self._seq
+            stream = user_stream(change.uid)
+            head = self.log.heads([stream])[stream]
+            cursor = self.log.acknowledged([stream])[stream]
+            return Answer(change.n, self.n, head.epoch, head.head, self._seqs[change.conn], cursor)
+        if hasattr(change, "room"):
+            stream = room_stream(change.room)
+            head = self.log.heads([stream])[stream]
+            return Answer(change.n, self.n, head.epoch, head.head, 0)
+        return Answer(change.n, self.n, "", 0, 0)
+
+
+class Comet:
+    """A hub that is registered, and time that stands still unless a test lets it pass."""
+
+    def __init__(self, epoch: str = "a", routers: int = 1) -> None:
+        names = [f"router-{i}" for i in range(1, routers + 1)]
+        self.routers = {name: Router(name, epoch) for name in names}
+        self.router = self.routers["router-1"]
+        self.now = 0.0
+        self.hub = Hub("comet-1", INC, names, self._send)
+        self._conns = 0
+        self._owner = Shards(names).owner
+        self.tick(0.0)
+
+    def _send(self, router: str, m: Message, size: int) -> bool:
+        if not self.routers[router].is_away:
+            self.routers[router].inbox.append(m)
+        return True
+
+    def owner(self, stream: str) -> Router:
+        """The router of a stream."""
+        return self.routers[self._owner(stream)]
+
+    def guest(self, dialect: Dialect = Dialect.ZIM_TCP) -> Guest:
+        """A connection that has not said who it is."""
+        self._conns += 1
+        return Guest(self._conns, dialect)
+
+    def enter(
+        self,
+        uid: str = "3",
+        rooms: Sequence[str] = (),
+        resume: Resume | None = None,
+        dialect: Dialect = Dialect.ZIM_TCP,
+    ) -> Guest:
+        """A guest whose auth reply has come."""
+        guest = self.guest(dialect)
+        self.hub.join(guest, uid, rooms, self.now, resume)
+        self.settle()
+        assert guest.is_open
+        return guest
+
+    def hear(self) -> None:
+        """Routers answer what they have been told."""
+        while any(router.inbox for router in self.routers.values()):
+            for router in self.routers.values():
+                inbox, router.inbox = router.inbox, []
+                for m in inbox:
+                    self._take(router.answer(m))
+
+    def _take(self, m: Message | None) -> None:
+        match m:
+            case Answers():
+                self.hub.answers(m, self.now)
+            case Renewed():
+                assert self.hub.renewed(m, self.now) == 0
+            case Records():
+                self.hub.records(m, self.now)
+            case Acknowledged():
+                self.hub.acknowledged(m)
+            case Fetched():
+                self.hub.fetched(m, self.now)
+
+    def receive(self) -> None:
+        """Entries arrive."""
+        for router in self.routers.values():
+            pipe, router.pipe = router.pipe, []
+            for entry in pipe:
+                self.hub.entry(entry, self.now)
+
+    def begin_pass(self) -> Pass:
+        """The snapshot is taken, and nothing sent yet."""
+        todo = self.hub.next_pass(self.now)
+        assert todo is not None
+        return todo
+
+    def end_pass(self, todo: Pass) -> None:
+        """As zim.nodes.comet.node performs it."""
+        for write in todo.writes:
+            delivered = sum([session.write(write.chunk, write.rows) for session in write.sessions])
+            for row in write.rows:
+                row.delivered += delivered
+                row.changed()
+        self.hub.end_pass(todo, self.now)
+
+    def run(self) -> None:
+        """All passes that there are."""
+        while todo := self.hub.next_pass(self.now):
+            self.end_pass(todo)
+
+    def settle(self) -> None:
+        """Everything that is under way arrives, is answered and goes out."""
+        while True:
+            self.receive()
+            self.run()
+            if not any(router.inbox for router in self.routers.values()):
+                return
+            self.hear()
+
+    def tick(self, seconds: float) -> None:
+        """Time passes."""
+        self.now += seconds
+        self.hub.tick(self.now, RENEW_BYTES)
+        self.settle()
+
+    def restart_router(self, router: Router, epoch: str = "") -> None:
+        """A new run of it: with another log if there is an epoch, or if it is live only; else with the same."""
+        router.term += 1
+        if epoch or not router.store.epoch:
+            router.restart(epoch)
+        router.pipe, router.n = [], 0
+
+    def push(self, *streams: str, body: str, only: tuple[str, ...] = (), left_ms: int = 0) -> int:
+        """A push whose entry arrives and goes out."""
+        n = self.owner(streams[0]).publish(*streams, body=body, only=only, left_ms=left_ms)
+        self.receive()
+        self.run()
+        return n

@@ -1,0 +1,497 @@
+"""Where a session starts in its streams: fresh, with what it has, ahead of its comet, without a router."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.unit.nodes.comet.comets import Comet, Guest
+from zim.nodes.comet.feed import RENEW_S
+from zim.nodes.comet.hub import JOIN_S
+from zim.nodes.comet.views import QUEUE_BYTES
+from zim.protocol.client import Dialect
+from zim.protocol.dialect3 import JOINED_ALREADY, NOT_ALLOWED, RETRYING, Start
+from zim.protocol.messages import Read
+
+
+def with_history(count: int, stream: str = "r:9") -> tuple[Comet, Guest]:
+    """A comet that serves a stream with so many messages, "1" to count; and who is there already."""
+    comet = Comet()
+    first = comet.enter("1", ["9"])
+    for n in range(1, count + 1):
+        comet.push(stream, body=str(n))
+    return comet, first
+
+
+def numbers(first: int, last: int) -> list[str]:
+    return [str(n) for n in range(first, last + 1)]
+
+
+def test_who_has_nothing_starts_at_the_position() -> None:
+    comet, _ = with_history(3)
+    guest = comet.enter("2", ["9"])
+    assert guest.starts == {"u:2": Start("u:2", "a", 0), "*": Start("*", "a", 0), "r:9": Start("r:9", "a", 3)}
+    comet.push("r:9", body="4")
+    assert guest.got == ["opened", "4"]
+
+
+@pytest.mark.parametrize("has", [0, 1, 12, 13, 14, 25, 28, 29, 30])
+def test_resume_brings_what_is_missing_page_by_page_then_live(has: int) -> None:
+    comet, _ = with_history(30)  # a page holds thirteen
+    guest = comet.enter("2", ["9"], {"r:9": ("a", has)})
+    assert guest.starts["r:9"] == Start("r:9", "a", has)
+    comet.push("r:9", body="31")
+    assert guest.got == ["opened", *numbers(has + 1, 31)]
+    assert guest.offsets["r:9"] == list(range(has + 1, 32))
+
+
+def test_resume_goes_on_while_live_messages_arrive() -> None:
+    comet, first = with_history(100)
+    guest = comet.guest()
+    comet.hub.join(guest, "2", ["9"], 0.0, {"r:9": ("a", 20)})
+    n = 100
+    while len(guest.bodies) < n - 20:
+        n += 1
+        assert n < 200, "it never catches up"
+        comet.router.publish("r:9", body=str(n))
+        inbox, comet.router.inbox = comet.router.inbox, []
+        comet.receive()
+        comet.run()  # everything that is there; the router answers one question a turn
+        for m in inbox:
+            comet._take(comet.router.answer(m))
+        comet.run()
+    assert guest.bodies == numbers(21, n)
+    assert first.bodies == numbers(1, n)
+
+
+def test_live_messages_arrive_while_a_page_goes_out() -> None:
+    comet, _ = with_history(5)
+    guest = comet.guest()
+    comet.hub.join(guest, "2", ["9"], 0.0, {"r:9": ("a", 2)})
+    comet.hear()
+    assert guest.got == ["opened"]
+    page = comet.begin_pass()
+    for n in (6, 7):
+        comet.router.publish("r:9", body=str(n))
+    comet.receive()
+    comet.end_pass(page)
+    comet.settle()
+    assert guest.got == ["opened", *numbers(3, 7)]
+
+
+def test_a_page_that_is_older_than_the_position_is_not_taken_for_the_end() -> None:
+    comet, first = with_history(5)
+    guest = comet.guest()
+    comet.hub.join(guest, "2", ["9"], 0.0, {"r:9": ("a", 3)})
+    changes, reads = ([m for m in comet.router.inbox if isinstance(m, Read) == kind] for kind in (False, True))
+    comet.router.inbox = reads
+    comet.hear()  # the page is there, the session's key is not
+    assert guest.got == []
+    for n in (6, 7, 8):
+        comet.push("r:9", body=str(n))
+    comet.router.inbox = changes
+    comet.settle()
+    comet.push("r:9", body="9")
+    assert guest.got == ["opened", *numbers(4, 9)]
+    assert first.bodies == numbers(1, 9)
+
+
+def test_a_page_that_is_older_than_a_router_that_came_back_is_not_taken_for_the_end() -> None:
+    comet, first = with_history(5)
+    comet.router.publish("r:9", body="6")
+    comet.receive()
+    todo = comet.begin_pass()
+    guest = comet.guest()
+    comet.hub.join(guest, "2", ["9"], 0.0, {"r:9": ("a", 3)})
+    comet.hear()  # its page waits for the end of the pass
+    assert guest.got == ["opened"]
+    comet.restart_router(comet.router)
+    for n in (7, 8):
+        comet.router.append("r:9", str(n))
+    comet.now += RENEW_S
+    comet.hub.tick(comet.now, 1_000_000)
+    comet.hear()
+    comet.end_pass(todo)
+    comet.settle()
+    comet.push("r:9", body="9")
+    assert guest.got == ["opened", *numbers(4, 9)]
+    assert first.bodies == numbers(1, 9)
+
+
+def test_who_queues_too_much_reads_it_instead() -> None:
+    comet, _ = with_history(3)
+    guest = comet.guest()
+    comet.hub.join(guest, "2", ["9"], 0.0, {"r:9": ("a", 0)})
+    comet.hear()
+    page = comet.begin_pass()
+    comet.end_pass(page)
+    body = "x" * (QUEUE_BYTES // 8)
+    for _ in range(20):
+        comet.push("r:9", body=body)
+    comet.settle()
+    comet.push("r:9", body="last")
+    assert guest.offsets["r:9"] == list(range(1, 25))
+    assert guest.gaps == []
+
+
+def test_resume_of_several_streams_at_once() -> None:
+    comet = Comet()
+    comet.enter("2", ["9"])
+    comet.push("u:2", "r:9", "*", body="1")
+    comet.push("u:2", "r:9", "*", body="2")
+    guest = comet.enter("2", ["9"], {"u:2": ("a", 0), "r:9": ("a", 1), "*": ("a", 2)})
+    comet.push("u:2", "r:9", "*", body="3")
+    assert guest.offsets == {"u:2": [1, 2, 3], "r:9": [2, 3], "*": [3]}
+
+
+def test_a_stream_that_it_is_not_in_is_not_resumed() -> None:
+    comet, _ = with_history(3)
+    guest = comet.enter("2", [], {"r:9": ("a", 0), "u:1": ("a", 0), "nonsense": ("", 5)})
+    assert set(guest.starts) == {"u:2", "*"}
+    assert guest.bodies == []
+
+
+def test_a_client_that_is_ahead_of_its_comet_gets_nothing_twice() -> None:
+    comet, first = with_history(2)
+    for n in (3, 4, 5):
+        comet.router.publish("r:9", body=str(n))  # on their way; the client has them from another comet
+    pipe, comet.router.pipe = comet.router.pipe, []
+    guest = comet.enter("2", ["9"], {"r:9": ("a", 4)})
+    assert guest.starts["r:9"] == Start("r:9", "a", 4)
+    comet.router.pipe = pipe
+    comet.settle()
+    comet.push("r:9", body="6")
+    assert guest.got == ["opened", "5", "6"]
+    assert first.bodies == numbers(1, 6)
+
+
+def test_a_client_that_is_ahead_of_its_router_is_told_so() -> None:
+    comet, _ = with_history(3)
+    guest = comet.enter("2", ["9"], {"r:9": ("a", 7)})
+    assert guest.starts["r:9"] == Start("r:9", "a", 3, recovered=False)
+    comet.push("r:9", body="4")
+    assert guest.bodies == ["4"]
+
+
+def test_another_epoch_is_not_recovered() -> None:
+    comet, _ = with_history(3)
+    guest = comet.enter("2", ["9"], {"r:9": ("b", 1)})
+    assert guest.starts["r:9"] == Start("r:9", "a", 3, recovered=False)
+    comet.push("r:9", body="4")
+    assert guest.bodies == ["4"]
+
+
+@pytest.mark.parametrize(("has", "start"), [(0, 6), (3, 6), (5, 6), (6, 6), (8, 8), (10, 10)])
+def test_where_retention_has_passed_it_starts_at_the_floor(has: int, start: int) -> None:
+    comet, _ = with_history(10)
+    comet.router.trim(4)
+    guest = comet.enter("2", ["9"], {"r:9": ("a", has)})
+    assert guest.starts["r:9"] == Start("r:9", "a", start, recovered=has == start)
+    comet.push("r:9", body="11")
+    assert guest.got == ["opened", *numbers(start + 1, 11)]
+
+
+def test_what_is_trimmed_during_a_resume_is_told() -> None:
+    comet, _ = with_history(40)
+    guest = comet.guest()
+    comet.hub.join(guest, "2", ["9"], 0.0, {"r:9": ("a", 0)})
+    comet.hear()
+    assert guest.starts["r:9"].recovered
+    comet.router.trim(5)
+    comet.settle()
+    page = guest.bodies.index("36")  # up to there the first page, which was read before
+    assert guest.got == ["opened", *numbers(1, page), f"gap {page + 1}-35 trimmed", *numbers(36, 40)]
+    comet.push("r:9", body="41")
+    assert guest.bodies[-1] == "41"
+
+
+@pytest.mark.parametrize("is_told", [True, False])
+def test_a_router_that_restarts_during_a_resume_loses_nothing(is_told: bool) -> None:
+    comet, first = with_history(40)
+    guest = comet.guest()
+    comet.hub.join(guest, "2", ["9"], 0.0, {"r:9": ("a", 10)})
+    comet.hear()
+    comet.restart_router(comet.router)
+    if is_told:
+        comet.run()
+    comet.router.append("r:9", "41")
+    comet.tick(RENEW_S)
+    comet.push("r:9", body="42")
+    assert guest.bodies == numbers(11, 42)
+    assert first.bodies == numbers(1, 42)
+
+
+# ---------------------------------------------------------------- the user's own stream
+
+
+def test_a_client_of_zim_gets_what_its_user_has_not_acknowledged() -> None:
+    comet = Comet()
+    for n in range(1, 6):
+        comet.router.append("u:2", str(n))
+    comet.router.log.acknowledge(comet.router.lease, {"u:2": 3})
+    guest = comet.enter("2")
+    assert guest.starts["u:2"] == Start("u:2", "a", 3)
+    assert guest.got == ["opened", "4", "5"]
+
+
+def test_a_goim_client_starts_with_what_comes() -> None:
+    comet = Comet()
+    comet.router.append("u:2", "1")
+    guest = comet.enter("2", dialect=Dialect.V1_TCP)
+    comet.push("u:2", body="2")
+    assert guest.bodies == ["2"]
+
+
+def test_resume_goes_before_the_cursor() -> None:
+    comet = Comet()
+    for n in range(1, 6):
+        comet.router.append("u:2", str(n))
+    comet.router.log.acknowledge(comet.router.lease, {"u:2": 4})
+    assert comet.enter("2", resume={"u:2": ("a", 2)}).bodies == ["3", "4", "5"]
+    assert comet.enter("2", resume={"u:2": ("a", 5)}).bodies == []
+
+
+def test_the_second_session_of_a_user_starts_at_the_cursor_too() -> None:
+    comet = Comet()
+    for n in range(1, 4):
+        comet.router.append("u:2", str(n))
+    here, there = comet.enter("2"), comet.enter("2")
+    assert here.bodies == there.bodies == ["1", "2", "3"]
+    comet.hub.acknowledge(here, 2, 0.0)
+    comet.settle()
+    third = comet.enter("2")
+    assert third.bodies == ["3"]
+    comet.push("u:2", body="4")
+    assert here.bodies == there.bodies == numbers(1, 4)
+    assert third.bodies == ["3", "4"]
+
+
+def test_a_cursor_that_moved_at_another_comet_counts() -> None:
+    comet = Comet()
+    for n in range(1, 4):
+        comet.router.append("u:2", str(n))
+    comet.enter("2")
+    comet.router.log.acknowledge(comet.router.lease, {"u:2": 3})
+    assert comet.enter("2").bodies == []
+
+
+def test_two_sessions_that_come_together_each_get_all() -> None:
+    comet = Comet()
+    comet.router.append("u:2", "1")
+    guests = [comet.guest(), comet.guest()]
+    for guest in guests:
+        comet.hub.join(guest, "2", ["9"], 0.0)
+    comet.router.append("u:2", "2")
+    comet.settle()
+    comet.push("u:2", body="3")
+    assert [guest.got for guest in guests] == [["opened", "1", "2", "3"]] * 2
+    assert guests[0].key != guests[1].key
+
+
+# ---------------------------------------------------------------- a router that is away
+
+
+def test_a_room_whose_router_is_away_does_not_fail_the_login() -> None:
+    comet = Comet(routers=2)
+    room = next(str(n) for n in range(99) if comet.owner(f"r:{n}") is not comet.owner("u:3"))
+    stream, away = f"r:{room}", comet.owner(f"r:{room}")
+    away.append(stream, "old")
+    away.is_away = True
+    guest = comet.guest()
+    comet.hub.join(guest, "3", [room], 0.0)
+    comet.settle()
+    assert guest.got == []
+    comet.tick(JOIN_S + 0.1)
+    assert guest.got == ["opened"]
+    assert guest.starts[stream] == Start(stream, error=RETRYING)
+    away.is_away = False
+    comet.tick(1.0)
+    assert guest.got == ["opened", "joined 0"]
+    assert guest.starts[stream] == Start(stream, "a", 1)
+    comet.push(stream, body="new")
+    assert guest.bodies == ["new"]
+
+
+def test_a_goim_client_joins_its_room_in_the_background() -> None:
+    comet = Comet(routers=2)
+    room = next(str(n) for n in range(99) if comet.owner(f"r:{n}") is not comet.owner("u:3"))
+    away = comet.owner(f"r:{room}")
+    away.is_away = True
+    guest = comet.guest(Dialect.V1_TCP)
+    comet.hub.join(guest, "3", [room], 0.0)
+    comet.tick(JOIN_S + 0.1)
+    away.is_away = False
+    comet.tick(1.0)
+    comet.push(f"r:{room}", body="new")
+    assert guest.got == ["opened", "new"]
+
+
+def test_nobody_opens_without_a_key() -> None:
+    comet = Comet()
+    comet.router.is_away = True
+    guest = comet.guest()
+    comet.hub.join(guest, "3", [], 0.0)
+    comet.tick(JOIN_S + 5)
+    assert guest.got == []
+    comet.router.is_away = False
+    comet.tick(1.0)
+    assert guest.got == ["opened"]
+    assert guest.key == "3_1"
+
+
+def test_who_leaves_before_the_answer_is_no_trouble() -> None:
+    comet = Comet()
+    guest = comet.guest()
+    comet.hub.join(guest, "3", ["9"], 0.0, {"r:9": ("a", 5)})
+    comet.hub.leave(guest, 0.0)
+    comet.tick(JOIN_S + 0.1)
+    comet.push("r:9", body="x")
+    assert guest.got == []
+    assert comet.hub.sessions == {}
+
+
+# ---------------------------------------------------------------- rooms later
+
+
+def test_a_room_joined_later_is_like_one_from_the_start() -> None:
+    comet, _ = with_history(3)
+    guest = comet.enter("2")
+    comet.hub.join_rooms(guest, ["9", "8"], 5, 0.0, {"r:9": ("a", 1)}, refused=["secret"])
+    comet.settle()
+    assert guest.got == ["opened", "joined 5", "2", "3"]
+    assert guest.starts["r:9"] == Start("r:9", "a", 1)
+    assert guest.starts["r:8"] == Start("r:8", "a", 0)
+    assert guest.starts["r:secret"] == Start("r:secret", error=NOT_ALLOWED)
+    assert guest.rooms == ("9", "8")
+    comet.hub.join_rooms(guest, ["9", "7"], 6, 0.0)
+    comet.settle()
+    assert guest.starts["r:9"] == Start("r:9", error=JOINED_ALREADY)
+    assert guest.rooms == ("9", "8", "7")
+    comet.push("r:9", body="4")
+    assert guest.got == ["opened", "joined 5", "2", "3", "joined 6", "4"]
+
+
+def test_a_join_of_nothing_is_answered() -> None:
+    comet = Comet()
+    guest = comet.enter("2", ["9"])
+    comet.hub.join_rooms(guest, [], 5, 0.0)
+    comet.hub.join_rooms(guest, ["9"], 6, 0.0)
+    comet.hub.join_rooms(guest, [], 7, 0.0, refused=["x"])
+    assert guest.got == ["opened", "joined 5", "joined 6", "joined 7"]
+
+
+def test_refused_rooms_are_in_the_auth_reply() -> None:
+    comet = Comet()
+    guest = comet.guest()
+    comet.hub.join(guest, "2", ["9"], 0.0, None, refused=["secret"])
+    comet.settle()
+    assert guest.starts["r:secret"] == Start("r:secret", error=NOT_ALLOWED)
+    assert guest.rooms == ("9",)
+
+
+def test_nothing_of_a_room_comes_after_left() -> None:
+    comet, first = with_history(1)
+    guest = comet.enter("2", ["9", "8"])
+    comet.hub.leave_rooms(guest, ["9", "nowhere", "*"], 4, 0.0)
+    comet.settle()
+    comet.push("r:9", body="no")
+    comet.push("r:8", body="yes")
+    comet.push("*", body="all")
+    assert guest.got == ["opened", "left 4 r:9", "yes", "all"]
+    assert guest.rooms == ("8",)
+    assert first.bodies == ["1", "no", "all"]
+
+
+def test_who_leaves_a_room_during_a_pass_is_told_after_it() -> None:
+    comet, _ = with_history(0)
+    guest = comet.enter("2", ["9"])
+    comet.router.publish("r:9", body="under way")
+    comet.receive()
+    todo = comet.begin_pass()
+    comet.hub.leave_rooms(guest, ["9"], 4, 0.0)
+    assert guest.got == ["opened"]
+    comet.end_pass(todo)
+    comet.push("r:9", body="no")
+    assert guest.got == ["opened", "under way", "left 4 r:9"]
+
+
+def test_who_leaves_a_room_while_it_resumes_gets_no_more_of_it() -> None:
+    comet, _ = with_history(40)
+    guest = comet.guest()
+    comet.hub.join(guest, "2", ["9"], 0.0, {"r:9": ("a", 0)})
+    comet.hear()
+    page = comet.begin_pass()
+    comet.hub.leave_rooms(guest, ["9"], 4, 0.0)
+    comet.end_pass(page)
+    comet.settle()
+    assert guest.got[-1] == "left 4 r:9"
+    assert len(guest.bodies) < 40
+
+
+def test_who_leaves_a_room_before_it_has_joined_it_gets_both_answers() -> None:
+    comet = Comet()
+    guest = comet.enter("2")
+    comet.hub.join_rooms(guest, ["9"], 5, 0.0)
+    comet.hub.leave_rooms(guest, ["9"], 6, 0.0)
+    comet.settle()
+    comet.push("r:9", body="no")
+    assert guest.got == ["opened", "joined 5", "left 6 r:9"]
+
+
+def test_who_comes_back_to_a_room_starts_anew() -> None:
+    comet = Comet()
+    guest = comet.enter("2", ["9"])
+    comet.push("r:9", body="1")
+    comet.hub.leave_rooms(guest, ["9"], 4, 0.0)
+    comet.settle()
+    comet.router.append("r:9", "2")
+    comet.hub.join_rooms(guest, ["9"], 5, 0.0)
+    comet.settle()
+    assert guest.starts["r:9"] == Start("r:9", "a", 2)
+    comet.push("r:9", body="3")
+    assert guest.bodies == ["1", "3"]
+
+
+# ---------------------------------------------------------------- some sessions only
+
+
+def test_a_push_to_keys_is_for_these_sessions_alone() -> None:
+    comet = Comet()
+    here, there, goim = comet.enter("2"), comet.enter("2"), comet.enter("2", dialect=Dialect.V1_TCP)
+    n = comet.push("u:2", body="here", only=(here.key, "2_999"))
+    comet.push("u:2", body="goim", only=(goim.key,))
+    comet.push("u:2", body="all")
+    assert here.bodies == ["here", "all"]
+    assert there.bodies == ["all"]
+    assert goim.bodies == ["goim", "all"]
+    comet.tick(RENEW_S)
+    assert (comet.router.results[n].targeted, comet.router.results[n].delivered) == (1, 1)
+
+
+def test_keys_of_one_user_do_not_narrow_other_streams() -> None:
+    comet = Comet()
+    guest, other = comet.enter("2", ["9"]), comet.enter("3", ["9"])
+    comet.push("u:2", "u:3", "r:9", body="x", only=("2_999",))
+    assert guest.offsets == {"r:9": [1]}
+    assert other.offsets == {"u:3": [1], "r:9": [1]}
+
+
+def test_what_was_for_one_session_only_is_passed_over_in_a_resume() -> None:
+    comet = Comet()
+    here = comet.enter("2")
+    for body, only in (("1", ()), ("2", (here.key,)), ("3", ("2_999",)), ("4", ())):
+        comet.push("u:2", body=body, only=only)
+    again = comet.enter("2", resume={"u:2": ("a", 0)})
+    assert again.offsets["u:2"] == [1, 4]
+    assert here.offsets["u:2"] == [1, 2, 4]
+
+
+def test_what_queued_for_one_session_only_reaches_nobody_else() -> None:
+    comet, _ = with_history(2)
+    comet.router.append("u:2", "1")
+    guest = comet.guest()
+    comet.hub.join(guest, "2", [], 0.0, {"u:2": ("a", 0)})
+    comet.hear()
+    for only in ((f"2_{guest.seq}",), ("2_999",), ()):
+        comet.push("u:2", body="queued", only=only)
+    comet.settle()
+    assert guest.offsets["u:2"] == [1, 2, 4]

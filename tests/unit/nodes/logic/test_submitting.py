@@ -1,0 +1,61 @@
+"""Pushes over ZeroMQ: each is answered, and one that is wrong spoils no other."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.unit.web.support import Recorder
+from zim.nodes.logic.submitting import RECIPIENTS, publish_submitted
+from zim.protocol.messages import Submit
+
+GOOD = Submit(1, "k", ["u:7", "r:1", "u:7"], 5, b"x", 1500, ("7_1",))
+
+
+def test_a_push_is_published_as_http_would() -> None:
+    fabric = Recorder()
+    (answer,) = publish_submitted(fabric, [GOOD], 10)
+    assert (answer.req, answer.status, answer.why) == (1, "ok", "")
+    (push,) = fabric.pushes
+    assert (list(push.streams), push.body, push.op, push.key) == (["u:7", "r:1"], b"x", 5, "k")
+    assert (push.ttl_s, push.only) == (1.5, ("7_1",))
+
+
+@pytest.mark.parametrize(
+    ("bad", "says"),
+    [
+        (Submit(2, "", ["u:7"], 5, bytes(11)), "11 bytes"),
+        (Submit(2, "", [], 5, b""), "1 to"),
+        (Submit(2, "", ["u:1"] * (RECIPIENTS + 1), 5, b""), "1 to"),
+        (Submit(2, "", ["u:7", "7"], 5, b""), "'7' is no stream"),
+        (Submit(2, "", ["r:a\0"], 5, b""), "control characters"),
+        (Submit(2, "", ["u:7"], 4, b""), "op is 4"),
+        (Submit(2, "", ["u:7"], 26, b""), "op is 26"),
+        (Submit(2, "", ["u:7"], -1, b""), "op is -1"),
+        (Submit(2, "", ["u:7"], 254, b""), "op is 254"),
+        (Submit(2, "", ["u:7"], 255, b""), "op is 255"),
+        (Submit(2, "", ["u:7"], 5, b"", -1), "ttl_ms is -1"),
+        (Submit(2, "", ["u:7"], 5, b"", 1 << 62), "ttl_ms is 4611686018427387904"),
+        (Submit(2, "", ["u:7"], 5, b"", (1 << 64) - 1), "ttl_ms is 18446744073709551615"),
+    ],
+)
+def test_what_is_wrong_is_named_and_the_others_are_published(bad: Submit, says: str) -> None:
+    fabric = Recorder()
+    answers = publish_submitted(fabric, [GOOD, bad, Submit(3, "", ["*"], 100, b"")], 10)
+    assert [(a.req, a.status) for a in answers] == [(1, "ok"), (2, "invalid"), (3, "ok")]
+    assert says in answers[1].why
+    assert len(fabric.pushes) == 2
+
+
+@pytest.mark.parametrize("status", ["unavailable", "unknown", "conflict"])
+def test_what_the_fabric_says_is_handed_on(status: str) -> None:
+    fabric = Recorder()
+    fabric.fail(status)  # type: ignore[arg-type]
+    (answer,) = publish_submitted(fabric, [GOOD], 10)
+    assert answer.status == status
+    assert answer.push_id
+
+
+def test_nothing_right_asks_nobody() -> None:
+    fabric = Recorder()
+    publish_submitted(fabric, [Submit(2, "", [], 5, b"")], 10)
+    assert fabric.pushes == []

@@ -1,0 +1,341 @@
+"""Which pushes a router takes, and that what their publishers hear is true."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from zim.nodes.router.directory import Directory
+from zim.nodes.router.feed import Feed
+from zim.nodes.router.intake import PATIENCE_S, REMEMBER_S, Admission, Intake
+from zim.nodes.router.log import Appended, Unavailable, Unknown
+from zim.nodes.router.log.memory import Failure, MemoryLog, MemoryStore
+from zim.protocol.messages import Begin, Changes, Publish, Published, Put
+from zim.sharding import Shards
+
+MAX_BEHIND = 10_000
+
+
+class Desk:
+    """A router's intake over a log in memory.
+
+    Attributes:
+        answers: statuses and offsets, by request.
+        room: how many pushes the queue of the next commit takes.
+        batch: what waits for it.
+    """
+
+    def __init__(self, term: int = 7, store: MemoryStore | None = None, routers: int = 1) -> None:
+        self.store = store or MemoryStore("a", term=term - 1)
+        self.log = MemoryLog(self.store, lambda: 0.0, lambda: 0.0)
+        lease = self.log.acquire("router-1", 1.0)
+        assert lease is not None
+        self.lease = lease
+        self.directory = Directory(1)
+        shards = Shards([f"router-{i}" for i in range(1, routers + 1)])
+        self.intake: Intake[str] = Intake(
+            "router-1", term, shards, self.directory, self._admit, self._look_up, MAX_BEHIND
+        )
+        self.room = self.lookups = 1000
+        self.batch: list[Admission[str]] = []
+        self.asked: list[Admission[str]] = []
+        self.answers: dict[int, tuple[str, list[int]]] = {}
+        self.fresh: list[tuple[str, int]] = []
+        self.now = 0.0
+        self._reqs = 0
+
+    def _admit(self, admission: Admission[str], size: int) -> bool:
+        if len(self.batch) < self.room:
+            self.batch.append(admission)
+            return True
+        return False
+
+    def _look_up(self, admission: Admission[str], size: int) -> bool:
+        if len(self.asked) < self.lookups:
+            self.asked.append(admission)
+            return True
+        return False
+
+    def publish(self, push_id: str, *streams: str, digest: bytes = b"", body: bytes = b"x", **keys: Any) -> int:
+        """A Publish comes; returns its number."""
+        self._reqs += 1
+        attempt, term = keys.pop("attempt", 1), keys.pop("term", 0)
+        m = Publish(self._reqs, push_id, list(streams or ["u:1"]), 5, body, attempt, term, digest, **keys)
+        answer = self.intake.publish("logic", m, self.now, int(self.now * 1000))
+        if answer is not None:
+            self._hear([("logic", answer)])
+        return self._reqs
+
+    def commit(self, failure: Failure | None = None) -> None:
+        """As zim.nodes.router.node does it."""
+        batch, self.batch = self.batch, []
+        records = self.intake.records(batch)
+        if failure:
+            self.store.failures.append(failure)
+        try:
+            appended: list[Appended] | None = self.log.append(self.lease, records)
+        except Unavailable:
+            appended = None
+        except Unknown:
+            appended = self.log.settle(self.lease, records)
+        if appended is None:
+            self._hear(self.intake.not_stored(batch))
+            return
+        fresh, answers = self.intake.stored(batch, appended)
+        self.fresh += [item for stored in fresh for item in stored.items]
+        self._hear(answers)
+
+    def look_up(self) -> None:
+        """The log says what it knows of pushes that would be refused."""
+        asked, self.asked = self.asked, []
+        for a in asked:
+            self._hear(self.intake.looked_up(a, self.log.find(a.push.push_id, a.push.digest, a.push.streams)))
+
+    def tick(self, seconds: float) -> None:
+        """Time passes."""
+        self.now += seconds
+        self._hear(self.intake.tick(self.now))
+
+    def _hear(self, answers: list[tuple[str, Published]]) -> None:
+        for _, m in answers:
+            assert m.req not in self.answers, "two answers to one request"
+            self.answers[m.req] = m.status, m.offsets
+
+    def serve(self, uid: str = "1") -> Feed:
+        """A comet where the user is."""
+        changes = Changes("comet-1", 1, 7, [Begin(1, 1), Put(2, 1, uid, 0, ())])
+        for change in changes.changes:
+            feed = self.directory.apply(changes, change, 99.0)
+        assert feed is not None
+        return feed
+
+
+def test_a_push_is_answered_with_its_offsets_once_it_is_stored() -> None:
+    desk = Desk()
+    first, second = desk.publish("a"), desk.publish("b", "u:1", "u:2", "*")
+    assert desk.answers == {}
+    desk.commit()
+    assert desk.answers == {first: ("ok", [1]), second: ("ok", [2, 1, 1])}
+    assert desk.fresh == [("u:1", 1), ("u:1", 2), ("u:2", 1), ("*", 1)]
+
+
+def test_another_routers_stream_is_refused() -> None:
+    desk = Desk(routers=2)
+    shards = Shards(["router-1", "router-2"])
+    mine = next(f"u:{n}" for n in range(99) if shards.owner(f"u:{n}") == "router-1")
+    other = next(f"u:{n}" for n in range(99) if shards.owner(f"u:{n}") == "router-2")
+    assert desk.answers[desk.publish("a", mine, other)] == ("refused", [])
+    assert desk.batch == []
+
+
+@pytest.mark.parametrize("digest", [b"", b"d"])
+def test_a_repeat_that_meets_its_commit_waits_for_it(digest: bytes) -> None:
+    desk = Desk()
+    reqs = [desk.publish("a", digest=digest, attempt=n, term=7) for n in (1, 2, 3)]
+    assert len(desk.batch) == 1
+    desk.commit()
+    assert desk.answers == dict.fromkeys(reqs, ("ok", [1]))
+    again = desk.publish("a", digest=digest, attempt=4, term=7)
+    assert desk.answers[again] == ("ok", [1])
+    assert desk.fresh == [("u:1", 1)]
+
+
+@pytest.mark.parametrize("digest", [b"", b"d"])
+def test_a_repeat_is_known_before_it_is_refused(digest: bytes) -> None:
+    desk = Desk()
+    desk.publish("a", digest=digest)
+    desk.commit()
+    desk.room = 0
+    again = desk.publish("a", digest=digest, attempt=2, term=7)
+    assert desk.answers[again] == ("ok", [1])
+
+
+def test_a_push_without_a_key_is_refused_at_once_when_full() -> None:
+    desk = Desk()
+    desk.room = 0
+    assert desk.answers[desk.publish("a")] == ("unavailable", [])
+    assert desk.asked == []
+
+
+def test_a_push_with_a_key_is_looked_up_before_it_is_refused() -> None:
+    desk = Desk()
+    stored = desk.publish("a", digest=b"d")
+    desk.commit()
+    desk.tick(REMEMBER_S + 1)
+    desk.tick(REMEMBER_S + 1)
+    desk.room = 0
+    reqs = [
+        desk.publish("a", digest=b"d"),
+        desk.publish("a", digest=b"other"),
+        desk.publish("b", digest=b"d"),
+        desk.publish("a", "u:1", "u:2", digest=b"d"),
+    ]
+    assert set(desk.answers) == {stored}
+    desk.look_up()
+    statuses = [desk.answers[req] for req in reqs]
+    assert statuses == [("ok", [1]), ("conflict", []), ("unavailable", []), ("unknown", [])]
+
+
+def test_when_nobody_can_look_a_key_up_the_answer_is_unknown() -> None:
+    desk = Desk()
+    desk.room = desk.lookups = 0
+    assert desk.answers[desk.publish("a", digest=b"d")] == ("unknown", [])
+
+
+def test_the_same_key_for_another_content_is_a_conflict() -> None:
+    desk = Desk()
+    first = desk.publish("a", digest=b"d")
+    early = desk.publish("a", digest=b"other")
+    desk.commit()
+    late = desk.publish("a", digest=b"other")
+    again = desk.publish("a", digest=b"d")
+    desk.commit()
+    assert desk.answers[first] == desk.answers[again] == ("ok", [1])
+    assert desk.answers[early] == desk.answers[late] == ("conflict", [])
+    assert desk.fresh == [("u:1", 1)]
+
+
+def test_a_key_outlives_the_memory_and_the_router() -> None:
+    desk = Desk()
+    desk.publish("a", digest=b"d")
+    desk.commit()
+    later = Desk(term=8, store=desk.store)
+    again = later.publish("a", digest=b"d", attempt=2, term=7)
+    later.commit()
+    assert later.answers[again] == ("ok", [1])
+    assert later.fresh == []
+
+
+def test_a_push_that_failed_at_one_stream_is_completed() -> None:
+    desk = Desk()
+    desk.publish("a", "u:1", digest=b"d")
+    desk.commit()
+    both = desk.publish("a", "u:1", "u:2", digest=b"d")
+    desk.commit()
+    assert desk.answers[both] == ("ok", [1, 1])
+    assert desk.fresh == [("u:1", 1), ("u:2", 1)]
+
+
+@pytest.mark.parametrize(
+    ("attempt", "term", "digest", "status"),
+    [
+        (1, 0, b"", "ok"),
+        (1, 6, b"", "ok"),  # logic has heard of an earlier term; it is the first attempt, so nothing is stored
+        (2, 7, b"", "ok"),  # this term would know it
+        (2, 6, b"", "unknown"),
+        (2, 0, b"", "unknown"),
+        (2, 6, b"d", "ok"),  # the log knows keys
+    ],
+)
+def test_a_retry_without_a_key_in_another_term_is_unknown(attempt: int, term: int, digest: bytes, status: str) -> None:
+    desk = Desk()
+    req = desk.publish("a", digest=digest, attempt=attempt, term=term)
+    desk.commit()
+    assert desk.answers[req][0] == status
+
+
+def test_a_batch_that_surely_failed_is_unavailable_and_gives_its_offsets_back() -> None:
+    desk = Desk()
+    plain, keyed = desk.publish("a"), desk.publish("b", digest=b"d")
+    desk.commit("unavailable")
+    assert desk.answers == {plain: ("unavailable", [])}
+    desk.look_up()
+    assert desk.answers[keyed] == ("unavailable", [])
+    again = desk.publish("a", attempt=2, term=7)
+    desk.commit()
+    assert desk.answers[again] == ("ok", [1])
+
+
+def test_a_batch_whose_end_is_unknown_is_settled() -> None:
+    desk = Desk()
+    stored = desk.publish("a")
+    desk.commit("unknown, stored")
+    lost = desk.publish("b")
+    desk.commit("unknown, lost")
+    assert desk.answers == {stored: ("ok", [1]), lost: ("unavailable", [])}
+
+
+def test_a_batch_of_which_nobody_can_tell_is_unknown() -> None:
+    desk = Desk()
+    reqs = [desk.publish("a"), desk.publish("b", digest=b"d"), desk.publish("a", attempt=2, term=7)]
+    desk._hear(desk.intake.not_told(desk.batch))
+    assert desk.answers == dict.fromkeys(reqs, ("unknown", []))
+
+
+def test_push_ids_are_forgotten_after_some_seconds() -> None:
+    desk = Desk()
+    desk.publish("a")
+    desk.commit()
+    desk.tick(REMEMBER_S - 1)
+    known = desk.publish("a", attempt=2, term=7)
+    desk.tick(2)
+    new = desk.publish("a", attempt=1)
+    desk.commit()
+    assert desk.answers[known] == ("ok", [1])
+    assert desk.answers[new] == ("ok", [2])
+
+
+def test_a_push_whose_commit_takes_long_is_not_forgotten() -> None:
+    desk = Desk()
+    first = desk.publish("a")
+    desk.tick(REMEMBER_S + 1)
+    second = desk.publish("a", attempt=2, term=7)
+    desk.commit()
+    assert desk.answers == {first: ("ok", [1]), second: ("ok", [1])}
+    assert desk.fresh == [("u:1", 1)]
+
+
+def test_a_push_waits_for_a_comet_that_is_behind_and_goes_on_when_it_is_not() -> None:
+    desk = Desk()
+    feed = desk.serve()
+    feed.behind_bytes = MAX_BEHIND
+    waiting, other = desk.publish("a"), desk.publish("b", "u:2")
+    desk.tick(PATIENCE_S / 2)
+    assert [a.push.push_id for a in desk.batch] == ["b"]
+    feed.behind_bytes = 0
+    desk.intake.retry()
+    desk.commit()
+    assert desk.answers == {other: ("ok", [1]), waiting: ("ok", [1])}
+
+
+def test_it_does_not_wait_for_ever() -> None:
+    desk = Desk()
+    desk.serve().behind_bytes = MAX_BEHIND
+    plain, keyed = desk.publish("a"), desk.publish("b", digest=b"d")
+    repeat = desk.publish("a", attempt=2, term=7)
+    desk.tick(PATIENCE_S + 0.1)
+    assert desk.answers == {plain: ("unavailable", []), repeat: ("unavailable", [])}
+    desk.look_up()
+    assert desk.answers[keyed] == ("unavailable", [])
+    assert desk.batch == []
+
+
+def test_what_is_admitted_counts_as_behind_until_it_is_stored() -> None:
+    desk = Desk()
+    feed = desk.serve()
+    body = bytes(MAX_BEHIND // 2)
+    desk.publish("a", body=body)
+    assert feed.admitted_bytes > MAX_BEHIND // 2
+    desk.publish("b", body=body)
+    assert [a.push.push_id for a in desk.batch] == ["a"]
+    desk.commit()
+    assert feed.admitted_bytes == 0
+    desk.intake.retry()
+    assert [a.push.push_id for a in desk.batch] == ["b"]
+    desk.commit("unavailable")
+    assert feed.admitted_bytes == 0
+
+
+def test_records_tell_ttl_and_whom_they_are_for() -> None:
+    desk = Desk()
+    desk.now = 5.0
+    desk.publish("a", "u:1", "u:2", "r:1", ttl_ms=100, only=("1_7", "1_8", "3_1"))
+    desk.publish("b", "u:1")
+    records = desk.intake.records(desk.batch)
+    assert [(r.stream, r.time_ms, r.expires_ms, r.only) for r in records] == [
+        ("u:1", 5000, 5100, ("1_7", "1_8")),
+        ("u:2", 5000, 5100, ()),
+        ("r:1", 5000, 5100, ()),
+        ("u:1", 5000, 0, ()),
+    ]

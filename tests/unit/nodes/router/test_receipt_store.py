@@ -1,0 +1,228 @@
+"""Receipts on a real file: what a restart, a crash, time and rubbish make of them."""
+
+from __future__ import annotations
+
+import gc
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar
+
+import gevent
+import pytest
+
+from zim.errors import NodeError
+from zim.nodes.router.receipt_store import FILE, SEGMENTS, ReceiptStore
+from zim.nodes.router.receipts import Ledger, Receipt, Row, Tally
+from zim.protocol.messages import Result
+
+T = TypeVar("T")
+
+KEEP_S = 80.0
+SEGMENT_MS = int(KEEP_S * 1000) // SEGMENTS
+
+
+def in_thread(job: Callable[[], T]) -> T:
+    result: T = gevent.get_hub().threadpool.apply(job)
+    return result
+
+
+@contextmanager
+def opened(folder: Path, run: int = 1, keep_s: float = KEEP_S) -> Iterator[ReceiptStore]:
+    store = ReceiptStore(folder, run, keep_s, in_thread)
+    try:
+        yield store
+    finally:
+        store.close()
+
+
+def receipt(push_id: str = "aa", serial: int = 1, delivered: int = 0, open_rows: int = 1) -> Receipt:
+    return Receipt(push_id, serial, 10, 12, 20, Tally(targeted=3, delivered=delivered), 1, open_rows)
+
+
+def write(store: ReceiptStore, *receipts: Receipt, now_ms: int = 1_000) -> None:
+    tally = Tally(sum(r.tally.targeted for r in receipts), sum(r.tally.delivered for r in receipts))
+    store.write(receipts, tally, 5, len(receipts), now_ms)
+
+
+def segments(folder: Path) -> list[str]:
+    db = sqlite3.connect(folder / FILE)
+    names = [name for (name,) in db.execute("SELECT name FROM sqlite_schema WHERE name LIKE 'segment%' ORDER BY 1")]
+    db.close()
+    return names
+
+
+def test_what_is_written_is_found(tmp_path: Path) -> None:
+    known = [receipt(), receipt(serial=2), receipt("no hex", 3)]
+    with opened(tmp_path) as store:
+        assert store.totals == (Tally(), 0, 0, 0)
+        write(store, *known)
+        assert store.find("aa") == [known[0], known[1]]
+        assert store.find("no hex") == [known[2]]
+        assert store.find("bb") == []
+
+
+def test_more_than_one_statement_holds(tmp_path: Path) -> None:
+    with opened(tmp_path) as store:
+        write(store, *(receipt(f"{i:08x}", i) for i in range(1, 1_002)))
+        assert [r.serial for r in store.find(f"{1_001:08x}")] == [1_001]
+    with opened(tmp_path, run=2) as store:
+        assert store.totals[2:] == (1_001, 1_001)
+
+
+def test_a_restart_turns_pending_into_unknown(tmp_path: Path) -> None:
+    with opened(tmp_path, run=1) as store:
+        write(store, receipt(delivered=1), receipt("bb", 2, delivered=3, open_rows=0))
+        assert store.left == 0
+    with opened(tmp_path, run=2) as store:
+        assert store.totals == (Tally(targeted=6, delivered=4, unknown=2), 5, 2, 2)
+        assert store.left == 2
+        (one,), (two,) = store.find("aa"), store.find("bb")
+        assert one.tally == Tally(targeted=3, delivered=1, unknown=2)
+        assert two.tally == Tally(targeted=3, delivered=3)
+        # A run that ends before it had anything to write changes nothing.
+    with opened(tmp_path, run=3) as store:
+        assert store.totals == (Tally(targeted=6, delivered=4, unknown=2), 5, 2, 2)
+
+
+def test_serials_go_on_over_runs(tmp_path: Path) -> None:
+    with opened(tmp_path, run=1) as store:
+        book = Ledger(*store.totals, store.left)
+        first = book.open("aa", 1, 2)
+        store.keep(book, 1_000)
+    with opened(tmp_path, run=2) as store:
+        book = Ledger(*store.totals, store.left)
+        second = book.open("aa", 3, 4)
+        store.keep(book, 2_000)
+        assert [r.serial for r in store.find("aa")] == [first.serial, second.serial]
+        assert store.totals[2] == 1
+        assert book.pushes == 2
+
+
+def test_late_states_win(tmp_path: Path) -> None:
+    with opened(tmp_path) as store:
+        write(store, receipt(), now_ms=1_000)
+        write(store, receipt(delivered=1), now_ms=1_001)
+        assert [r.tally.delivered for r in store.find("aa")] == [1]
+        write(store, receipt(delivered=2), now_ms=1_000 + SEGMENT_MS)
+        assert len(segments(tmp_path)) == 2
+        assert [r.tally.delivered for r in store.find("aa")] == [2]
+
+
+@pytest.mark.parametrize("keep_s", [KEEP_S / 7, KEEP_S * 7])
+def test_late_states_win_after_a_change_of_how_long_they_are_kept(tmp_path: Path, keep_s: float) -> None:
+    now_ms = 1_700_000_012_345
+    with opened(tmp_path) as store:
+        write(store, receipt(), receipt("bb", 2), now_ms=now_ms)
+    with opened(tmp_path, 2, keep_s) as store:
+        write(store, receipt(delivered=1), now_ms=now_ms + 10)
+        assert [r.tally.delivered for r in store.find("aa")] == [1]
+        assert [r.serial for r in store.find("bb")] == [2]
+
+
+def test_segments_are_dropped_by_age(tmp_path: Path) -> None:
+    with opened(tmp_path) as store:
+        for i in range(4 * SEGMENTS):
+            now_ms = i * SEGMENT_MS
+            write(store, receipt(f"{i:04x}", i), now_ms=now_ms)
+            assert [r.serial for r in store.find(f"{i:04x}")] == [i]
+            assert [r.serial for r in store.find(f"{max(0, i - SEGMENTS):04x}")] == [max(0, i - SEGMENTS)]
+            assert len(segments(tmp_path)) <= SEGMENTS + 2
+        assert store.find("0000") == []
+
+
+def test_an_old_segment_stays_while_what_is_in_it_is_young(tmp_path: Path) -> None:
+    """It began long ago, and was written to at its end."""
+    with opened(tmp_path) as store:
+        write(store, receipt("01", 1), now_ms=0)
+        write(store, receipt("02", 2), now_ms=SEGMENT_MS - 1)
+        write(store, receipt("03", 3), now_ms=SEGMENT_MS - 1 + int(KEEP_S * 1000))
+        assert [r.serial for r in store.find("02")] == [2]
+
+
+@pytest.mark.parametrize(
+    "rubbish",
+    [b"rubbish" * 1000, b"SQLite format 3\0" + b"\xff" * 5_000],
+    ids=["text", "a broken header"],
+)
+def test_a_file_that_is_no_database_is_replaced_with_a_warning(
+    tmp_path: Path, rubbish: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / FILE).write_bytes(rubbish)
+    (tmp_path / f"{FILE}-wal").write_bytes(rubbish)
+    with opened(tmp_path) as store:
+        assert store.totals == (Tally(), 0, 0, 0)
+        write(store, receipt())
+        assert len(store.find("aa")) == 1
+    assert [record.getMessage() for record in caplog.records] == ["receipts are lost, their file cannot be read"]
+    gc.collect()  # a connection that was left open would warn
+
+
+@pytest.mark.parametrize("schema", ["CREATE TABLE totals (a, b)", "CREATE TABLE segment_1000 (a, b)"])
+def test_tables_of_another_shape_are_replaced_with_a_warning(
+    tmp_path: Path, schema: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    db = sqlite3.connect(tmp_path / FILE)
+    db.execute(schema)
+    db.close()
+    with opened(tmp_path) as store:
+        write(store, receipt())
+        assert len(store.find("aa")) == 1
+    assert [record.getMessage() for record in caplog.records] == ["receipts are lost, their file cannot be read"]
+
+
+def test_an_empty_file_is_as_none(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / FILE).write_bytes(b"")
+    with opened(tmp_path) as store:
+        assert store.totals == (Tally(), 0, 0, 0)
+    assert not caplog.records
+
+
+def test_a_file_that_cannot_be_opened_is_kept(tmp_path: Path) -> None:
+    with opened(tmp_path) as store:
+        write(store, receipt())
+    db = sqlite3.connect(tmp_path / FILE, isolation_level=None)
+    db.execute("PRAGMA locking_mode = EXCLUSIVE")
+    db.execute("BEGIN EXCLUSIVE")
+    with pytest.raises(NodeError, match=r"receipts\.db cannot be opened: database is locked"):
+        ReceiptStore(tmp_path, 2, KEEP_S, in_thread)
+    db.close()
+    with opened(tmp_path, run=2) as store:
+        assert store.totals[2] == 1
+
+
+def test_a_disk_that_takes_nothing_costs_receipts_and_not_the_totals(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with opened(tmp_path) as store:
+        book = Ledger(*store.totals, store.left)
+        row = Row(book, book.open("aa", 1, 2), 2)
+        other = sqlite3.connect(tmp_path / FILE, isolation_level=None)
+        pages = other.execute("PRAGMA page_count").fetchone()[0]
+        store._worker._connection.execute(f"PRAGMA max_page_count = {pages}")
+        store.keep(book, 1_000)
+        assert [record.getMessage() for record in caplog.records] == ["receipts cannot be stored"]
+        assert other.execute("SELECT count(*) FROM totals").fetchone() == (0,)
+        other.close()
+        store._worker._connection.execute("PRAGMA max_page_count = 1000000")
+        row.report(Result(1, 2, 2, 0, 0, 0), 3)
+        store.keep(book, 2_000)
+    with opened(tmp_path, run=2) as store:
+        assert store.totals == (Tally(targeted=2, delivered=2), 0, 1, 1)
+        assert [r.tally.delivered for r in store.find("aa")] == [2]
+
+
+def test_finding_and_writing_at_once_do_not_meet(tmp_path: Path) -> None:
+    """They share a connection: a table that somebody reads cannot be dropped."""
+    with opened(tmp_path) as store:
+
+        def write_many(i: int) -> None:
+            write(store, *(receipt("01", 1000 * i + j) for j in range(500)), now_ms=i * SEGMENT_MS)
+
+        for i in range(3 * SEGMENTS):
+            jobs: list[gevent.Greenlet[..., object]] = [gevent.spawn(store.find, f"{j % 3:02x}") for j in range(6)]
+            jobs.append(gevent.spawn(write_many, i))
+            jobs += [gevent.spawn(store.find, "01") for _ in range(6)]
+            gevent.joinall(jobs, raise_error=True)
+        assert len(store.find("01")) > 500

@@ -1,0 +1,159 @@
+"""The bodies of zim's own dialect: whatever a client sends is a value or a WireError, and replies are as documented."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from zim.protocol import dialect3
+from zim.protocol.dialect3 import Gap, Start
+from zim.protocol.errors import WireError
+
+PARSERS: list[Callable[[bytes], Any]] = [
+    dialect3.parse_auth,
+    dialect3.parse_join,
+    dialect3.parse_leave,
+    dialect3.parse_acknowledge,
+]
+SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20) | st.just("r:\ud800")
+VALUES = st.recursive(
+    SCALARS,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
+    max_leaves=8,
+)
+RESUMES = st.dictionaries(st.text(max_size=8), st.lists(SCALARS, max_size=3) | SCALARS, max_size=3)
+DOCUMENTS = st.fixed_dictionaries(
+    {},
+    optional={
+        "token": VALUES,
+        "rooms": st.lists(SCALARS, max_size=4) | VALUES,
+        "resume": RESUMES | VALUES,
+        "device": VALUES,
+        "platform": VALUES,
+        "u:7": VALUES,
+    },
+)
+
+
+@pytest.mark.parametrize("parse", PARSERS)
+@given(st.binary(max_size=60) | (DOCUMENTS | VALUES).map(lambda v: json.dumps(v).encode()))
+@example(b"")
+@example(b"[" * 100_000)
+@example(b'{"token":' + b"9" * 10_000 + b"}")
+@example(b'{"token":1e999}')
+@example(b'{"token":"\\ud800","rooms":["\\udc00"]}')
+@example(b'{"rooms":["\xff"],"token":"\xff"}')
+@example(b'{"token":7,"rooms":["*"],"resume":{"*":["",9223372036854775808]}}')
+@example(b'{"u:7":-1}')
+def test_anything_is_a_value_or_a_wire_error(parse: Callable[[bytes], Any], body: bytes) -> None:
+    try:
+        value = parse(body)
+    except WireError as e:
+        dialect3.disconnect(e.reason)
+        return
+    if isinstance(value, dialect3.Auth):
+        assert dialect3.token(value) or value.token == ""
+    offsets = value.values() if isinstance(value, dict) else [o for _, o in getattr(value, "resume", {}).values()]
+    assert all(0 <= offset < 1 << 63 for offset in offsets)
+
+
+@pytest.mark.parametrize(
+    ("body", "auth"),
+    [
+        ('{"token":"7"}', dialect3.Auth("7")),
+        ('{"token":7}', dialect3.Auth(7)),
+        ('{"token":"","rooms":[]}', dialect3.Auth("", ())),
+        ('{"token":"7","rooms":null}', dialect3.Auth("7", None)),
+        (
+            '{"token":"7","rooms":["a"],"resume":{"u:7":["e",12]},"device":"d","platform":"p","more":1}',
+            dialect3.Auth("7", ("a",), {"u:7": ("e", 12)}, "d", "p"),
+        ),
+    ],
+)
+def test_auth(body: str, auth: dialect3.Auth) -> None:
+    assert dialect3.parse_auth(body.encode()) == auth
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "7",
+        "{}",
+        '"7"',
+        '{"token":null}',
+        '{"token":["7"]}',
+        '{"token":true}',
+        '{"token":7.5}',
+        '{"token":7,"rooms":"a"}',
+        '{"token":7,"rooms":[1]}',
+        '{"token":7,"rooms":[""]}',
+        '{"token":7,"rooms":["*"]}',
+        '{"token":7,"rooms":["a\\n"]}',
+        '{"token":7,"resume":[]}',
+        '{"token":7,"resume":{"u:7":12}}',
+        '{"token":7,"resume":{"u:7":["e"]}}',
+        '{"token":7,"resume":{"u:7":["e",-1]}}',
+        '{"token":7,"resume":{"u:7":["e",1.5]}}',
+        '{"token":7,"resume":{"u:7":[1,"e"]}}',
+        '{"token":7,"device":7}',
+    ],
+)
+def test_no_auth(body: str) -> None:
+    with pytest.raises(WireError):
+        dialect3.parse_auth(body.encode())
+
+
+def test_lists_have_a_limit() -> None:
+    rooms = [str(n) for n in range(dialect3.STREAMS)]
+    resume = {f"r:{room}": ["e", 1] for room in rooms}
+    assert len(dialect3.parse_join(json.dumps({"rooms": rooms, "resume": resume}).encode()).rooms) == len(rooms)
+    for body in (
+        {"token": 7, "rooms": [*rooms, "more"]},
+        {"token": 7, "rooms": ["a"], "resume": {**resume, "r:more": ["e", 1]}},
+    ):
+        for parse in (dialect3.parse_auth, dialect3.parse_join):
+            with pytest.raises(WireError, match="more than 1000"):
+                parse(json.dumps(body).encode())
+    with pytest.raises(WireError, match="more than 1000"):
+        dialect3.parse_leave(json.dumps({"rooms": [*rooms, "more"]}).encode())
+
+
+@pytest.mark.parametrize(("room", "is_right"), [("x" * 253, True), ("x" * 254, False), ("é" * 126, True)])
+def test_room_names_have_a_limit_in_bytes(room: str, is_right: bool) -> None:
+    body = json.dumps({"rooms": [room]}).encode()
+    if is_right:
+        assert dialect3.parse_leave(body).rooms == (room,)
+    else:
+        with pytest.raises(WireError, match="255"):
+            dialect3.parse_leave(body)
+
+
+def test_replies() -> None:
+    starts = [Start("u:7", "e", 12), Start("r:a", "e", 3, recovered=False), Start("r:b", error=dialect3.RETRYING)]
+    streams = {
+        "u:7": {"epoch": "e", "offset": 12, "recovered": True},
+        "r:a": {"epoch": "e", "offset": 3, "recovered": False},
+        "r:b": {"error": "not joined, retrying"},
+    }
+    assert json.loads(dialect3.auth_reply("7_1", 300, starts)) == {"key": "7_1", "heartbeat_s": 300, "streams": streams}
+    assert json.loads(dialect3.joined(starts)) == {"streams": streams}
+    assert json.loads(dialect3.left(["r:a"])) == {"streams": ["r:a"]}
+    assert json.loads(dialect3.acknowledged("u:7", 12)) == {"u:7": 12}
+    assert json.loads(dialect3.disconnect("bye")) == {"reason": "bye"}
+    assert json.loads(dialect3.gap(Gap("r:a", "e", 1, 4, "trimmed"))) == {
+        "stream": "r:a",
+        "epoch": "e",
+        "from": 1,
+        "to": 4,
+        "reason": "trimmed",
+    }
+    assert [s.error for s in dialect3.refusals(["a"])] == ["not allowed"]
+
+
+def test_a_token_is_handed_on_as_text() -> None:
+    assert dialect3.token(dialect3.Auth(7)) == dialect3.token(dialect3.Auth("7")) == b"7"

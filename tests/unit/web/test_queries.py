@@ -1,0 +1,87 @@
+"""Paths and query strings: what is read is what was written, and a Problem comes out of what cannot be."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from urllib.parse import quote, unquote, urlencode
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from zim.web.documents import as_json
+from zim.web.names import is_name
+from zim.web.problems import Problem
+from zim.web.queries import HISTORY_QUERY, RECEIPT_QUERY, name_in_path, stream_in_path
+
+NAME = st.text(st.characters(exclude_categories=["Cc", "Cs"]), min_size=1, max_size=40)
+
+
+def path_info(path: str) -> str:
+    """As the server gives it to WSGI."""
+    return unquote(path, "latin-1")
+
+
+@given(NAME)
+def test_names_in_paths(name: str) -> None:
+    assert name_in_path(path_info(f"/users/{quote(name, safe='')}/unread"), "/users/", "/unread") == name
+
+
+@given(NAME.filter(lambda name: name != "*"), st.sampled_from(["u:", "r:"]))
+def test_streams_in_paths(name: str, kind: str) -> None:
+    assert stream_in_path(path_info(f"/streams/{quote(kind + name, safe='')}"), "/streams/") == kind + name
+
+
+@given(st.text(st.characters(max_codepoint=0xFF)) | st.text("ur:*\n", max_size=4))
+def test_anything_in_a_path(part: str) -> None:
+    with contextlib.suppress(Problem):
+        assert is_name(name_in_path(f"/users/{part}/unread", "/users/", "/unread"))
+    with contextlib.suppress(Problem):
+        stream = stream_in_path(f"/streams/{part}", "/streams/")
+        assert stream == "*" or (stream[:2] in ("u:", "r:") and stream[2:] and stream != "r:*")
+
+
+@given(st.integers(0, (1 << 63) - 1), st.integers(1, 1_000))
+def test_a_query(after: int, limit: int) -> None:
+    query = HISTORY_QUERY.read_query(urlencode({"limit": limit, "after": after}))
+    assert (query.after, query.limit) == (after, limit)
+
+
+@given(st.floats(0, 30))
+def test_a_wait(wait_s: float) -> None:
+    assert RECEIPT_QUERY.read_query(urlencode({"wait_s": wait_s})).wait_s == wait_s
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from(["after", "limit", "wait_s", "", "é"]), st.text() | st.integers().map(str))).map(
+        urlencode
+    )
+    | st.text(st.characters(max_codepoint=0xFF))
+    | st.text("after=limit&%+;0123456789.eE-_ \xff", max_size=30)
+)
+def test_any_query(query: str) -> None:
+    with contextlib.suppress(Problem):
+        read = HISTORY_QUERY.read_query(query)
+        assert 0 <= read.after < 1 << 63
+        assert 1 <= read.limit <= 1_000
+    with contextlib.suppress(Problem):
+        assert 0 <= RECEIPT_QUERY.read_query(query).wait_s <= 30
+
+
+@pytest.mark.parametrize(
+    "query", ["after=+1", "after=%2B1", "after=01", "after=1_0", "after=%D9%A7", "after=1;limit=2"]
+)
+def test_numbers_are_those_of_json(query: str) -> None:
+    with pytest.raises(Problem, match="after"):
+        HISTORY_QUERY.read_query(query)
+
+
+@given(st.binary() | st.text().map(json.dumps).map(str.encode) | st.integers().map(str).map(str.encode))
+def test_as_json(body: bytes) -> None:
+    raw = as_json(body)
+    if raw is None:
+        with contextlib.suppress(ValueError):  # half a surrogate pair is JSON to Python
+            assert isinstance(json.loads(body.decode(), parse_constant=lambda _: "\ud800"), str)
+    else:
+        assert json.loads(bytes(raw)) == json.loads(body)

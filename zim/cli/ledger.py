@@ -1,0 +1,141 @@
+"""`zim ledger`: what became of all pushes, and whether every session is accounted for."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any, NoReturn
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from zim.cli.where import http_address
+from zim.client import ZimError
+from zim.client.address import split_address
+
+EXIT_WRONG = 1
+EXIT_UNKNOWN = 3
+
+PATH = "/api/ledger"
+TIMEOUT_S = 10.0  # for an answer; a logic waits one second for a router
+POLL_S = 0.1
+
+# What is shown, in this order, and what it means. The five behind targeted and pending are its sum.
+ROWS = {
+    "pushes": "kept",
+    "targeted": "sessions that they were for",
+    "delivered": "the kernel took the last byte",
+    "gone": "connection or comet lost from sight before that",
+    "shed": "the client was too slow",
+    "expired": "the ttl was over",
+    "unknown": "a router ended before it had heard",
+    "pending": "not known yet",
+    "offline": "users without a session, not in the sum",
+}
+OUTCOMES = ("delivered", "gone", "shed", "expired", "unknown", "pending")
+
+
+class _NotTold(ZimError):
+    """It is not known whether the ledger balances."""
+
+
+@click.command()
+@click.argument("topology", type=click.Path(path_type=Path), required=False)
+@click.option("--http", "address", metavar="HOST:PORT", help="The HTTP port of a logic node.")
+@click.option("--wait", "wait_s", metavar="S", type=click.FloatRange(min=0), default=0.0, help="Wait up to S seconds.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def ledger(topology: Path | None, address: str | None, wait_s: float, as_json: bool) -> None:
+    """Print what became of all pushes, counted in sessions.
+
+    It balances: targeted = delivered + gone + shed + expired + unknown + pending. With --wait it is asked for again
+    until nothing is pending.
+
+    The fabric is the one of --http or TOPOLOGY; by default that of ./topology.toml, or 127.0.0.1:7172 without such a
+    file.
+
+    \b
+    Examples:
+      zim ledger
+      zim ledger examples/two-of-each.toml --wait 5
+      zim ledger --http 10.0.0.5:7172 --json
+
+    \b
+    Exit codes:
+      0  it balances
+      1  it does not balance; or the topology is wrong
+      2  the command line is wrong
+      3  it cannot be told: no logic, or a router, does not answer; or something is pending still after --wait
+    """
+    try:
+        where = http_address(address, topology)
+        split_address(where)
+        found = _ask_until_settled(where, wait_s)
+    except _NotTold as error:
+        _fail(str(error), EXIT_UNKNOWN)
+    except ZimError as error:
+        _fail(str(error), EXIT_WRONG)
+    click.echo(json.dumps(found) if as_json else _table(found))
+    if found["silent"]:
+        _fail(f"no answer from {', '.join(found['silent'])}: what they know is missing here", EXIT_UNKNOWN)
+    if not found["balanced"]:
+        known = sum(found[name] for name in OUTCOMES)
+        _fail(f"it does not balance: {found['targeted']} targeted, {known} accounted for", EXIT_WRONG)
+    if wait_s and found["pending"]:
+        _fail(f"{found['pending']} sessions are pending still after {wait_s:g} s", EXIT_UNKNOWN)
+
+
+def _ask_until_settled(where: str, wait_s: float) -> dict[str, Any]:
+    """The ledger, once nothing is pending and every router has answered, or the time is over."""
+    until = time.monotonic() + wait_s
+    while True:
+        found = _ask(where)
+        if time.monotonic() >= until or not (found["pending"] or found["silent"]):
+            return found
+        time.sleep(POLL_S)
+
+
+def _ask(where: str) -> dict[str, Any]:
+    connection = http.client.HTTPConnection(*split_address(where), timeout=TIMEOUT_S)
+    try:
+        connection.request("GET", PATH)
+        response = connection.getresponse()
+        status, text = response.status, response.read()
+    except ConnectionRefusedError:
+        raise _NotTold(f"nothing listens on {where}; is the fabric up? zim up") from None
+    except TimeoutError:
+        raise _NotTold(f"no answer from {where} in {TIMEOUT_S:g} s") from None
+    except (OSError, http.client.HTTPException, UnicodeError) as error:
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        raise _NotTold(f"no answer from {where}: {reason}") from None
+    finally:
+        connection.close()
+    try:
+        found = json.loads(text)
+        whole = {**dict.fromkeys(ROWS, int), "balanced": bool, "silent": list}
+        if status == 200 and all(isinstance(found[name], kind) for name, kind in whole.items()):
+            return dict(found)
+    except (ValueError, RecursionError, LookupError, TypeError):
+        pass
+    raise _NotTold(f"HTTP {status} from {where} is no ledger; is this a logic node's HTTP port?")
+
+
+def _table(found: dict[str, Any]) -> str:
+    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column()
+    table.add_column(justify="right")
+    table.add_column()
+    for name, what in ROWS.items():
+        table.add_row(name, f"{found[name]:,}", what)
+    console = Console(highlight=False, markup=False, width=100)
+    with console.capture() as captured:
+        console.print(table)
+    return "\n".join(line.rstrip() for line in captured.get().splitlines())
+
+
+def _fail(why: str, code: int) -> NoReturn:
+    click.echo(f"zim ledger: {why}", err=True)
+    sys.exit(code)

@@ -1,0 +1,159 @@
+"""HTTP to one logic node: POST, over connections that are kept alive."""
+
+from __future__ import annotations
+
+import http.client
+import socket
+import threading
+import time
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from zim.client.address import split_address
+from zim.client.connection import why
+from zim.client.errors import AddressError, PushUnavailable, PushUnknown
+
+_IDLE_S = 5.0
+_PIECE_BYTES = 64 << 10
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the server says.
+
+    Attributes:
+        push_id: of the header X-Zim-Push-Id; "" without.
+        retry_after_s: 0 if it does not say.
+    """
+
+    status: int
+    body: bytes
+    push_id: str
+    retry_after_s: float
+
+
+class HttpLink:
+    """Threads and greenlets may share it: each has its own connection.
+
+    Attributes:
+        address: `host:port`.
+    """
+
+    def __init__(self, url: str, timeout_s: float, max_answer_bytes: int = 16 << 20) -> None:
+        """Does not connect yet.
+
+        Args:
+            url: `http://host:port` or `host:port`.
+            timeout_s: for connecting, and for the answer.
+
+        Raises:
+            AddressError: the URL is something else.
+        """
+        address = url
+        if "://" in url:
+            try:
+                parts = urlsplit(url)
+            except ValueError:
+                parts = urlsplit("")
+            if parts.scheme != "http" or parts.path.strip("/") or parts.query:
+                raise AddressError(f"{url!r} is not the URL of a logic node; write http://host:port")
+            address = parts.netloc
+        self.address = address
+        self._host, self._port = split_address(address)
+        self._timeout_s = timeout_s
+        self._max_answer_bytes = max_answer_bytes
+        self._local = threading.local()
+
+    def post(self, path: str, body: bytes, content_type: str = "") -> Answer:
+        """Sends a request and waits for the answer.
+
+        Raises:
+            PushUnavailable: there is no connection; nothing was sent.
+            PushUnknown: it was sent, and not answered.
+        """
+        link = self._connected()
+        try:
+            deadline = time.monotonic() + self._timeout_s
+            link.request("POST", path, body, {"Content-Type": content_type} if content_type else {})
+            response = link.getresponse()
+            text = self._read(response, deadline)
+        except TimeoutError:
+            self.close()
+            raise PushUnknown(
+                f"no answer from {self.address} in {self._timeout_s:g} s; it is not known whether the push was accepted"
+            ) from None
+        except (OSError, http.client.HTTPException) as error:
+            self.close()
+            raise PushUnknown(
+                f"{self.address} hung up before it answered ({why(error)}); "
+                "it is not known whether the push was accepted"
+            ) from None
+        self._local.used_at = time.monotonic()
+        if response.will_close:
+            self.close()
+        wait_s = _seconds(response.getheader("Retry-After"))
+        return Answer(response.status, text, response.getheader("X-Zim-Push-Id") or "", wait_s)
+
+    def close(self) -> None:
+        """Closes this thread's connection. The next request opens another."""
+        link = self._link()
+        if link is not None:
+            link.close()
+        self._local.link = None
+
+    def _read(self, response: http.client.HTTPResponse, deadline: float) -> bytes:
+        pieces, size = [], 0
+        while piece := response.read1(_PIECE_BYTES):
+            pieces.append(piece)
+            size += len(piece)
+            if size > self._max_answer_bytes:
+                raise http.client.HTTPException(f"an answer of more than {self._max_answer_bytes} bytes")
+            if time.monotonic() > deadline:
+                raise TimeoutError
+        if response.length:  # read1 does not say that something is missing
+            raise http.client.IncompleteRead(b"", response.length)
+        response.read()  # and not that the connection is free again
+        return b"".join(pieces)
+
+    def _link(self) -> http.client.HTTPConnection | None:
+        link: http.client.HTTPConnection | None = getattr(self._local, "link", None)
+        return link
+
+    def _connected(self) -> http.client.HTTPConnection:
+        """A connection that is open as far as one can see.
+
+        A POST must not be sent again when a connection turns out to be dead (RFC 9110 9.2.2), so that is looked at
+        before: servers close what is idle for long, and then the end of the stream is waiting to be read.
+        """
+        link = self._link()
+        if link is not None and link.sock is not None and self._is_fresh(link.sock):
+            return link
+        self.close()
+        link = http.client.HTTPConnection(self._host, self._port, timeout=self._timeout_s)
+        try:
+            link.connect()
+        except ConnectionRefusedError:
+            raise PushUnavailable(f"nothing listens on {self.address}; is the fabric up? zim up") from None
+        except TimeoutError:
+            raise PushUnavailable(f"no connection to {self.address} in {self._timeout_s:g} s") from None
+        except (OSError, UnicodeError) as error:
+            raise PushUnavailable(f"no connection to {self.address}: {why(error)}") from None
+        self._local.link = link
+        return link
+
+    def _is_fresh(self, sock: socket.socket) -> bool:
+        if time.monotonic() - self._local.used_at > _IDLE_S:
+            return False
+        try:
+            sock.settimeout(0)
+            sock.recv(1, socket.MSG_PEEK)
+        except BlockingIOError:
+            sock.settimeout(self._timeout_s)
+            return True
+        except OSError:
+            return False
+        return False
+
+
+def _seconds(text: str | None) -> float:
+    return float(text) if text and text.isascii() and text.isdigit() and len(text) < 10 else 0.0

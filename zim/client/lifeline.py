@@ -1,0 +1,290 @@
+"""Connects, logs in, sends heartbeats, and comes back when the connection is lost. What is said is a session's."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Generic, TypeVar
+
+from zim.client.address import CometAddress, comet_address
+from zim.client.backoff import Backoff
+from zim.client.connection import Connection
+from zim.client.errors import AddressError, ClientError, ConnectionLost, LoginRefused, Unreachable, WireError
+from zim.client.goim import GoimSession
+from zim.client.session import Session
+from zim.client.values import Event, State, StateName
+from zim.client.waiting import Waker, wait
+from zim.client.wire import MAX_PACKET_BYTES
+from zim.protocol.frame import Op, Packet
+
+_LAST_WORDS_S = 1.0  # for an acknowledgement to be confirmed when one leaves
+_MIN_HEARTBEAT_S = 0.1
+
+_S = TypeVar("_S", Session, GoimSession)
+
+
+class Lifeline(Generic[_S]):
+    """A session, and the connections that it lives on, one after another.
+
+    One thread iterates over `events`; any thread may call `wake`, and `close`, more than once.
+    """
+
+    def __init__(
+        self,
+        session: _S,
+        addresses: str | Sequence[str],
+        *,
+        heartbeat_s: float = 30.0,
+        timeout_s: float = 10.0,
+        max_packet_bytes: int = MAX_PACKET_BYTES,
+        backoff: Backoff | None = None,
+        on_state: Callable[[State], object] | None = None,
+        acks: bool = False,
+    ) -> None:
+        """Does not connect yet. See Listener for the arguments.
+
+        Raises:
+            AddressError: there is no address, or one that is none.
+        """
+        texts = [addresses] if isinstance(addresses, str) else list(addresses)
+        if not texts:
+            raise AddressError("no address to connect to")
+        self.session: _S = session
+        self._addresses = [comet_address(text) for text in texts]
+        self._heartbeat_s = heartbeat_s
+        self._timeout_s = timeout_s
+        self._max_packet_bytes = max_packet_bytes
+        self._backoff = backoff or Backoff()
+        self._on_state = on_state or (lambda _state: None)
+        self._acks = acks
+        self._is_closed = False
+        self._lock = threading.RLock()
+        self._waker: Waker | None = None
+        self._connection: Connection | None = None
+        self._packets: deque[Packet] = deque()  # that have come and are not handled
+        self._is_busy = False
+        self._is_logged_in = False
+        self._thread = 0
+        self._heartbeat_at = 0.0
+        self._reply_by: float | None = None
+
+    # ------------------------------------------------------------ from any thread
+
+    def wake(self) -> None:
+        """The session has something to say."""
+        with self._lock:
+            if self._waker is not None:
+                self._waker.wake()
+
+    def close(self) -> None:
+        """Ends the iteration."""
+        with self._lock:
+            self._is_closed = True
+            connection = self._connection
+            is_mine = self._thread == threading.get_ident()
+            # The one that waits says its last words and hangs up; one that is busy with an event may never come back.
+            if connection is not None and self._is_busy and not is_mine:
+                connection.cut()
+            self.wake()
+        if connection is not None and self._is_busy and is_mine:
+            self._hang_up(connection)
+
+    # ------------------------------------------------------------ from the one that iterates
+
+    def events(self) -> Iterator[Event]:
+        """What the session tells, without end until close()."""
+        with self._lock:
+            if self._waker is not None:
+                raise ClientError("somebody iterates over this listener already")
+            waker = self._waker = Waker()
+        try:
+            number = 0
+            while not self._is_closed:
+                yield from self._connected(self._addresses[number % len(self._addresses)], waker)
+                number += 1
+        finally:
+            with self._lock:
+                self._waker = None
+                waker.close()
+
+    def _connected(self, address: CometAddress, waker: Waker) -> Iterator[Event]:
+        """One connection, and the pause after it."""
+        self._on_state(State("connecting", str(address)))
+        since: float | None = None
+        name: StateName = "disconnected"
+        reason = ""
+        connection = Connection(address, waker, self._timeout_s, self._max_packet_bytes)
+        self._packets.clear()
+        with self._lock:
+            self._connection = connection
+        try:
+            events, packets = self._log_in(connection)
+            since = time.monotonic()
+            self._is_logged_in = True
+            self._on_state(State("connected", str(address)))
+            yield from self._receive(connection, events, packets)
+        except Unreachable as error:
+            name, reason = "unreachable", str(error)
+        except LoginRefused as error:
+            name, reason = "refused", str(error)
+        except ClientError as error:
+            reason = str(error)
+        except WireError as error:
+            reason = f"the server broke the wire: {error}"
+        finally:
+            self._hang_up(connection)
+        if not self._is_closed:
+            self._pause(name, address, reason, since)
+
+    def _pause(self, name: StateName, address: CometAddress, reason: str, since: float | None) -> None:
+        """Tells the state and waits until it is time to try again, or for close()."""
+        # A server that lets everybody in and throws them out at once must not be hammered.
+        if since is not None and time.monotonic() - since >= self._backoff.cap_s:
+            self._backoff.reset()
+        retry_s = self._backoff.next_s()
+        self._on_state(State(name, str(address), reason, retry_s))
+        until = time.monotonic() + retry_s
+        while not self._is_closed and (left_s := until - time.monotonic()) > 0 and self._waker is not None:
+            wait(None, self._waker, left_s)
+
+    def _log_in(self, connection: Connection) -> tuple[list[Event], list[Packet]]:
+        """Connects and authenticates. Gives what the reply tells, and the packets that came with it.
+
+        Raises:
+            ConnectionLost: no connection, or no reply in time.
+            LoginRefused: the server ended it first.
+            WireError: the server broke the wire.
+        """
+        deadline = time.monotonic() + self._timeout_s
+        connection.connect()
+        auth = self.session.begin(connection.address.transport)
+        has_asked = False
+        packets: list[Packet] = []
+        while not packets:
+            if connection.is_open and not has_asked:
+                connection.send(auth)
+                has_asked = True
+            left_s = deadline - time.monotonic()
+            if left_s <= 0:
+                raise ConnectionLost(f"no answer to the login in {self._timeout_s:g} s")
+            if self._is_closed:
+                raise ConnectionLost("closed")
+            packets = self._read_login(connection, left_s)
+        first = packets.pop(0)
+        if first.op == Op.DISCONNECT:
+            raise LoginRefused(f"the server says: {_reason(first)}")
+        if first.op != Op.AUTH_REPLY or first.stream:
+            raise WireError(f"op {first.op} where the login's reply should be")
+        return self.session.logged_in(first), packets
+
+    def _read_login(self, connection: Connection, left_s: float) -> list[Packet]:
+        try:
+            packets = connection.receive(left_s) or []
+        except ConnectionLost as error:
+            if self._is_closed:
+                raise
+            raise LoginRefused(f"{error} before it answered the login") from None
+        if connection.broken is not None and not packets:
+            if isinstance(connection.broken, ConnectionLost):
+                raise LoginRefused(str(connection.broken))
+            raise connection.broken
+        return packets
+
+    def _receive(self, connection: Connection, events: list[Event], packets: list[Packet]) -> Iterator[Event]:
+        """The events of one connection, from the login on until close().
+
+        Raises:
+            ConnectionLost: it ended.
+            WireError: the server broke the wire.
+        """
+        self._reply_by = None
+        self._heartbeat_at = time.monotonic() + self._interval_s()
+        while True:
+            for event in self._told(events, packets):
+                self._thread, self._is_busy = threading.get_ident(), True
+                yield event
+                self._is_busy = False
+                if self._acks:
+                    self.session.taken(event)
+                if self._is_closed:
+                    return
+                self._speak(connection)
+            if connection.broken is not None:
+                raise connection.broken
+            self._speak(connection)
+            until = self._heartbeat_at if self._reply_by is None else min(self._heartbeat_at, self._reply_by)
+            # Read before judging: after a long pause of the application the reply is there, unread.
+            found = connection.receive(until - time.monotonic()) if not self._is_closed else None
+            if self._is_closed:
+                self._packets.extend(found or [])
+                return
+            if found is not None:
+                self._reply_by = None
+            elif self._reply_by is not None and time.monotonic() >= self._reply_by:
+                raise ConnectionLost(f"no reply to a heartbeat in {self._timeout_s:g} s")
+            events, packets = [], found or []
+
+    def _told(self, events: list[Event], packets: list[Packet]) -> Iterator[Event]:
+        """These events, and those in the packets."""
+        self._packets.extend(packets)
+        yield from events
+        while self._packets:
+            packet = self._packets.popleft()
+            if packet.op == Op.DISCONNECT and not packet.stream:
+                raise ConnectionLost(f"disconnected by the server: {_reason(packet)}")
+            yield from self.session.receive(packet)
+
+    def _speak(self, connection: Connection) -> None:
+        """Sends what is due: a heartbeat, what the session wants."""
+        now = time.monotonic()
+        if now >= self._heartbeat_at:
+            self.session.ask_again()
+            connection.send(Packet(Op.HEARTBEAT, 0, self.session.version))
+            self._heartbeat_at = now + self._interval_s()
+            self._reply_by = now + self._timeout_s if self._reply_by is None else self._reply_by
+        if self.session.is_due:
+            connection.send(*self.session.due())
+
+    def _interval_s(self) -> float:
+        """Between two heartbeats: at most half of what the fabric allows."""
+        allowed_s = self.session.heartbeat_s
+        return min(self._heartbeat_s, max(allowed_s / 2, _MIN_HEARTBEAT_S)) if allowed_s else self._heartbeat_s
+
+    def _hang_up(self, connection: Connection) -> None:
+        """Says the last words, if somebody may still hear them, and closes."""
+        is_logged_in, self._is_logged_in = self._is_logged_in, False
+        with contextlib.suppress(ClientError, WireError):
+            self._confirm(self._packets)
+            if is_logged_in and self.session.is_due and connection.broken is None:
+                connection.send(*self.session.due())
+            # What has come unread would reset the connection, and an acknowledgement on its way be lost with it.
+            until = time.monotonic() + _LAST_WORDS_S
+            while is_logged_in and self.session.awaits_ack and (left_s := until - time.monotonic()) > 0:
+                self._confirm(connection.receive(left_s) or [])
+                connection.send(*self.session.due())
+                if connection.broken is not None:
+                    break
+        connection.say_goodbye()
+        with self._lock:
+            self._connection = None
+            self._is_busy = False
+            connection.close()
+
+    def _confirm(self, packets: Iterable[Packet]) -> None:
+        """Takes of these what needs nobody to hand it over to."""
+        for packet in packets:
+            if packet.op == Op.ACKNOWLEDGED and not packet.stream:
+                self.session.receive(packet)
+
+
+def _reason(packet: Packet) -> str:
+    """Why the server ends it: zim's `{"reason": …}`, or any text."""
+    text = packet.body[:1000].decode(errors="replace")
+    with contextlib.suppress(ValueError, RecursionError, AttributeError):
+        found = json.loads(text).get("reason")
+        text = found if isinstance(found, str) else text
+    return text[:200]

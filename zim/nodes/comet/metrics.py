@@ -1,0 +1,42 @@
+"""What a comet tells of itself: its connections, what became of messages, the feeds of its routers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from zim.metrics import Metric, counter, gauge
+from zim.nodes.comet.edge import Edge
+from zim.nodes.comet.hub import Hub
+
+_OUTCOMES = ("delivered", "gone", "shed", "expired")
+
+
+def comet_metrics(hub: Hub, edge: Edge, delivered: int) -> Iterator[Metric]:
+    """All but the queues to other nodes.
+
+    Args:
+        delivered: messages that sockets took at once.
+    """
+    yield gauge("zim_comet_open_connections", "Sockets that are open", edge.places)
+    yield counter("zim_comet_accepted_connections_total", "Sockets that came", edge.accepted)
+    yield counter("zim_comet_refused_connections_total", "Of which the comet was full for", edge.refused)
+    yield counter("zim_comet_closed_connections_total", "Connections that ended", edge.closed_for, "reason")
+    yield counter("zim_comet_broken_connections_total", "Of which the client broke the wire", edge.broken)
+    yield gauge("zim_comet_sessions", "Clients that are who they say", len(hub.sessions))
+    yield counter("zim_comet_resumes_total", "Streams that clients went on with", hub.passes.resumed, "recovered")
+
+    links = hub.links
+    settled = {outcome: sum(link.settled[outcome] for link in links.values()) for outcome in _OUTCOMES}
+    settled["delivered"] += delivered
+    yield counter("zim_comet_deliveries_total", "What became of messages, by session", settled, "outcome")
+    yield gauge("zim_comet_outbox_bytes", "What waits for slow clients", edge.waiting_bytes())
+    yield gauge("zim_comet_catchup_bytes", "What waits for clients that catch up", hub.catchup_bytes())
+
+    entries = {router: link.entries for router, link in links.items()}
+    yield counter("zim_comet_entries_total", "Entries handled", entries, "router")
+    fetches = {router: link.fetches for router, link in links.items()}
+    yield counter("zim_comet_fetches_total", "Times that missing entries were asked for", fetches, "router")
+    registrations = {router: link.registrations for router, link in links.items()}
+    yield counter("zim_comet_registrations_total", "Times that a router was told everything", registrations, "router")
+    held = {router: link.held_bytes for router, link in links.items()}
+    yield gauge("zim_comet_held_bytes", "Entries that wait for a missing one, or their turn", held, "router")

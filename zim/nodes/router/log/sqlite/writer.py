@@ -1,0 +1,121 @@
+"""The connection that writes: one transaction at a time, what its failures mean, and what a full disk asks for."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import TypeVar
+
+from zim.nodes.router.log import Unavailable
+from zim.nodes.router.log.sqlite import failures, tables
+from zim.nodes.router.log.sqlite.ballast import Ballast
+from zim.nodes.router.log.sqlite.opening import WAL_KEPT_BYTES
+from zim.nodes.router.log.sqlite.worker import Turn, Worker
+
+T = TypeVar("T")
+
+_LOOK_S = 1.0  # how often a log without room looks whether there is some
+
+
+class Writer:
+    """See above. Whoever calls has the turn.
+
+    Attributes:
+        turn: to write.
+        is_full: the disk was; nothing but trimming is let in until there is room.
+    """
+
+    def __init__(self, worker: Worker, path: Path, ballast: Ballast, monotonic: Callable[[], float]) -> None:
+        """
+        Args:
+            path: of the database.
+        """
+        self.turn, self.is_full = worker.turn, False
+        self._worker, self._ballast, self._monotonic = worker, ballast, monotonic
+        self._path, self._wal = path, path.with_name(path.name + "-wal")
+        self._look_at = self._tend_at = 0.0
+
+    def commit(self, job: Callable[[sqlite3.Connection], T]) -> T:
+        """The job, in a transaction. Switches: until it is on the disk.
+
+        Raises:
+            Unavailable, Unknown, Damaged: see Log.
+        """
+        return self._worker.run(lambda c: self._transaction(c, job))
+
+    def _transaction(self, c: sqlite3.Connection, job: Callable[[sqlite3.Connection], T]) -> T:
+        try:
+            _roll_back(c)
+            c.execute("BEGIN IMMEDIATE")
+            result = job(c)
+        except BaseException as e:
+            _roll_back(c)
+            if not isinstance(e, sqlite3.Error):
+                raise
+            self._note(e)
+            raise failures.before_commit(e, str(self._path)) from None
+        try:
+            c.execute("COMMIT")
+        except sqlite3.Error as e:
+            _roll_back(c)
+            self._note(e)
+            raise failures.of_commit(e, str(self._path)) from None
+        return result
+
+    def _note(self, error: sqlite3.Error) -> None:
+        if failures.is_full(error):
+            self.is_full = True
+            self._ballast.give_up()
+
+    def refuse_full(self) -> None:
+        """
+        Raises:
+            Unavailable: the disk was full, and is as far as anybody knows.
+        """
+        if self.is_full and self._monotonic() >= self._look_at:
+            self._look_at = self._monotonic() + _LOOK_S
+            self._worker.run(self._look_for_room)
+        if self.is_full:
+            raise Unavailable("the disk is full")
+
+    def tend(self, readers: Turn) -> None:
+        """Looks after the files, once a second: a WAL that grew, a disk that was full, the ballast.
+
+        Args:
+            readers: their turn, which is taken: a WAL cannot be emptied while somebody reads.
+        """
+        if self._monotonic() < self._tend_at:
+            return
+        self._tend_at = self._monotonic() + _LOOK_S
+        with readers:
+            try:
+                self._worker.run(self._look_after_files)
+            except sqlite3.Error as e:
+                raise failures.before_commit(e, str(self._path)) from None
+            except OSError as e:
+                raise Unavailable(str(e)) from None
+
+    def _look_after_files(self, c: sqlite3.Connection) -> None:
+        _roll_back(c)
+        if self.is_full or self._wal.stat().st_size > WAL_KEPT_BYTES:
+            tables.empty_wal(c)
+        self._look_for_room(c)
+
+    def _look_for_room(self, c: sqlite3.Connection) -> None:
+        """Pages that trimming has freed are room, too."""
+        self._ballast.make()
+        if self.is_full:
+            self.is_full = not self._ballast.is_there and tables.spare_bytes(c) < 2 * self._ballast.size
+
+    def close(self) -> None:
+        """Closes the connection. Switches: until what runs is done."""
+        self._worker.close()
+
+
+def _roll_back(connection: sqlite3.Connection) -> None:
+    """What cannot be rolled back now is before the next transaction."""
+    if connection.in_transaction:
+        with suppress(sqlite3.Error):
+            connection.execute("ROLLBACK")

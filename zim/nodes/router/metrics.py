@@ -1,0 +1,65 @@
+"""What a router tells of itself: the ledger, who is online, what waits, how the log does."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from zim.metrics import SECONDS, SIZES, Histogram, Metric, counter, gauge
+from zim.nodes.queues import Queue, queues
+from zim.nodes.router.receipts import Ledger
+from zim.nodes.router.shard import Shard
+
+OUTCOMES = ("delivered", "gone", "shed", "expired", "unknown")
+
+
+class LogCounts:
+    """What the log has done in this run.
+
+    Attributes:
+        seconds: how long commits took, waiting for their turn included.
+        pushes: how many each carried.
+        trimmed: records that were let go.
+    """
+
+    def __init__(self) -> None:
+        self.seconds, self.pushes = Histogram(SECONDS), Histogram(SIZES)
+        self.trimmed = 0
+
+    def metrics(self, is_full: bool) -> Iterator[Metric]:
+        """As they are now."""
+        yield self.seconds.metric("zim_router_commit_seconds", "How long commits took")
+        yield self.pushes.metric("zim_router_commit_pushes", "How many pushes each commit carried")
+        yield counter("zim_router_trimmed_records_total", "Records that retention let go", self.trimmed)
+        yield gauge("zim_router_log_full", "1 while the disk has no room for the log", is_full)
+
+
+def router_metrics(shard: Shard[Any], waiting: Mapping[str, Queue], dropped_answers: int) -> Iterator[Metric]:
+    """All but the log's. Does not switch: the ledger is one moment's.
+
+    Args:
+        waiting: the node's queues by name, but for the intake's own.
+        dropped_answers: see Server.
+    """
+    yield from _ledger(shard.ledger, shard.pending())
+    directory, intake = shard.directory, shard.intake
+    alive = [feed for feed in directory.feeds.values() if feed.is_alive]
+    yield counter("zim_router_publishes_total", "Publishers that were answered", intake.answered, "status")
+    yield gauge("zim_router_online_sessions", "Sessions in the directory", sum(len(f.sessions) for f in alive))
+    yield gauge("zim_router_rooms", "Rooms that somebody is in", directory.n_rooms())
+    yield gauge("zim_router_leased_comets", "Comets that have a lease", len(alive))
+    yield gauge("zim_router_rebuilding", "1 until every comet had the time to say who is online", shard.is_rebuilding)
+    behind = {feed.comet: feed.behind_bytes + feed.admitted_bytes for feed in alive}
+    yield gauge("zim_router_behind_bytes", "What each comet has not handled", behind, "comet")
+    yield from queues("router", {"behind": intake, **waiting})
+    yield counter("zim_router_dropped_answers_total", "Answers whose asker was gone or did not read", dropped_answers)
+
+
+def _ledger(ledger: Ledger, pending: int) -> Iterator[Metric]:
+    run = ledger.this_run()
+    outcomes = {name: getattr(run.tally, name) for name in OUTCOMES}
+    yield counter("zim_router_pushes_total", "Pushes that were kept", run.pushes)
+    yield gauge("zim_router_targeted_sessions", "Sessions that pushes were for, all in all", run.tally.targeted)
+    yield counter("zim_router_sessions_total", "What became of them", outcomes, "outcome")
+    yield gauge("zim_router_pending_sessions", "Of which it is not known yet", pending)
+    yield counter("zim_router_offline_users_total", "Users of pushes who had no session", run.offline)
