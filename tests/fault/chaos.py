@@ -339,7 +339,9 @@ def ledger(backend: Backend, history: History) -> tuple[Counter[str] | None, lis
     wrong = []
     for push in accepted:
         answer = backend.ask("GET", f"/api/pushes/{push.push_id}")
-        if answer.status == 404 and any(0 <= at - push.answered_at < FORGOTTEN_S for at in history.router_kills):
+        if answer.status == 404 and any(
+            push.asked_at <= at < push.answered_at + FORGOTTEN_S for at in history.router_kills
+        ):
             sums["forgotten"] += 1
             continue
         if answer.status != 200:
