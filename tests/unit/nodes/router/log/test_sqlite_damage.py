@@ -192,7 +192,7 @@ def test_whatever_is_flipped_nothing_wrong_is_handed_out(
             with suppress(LogError):
                 log.append(lease, [told(stream, EACH + 1), new(stream, "k", b"1")])
                 log.trim(lease, rules(count=3), NOW, FOR_EVER, 100)
-                log.acknowledge(lease, stream, 2)
+                log.acknowledge(lease, {stream: 2})
     log.close()
     shutil.rmtree(folder)
 
