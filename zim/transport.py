@@ -55,10 +55,15 @@ class _Link:
         self._socket.close()
 
     def _received(self) -> Iterator[list[bytes]]:
-        """All that comes, each as its frames. Switches: to wait, and after every BURST_BYTES."""
+        """All that comes until it is closed, each as its frames. Switches: to wait, and after every BURST_BYTES."""
         burst = 0
         while True:
-            frames = self._socket.recv_multipart()
+            try:
+                frames = self._socket.recv_multipart()
+            except zmq.ZMQError:
+                if self._socket.closed:
+                    return
+                raise
             yield frames
             burst += MESSAGE_BYTES + len(frames[-1])
             if burst > BURST_BYTES:

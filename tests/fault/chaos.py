@@ -32,7 +32,7 @@ from tests.fault import checker, wire
 from tests.fault.checker import Finding
 from tests.fault.clients import Goim, Person, Zim
 from tests.fault.fabric import ChaosFabric, chaos_fabric
-from tests.fault.history import Broken, History, Push, load, save
+from tests.fault.history import Broken, History, load, save
 from tests.fault.namespaces import namespace_fabric
 from tests.fault.publishers import Backend, Publisher, World
 from tests.fault.schedule import NODES, Operation, schedule
@@ -339,7 +339,9 @@ def ledger(backend: Backend, history: History) -> tuple[Counter[str] | None, lis
     wrong = []
     for push in accepted:
         answer = backend.ask("GET", f"/api/pushes/{push.push_id}")
-        if answer.status == 404 and any(0 <= at - push.answered_at < FORGOTTEN_S for at in history.router_kills):
+        if answer.status == 404 and any(
+            push.asked_at <= at < push.answered_at + FORGOTTEN_S for at in history.router_kills
+        ):
             sums["forgotten"] += 1
             continue
         if answer.status != 200:

@@ -346,24 +346,27 @@ class _GoimChecker:
                 self._add("unexpected", event, "", "of a stream that it is not in")
             elif counts[event.number] > len(streams):
                 self._add("duplicate", event, streams[0])
-            for stream in streams if counts[event.number] == 1 else ():
-                order[stream].append(event)
+            if len(streams) == 1 and counts[event.number] == 1:  # of several streams: nobody can tell which copy it is
+                order[streams[0]].append(event)
+        owed: Counter[int] = Counter()
         for stream, events in order.items():
             self._check_order(stream, events)
-            self._check_lost(connection, stream, events, counts, still is not None and self._world.history.is_settled)
+            is_to_the_end = still is not None and self._world.history.is_settled
+            for finding in self._missing(connection, stream, events, is_to_the_end):
+                owed[finding.number] += 1
+                if owed[finding.number] > counts[finding.number]:
+                    self._found.append(finding)
 
     def _add(self, kind: Kind, event: Received, stream: str, detail: str = "") -> None:
         self._found.append(Finding(kind, self._client.name, stream, event.number, 0, "", event.at, detail))
 
     def _check_order(self, stream: str, events: list[Received]) -> None:
-        """By offset where it is known; a push to several streams tells nothing, as copies look alike."""
+        """By offset, where it is known."""
         highest: Received | None = None
         top = 0
         for event in events:
             offset = self._world.offsets.get((stream, event.number), 0)
-            if not offset or len(self._world.pushes[event.number].streams) > 1:
-                continue
-            if offset < top and highest:
+            if offset and offset < top and highest:
                 self._add("reordered", event, stream, f"after push {highest.number}")
             if offset > top:
                 top, highest = offset, event
@@ -375,16 +378,15 @@ class _GoimChecker:
         latest_asked, latest = -1.0, 0
         for event in unknown:
             push = self._world.pushes[event.number]
-            if len(push.streams) > 1:
-                continue
             if push.verdict == "accepted" and push.answered_at < latest_asked:
                 self._add("reordered", event, stream, f"after push {latest}, which was asked after its answer")
             if push.asked_at > latest_asked:
                 latest_asked, latest = push.asked_at, event.number
 
-    def _check_lost(
-        self, connection: Connected, stream: str, events: list[Received], counts: Counter[int], is_to_the_end: bool
-    ) -> None:
+    def _missing(
+        self, connection: Connected, stream: str, events: list[Received], is_to_the_end: bool
+    ) -> Iterator[Finding]:
+        """What this stream owes, whether or not it came: accepted, and before something that came, or to the end."""
         numbers = {event.number for event in events}
         got = [self._world.pushes[number] for number in numbers]
         offsets = [o for n in numbers if (o := self._world.offsets.get((stream, n), 0))]
@@ -392,13 +394,12 @@ class _GoimChecker:
         first_asked = min((push.asked_at for push in got), default=0.0)
         last_asked = max((push.asked_at for push in got), default=0.0)
         for push in self._world.accepted[stream]:
-            owed = sum(s in connection.streams for s in push.streams)
-            if push.asked_at < connection.at or counts[push.number] >= owed:
+            if push.asked_at < connection.at:
                 continue
             offset = self._world.offsets.get((stream, push.number), 0)
-            is_before_another = offset < highest if offset and highest else push.answered_at < last_asked
-            if not is_before_another and not is_to_the_end:
+            is_before_another = offset <= highest if offset and highest else push.answered_at < last_asked
+            if not is_before_another and not is_to_the_end and push.number not in numbers:
                 continue
             is_first = offset < lowest if offset and lowest else bool(got) and push.answered_at < first_asked
             where: Where = "start" if is_first else "middle" if is_before_another else "end"
-            self._found.append(Finding("lost", self._client.name, stream, push.number, offset, where, push.asked_at))
+            yield Finding("lost", self._client.name, stream, push.number, offset, where, push.asked_at)

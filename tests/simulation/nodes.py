@@ -18,7 +18,7 @@ from zim.nodes.logic.publishing import ANSWER_S, GIVE_UP_S
 from zim.nodes.logic.shares import Share, published, split
 from zim.nodes.router import shard as shard_module
 from zim.nodes.router.intake import Admission
-from zim.nodes.router.log import LogError, Unavailable
+from zim.nodes.router.log import Appended, LogError, Unavailable
 from zim.nodes.router.log.clock import LogClock
 from zim.nodes.router.log.memory import MemoryLog, MemoryStore
 from zim.nodes.router.receipts import Ledger, Tally
@@ -138,6 +138,7 @@ class RouterNode(Node):
     def _append(self) -> Any:
         records = self.shard.intake.records(self.batch)
         epochs = self.streams.heads([r.stream for r in records])
+        appended: list[Appended] | None
         try:
             appended = self.streams.append(records)
         except Unavailable:

@@ -138,8 +138,17 @@ class Person:
         self.got, self.since, self.is_ready = {}, {}, False
         wire = self.wire = Wire(self, self.world.kernel.number(), comet)
         resume = dict(self.have) if self.is_zim else None
-        comet.later(0.001, lambda: wire.is_closed or comet.hub.join(wire, self.uid, self.rooms, comet.now, resume))
-        self.world.kernel.after(4.0, lambda: self.wire is wire and not self.is_ready and self.move())
+
+        def join() -> None:
+            if not wire.is_closed:
+                comet.hub.join(wire, self.uid, self.rooms, comet.now, resume)
+
+        def give_up() -> None:
+            if self.wire is wire and not self.is_ready:
+                self.move()
+
+        comet.later(0.001, join)
+        self.world.kernel.after(4.0, give_up)
 
     def move(self) -> None:
         """Leaves, and comes back elsewhere."""
