@@ -61,11 +61,11 @@ def test_after_an_attempt_without_an_answer_unavailable_would_be_a_lie() -> None
     assert found.why == "an earlier attempt had no answer; then: router-1 cannot take it now"
 
 
-def test_with_a_key_unavailable_is_true_for_the_router_has_looked() -> None:
+def test_with_a_key_too_for_an_attempt_may_yet_arrive() -> None:
     found = fresh(b"d")
     found.not_answered("no answer from router-1")
     found.answered(Published(1, "router-1", 7, "unavailable"))
-    assert found.status == "unavailable"
+    assert found.status == "unknown"
 
 
 def test_after_an_attempt_without_an_answer_ok_is_still_ok() -> None:

@@ -241,7 +241,7 @@ def test_a_caller_that_is_killed_before_a_thread_was_free(tmp_path: Path) -> Non
     with pytest.raises(gevent.GreenletExit):
         log.append(lease, [new()])
     assert log.settle(lease, [new()]) is None
-    assert late[0]() is None
+    assert late[0]() == ([], None)
     assert log.append(lease, [new()]) == stored(1)
     log.close()
 
