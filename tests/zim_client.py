@@ -42,9 +42,12 @@ class ZimClient(Client):
 
     def take(self, op: int) -> Packet:
         """Waits for the first packet of an op, and takes it out of `packets`."""
-        find = lambda: next((p for p in self.packets if p.op == op), None)  # noqa: E731
-        wait_until(lambda: find() or self.is_closed, f"a packet of op {op}, not {self.packets}")
-        packet = find()
+
+        def found() -> Packet | None:
+            return next((p for p in self.packets if p.op == op), None)
+
+        wait_until(lambda: found() or self.is_closed, f"a packet of op {op}, not {self.packets}")
+        packet = found()
         assert packet is not None, f"closed ({self.close_code} {self.close_reason}) with {self.packets}"
         self.packets.remove(packet)
         return packet

@@ -4,12 +4,13 @@ told so."""
 from __future__ import annotations
 
 import json
+import signal
 from typing import Any
 
 import gevent
 import pytest
 
-from tests.harness import Fabric, running, wait_until
+from tests.harness import Client, Fabric, running, wait_until
 from tests.zim_client import ZimClient
 from zim.protocol.frame import Op
 from zim.sharding import Shards
@@ -100,6 +101,22 @@ def test_who_stays_misses_nothing_when_routers_and_jobs_die(is_ws: bool) -> None
             assert not [p for p in client.packets if p.op == Op.GAP]
 
 
+def test_a_comet_that_stood_still_for_longer_than_its_lease_misses_nothing() -> None:
+    with running(routers=2, jobs=2, comets=2) as fabric:
+        client, goim = ZimClient(fabric.tcp["comet-1"], "7", rooms=["a"]), Client(fabric.tcp["comet-1"], "7")
+        for n in range(1, 4):
+            push(fabric, {"rooms": ["a"], "users": ["7"]}, n)
+        fabric.kill("comet-1", signal.SIGSTOP)
+        wait_until(lambda: fabric.count("server") == {}, "its lease is over")
+        for n in range(4, 50):
+            push(fabric, {"rooms": ["a"], "users": ["7"]}, n)
+        fabric.kill("comet-1", signal.SIGCONT)
+        push(fabric, {"rooms": ["a"], "users": ["7"]}, 50)
+        for stream in ("r:a", "u:7"):
+            assert client.wait_for(stream, 50) == [(n, b"%d" % n) for n in range(1, 51)]
+        assert [p.body for p in goim.wait(50)] == [b"%d" % n for n in range(1, 51)]
+
+
 def test_a_key_is_known_after_its_router_died() -> None:
     with running(routers=2, logics=2) as fabric:
         client = ZimClient(fabric.tcp["comet-1"], "7", rooms=["a"])
@@ -135,13 +152,12 @@ def test_a_room_whose_router_is_away_is_joined_later() -> None:
     with running(routers=2) as fabric:
         owner = Shards(ROUTERS).owner
         room = next(f"room-{n}" for n in range(99) if owner(f"r:room-{n}") != owner("u:7"))
-        # The owner of `*` may be the one that is away: it knows that stream already, and does not have to ask.
         push(fabric, {"rooms": [room]}, 1)
-        pid = fabric.kill(owner(f"r:{room}"), 19)
+        pid = fabric.kill(owner(f"r:{room}"), signal.SIGSTOP)
         client = ZimClient(fabric.tcp["comet-1"], "7", rooms=[room])
         assert client.starts[f"r:{room}"] == {"error": "not joined, retrying"}
         assert client.starts["u:7"]["recovered"]
-        assert fabric.kill(owner(f"r:{room}"), 18) == pid
+        assert fabric.kill(owner(f"r:{room}"), signal.SIGCONT) == pid
         joined = json.loads(client.take(Op.JOINED).body)["streams"]
         assert joined[f"r:{room}"]["offset"] == 1
         push(fabric, {"rooms": [room]}, 2)

@@ -330,7 +330,7 @@ def test_a_client_that_never_reads_is_cut_off(fabric: Fabric) -> None:
     client = Client(fabric.tcp["comet-1"], "88")
     client._reader.kill()
     body = b"x" * 10_000
-    for _ in range(100):
+    for _ in range(300):  # 30 MB: kernels take up to 10
         for _ in range(10):
             fabric.post("/1/push?uid=88", body)
         if "slow consumer" in fabric.log:

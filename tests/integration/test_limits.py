@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import http.client
+import json
 import signal
 import struct
 import time
 
+import gevent
+import pytest
 from gevent import socket
 
 from tests.harness import Client, Fabric, running, wait_until
+from tests.zim_client import ZimClient
 from zim.protocol.frame import Op
 
 
@@ -151,3 +155,51 @@ def _push(fabric: Fabric, path: str, body: bytes) -> tuple[int, str | None]:
         return response.status, response.headers["Retry-After"]
     finally:
         connection.close()
+
+
+HISTORY = "[retention]\nusers = { count = 10000, age_s = 3600 }\n"
+
+
+@pytest.mark.xfail(
+    strict=True, reason="a resume writes page after page, whether or not the outbox is empty: slow consumer, for ever"
+)
+def test_who_reads_slowly_may_still_resume() -> None:
+    with running(comet={"outbox_bytes": 200_000}, more=HISTORY) as fabric:
+        for n in range(400):  # 20 MB: more than the kernel and an outbox take
+            fabric.post("/1/push?uid=1", b"%06d" % n + b"x" * 50_000)
+        slow = ZimClient(fabric.tcp["comet-1"], "1", rooms=[])
+        slow._reader.kill()
+        before = 0
+        while len(slow.places("u:1")) < 400:  # it reads when the comet has nothing more to say for the moment
+            gevent.sleep(0.01)
+            data = slow.socket.recv(1 << 18)
+            assert data, fabric.log
+            slow._rest += data
+            slow._parse()
+            assert len(slow.places("u:1")) >= before
+            before = len(slow.places("u:1"))
+        assert [offset for offset, _ in slow.places("u:1")] == list(range(1, 401))
+
+
+@pytest.mark.xfail(strict=True, reason='slow_consumer = "drop" tells zim\'s clients nothing of the hole that it makes')
+def test_a_zim_client_is_told_of_messages_that_went_for_newer_ones() -> None:
+    with running(comet={"slow_consumer": "drop", "outbox_bytes": 100_000}) as fabric:
+        slow = ZimClient(fabric.tcp["comet-1"], "1", rooms=[])
+        slow._reader.kill()
+        for n in range(1, 801):
+            fabric.post("/1/push?uid=1", b"%06d" % n + b"x" * 20_000)
+        has = 0
+        while has < 800:
+            data = slow.socket.recv(1 << 20)
+            assert data, "closed"
+            slow._rest += data
+            slow._parse()
+            for packet in slow.packets:
+                if packet.op == Op.GAP:
+                    gap = json.loads(packet.body)
+                    assert (gap["from"], gap["reason"]) == (has + 1, "shed")
+                    has = gap["to"]
+                elif packet.stream:
+                    assert packet.offset == has + 1, "a silent hole"
+                    has = packet.offset
+            slow.packets.clear()

@@ -16,12 +16,20 @@ from tests.zim_client import ZimClient
 from zim.protocol import codec, messages
 from zim.protocol.frame import Op
 
-LIVE = '[[room_class]]\nname = "live"\nrooms = ["live-*"]\ncount = 0\nage_s = 0'
+MORE = """
+[retention]
+rooms = { count = 10000, age_s = 3600 }
+[[room_class]]
+name = "live"
+rooms = ["live-*"]
+count = 0
+age_s = 0
+"""
 
 
 @pytest.fixture(scope="module")
 def fabric() -> Iterator[Fabric]:
-    with running(routers=2, logics=2, jobs=2, comets=2, more=LIVE) as f:
+    with running(routers=2, logics=2, jobs=2, comets=2, more=MORE) as f:
         yield f
         assert "Traceback" not in f.log
 
@@ -116,7 +124,7 @@ def test_resume_while_messages_arrive(fabric: Fabric) -> None:
     client = connect(fabric, False, token="306", rooms=["busy"])
     epoch = client.starts["r:busy"]["epoch"]
     publisher = gevent.spawn(lambda: [push(fabric, {"rooms": ["busy"]}, n) for n in range(1, 301)])
-    again = []
+    again: list[ZimClient] = []
     while not publisher.ready():
         has = len(client.places("r:busy"))
         for resume in (max(0, has - 5), has):
@@ -187,6 +195,30 @@ def test_join_and_leave(fabric: Fabric, is_ws: bool) -> None:
     assert client.ask(Op.JOIN, {"rooms": [a[2:]]}, 13)["streams"][a]["offset"] == 2
     push(fabric, {"rooms": [a[2:]]}, 3)
     assert client.wait_for(a, 2) == [(1, b"1"), (3, b"3")]
+
+
+def test_a_comet_that_is_forgotten_misses_nothing(fabric: Fabric) -> None:
+    client, goim = connect(fabric, False, token="318", rooms=["forgotten"]), Client(fabric.tcp["comet-1"], "318")
+    for n in range(1, 31):
+        if n % 10 == 1:
+            assert fabric.post("/1/server/del?server=1") == {"ret": 1}
+        push(fabric, {"rooms": ["forgotten"], "users": ["318"]}, n)
+    assert client.wait_for("r:forgotten", 30) == [(n, b"%d" % n) for n in range(1, 31)]
+    assert client.wait_for("u:318", 30) == [(n, b"%d" % n) for n in range(1, 31)]
+    assert [p.body for p in goim.wait(30)] == [b"%d" % n for n in range(1, 31)]
+
+
+def test_a_long_absence_is_read_in_pages(fabric: Fabric) -> None:
+    client = connect(fabric, False, token="319", rooms=["long"])
+    client.close()
+    lines = [json.dumps({"to": {"rooms": ["long"]}, "body": n}) for n in range(1, 3001)]
+    headers = {"Content-Type": "application/x-ndjson"}
+    assert fabric.request("POST", "/api/push/batch", "\n".join(lines), headers=headers)[0] == 200
+    for is_ws in (False, True):
+        again = connect(fabric, is_ws, token="319", rooms=["long"], resume=client.has)
+        push(fabric, {"rooms": ["long"]}, 0)
+        offsets = [offset for offset, _ in again.wait_for("r:long", 3001 + is_ws)]
+        assert offsets == list(range(1, 3002 + is_ws))
 
 
 def test_history(fabric: Fabric) -> None:

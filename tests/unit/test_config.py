@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from zim.config import Comet, Job, Listener, Logic, Router, Topology, load, parse
 from zim.errors import TopologyError
+from zim.retention import Retention, Rule
 
 ROOT = Path(__file__).parents[2]
 PATH = Path("/srv/zim/topology.toml")
@@ -76,9 +77,9 @@ def test_example_with_two_of_each() -> None:
 
 def test_all_keys() -> None:
     tables = small()
-    tables["fabric"]["max_body_bytes"] = 1000
-    tables["router"][0] |= {"host": "a", "max_behind_bytes": 5, "keep_s": 2, "keep_bytes": 7}
-    tables["job"][0] |= {"host": "a", "queue_bytes": 9}
+    tables["fabric"] |= {"max_body_bytes": 1000, "idempotency_s": 60, "receipts_s": 1.5}
+    tables["router"][0] |= {"host": "a", "max_behind_bytes": 5, "keep_s": 2, "keep_bytes": 7, "ballast_bytes": 0}
+    tables["job"][0] |= {"host": "a", "queue_bytes": 9, "admin": "127.0.0.1:7271"}
     tables["logic"][0] |= {"host": "a", "http_timeout_s": 1.5, "http": {"address": "0.0.0.0:80", "insecure": True}}
     tables["comet"][0] |= {"host": "b", "advertise": "tcp://comet.example:8092", "max_connections": 10}
     tables["comet"][0] |= {"max_packet_bytes": 100, "handshake_timeout_s": 9, "heartbeat_s": 3, "keepalive_s": 0}
@@ -88,9 +89,11 @@ def test_all_keys() -> None:
         name="demo",
         data_dir=Path("/srv/zim/var"),
         max_body_bytes=1000,
+        idempotency_s=60.0,
+        receipts_s=1.5,
         path=PATH,
-        routers=(Router(1, Listener("tcp://127.0.0.1:7270"), "a", "", 5, 2.0, 7),),
-        jobs=(Job(1, Listener("tcp://127.0.0.1:7470"), "a", "", 9),),
+        routers=(Router(1, Listener("tcp://127.0.0.1:7270"), "a", "", 5, 2.0, 7, 0),),
+        jobs=(Job(1, Listener("tcp://127.0.0.1:7470"), "a", "", 9, admin=Listener("127.0.0.1:7271")),),
         logics=(
             Logic(1, Listener("tcp://127.0.0.1:7170"), "a", http=Listener("0.0.0.0:80", True), http_timeout_s=1.5),
         ),
@@ -125,6 +128,17 @@ WRONG: list[tuple[str, Any, str]] = [
     ("fabric.data_dir", 7, 'such as "var"'),
     ("fabric.data_dir", "a\x00b", 'such as "var"'),
     ("fabric.max_body_bytes", (16 << 20) + 1, "from 1 to 16777216"),
+    ("fabric.idempotency_s", 0, "from 1 to 2.592e+06"),
+    ("fabric.idempotency_s", "1 day", "a number of seconds"),
+    ("fabric.receipts_s", 0.5, "from 1 to 2.592e+06"),
+    ("retention", 5, "a table with users, rooms, everybody"),
+    ("retention.user", {}, "did you mean users? There are users, rooms, everybody"),
+    ("retention.users", 1000, "a table, { count = 1000, age_s = 86400 }"),
+    ("retention.rooms.counts", 1, "did you mean count? There are count, age_s"),
+    ("retention.rooms.count", -1, "from 0 to 1000000000"),
+    ("retention.rooms.count", 1.5, "a whole number"),
+    ("retention.everybody.age_s", -1, "a number of seconds from 0"),
+    ("room_class", {"name": "x"}, "right is [[room_class]]"),
     ("comets", [], "did you mean comet?"),
     ("router", {"id": 1}, "right is [[router]]"),
     ("router", 5, "each written [[router]]"),
@@ -150,6 +164,13 @@ WRONG: list[tuple[str, Any, str]] = [
     ("router[0].keep_s", "10", "number of seconds"),
     ("router[0].keep_s", 0, "from 0.001"),
     ("router[0].keep_bytes", -1, "from 1"),
+    ("router[0].ballast_bytes", -1, "from 0"),
+    ("router[0].admin", "0.0.0.0:7271", "it tells everybody who reaches it how the node fares"),
+    ("router[0].admin", "0.0.0.0:7271", 'admin = { address = "0.0.0.0:7271", insecure = true }'),
+    ("router[0].admin", "tcp://127.0.0.1:7271", "host and port alone"),
+    ("router[0].admin", 7271, '"127.0.0.1:7271"'),
+    ("comet[0].admin", "127.0.0.1:8080", "comet[0].tcp: takes port 8080 as comet[0].admin does"),
+    ("comet[0].admin", "127.0.0.1:7172", "comet[0].admin: takes port 7172 as logic[0].http does"),
     ("job[0].queue_bytes", -1, "from 1"),
     ("logic[0].http", "http://127.0.0.1:7", "host and port alone"),
     ("logic[0].http", "0.0.0.0:80", "the HTTP API believes everybody who reaches it"),
@@ -193,8 +214,54 @@ def test_each_problem_names_its_key(key: str, value: Any, says: str) -> None:
     (problem,) = problems_of(put(small(), key, value))
     assert key.partition(".")[0] in problem
     assert says in problem
-    if not says.startswith("comet[0].ws"):
+    if not says.startswith(("comet[0].ws", "comet[0].tcp: takes port 8080")):
         assert problem.startswith(key)
+
+
+# keys of the one room class, what the sentence must say
+WRONG_CLASSES: list[tuple[Tables, str]] = [
+    ({"rooms": ["t-*"]}, 'room_class[0].name: is missing; right is "ticker"'),
+    ({"name": "t"}, 'room_class[0].rooms: is missing; right is an array of patterns, such as ["ticker-*"]'),
+    ({"name": "", "rooms": ["t-*"]}, "room_class[0].name: is"),
+    ({"name": "t", "rooms": "t-*"}, 'room_class[0].rooms: is "t-*"; right is an array of patterns'),
+    ({"name": "t", "rooms": []}, "room_class[0].rooms: is an empty array"),
+    ({"name": "t", "rooms": [1]}, "room_class[0].rooms: is an array; right is"),
+    ({"name": "t", "rooms": ["t-*"], "counts": 1}, "room_class[0].counts: is not a key; did you mean count?"),
+    ({"name": "t", "rooms": ["t-*"], "count": -1}, "room_class[0].count: is -1; right is"),
+]
+
+
+@pytest.mark.parametrize(("values", "says"), WRONG_CLASSES, ids=lambda v: str(v)[:40])
+def test_each_problem_of_a_room_class_names_its_key(values: Tables, says: str) -> None:
+    (problem,) = problems_of({**small(), "room_class": [values]})
+    assert problem.startswith(says)
+
+
+def test_retention_by_default() -> None:
+    kept = parse(text_of(small()), PATH).retention
+    assert kept == Retention()
+    assert [kept.rule(stream).count for stream in ("u:7", "r:1", "*")] == [1000, 1000, 1000]
+    assert not any(kept.rule(stream).is_live_only for stream in ("u:7", "r:1", "*"))
+
+
+def test_retention() -> None:
+    tables = small()
+    tables["retention"] = {"users": {"count": 5}, "everybody": {"age_s": 0}}
+    tables["room_class"] = [
+        {"name": "ticker", "rooms": ["ticker-*", "price"], "count": 0},
+        {"name": "all else of it", "rooms": ["tick*"], "count": 7, "age_s": 60},
+    ]
+    kept = parse(text_of(tables), PATH).retention
+    assert kept.users == Rule(5, Retention.users.age_s)
+    assert kept.rooms == Retention.rooms
+    assert kept.everybody == Rule(Retention.everybody.count, 0.0)
+    assert kept.everybody.is_live_only
+    assert kept.rule("r:ticker-1") == kept.rule("r:price") == Rule(0, Retention.rooms.age_s)
+    assert kept.rule("r:ticker-1").is_live_only
+    assert kept.rule("r:tickers") == Rule(7, 60.0)
+    assert kept.rule("r:Ticker-1") == kept.rooms
+    assert kept.rule("u:ticker-1") == kept.users
+    assert kept.rule("*") == kept.everybody
 
 
 @pytest.mark.parametrize("key", ["fabric", "router", "logic", "job", "comet"])
@@ -333,7 +400,10 @@ def test_any_text(text: str) -> None:
     only_topology_errors(text)
 
 
-@given(st.dictionaries(st.sampled_from(["fabric", "router", "logic", "job", "comet"]) | KEYS, VALUES, max_size=6))
+TABLES = ["fabric", "router", "logic", "job", "comet", "retention", "room_class"]
+
+
+@given(st.dictionaries(st.sampled_from(TABLES) | KEYS, VALUES, max_size=6))
 def test_any_tables(tables: Tables) -> None:
     only_topology_errors(text_of(tables))
 

@@ -12,6 +12,7 @@ import pytest
 
 from zim import config
 from zim.cli import main
+from zim.retention import Retention, Rule
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -85,8 +86,21 @@ def test_make_targets_exist() -> None:
 def test_every_key_of_the_topology_is_documented() -> None:
     text = (ROOT / "docs" / "topology.md").read_text()
     kinds = (config.Router, config.Logic, config.Job, config.Comet)
-    for key in {f.name for kind in kinds for f in dataclasses.fields(kind)} | {"name", "data_dir", "max_body_bytes"}:
+    of_fabric = {"name", "data_dir", "max_body_bytes", "idempotency_s", "receipts_s"}
+    of_streams = {f.name for f in dataclasses.fields(Retention)} - {"classes"} | {"count", "age_s"}
+    for key in {f.name for kind in kinds for f in dataclasses.fields(kind)} | of_fabric | of_streams:
         assert f"`{key}`" in text, key
+
+
+def test_documented_defaults_of_the_fabric_are_true() -> None:
+    text = (ROOT / "docs" / "topology.md").read_text()
+    defaults = {f.name: f.default for f in dataclasses.fields(config.Topology)}
+    rows = re.findall(r"^\| `(\w+)` \| (\d+) \|", text, re.MULTILINE)
+    assert [key for key, _ in rows] == ["max_body_bytes", "idempotency_s", "receipts_s"]
+    for key, default in rows:
+        assert defaults[key] == int(default), key
+    for key, count, days in re.findall(r"^\| `(\w+)` \| (\d+), (\d+) days? \|", text, re.MULTILINE):
+        assert getattr(Retention(), key) == Rule(int(count), int(days) * 86_400.0), key
 
 
 @pytest.mark.parametrize("kind", [config.Router, config.Logic, config.Job, config.Comet])

@@ -19,10 +19,11 @@ from zim.client.errors import (
     ZimError,
 )
 from zim.client.listener import GoimListener, Listener
+from zim.client.pending import PendingPush
 from zim.client.publisher import Publisher
 from zim.client.pushes import Accepted, Push
 from zim.client.values import Event, Gap, Message, NotJoined, NotRecovered, Position, State
-from zim.client.zeromq import PendingPush, ZmqPublisher
+from zim.client.zeromq import ZmqPublisher
 
 __all__ = [
     "Accepted",

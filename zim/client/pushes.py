@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import math
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -11,6 +12,7 @@ from typing import Any
 
 from zim.client.errors import PushConflict, PushError, PushRefused, PushUnavailable, PushUnknown
 from zim.protocol.frame import MAX_STREAM_BYTES, Op
+from zim.protocol.messages import Submit
 from zim.protocol.streams import EVERYBODY, user_stream
 
 _SESSION_KEY = re.compile(r"(.+)_([1-9][0-9]{0,18})", re.DOTALL)
@@ -82,13 +84,37 @@ def streams_of(push: Push, id: str) -> tuple[list[str], tuple[str, ...]]:
             only.append(key)
     users |= {user_stream(key.rpartition("_")[0]): None for key in only}
     streams = [*users, *dict.fromkeys("r:" + name for name in names(push.rooms))]
-    if any(not 2 < len(stream.encode(errors="replace")) <= MAX_STREAM_BYTES or stream == "r:*" for stream in streams):
+    if any(not 2 < _n_bytes(stream) <= MAX_STREAM_BYTES or stream == "r:*" for stream in streams):
         raise PushRefused("users and rooms have names of 1 to 253 bytes; everybody is no room", id=id)
     if push.everybody:
         streams.append(EVERYBODY)
     if not streams:
         raise _to_nobody(id)
     return streams, tuple(dict.fromkeys(only))
+
+
+def make_submit(number: int, push: Push, id: str) -> Submit:
+    """A push as it goes over ZeroMQ, checked: one that cannot be read would spoil the others in its frame.
+
+    Raises:
+        PushRefused: something of it cannot be.
+    """
+    streams, only = streams_of(push, id)
+    if push.op != Op.PUSH and (not 100 <= push.op < 1 << 31 or push.op in (Op.TEST, Op.TEST_REPLY)):
+        raise PushRefused(f"{push.op} is not for pushes; take 5, or 100 and above but not 254 and 255", id=id)
+    if not 0 <= push.ttl_s < 1e9:
+        raise PushRefused(f"a ttl of {push.ttl_s} s", id=id)
+    if not 0 < _n_bytes(id) <= 255:
+        raise PushRefused("an id has 1 to 255 bytes", id=id)
+    return Submit(number, id, streams, push.op, body_bytes(push.body), math.ceil(push.ttl_s * 1000), only)
+
+
+def _n_bytes(name: str) -> int:
+    """In UTF-8; 0 if it cannot be that."""
+    try:
+        return len(name.encode())
+    except UnicodeEncodeError:
+        return 0
 
 
 def _to_nobody(id: str) -> PushRefused:

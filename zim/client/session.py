@@ -21,6 +21,7 @@ from zim.protocol.streams import is_user_stream, room_stream
 AUTH_SEQ = 1
 MAX_OFFSET = (1 << 63) - 1
 MAX_NAME_BYTES = 253  # of a room: with its `r:` it is a stream's name
+PORTION_ROOMS, PORTION_BYTES = 500, 24 << 10  # of one packet; zim takes 1,000, and 64 kB
 
 
 class Session:
@@ -29,7 +30,7 @@ class Session:
     Attributes:
         heartbeat_s: within which time the fabric wants to hear something; 0 before it has said.
         key: this session's, as the fabric names it; "" before the first login.
-        acknowledged: up to where the user's own stream is acknowledged, as far as the fabric has confirmed.
+        acknowledged: up to where the user's own stream is acknowledged, as far as the fabric has said.
         awaits_ack: an acknowledgement is on its way.
         is_due: `due` may have something.
     """
@@ -67,7 +68,7 @@ class Session:
         self._streams: set[str] = set()  # whose messages come
         self._asked: set[str] = set()  # rooms
         self._leaving: dict[int, set[str]] = {}  # seq of the request: streams
-        self._refused: set[str] = set()  # rooms
+        self._refused: set[str] = set()  # streams that were asked for and do not come
         self._own = ""
         self._seq = AUTH_SEQ
         self._ack_asked = 0
@@ -81,8 +82,7 @@ class Session:
         with self._lock:
             self._joined |= names
             self._left -= names
-            self._asked -= names & self._refused
-            self._refused -= names
+            self._asked -= {name for name in names if room_stream(name) in self._refused}
             for stream, position in positions.items():
                 self._positions.setdefault(stream, position)
             self.is_due = True
@@ -117,11 +117,12 @@ class Session:
             for room in self._left:
                 self._positions.pop(room_stream(room), None)
             auth: dict[str, Any] = {"token": self._token, **self._about}
+            rooms, resume = self._portion(map(_room, self._positions) if self._has_own_rooms else self._joined)
             if not self._has_own_rooms:
-                self._asked = set(self._joined)
-                auth["rooms"] = sorted(self._asked)
-            if self._positions:
-                auth["resume"] = self._positions
+                auth["rooms"], self._asked = rooms, set(rooms)
+            resume |= {stream: at for stream, at in self._positions.items() if not _room(stream)}
+            if resume:
+                auth["resume"] = resume
         return _packet(Op.AUTH, AUTH_SEQ, auth)
 
     def logged_in(self, reply: Packet) -> list[Event]:
@@ -159,12 +160,13 @@ class Session:
         if packet.stream:
             return self._pushed(packet)
         if packet.op == Op.JOINED:
-            return self._subscribe(_mapping(_object(packet).get("streams")))
+            streams = _mapping(_object(packet).get("streams"))
+            return self._subscribe({name: about for name, about in streams.items() if self._is_asked(name)})
         if packet.op == Op.LEFT:
-            self._unsubscribe(packet)
-        elif packet.op == Op.GAP:
+            return self._unsubscribe(packet)
+        if packet.op == Op.GAP:
             return self._missed(_object(packet))
-        elif packet.op == Op.ACKNOWLEDGED:
+        if packet.op == Op.ACKNOWLEDGED:
             for stream, offset in _object(packet).items():
                 if stream == self._own:
                     self.acknowledged = _offset(offset)
@@ -176,16 +178,15 @@ class Session:
         requests = []
         with self._lock:
             self.is_due = False
-            joining = self._joined - self._asked
-            if joining:
-                streams = map(room_stream, sorted(joining))
-                resume = {name: self._positions[name] for name in streams if name in self._positions}
-                requests.append(self._request(Op.JOIN, {"rooms": sorted(joining), "resume": resume}))
-            leaving = self._left & self._asked
-            if leaving:
-                requests.append(self._request(Op.LEAVE, {"rooms": sorted(leaving)}))
-                self._leaving[self._seq] = set(map(room_stream, leaving))
-            self._asked = (self._asked | joining) - leaving
+            while joining := self._joined - self._asked:
+                rooms, resume = self._portion(joining)
+                requests.append(self._request(Op.JOIN, {"rooms": rooms, "resume": resume}))
+                self._asked |= set(rooms)
+            while leaving := self._left & self._asked:
+                rooms, _ = self._portion(leaving)
+                requests.append(self._request(Op.LEAVE, {"rooms": rooms}))
+                self._leaving[self._seq] = set(map(room_stream, rooms))
+                self._asked -= set(rooms)
             if self._own and not self.awaits_ack and self._ack > max(self._ack_asked, self.acknowledged):
                 requests.append(self._request(Op.ACKNOWLEDGE, {self._own: self._ack}))
                 self._ack_asked, self.awaits_ack = self._ack, True
@@ -207,8 +208,28 @@ class Session:
         self._seq += 1
         return _packet(op, self._seq, body)
 
+    def _portion(self, rooms: Iterable[str]) -> tuple[list[str], dict[str, Position]]:
+        """As many of these rooms as one packet carries, and what one has of them. The others go in the next."""
+        taken: list[str] = []
+        resume: dict[str, Position] = {}
+        size = 0
+        for room in sorted(filter(None, rooms))[:PORTION_ROOMS]:
+            position = self._positions.get(room_stream(room))
+            size += len(room.encode()) + (len(room.encode()) + len(position[0]) + 30 if position else 0)
+            if taken and size > PORTION_BYTES:
+                break
+            taken.append(room)
+            if position:
+                resume[room_stream(room)] = position
+        return taken, resume
+
     def _is_muted(self, stream: str) -> bool:
         return _room(stream) in self._left or any(stream in streams for streams in self._leaving.values())
+
+    def _is_asked(self, stream: str) -> bool:
+        """Whether it may be joined: a leave may have crossed the answer to a join."""
+        is_open = stream in self._streams or stream in self._refused
+        return is_open or _room(stream) in self._asked or self._is_muted(stream)
 
     def _pushed(self, packet: Packet) -> list[Event]:
         stream, offset = packet.stream, packet.offset
@@ -234,13 +255,16 @@ class Session:
     def _start(self, stream: str, about: dict[str, Any]) -> Event | None:
         """From where on a stream's messages come; an event if that is not where one stopped."""
         if "error" in about:
-            self._streams.discard(stream)
-            self._refused.add(_room(stream))
+            if stream in self._streams:
+                return None  # "joined already"
+            self._refused.add(stream)
             return NotJoined(stream, str(about["error"])[:200])
         now, had = (_epoch(about.get("epoch")), _offset(about.get("offset"))), self._positions.get(stream)
         self._streams.add(stream)
-        self._refused.discard(_room(stream))
+        self._refused.discard(stream)
         is_recovered = about.get("recovered") is True
+        if had is None and is_recovered and stream == self._own:
+            self.acknowledged = now[1]
         if had is not None and is_recovered and now[0] == had[0] and now[1] <= had[1]:
             return None
         self._move(stream, now)
@@ -266,14 +290,18 @@ class Session:
             self._ack = self._ack_asked = self.acknowledged = 0  # numbers of another history
         self._positions[stream] = now
 
-    def _unsubscribe(self, packet: Packet) -> None:
+    def _unsubscribe(self, packet: Packet) -> list[Event]:
         names = _object(packet).get("streams")
         if not isinstance(names, list):
             raise WireError("no streams in the answer to a leave")
         with self._lock:
-            for stream in self._leaving.pop(packet.seq, set()):
+            left = self._leaving.pop(packet.seq, set())
+            for stream in left:
                 self._streams.discard(stream)
                 self._positions.pop(stream, None)
+            lost = [name for name in names if isinstance(name, str) and name in self._streams and name not in left]
+            self._streams -= set(lost)
+        return [NotJoined(stream, "the fabric left it") for stream in lost]
 
 
 # ---------------------------------------------------------------- checks
@@ -282,8 +310,11 @@ class Session:
 def check_room(room: str | int) -> str:
     """A room's name. Raises: ClientError."""
     name = str(room)
-    if not 0 < len(name.encode(errors="replace")) <= MAX_NAME_BYTES or "\0" in name:
-        raise ClientError(f"a room's name has 1 to {MAX_NAME_BYTES} bytes, not {name[:20]!r}")
+    is_utf8 = not any("\ud800" <= char <= "\udfff" for char in name)
+    is_clean = is_utf8 and not any(char < " " or char == "\x7f" for char in name) and name != "*"
+    if not is_clean or not 0 < len(name.encode()) <= MAX_NAME_BYTES:
+        what = f"a room's name has 1 to {MAX_NAME_BYTES} bytes, no control characters, and is not *"
+        raise ClientError(f"{what}; this is {name[:20]!r}")
     return name
 
 
@@ -305,7 +336,7 @@ def _room(stream: str) -> str:
 
 
 def _packet(op: int, seq: int, body: dict[str, Any]) -> Packet:
-    return Packet(op, seq, VERSION, json.dumps(body).encode())
+    return Packet(op, seq, VERSION, json.dumps(body, ensure_ascii=False).encode(errors="replace"))
 
 
 def _object(packet: Packet) -> dict[str, Any]:

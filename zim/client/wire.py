@@ -16,6 +16,7 @@ from zim.protocol.frame import MAX_STREAM_BYTES, Packet
 
 MAX_PACKET_BYTES = 16 << 20
 
+_STRING_OR_BRACKET = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{}]', re.DOTALL)
 _SPACE = re.compile(r"[ \t\n\r]*")
 # Python's limit on the digits of a number is not JSON's; no field has more than 19.
 _DECODER = json.JSONDecoder(parse_int=lambda text: int(text) if len(text) < 20 else text)
@@ -136,7 +137,10 @@ class _Scanner:
     def _value(self) -> tuple[Any, str]:
         self._take("")
         start = self._at
-        value, self._at = _DECODER.raw_decode(self._text, start)
+        try:
+            value, self._at = _DECODER.raw_decode(self._text, start)
+        except RecursionError:  # how deep it goes depends on who calls; a message must not depend on that
+            value, self._at = None, _end_of_nested(self._text, start)
         return value, self._text[start : self._at]
 
     def _take(self, mark: str) -> bool:
@@ -157,3 +161,16 @@ def _name(value: object) -> str:
     if not isinstance(value, str) or not 0 < len(value.encode()) <= MAX_STREAM_BYTES:
         raise ValueError("no stream's name")
     return value
+
+
+def _end_of_nested(text: str, at: int) -> int:
+    """Where the array or object ends that begins there; what is in it is not looked at."""
+    depth = 0
+    for match in _STRING_OR_BRACKET.finditer(text, at):
+        if match[0] in "[{":
+            depth += 1
+        elif match[0] in "]}":
+            depth -= 1
+            if depth == 0:
+                return match.end()
+    raise ValueError("an array or object without an end")

@@ -23,9 +23,10 @@ import zmq
 from zmq.utils.monitor import recv_monitor_message
 
 from zim.client.address import split_address
-from zim.client.errors import AddressError, PushError, PushRefused, PushUnavailable
+from zim.client.errors import AddressError, PushUnavailable
+from zim.client.pending import PendingPush
 from zim.client.pipeline import MESSAGE_BYTES, Job, Outcome, Pipeline
-from zim.client.pushes import Accepted, Names, Push, body_bytes, streams_of
+from zim.client.pushes import Names, Push, make_submit
 from zim.client.waiting import Waker
 from zim.protocol import codec, messages
 from zim.protocol.errors import CodecError
@@ -36,62 +37,6 @@ _FRAME_BYTES = 256 << 10
 _BUFFER_BYTES = 256 << 10
 _HWM = 16  # counts frames; what does not fit waits here
 _MAX_WAIT_S = 1.0
-
-
-class PendingPush:
-    """A push on its way.
-
-    Attributes:
-        id: its idempotency key.
-    """
-
-    __slots__ = ("_event", "_lock", "_outcome", "id")
-
-    def __init__(self, id: str, lock: threading.Lock) -> None:
-        self.id = id
-        self._lock = lock
-        self._event: threading.Event | None = None
-        self._outcome: Outcome | None = None
-
-    def done(self) -> bool:
-        """Whether it is known what became of it."""
-        return self._outcome is not None
-
-    def outcome(self, timeout_s: float | None = None) -> Outcome:
-        """What became of it: the error is returned, not raised.
-
-        Raises:
-            TimeoutError: that was not known in time. The push goes on.
-        """
-        if self._outcome is None:
-            with self._lock:
-                if self._outcome is None and self._event is None:
-                    self._event = threading.Event()
-            if self._event is not None:
-                self._event.wait(timeout_s)
-        if self._outcome is None:
-            raise TimeoutError(f"it is not known after {timeout_s:g} s what became of the push")
-        return self._outcome
-
-    def result(self, timeout_s: float | None = None) -> Accepted:
-        """Waits until it is accepted.
-
-        Raises:
-            PushRefused: the push itself is wrong. PushConflict: its id belongs to another push.
-            PushUnavailable: surely not accepted.
-            PushUnknown: nobody knows; pushing again with the same id does not push twice.
-            TimeoutError: nothing of this was known in time. The push goes on.
-        """
-        outcome = self.outcome(timeout_s)
-        if isinstance(outcome, PushError):
-            raise outcome
-        return outcome
-
-    def settle(self, outcome: Outcome) -> None:
-        """Says what became of it. The publisher calls it, holding the lock."""
-        self._outcome = outcome
-        if self._event is not None:
-            self._event.set()
 
 
 class ZmqPublisher:
@@ -176,11 +121,8 @@ class ZmqPublisher:
         """
         number = next(self._numbers)
         key = id or f"{self._prefix}-{number}"
-        streams, only = streams_of(Push(body, users, rooms, keys, everybody), key)
-        submit = Submit(number, key, streams, _checked_op(op, key), body_bytes(body), _checked_ms(ttl_s, key), only)
-        if len(key.encode(errors="replace")) > 255:
-            raise PushRefused("an id has 1 to 255 bytes", id=key)
-        size = MESSAGE_BYTES + len(submit.body) + sum(map(len, streams)) + sum(map(len, only))
+        submit = make_submit(number, Push(body, users, rooms, keys, everybody, op, ttl_s), key)
+        size = MESSAGE_BYTES + len(submit.body) + sum(map(len, submit.streams)) + sum(map(len, submit.only))
         pending = PendingPush(key, self._lock)
         job = Job(submit, pending, size, 0.0)
         with self._lock:
@@ -392,15 +334,3 @@ def _library() -> Any:
 
         return green
     return zmq
-
-
-def _checked_op(op: int, key: str) -> int:
-    if op != Op.PUSH and (not 100 <= op < 1 << 31 or op in (Op.TEST, Op.TEST_REPLY)):
-        raise PushRefused(f"{op} is not for pushes; take 5, or 100 and above but not 254 and 255", id=key)
-    return op
-
-
-def _checked_ms(ttl_s: float, key: str) -> int:
-    if not 0 <= ttl_s < 1e9:
-        raise PushRefused(f"a ttl of {ttl_s} s", id=key)
-    return math.ceil(ttl_s * 1000)

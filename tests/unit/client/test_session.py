@@ -226,9 +226,73 @@ def test_a_room_that_was_refused_may_be_asked_for_again() -> None:
     assert [packet.op for packet in session.due()] == [20]
 
 
-@pytest.mark.parametrize("room", ["", "x" * 254, "a\0b", "é" * 127])
+@pytest.mark.parametrize("room", ["", "x" * 254, "a\0b", "é" * 127, "*", "\ud800", "a\x7f"])
 def test_rooms_that_cannot_be(room: str) -> None:
     with pytest.raises(ClientError, match="room's name"):
         Session("7", [room])
     with pytest.raises(ClientError, match="room's name"):
         Session("7").join([room])
+
+
+def test_rooms_that_nobody_asked_for() -> None:
+    session = Session("7", ["a"])
+    log_in(session, **{"u:7": place(0), "r:a": place(0)})
+    joined = json.dumps({"streams": {"r:zz": place(0)}}).encode()
+    assert session.receive(Packet(21, 0, 3, joined)) == []
+    assert "r:zz" not in session.resume()
+    with pytest.raises(WireError, match="not joined"):
+        session.receive(Packet(5, 0, 3, b"", "r:zz", 1))
+
+
+def test_a_room_that_the_fabric_leaves_by_itself() -> None:
+    session = Session("7", ["a"])
+    log_in(session, **{"u:7": place(0), "r:a": place(0)})
+    left = Packet(23, 0, 3, b'{"streams":["r:a","r:b",5]}')
+    assert session.receive(left) == [NotJoined("r:a", "the fabric left it")]
+
+
+def test_everybodys_stream_that_comes_later() -> None:
+    session = Session("7")
+    assert log_in(session, **{"u:7": place(0), "*": {"error": "not joined, retrying"}}) == [
+        NotJoined("*", "not joined, retrying")
+    ]
+    joined = json.dumps({"streams": {"*": place(3)}}).encode()
+    assert session.receive(Packet(21, 0, 3, joined)) == []
+    assert session.receive(Packet(5, 0, 3, b"", "*", 4)) == [Message("*", 4, "e", 5, b"")]
+
+
+def test_a_room_that_is_joined_already_stays_joined() -> None:
+    session = Session("7")
+    log_in(session, **{"u:7": place(0), "r:a": place(0)})
+    joined = json.dumps({"streams": {"r:a": {"error": "joined already"}}}).encode()
+    assert session.receive(Packet(21, 2, 3, joined)) == []
+    assert session.receive(Packet(5, 0, 3, b"", "r:a", 1)) == [Message("r:a", 1, "e", 5, b"")]
+
+
+def test_many_rooms_go_in_packets_that_are_taken() -> None:
+    rooms = [f"{number:03}" + "é" * 100 for number in range(990)]
+    session = Session("7", rooms, resume={f"r:{room}": ["epoch" * 5, 1 << 60] for room in [*rooms, "other"]})
+    auth = session.begin("tcp")
+    body = json.loads(auth.body)
+    asked = list(body["rooms"])
+    assert list(body["resume"]) == [f"r:{room}" for room in asked]
+    streams = {f"r:{room}": place(1 << 60, "epoch" * 5) for room in asked}
+    told = session.logged_in(
+        Packet(8, 1, 3, json.dumps({"key": "k", "heartbeat_s": 9, "streams": {"u:7": place(0), **streams}}).encode())
+    )
+    assert told == [NotJoined("r:other", "the fabric did not join it")]
+    packets = session.due()
+    asked += [room for packet in packets for room in json.loads(packet.body)["rooms"]]
+    assert asked == rooms
+    session.leave(rooms)
+    packets += session.due()
+    assert sum(len(json.loads(packet.body)["rooms"]) for packet in packets if packet.op == 22) == 990
+    assert all(len(packet.body) < 60_000 for packet in [auth, *packets])
+
+
+def test_where_the_users_stream_starts_is_what_is_acknowledged() -> None:
+    session = Session("7")
+    log_in(session, **{"u:7": place(5)})
+    assert session.acknowledged == 5
+    session.ack(5)
+    assert session.due() == []

@@ -140,3 +140,10 @@ def test_an_empty_array_is_no_packets() -> None:
 def test_a_text_packet_may_have_a_place() -> None:
     text = '[{"ver":3,"op":5,"seq":0,"body":{},"stream":"r:é","offset":13}]'
     assert decode_text(text) == [Packet(5, 0, 3, b"{}", "r:é", 13)]
+
+
+@pytest.mark.parametrize("inner", ["", '"]}\\"[",', '{"a":[]},'])
+def test_a_body_that_is_nested_deeply_is_a_body(inner: str) -> None:
+    body = "[" * 5000 + inner + "0" + "]" * 5000
+    text = '[{"ver":3,"op":5,"seq":0,"body":' + body + ',"stream":"u:7","offset":2}]'
+    assert decode_text(text) == [Packet(5, 0, 3, body.encode(), "u:7", 2)]

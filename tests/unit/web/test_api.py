@@ -11,6 +11,7 @@ import pytest
 
 from tests.unit.web.support import EPOCH, MAX_BODY_BYTES, ROUTERS, Answer, Client, Recorder, ask, router_of
 from zim.web.api import max_push_bytes
+from zim.web.app import App
 from zim.web.fabric import Receipt
 from zim.web.parsing import MAX_HEAD_BYTES
 from zim.web.problems import KINDS
@@ -427,6 +428,49 @@ def test_no_receipt(server: HttpServer, fabric: Recorder) -> None:
     said = problem(answer)
     assert (said["status"], said["silent"]) == (503, ["router-2"])
     assert answer.headers["retry-after"]
+
+
+def test_the_ledger(server: HttpServer, fabric: Recorder) -> None:
+    fabric.receipts["a"] = Receipt("a", 7, 1, 1, 1, 1, 1, 2, 3)
+    fabric.receipts["b"] = Receipt("b", 1, 1)
+    document = {
+        **{"pushes": 2, "targeted": 8, "delivered": 2, "gone": 1, "shed": 1, "expired": 1, "unknown": 1, "pending": 2},
+        **{"offline": 3, "balanced": True, "silent": []},
+    }
+    assert ask(server, "GET", "/api/ledger").json == document
+
+    fabric.silent = ["router-2"]
+    answer = ask(server, "GET", "/api/ledger")
+    assert (answer.status, answer.json) == (200, {**document, "balanced": False, "silent": ["router-2"]})
+
+    fabric.silent, fabric.receipts["b"] = [], Receipt("b", 1)
+    assert ask(server, "GET", "/api/ledger").json == {**document, "delivered": 1, "balanced": False}
+
+
+def test_requests_are_counted_by_rule_and_status(server: HttpServer) -> None:
+    for path in (
+        "/api/ledger",
+        "/api/ledger?x=1",
+        "/api/pushes/none",
+        "/api/pushes/other",
+        "/api/none",
+        "/none",
+        "/healthz",
+    ):
+        ask(server, "GET", path)
+    ask(server, "POST", "/api/ledger")
+    ask(server, "POST", "/1/push?uid=1", b"x" * (MAX_BODY_BYTES + 1))
+    app = server.application
+    assert isinstance(app, App)
+    assert app.answered == {
+        ("/api/ledger", 200): 1,
+        ("/api/ledger", 400): 1,
+        ("/api/pushes/*", 404): 2,
+        ("?", 404): 2,
+        ("?", 405): 1,
+        ("/healthz", 200): 1,
+    }
+    assert server.refused == {413: 1}
 
 
 @pytest.mark.parametrize("wait_s", ["", "-1", "31", "nan", "inf", "1_0", "1e999", "x", "1&wait_s=2"])

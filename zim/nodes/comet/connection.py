@@ -285,7 +285,8 @@ class Connection(Session):
 
     def _tell(self, op: int, seq: int, body: bytes) -> None:
         self.write(self._reply(op, seq, body))
-        self._wake()
+        if self._asked is not None and self._asked.op == op - 1:  # else it tells what was asked for long ago
+            self._wake()
 
     def _reply(self, op: int, seq: int, body: bytes) -> bytes:
         return client.reply(self.dialect, Packet(op, seq, frame.VERSION, body))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from zim.nodes.comet.passes import Passes
+from zim.nodes.comet.passes import Passes, is_live_only
 from zim.nodes.comet.views import Session, View
 from zim.protocol.dialect3 import RETRYING, Resume, Start
 from zim.protocol.messages import Records
@@ -113,7 +113,8 @@ class Joining:
         """Whether it is known where the session starts. Who has something asks the router first what is left of it."""
         if not view.is_current:
             return False
-        if wish.resume is None and is_user_stream(view.stream) and self.session.dialect.is_zim:
+        has_cursor = is_user_stream(view.stream) and not is_live_only(view.epoch)
+        if wish.resume is None and has_cursor and self.session.dialect.is_zim:
             if not self.session.seq:
                 return False  # the answer that gives it tells the cursor too
             wish.resume = (view.epoch, min(view.acknowledged, view.at))

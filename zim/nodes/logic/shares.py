@@ -81,7 +81,7 @@ class Share:
             case "conflict":
                 self._end("conflict", "the key was used for another push")
             case "unavailable":
-                self._end("unavailable", f"{self.router} cannot take it now")  # with a key, it has looked for it
+                self._end("unavailable", f"{self.router} cannot take it now")
             case "unknown":
                 self._end("unknown", f"{self.router} cannot tell whether it was stored")
             case "refused":
@@ -99,7 +99,7 @@ class Share:
             self._end("unknown" if self.digest else "unavailable", self.why or why)
 
     def _end(self, status: Status, why: str, offsets: Sequence[int] = ()) -> None:
-        if status == "unavailable" and self.may_be_stored and not self.digest:
+        if status == "unavailable" and self.may_be_stored:  # it may yet arrive, by a link that was thought broken
             status, why = "unknown", f"an earlier attempt had no answer; then: {why}"
         self.is_over, self.status, self.why, self.offsets = True, status, why, offsets
 

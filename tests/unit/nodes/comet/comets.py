@@ -158,7 +158,8 @@ class Router:
 
     def trim(self, count: int) -> None:
         """Keeps the newest records of each stream."""
-        self.log.trim(self.lease, Retention(*[Rule(count, 1e9)] * 3), 10, 10, 1_000_000)
+        rule = Rule(count, 1e9)
+        self.log.trim(self.lease, Retention(rule, rule, rule), 10, 10, 1_000_000)
 
     def answer(self, m: Message) -> Message | None:
         """To one message."""

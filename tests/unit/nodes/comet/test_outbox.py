@@ -71,9 +71,13 @@ def test_the_end_lets_a_half_sent_chunk_finish(chunks: list[bytes], sent: int, l
 # ---------------------------------------------------------------- what becomes of the rows
 
 
+def fresh_reports() -> Reports:
+    return Reports({"delivered": 0, "gone": 0, "shed": 0, "expired": 0})
+
+
 def filled(limit: int, chunks: int, sent: int = 0) -> tuple[Outbox, list[Row]]:
     """An outbox of chunks of 10 bytes, and a row for each."""
-    reports, outbox = Reports(), Outbox(limit)
+    reports, outbox = fresh_reports(), Outbox(limit)
     rows = [Row(reports, n) for n in range(1, chunks + 1)]
     outbox.begin(bytes(10), sent, rows[:1])
     for row in rows[1:]:
@@ -101,7 +105,7 @@ def test_delivered_is_what_the_kernel_has_the_last_byte_of() -> None:
 
 def test_what_goes_for_newer_ones_is_shed() -> None:
     outbox, rows = filled(30, 3, sent=1)
-    newest = Row(Reports(), 4)
+    newest = Row(fresh_reports(), 4)
     outbox.put_newest(bytes(10), [newest])
     outbox.sent(outbox.waiting_bytes)
     assert outcomes([*rows, newest]) == [DELIVERED, SHED, DELIVERED, DELIVERED]
@@ -110,7 +114,7 @@ def test_what_goes_for_newer_ones_is_shed() -> None:
 
 def test_a_refused_chunk_tells_its_rows_nothing() -> None:
     outbox, _ = filled(10, 1)
-    row = Row(Reports(), 2)
+    row = Row(fresh_reports(), 2)
     assert not outbox.put(bytes(10), [row])
     assert outcomes([row]) == [PENDING]
 
@@ -128,7 +132,7 @@ def test_the_end_names_what_becomes_of_the_rest() -> None:
 def test_every_row_has_one_outcome_in_the_end(steps: list[str], size: int) -> None:
     outbox, rows = filled(100, 1)
     for n, step in enumerate(steps, 2):
-        row = Row(Reports(), n)
+        row = Row(fresh_reports(), n)
         if step == "sent":
             outbox.sent(min(size, sum(map(len, outbox.head()))))
         elif step == "newest" or (step == "put" and outbox.put(bytes(size), [row])):

@@ -18,12 +18,12 @@ from zim.web.fabric import Push, Status
 PUSH = Push(["u:1", "r:2"], b"x", key="k")
 
 
-def fresh(router: str = "router-1") -> Share:
-    return Share(PUSH, "id", b"d", router, ["u:1"])
+def fresh(digest: bytes = b"") -> Share:
+    return Share(PUSH, "id", digest, "router-1", ["u:1"])
 
 
-def share(status: Any) -> Share:
-    found = fresh()
+def share(status: Any, digest: bytes = b"") -> Share:
+    found = fresh(digest)
     found.answered(Published(1, "router-1", 7, status, [3] if status == "ok" else []))
     assert found.is_over
     return found
@@ -61,6 +61,13 @@ def test_after_an_attempt_without_an_answer_unavailable_would_be_a_lie() -> None
     assert found.why == "an earlier attempt had no answer; then: router-1 cannot take it now"
 
 
+def test_with_a_key_too_for_an_attempt_may_yet_arrive() -> None:
+    found = fresh(b"d")
+    found.not_answered("no answer from router-1")
+    found.answered(Published(1, "router-1", 7, "unavailable"))
+    assert found.status == "unknown"
+
+
 def test_after_an_attempt_without_an_answer_ok_is_still_ok() -> None:
     found = fresh()
     found.not_answered("no answer from router-1")
@@ -76,9 +83,13 @@ def test_attempts_end() -> None:
     assert (found.status, found.why) == ("unknown", "no answer from router-1")
 
 
-@pytest.mark.parametrize(("attempts", "status"), [(0, "unavailable"), (1, "unknown")])
-def test_there_is_no_time_for_more(attempts: int, status: str) -> None:
-    found = fresh()
+@pytest.mark.parametrize(
+    ("attempts", "digest", "status"),
+    [(0, b"", "unavailable"), (1, b"", "unknown"), (0, b"d", "unknown"), (1, b"d", "unknown")],
+)
+def test_there_is_no_time_for_more(attempts: int, digest: bytes, status: str) -> None:
+    """With a key nobody has looked for it: it may be stored through another logic."""
+    found = fresh(digest)
     for _ in range(attempts):
         found.not_answered("no answer from router-1")
     found.give_up("router-1 is away")
@@ -92,9 +103,10 @@ def test_what_is_over_is_not_given_up() -> None:
     assert (found.status, found.why) == ("ok", "")
 
 
-def test_a_stream_that_is_refused_is_not_stored() -> None:
-    found = share("refused")
-    assert found.status == "unavailable"
+@pytest.mark.parametrize(("digest", "status"), [(b"", "unavailable"), (b"d", "unknown")])
+def test_a_stream_that_is_refused_is_not_stored_here(digest: bytes, status: str) -> None:
+    found = share("refused", digest)
+    assert found.status == status
     assert "topologies differ" in found.why
 
 

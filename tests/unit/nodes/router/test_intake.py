@@ -177,6 +177,21 @@ def test_a_push_with_a_key_is_looked_up_before_it_is_refused() -> None:
     assert statuses == [("ok", [1]), ("conflict", []), ("unavailable", []), ("unknown", [])]
 
 
+@pytest.mark.parametrize("is_stored", [True, False])
+def test_a_look_up_that_meets_its_repeat_has_its_answer(is_stored: bool) -> None:
+    """The first logic is refused for want of room, the second one is not, and the log is asked in between."""
+    desk = Desk()
+    desk.room = 0
+    first = desk.publish("a", digest=b"d")
+    desk.room = 9
+    second = desk.publish("a", digest=b"d")
+    if is_stored:
+        desk.commit()
+    desk.look_up()
+    desk.commit()
+    assert desk.answers == {first: ("ok", [1]), second: ("ok", [1])}
+
+
 def test_when_nobody_can_look_a_key_up_the_answer_is_unknown() -> None:
     desk = Desk()
     desk.room = desk.lookups = 0

@@ -193,7 +193,7 @@ def test_a_file_that_cannot_be_opened_is_kept(tmp_path: Path) -> None:
 
 
 def test_a_disk_that_takes_nothing_costs_receipts_and_not_the_totals(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
 ) -> None:
     with opened(tmp_path) as store:
         book = Ledger(*store.totals, store.left)
@@ -208,6 +208,7 @@ def test_a_disk_that_takes_nothing_costs_receipts_and_not_the_totals(
         store._worker._connection.execute("PRAGMA max_page_count = 1000000")
         row.report(Result(1, 2, 2, 0, 0, 0), 3)
         store.keep(book, 2_000)
+    assert capfd.readouterr().err == ""
     with opened(tmp_path, run=2) as store:
         assert store.totals == (Tally(targeted=2, delivered=2), 0, 1, 1)
         assert [r.tally.delivered for r in store.find("aa")] == [2]

@@ -126,7 +126,7 @@ class Fenced(LogError):
 
 
 class Damaged(LogError):
-    """What is stored is not what was written. Nothing of it is handed out, and nothing was written by this call.
+    """What is stored is not what was written. Nothing of it was handed out, and this call has written nothing.
 
     Attributes:
         where: the file, or the stream and offset.
@@ -138,7 +138,11 @@ class Damaged(LogError):
 
 
 class Log(Protocol):
-    """Streams: ordered, numbered from 1 without gaps, one writer each."""
+    """Streams: ordered, numbered from 1 without gaps, one writer each.
+
+    Any call may raise Damaged; any, where the disk does not do its part, Unavailable; any that takes a lease, Fenced.
+    Where a call other than append and settle raises Unknown, it may be asked again.
+    """
 
     @property
     def last_time_ms(self) -> int:

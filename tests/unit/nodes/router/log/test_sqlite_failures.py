@@ -15,6 +15,7 @@ from tests.unit.nodes.router.log.contract import FOR_EVER, NOW, new, rules, stor
 from tests.unit.nodes.router.log.sqlite_support import acquired, check_told, direct, in_thread, opened, told
 from zim.nodes.router.log import Appended, Fenced, Unavailable, Unknown
 from zim.nodes.router.log.sqlite.standings import Standings
+from zim.nodes.router.log.sqlite.worker import Turn
 
 T = TypeVar("T")
 
@@ -152,12 +153,28 @@ class Gate:
         """As in_thread, but the job waits while the gate is shut."""
 
         def waiting() -> T:
-            if self.is_shut:
-                self.entered += 1
-                os.read(self._out, 1)
+            self.pass_through()
             return job()
 
         return in_thread(waiting)
+
+    def pass_through(self) -> None:
+        """In a thread."""
+        if self.is_shut:
+            self.entered += 1
+            os.read(self._out, 1)
+
+    def before_commit(self) -> type[sqlite3.Connection]:
+        """Connections that wait before COMMIT."""
+        pass_through = self.pass_through
+
+        class Waiting(sqlite3.Connection):
+            def execute(self, sql: str, parameters: Any = (), /) -> sqlite3.Cursor:
+                if sql == "COMMIT":
+                    pass_through()
+                return super().execute(sql, parameters)
+
+        return Waiting
 
     def open(self) -> None:
         self.is_shut = False
@@ -191,7 +208,7 @@ def test_heads_show_only_what_is_committed_and_never_wait_for_it(tmp_path: Path)
 
 def test_a_caller_that_is_killed_leaves_its_batch_unsettled(tmp_path: Path) -> None:
     gate = Gate()
-    log = opened(tmp_path, gate.run)
+    log = opened(tmp_path, factory=gate.before_commit())
     lease = acquired(log)
     gate.is_shut = True
     writer = gevent.spawn(log.append, lease, [new()])
@@ -206,6 +223,46 @@ def test_a_caller_that_is_killed_leaves_its_batch_unsettled(tmp_path: Path) -> N
     assert log.append(lease, [new()]) == stored(2)
     log.close()
     gate.close()
+
+
+def test_a_caller_that_is_killed_before_a_thread_was_free(tmp_path: Path) -> None:
+    late: list[Callable[[], object]] = []
+
+    def no_thread(job: Callable[[], T]) -> T:
+        if late:
+            return job()
+        late.append(job)
+        raise gevent.GreenletExit
+
+    log = opened(tmp_path, direct)
+    lease = acquired(log)
+    log.close()
+    log = opened(tmp_path, no_thread)
+    with pytest.raises(gevent.GreenletExit):
+        log.append(lease, [new()])
+    assert log.settle(lease, [new()]) is None
+    assert late[0]() == ([], None)
+    assert log.append(lease, [new()]) == stored(1)
+    log.close()
+
+
+def test_turns_are_handed_on_in_order_past_those_who_gave_up() -> None:
+    turn, order = Turn(), []
+
+    def take(name: str) -> None:
+        with turn:
+            order.append(name)
+            gevent.sleep(0)
+
+    with turn:
+        waiting = {name: gevent.spawn(take, name) for name in "abcd"}
+        gevent.sleep(0)
+        waiting["b"].kill()
+        waiting["a"].kill(block=False)  # and is handed the turn before it hears of that
+    with turn:
+        order.append("last")
+    gevent.joinall(list(waiting.values()))
+    assert order == ["c", "d", "last"]
 
 
 def test_many_callers_at_once(tmp_path: Path) -> None:

@@ -294,8 +294,8 @@ class SqliteLog:
             try:
                 return job(c)
             except sqlite3.Error as e:
-                raise failures.of_read(e, str(self._path)) from None
-            except (ValueError, TypeError) as e:
+                raise failures.before_commit(e, str(self._path)) from None
+            except UnicodeDecodeError as e:
                 raise Damaged(str(self._path), f"a row is not readable ({e})") from None
 
         with self._reader.turn:
@@ -314,12 +314,10 @@ class SqliteLog:
             if not sweep.is_resting(now_ms):
                 self._read(lambda c: sweep.step(c, retention, now_ms, before_ms))
             gone = 0
-            for _ in range(budget // trimming.AT_ONCE + _LOOKS):
+            for number in range(budget // trimming.AT_ONCE + _LOOKS):
                 if gone >= budget:
                     break
-                names = _take(standings.overfull, trimming.STREAMS_AT_ONCE) or _take(
-                    sweep.due, trimming.STREAMS_AT_ONCE
-                )
+                names = _take(standings.overfull, sweep.due) if number % 2 else _take(sweep.due, standings.overfull)
                 most = min(trimming.AT_ONCE, budget - gone)
                 gone_now = self._trim_some(lease, names, retention, now_ms, before_ms, most)
                 gone += gone_now
@@ -341,8 +339,10 @@ class SqliteLog:
         return found.records
 
 
-def _take(names: dict[str, None], most: int) -> list[str]:
-    taken = list(islice(names, most))
+def _take(names: dict[str, None], others: dict[str, None]) -> list[str]:
+    """Some of the names, or else of the others."""
+    names = names or others
+    taken = list(islice(names, trimming.STREAMS_AT_ONCE))
     for name in taken:
         del names[name]
     return taken

@@ -7,7 +7,10 @@ import sqlite3
 from zim.nodes.router.log import Damaged, LogError, Unavailable, Unknown
 
 _PRIMARY = 0xFF  # an extended result code's last byte is the primary one; https://sqlite.org/rescode.html
-_DAMAGE = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
+
+# A statement that is right fails with the general error only for what it found: JSON or text that is none, a table that
+# is not there; and with a constraint only if an offset that is free is not.
+_DAMAGE = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CONSTRAINT}
 
 # The frame that makes a commit valid is written last, so these surely left it out. After others, a failed fsync above
 # all, it may be on the disk, and the next start would find it there. SQLite src/wal.c, walFrames.
@@ -20,10 +23,8 @@ def is_full(error: sqlite3.Error) -> bool:
 
 
 def before_commit(error: sqlite3.Error, file: str) -> LogError:
-    """What it means before COMMIT: nothing was written."""
-    if _code(error) & _PRIMARY in _DAMAGE:
-        return Damaged(file, str(error))
-    return Unavailable(_text(error))
+    """What it means before COMMIT, or out of a SELECT: nothing was written."""
+    return Damaged(file, _text(error)) if is_damage(error) else Unavailable(_text(error))
 
 
 def of_commit(error: sqlite3.Error, file: str) -> LogError:
@@ -34,11 +35,9 @@ def of_commit(error: sqlite3.Error, file: str) -> LogError:
     return Unknown(_text(error))
 
 
-def of_read(error: sqlite3.Error, file: str) -> LogError:
-    """What it means out of a SELECT. One that is right fails only for what the file or the disk is."""
-    if _code(error) & _PRIMARY in (*_DAMAGE, sqlite3.SQLITE_ERROR):  # JSON and text that are none
-        return Damaged(file, str(error))
-    return Unavailable(_text(error))
+def is_damage(error: sqlite3.Error) -> bool:
+    """Whether it tells of what the file holds, not of the disk."""
+    return _code(error) & _PRIMARY in _DAMAGE
 
 
 def _code(error: sqlite3.Error) -> int:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from zim.errors import NodeError
-from zim.nodes.router.log.sqlite import tables
+from zim.nodes.router.log.sqlite import failures, tables
 from zim.nodes.router.log.sqlite.wal import lost_commits
 
 FILE = "log.db"
@@ -58,10 +58,13 @@ def open_database(folder: Path, routers: Sequence[str], factory: type[sqlite3.Co
         epoch, theirs, time_ms = _check_meta(path, writer)
         _check_routers(path, routers, theirs)
         return Opened(writer, _connect(path, factory, _READER_CACHE_KB), epoch, time_ms)
-    except sqlite3.DatabaseError as e:
+    except sqlite3.Error as e:
         _close(writer)
-        if isinstance(e, sqlite3.OperationalError):
-            raise NodeError(f"{path} cannot be opened: {e}") from None
+        if failures.is_damage(e):
+            raise _damaged(path, str(e)) from None
+        raise NodeError(f"{path} cannot be opened: {e}") from None
+    except (ValueError, TypeError) as e:  # a column, or SQLite's own words for what is wrong, that are no text
+        _close(writer)
         raise _damaged(path, str(e)) from None
     except OSError as e:
         _close(writer)
@@ -143,7 +146,7 @@ def _connect(path: Path, factory: type[sqlite3.Connection], cache_kb: int) -> sq
             f"journal_size_limit = {WAL_KEPT_BYTES}",
         ):
             connection.execute(f"PRAGMA {pragma}").fetchall()
-    except sqlite3.Error:
+    except BaseException:
         connection.close()
         raise
     return connection
@@ -173,10 +176,7 @@ def _check_meta(path: Path, connection: sqlite3.Connection) -> tuple[str, list[s
     row = connection.execute("SELECT epoch, routers, time_ms FROM meta").fetchone()
     if row is None:
         raise _damaged(path, "its table meta is empty")
-    try:
-        return row[0], json.loads(row[1]), row[2]
-    except ValueError:
-        raise _damaged(path, "its table meta is not readable") from None
+    return str(row[0]), list(map(str, json.loads(row[1]))), int(row[2])
 
 
 def _check_routers(path: Path, routers: Sequence[str], theirs: list[str]) -> None:

@@ -10,11 +10,15 @@ import json
 import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
-from typing import Any
+from typing import Any, TypeVar
+
+import msgspec
 
 from zim.nodes.router.log import RECORD_BYTES, Damaged, Fenced, Page
 from zim.nodes.router.log.sqlite.planning import Ids, Key, Plan, Standing, content_checksum, record_checksum
 from zim.protocol.messages import Record
+
+T = TypeVar("T")
 
 # A record is small, and written where its stream is; its push goes to the end of pushes, once. shared counts the
 # records of a push beyond its first. A stream's head is its last record's offset, or its floor if it has none: so an
@@ -69,6 +73,24 @@ def _insert_all(connection: sqlite3.Connection, table: str, values: list[Any]) -
         connection.execute(_insert(table, rows), part + [None] * ((rows - count) * width))
 
 
+def rows(connection: sqlite3.Connection, sql: str, parameters: Any, of: type[T]) -> T:
+    """What a statement gives that makes its whole answer one text of JSON.
+
+    Raises:
+        Damaged: the answer is of another type.
+    """
+    (text,) = connection.execute(sql, parameters).fetchone()
+    return decoded(text, of)
+
+
+def decoded(text: Any, of: type[T]) -> T:
+    """As `rows`, of a text that is here."""
+    try:
+        return msgspec.json.decode(text, type=of)
+    except (TypeError, msgspec.DecodeError) as e:
+        raise Damaged("log.db", f"a row is not what was written ({e})") from None
+
+
 # ---------------------------------------------------------------- writing, inside a transaction
 
 
@@ -97,7 +119,7 @@ def write(connection: sqlite3.Connection, plan: Plan) -> None:
 def acquire(connection: sqlite3.Connection, owner: str, least_term: int) -> int:
     """Writes the new owner. Returns its term."""
     connection.execute("UPDATE meta SET owner = ?, term = max(term + 1, ?) WHERE one = 1", (owner, least_term))
-    return int(connection.execute("SELECT term FROM meta").fetchone()[0])
+    return rows(connection, "SELECT json_array(term) FROM meta", (), tuple[int])[0]
 
 
 def release(connection: sqlite3.Connection, owner: str, term: int) -> None:
@@ -108,7 +130,7 @@ def release(connection: sqlite3.Connection, owner: str, term: int) -> None:
 def reserve_seqs(connection: sqlite3.Connection, count: int) -> int:
     """Returns the first of them."""
     connection.execute("UPDATE meta SET next_seq = next_seq + ? WHERE one = 1", (count,))
-    return int(connection.execute("SELECT next_seq FROM meta").fetchone()[0]) - count
+    return rows(connection, "SELECT json_array(next_seq) FROM meta", (), tuple[int])[0] - count
 
 
 def move_cursor(connection: sqlite3.Connection, stream: int, offset: int) -> int:
@@ -117,7 +139,7 @@ def move_cursor(connection: sqlite3.Connection, stream: int, offset: int) -> int
         "INSERT INTO cursors VALUES (?, ?) ON CONFLICT (stream) DO UPDATE SET offset = max(offset, excluded.offset)",
         (stream, offset),
     )
-    return int(connection.execute("SELECT offset FROM cursors WHERE stream = ?", (stream,)).fetchone()[0])
+    return rows(connection, "SELECT json_array(offset) FROM cursors WHERE stream = ?", (stream,), tuple[int])[0]
 
 
 # ---------------------------------------------------------------- reading, and looking after the file
@@ -141,13 +163,12 @@ def empty_wal(connection: sqlite3.Connection) -> None:
 
 def owner(connection: sqlite3.Connection) -> tuple[str, int]:
     """Who owns the log, and its term."""
-    name, term = connection.execute("SELECT owner, term FROM meta").fetchone()
-    return name, term
+    return rows(connection, "SELECT json_array(owner, term) FROM meta", (), tuple[str, int])
 
 
 def last_batch(connection: sqlite3.Connection) -> int:
     """The number of the last transaction."""
-    return int(connection.execute("SELECT batch FROM meta").fetchone()[0])
+    return rows(connection, "SELECT json_array(batch) FROM meta", (), tuple[int])[0]
 
 
 def next_ids(connection: sqlite3.Connection) -> Ids:
@@ -165,7 +186,7 @@ _STANDINGS = f"""
 def standings(connection: sqlite3.Connection, streams: Sequence[str]) -> dict[str, Standing]:
     """Where streams stand, also those that do not exist."""
     found = dict.fromkeys(streams, Standing(0, 0, 0))
-    for at, *standing in json.loads(connection.execute(_STANDINGS, (json.dumps(streams),)).fetchone()[0]):
+    for at, *standing in rows(connection, _STANDINGS, (json.dumps(streams),), list[tuple[int, int, int, int]]):
         found[streams[at]] = Standing(*standing)
     return found
 
@@ -181,8 +202,8 @@ def keys(
     """What is known of keyed pushes, by push id and stream."""
     asked = [pair for pair in wanted if known[pair[1]].id]
     ids = json.dumps([(push_id, known[stream].id) for push_id, stream in asked])
-    rows = json.loads(connection.execute(_KEYS, (ids,)).fetchone()[0])
-    return {asked[at]: Key(offset, bytes.fromhex(digest), until_ms) for at, offset, digest, until_ms in rows}
+    found = rows(connection, _KEYS, (ids,), list[tuple[int, int, str, int]])
+    return {asked[at]: Key(offset, bytes.fromhex(digest), until_ms) for at, offset, digest, until_ms in found}
 
 
 _FIND = """
@@ -195,8 +216,7 @@ def find(
     connection: sqlite3.Connection, push_id: str, streams: Sequence[str], now_ms: int
 ) -> list[tuple[int, int, str]]:
     """A stream's place in the list, the offset of the keyed push in it, and its digest in hex."""
-    row = connection.execute(_FIND, (push_id, json.dumps(streams), now_ms)).fetchone()
-    return [tuple(found) for found in json.loads(row[0])]
+    return rows(connection, _FIND, (push_id, json.dumps(streams), now_ms), list[tuple[int, int, str]])
 
 
 _CURSORS = """
@@ -207,7 +227,7 @@ _CURSORS = """
 def cursors(connection: sqlite3.Connection, streams: Sequence[str]) -> dict[str, int]:
     """The streams' cursors; 0 where there is none."""
     found = dict.fromkeys(streams, 0)
-    for at, offset in json.loads(connection.execute(_CURSORS, (json.dumps(streams),)).fetchone()[0]):
+    for at, offset in rows(connection, _CURSORS, (json.dumps(streams),), list[tuple[int, int]]):
         found[streams[at]] = offset
     return found
 
@@ -233,6 +253,9 @@ _READ = f"""
     FROM (SELECT * FROM page ORDER BY offset) LEFT JOIN pushes AS p ON p.id = push"""
 
 
+_Row = tuple[int, str | None, int | None, int | None, int | None, int, int | None, str | None]
+
+
 def read(
     connection: sqlite3.Connection,
     epoch: str,
@@ -244,24 +267,25 @@ def read(
     now_ms: int,
 ) -> Page:
     """A page of a stream, given by id and name. See Log.read."""
-    wanted = {"stream": stream[0], "after": after, "upto": upto, "most": max(max_records, 1)}
+    most = max(1, min(max_records, max_bytes // RECORD_BYTES + 1))  # more would not fit
+    wanted = {"stream": stream[0], "after": after, "upto": upto, "most": most}
     row = connection.execute(_READ, {**wanted, "max_bytes": max_bytes, "now_ms": now_ms}).fetchone()
-    floor, head, measured, rows, bodies = row
+    floor, head, measured, text, bodies = row
     if floor is None:
         return Page(epoch, 0, 0, [], min(after, 0))
     head = floor if head is None else head
     records: list[Record] = []
     at = 0
-    for offset, push_id, op, time_ms, expires_ms, crc, size, only in json.loads(rows):
+    for offset, push_id, op, time_ms, expires_ms, crc, size, only in decoded(text, list[_Row]):
         where = f"{stream[1]}, offset {offset}"
-        if push_id is None:
+        if push_id is None or op is None or time_ms is None or expires_ms is None or size is None:
             raise Damaged(where, "its content is missing")
         body = bodies[at : at + size]
         at += size
         content = content_checksum(push_id, op, time_ms, expires_ms, body)
         if record_checksum(content, stream[1], offset, only) != crc:
             raise Damaged(where, "its checksum does not fit")
-        records.append(Record(offset, push_id, op, body, time_ms, tuple(json.loads(only)) if only else ()))
+        records.append(Record(offset, push_id, op, body, time_ms, decoded(only, tuple[str, ...]) if only else ()))
     end = min(upto, head)
     is_cut = measured > len(records)
     return Page(epoch, floor, head, records, records[-1].offset if is_cut else max(end, min(after, head)))

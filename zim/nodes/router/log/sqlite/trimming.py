@@ -9,9 +9,9 @@ import json
 import sqlite3
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from zim.nodes.router.log.sqlite.tables import HEAD
+from zim.nodes.router.log.sqlite.tables import HEAD, rows
 from zim.retention import Retention, Rule
 
 AT_ONCE = 128  # records that go in one transaction: appends wait for it
@@ -93,7 +93,7 @@ class Sweep:
         """Looks at some streams. Blocks; called in a thread."""
         if not self.at:
             self.started_ms = now_ms
-        found = json.loads(connection.execute(_SWEEP, (self.at, SWEPT_AT_ONCE)).fetchone()[0])
+        found = rows(connection, _SWEEP, (self.at, SWEPT_AT_ONCE), list[tuple[int, str, int, int, int | None]])
         for _, name, floor, head, oldest_ms in found:
             rule = retention.rule(name)
             is_over = head - floor > rule.count or (oldest_ms is not None and oldest_ms < _kept_from(rule, now_ms))
@@ -119,9 +119,8 @@ def look(
     due = json.dumps([(name, rule.count, _kept_from(rule, now_ms)) for name, rule in rules])
     raised: list[tuple[int, int]] = []
     left = most
-    found: list[Any] = json.loads(
-        connection.execute(_LIMITS, {"due": due, "before_ms": before_ms, "most": most}).fetchone()[0]
-    )
+    limits = {"due": due, "before_ms": before_ms, "most": most}
+    found = rows(connection, _LIMITS, limits, list[tuple[int, int, int]])
     for stream, floor, upto in found:
         count = min(upto - floor, left)
         if count > 0:
@@ -131,7 +130,7 @@ def look(
     return Look(raised, most - left, key)
 
 
-def let_go(connection: sqlite3.Connection, found: Look, now_ms: int) -> list[list[Any]]:
+def let_go(connection: sqlite3.Connection, found: Look, now_ms: int) -> list[tuple[str, int, int, int]]:
     """Does it, in a transaction. Blocks; called in a thread.
 
     Returns:
@@ -144,5 +143,4 @@ def let_go(connection: sqlite3.Connection, found: Look, now_ms: int) -> list[lis
     raised = json.dumps(found.raised)
     connection.execute(_DELETE, (raised,))
     connection.execute(_RAISE, (raised,))
-    result: list[list[Any]] = json.loads(connection.execute(_NAMES, (raised,)).fetchone()[0])
-    return result
+    return rows(connection, _NAMES, (raised,), list[tuple[str, int, int, int]])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Protocol, TypeVar
 
 import gevent
@@ -71,16 +72,34 @@ class Worker:
     def run(self, job: Callable[[sqlite3.Connection], T]) -> T:
         """What the job returns or raises. The caller has the turn. The job must not log, nor touch a gevent lock.
 
-        Switches: until the thread is done. A caller that is killed leaves its job running; the next one waits for it.
+        Switches: until the thread is done. A caller that is killed leaves its job running, and the next one waits for
+        it; a job that has not begun never will.
         """
         while self._is_running:
             gevent.sleep(_POLL_S)
         self._is_running = True
-        return self._in_thread(lambda: self._work(job))
-
-    def _work(self, job: Callable[[sqlite3.Connection], T]) -> T:
+        to_do = [job]  # whoever takes it out, in one step, decides whether it runs
         try:
-            return job(self._connection)
+            results, error = self._in_thread(lambda: self._work(to_do))
+        except BaseException:
+            with suppress(IndexError):
+                to_do.pop()
+                self._is_running = False
+            raise
+        if error is not None:
+            raise error
+        return results[0]
+
+    def _work(self, to_do: list[Callable[[sqlite3.Connection], T]]) -> tuple[list[T], Exception | None]:
+        """The result, or the error: gevent would print one that leaves the thread, and a full disk is no defect."""
+        try:
+            job = to_do.pop()
+        except IndexError:
+            return [], None  # nobody waits for it
+        try:
+            return [job(self._connection)], None
+        except Exception as e:  # noqa: BLE001 `run` raises it
+            return [], e
         finally:
             self._is_running = False
 

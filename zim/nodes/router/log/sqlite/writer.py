@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
-from zim.nodes.router.log import Unavailable
+from zim.nodes.router.log import Damaged, Unavailable
 from zim.nodes.router.log.sqlite import failures, tables
 from zim.nodes.router.log.sqlite.ballast import Ballast
 from zim.nodes.router.log.sqlite.opening import WAL_KEPT_BYTES
@@ -50,12 +50,16 @@ class Writer:
             _roll_back(c)
             c.execute("BEGIN IMMEDIATE")
             result = job(c)
-        except BaseException as e:
+        except sqlite3.Error as e:
             _roll_back(c)
-            if not isinstance(e, sqlite3.Error):
-                raise
             self._note(e)
             raise failures.before_commit(e, str(self._path)) from None
+        except UnicodeDecodeError as e:
+            _roll_back(c)
+            raise Damaged(str(self._path), f"a row is not readable ({e})") from None
+        except BaseException:
+            _roll_back(c)
+            raise
         try:
             c.execute("COMMIT")
         except sqlite3.Error as e:

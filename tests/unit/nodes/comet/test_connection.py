@@ -1,0 +1,211 @@
+"""One client's socket, a real one: what is written, what waits, what becomes of it, and how it ends."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import gevent
+import pytest
+from gevent import socket
+
+from zim.nodes.comet.connection import POLICY, TRY_AGAIN, Connection, Limits
+from zim.nodes.comet.results import Reports, Row
+from zim.protocol import frame
+from zim.protocol.client import Dialect
+from zim.protocol.dialect3 import Gap, Start
+from zim.protocol.frame import Op, Packet
+
+BIG = frame.encode(Packet(Op.PUSH, 0, 0, bytes(1 << 20)))
+GAP = Gap("r:1", "e", 3, 5, "trimmed")
+
+
+class Pair:
+    """A connection and its client.
+
+    Attributes:
+        ended: what its owner was told, in order.
+        reports: of its rows.
+    """
+
+    def __init__(
+        self, dialect: Dialect = Dialect.V1_TCP, drops_oldest: bool = False, outbox_bytes: int = 3 << 20
+    ) -> None:
+        ours, self.client = socket.socketpair()
+        self.client.settimeout(10)
+        self.ended: list[str] = []
+        self.reports = Reports({"delivered": 0, "gone": 0, "shed": 0, "expired": 0})
+        self.connection = Connection(1, dialect, ours, Limits(65536, 5.0, 300.0, outbox_bytes, drops_oldest), self)
+
+    def closed(self, connection: Connection) -> None:
+        self.ended.append("closed")
+
+    def release(self) -> None:
+        self.ended.append("released")
+
+    def row(self) -> Row:
+        return Row(self.reports, 1)
+
+    def read(self, size: int) -> bytes:
+        """Exactly so many bytes."""
+        found = b""
+        while len(found) < size:
+            data = self.client.recv(size - len(found))
+            assert data
+            found += data
+        return found
+
+    def read_all(self) -> list[Packet]:
+        """All packets until the end."""
+        found = b""
+        while data := self.client.recv(1 << 16):
+            found += data
+        packets, rest = frame.split(found, 1 << 22, extended=True)
+        assert rest == b""
+        return packets
+
+
+Make = Callable[..., Pair]
+
+
+@pytest.fixture
+def make() -> Iterator[Make]:
+    made: list[Pair] = []
+
+    def one(*args: Any, **keys: Any) -> Pair:
+        made.append(Pair(*args, **keys))
+        return made[-1]
+
+    yield one
+    for pair in made:
+        pair.connection.drop("the test is over")
+        pair.client.close()
+
+
+@pytest.fixture
+def pair(make: Make) -> Pair:
+    return make()
+
+
+def outcome(row: Row) -> str:
+    """Of a row of one session."""
+    counts = {"delivered": row.delivered, "gone": row.gone, "shed": row.shed}
+    assert sum(counts.values()) <= 1
+    return next((name for name, count in counts.items() if count), "pending")
+
+
+def test_what_the_kernel_takes_is_delivered_at_once(pair: Pair) -> None:
+    row = pair.row()
+    assert pair.connection.write(b"hello", [row])
+    assert pair.read(5) == b"hello"
+    assert outcome(row) == "pending"  # whoever writes counts it
+
+
+def test_a_backlog_goes_out_in_order_and_is_delivered_then(pair: Pair) -> None:
+    rows = [pair.row() for _ in range(3)]
+    for n, row in enumerate(rows):
+        assert not pair.connection.write(BIG + bytes([n]), [row])
+    assert [outcome(row) for row in rows] == ["pending"] * 3
+    assert pair.connection.waiting_bytes > 0
+    for n in range(3):
+        assert pair.read(len(BIG) + 1) == BIG + bytes([n])
+    while pair.connection.waiting_bytes:
+        gevent.sleep(0)
+    assert [outcome(row) for row in rows] == ["delivered"] * 3
+    assert pair.connection.write(b"next", [pair.row()])
+
+
+def test_a_slow_consumer_is_closed_and_what_waited_is_shed(make: Make) -> None:
+    pair = make(Dialect.ZIM_TCP, outbox_bytes=3 << 20)
+    rows = [pair.row() for _ in range(6)]
+    for row in rows:
+        pair.connection.write(BIG, [row])
+    assert pair.ended == ["closed"]
+    assert [outcome(row) for row in rows[1:]] == ["shed"] * 3 + ["gone"] * 2  # these came after the end
+    packets = pair.read_all()
+    assert [p.op for p in packets] == [Op.PUSH, Op.DISCONNECT]
+    assert json.loads(packets[-1].body) == {"reason": "slow consumer"}
+    assert outcome(rows[0]) == "delivered"
+
+
+def test_by_policy_the_oldest_go(make: Make) -> None:
+    pair = make(drops_oldest=True)
+    rows = [pair.row() for _ in range(6)]
+    for row in rows:
+        pair.connection.write(BIG, [row])
+    assert pair.ended == []
+    for _ in range(3):
+        pair.read(len(BIG))
+    while pair.connection.waiting_bytes:
+        gevent.sleep(0)
+    assert [outcome(row) for row in rows] == ["delivered", "shed", "shed", "shed", "delivered", "delivered"]
+
+
+def test_a_client_that_resets_loses_what_waits(pair: Pair) -> None:
+    rows = [pair.row() for _ in range(3)]
+    for row in rows:
+        pair.connection.write(BIG, [row])
+    pair.client.close()
+    while "released" not in pair.ended:
+        gevent.sleep(0)
+    assert pair.ended == ["closed", "released"]
+    assert [outcome(row) for row in rows] == ["gone"] * 3
+    late = pair.row()
+    assert not pair.connection.write(b"late", [late])
+    assert outcome(late) == "gone"
+
+
+@pytest.mark.parametrize("dialect", Dialect)
+def test_a_reason_is_told_in_the_clients_own_words(make: Make, dialect: Dialect) -> None:
+    pair = make(dialect)
+    pair.connection.close("why not", POLICY)
+    pair.connection.close("again")
+    told = b""
+    while data := pair.client.recv(100):
+        told += data
+    assert (b"why not" in told) == (dialect is not Dialect.V1_TCP)
+    assert (b'{"reason":"why not"}' in told) == dialect.is_zim
+    assert (POLICY.to_bytes(2, "big") in told) == dialect.is_text
+    assert pair.ended[0] == "closed"
+    assert pair.connection.reason == "why not"
+    pair.connection.drop("over")
+    assert pair.ended.count("closed") == 1
+
+
+@pytest.mark.parametrize("is_kept", [True, False])
+def test_a_gap_is_told_to_zims_clients(make: Make, is_kept: bool) -> None:
+    pair = make(Dialect.ZIM_TCP)
+    pair.connection.missed(GAP, is_kept)
+    pair.connection.close("over")
+    gap, _ = pair.read_all()
+    assert (gap.op, gap.seq, gap.version, gap.stream) == (Op.GAP, 0, 3, "")
+    assert json.loads(gap.body) == {"stream": "r:1", "epoch": "e", "from": 3, "to": 5, "reason": "trimmed"}
+
+
+@pytest.mark.parametrize("is_kept", [True, False])
+def test_a_goim_client_is_closed_at_a_gap_if_the_stream_is_kept(make: Make, is_kept: bool) -> None:
+    pair = make(Dialect.V1_TEXT)
+    pair.connection.missed(GAP, is_kept)
+    assert pair.connection.is_closed == is_kept
+    if is_kept:
+        assert TRY_AGAIN.to_bytes(2, "big") in pair.client.recv(100)
+        assert pair.connection.reason == "messages of r:1 are missing: trimmed"
+
+
+def test_who_waits_for_an_answer_is_woken_by_that_answer_alone(make: Make) -> None:
+    pair = make(Dialect.ZIM_TCP)
+    answered = pair.connection.await_reply(Packet(Op.ACKNOWLEDGE, 9, 3))
+    pair.connection.joined(0, [Start("r:1", "e", 4)])  # of a room that it asked for long ago
+    assert not answered.is_set()
+    pair.connection.acknowledged("u:7", 2)
+    assert answered.is_set()
+    pair.connection.close("over")
+    assert [(p.op, p.seq) for p in pair.read_all()] == [(Op.JOINED, 0), (Op.ACKNOWLEDGED, 9), (Op.DISCONNECT, 0)]
+
+
+def test_who_waits_for_an_answer_is_woken_by_the_end(make: Make) -> None:
+    pair = make(Dialect.ZIM_TCP)
+    answered = pair.connection.await_reply(Packet(Op.JOIN, 9, 3))
+    pair.connection.drop("over")
+    assert answered.is_set()

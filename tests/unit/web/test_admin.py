@@ -1,0 +1,71 @@
+"""A node's admin address."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import pytest
+
+from tests.unit.web.support import ask
+from zim.errors import NodeError
+from zim.metrics import Metric, gauge
+from zim.web.admin import admin_server
+from zim.web.server import HttpServer
+
+broken = False
+
+
+def read() -> Iterable[Metric]:
+    if broken:
+        raise ValueError("a defect")
+    return [gauge("zim_answer", "The answer", 42)]
+
+
+@pytest.fixture
+def admin() -> Iterator[HttpServer]:
+    server = admin_server(read, ("127.0.0.1", 0))
+    server.start()
+    yield server
+    server.stop(5)
+
+
+def test_metrics(admin: HttpServer) -> None:
+    answer = ask(admin, "GET", "/metrics")
+    assert answer.status == 200
+    assert answer.headers["content-type"].startswith("text/plain; version=")
+    assert b"# HELP zim_answer The answer\n# TYPE zim_answer gauge\nzim_answer 42.0\n" in answer.body
+    assert ask(admin, "HEAD", "/metrics").body == b""
+
+
+def test_healthz(admin: HttpServer) -> None:
+    assert ask(admin, "GET", "/healthz?x=1").json == {"status": "ok"}
+
+
+@pytest.mark.parametrize("path", ["/", "/metrics/", "/1/push", "/api/ledger", "//metrics"])
+def test_there_is_nothing_else(admin: HttpServer, path: str) -> None:
+    assert ask(admin, "GET", path).status == 404
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE"])
+def test_it_is_only_read(admin: HttpServer, method: str) -> None:
+    answer = ask(admin, method, "/metrics")
+    assert (answer.status, answer.headers["allow"]) == (405, "GET")
+
+
+def test_it_takes_no_body(admin: HttpServer) -> None:
+    assert ask(admin, "POST", "/metrics", b"x").status == 413
+    assert admin.refused == {413: 1}
+
+
+def test_a_defect_is_a_500_and_in_the_log(
+    admin: HttpServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(f"{__name__}.broken", True)
+    assert ask(admin, "GET", "/metrics").status == 500
+    assert [record.getMessage() for record in caplog.records] == ["app failed"]
+
+
+def test_an_address_that_is_in_use_names_its_key(admin: HttpServer) -> None:
+    assert isinstance(admin.address, tuple)
+    with pytest.raises(NodeError, match=rf"admin 127\.0\.0\.1:{admin.address[1]}: Address already in use"):
+        admin_server(read, ("127.0.0.1", admin.address[1]))
