@@ -160,7 +160,7 @@ class RouterNode(Node):
         if appended is None:
             self._answer(self.shard.intake.not_stored(batch))
         else:
-            pushes, answers = self.shard.committed(batch, appended, self.clock.now_ms())
+            pushes, answers = self.shard.committed(batch, appended, self.now, self.clock.now_ms())
             for push in pushes:
                 self._hand_down(push)
             self._answer(answers)

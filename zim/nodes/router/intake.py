@@ -7,8 +7,8 @@ one. "unavailable" means surely not stored; a push that was taken before is know
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from zim.nodes.router.directory import Directory
@@ -36,7 +36,6 @@ class Admission(Generic[Peer]):
         deadline: of waiting for a comet that is behind; monotonic.
         time_ms: log time.
         feeds: counted as behind by its size, until it is in the log.
-        offsets: of each of its streams, once it is in the log.
     """
 
     push: Publish
@@ -44,13 +43,20 @@ class Admission(Generic[Peer]):
     size: int
     deadline: float
     time_ms: int
-    feeds: list[Feed] = field(default_factory=list)
-    offsets: list[int] | None = None
+    feeds: Sequence[Feed] = ()
 
     @property
     def expires_ms(self) -> int:
         """Log time at which it is not worth being handed out any more; 0 for never."""
         return self.time_ms + self.push.ttl_ms if self.push.ttl_ms else 0
+
+
+class Known(NamedTuple):
+    """What is remembered of a push that is in the log. Atoms only, so that the garbage collector looks at it once."""
+
+    digest: bytes
+    streams: tuple[str, ...]
+    offsets: tuple[int, ...]
 
 
 class Stored(NamedTuple):
@@ -106,8 +112,9 @@ class Intake(Generic[Peer]):
         self.answered = {"ok": 0, "unavailable": 0, "unknown": 0, "conflict": 0, "refused": 0}
         self.waiting_bytes = self.dropped = 0
         self._behind: deque[Admission[Peer]] = deque()  # they wait for a comet
-        self._recent: dict[str, Admission[Peer]] = {}
-        self._ages: deque[tuple[float, str, Admission[Peer]]] = deque()  # of what is in _recent
+        self._coming: dict[str, Admission[Peer]] = {}  # on their way into the log, by push id
+        self._recent: dict[str, Known] = {}  # there
+        self._ages: deque[tuple[float, str]] = deque()  # of what is in _recent
 
     # -- publishers
 
@@ -122,10 +129,11 @@ class Intake(Generic[Peer]):
             if owner(stream) != name:
                 return self._published(m.req, "refused")
         known = self._recent.get(m.push_id)
-        if known is not None and known.push.digest == m.digest and known.push.streams == m.streams:
-            if known.offsets is not None:
-                return self._published(m.req, "ok", known.offsets)
-            known.askers.append((peer, m.req))
+        if known is not None and known.digest == m.digest and known.streams == tuple(m.streams):
+            return self._published(m.req, "ok", known.offsets)
+        coming = self._coming.get(m.push_id)
+        if coming is not None and coming.push.digest == m.digest and coming.push.streams == m.streams:
+            coming.askers.append((peer, m.req))
             return None
         if m.attempt > 1 and m.term != self.term and not m.digest:
             return self._published(m.req, "unknown")  # an earlier run may have it, and its ids are forgotten
@@ -139,9 +147,8 @@ class Intake(Generic[Peer]):
             self.waiting_bytes += size
         elif not self._enter(admission):
             return self._refuse(admission)
-        if known is None:
-            self._recent[m.push_id] = admission
-            self._ages.append((now, m.push_id, admission))
+        if coming is None:
+            self._coming[m.push_id] = admission
         return None
 
     def _refuse(self, admission: Admission[Peer]) -> Published | None:
@@ -161,21 +168,24 @@ class Intake(Generic[Peer]):
         askers, admission.askers = admission.askers, []
         return [(peer, self._published(req, status, offsets)) for peer, req in askers]
 
-    def _feeds(self, streams: Sequence[str]) -> set[Feed]:
+    def _feeds(self, streams: Sequence[str]) -> Iterable[Feed]:
         serving = self._directory.serving
         if len(streams) == 1:
-            return set(serving(streams[0]))
+            return serving(streams[0])
         return {feed for stream in streams for feed in serving(stream)}
 
     def _is_behind(self, streams: Sequence[str], size: int) -> bool:
         """What is admitted and not committed yet counts too, else a slow disk lets everything in."""
         limit = self._max_behind_bytes - size
-        return any(feed.behind_bytes + feed.admitted_bytes > limit for feed in self._feeds(streams))
+        for feed in self._feeds(streams):  # noqa: SIM110 any() would cost a generator for each push
+            if feed.behind_bytes + feed.admitted_bytes > limit:
+                return True
+        return False
 
     def _enter(self, admission: Admission[Peer]) -> bool:
         if not self._admit(admission, admission.size):
             return False
-        admission.feeds = list(self._feeds(admission.push.streams))
+        admission.feeds = tuple(self._feeds(admission.push.streams))
         for feed in admission.feeds:
             feed.admitted_bytes += admission.size
         return True
@@ -184,12 +194,9 @@ class Intake(Generic[Peer]):
         """It does not wait for its commit any more."""
         for feed in admission.feeds:
             feed.admitted_bytes -= admission.size
-        admission.feeds = []
-
-    def _forget(self, admission: Admission[Peer]) -> None:
-        """A repeat of it is a new push."""
-        if self._recent.get(admission.push.push_id) is admission:
-            del self._recent[admission.push.push_id]
+        admission.feeds = ()
+        if self._coming.get(admission.push.push_id) is admission:
+            del self._coming[admission.push.push_id]
 
     # -- the log
 
@@ -204,13 +211,14 @@ class Intake(Generic[Peer]):
         return found
 
     def stored(
-        self, batch: Sequence[Admission[Peer]], appended: Sequence[Appended]
+        self, batch: Sequence[Admission[Peer]], appended: Sequence[Appended], now: float
     ) -> tuple[list[Stored], Answers[Peer]]:
         """A batch is in the log.
 
         Args:
             batch: as it was given to `records`.
             appended: one for each of its records.
+            now: monotonic seconds.
 
         Returns:
             What is new in it, to be handed down in this step; and answers.
@@ -227,13 +235,12 @@ class Intake(Generic[Peer]):
             if items:
                 fresh.append(Stored(m, items, admission.time_ms, admission.expires_ms))
             if any(a.outcome == "conflict" for a in mine):
-                self._forget(admission)
                 answers += self._answer(admission, "conflict")
                 continue
-            admission.offsets = [a.offset for a in mine]
-            answers += self._answer(admission, "ok", admission.offsets)
-            # What is remembered needs no body.
-            admission.push = Publish(0, m.push_id, m.streams, m.op, b"", 0, 0, m.digest)
+            offsets = [a.offset for a in mine]
+            answers += self._answer(admission, "ok", offsets)
+            self._recent[m.push_id] = Known(m.digest, tuple(m.streams), tuple(offsets))
+            self._ages.append((now, m.push_id))
         return fresh, answers
 
     def not_stored(self, batch: Sequence[Admission[Peer]]) -> Answers[Peer]:
@@ -241,7 +248,6 @@ class Intake(Generic[Peer]):
         answers: Answers[Peer] = []
         for admission in batch:
             self._left(admission)
-            self._forget(admission)
             if not admission.push.digest:
                 answers += self._answer(admission, "unavailable")
             elif not self._look_up(admission, admission.size):
@@ -253,17 +259,16 @@ class Intake(Generic[Peer]):
         answers: Answers[Peer] = []
         for admission in batch:
             self._left(admission)
-            self._forget(admission)
             answers += self._answer(admission, "unknown")
         return answers
 
     def looked_up(self, admission: Admission[Peer], found: Sequence[Appended | None]) -> Answers[Peer]:
         """The log knows these of its streams: only if it knows none may the answer be "unavailable"."""
         m = admission.push
-        twin = self._recent.get(m.push_id)
-        if twin is not None and twin is not admission and twin.push.digest == m.digest:  # it came meanwhile
-            if twin.offsets is not None:
-                return self._answer(admission, "ok", twin.offsets)
+        known, twin = self._recent.get(m.push_id), self._coming.get(m.push_id)  # it may have come meanwhile
+        if known is not None and known.digest == m.digest:
+            return self._answer(admission, "ok", known.offsets)
+        if twin is not None and twin.push.digest == m.digest:
             twin.askers += admission.askers
             return []
         if any(a is not None and a.outcome == "conflict" for a in found):
@@ -278,18 +283,13 @@ class Intake(Generic[Peer]):
     def tick(self, now: float) -> Answers[Peer]:
         """Forgets old push ids, and gives up waiting for comets that stay behind."""
         while self._ages and self._ages[0][0] < now - REMEMBER_S:
-            _, _, admission = self._ages.popleft()
-            if not admission.askers:
-                self._forget(admission)
-            else:  # a commit that takes so long: its repeats still have to meet it
-                self._ages.append((now, admission.push.push_id, admission))
-                break
+            self._recent.pop(self._ages.popleft()[1], None)
         self.retry()
         answers: Answers[Peer] = []
         while self._behind and self._behind[0].deadline < now:
             admission = self._behind.popleft()
             self.waiting_bytes -= admission.size
-            self._forget(admission)
+            self._left(admission)
             if not admission.push.digest:
                 answers += self._answer(admission, "unavailable")
             elif not self._look_up(admission, admission.size):

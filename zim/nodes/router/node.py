@@ -267,7 +267,7 @@ class RouterNode(Node):
             appended = settled
         self._counts.seconds.observe(time.monotonic() - began)
         self._counts.pushes.observe(len(batch))
-        pushes, answers = self._shard.committed(batch, appended, self._clock.now_ms())
+        pushes, answers = self._shard.committed(batch, appended, time.monotonic(), self._clock.now_ms())
         for push in pushes:
             self._hand_down(push)
         self._answer(answers)

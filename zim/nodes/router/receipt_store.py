@@ -13,6 +13,8 @@ from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
+import gevent
+
 from zim.errors import NodeError
 from zim.nodes.router.log.sqlite.worker import InThread, Worker
 from zim.nodes.router.receipts import Ledger, Receipt, Tally
@@ -22,6 +24,7 @@ log = logging.getLogger(__name__)
 FILE = "receipts.db"
 SEGMENTS = 8  # of what is kept
 BUSY_S = 2.0  # someone else holds the file: a backup, a person with sqlite3
+AT_ONCE = 500  # receipts that are looked at between two chances for others to run
 ROWS = 200  # of one statement: each statement gives the interpreter away, and has to get it back
 
 _COUNTS = "targeted, delivered, gone, shed, expired, unknown"
@@ -92,29 +95,28 @@ class ReceiptStore:
         Raises:
             sqlite3.Error: the disk does not take them.
         """
-        rows = [
-            (
-                *(_key(r.push_id), r.serial, self._run, r.accepted_ms, r.kept_ms, r.reported_ms),
-                *(r.offline, r.open_rows, *astuple(r.tally)),
+        values: list[Any] = []
+        for n, r in enumerate(receipts):
+            t = r.tally
+            values += (
+                *(_key(r.push_id), r.serial, self._run, r.accepted_ms, r.kept_ms, r.reported_ms, r.offline),
+                *(r.open_rows, t.targeted, t.delivered, t.gone, t.shed, t.expired, t.unknown),
             )
-            for r in receipts
-        ]
+            if n % AT_ONCE == AT_ONCE - 1:
+                gevent.sleep(0)
         self._serial = max([self._serial, *(r.serial for r in receipts)])
         totals = (offline, pushes, self._serial, *astuple(tally))
         with self._worker.turn:
-            self._worker.run(lambda db: self._write(db, rows, totals, now_ms))
+            self._worker.run(lambda db: self._write(db, values, totals, now_ms))
 
-    def _write(self, db: sqlite3.Connection, rows: list[tuple[Any, ...]], totals: tuple[int, ...], now_ms: int) -> None:
+    def _write(self, db: sqlite3.Connection, values: list[Any], totals: tuple[int, ...], now_ms: int) -> None:
         with db:
             db.execute("BEGIN")
             segment = self._make_segment(db, now_ms)
-            for start in range(0, len(rows), ROWS):
-                part = rows[start : start + ROWS]
-                values = ",".join(["(" + ",".join("?" * _WIDTH) + ")"] * len(part))
-                db.execute(
-                    f"INSERT OR REPLACE INTO {segment} ({_COLUMNS}) VALUES {values}",
-                    [value for row in part for value in row],
-                )
+            for start in range(0, len(values), ROWS * _WIDTH):
+                part = values[start : start + ROWS * _WIDTH]
+                places = ",".join(["(" + ",".join("?" * _WIDTH) + ")"] * (len(part) // _WIDTH))
+                db.execute(f"INSERT OR REPLACE INTO {segment} ({_COLUMNS}) VALUES {places}", part)
             db.execute("INSERT OR REPLACE INTO totals VALUES (1, ?, ?, ?, ?, ?, ?, ?, ?, ?)", totals)
 
     def _make_segment(self, db: sqlite3.Connection, now_ms: int) -> str:

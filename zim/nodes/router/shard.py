@@ -119,7 +119,7 @@ class Shard(Generic[Peer]):
     # -- pushes
 
     def committed(
-        self, batch: Sequence[Admission[Peer]], appended: Sequence[Appended], now_ms: int
+        self, batch: Sequence[Admission[Peer]], appended: Sequence[Appended], now: float, now_ms: int
     ) -> tuple[list[Push], list[tuple[Peer, Published]]]:
         """Pushes are in the log. One step: targets are read, feeds get their entries, publishers their answer.
 
@@ -129,7 +129,7 @@ class Shard(Generic[Peer]):
         Returns:
             Pushes for the jobs, and answers.
         """
-        fresh, answers = self.intake.stored(batch, appended)
+        fresh, answers = self.intake.stored(batch, appended, now)
         return [push for stored in fresh for push in self._hand_down(stored, now_ms)], answers
 
     def _hand_down(self, stored: Stored, now_ms: int) -> list[Push]:

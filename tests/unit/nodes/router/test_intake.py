@@ -82,7 +82,7 @@ class Desk:
         if appended is None:
             self._hear(self.intake.not_stored(batch))
             return
-        fresh, answers = self.intake.stored(batch, appended)
+        fresh, answers = self.intake.stored(batch, appended, self.now)
         self.fresh += [item for stored in fresh for item in stored.items]
         self._hear(answers)
 
