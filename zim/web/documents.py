@@ -31,6 +31,9 @@ class Receipt(msgspec.Struct):
     pending: int
     hops_ms: dict[str, float]
     silent: Annotated[list[str], Meta(description="routers that did not answer; what they know is not in the sums")]
+    forgotten: Annotated[
+        list[str], Meta(description="routers that kept it and crashed before they had stored its receipt")
+    ]
 
 
 class Ledger(msgspec.Struct):
@@ -155,6 +158,7 @@ def receipt_of(receipt: fabric.Receipt) -> Receipt:
         receipt.pending,
         dict(receipt.hops_ms),
         list(receipt.silent),
+        list(receipt.forgotten),
     )
 
 

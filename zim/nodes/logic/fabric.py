@@ -109,6 +109,7 @@ class RouterFabric:
             if reported := [m.reported_ms - m.kept_ms for m in known if m.reported_ms]:
                 hops["reported"] = max(reported)
         silent = [router for router, m in answers.items() if m is None]
+        forgotten = [m.router for m in known if m.is_forgotten]
         return Receipt(
             push_id,
             targeted,
@@ -118,6 +119,7 @@ class RouterFabric:
             is_known=bool(known),
             hops_ms=hops,
             silent=silent,
+            forgotten=forgotten,
         )
 
     def totals(self) -> Totals:

@@ -42,6 +42,7 @@ log = logging.getLogger(__name__)
 
 TICK_S = 0.1
 RECEIPTS_S = 1.0  # between two times that receipts are stored
+FORGOTTEN_MS, FORGOTTEN = 5_000, 50_000  # how long before the newest receipt one may be missing, and how many
 TRIM_S = 0.1  # between two small steps of trimming
 TRIM_RECORDS = 500  # of one step
 LEASE_S = 3600.0  # of the shard; the lock on the data directory holds it for as long as this process lives
@@ -103,6 +104,8 @@ class RouterNode(Node):
         assert live_lease is not None
         self._streams = Streams(durable, lease, live, live_lease, t.retention)
         self._receipts = ReceiptStore(self._state.path, lease.term, t.receipts_s, gevent.get_hub().threadpool.apply)
+        # What an earlier run kept and may have crashed too soon to store a receipt of.
+        self._forgotten = dict(durable.newest(self._receipts.newest_ms - FORGOTTEN_MS, FORGOTTEN))
         self._server = Server(self._router.bind.address)
         self._commits: Gatherer[Admission[Peer]] = Gatherer(self._commit, ADMITTED_BYTES)
         self._lookups: Gatherer[Admission[Peer]] = Gatherer(self._look_up, ADMITTED_BYTES)
@@ -320,7 +323,7 @@ class RouterNode(Node):
     def _read_one(self, m: Question) -> messages.Records | messages.Unreads | messages.Tracked:
         if isinstance(m, messages.Track):
             found = {r.serial: r for r in [*self._receipts.find(m.push_id), *self._shard.ledger.find(m.push_id)]}
-            return sum_up(m.req, self.name, list(found.values()))
+            return sum_up(m.req, self.name, list(found.values()), not found and m.push_id in self._forgotten)
         if isinstance(m, messages.Unread):
             cursor = self._streams.acknowledged([m.stream])[m.stream]
             epoch, floor, head = self._streams.heads([m.stream])[m.stream]

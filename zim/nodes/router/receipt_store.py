@@ -42,6 +42,7 @@ class ReceiptStore:
         totals: what was before this run: the tally of all pushes, of which what was pending is unknown now; users
             offline, how many pushes, the last serial.
         left: how many sessions were pending.
+        newest_ms: log time of the newest push whose receipt is there.
     """
 
     def __init__(self, folder: Path, run: int, keep_s: float, in_thread: InThread) -> None:
@@ -72,6 +73,9 @@ class ReceiptStore:
         except (sqlite3.Error, OSError) as e:
             raise NodeError(f"{file} cannot be opened: {e}") from None
         self._worker = Worker(db, in_thread)
+        begins = _segments(db)
+        newest = f"SELECT max(kept_ms) FROM segment_{begins[0]}" if begins else "SELECT 0"
+        self.newest_ms: int = db.execute(newest).fetchone()[0] or 0
         offline, pushes, self._serial, *counts = totals
         tally = Tally(*counts)
         self.left = tally.pending

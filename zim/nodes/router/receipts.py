@@ -61,13 +61,14 @@ class Receipt:
     open_rows: int = 0
 
 
-def sum_up(req: int, router: str, receipts: Sequence[Receipt]) -> Tracked:
-    """The answer to Track, over all parts of a push."""
+def sum_up(req: int, router: str, receipts: Sequence[Receipt], is_forgotten: bool) -> Tracked:
+    """The answer to Track, over all parts of a push. is_forgotten: see Tracked."""
     tallies = [receipt.tally for receipt in receipts]
     return Tracked(
         req,
         router,
-        is_known=bool(receipts),
+        is_known=bool(receipts) or is_forgotten,
+        is_forgotten=is_forgotten,
         targeted=sum(t.targeted for t in tallies),
         delivered=sum(t.delivered for t in tallies),
         gone=sum(t.gone for t in tallies),

@@ -69,12 +69,14 @@ class Track(Message, frozen=True):
 class Tracked(Message, frozen=True):
     """router → logic: answer to Track, over this router's sessions; all 0 if it is not known here.
 
+    is_forgotten: the router has kept it, and crashed before it had stored more of it than that.
     accepted_ms, kept_ms, reported_ms: log time at which the router took it, had it in its log, heard of it last.
     """
 
     req: int
     router: str
     is_known: bool
+    is_forgotten: bool
     targeted: int
     delivered: int
     gone: int

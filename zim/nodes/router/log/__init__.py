@@ -193,6 +193,9 @@ class Log(Protocol):
     def heads(self, streams: Sequence[str]) -> Mapping[str, Head]:
         """Where streams stand, also those that do not exist."""
 
+    def newest(self, since_ms: int, most: int) -> list[tuple[str, int]]:
+        """Ids and log times of the pushes that were appended since then and are kept; newest first, at most so many."""
+
     def reserve_seqs(self, lease: Lease, count: int) -> int:
         """The first of `count` session numbers that no one was ever given. Durable."""
 

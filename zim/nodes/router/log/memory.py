@@ -246,6 +246,12 @@ class MemoryLog:
             found.append(record)
         return Page(book.epoch, floor, book.head, found, last)
 
+    def newest(self, since_ms: int, most: int) -> list[tuple[str, int]]:
+        """See Log."""
+        kept = (k.record for book in self._store.books.values() for k in book.kept)
+        times = {record.push_id: record.time_ms for record in kept if record.time_ms >= since_ms}
+        return sorted(times.items(), key=lambda pair: -pair[1])[:most]
+
     def heads(self, streams: Sequence[str]) -> Mapping[str, Head]:
         """See Log."""
         books = {stream: self._look_up(stream) for stream in streams}

@@ -258,6 +258,10 @@ class SqliteLog:
         """See Log. Switches: only if one of them was not used lately."""
         return {name: Head(self.epoch, s.floor, s.head) for name, s in self._known(streams).items()}
 
+    def newest(self, since_ms: int, most: int) -> list[tuple[str, int]]:
+        """See Log."""
+        return self._read(lambda c: tables.newest(c, since_ms, most))
+
     def find(self, push_id: str, digest: bytes, streams: Sequence[str]) -> list[Appended | None]:
         """See Log."""
         found: list[Appended | None] = [None] * len(streams)

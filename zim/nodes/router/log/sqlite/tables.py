@@ -212,6 +212,16 @@ _FIND = """
     CROSS JOIN keys AS k ON k.push_id = ?1 AND k.stream = s.id AND k.until_ms > ?3"""
 
 
+def newest(connection: sqlite3.Connection, since_ms: int, most: int) -> list[tuple[str, int]]:
+    """Ids and times of pushes, from the newest on; one clock gave the times, so the first older one is the end."""
+    found: list[tuple[str, int]] = []
+    for push_id, time_ms in connection.execute("SELECT push_id, time_ms FROM pushes ORDER BY id DESC LIMIT ?", (most,)):
+        if time_ms < since_ms:
+            break
+        found.append((push_id, time_ms))
+    return found
+
+
 def find(
     connection: sqlite3.Connection, push_id: str, streams: Sequence[str], now_ms: int
 ) -> list[tuple[int, int, str]]:
