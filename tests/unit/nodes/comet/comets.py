@@ -318,3 +318,17 @@ class Comet:
         self.receive()
         self.run()
         return n
+
+
+def with_history(count: int, stream: str = "r:9") -> tuple[Comet, Guest]:
+    """A comet that serves a stream with so many messages, "1" to count; and who is there already."""
+    comet = Comet()
+    first = comet.enter("1", ["9"])
+    for n in range(1, count + 1):
+        comet.push(stream, body=str(n))
+    return comet, first
+
+
+def numbers(first: int, last: int) -> list[str]:
+    """Bodies of a history."""
+    return [str(n) for n in range(first, last + 1)]
