@@ -120,6 +120,58 @@ def test_who_queues_too_much_reads_it_instead() -> None:
     assert guest.gaps == []
 
 
+def test_who_reads_slowly_gets_a_page_at_a_time() -> None:
+    comet, first = with_history(40)
+    guest = comet.guest()
+    guest.reads = False
+    comet.hub.join(guest, "2", ["9"], 0.0, {"r:9": ("a", 0)})
+    for n in range(41, 51):
+        comet.push("r:9", body=str(n))
+        before = len(guest.bodies)
+        guest.fills = guest.reads = True
+        comet.tick(RENEW_S)
+        assert before <= len(guest.bodies) <= before + 13
+    guest.fills, guest.reads = False, True
+    comet.tick(RENEW_S)
+    assert guest.bodies == first.bodies == numbers(1, 50)
+
+
+def test_nothing_goes_to_a_full_socket_of_who_resumes() -> None:
+    comet, _ = with_history(40)
+    guest = comet.guest()
+    comet.hub.join(guest, "2", ["9"], 0.0, {"r:9": ("a", 0)})
+    guest.reads = False
+    for n in range(41, 44):
+        comet.push("r:9", body=str(n))
+        comet.settle()
+        comet.tick(RENEW_S)
+    assert guest.got == ["opened"]
+    guest.reads = True
+    comet.tick(RENEW_S)
+    comet.push("r:9", body="44")
+    assert guest.bodies == numbers(1, 44)
+
+
+def test_who_is_slow_after_a_router_came_back_slows_nobody() -> None:
+    comet = Comet()
+    guests = [comet.enter(uid, ["9"]) for uid in "1234"]
+    comet.push("r:9", body="1")
+    for guest in guests[:2]:
+        guest.reads = False
+    comet.restart_router(comet.router)
+    for n in range(2, 40):
+        comet.router.append("r:9", str(n))
+    comet.tick(RENEW_S)
+    comet.push("r:9", body="40")
+    assert [len(guest.bodies) for guest in guests] == [1, 1, 40, 40]
+    for guest in guests[:2]:
+        guest.reads = True
+        comet.tick(RENEW_S)
+        assert guest.bodies == numbers(1, 40)
+    comet.push("r:9", body="41")
+    assert [guest.bodies for guest in guests] == [numbers(1, 41)] * 4
+
+
 def test_resume_of_several_streams_at_once() -> None:
     comet = Comet()
     comet.enter("2", ["9"])
