@@ -238,6 +238,27 @@ def test_a_router_that_is_stopped_in_order_forgets_nothing() -> None:
         assert ledger(fabric) == before
 
 
+def test_it_balances_whatever_is_killed() -> None:
+    with running(routers=2, comets=2, jobs=2, has_admin=True) as fabric:
+        clients = [Client(fabric.tcp[f"comet-{i % 2 + 1}"], str(i)) for i in range(20)]
+        for victim in ("job-1", "comet-1", "router-1", "comet-2", "router-2"):
+            pid = fabric.pid(victim)
+            for i in range(60):
+                if i == 20:
+                    fabric.kill(victim)
+                fabric.request("POST", f"/1/push?uid={i % 20}", b"{}")
+                fabric.request("POST", "/1/push/room?rid=1", b"{}")
+                found = fabric.request("GET", "/api/ledger")[1]
+                assert found["balanced"] or found["silent"], found
+            wait_until(lambda pid=pid, victim=victim: fabric.pid(victim) not in (0, pid), "it is back")  # type: ignore[misc]
+        wait_until(lambda: not fabric.request("GET", "/api/ledger")[1]["silent"], "all answer")
+        settled(fabric, pending=0)
+        for client in clients:
+            client.close()
+        code, _, err = zim_ledger(fabric, "--wait", "20")
+        assert (code, err) == (0, "")
+
+
 def test_the_command_says_what_it_finds_and_exits_accordingly() -> None:
     with running(routers=2, has_admin=True) as fabric:
         Client(fabric.tcp["comet-1"], "1")

@@ -145,10 +145,6 @@ def test_unknown_fields_are_named(document: Any, key: str, known: list[str], ser
     assert (said["key"], said["known"]) == (key, known)
 
 
-def test_long_names_are_cut(server: HttpServer) -> None:
-    assert problem(push(server, {"x" * 100_000: 1}))["key"] == "x" * 100
-
-
 @pytest.mark.parametrize(
     ("document", "at"),
     [
@@ -448,18 +444,13 @@ def test_the_ledger(server: HttpServer, fabric: Recorder) -> None:
 
 
 def test_requests_are_counted_by_rule_and_status(server: HttpServer) -> None:
-    for path in (
-        "/api/ledger",
-        "/api/ledger?x=1",
-        "/api/pushes/none",
-        "/api/pushes/other",
-        "/api/none",
-        "/none",
-        "/healthz",
-    ):
+    pushes = ("/api/pushes/none", "/api/pushes/other")
+    for path in ("/api/ledger", "/api/ledger?x=1", *pushes, "/api/none", "/none", "/healthz"):
         ask(server, "GET", path)
     ask(server, "POST", "/api/ledger")
-    ask(server, "POST", "/1/push?uid=1", b"x" * (MAX_BODY_BYTES + 1))
+    with Client(server) as client:
+        client.send(b"rubbish\r\n\r\n")
+        client.receive()
     app = server.application
     assert isinstance(app, App)
     assert app.answered == {
@@ -470,7 +461,7 @@ def test_requests_are_counted_by_rule_and_status(server: HttpServer) -> None:
         ("?", 405): 1,
         ("/healthz", 200): 1,
     }
-    assert server.refused == {413: 1}
+    assert server.refused == {400: 1}
 
 
 @pytest.mark.parametrize("wait_s", ["", "-1", "31", "nan", "inf", "1_0", "1e999", "x", "1&wait_s=2"])

@@ -49,6 +49,7 @@ class Link:
         reports: what became of the entries of this registration.
         settled: sessions of all entries by what became of them; of those delivered, the ones that had to wait.
         entries, fetches, registrations: how many there were: entries handled, pages of them asked for.
+        dropped: entries for which there was no room.
     """
 
     def __init__(self, router: str, comet: str, inc: int, send: Callable[[Message, int], bool]) -> None:
@@ -64,7 +65,7 @@ class Link:
         self.is_registering = False
         self.taken = self.handled = 0
         self.settled = {"delivered": 0, "gone": 0, "shed": 0, "expired": 0}
-        self.entries = self.fetches = self.registrations = 0
+        self.entries = self.fetches = self.registrations = self.dropped = 0
         self.reports = Reports(self.settled)
         self._change = 0  # the last one made
         self._unanswered: dict[int, Change] = {}  # sent, in order
@@ -190,7 +191,10 @@ class Link:
         self._made = max(self._made, e.n)
         size = entry_bytes(e.body, e.items)
         is_next = e.n == self.taken + 1
-        if e.n in self._held or (self._held_bytes + size > HELD_BYTES and not is_next):
+        if e.n in self._held:
+            return
+        if self._held_bytes + size > HELD_BYTES and not is_next:
+            self.dropped += 1
             return  # full: it will be fetched when there is room
         self._held[e.n] = e
         self._held_bytes += size

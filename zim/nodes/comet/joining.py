@@ -107,7 +107,8 @@ class Joining:
         is_whole = len(ready) == len(self._wishes)
         if self.session.is_open:
             return is_whole or is_late
-        return bool(self.session.seq) and self.session.views[0] in ready and (is_whole or is_late)
+        can_be_told = self.session.dialect.is_zim  # goim's clients would miss what comes before they are joined
+        return bool(self.session.seq) and self.session.views[0] in ready and (is_whole or (is_late and can_be_told))
 
     def _is_ready(self, view: View, wish: _Wish, now: float) -> bool:
         """Whether it is known where the session starts. Who has something asks the router first what is left of it."""

@@ -39,4 +39,6 @@ def comet_metrics(hub: Hub, edge: Edge, delivered: int) -> Iterator[Metric]:
     registrations = {router: link.registrations for router, link in links.items()}
     yield counter("zim_comet_registrations_total", "Times that a router was told everything", registrations, "router")
     held = {router: link.held_bytes for router, link in links.items()}
+    dropped = {router: link.dropped for router, link in links.items()}
+    yield counter("zim_comet_held_dropped_total", "Entries that found no room to wait", dropped, "router")
     yield gauge("zim_comet_held_bytes", "Entries that wait for a missing one, or their turn", held, "router")

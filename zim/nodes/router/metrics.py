@@ -52,6 +52,7 @@ def router_metrics(shard: Shard[Any], waiting: Mapping[str, Queue], dropped_answ
     behind = {feed.comet: feed.behind_bytes + feed.admitted_bytes for feed in alive}
     yield gauge("zim_router_behind_bytes", "What each comet has not handled", behind, "comet")
     yield from queues("router", {"behind": intake, **waiting})
+    yield counter("zim_router_dropped_questions_total", "Questions that could not wait", shard.dropped_questions)
     yield counter("zim_router_dropped_answers_total", "Answers whose asker was gone or did not read", dropped_answers)
 
 

@@ -76,6 +76,7 @@ class Shard(Generic[Peer]):
         intake: the publishers' side.
         ledger: what became of pushes.
         is_rebuilding: not every comet has had the time to register; counts and locate wait.
+        dropped_questions: how many found no room to wait; they are asked again.
     """
 
     def __init__(
@@ -112,6 +113,7 @@ class Shard(Generic[Peer]):
         self._rebuilt_by = now + LEASE_S
         self._seen = now
         self._spare_until = now + SPARE_S
+        self.dropped_questions = 0
         self._questions: list[tuple[Peer, Locate | Count]] = []
 
     # -- pushes
@@ -263,6 +265,8 @@ class Shard(Generic[Peer]):
             return self._answer(m)
         if len(self._questions) < QUESTIONS:
             self._questions.append((peer, m))
+        else:
+            self.dropped_questions += 1
         return None
 
     def _answer(self, m: Locate | Count) -> Located | Counted:
