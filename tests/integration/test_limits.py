@@ -160,9 +160,6 @@ def _push(fabric: Fabric, path: str, body: bytes) -> tuple[int, str | None]:
 HISTORY = "[retention]\nusers = { count = 10000, age_s = 3600 }\n"
 
 
-@pytest.mark.xfail(
-    strict=True, reason="a resume writes page after page, whether or not the outbox is empty: slow consumer, for ever"
-)
 def test_who_reads_slowly_may_still_resume() -> None:
     with running(comet={"outbox_bytes": 200_000}, more=HISTORY) as fabric:
         for n in range(400):  # 20 MB: more than the kernel and an outbox take

@@ -114,6 +114,11 @@ class Connection(Session):
 
     # -- writing
 
+    @property
+    def is_full(self) -> bool:
+        """See Session."""
+        return self._outbox is not None
+
     def write(self, chunk: bytes, rows: Sequence[Row] = ()) -> bool:
         """See Session. Whole packets or frames only."""
         if self._outbox is None and not self.is_closed:

@@ -80,6 +80,7 @@ class Passes:
         self._readings: dict[int, Reading] = {}
         self._pages: deque[tuple[View, Catchup, Records]] = deque()
         self._flushes: deque[tuple[View, Catchup]] = deque()
+        self._stalled: dict[Catchup, View] = {}  # until the sockets of those who catch up take more
         self.resumed = {"true": 0, "false": 0}
         self._is_passing = False
         self._after_pass: list[Callable[[], None]] = []
@@ -197,7 +198,7 @@ class Passes:
         Args:
             is_idle: the last page brought nothing: the next one is asked for a little later.
         """
-        if catchup not in view.catchups:
+        if catchup not in view.catchups or self._is_stalled(view, catchup):
             return
         catchup.is_waiting = False
         if catchup.offset < catchup.target:
@@ -218,11 +219,26 @@ class Passes:
         else:
             view.end_catchup(catchup)
 
+    def _is_stalled(self, view: View, catchup: Catchup) -> bool:
+        """Whether it waits for its clients. One page goes into an empty outbox, else every long resume would fill it;
+        and who is slow waits alone."""
+        self._stalled.pop(catchup, None)
+        full = [session for session in catchup.subscribers if session.is_full]
+        if not full:
+            return False
+        if len(catchup.subscribers) > 1:
+            for session in full[: len(catchup.subscribers) - 1]:
+                self._stalled[view.part(catchup, session)] = view
+            return self._is_stalled(view, catchup)
+        catchup.is_waiting = False
+        self._stalled[catchup] = view
+        return True
+
     def _catchup_pass(self, now: float) -> Pass | None:
         while self._pages:
             view, catchup, page = self._pages.popleft()
-            if catchup not in view.catchups:
-                continue
+            if catchup not in view.catchups or self._is_stalled(view, catchup):
+                continue  # who is stalled asks again, later
             if page.epoch != view.epoch or page.last <= catchup.offset:
                 self.go_on(view, catchup, now, is_idle=True)  # another history: the answer that is due will say so
                 continue
@@ -237,7 +253,9 @@ class Passes:
             return Pass(_writes(catchup.subscribers, pushes), partial(self.go_on, view, catchup))
         while self._flushes:
             view, catchup = self._flushes.popleft()
-            if catchup in view.catchups and catchup.offset >= catchup.target:  # else it aims later by now, and reads
+            if catchup not in view.catchups or self._is_stalled(view, catchup):
+                continue
+            if catchup.offset >= catchup.target:  # else it aims later by now, and reads
                 return Pass(_writes(catchup.subscribers, catchup.take_queue()), partial(self.go_on, view, catchup))
         return None
 
@@ -251,7 +269,10 @@ class Passes:
             session.missed(gap, not is_live_only(view.epoch))
 
     def tick(self, now: float) -> None:
-        """Asks again what has not been answered."""
+        """Asks again what has not been answered, and goes on with those whose sockets take more."""
+        stalled, self._stalled = self._stalled, {}
+        for catchup, view in stalled.items():
+            self.go_on(view, catchup, now)
         for req, reading in list(self._readings.items()):
             if not reading.is_wanted():
                 del self._readings[req]

@@ -41,6 +41,11 @@ class Session(ABC):
         """The session's key, `uid_seq`."""
         return f"{self.uid}_{self.seq}"
 
+    @property
+    def is_full(self) -> bool:
+        """Its socket takes nothing more for the moment: who resumes waits, for there is no end to what one may miss."""
+        return False
+
     @abstractmethod
     def opened(self, starts: Sequence[Start]) -> None:
         """The session is in the directory: the auth reply is to go out now. Must not switch."""
@@ -271,6 +276,15 @@ class View:
         for catchup in self.catchups:
             self.live.update(catchup.subscribers)
         self.catchups = []
+
+    def part(self, catchup: Catchup, session: Session) -> Catchup:
+        """One of several who miss the same is too slow for the others: from now on it catches up by itself."""
+        alone = Catchup(Subscribers(), catchup.offset, catchup.target)
+        alone.queue, alone.queue_bytes = list(catchup.queue), catchup.queue_bytes
+        catchup.subscribers.discard(session)
+        alone.subscribers.add(session)
+        self.catchups.append(alone)
+        return alone
 
     def end_catchup(self, catchup: Catchup) -> None:
         """They have everything: they are live."""

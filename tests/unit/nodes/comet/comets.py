@@ -53,9 +53,10 @@ class Guest(Session):
         gaps: that it was told of; kept: those in streams that are not live only.
         offsets: of the pushes, by stream, in the order in which they came.
         takes: "delivered", "later" or what becomes of the next pushes.
+        reads: its socket takes more; fills: until the next push.
     """
 
-    __slots__ = ("acknowledgements", "gaps", "got", "kept", "offsets", "rows", "starts", "takes")
+    __slots__ = ("acknowledgements", "fills", "gaps", "got", "kept", "offsets", "reads", "rows", "starts", "takes")
 
     def __init__(self, conn: int, dialect: Dialect = Dialect.ZIM_TCP) -> None:
         super().__init__(conn, dialect)
@@ -65,8 +66,12 @@ class Guest(Session):
         self.kept: list[Gap] = []
         self.offsets: dict[str, list[int]] = {}
         self.acknowledgements: list[tuple[str, int]] = []
-        self.takes = "delivered"
+        self.takes, self.reads, self.fills = "delivered", True, False
         self.rows: list[Row] = []
+
+    @property
+    def is_full(self) -> bool:
+        return not self.reads
 
     def opened(self, starts: Sequence[Start]) -> None:
         self.got.append("opened")
@@ -94,6 +99,7 @@ class Guest(Session):
     def write(self, chunk: bytes, rows: Sequence[Row] = ()) -> bool:
         packets, rest = frame.split(chunk, 1 << 20, extended=True)
         assert rest == b""
+        self.reads = self.reads and not self.fills
         for packet in packets:
             self.got.append(packet.body.decode())
             self.offsets.setdefault(packet.stream, []).append(packet.offset)
@@ -318,3 +324,17 @@ class Comet:
         self.receive()
         self.run()
         return n
+
+
+def with_history(count: int, stream: str = "r:9") -> tuple[Comet, Guest]:
+    """A comet that serves a stream with so many messages, "1" to count; and who is there already."""
+    comet = Comet()
+    first = comet.enter("1", ["9"])
+    for n in range(1, count + 1):
+        comet.push(stream, body=str(n))
+    return comet, first
+
+
+def numbers(first: int, last: int) -> list[str]:
+    """Bodies of a history."""
+    return [str(n) for n in range(first, last + 1)]

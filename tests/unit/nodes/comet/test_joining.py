@@ -4,26 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from tests.unit.nodes.comet.comets import Comet, Guest
+from tests.unit.nodes.comet.comets import Comet, numbers, with_history
 from zim.nodes.comet.feed import RENEW_S
 from zim.nodes.comet.hub import JOIN_S
 from zim.nodes.comet.views import QUEUE_BYTES
 from zim.protocol.client import Dialect
-from zim.protocol.dialect3 import JOINED_ALREADY, NOT_ALLOWED, RETRYING, Start
+from zim.protocol.dialect3 import RETRYING, Start
 from zim.protocol.messages import Read
-
-
-def with_history(count: int, stream: str = "r:9") -> tuple[Comet, Guest]:
-    """A comet that serves a stream with so many messages, "1" to count; and who is there already."""
-    comet = Comet()
-    first = comet.enter("1", ["9"])
-    for n in range(1, count + 1):
-        comet.push(stream, body=str(n))
-    return comet, first
-
-
-def numbers(first: int, last: int) -> list[str]:
-    return [str(n) for n in range(first, last + 1)]
 
 
 def test_who_has_nothing_starts_at_the_position() -> None:
@@ -131,6 +118,58 @@ def test_who_queues_too_much_reads_it_instead() -> None:
     comet.push("r:9", body="last")
     assert guest.offsets["r:9"] == list(range(1, 25))
     assert guest.gaps == []
+
+
+def test_who_reads_slowly_gets_a_page_at_a_time() -> None:
+    comet, first = with_history(40)
+    guest = comet.guest()
+    guest.reads = False
+    comet.hub.join(guest, "2", ["9"], 0.0, {"r:9": ("a", 0)})
+    for n in range(41, 51):
+        comet.push("r:9", body=str(n))
+        before = len(guest.bodies)
+        guest.fills = guest.reads = True
+        comet.tick(RENEW_S)
+        assert before <= len(guest.bodies) <= before + 13
+    guest.fills, guest.reads = False, True
+    comet.tick(RENEW_S)
+    assert guest.bodies == first.bodies == numbers(1, 50)
+
+
+def test_nothing_goes_to_a_full_socket_of_who_resumes() -> None:
+    comet, _ = with_history(40)
+    guest = comet.guest()
+    comet.hub.join(guest, "2", ["9"], 0.0, {"r:9": ("a", 0)})
+    guest.reads = False
+    for n in range(41, 44):
+        comet.push("r:9", body=str(n))
+        comet.settle()
+        comet.tick(RENEW_S)
+    assert guest.got == ["opened"]
+    guest.reads = True
+    comet.tick(RENEW_S)
+    comet.push("r:9", body="44")
+    assert guest.bodies == numbers(1, 44)
+
+
+def test_who_is_slow_after_a_router_came_back_slows_nobody() -> None:
+    comet = Comet()
+    guests = [comet.enter(uid, ["9"]) for uid in "1234"]
+    comet.push("r:9", body="1")
+    for guest in guests[:2]:
+        guest.reads = False
+    comet.restart_router(comet.router)
+    for n in range(2, 40):
+        comet.router.append("r:9", str(n))
+    comet.tick(RENEW_S)
+    comet.push("r:9", body="40")
+    assert [len(guest.bodies) for guest in guests] == [1, 1, 40, 40]
+    for guest in guests[:2]:
+        guest.reads = True
+        comet.tick(RENEW_S)
+        assert guest.bodies == numbers(1, 40)
+    comet.push("r:9", body="41")
+    assert [guest.bodies for guest in guests] == [numbers(1, 41)] * 4
 
 
 def test_resume_of_several_streams_at_once() -> None:
@@ -358,151 +397,3 @@ def test_who_leaves_before_the_answer_is_no_trouble() -> None:
     comet.push("r:9", body="x")
     assert guest.got == []
     assert comet.hub.sessions == {}
-
-
-# ---------------------------------------------------------------- rooms later
-
-
-def test_a_room_joined_later_is_like_one_from_the_start() -> None:
-    comet, _ = with_history(3)
-    guest = comet.enter("2")
-    comet.hub.join_rooms(guest, ["9", "8"], 5, 0.0, {"r:9": ("a", 1)}, refused=["secret"])
-    comet.settle()
-    assert guest.got == ["opened", "joined 5", "2", "3"]
-    assert guest.starts["r:9"] == Start("r:9", "a", 1)
-    assert guest.starts["r:8"] == Start("r:8", "a", 0)
-    assert guest.starts["r:secret"] == Start("r:secret", error=NOT_ALLOWED)
-    assert list(guest.rooms) == ["9", "8"]
-    comet.hub.join_rooms(guest, ["9", "7"], 6, 0.0)
-    comet.settle()
-    assert guest.starts["r:9"] == Start("r:9", error=JOINED_ALREADY)
-    assert list(guest.rooms) == ["9", "8", "7"]
-    comet.push("r:9", body="4")
-    assert guest.got == ["opened", "joined 5", "2", "3", "joined 6", "4"]
-
-
-def test_a_join_of_nothing_is_answered() -> None:
-    comet = Comet()
-    guest = comet.enter("2", ["9"])
-    comet.hub.join_rooms(guest, [], 5, 0.0)
-    comet.hub.join_rooms(guest, ["9"], 6, 0.0)
-    comet.hub.join_rooms(guest, [], 7, 0.0, refused=["x"])
-    assert guest.got == ["opened", "joined 5", "joined 6", "joined 7"]
-
-
-def test_refused_rooms_are_in_the_auth_reply() -> None:
-    comet = Comet()
-    guest = comet.guest()
-    comet.hub.join(guest, "2", ["9"], 0.0, None, refused=["secret"])
-    comet.settle()
-    assert guest.starts["r:secret"] == Start("r:secret", error=NOT_ALLOWED)
-    assert guest.rooms == ("9",)
-
-
-def test_nothing_of_a_room_comes_after_left() -> None:
-    comet, first = with_history(1)
-    guest = comet.enter("2", ["9", "8"])
-    comet.hub.leave_rooms(guest, ["9", "nowhere", "*"], 4, 0.0)
-    comet.settle()
-    comet.push("r:9", body="no")
-    comet.push("r:8", body="yes")
-    comet.push("*", body="all")
-    assert guest.got == ["opened", "left 4 r:9", "yes", "all"]
-    assert guest.rooms == ("8",)
-    assert first.bodies == ["1", "no", "all"]
-
-
-def test_who_leaves_a_room_during_a_pass_is_told_after_it() -> None:
-    comet, _ = with_history(0)
-    guest = comet.enter("2", ["9"])
-    comet.router.publish("r:9", body="under way")
-    comet.receive()
-    todo = comet.begin_pass()
-    comet.hub.leave_rooms(guest, ["9"], 4, 0.0)
-    assert guest.got == ["opened"]
-    comet.end_pass(todo)
-    comet.push("r:9", body="no")
-    assert guest.got == ["opened", "under way", "left 4 r:9"]
-
-
-def test_who_leaves_a_room_while_it_resumes_gets_no_more_of_it() -> None:
-    comet, _ = with_history(40)
-    guest = comet.guest()
-    comet.hub.join(guest, "2", ["9"], 0.0, {"r:9": ("a", 0)})
-    comet.hear()
-    page = comet.begin_pass()
-    comet.hub.leave_rooms(guest, ["9"], 4, 0.0)
-    comet.end_pass(page)
-    comet.settle()
-    assert guest.got[-1] == "left 4 r:9"
-    assert len(guest.bodies) < 40
-
-
-def test_who_leaves_a_room_before_it_has_joined_it_gets_both_answers() -> None:
-    comet = Comet()
-    guest = comet.enter("2")
-    comet.hub.join_rooms(guest, ["9"], 5, 0.0)
-    comet.hub.leave_rooms(guest, ["9"], 6, 0.0)
-    comet.settle()
-    comet.push("r:9", body="no")
-    assert guest.got == ["opened", "joined 5", "left 6 r:9"]
-
-
-def test_who_comes_back_to_a_room_starts_anew() -> None:
-    comet = Comet()
-    guest = comet.enter("2", ["9"])
-    comet.push("r:9", body="1")
-    comet.hub.leave_rooms(guest, ["9"], 4, 0.0)
-    comet.settle()
-    comet.router.append("r:9", "2")
-    comet.hub.join_rooms(guest, ["9"], 5, 0.0)
-    comet.settle()
-    assert guest.starts["r:9"] == Start("r:9", "a", 2)
-    comet.push("r:9", body="3")
-    assert guest.bodies == ["1", "3"]
-
-
-# ---------------------------------------------------------------- some sessions only
-
-
-def test_a_push_to_keys_is_for_these_sessions_alone() -> None:
-    comet = Comet()
-    here, there, goim = comet.enter("2"), comet.enter("2"), comet.enter("2", dialect=Dialect.V1_TCP)
-    n = comet.push("u:2", body="here", only=(here.key, "2_999"))
-    comet.push("u:2", body="goim", only=(goim.key,))
-    comet.push("u:2", body="all")
-    assert here.bodies == ["here", "all"]
-    assert there.bodies == ["all"]
-    assert goim.bodies == ["goim", "all"]
-    comet.tick(RENEW_S)
-    assert (comet.router.results[n].targeted, comet.router.results[n].delivered) == (1, 1)
-
-
-def test_keys_of_one_user_do_not_narrow_other_streams() -> None:
-    comet = Comet()
-    guest, other = comet.enter("2", ["9"]), comet.enter("3", ["9"])
-    comet.push("u:2", "u:3", "r:9", body="x", only=("2_999",))
-    assert guest.offsets == {"r:9": [1]}
-    assert other.offsets == {"u:3": [1], "r:9": [1]}
-
-
-def test_what_was_for_one_session_only_is_passed_over_in_a_resume() -> None:
-    comet = Comet()
-    here = comet.enter("2")
-    for body, only in (("1", []), ("2", [here.key]), ("3", ["2_999"]), ("4", [])):
-        comet.push("u:2", body=body, only=tuple(only))
-    again = comet.enter("2", resume={"u:2": ("a", 0)})
-    assert again.offsets["u:2"] == [1, 4]
-    assert here.offsets["u:2"] == [1, 2, 4]
-
-
-def test_what_queued_for_one_session_only_reaches_nobody_else() -> None:
-    comet, _ = with_history(2)
-    comet.router.append("u:2", "1")
-    guest = comet.guest()
-    comet.hub.join(guest, "2", [], 0.0, {"u:2": ("a", 0)})
-    comet.hear()
-    for only in ((f"2_{guest.seq}",), ("2_999",), ()):
-        comet.push("u:2", body="queued", only=only)
-    comet.settle()
-    assert guest.offsets["u:2"] == [1, 2, 4]
