@@ -35,6 +35,10 @@ class Wire(Session):
         self.is_closed, self.reads = False, True
         self.outbox: Outbox | None = None
 
+    @property
+    def is_full(self) -> bool:
+        return self.outbox is not None or not self.reads
+
     def write(self, chunk: bytes, rows: Sequence[Row] = ()) -> bool:
         if self.is_closed:
             for row in rows:

@@ -149,7 +149,7 @@ class Receipt:
         is_known: some router knows the push.
         hops_ms: time from hop to hop: "accepted" → "kept" → "handed" → "reported".
         silent: routers that did not answer; what they know is not in the sums.
-        forgotten: routers that kept it and crashed before they had stored its receipt: of their sessions nothing is known.
+        forgotten: routers that kept it and crashed before they had stored its receipt.
     """
 
     push_id: str

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import re
 
-MAX_NAME_BYTES = 255
+MAX_NAME_BYTES = 253  # a stream's name has two more: `u:`, `r:`
+MAX_KEY_BYTES = 255
 
 NAME = f"1 to {MAX_NAME_BYTES} bytes of UTF-8 without control characters"
 HEADER = (
-    f"one key of 1 to {MAX_NAME_BYTES} printable ASCII characters; "
+    f"one key of 1 to {MAX_KEY_BYTES} printable ASCII characters; "
     "in quotation marks, or bare if there is neither a comma nor a quotation mark in it"
 )
 NAME_PATTERN = r"^[^\u0000-\u001f\u007f-\u009f]+$"  # for documents; here it would let a last line feed pass

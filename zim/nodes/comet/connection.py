@@ -146,7 +146,7 @@ class Connection(Session):
     def _queue(self, outbox: Outbox, chunk: bytes, rows: Sequence[Row]) -> None:
         if outbox.put(chunk, rows):
             return
-        if self._limits.drops_oldest:
+        if self._limits.drops_oldest and not self.dialect.is_zim:  # who can resume need not miss anything
             outbox.put_newest(chunk, rows)
             return
         log.info("slow consumer", extra={"uid": self.uid, "key": self.key, "waiting_bytes": outbox.waiting_bytes})

@@ -18,7 +18,7 @@ from zim.protocol.client import Dialect
 from zim.protocol.errors import WireError
 from zim.protocol.frame import Op, Packet
 from zim.protocol.messages import Authed
-from zim.protocol.streams import user_stream
+from zim.protocol.streams import name_problem, room_stream, user_stream
 
 log = logging.getLogger(__name__)
 
@@ -184,6 +184,10 @@ class Edge:
             return
         if connection.is_closed:
             return
+        names = [user_stream(who.uid), *map(room_stream, who.rooms)]
+        if problem := next((problem for name in names if (problem := name_problem(name))), ""):
+            log.error("the token handler names what cannot be", extra={"problem": problem})
+            raise WireError("not a user")
         rooms, refused = who.rooms, tuple[str, ...]()
         if auth is not None:
             connection.may_join = None if who.may_join is None else (*who.rooms, *who.may_join)

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import msgspec
+
 from zim.nodes.comet.passes import Passes, is_live_only
 from zim.nodes.comet.views import Session, View
 from zim.protocol.dialect3 import RETRYING, Resume, Start
 from zim.protocol.messages import Records
 from zim.protocol.streams import is_user_stream
+
+HELD_BYTES = 1 << 20  # of first pages that wait for a reply
 
 
 class _Wish:
@@ -39,7 +43,18 @@ class Joining:
         is_replied: the reply has gone out.
     """
 
-    __slots__ = ("_advance", "_errors", "_passes", "_resume", "_wishes", "is_replied", "seq", "session", "since")
+    __slots__ = (
+        "_advance",
+        "_errors",
+        "_held_bytes",
+        "_passes",
+        "_resume",
+        "_wishes",
+        "is_replied",
+        "seq",
+        "session",
+        "since",
+    )
 
     def __init__(
         self,
@@ -61,6 +76,7 @@ class Joining:
         self.is_replied = False
         self._resume, self._errors, self._passes, self._advance = resume, errors, passes, advance
         self._wishes: dict[View, _Wish] = {}
+        self._held_bytes = 0
 
     def want(self, view: View) -> None:
         """One more stream."""
@@ -130,6 +146,10 @@ class Joining:
             wish.is_asked, wish.page = True, None
 
             def got(page: Records, now: float) -> None:
+                size = sum(len(record.body) for record in page.records)
+                self._held_bytes += size
+                if self._held_bytes > HELD_BYTES:  # it will be read again, when there is somebody to send it to
+                    page = msgspec.structs.replace(page, records=[], last=offset)
                 wish.is_asked, wish.page = False, page
                 self._advance(self.session, now)
 
@@ -155,5 +175,5 @@ class Joining:
         self._passes.resumed["true" if recovered else "false"] += 1
         catchup = view.start(self.session, offset)
         if catchup is not None:
-            self._passes.begin(view, catchup, page, now)
+            self._passes.begin(view, catchup, page if page is not None and page.last > offset else None, now)
         return Start(view.stream, epoch, offset, recovered)

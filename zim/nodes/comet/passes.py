@@ -78,7 +78,7 @@ class Passes:
         self._views, self._links = views, list(links)
         self._reqs = itertools.count(1)
         self._readings: dict[int, Reading] = {}
-        self._pages: deque[tuple[View, Catchup, Records]] = deque()
+        self._pages: deque[tuple[View, Catchup, Records, int]] = deque()  # the last: which turn asked for it
         self._flushes: deque[tuple[View, Catchup]] = deque()
         self._stalled: dict[Catchup, View] = {}  # until the sockets of those who catch up take more
         self.resumed = {"true": 0, "false": 0}
@@ -188,7 +188,7 @@ class Passes:
     def begin(self, view: View, catchup: Catchup, page: Records | None, now: float) -> None:
         """Somebody resumes; the first page may be there already."""
         if page is not None:
-            self._pages.append((view, catchup, page))
+            self._pages.append((view, catchup, page, catchup.turn))
         else:
             self.go_on(view, catchup, now)
 
@@ -208,7 +208,7 @@ class Passes:
                 catchup.offset,
                 catchup.target,
                 now,
-                lambda page, _: self._pages.append((view, catchup, page)),
+                lambda page, _: self._pages.append((view, catchup, page, turn)),
                 lambda: catchup in view.catchups and catchup.turn == turn,
                 is_idle,
             )
@@ -236,8 +236,8 @@ class Passes:
 
     def _catchup_pass(self, now: float) -> Pass | None:
         while self._pages:
-            view, catchup, page = self._pages.popleft()
-            if catchup not in view.catchups or self._is_stalled(view, catchup):
+            view, catchup, page, turn = self._pages.popleft()
+            if catchup not in view.catchups or catchup.turn != turn or self._is_stalled(view, catchup):
                 continue  # who is stalled asks again, later
             if page.epoch != view.epoch or page.last <= catchup.offset:
                 self.go_on(view, catchup, now, is_idle=True)  # another history: the answer that is due will say so

@@ -168,8 +168,10 @@ def test_what_changes_while_it_is_stored_is_stored_again() -> None:
 def test_the_parts_of_a_push_are_summed_up() -> None:
     one = Receipt("p", 1, 10, 12, 20, Tally(targeted=3, delivered=2, shed=1), offline=1)
     two = Receipt("p", 2, 11, 15, 0, Tally(targeted=2, unknown=1, expired=1))
-    m = sum_up(7, "router-1", [one, two])
+    m = sum_up(7, "router-1", [one, two], is_forgotten=False)
     assert (m.req, m.router, m.is_known) == (7, "router-1", True)
     assert (m.targeted, m.delivered, m.gone, m.shed, m.expired, m.unknown, m.offline) == (5, 2, 0, 1, 1, 1, 1)
     assert (m.accepted_ms, m.kept_ms, m.reported_ms) == (10, 15, 20)
-    assert not sum_up(7, "router-1", []).is_known
+    assert not sum_up(7, "router-1", [], is_forgotten=False).is_known
+    forgotten = sum_up(7, "router-1", [], is_forgotten=True)
+    assert (forgotten.is_known, forgotten.is_forgotten, forgotten.targeted) == (True, True, 0)
