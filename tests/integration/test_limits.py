@@ -177,7 +177,9 @@ def test_who_reads_slowly_may_still_resume() -> None:
 
 
 def test_a_zim_client_that_is_slow_is_closed_and_resumes_whatever_the_policy() -> None:
-    with running(comet={"slow_consumer": "drop", "outbox_bytes": 100_000}, more=KEEPS_ALL) as fabric:
+    with running(
+        comet={"slow_consumer": "drop", "outbox_bytes": 100_000}, more="[retention]\nusers = { count = 100000 }"
+    ) as fabric:
         slow = ZimClient(fabric.tcp["comet-1"], "1", rooms=[])
         slow._reader.kill()  # it does not read any more
         pushed = 0
@@ -185,5 +187,5 @@ def test_a_zim_client_that_is_slow_is_closed_and_resumes_whatever_the_policy() -
             pushed += 1
             fabric.post("/1/push?uid=1", b"%06d" % pushed + b"x" * 50_000)
         start = slow.starts["u:1"]
-        again = ZimClient(fabric.tcp["comet-1"], "1", rooms=[], resume={"u:1": [start["epoch"], start["offset"]]})
+        again = ZimClient(fabric.tcp["comet-1"], "1", rooms=[], resume={"u:1": (start["epoch"], start["offset"])})
         assert [offset for offset, _ in again.wait_for("u:1", pushed)] == list(range(1, pushed + 1))
