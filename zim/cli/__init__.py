@@ -1,4 +1,4 @@
-"""The command line: `zim up | node | check | push | listen | ledger`. Each command is a module of this package."""
+"""The command line: `zim up`, `zim push`, … Each command is a module of this package."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from gevent.hub import Hub
 from zim import __version__
 from zim.errors import ZimError
 
-_COMMANDS = ("up", "check", "node", "push", "listen", "ledger")
+_COMMANDS = ("up", "check", "node", "push", "listen", "ledger", "restored")
 
 # A node that ends with it is not started again.
 _EXIT_CODES = {"node": 2}

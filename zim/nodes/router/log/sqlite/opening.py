@@ -74,6 +74,27 @@ def open_database(folder: Path, routers: Sequence[str], factory: type[sqlite3.Co
         raise
 
 
+def begin_epoch(folder: Path, routers: Sequence[str]) -> str:
+    """A backup was restored: what its streams get from now on is another history than what came after the backup.
+
+    Returns:
+        The new epoch. Session numbers jump, past all that may have been given since the backup.
+
+    Raises:
+        NodeError: see `open_database`.
+    """
+    opened = open_database(folder, routers, sqlite3.Connection)
+    epoch = secrets.token_hex(8)
+    try:
+        opened.writer.execute("UPDATE meta SET epoch = ?, next_seq = next_seq + ?", (epoch, 1 << 32))
+    except sqlite3.Error as e:
+        raise NodeError(f"{folder / FILE} cannot be written: {e}") from None
+    finally:
+        opened.reader.close()
+        opened.writer.close()
+    return epoch
+
+
 def _close(connection: sqlite3.Connection | None) -> None:
     if connection is not None:
         connection.close()

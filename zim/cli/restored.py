@@ -1,0 +1,41 @@
+"""`zim restored router-1`: its folder has come out of a backup."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from zim.config import load
+from zim.errors import TopologyError
+from zim.nodes.router.log.sqlite.opening import begin_epoch
+from zim.nodes.state import StateDir
+
+
+@click.command()
+@click.argument("name")
+@click.option(
+    "--topology", type=click.Path(path_type=Path), default="topology.toml", show_default=True, help="The fabric's file."
+)
+def restored(name: str, topology: Path) -> None:
+    """Say that a router's folder was restored from a backup, before the router starts on it.
+
+    Its streams go on where the backup ends, with offsets that clients have seen before, for other messages. So their
+    history gets another name, a new epoch: clients that resume from the old one are told that they cannot, instead of
+    taking one message for another.
+
+    \b
+    zim restored router-1
+    """
+    fabric = load(topology)
+    names = [router.name for router in fabric.routers]
+    if name not in names:
+        raise TopologyError([f"{topology}: has no router {name}; there are {', '.join(names)}"])
+    if not (fabric.data_dir / name).exists():
+        raise TopologyError([f"{fabric.data_dir / name}: is not there; restore it first"])
+    state = StateDir(fabric.data_dir, name)
+    try:
+        epoch = begin_epoch(state.path, names)
+    finally:
+        state.close()
+    click.echo(f"{name} goes on with epoch {epoch}.")
