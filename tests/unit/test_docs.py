@@ -19,6 +19,7 @@ from tests.simulation.rules import RULES
 from tests.unit.nodes.router.log.sqlite_support import acquired, opened
 from zim import config
 from zim.cli import main
+from zim.errors import NodeError
 from zim.nodes.comet.edge import ANSWER_S
 from zim.nodes.router.log import Log, NewRecord
 from zim.nodes.router.node import TRIM_RECORDS, TRIM_S
@@ -53,6 +54,14 @@ def test_links_and_paths_exist(page: Path) -> None:
         assert link.startswith("https://") or (page.parent / link).exists(), link
     for path in re.findall(r"`((?:zim|tests|docs|examples|benchmarks)/[\w./-]+)`", text):
         assert (ROOT / path).exists(), path
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_to_headings_lead_to_one(page: Path) -> None:
+    for path, anchor in re.findall(r"\]\(([^)#]*)#([^)]+)\)", page.read_text()):
+        target = (page.parent / path).read_text() if path else page.read_text()
+        headings = re.findall(r"^#+ (.*)", target, re.MULTILINE)
+        assert anchor in [re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings], anchor
 
 
 @pytest.mark.parametrize(("page", "text"), blocks("python"))
@@ -303,6 +312,19 @@ def test_a_log_can_be_backed_up_restored_and_made_anew(tmp_path: Path, monkeypat
     assert other.epoch != epoch
     assert other.read("u:7", 0, 9, 10, 1000, 2).records[0].body == b"1"
     other.close()
+
+
+def test_what_a_router_says_is_quoted_right(tmp_path: Path) -> None:
+    quoted = [" ".join(text.split()) for name, text in blocks("text") if name == "operations.md"]
+    opened(tmp_path, routers=["router-1"]).close()
+    said = []
+    for routers, content in ((("router-1", "router-2"), None), (("router-1",), b"x" * 4096)):
+        if content is not None:
+            (tmp_path / "log.db").write_bytes(content)
+        with pytest.raises(NodeError) as error:
+            opened(tmp_path, routers=routers)
+        said.append("router-1: " + str(error.value).replace(str(tmp_path), "…"))
+    assert sorted(quoted) == sorted(said)
 
 
 def test_the_pace_of_trimming_is_true() -> None:
