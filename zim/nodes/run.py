@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 
 from zim import config
-from zim.errors import NodeError
-from zim.nodes.base import EXIT_FATAL, Node
+from zim.errors import NodeError, ZimError
+from zim.nodes.base import EXIT_CRASH, EXIT_FATAL, Node
 
 
 def run(topology: config.Topology, name: str, lifeline_fd: int | None = None) -> int:
@@ -23,6 +23,9 @@ def run(topology: config.Topology, name: str, lifeline_fd: int | None = None) ->
     except NodeError as e:
         sys.stderr.write(f"{name}: {e}\n")
         return EXIT_FATAL
+    except ZimError as e:  # a full disk, say, which may have room later
+        sys.stderr.write(f"{name}: {e}\n")
+        return EXIT_CRASH
 
 
 def _make(topology: config.Topology, node: config.Node) -> Node:

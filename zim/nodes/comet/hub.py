@@ -68,6 +68,7 @@ class Hub:
         self._patient: deque[tuple[float, Session]] = deque()  # who has asked to join, and when
         self._reqs = itertools.count(1)
         self._acks: dict[int, tuple[Session, int, float]] = {}  # whose, up to where, asked when
+        self._last_ack: dict[Session, int] = {}  # which of them is a session's
         self._anew = 0  # streams with another history, since the last registration
         self._view(EVERYBODY, EVERYBODY)
 
@@ -206,13 +207,19 @@ class Hub:
     def acknowledge(self, session: Session, offset: int, now: float) -> None:
         """Its user's stream is acknowledged up to there. `session.acknowledged` is called when that is durable."""
         req, user = next(self._reqs), session.views[0]
+        _, before, _ = self._acks.pop(self._last_ack.get(session, 0), (session, 0, now))
+        offset = max(offset, before)  # one under way for each session, however many it sends
         self._acks[req] = session, offset, now
+        self._last_ack[session] = req
         user.link.ask(Acknowledge(req, user.stream, offset))
 
     def acknowledged(self, m: Acknowledged) -> None:
         """A router has moved a cursor."""
         session, _, _ = self._acks.pop(m.req, (None, 0, 0.0))
-        if session is not None and session.conn in self.sessions:
+        if session is None:
+            return
+        del self._last_ack[session]
+        if session.conn in self.sessions:
             user = session.views[0]
             user.acknowledged = max(user.acknowledged, m.offset)
             session.acknowledged(user.stream, m.offset)
@@ -342,10 +349,10 @@ class Hub:
             link.tick(now, renew_bytes)
         self.passes.tick(now)
         for req, (session, offset, asked_at) in list(self._acks.items()):
-            if now - asked_at > RETRY_S:
-                del self._acks[req]
-                if session.conn in self.sessions:
-                    self.acknowledge(session, offset, now)
+            if session.conn not in self.sessions:
+                del self._acks[req], self._last_ack[session]
+            elif now - asked_at > RETRY_S:
+                self.acknowledge(session, offset, now)
         while self._patient and now - self._patient[0][0] >= JOIN_S:
             self._advance(self._patient.popleft()[1], now)
 

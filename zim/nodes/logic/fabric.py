@@ -19,6 +19,7 @@ from zim.web.fabric import OUTCOMES, Counts, History, Kept, Published, Push, Rec
 
 SILENT_S = 1.0  # after it a router that does not say what it knows is named
 WAIT_S = 0.03  # between two looks at a receipt
+HISTORY_BYTES = 4 << 20  # of one answer; who asks goes on after its last message
 ALL = (1 << 63) - 1  # an offset above all
 
 T = TypeVar("T")
@@ -70,13 +71,15 @@ class RouterFabric:
     def history(self, stream: str, after: int, limit: int) -> History:
         """See Fabric. Switches: once for each page that the router answers."""
         found: list[Kept] = []
+        size = 0
         while True:
             at, left = after, limit - len(found)
             m = self._ask_owner(stream, lambda req: messages.Read(req, stream, at, ALL, left))  # noqa: B023
             assert isinstance(m, messages.Records)
             found += [Kept(r.offset, r.time_ms, r.op, r.body) for r in m.records]
             after = max(m.last, after)
-            if len(found) >= limit or after >= m.head:
+            size += sum(len(r.body) for r in m.records)
+            if len(found) >= limit or size >= HISTORY_BYTES or after >= m.head:
                 return History(stream, m.epoch, m.floor + 1, m.head, found)
 
     def unread(self, uid: str) -> Unread:

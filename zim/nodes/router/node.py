@@ -6,7 +6,6 @@ It talks; zim.nodes.router.shard decides.
 from __future__ import annotations
 
 import logging
-import sqlite3
 import time
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -26,9 +25,10 @@ from zim.nodes.router.log.clock import LogClock
 from zim.nodes.router.log.memory import MemoryLog, MemoryStore
 from zim.nodes.router.log.sqlite import SqliteLog
 from zim.nodes.router.metrics import LogCounts, router_metrics
+from zim.nodes.router.questions import Questions
 from zim.nodes.router.receipt_store import ReceiptStore
-from zim.nodes.router.receipts import Ledger, sum_up
-from zim.nodes.router.shard import PAGE_BYTES, Applied, Shard
+from zim.nodes.router.receipts import Ledger
+from zim.nodes.router.shard import Shard
 from zim.nodes.router.streams import Streams
 from zim.nodes.state import StateDir
 from zim.protocol import codec, messages
@@ -47,7 +47,6 @@ TRIM_S = 0.1  # between two small steps of trimming
 TRIM_RECORDS = 500  # of one step
 LEASE_S = 3600.0  # of the shard; the lock on the data directory holds it for as long as this process lives
 JOB_QUEUE_BYTES = 16 << 20  # for one job; above it entries are dropped, and the comets fetch
-QUESTION_BYTES = 16 << 20  # of questions that wait for the log; above it they are dropped, and asked again
 SEQS = 1 << 20  # session numbers reserved at a time
 
 
@@ -56,17 +55,6 @@ class Peer(NamedTuple):
 
     envelope: tuple[bytes, ...]
     is_plain: bool = False
-
-
-Question = messages.Read | messages.Unread | messages.Track  # what the disk is asked for
-
-
-class Told(NamedTuple):
-    """Changes of a comet that were applied, and wait for the heads of their streams."""
-
-    peer: Peer
-    inc: int
-    applied: list[Applied]
 
 
 class RouterNode(Node):
@@ -104,14 +92,9 @@ class RouterNode(Node):
         assert live_lease is not None
         self._streams = Streams(durable, lease, live, live_lease, t.retention)
         self._receipts = ReceiptStore(self._state.path, lease.term, t.receipts_s, gevent.get_hub().threadpool.apply)
-        # What an earlier run kept and may have crashed too soon to store a receipt of.
-        self._forgotten = dict(durable.newest(self._receipts.newest_ms - FORGOTTEN_MS, FORGOTTEN))
         self._server = Server(self._router.bind.address)
         self._commits: Gatherer[Admission[Peer]] = Gatherer(self._commit, ADMITTED_BYTES)
         self._lookups: Gatherer[Admission[Peer]] = Gatherer(self._look_up, ADMITTED_BYTES)
-        self._changes: Gatherer[Told] = Gatherer(self._tell_heads, QUESTION_BYTES)
-        self._reads: Gatherer[tuple[Peer, Question]] = Gatherer(self._read, QUESTION_BYTES)
-        self._acks: Gatherer[tuple[Peer, messages.Acknowledge]] = Gatherer(self._acknowledge, QUESTION_BYTES)
         self._shard: Shard[Peer] = Shard(
             self.name,
             lease.term,
@@ -123,6 +106,10 @@ class RouterNode(Node):
             self._router.max_behind_bytes,
             self._streams.reserve_seqs(SEQS),
             Ledger(*self._receipts.totals, self._receipts.left),
+        )
+        forgotten = dict(durable.newest(self._receipts.newest_ms - FORGOTTEN_MS, FORGOTTEN))
+        self._questions = Questions(
+            self._shard, self._streams, self._receipts, forgotten, self._clock.now_ms, self._answer
         )
         self._seqs_end = self._shard.directory.next_seq + SEQS
         self._jobs: dict[str, Sender[messages.Push]] = {
@@ -136,8 +123,9 @@ class RouterNode(Node):
         for job in self._jobs.values():
             self.spawn(job.run)
             self.spawn(job.watch)
-        for gatherer in (self._commits, self._lookups, self._changes, self._reads, self._acks):
-            self.spawn(gatherer.run)
+        self.spawn(self._commits.run)
+        self.spawn(self._lookups.run)
+        self._questions.spawn(self.spawn)
         self.spawn(self._tick)
         self.spawn(self._trim)
         self.spawn(self._keep_receipts)
@@ -164,9 +152,7 @@ class RouterNode(Node):
         waiting: dict[str, Queue] = {
             "commit": self._commits,
             "lookup": self._lookups,
-            "change": self._changes,
-            "read": self._reads,
-            "acknowledge": self._acks,
+            **self._questions.queues,
             **self._jobs,
         }
         yield from router_metrics(self._shard, waiting, self._server.dropped)
@@ -203,7 +189,7 @@ class RouterNode(Node):
             case messages.Changes():
                 applied = shard.changes(m, now)
                 if applied:
-                    self._changes.put(Told(peer, m.inc, applied), MESSAGE_BYTES * len(applied))
+                    self._questions.changes(peer, m, applied)
             case messages.Renew():
                 return shard.renew(m, now, now_ms)
             case messages.Fetch():
@@ -211,9 +197,9 @@ class RouterNode(Node):
             case messages.Total():
                 return shard.total(m)
             case messages.Read() | messages.Unread() | messages.Track():
-                self._reads.put((peer, m), MESSAGE_BYTES)
+                self._questions.ask(peer, m)
             case messages.Acknowledge():
-                self._acks.put((peer, m), MESSAGE_BYTES)
+                self._questions.acknowledge(peer, m)
             case messages.Locate() | messages.Count():
                 return shard.ask(peer, m)
             case messages.Forget():
@@ -302,47 +288,6 @@ class RouterNode(Node):
             else:
                 self._answer(self._shard.intake.looked_up(admission, found))
 
-    def _tell_heads(self, batch: list[Told]) -> None:
-        """Answers changes, with the heads of their streams."""
-        streams = list({a.stream for told in batch for a in told.applied if a.stream})
-        puts = list({a.stream for told in batch for a in told.applied if a.is_put})
-        try:
-            heads, cursors = self._streams.heads(streams), self._streams.acknowledged(puts)
-        except LogError as e:
-            log.error("heads cannot be read", extra={"error": str(e)})
-            return  # the comets ask again
-        self._answer([(t.peer, self._shard.answers(t.inc, t.applied, heads, cursors)) for t in batch])
-
-    def _read(self, batch: list[tuple[Peer, Question]]) -> None:
-        for peer, m in batch:
-            try:
-                self._answer([(peer, self._read_one(m))])
-            except (LogError, sqlite3.Error) as e:
-                log.error("a question cannot be answered", extra={"question": type(m).__name__, "error": str(e)})
-
-    def _read_one(self, m: Question) -> messages.Records | messages.Unreads | messages.Tracked:
-        if isinstance(m, messages.Track):
-            found = {r.serial: r for r in [*self._receipts.find(m.push_id), *self._shard.ledger.find(m.push_id)]}
-            return sum_up(m.req, self.name, list(found.values()), not found and m.push_id in self._forgotten)
-        if isinstance(m, messages.Unread):
-            cursor = self._streams.acknowledged([m.stream])[m.stream]
-            epoch, floor, head = self._streams.heads([m.stream])[m.stream]
-            return messages.Unreads(m.req, self.name, epoch, floor, head, cursor)
-        p = self._streams.read(m.stream, m.after, m.upto, m.limit, PAGE_BYTES, self._clock.now_ms())
-        return messages.Records(m.req, self.name, m.stream, p.epoch, p.floor, p.head, p.records, p.last)
-
-    def _acknowledge(self, batch: list[tuple[Peer, messages.Acknowledge]]) -> None:
-        """Many cursors in one commit."""
-        offsets: dict[str, int] = {}
-        for _, m in batch:
-            offsets[m.stream] = max(m.offset, offsets.get(m.stream, 0))
-        try:
-            cursors = self._streams.acknowledge(offsets)
-        except LogError as e:
-            log.error("cursors cannot be moved", extra={"error": str(e)})
-            return  # the comets ask again
-        self._answer([(peer, messages.Acknowledged(m.req, self.name, cursors[m.stream])) for peer, m in batch])
-
     def _keep_receipts(self) -> None:
         """Every second, what has changed: a crash loses no more of them."""
         while True:
@@ -350,14 +295,17 @@ class RouterNode(Node):
             self._receipts.keep(self._shard.ledger, self._clock.now_ms())
 
     def _trim(self) -> None:
-        """Lets go of what no rule keeps, a little at a time."""
+        """Lets go of what no rule keeps, a little at a time: commits come between any two steps."""
+        gone = 0
         while True:
-            gevent.sleep(TRIM_S)
+            gevent.sleep(TRIM_S if gone < TRIM_RECORDS else 0)
+            gone = 0
             before_ms = self._shard.trim_before(time.monotonic(), self._clock.now_ms())
             if not before_ms:
                 continue
             try:
-                self._counts.trimmed += self._streams.trim(self._clock.now_ms(), before_ms, TRIM_RECORDS)
+                gone = self._streams.trim(self._clock.now_ms(), before_ms, TRIM_RECORDS)
+                self._counts.trimmed += gone
             except LogError as e:
                 log.warning("the log cannot be trimmed", extra={"error": str(e)})
                 gevent.sleep(1)

@@ -1,0 +1,131 @@
+"""What comets and logics ask of the disk: heads, pieces of streams, cursors, receipts.
+
+Each kind waits in a queue of its own, and what gathers while one is answered is answered together.
+"""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import msgspec
+
+from zim.gather import Gatherer
+from zim.nodes.links import MESSAGE_BYTES
+from zim.nodes.queues import Queue
+from zim.nodes.router.log import LogError
+from zim.nodes.router.receipt_store import ReceiptStore
+from zim.nodes.router.receipts import sum_up
+from zim.nodes.router.shard import PAGE_BYTES, Applied, Shard
+from zim.nodes.router.streams import Streams
+from zim.protocol.messages import Acknowledge, Acknowledged, Changes, Read, Records, Track, Tracked, Unread, Unreads
+
+log = logging.getLogger(__name__)
+
+QUEUE_BYTES = 16 << 20  # of each kind; above it questions are dropped, and asked again
+
+Question = Read | Unread | Track
+
+
+class _Told(NamedTuple):
+    """Changes of a comet that were applied, and wait for the heads of their streams."""
+
+    peer: Any
+    inc: int
+    applied: list[Applied]
+
+
+class Questions:
+    """See the module.
+
+    Attributes:
+        queues: by kind, for the metrics.
+    """
+
+    def __init__(
+        self,
+        shard: Shard[Any],
+        streams: Streams,
+        receipts: ReceiptStore,
+        forgotten: Mapping[str, int],
+        now_ms: Callable[[], int],
+        answer: Callable[[list[tuple[Any, Any]]], None],
+    ) -> None:
+        """
+        Args:
+            forgotten: pushes that an earlier run kept, and may have crashed too soon to store a receipt of.
+            now_ms: log time.
+            answer: sends answers to whoever asked.
+        """
+        self._shard, self._streams, self._receipts, self._forgotten = shard, streams, receipts, forgotten
+        self._now_ms, self._answer = now_ms, answer
+        self._changes: Gatherer[_Told] = Gatherer(self._tell_heads, QUEUE_BYTES)
+        self._reads: Gatherer[tuple[Any, Question]] = Gatherer(self._read, QUEUE_BYTES)
+        self._acks: Gatherer[tuple[Any, Acknowledge]] = Gatherer(self._acknowledge, QUEUE_BYTES)
+        self.queues: dict[str, Queue] = {"change": self._changes, "read": self._reads, "acknowledge": self._acks}
+
+    def spawn(self, spawn: Callable[..., object]) -> None:
+        """Starts the greenlets."""
+        for gatherer in (self._changes, self._reads, self._acks):
+            spawn(gatherer.run)
+
+    def changes(self, peer: Any, m: Changes, applied: list[Applied]) -> None:
+        """Changes that were applied. Does not switch, nor do the next two."""
+        self._changes.put(_Told(peer, m.inc, applied), MESSAGE_BYTES * len(applied))
+
+    def ask(self, peer: Any, m: Question) -> None:
+        """A question for something that is stored."""
+        self._reads.put((peer, m), MESSAGE_BYTES)
+
+    def acknowledge(self, peer: Any, m: Acknowledge) -> None:
+        """A cursor is to be moved."""
+        self._acks.put((peer, m), MESSAGE_BYTES)
+
+    def _tell_heads(self, batch: list[_Told]) -> None:
+        streams = list({a.stream for told in batch for a in told.applied if a.stream})
+        puts = list({a.stream for told in batch for a in told.applied if a.is_put})
+        try:
+            heads, cursors = self._streams.heads(streams), self._streams.acknowledged(puts)
+        except LogError as e:
+            log.error("heads cannot be read", extra={"error": str(e)})
+            return  # the comets ask again
+        self._answer([(t.peer, self._shard.answers(t.inc, t.applied, heads, cursors)) for t in batch])
+
+    def _read(self, batch: list[tuple[Any, Question]]) -> None:
+        """When a comet has died, thousands resume from one place: what they all ask is put to the disk once."""
+        known: dict[Question, Records | Unreads | Tracked] = {}
+        for peer, m in batch:
+            question = msgspec.structs.replace(m, req=0)
+            try:
+                found = known.get(question) or self._read_one(question)
+            except (LogError, sqlite3.Error) as e:
+                log.error("a question cannot be answered", extra={"question": type(m).__name__, "error": str(e)})
+                continue
+            known[question] = found
+            self._answer([(peer, msgspec.structs.replace(found, req=m.req))])
+
+    def _read_one(self, m: Question) -> Records | Unreads | Tracked:
+        name = self._shard.name
+        if isinstance(m, Track):
+            found = {r.serial: r for r in [*self._receipts.find(m.push_id), *self._shard.ledger.find(m.push_id)]}
+            return sum_up(m.req, name, list(found.values()), not found and m.push_id in self._forgotten)
+        if isinstance(m, Unread):
+            cursor = self._streams.acknowledged([m.stream])[m.stream]
+            epoch, floor, head = self._streams.heads([m.stream])[m.stream]
+            return Unreads(m.req, name, epoch, floor, head, cursor)
+        p = self._streams.read(m.stream, m.after, m.upto, m.limit, PAGE_BYTES, self._now_ms())
+        return Records(m.req, name, m.stream, p.epoch, p.floor, p.head, p.records, p.last)
+
+    def _acknowledge(self, batch: list[tuple[Any, Acknowledge]]) -> None:
+        """Many cursors in one commit."""
+        offsets: dict[str, int] = {}
+        for _, m in batch:
+            offsets[m.stream] = max(m.offset, offsets.get(m.stream, 0))
+        try:
+            cursors = self._streams.acknowledge(offsets)
+        except LogError as e:
+            log.error("cursors cannot be moved", extra={"error": str(e)})
+            return  # the comets ask again
+        self._answer([(peer, Acknowledged(m.req, self._shard.name, cursors[m.stream])) for peer, m in batch])
