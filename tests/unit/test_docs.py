@@ -22,7 +22,6 @@ from zim.cli import main
 from zim.errors import NodeError
 from zim.nodes.comet.edge import ANSWER_S
 from zim.nodes.router.log import Log, NewRecord
-from zim.nodes.router.node import TRIM_RECORDS, TRIM_S
 from zim.protocol import client, dialect3, frame
 from zim.protocol.client import Dialect
 from zim.protocol.frame import Op, Packet
@@ -325,7 +324,3 @@ def test_what_a_router_says_is_quoted_right(tmp_path: Path) -> None:
             opened(tmp_path, routers=routers)
         said.append("router-1: " + str(error.value).replace(str(tmp_path), "…"))
     assert sorted(quoted) == sorted(said)
-
-
-def test_the_pace_of_trimming_is_true() -> None:
-    assert f"some {TRIM_RECORDS / TRIM_S:,.0f} messages a second" in page("operations")
