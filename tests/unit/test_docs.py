@@ -3,19 +3,38 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
+import json
 import re
+import runpy
 import shlex
+import sqlite3
 from pathlib import Path
 
 import click
 import pytest
 
+from tests.simulation.plans import PROFILES
+from tests.simulation.rules import RULES
+from tests.unit.nodes.router.log.sqlite_support import acquired, opened
 from zim import config
 from zim.cli import main
+from zim.errors import NodeError
+from zim.nodes.comet.edge import ANSWER_S
+from zim.nodes.router.log import Log, NewRecord
+from zim.protocol import client, dialect3, frame
+from zim.protocol.client import Dialect
+from zim.protocol.frame import Op, Packet
 from zim.retention import Retention, Rule
+from zim.web.names import MAX_NAME_BYTES
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def page(name: str) -> str:
+    """A page of the docs."""
+    return (ROOT / "docs" / f"{name}.md").read_text()
 
 
 def blocks(language: str) -> list[tuple[str, str]]:
@@ -34,6 +53,14 @@ def test_links_and_paths_exist(page: Path) -> None:
         assert link.startswith("https://") or (page.parent / link).exists(), link
     for path in re.findall(r"`((?:zim|tests|docs|examples|benchmarks)/[\w./-]+)`", text):
         assert (ROOT / path).exists(), path
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_to_headings_lead_to_one(page: Path) -> None:
+    for path, anchor in re.findall(r"\]\(([^)#]*)#([^)]+)\)", page.read_text()):
+        target = (page.parent / path).read_text() if path else page.read_text()
+        headings = re.findall(r"^#+ (.*)", target, re.MULTILINE)
+        assert anchor in [re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings], anchor
 
 
 @pytest.mark.parametrize(("page", "text"), blocks("python"))
@@ -116,3 +143,184 @@ def test_documented_defaults_are_true(kind: type[config.Node]) -> None:
             number, _, unit = default.strip('`"').partition(" ")
             want = fields[key]
             assert want == number or want == float(number) * {"": 1, "MiB": 1 << 20}[unit], key
+
+
+def test_the_example_of_a_topology_says_what_it_does() -> None:
+    (text,) = re.findall(r"```toml\n(.*?)```", page("topology"), re.DOTALL)
+    t = config.parse(text, Path("/etc/zim/topology.toml"))
+    rule = t.retention.rule
+    assert (rule("u:7").age_s, rule("r:chat"), rule("*")) == (30 * 86_400, Retention().rooms, Retention().everybody)
+    assert rule("r:ticker-1") == Rule(1, Retention().rooms.age_s)
+    assert rule("r:7-cursors").is_live_only
+    assert t.idempotency_s == 3 * 86_400
+    assert t.routers[0].admin == config.Listener("127.0.0.1:7271")
+    assert t.comets[0].slow_consumer == "drop"
+
+
+# ---------------------------------------------------------------- architecture
+
+
+def test_numbers_are_those_of_the_code() -> None:
+    row = r"^\| `(zim\.[\w.]+)\.([A-Z_]+)` \| ([\d.]+)(?: (\w+))? \|"
+    rows = re.findall(row, page("architecture"), re.MULTILINE)
+    assert len(rows) > 20
+    for module, name, number, unit in rows:
+        spec = importlib.util.find_spec(module)
+        assert spec is not None
+        assert spec.origin is not None
+        value = runpy.run_path(spec.origin)[name]  # the module's own: the simulator makes some shorter
+        assert value == float(number) * {"": 1, "KiB": 1 << 10, "MiB": 1 << 20}[unit], name
+
+
+def test_the_interface_of_the_log_is_whole() -> None:
+    section = page("architecture").partition("## The log")[2].partition("\n## ")[0]
+    for name in (n for n in vars(Log) if not n.startswith("_")):
+        assert re.search(rf"^\| .*`{name}[(`].* \|", section, re.MULTILINE), name
+
+
+def test_the_simulator_is_as_it_says() -> None:
+    text = page("architecture")
+    assert re.findall(r"`(\w+)`", text.partition("profiles: ")[2].partition(". A seed")[0]) == list(PROFILES)
+    assert f"\n{len(RULES)} rules" in text
+
+
+# ---------------------------------------------------------------- the client's wire
+
+
+def sessions() -> tuple[list[str], list[str]]:
+    """The lines of the two example sessions, each whole."""
+    pages = [text for name, text in blocks("text") if name == "client-protocol.md"]
+    joined = [re.sub(r"\n    ", "", text).splitlines() for text in pages]
+    assert len(joined) == 2
+    return joined[0], joined[1]
+
+
+def test_the_session_on_tcp_is_right_to_the_byte() -> None:
+    packets = []
+    for line in sessions()[0]:
+        found = re.fullmatch(r"([CS])((?: [0-9a-f]{4,16})+) ?(.*)", line)
+        assert found, line
+        who, numbers, rest = found.groups()
+        head = bytes.fromhex(numbers)
+        if len(head) > frame.HEADER_BYTES:
+            rest = rest.replace(" ", "", 1)  # behind the stream's name
+        data = head + rest.encode()
+        parsed = frame.parse(data, 0, 65_536, extended=who == "S")
+        assert parsed is not None, line
+        packet, end = parsed
+        assert (end, frame.encode(packet)) == (len(data), data), line
+        packets.append((who, packet))
+    check_session(packets)
+
+
+def test_the_session_on_websocket_is_right() -> None:
+    packets = []
+    for line in sessions()[1]:
+        who, text = line[0], line[2:]
+        for item in [json.loads(text)] if who == "C" else json.loads(text):
+            stream, offset = item.get("stream", ""), item.get("offset", 0)
+            body = json.dumps(item.get("body", {}), separators=(",", ":")).encode()
+            packet = Packet(item["op"], item["seq"], item["ver"], body, stream, offset)
+            packets.append((who, packet))
+            if who == "C":
+                assert client.parse_text(text.encode()).op == packet.op
+            elif stream:
+                pushed = client.Encoded(client.Content(packet.op, body), stream, offset)
+                assert pushed.json(Dialect.ZIM_TEXT).decode() in text
+            else:
+                assert text.encode() in client.reply(Dialect.ZIM_TEXT, packet)
+    check_session(packets)
+
+
+def check_session(packets: list[tuple[str, Packet]]) -> None:
+    """What each says is what the server takes, and what it would say."""
+    asked: dict[int, int] = {}
+    parsers = {
+        Op.AUTH: dialect3.parse_auth,
+        Op.JOIN: dialect3.parse_join,
+        Op.LEAVE: dialect3.parse_leave,
+        Op.ACKNOWLEDGE: dialect3.parse_acknowledge,
+    }
+    for who, packet in packets:
+        assert packet.version == frame.VERSION
+        if who == "C":
+            asked[packet.seq] = packet.op
+            if packet.op in parsers:
+                parsers[packet.op](packet.body)
+            continue
+        body = json.loads(packet.body or b"{}")
+        if packet.stream or packet.op in (Op.GAP, Op.DISCONNECT):
+            assert packet.seq == 0
+        else:
+            assert asked[packet.seq] == packet.op - 1
+        for start in body.get("streams", {}).values() if packet.op in (Op.AUTH_REPLY, Op.JOINED) else ():
+            assert set(start) in ({"epoch", "offset", "recovered"}, {"error"})
+        if packet.op == Op.GAP:
+            gap = dialect3.Gap(body["stream"], body["epoch"], body["from"], body["to"], body["reason"])
+            assert dialect3.gap(gap) == packet.body
+
+
+def test_the_dialect_is_as_it_says() -> None:
+    text = page("client-protocol").partition("## zim's dialect")[2]
+    for words in (dialect3.NOT_ALLOWED, dialect3.RETRYING, dialect3.JOINED_ALREADY):
+        assert f'`{{"error":"{words}"}}`' in text
+    first_cells = re.findall(r"^\| ([\d /]+?)(?:, or 100 and up)? \|", text, re.MULTILINE)
+    ops = {int(op) for cell in first_cells for op in cell.split(" / ")}
+    assert ops >= {value for name, value in vars(Op).items() if not name.startswith("_")}
+    assert f"{dialect3.STREAMS:,} rooms" in text
+    assert f"1 to {MAX_NAME_BYTES} bytes" in text
+    assert f"at most {ANSWER_S:.0f} s" in " ".join(text.split())
+
+
+# ---------------------------------------------------------------- operations
+
+
+def test_events_that_are_explained_are_logged() -> None:
+    code = "".join(path.read_text() for path in (ROOT / "zim").rglob("*.py"))
+    section = page("operations").partition("## Logs")[2].partition("\n## ")[0]
+    rows: list[str] = re.findall(r"^\| (`.*?) \|", section, re.MULTILINE)
+    assert len(rows) > 10
+    for event in (event for row in rows for event in re.findall(r"`([^`]+)`", row)):
+        assert f'("{event}"' in code, event
+
+
+def test_a_log_can_be_backed_up_restored_and_made_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    backup, anew = [
+        shlex.split(line)[2]
+        for name, text in blocks("sh")
+        for line in text.splitlines()
+        if name == "operations.md" and "sqlite3.connect" in line
+    ]
+    monkeypatch.chdir(tmp_path)
+    live, copy = tmp_path / "var" / "router-1", tmp_path / "backup" / "router-1"
+    for folder in (live, copy):
+        folder.mkdir(parents=True)
+    log = opened(live)
+    log.append(acquired(log), [NewRecord("u:7", "one", b"", 5, b"1", 1)])
+    exec(backup, {})
+    epoch, head = log.epoch, log.heads(["u:7"])["u:7"].head
+    log.close()
+    again = opened(copy)
+    assert (again.epoch, again.heads(["u:7"])["u:7"].head, head) == (epoch, 1, 1)
+    again.close()
+    exec(anew, {})
+    with sqlite3.connect(live / "log.db", isolation_level=None) as vacuumed:
+        vacuumed.execute("VACUUM")
+    vacuumed.close()
+    other = opened(live)
+    assert other.epoch != epoch
+    assert other.read("u:7", 0, 9, 10, 1000, 2).records[0].body == b"1"
+    other.close()
+
+
+def test_what_a_router_says_is_quoted_right(tmp_path: Path) -> None:
+    quoted = [" ".join(text.split()) for name, text in blocks("text") if name == "operations.md"]
+    opened(tmp_path, routers=["router-1"]).close()
+    said = []
+    for routers, content in ((("router-1", "router-2"), None), (("router-1",), b"x" * 4096)):
+        if content is not None:
+            (tmp_path / "log.db").write_bytes(content)
+        with pytest.raises(NodeError) as error:
+            opened(tmp_path, routers=routers)
+        said.append("router-1: " + str(error.value).replace(str(tmp_path), "…"))
+    assert sorted(quoted) == sorted(said)

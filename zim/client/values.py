@@ -37,8 +37,8 @@ class Gap:
 
     Attributes:
         epoch: of the messages that come next; the first of them is `to` + 1.
-        reason: "trimmed" (they are not kept any more), "epoch" (this is another history, and what one had of the old
-            one is void), "shed" (this client was too slow).
+        reason: "trimmed" (they are not kept any more) or "epoch" (this is another history, and what one had of the
+            old one is void).
     """
 
     stream: str
