@@ -15,6 +15,7 @@ from zmq.utils.monitor import recv_monitor_message
 
 from zim.errors import NodeError
 
+MAX_MESSAGE_BYTES = 64 << 20  # from a peer; a push to very many users is the largest there is
 BURST_BYTES = 256 << 10  # that one greenlet reads before it lets others run
 MESSAGE_BYTES = 4 << 10  # what a message counts for beside its bytes
 
@@ -40,6 +41,7 @@ def _socket(kind: int) -> zmq.Socket[bytes]:
     socket.setsockopt(zmq.RECONNECT_IVL, 50)
     socket.setsockopt(zmq.RECONNECT_IVL_MAX, 500)
     socket.setsockopt(zmq.IPV6, 1)
+    socket.setsockopt(zmq.MAXMSGSIZE, MAX_MESSAGE_BYTES)
     return socket
 
 

@@ -17,6 +17,7 @@ from zim.nodes.comet.views import Session
 from zim.nodes.logic.publishing import ANSWER_S, GIVE_UP_S
 from zim.nodes.logic.shares import Share, published, split
 from zim.nodes.router import shard as shard_module
+from zim.nodes.router.feed import Feed
 from zim.nodes.router.intake import Admission
 from zim.nodes.router.log import Appended, LogError, Unavailable
 from zim.nodes.router.log.clock import LogClock
@@ -87,6 +88,7 @@ class RouterNode(Node):
         self.streams = Streams(log, lease, live, live_lease, RETENTION)
         self.clock = LogClock(log.last_time_ms, WALL_S + kernel.now, clock)
         self.waiting: list[Admission[str]] = []
+        self.feeds_since: dict[Feed, float] = {}
         self.waiting_bytes = 0
         self.batch = []
         tally, offline, pushes, serial = self.receipts
@@ -125,11 +127,26 @@ class RouterNode(Node):
     def _admit(self, admission: Admission[str], size: int) -> bool:
         if self.waiting_bytes + size > ADMIT_BYTES:
             return False
+        self._check_behind(admission)
         self.waiting.append(admission)
         self.waiting_bytes += size
         if not self.batch:
             self._begin_commit()
         return True
+
+    def _check_behind(self, admission: Admission[str]) -> None:
+        """What one comet has not handled, counted anew: of pushes that were admitted since it is there."""
+        serving = self.shard.directory.serving
+        for feed in {feed for stream in admission.push.streams for feed in serving(stream)}:
+            since = self.feeds_since.setdefault(feed, self.now)
+            waiting = [
+                a for a in (*self.waiting, *self.batch) if a.time_ms > self.clock.now_ms() - (self.now - since) * 1000
+            ]
+            mine = [a.size for a in waiting if any(feed in serving(stream) for stream in a.push.streams)]
+            if self.now - since > 0.5 and feed.behind_bytes + sum(mine) > 1.5 * MAX_BEHIND_BYTES:
+                raise Violation(
+                    f"{self.name} admits more, and keeps {feed.behind_bytes} + {sum(mine)} for {feed.comet}"
+                )
 
     def _begin_commit(self) -> None:
         self.batch, self.waiting, self.waiting_bytes = self.waiting, [], 0

@@ -53,6 +53,9 @@ def make_plan(seed: int, profile: str) -> list[Op]:
         plan += [
             Op(when(), verb, (rng.randrange(5), rng.choice(["a", "b", "live"]))) for _ in range(rng.randrange(most))
         ]
+    for _ in range(rng.randrange(4)):  # out of a room and back at once
+        at, who = when(), (rng.randrange(3), rng.choice(["a", "b"]))
+        plan += [Op(at, "hop", who), Op(round(at + rng.choice([0.01, 0.03, 0.1]), 3), "hop", who)]
     faults = PROFILES[profile]
     for _ in range(rng.choice([1, 2, 4, 8]) if faults else 0):
         plan += _fault(rng, rng.choice(faults), when(), nodes, push)

@@ -110,7 +110,7 @@ def _trim_at_once(before: Any, shard: Shard[Any], now: float, now_ms: int) -> An
 # -- comet
 
 
-def _jump(view: View, head: int) -> list[Any]:
+def _jump(view: View, head: int) -> Any:
     view.position = head
     return view.catchups
 
@@ -229,7 +229,9 @@ RULES: dict[str, Rule] = {
     "behind means 503": Rule(Intake, "_is_behind", lambda *_: False, "slow,pause"),
     "what is admitted counts as behind": Rule(Intake, "_enter", _enter_uncounted, "slow,pause"),
     "leases end": Rule(Shard, "tick", lambda shard, now: [*shard._end_rebuilding(now)], "crash,stale"),
-    "entry numbers go on after a lease": Rule(Feed, "__init__", _wrap(Feed, "__init__", _fresh_numbers), "pause,stale"),
+    "entry numbers go on after a lease": Rule(
+        Feed, "__init__", _wrap(Feed, "__init__", _fresh_numbers), "pause,loss,storm"
+    ),
     "a standstill extends all deadlines": Rule(
         Shard, "tick", _wrap(Shard, "tick", _no_standstill), "stale,retention,pause"
     ),
@@ -248,7 +250,7 @@ RULES: dict[str, Rule] = {
     "registering forgets positions that no answer confirmed": Rule(
         Hub, "_register", _wrap(Hub, "_register", _keep_untold), "stale,storm,crash"
     ),
-    "answers are matched by number": Rule(Hub, "_told", _wrap(Hub, "_told", _any_answer), "crash,stale,loss"),
+    "answers are matched by number": Rule(Hub, "_told", _wrap(Hub, "_told", _any_answer), "slow,loss,calm"),
     "a jump waits for the pass": Rule(Passes, "when_over", lambda *_: False, "stale,crash,pause"),
     "the position moves before the pass": Rule(
         Passes, "_entry_pass", _wrap(Passes, "_entry_pass", _late_positions), "pause,calm"

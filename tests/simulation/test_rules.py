@@ -10,7 +10,7 @@ from tests.simulation import nodes
 from tests.simulation.plans import make_plan, run
 from tests.simulation.rules import RULES
 
-SEEDS = 500
+SEEDS = 600
 
 
 @pytest.mark.parametrize("rule", RULES)

@@ -11,6 +11,7 @@ from typing import Any
 
 from tests.simulation.kernel import Kernel, Violation
 from tests.simulation.nodes import (
+    ADMIT_BYTES,
     COMETS,
     JOBS,
     LOGICS,
@@ -158,7 +159,7 @@ class World:
             self._check_lease(router)
             self._check_ledger(router)
             for feed in router.shard.directory.feeds.values():
-                if feed.behind_bytes + feed.admitted_bytes > 1.5 * MAX_BEHIND_BYTES:
+                if feed.behind_bytes > MAX_BEHIND_BYTES + 3 * ADMIT_BYTES:  # what it did not serve when admitted
                     self._fail(f"{router.name} keeps {feed.behind_bytes} bytes for {feed.comet}")
         self.kernel.after(0.25, self._look)
 

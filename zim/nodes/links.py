@@ -85,12 +85,16 @@ class Sender(Generic[M]):
     def watch(self) -> None:
         """The greenlet that follows the connection. Waits."""
         for is_connected in self._link.watch():
-            if is_connected:
-                if self._lost:
-                    log.info("connected again", extra={"peer": self.peer, "dropped": self._lost})
-                self._lost = 0
-            elif lost := self._gatherer.drain():
-                self._drop(lost)
+            self.changed(is_connected)
+
+    def changed(self, is_connected: bool) -> None:
+        """The connection has come or gone: what waits for one that is gone is dropped."""
+        if is_connected:
+            if self._lost:
+                log.info("connected again", extra={"peer": self.peer, "dropped": self._lost})
+            self._lost = 0
+        elif lost := self._gatherer.drain():
+            self._drop(lost)
 
 
 class NotSent(Unavailable):
@@ -205,6 +209,7 @@ class Asker(Generic[M]):
     def watch(self) -> None:
         """The greenlet that follows the connection: what was asked before it broke will not be answered."""
         for is_connected in self._dealer.watch():
+            self._sender.changed(is_connected)
             if not is_connected:
                 for req in list(self._waiting):
                     self._set(req, Unavailable(self.peer, "the connection broke"))

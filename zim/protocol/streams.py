@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+
+_SESSION_KEY = re.compile(r"(.+)_([1-9][0-9]{0,18})", re.DOTALL)
 
 EVERYBODY = "*"  # a stream, and the room that everybody is in
 
@@ -28,8 +31,9 @@ def is_user_stream(stream: str) -> bool:
 
 
 def user_of_key(key: str) -> str:
-    """The user of a session key `uid_seq`."""
-    return key.rpartition("_")[0]
+    """The user of a session key, `7` in `7_12`; "" if it is none."""
+    match = _SESSION_KEY.fullmatch(key)
+    return match[1] if match else ""
 
 
 def keys_in(stream: str, only: Sequence[str]) -> tuple[str, ...]:

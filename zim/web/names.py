@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import re
 
+from zim.protocol import streams
+
 MAX_NAME_BYTES = 253  # a stream's name has two more: `u:`, `r:`
 MAX_KEY_BYTES = 255
 
@@ -25,7 +27,6 @@ HEADER_PATTERN = f"^({_QUOTED}|{_BARE})$"
 _NAME = re.compile(r"[^\x00-\x1f\x7f-\x9f\ud800-\udfff]+")
 _HEADER = re.compile(HEADER_PATTERN)
 _ESCAPE = re.compile(r"\\(.)")
-_SESSION_KEY = re.compile(r"(.+)_([1-9][0-9]{0,18})")
 
 
 def is_name(text: str) -> bool:
@@ -36,9 +37,9 @@ def is_name(text: str) -> bool:
 
 
 def user_of_key(key: str) -> str | None:
-    """The user in a session's key, `7` in `7_12`; None: it is no key."""
-    match = _SESSION_KEY.fullmatch(key)
-    return match[1] if match and is_name(match[1]) else None
+    """The user in a session's key; None: it is no key."""
+    user = streams.user_of_key(key)
+    return user if is_name(user) else None
 
 
 def parse_idempotency_key(header: str) -> str:

@@ -24,6 +24,7 @@ from zim.protocol.messages import (
     Message,
     Renew,
     Renewed,
+    change_bytes,
     entry_bytes,
 )
 
@@ -31,8 +32,9 @@ RENEW_S = 1.0
 RESULTS_S = 0.1  # sooner, if there are results to tell: somebody may wait for them
 RETRY_S = 0.5  # without any answer, until changes and fetches are sent again
 QUIET_S = 0.05  # how long a hole may stand before it is fetched: what is about to arrive anyway must not be
-WINDOW = 4_096  # changes under way
-CHANGES = 500  # of one message
+WINDOW_BYTES = 1 << 20  # of changes under way
+CHANGES, CHANGES_BYTES = 500, 128 << 10  # of one message
+UNSENT = 100_000  # changes that wait; above it the router is to be told everything anew
 HELD_BYTES = 8 << 20  # of entries that wait behind a hole, or for the pass that handles them
 
 
@@ -69,6 +71,8 @@ class Link:
         self.reports = Reports(self.settled)
         self._change = 0  # the last one made
         self._unanswered: dict[int, Change] = {}  # sent, in order
+        self._unanswered_bytes = 0
+        self._most_unsent = UNSENT
         self._unsent: deque[Change] = deque()
         self._answered_at = 0.0
         self._registered_by = 0  # the change that completes the registration
@@ -101,16 +105,34 @@ class Link:
             self._answered_at = now
         self._unsent.append(make(self._change))
         self._fill_window()
+        if len(self._unsent) > self._most_unsent:
+            self._give_up()
+            return -1
         return self._change
 
+    def _give_up(self) -> None:
+        """The router is away for so long that it will have to be told everything anew."""
+        self.term, self.is_registering = 0, False
+        self._unanswered, self._unanswered_bytes, self._held, self._held_bytes, self._deadlines = {}, 0, {}, 0, {}
+        self._unsent.clear()
+        self.taken = self.handled = self._made = 0
+        self.reports = Reports(self.settled)
+
     def _fill_window(self) -> None:
-        while self._unsent and len(self._unanswered) < WINDOW:
-            part = [self._unsent.popleft() for _ in range(min(CHANGES, len(self._unsent)))]
+        while self._unsent and self._unanswered_bytes < WINDOW_BYTES:
+            part: list[Change] = []
+            size = 0
+            while self._unsent and len(part) < CHANGES and (not part or size < CHANGES_BYTES):
+                change = self._unsent.popleft()
+                size += change_bytes(change)
+                part.append(change)
             self._unanswered.update((c.n, c) for c in part)
+            self._unanswered_bytes += size
             self._send_changes(part)
 
     def _send_changes(self, changes: list[Change]) -> None:
-        self._send(Changes(self._comet, self._inc, self.term, changes), 48 * len(changes))
+        size = sum(map(change_bytes, changes))
+        self._send(Changes(self._comet, self._inc, self.term, changes), size)
 
     def register(self, term: int, changes: list[Callable[[int], Change]], now: float) -> list[int]:
         """Tells a router everything anew. Until all is answered no entry is handled: one may be ahead of what an answer
@@ -125,12 +147,13 @@ class Link:
         """
         self.term = term
         self._renew_at_begin = self._renew
-        self._unanswered, self._held, self._held_bytes, self._deadlines = {}, {}, 0, {}
+        self._unanswered, self._unanswered_bytes, self._held, self._held_bytes, self._deadlines = {}, 0, {}, 0, {}
         self.registrations += 1
         self.reports = Reports(self.settled)  # the router has closed the old rows
         self._unsent.clear()
         self.is_registering = True
         self.taken = self.handled = self._made = 0  # else the next Renew would confirm entries unseen
+        self._most_unsent = UNSENT + len(changes)
         self.begin = self._change + 1
         self._registered_by = self.begin + len(changes)
         numbers = [self.change(make, now) for make in [lambda n: Begin(n, len(changes)), *changes]]
@@ -145,6 +168,7 @@ class Link:
             change = self._unanswered.pop(answer.n, None)
             if change is None:
                 continue
+            self._unanswered_bytes -= change_bytes(change)
             self._answered_at = now
             if isinstance(change, Begin):
                 self._base = answer.base
@@ -261,9 +285,9 @@ class Link:
             self._send_renew(now)
         if self._unanswered and now - self._answered_at > RETRY_S:
             self._answered_at = now
-            again = list(self._unanswered.values())
-            for start in range(0, len(again), CHANGES):
-                self._send_changes(again[start : start + CHANGES])
+            again, self._unanswered, self._unanswered_bytes = list(self._unanswered.values()), {}, 0
+            self._unsent.extendleft(reversed(again))
+            self._fill_window()
         if not self._is_missing():
             return
         low = self.taken + 1

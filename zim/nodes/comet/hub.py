@@ -39,6 +39,7 @@ from zim.sharding import Shards
 
 log = logging.getLogger(__name__)
 
+ROOMS_S = 0.5  # how late the directory may name a session's rooms, for one that joins and leaves all the time
 JOIN_S = 1.0  # how long a reply waits for the shards of rooms; after it they are joined in the background
 
 
@@ -69,6 +70,8 @@ class Hub:
         self._reqs = itertools.count(1)
         self._acks: dict[int, tuple[Session, int, float]] = {}  # whose, up to where, asked when
         self._last_ack: dict[Session, int] = {}  # which of them is a session's
+        self._moved: dict[Session, None] = {}  # whose rooms are others than the directory names
+        self._told_rooms_at = 0.0
         self._anew = 0  # streams with another history, since the last registration
         self._view(EVERYBODY, EVERYBODY)
 
@@ -110,8 +113,7 @@ class Hub:
         )
         session.rooms += fresh
         if fresh:
-            user = session.views[0]
-            user.link.change(self._put(session), now)  # the directory names the rooms of each session
+            self._moved[session] = None
         self._join(session, seq, list(map(room_stream, fresh)), resume, errors, now)
 
     def _join(
@@ -147,7 +149,7 @@ class Hub:
         if gone:
             session.rooms = tuple(room for room in session.rooms if room not in rooms)
             session.views = tuple(view for view in session.views if view not in gone)
-            session.views[0].link.change(self._put(session), now)
+            self._moved[session] = None
             for joining in self._joinings.get(session, ()):
                 joining.forget(gone)
             self._advance(session, now)
@@ -159,7 +161,8 @@ class Hub:
         """A connection is over."""
         if self.sessions.pop(session.conn, None) is None:
             return
-        self._joinings.pop(session, None)
+        for joining in self._joinings.pop(session, ()):
+            joining.forget(session.views)
         for view in session.views:
             self._unsubscribe(session, view, now)
         session.views = ()
@@ -206,11 +209,15 @@ class Hub:
 
     def acknowledge(self, session: Session, offset: int, now: float) -> None:
         """Its user's stream is acknowledged up to there. `session.acknowledged` is called when that is durable."""
-        req, user = next(self._reqs), session.views[0]
+        req = next(self._reqs)
         _, before, _ = self._acks.pop(self._last_ack.get(session, 0), (session, 0, now))
         offset = max(offset, before)  # one under way for each session, however many it sends
         self._acks[req] = session, offset, now
         self._last_ack[session] = req
+        self._ask_ack(req, session, offset)
+
+    def _ask_ack(self, req: int, session: Session, offset: int) -> None:
+        user = session.views[0]
         user.link.ask(Acknowledge(req, user.stream, offset))
 
     def acknowledged(self, m: Acknowledged) -> None:
@@ -352,7 +359,14 @@ class Hub:
             if session.conn not in self.sessions:
                 del self._acks[req], self._last_ack[session]
             elif now - asked_at > RETRY_S:
-                self.acknowledge(session, offset, now)
+                self._acks[req] = session, offset, now
+                self._ask_ack(req, session, offset)
+        if now - self._told_rooms_at >= ROOMS_S:
+            self._told_rooms_at = now
+            moved, self._moved = self._moved, {}
+            for session in moved:
+                if session.conn in self.sessions:
+                    session.views[0].link.change(self._put(session), now)
         while self._patient and now - self._patient[0][0] >= JOIN_S:
             self._advance(self._patient.popleft()[1], now)
 

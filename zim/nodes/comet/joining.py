@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-
-import msgspec
+from typing import NamedTuple
 
 from zim.nodes.comet.passes import Passes, is_live_only
 from zim.nodes.comet.views import Session, View
@@ -12,7 +11,13 @@ from zim.protocol.dialect3 import RETRYING, Resume, Start
 from zim.protocol.messages import Records
 from zim.protocol.streams import is_user_stream
 
-HELD_BYTES = 1 << 20  # of first pages that wait for a reply
+
+class _Standing(NamedTuple):
+    """Where a stream stands at its router."""
+
+    epoch: str
+    floor: int
+    head: int
 
 
 class _Wish:
@@ -20,15 +25,15 @@ class _Wish:
 
     Attributes:
         resume: what the client has of it, epoch and offset; None if it has nothing.
-        page: the router's answer to what comes after that.
+        standing: what the router says of the stream, if it had to be asked.
         is_asked: it is under way.
     """
 
-    __slots__ = ("is_asked", "page", "resume")
+    __slots__ = ("is_asked", "resume", "standing")
 
     def __init__(self, resume: tuple[str, int] | None) -> None:
         self.resume = resume
-        self.page: Records | None = None
+        self.standing: _Standing | None = None
         self.is_asked = False
 
 
@@ -46,7 +51,6 @@ class Joining:
     __slots__ = (
         "_advance",
         "_errors",
-        "_held_bytes",
         "_passes",
         "_resume",
         "_wishes",
@@ -76,7 +80,6 @@ class Joining:
         self.is_replied = False
         self._resume, self._errors, self._passes, self._advance = resume, errors, passes, advance
         self._wishes: dict[View, _Wish] = {}
-        self._held_bytes = 0
 
     def want(self, view: View) -> None:
         """One more stream."""
@@ -140,21 +143,17 @@ class Joining:
         epoch, offset = wish.resume
         if epoch != view.epoch or offset == view.at:
             return True
-        if wish.page is not None and wish.page.epoch == view.epoch:
+        if wish.standing is not None and wish.standing.epoch == view.epoch:
             return True
         if not wish.is_asked:
-            wish.is_asked, wish.page = True, None
+            wish.is_asked, wish.standing = True, None
 
             def got(page: Records, now: float) -> None:
-                size = sum(len(record.body) for record in page.records)
-                self._held_bytes += size
-                if self._held_bytes > HELD_BYTES:  # it will be read again, when there is somebody to send it to
-                    page = msgspec.structs.replace(page, records=[], last=offset)
-                wish.is_asked, wish.page = False, page
+                wish.is_asked, wish.standing = False, _Standing(page.epoch, page.floor, page.head)
                 self._advance(self.session, now)
 
             upto = max(view.at, offset)
-            self._passes.read(view, offset, upto, now, got, lambda: self._wishes.get(view) is wish)
+            self._passes.read(view, offset, upto, now, got, lambda: self._wishes.get(view) is wish, limit=1)
         return False
 
     def _start(self, view: View, now: float) -> Start:
@@ -164,16 +163,16 @@ class Joining:
             view.start(self.session, at)
             return Start(view.stream, epoch, at)
         has_epoch, offset = wish.resume
-        page = wish.page if wish.page is not None and wish.page.epoch == epoch else None
-        if has_epoch != epoch or (page is not None and offset > page.head):
+        told = wish.standing if wish.standing is not None and wish.standing.epoch == epoch else None
+        if has_epoch != epoch or (told is not None and offset > told.head):
             view.start(self.session, at)
             self._passes.resumed["false"] += 1
             return Start(view.stream, epoch, at, recovered=False)
         recovered = True
-        if page is not None and page.floor > offset:
-            offset, recovered = page.floor, False
+        if told is not None and told.floor > offset:
+            offset, recovered = told.floor, False
         self._passes.resumed["true" if recovered else "false"] += 1
         catchup = view.start(self.session, offset)
         if catchup is not None:
-            self._passes.begin(view, catchup, page if page is not None and page.last > offset else None, now)
+            self._passes.go_on(view, catchup, now)
         return Start(view.stream, epoch, offset, recovered)

@@ -60,6 +60,7 @@ class CometNode(Node):
         self._next_logic = itertools.count(comet.id)
         self._renew_bytes = min(r.max_behind_bytes for r in t.routers) // 4
         self._work = Event()
+        self._sends = 0
         self._delivered = 0
         self._hub = Hub(self.name, inc, list(self._routers), self._send)
         limits = Limits(
@@ -188,7 +189,6 @@ class CometNode(Node):
                 self._hub.end_pass(todo, time.monotonic())
 
     def _perform(self, todo: Pass) -> None:
-        sends = 0
         for write in todo.writes:
             chunk, rows, sessions = write.chunk, write.rows, write.sessions
             for start in range(0, len(sessions), BATCH):
@@ -198,9 +198,9 @@ class CometNode(Node):
                 for row in rows:
                     row.delivered += delivered
                     row.changed()
-                sends += len(part)
-                if sends >= BATCH:
-                    sends = 0
+                self._sends += len(part)  # over many small passes, too
+                if self._sends >= BATCH:
+                    self._sends = 0
                     gevent.sleep(0)
 
     def _tick(self) -> None:

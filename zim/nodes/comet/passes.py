@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 
 PASS_BYTES = 512 << 10  # of entries that one pass takes from one router
 PAGE_RECORDS = 1_000  # of one Read
+READS = 64  # under way to one router: more would only wait there
 
 
 @dataclass(slots=True)
@@ -54,6 +55,7 @@ class Reading:
     view: View
     after: int
     upto: int
+    limit: int
     got: Got
     is_wanted: Callable[[], bool]
     asked_at: float = 0.0
@@ -77,7 +79,9 @@ class Passes:
         """
         self._views, self._links = views, list(links)
         self._reqs = itertools.count(1)
-        self._readings: dict[int, Reading] = {}
+        self._readings: dict[int, Reading] = {}  # under way, by request
+        self._in_flight: dict[Link, int] = {}
+        self._later: dict[Link, deque[Reading]] = {}  # they wait for one under way to be answered
         self._pages: deque[tuple[View, Catchup, Records, int]] = deque()  # the last: which turn asked for it
         self._flushes: deque[tuple[View, Catchup]] = deque()
         self._stalled: dict[Catchup, View] = {}  # until the sockets of those who catch up take more
@@ -163,33 +167,49 @@ class Passes:
         got: Got,
         is_wanted: Callable[[], bool],
         is_idle: bool = False,
+        limit: int = PAGE_RECORDS,
     ) -> None:
-        """Asks a stream's router for records in (after, upto] until it answers; not at once if idle."""
-        self._ask(Reading(view, after, upto, got, is_wanted), now, is_idle)
+        """Asks a stream's router for at most `limit` records in (after, upto] until it answers; not at once if idle."""
+        link, reading = view.link, Reading(view, after, upto, limit, got, is_wanted)
+        if self._in_flight.get(link, 0) >= READS:
+            self._later.setdefault(link, deque()).append(reading)
+        else:
+            self._begin(reading, now, is_idle)
 
-    def _ask(self, reading: Reading, now: float, is_idle: bool = False) -> None:
-        req = next(self._reqs)
+    def _begin(self, reading: Reading, now: float, is_idle: bool = False) -> None:
+        link, req = reading.view.link, next(self._reqs)
         self._readings[req] = reading
+        self._in_flight[link] = self._in_flight.get(link, 0) + 1
         reading.asked_at = now
         if not is_idle:
-            reading.view.link.ask(Read(req, reading.view.stream, reading.after, reading.upto, PAGE_RECORDS))
+            self._ask(req, reading)
+
+    def _ask(self, req: int, reading: Reading) -> None:
+        """Under the same number until it is answered: an answer that takes longer than the patience for it counts."""
+        reading.view.link.ask(Read(req, reading.view.stream, reading.after, reading.upto, reading.limit))
+
+    def _end(self, req: int, now: float) -> Reading | None:
+        """A reading is over; the next one of its link that somebody wants begins."""
+        reading = self._readings.pop(req, None)
+        if reading is not None:
+            link = reading.view.link
+            self._in_flight[link] -= 1
+            later = self._later.get(link)
+            while later and self._in_flight[link] < READS:
+                following = later.popleft()
+                if following.is_wanted():
+                    self._begin(following, now)
+        return reading
 
     def records(self, m: Records, now: float) -> None:
         """A piece of a stream that somebody misses."""
-        reading = self._readings.pop(m.req, None)
+        reading = self._end(m.req, now)
         if reading is not None and reading.is_wanted():
             reading.got(m, now)
 
     def catch_up(self, view: View, head: int, now: float) -> None:
         """No entry will bring what is missing up to head."""
         for catchup in list(view.catch_up(head)):
-            self.go_on(view, catchup, now)
-
-    def begin(self, view: View, catchup: Catchup, page: Records | None, now: float) -> None:
-        """Somebody resumes; the first page may be there already."""
-        if page is not None:
-            self._pages.append((view, catchup, page, catchup.turn))
-        else:
             self.go_on(view, catchup, now)
 
     def go_on(self, view: View, catchup: Catchup, now: float, is_idle: bool = False) -> None:
@@ -275,10 +295,10 @@ class Passes:
             self.go_on(view, catchup, now)
         for req, reading in list(self._readings.items()):
             if not reading.is_wanted():
-                del self._readings[req]
+                self._end(req, now)
             elif now - reading.asked_at > RETRY_S:
-                del self._readings[req]
-                self._ask(reading, now)
+                reading.asked_at = now
+                self._ask(req, reading)
 
 
 def is_live_only(epoch: str) -> bool:

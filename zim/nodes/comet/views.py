@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from zim.nodes.comet.feed import Link
 from zim.nodes.comet.results import Row
@@ -116,11 +116,6 @@ class Subscribers:
             members = self._by_dialect[session.dialect] = {}
         members[session] = None
 
-    def update(self, sessions: Subscribers) -> None:
-        """All of them."""
-        for session in sessions:
-            self.add(session)
-
     def discard(self, session: Session) -> None:
         """One less."""
         members = self._by_dialect[session.dialect]
@@ -185,12 +180,13 @@ class View:
         is_told: it has been told in this or an earlier registration.
         live: who gets messages as they come.
         waiting: who is served but not live yet.
-        catchups: who misses something.
+        catchups: who misses something, and catching: in which of them each one is.
     """
 
     __slots__ = (
         "acknowledged",
         "asked",
+        "catching",
         "catchups",
         "epoch",
         "is_told",
@@ -211,7 +207,8 @@ class View:
         self.is_told = False
         self.live = Subscribers()
         self.waiting: Members = {}
-        self.catchups: list[Catchup] = []
+        self.catchups: dict[Catchup, None] = {}
+        self.catching: dict[Session, Catchup] = {}
 
     @property
     def at(self) -> int:
@@ -225,23 +222,23 @@ class View:
 
     def __len__(self) -> int:
         """How many local members."""
-        return len(self.live) + len(self.waiting) + sum(len(c.subscribers) for c in self.catchups)
+        return len(self.live) + len(self.waiting) + len(self.catching)
 
     def __iter__(self) -> Iterator[Session]:
         """All local members."""
         yield from self.live
         yield from self.waiting
-        for catchup in self.catchups:
-            yield from catchup.subscribers
+        yield from self.catching
 
     def remove(self, session: Session) -> None:
         """Lets one go, wherever it stands."""
         self.live.discard(session)
         self.waiting.pop(session, None)
-        for catchup in list(self.catchups):
+        catchup = self.catching.pop(session, None)
+        if catchup is not None:
             catchup.subscribers.discard(session)
             if not catchup.subscribers:
-                self.catchups.remove(catchup)
+                del self.catchups[catchup]
 
     def start(self, session: Session, offset: int) -> Catchup | None:
         """One that waited has everything up to offset: it is live if that is the position, else it has to read."""
@@ -251,11 +248,14 @@ class View:
             return None
         subscribers = Subscribers()
         subscribers.add(session)
-        catchup = Catchup(subscribers, offset, max(offset, self.at))
-        self.catchups.append(catchup)
+        return self._begin(Catchup(subscribers, offset, max(offset, self.at)))
+
+    def _begin(self, catchup: Catchup) -> Catchup:
+        self.catchups[catchup] = None
+        self.catching.update(dict.fromkeys(catchup.subscribers, catchup))
         return catchup
 
-    def catch_up(self, head: int) -> list[Catchup]:
+    def catch_up(self, head: int) -> Iterable[Catchup]:
         """The feed will not carry what is missing up to head: who is live has to read it. Those who read already aim
         later.
 
@@ -265,7 +265,7 @@ class View:
         for catchup in self.catchups:
             catchup.aim(head)
         if self.live and head > self.at:
-            self.catchups.append(Catchup(self.live, self.at, head))
+            self._begin(Catchup(self.live, self.at, head))
             self.live = Subscribers()
         self.position = head
         return self.catchups
@@ -273,9 +273,9 @@ class View:
     def move_to(self, offset: int) -> None:
         """Another history: everybody goes on from there."""
         self.position = offset
-        for catchup in self.catchups:
-            self.live.update(catchup.subscribers)
-        self.catchups = []
+        for session in self.catching:
+            self.live.add(session)
+        self.catchups, self.catching = {}, {}
 
     def part(self, catchup: Catchup, session: Session) -> Catchup:
         """One of several who miss the same is too slow for the others: from now on it catches up by itself."""
@@ -283,11 +283,12 @@ class View:
         alone.queue, alone.queue_bytes = list(catchup.queue), catchup.queue_bytes
         catchup.subscribers.discard(session)
         alone.subscribers.add(session)
-        self.catchups.append(alone)
-        return alone
+        return self._begin(alone)
 
     def end_catchup(self, catchup: Catchup) -> None:
         """They have everything: they are live."""
         if catchup in self.catchups:
-            self.catchups.remove(catchup)
-            self.live.update(catchup.subscribers)
+            del self.catchups[catchup]
+            for session in catchup.subscribers:
+                del self.catching[session]
+                self.live.add(session)

@@ -18,7 +18,7 @@ from zim.sharding import Shards
 from zim.web.fabric import OUTCOMES, Counts, History, Kept, Published, Push, Receipt, Status, Totals, Unread
 
 SILENT_S = 1.0  # after it a router that does not say what it knows is named
-WAIT_S = 0.03  # between two looks at a receipt
+WAIT_S, MOST_WAIT_S = 0.03, 0.5  # between two looks at a receipt: longer and longer
 HISTORY_BYTES = 4 << 20  # of one answer; who asks goes on after its last message
 ALL = (1 << 63) - 1  # an offset above all
 
@@ -91,12 +91,13 @@ class RouterFabric:
 
     def receipt(self, push_id: str, wait_s: float = 0.0) -> Receipt:
         """See Fabric. Switches."""
-        until = time.monotonic() + wait_s
+        until, pause_s = time.monotonic() + wait_s, WAIT_S
         while True:
             found = self._receipt(push_id)
             if not found.pending or time.monotonic() > until:
                 return found
-            gevent.sleep(WAIT_S)
+            gevent.sleep(pause_s)
+            pause_s = min(2 * pause_s, MOST_WAIT_S)
 
     def _receipt(self, push_id: str) -> Receipt:
         answers = self._ask_each(lambda req: messages.Track(req, push_id))

@@ -19,7 +19,7 @@ from zim.nodes.logic.submitting import publish_submitted
 from zim.nodes.queues import Fill, queues
 from zim.protocol import codec, messages
 from zim.protocol.errors import CodecError
-from zim.protocol.messages import ENTRY_BYTES
+from zim.protocol.messages import ENTRY_BYTES, ITEM_BYTES
 from zim.transport import Server
 from zim.web.app import create_app, request_limits
 from zim.web.server import HttpServer
@@ -110,7 +110,7 @@ class LogicNode(Node):
     def _submit(self, envelope: tuple[bytes, ...], submitted: list[messages.Submit]) -> None:
         """Publishes in a greenlet of its own, for comets must not wait for publishers; or refuses, if too much is under
         way."""
-        size = sum(ENTRY_BYTES + len(m.body) for m in submitted)
+        size = sum(ENTRY_BYTES + len(m.body) + ITEM_BYTES * (len(m.streams) + len(m.only)) for m in submitted)
         if self._submitted_bytes + size > SUBMITTED_BYTES:
             why = "too many pushes are under way"
             self._not_submitted += len(submitted)

@@ -63,7 +63,7 @@ class Share:
     @property
     def size(self) -> int:
         """In bytes, in every limit."""
-        return len(self.push.body) + 64 * len(self.streams)
+        return len(self.push.body) + 64 * (len(self.streams) + len(self.push.only))
 
     def message(self, req: int) -> Publish:
         """What the router is asked."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from zim.protocol.messages import Submit, Submitted
-from zim.protocol.streams import name_problem
+from zim.protocol.streams import name_problem, user_of_key, user_stream
 from zim.web.fabric import Fabric, Push
 from zim.web.push import MAX_TTL_S
 
@@ -42,4 +42,6 @@ def _problem(m: Submit, max_body_bytes: int) -> str:
         return f"op is {m.op}; right is 5, or 100 and up without 254 and 255"
     if not 0 <= m.ttl_ms <= MAX_TTL_MS:
         return f"ttl_ms is {m.ttl_ms}; right is how long, at most {MAX_TTL_MS}, or 0 for ever"
+    if wrong := next((key for key in m.only if user_stream(user_of_key(key)) not in m.streams), ""):
+        return f"only has {wrong!r}; right are keys of sessions, uid_seq, of users that the push goes to"
     return next((problem for stream in m.streams if (problem := name_problem(stream))), "")

@@ -92,7 +92,8 @@ class Directory:
         if known:
             self._delete(feed, change.conn)
         if not seq:
-            seq, self.next_seq = self.next_seq, self.next_seq + 1
+            seq = self.next_seq
+        self.next_seq = max(self.next_seq, seq + 1)  # a log that was lost may have given it already
         session = feed.sessions[change.conn] = Session(change.conn, change.uid, seq, change.rooms)
         feed.roomless += not session.rooms
         self._users.setdefault(user_stream(change.uid), {}).setdefault(feed, {})[change.conn] = session

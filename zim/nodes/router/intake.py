@@ -19,6 +19,7 @@ from zim.protocol.streams import keys_in
 from zim.sharding import Shards
 
 PATIENCE_S = 1.0  # how long a push waits for a comet that is behind
+RETRIES = 1_000  # of waiting pushes that are looked at at once
 REMEMBER_S = 10.0  # how long a push id is known here: logic's own retries come within seconds
 ADMITTED_BYTES = 64 << 20  # of pushes that wait for their commit, or for a comet
 
@@ -112,6 +113,7 @@ class Intake(Generic[Peer]):
         self.answered = {"ok": 0, "unavailable": 0, "unknown": 0, "conflict": 0, "refused": 0}
         self.waiting_bytes = self.dropped = 0
         self._behind: deque[Admission[Peer]] = deque()  # they wait for a comet
+        self._waiting_for: set[str] = set()  # their streams, in which none may overtake them
         self._coming: dict[str, Admission[Peer]] = {}  # on their way into the log, by push id
         self._recent: dict[str, Known] = {}  # there
         self._ages: deque[tuple[float, str]] = deque()  # of what is in _recent
@@ -139,11 +141,12 @@ class Intake(Generic[Peer]):
             return self._published(m.req, "unknown")  # an earlier run may have it, and its ids are forgotten
         size = ENTRY_BYTES + len(m.body) + ITEM_BYTES * len(m.streams)
         admission = Admission(m, [(peer, m.req)], size, now + PATIENCE_S, now_ms)
-        if self._is_behind(m.streams, size):
+        if self._is_behind(m.streams, size) or not self._waiting_for.isdisjoint(m.streams):
             if self.waiting_bytes + size > ADMITTED_BYTES:
                 self.dropped += 1
                 return self._refuse(admission)
             self._behind.append(admission)
+            self._waiting_for.update(m.streams)
             self.waiting_bytes += size
         elif not self._enter(admission):
             return self._refuse(admission)
@@ -266,9 +269,9 @@ class Intake(Generic[Peer]):
         """The log knows these of its streams: only if it knows none may the answer be "unavailable"."""
         m = admission.push
         known, twin = self._recent.get(m.push_id), self._coming.get(m.push_id)  # it may have come meanwhile
-        if known is not None and known.digest == m.digest:
+        if known is not None and known.digest == m.digest and known.streams == tuple(m.streams):
             return self._answer(admission, "ok", known.offsets)
-        if twin is not None and twin.push.digest == m.digest:
+        if twin is not None and twin.push.digest == m.digest and twin.push.streams == m.streams:
             twin.askers += admission.askers
             return []
         if any(a is not None and a.outcome == "conflict" for a in found):
@@ -286,7 +289,9 @@ class Intake(Generic[Peer]):
             self._recent.pop(self._ages.popleft()[1], None)
         self.retry()
         answers: Answers[Peer] = []
+        is_over = False
         while self._behind and self._behind[0].deadline < now:
+            is_over = True
             admission = self._behind.popleft()
             self.waiting_bytes -= admission.size
             self._left(admission)
@@ -294,13 +299,39 @@ class Intake(Generic[Peer]):
                 answers += self._answer(admission, "unavailable")
             elif not self._look_up(admission, admission.size):
                 answers += self._answer(admission, "unknown")
+        if is_over:
+            self._forget_streams()
         return answers
 
     def retry(self) -> None:
-        """Admits what waits for a comet that has caught up, or is gone."""
-        for _ in range(len(self._behind)):
+        """Admits what waits for a comet that has caught up, or is gone; of each stream in order."""
+        if not self._behind:
+            return
+        stay: deque[Admission[Peer]] = deque()
+        blocked: set[str] = set()
+        while self._behind and len(stay) < RETRIES:
             admission = self._behind.popleft()
-            if self._is_behind(admission.push.streams, admission.size) or not self._enter(admission):
-                self._behind.append(admission)
+            streams = admission.push.streams
+            if (
+                not blocked.isdisjoint(streams)
+                or self._is_behind(streams, admission.size)
+                or not self._enter(admission)
+            ):
+                blocked.update(streams)
+                stay.append(admission)
             else:
                 self.waiting_bytes -= admission.size
+        self._behind.extendleft(reversed(stay))
+        self._forget_streams()
+
+    def _forget_streams(self) -> None:
+        if not self._behind:
+            self._waiting_for.clear()
+        elif len(self._behind) < RETRIES:
+            self._waiting_for = {stream for admission in self._behind for stream in admission.push.streams}
+
+    def stood_still(self, for_s: float) -> None:
+        """Nothing could come in for so long: no retry of what is remembered, and no news of a comet that is behind."""
+        self._ages = deque((at + for_s, push_id) for at, push_id in self._ages)
+        for admission in self._behind:
+            admission.deadline += for_s

@@ -45,7 +45,8 @@ RECEIPTS_S = 1.0  # between two times that receipts are stored
 FORGOTTEN_MS, FORGOTTEN = 5_000, 50_000  # how long before the newest receipt one may be missing, and how many
 TRIM_S = 0.1  # between two small steps of trimming
 TRIM_RECORDS = 500  # of one step
-LEASE_S = 3600.0  # of the shard; the lock on the data directory holds it for as long as this process lives
+LIVE_KEYS_S = 60.0  # how long a key is known that went to a live-only stream: in memory, as the stream is
+SHARD_LEASE_S = 3600.0  # is never looked at: SQLite's owner has the lock on the data directory while it lives
 JOB_QUEUE_BYTES = 16 << 20  # for one job; above it entries are dropped, and the comets fetch
 SEQS = 1 << 20  # session numbers reserved at a time
 
@@ -76,18 +77,18 @@ class RouterNode(Node):
             key_window_s=t.idempotency_s,
             ballast_bytes=self._router.ballast_bytes,
         )
-        lease = durable.acquire(self.name, LEASE_S)
+        lease = durable.acquire(self.name, SHARD_LEASE_S)
         self._durable = durable
         self._clock = LogClock(durable.last_time_ms, time.time(), time.monotonic)
         live = MemoryLog(
             MemoryStore(term=lease.term if lease else 0),  # so that no epoch of a live-only stream is given twice
             time.monotonic,
             time.time,
-            key_window_s=t.idempotency_s,
+            key_window_s=min(t.idempotency_s, LIVE_KEYS_S),
             keep_s=self._router.keep_s,
             keep_bytes=self._router.keep_bytes,
         )
-        live_lease = live.acquire(self.name, LEASE_S)
+        live_lease = live.acquire(self.name, SHARD_LEASE_S)
         assert lease is not None  # the lock on the folder is ours
         assert live_lease is not None
         self._streams = Streams(durable, lease, live, live_lease, t.retention)
@@ -331,8 +332,16 @@ class RouterNode(Node):
             self._answer(self._shard.tick(now))
             self._streams.forget(now, self._shard.directory.is_served)
             if self._shard.directory.next_seq > self._seqs_end - SEQS // 2:  # long before they are used up
-                self._streams.reserve_seqs(SEQS)
-                self._seqs_end += SEQS
+                self._reserve_seqs()
+
+    def _reserve_seqs(self) -> None:
+        more = max(SEQS, self._shard.directory.next_seq - self._seqs_end + SEQS)
+        try:
+            self._streams.reserve_seqs(more)
+        except LogError as e:  # tried again with the next tick
+            log.error("session numbers cannot be reserved", extra={"error": str(e)})
+        else:
+            self._seqs_end += more
 
 
 def _for_people(m: messages.Located | messages.Counted) -> dict[str, Any]:

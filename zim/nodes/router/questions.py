@@ -15,7 +15,7 @@ import msgspec
 from zim.gather import Gatherer
 from zim.nodes.links import MESSAGE_BYTES
 from zim.nodes.queues import Queue
-from zim.nodes.router.log import LogError
+from zim.nodes.router.log import Damaged, LogError
 from zim.nodes.router.receipt_store import ReceiptStore
 from zim.nodes.router.receipts import sum_up
 from zim.nodes.router.shard import PAGE_BYTES, Applied, Shard
@@ -115,7 +115,15 @@ class Questions:
             cursor = self._streams.acknowledged([m.stream])[m.stream]
             epoch, floor, head = self._streams.heads([m.stream])[m.stream]
             return Unreads(m.req, name, epoch, floor, head, cursor)
-        p = self._streams.read(m.stream, m.after, m.upto, m.limit, PAGE_BYTES, self._now_ms())
+        try:
+            p = self._streams.read(m.stream, m.after, m.upto, m.limit, PAGE_BYTES, self._now_ms())
+        except Damaged as e:
+            if not e.offset:
+                raise
+            # As if it were not kept any more: whoever asks is told of a gap, and goes on behind it.
+            log.error("a damaged message is passed over", extra={"error": str(e)})
+            epoch, _, head = self._streams.heads([m.stream])[m.stream]
+            return Records(m.req, name, m.stream, epoch, e.offset, head, [], e.offset)
         return Records(m.req, name, m.stream, p.epoch, p.floor, p.head, p.records, p.last)
 
     def _acknowledge(self, batch: list[tuple[Any, Acknowledge]]) -> None:

@@ -290,8 +290,10 @@ class Shard(Generic[Peer]):
 
         A loop that stood still heard nobody: then nothing is decided before others had time to speak.
         """
-        stood_still, self._seen = now - self._seen > RENEW_S, now
+        paused_s, self._seen = now - self._seen, now
+        stood_still = paused_s > RENEW_S
         if stood_still:
+            self.intake.stood_still(paused_s)
             log.warning("stood still, all leases extended")
             self._rebuilt_by = max(self._rebuilt_by, now + LEASE_S) if self.is_rebuilding else self._rebuilt_by
             self._spare_until = now + SPARE_S

@@ -28,6 +28,7 @@ from zim.protocol.messages.feeds import (
     Result,
     Room,
     Target,
+    change_bytes,
     entry_bytes,
 )
 from zim.protocol.messages.requests import (
@@ -104,6 +105,7 @@ __all__ = [
     "Tracked",
     "Unread",
     "Unreads",
+    "change_bytes",
     "entry_bytes",
 ]
 

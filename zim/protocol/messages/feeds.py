@@ -11,6 +11,9 @@ import msgspec
 
 from zim.protocol.messages.base import Int32, Item, Message
 
+ENTRY_BYTES, ITEM_BYTES = 200, 40  # what an entry and each of its items cost beside the body, in memory and on the wire
+CHANGE_BYTES = 64  # what a change costs beside the names in it
+
 # ---------------------------------------------------------------- comet → router: the feed up
 
 
@@ -47,6 +50,12 @@ class Room(Message, frozen=True):
 
 
 Change = Begin | Put | Del | Room
+
+
+def change_bytes(change: Change) -> int:
+    """What a change counts for in every limit."""
+    names = change.rooms if isinstance(change, Put) else ()
+    return CHANGE_BYTES + sum(ITEM_BYTES + len(name) for name in names)
 
 
 class Changes(Message, frozen=True):
@@ -167,9 +176,6 @@ class Entry(Message, frozen=True):
     items: list[Item]
     left_ms: int = 0
     only: tuple[str, ...] = ()
-
-
-ENTRY_BYTES, ITEM_BYTES = 200, 40  # what an entry and each of its items cost beside the body, in memory and on the wire
 
 
 def entry_bytes(body: bytes, items: list[Item]) -> int:

@@ -16,8 +16,6 @@ from zim.retention import Retention
 
 RECORD_BYTES = 300  # what a record counts for in every limit beside its body
 
-RECORD_BYTES = 300  # what a record counts for in every limit beside its body
-
 
 class NewRecord(NamedTuple):
     """A message to append. The log gives it the next offset of its stream.
@@ -130,11 +128,12 @@ class Damaged(LogError):
 
     Attributes:
         where: the file, or the stream and offset.
+        offset: of the record that is damaged; 0 if it is more than one.
     """
 
-    def __init__(self, where: str, reason: str) -> None:
+    def __init__(self, where: str, reason: str, offset: int = 0) -> None:
         super().__init__(f"the log is damaged: {where}: {reason}")
-        self.where = where
+        self.where, self.offset = where, offset
 
 
 class Log(Protocol):
@@ -187,7 +186,7 @@ class Log(Protocol):
             now_ms: log time: what expires at or before it is left out.
 
         Raises:
-            Damaged: a record is not what was written.
+            Damaged: the first record is not what was written; a later one ends the page before it.
         """
 
     def heads(self, streams: Sequence[str]) -> Mapping[str, Head]:
@@ -219,7 +218,7 @@ class Log(Protocol):
             budget: of records in one call.
 
         Returns:
-            How many went.
+            How many went, of records or of keys: at least the budget if there may be more.
         """
 
     def close(self) -> None:

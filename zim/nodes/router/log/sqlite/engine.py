@@ -326,7 +326,7 @@ class SqliteLog:
                 gone_now = self._trim_some(lease, names, retention, now_ms, before_ms, most)
                 gone += gone_now
                 if gone_now >= most:
-                    sweep.due.update(dict.fromkeys(names))  # there may be more
+                    sweep.due.update(dict.fromkeys(names))  # there may be more, of records or of keys
                 elif not standings.overfull and not sweep.due:
                     break
         return gone
@@ -335,12 +335,12 @@ class SqliteLog:
         self, lease: Lease, names: list[str], retention: Retention, now_ms: int, before_ms: int, most: int
     ) -> int:
         found = self._read(lambda c: trimming.look(c, names, retention, now_ms, before_ms, most))
-        if not found.records and not found.key:
+        if not found.records and not found.keys:
             return 0
         with self._writer.turn:
             rows = self._commit_claimed(lease, lambda c: trimming.let_go(c, found, now_ms))
             self._standings.moved({name: Standing(*standing) for name, *standing in rows})
-        return found.records
+        return max(found.records, found.keys)
 
 
 def _take(names: dict[str, None], others: dict[str, None]) -> list[str]:

@@ -286,16 +286,22 @@ def read(
     head = floor if head is None else head
     records: list[Record] = []
     at = 0
+    is_damaged = False
     for offset, push_id, op, time_ms, expires_ms, crc, size, only in decoded(text, list[_Row]):
-        where = f"{stream[1]}, offset {offset}"
+        where, is_damaged = f"{stream[1]}, offset {offset}", True
         if push_id is None or op is None or time_ms is None or expires_ms is None or size is None:
-            raise Damaged(where, "its content is missing")
+            if records:
+                break
+            raise Damaged(where, "its content is missing", offset)
         body = bodies[at : at + size]
         at += size
         content = content_checksum(push_id, op, time_ms, expires_ms, body)
         if record_checksum(content, stream[1], offset, only) != crc:
-            raise Damaged(where, "its checksum does not fit")
+            if records:
+                break
+            raise Damaged(where, "its checksum does not fit", offset)
+        is_damaged = False
         records.append(Record(offset, push_id, op, body, time_ms, decoded(only, tuple[str, ...]) if only else ()))
     end = min(upto, head)
-    is_cut = measured > len(records)
+    is_cut = is_damaged or measured > len(records)
     return Page(epoch, floor, head, records, records[-1].offset if is_cut else max(end, min(after, head)))

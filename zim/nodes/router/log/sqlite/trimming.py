@@ -55,7 +55,8 @@ _NAMES = f"""
     FROM json_each(?) AS j CROSS JOIN streams AS s ON s.id = json_extract(j.value, '$[0]')"""
 # Keys stand in the order in which they were made, and so in that of their ends.
 _OLD_KEYS = """
-    SELECT ifnull(max(id), 0) FROM (SELECT id, until_ms FROM keys ORDER BY id LIMIT :most) WHERE until_ms <= :now_ms"""
+    SELECT ifnull(max(id), 0), count(*) FROM (SELECT id, until_ms FROM keys ORDER BY id LIMIT :most)
+    WHERE until_ms <= :now_ms"""
 _DELETE_KEYS = "DELETE FROM keys WHERE id <= ? AND until_ms <= ?"
 
 
@@ -65,11 +66,12 @@ class Look(NamedTuple):
     Attributes:
         raised: pairs of a stream's id and its new floor.
         records: how many.
-        key: the last one that has ended, 0 for none.
+        keys: how many have ended, and key: the last of them.
     """
 
     raised: list[tuple[int, int]]
     records: int
+    keys: int
     key: int
 
 
@@ -126,8 +128,8 @@ def look(
         if count > 0:
             raised.append((stream, floor + count))
             left -= count
-    key = connection.execute(_OLD_KEYS, {"most": most, "now_ms": now_ms}).fetchone()[0]
-    return Look(raised, most - left, key)
+    key, keys = connection.execute(_OLD_KEYS, {"most": most, "now_ms": now_ms}).fetchone()
+    return Look(raised, most - left, keys, key)
 
 
 def let_go(connection: sqlite3.Connection, found: Look, now_ms: int) -> list[tuple[str, int, int, int]]:
@@ -136,7 +138,7 @@ def let_go(connection: sqlite3.Connection, found: Look, now_ms: int) -> list[tup
     Returns:
         Name, id, floor and head of each stream that has a new floor.
     """
-    if found.key:
+    if found.keys:
         connection.execute(_DELETE_KEYS, (found.key, now_ms))
     if not found.raised:
         return []

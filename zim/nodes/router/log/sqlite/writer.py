@@ -80,7 +80,10 @@ class Writer:
         """
         if self.is_full and self._monotonic() >= self._look_at:
             self._look_at = self._monotonic() + _LOOK_S
-            self._worker.run(self._look_for_room)
+            try:
+                self._worker.run(self._look_for_room)
+            except (sqlite3.Error, OSError) as e:
+                raise Unavailable(str(e)) from None
         if self.is_full:
             raise Unavailable("the disk is full")
 
