@@ -27,16 +27,20 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 READY_WAIT_S = 3.0  # for peers; after it a node says ready without them, for they may come any time
-# A node keeps a hundred thousand small things for seconds and leaves hardly any garbage in cycles: collecting as often
-# as Python does by default took a quarter of a router's time, and half a second at once.
-GC_THRESHOLD = (50_000, 20, 100)
+GC_THRESHOLD = (2_000, 20, 100)  # old objects are looked at less often than Python does by default
 STOP_S = 4.0  # the supervisor waits 5
 
 EXIT_OK, EXIT_CRASH, EXIT_FATAL = 0, 1, 2  # after FATAL a restart would not help
 
 
 class Node(ABC):
-    """One process of the fabric. Subclasses bind in `setup`, spawn in `start`, and let go in `stop`."""
+    """One process of the fabric. Subclasses bind in `setup`, spawn in `start`, and let go in `stop`.
+
+    Attributes:
+        gc_threshold: see gc.set_threshold.
+    """
+
+    gc_threshold = GC_THRESHOLD
 
     def __init__(self, topology: config.Topology, node: config.Node) -> None:
         self.topology, self.name = topology, node.name
@@ -108,7 +112,7 @@ class Node(ABC):
         self.start()
         gc.collect()
         gc.freeze()
-        gc.set_threshold(*GC_THRESHOLD)
+        gc.set_threshold(*self.gc_threshold)
         self.spawn(self._announce)
         self._over.wait()
         for greenlet in self._greenlets:
