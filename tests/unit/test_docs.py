@@ -16,12 +16,13 @@ import pytest
 
 from tests.simulation.plans import PROFILES
 from tests.simulation.rules import RULES
-from tests.unit.nodes.router.log.sqlite_support import acquired, opened
+from tests.unit.nodes.router.log.sqlite_support import ROUTERS, acquired, opened
 from zim import config
 from zim.cli import main
 from zim.errors import NodeError
 from zim.nodes.comet.edge import ANSWER_S
 from zim.nodes.router.log import Log, NewRecord
+from zim.nodes.router.log.sqlite.opening import begin_epoch
 from zim.protocol import client, dialect3, frame
 from zim.protocol.client import Dialect
 from zim.protocol.frame import Op, Packet
@@ -303,7 +304,7 @@ def test_a_log_can_be_backed_up_and_restored(tmp_path: Path, monkeypatch: pytest
     again = opened(copy)
     assert (again.epoch, again.heads(["u:7"])["u:7"].head, head) == (epoch, 1, 1)
     again.close()
-    begin_epoch(live, ["router-1"])
+    begin_epoch(live, ROUTERS)
     with sqlite3.connect(live / "log.db", isolation_level=None) as vacuumed:
         vacuumed.execute("VACUUM")
     vacuumed.close()
