@@ -16,7 +16,6 @@ from zim.nodes.comet.passes import Pass, Write
 from zim.nodes.comet.views import Session
 from zim.nodes.logic.publishing import ANSWER_S, GIVE_UP_S
 from zim.nodes.logic.shares import Share, published, split
-from zim.nodes.router import shard as shard_module
 from zim.nodes.router.feed import Feed
 from zim.nodes.router.intake import Admission
 from zim.nodes.router.log import Appended, LogError, Unavailable
@@ -40,9 +39,6 @@ ADMIT_BYTES = 3_000
 SPARE_S = 4.5  # the real one would spare everything: a simulation is over before
 RETENTION = Retention(classes=(RoomClass("live", ("live",), Rule(0, 0)),))
 KEEP_S = 20.0  # of live-only streams
-
-
-shard_module.SPARE_S = SPARE_S
 
 
 class Disk(StateDir):
@@ -104,6 +100,7 @@ class RouterNode(Node):
             MAX_BEHIND_BYTES,
             self.streams.reserve_seqs(1000),
             Ledger(tally, offline, pushes, serial),
+            SPARE_S,
         )
         self.every(0.1, self._tick)
         self.every(1.0, self._keep_receipts)

@@ -73,7 +73,7 @@ class StateDir:
             raise NodeError(f"{self.path / name} cannot be written: {e.strerror}") from None
 
     def next_run(self, name: str, at_least: int) -> int:
-        """The number of this run of the node (an incarnation, a term): above all before it, and stored.
+        """The number of this run of the node (an incarnation): above all before it, and stored.
 
         Args:
             name: of the number.

@@ -147,7 +147,7 @@ class Receipt:
         pending: nobody knows yet.
         offline: users who had no session; they stand outside the sum.
         is_known: some router knows the push.
-        hops_ms: time from hop to hop: "accepted" → "kept" → "handed" → "reported".
+        hops_ms: "kept": from the router's taking it to its being on disk; "reported": from then to the last news of it.
         silent: routers that did not answer; what they know is not in the sums.
         forgotten: routers that kept it and crashed before they had stored its receipt.
     """

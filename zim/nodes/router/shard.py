@@ -44,7 +44,7 @@ log = logging.getLogger(__name__)
 
 LEASE_S = 2.5  # a comet that has not renewed for so long is given up
 RENEW_S = 1.0  # how often comets renew; a tick that comes later than this found the router standing still
-SPARE_S = 4 * LEASE_S  # what is younger is not trimmed, and nothing for so long after a start or a standstill
+SPARE_S = 4 * LEASE_S  # see Shard: several leases
 PAGE_BYTES = 200 << 10  # of one answer to Fetch or Read
 ITEMS = 2_000  # of one entry: a push to very many users is cut into several
 UNDECIDED = 100_000  # users of pushes made while rebuilding, of whom it is decided later whether they are offline
@@ -91,6 +91,7 @@ class Shard(Generic[Peer]):
         max_behind_bytes: int,
         next_seq: int,
         ledger: Ledger,
+        spare_s: float = SPARE_S,
     ) -> None:
         """
         Args:
@@ -101,6 +102,7 @@ class Shard(Generic[Peer]):
             now: monotonic seconds, as everywhere below.
             next_seq: the first session number that may be given.
             ledger: keeps what becomes of pushes.
+            spare_s: what is younger is not trimmed; nor is anything for so long after a start or a standstill.
         """
         self.name, self.term = name, term
         self.directory = Directory(next_seq)
@@ -112,7 +114,8 @@ class Shard(Generic[Peer]):
         self._undecided: list[tuple[Receipt, str]] = []  # users who may be online, once all comets have said who is
         self._rebuilt_by = now + LEASE_S
         self._seen = now
-        self._spare_until = now + SPARE_S
+        self._spare_s = spare_s
+        self._spare_until = now + spare_s
         self.dropped_questions = 0
         self._questions: list[tuple[Peer, Locate | Count]] = []
 
@@ -296,7 +299,7 @@ class Shard(Generic[Peer]):
             self.intake.stood_still(paused_s)
             log.warning("stood still, all leases extended")
             self._rebuilt_by = max(self._rebuilt_by, now + LEASE_S) if self.is_rebuilding else self._rebuilt_by
-            self._spare_until = now + SPARE_S
+            self._spare_until = now + self._spare_s
         for feed in self.directory.feeds.values():
             if not feed.is_alive:
                 continue
@@ -313,7 +316,7 @@ class Shard(Generic[Peer]):
         if now < self._spare_until:
             return 0
         owed = [feed.oldest_ms for feed in self.directory.feeds.values() if feed.is_alive]
-        return min([now_ms - int(SPARE_S * 1000), *(ms for ms in owed if ms is not None)])
+        return min([now_ms - int(self._spare_s * 1000), *(ms for ms in owed if ms is not None)])
 
     def _end_rebuilding(self, now: float) -> Iterable[tuple[Peer, Located | Counted]]:
         if self.is_rebuilding:
