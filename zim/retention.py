@@ -48,9 +48,9 @@ _DAY_S = 86_400.0
 class Retention:
     """The rules of a fabric."""
 
-    users: Rule = Rule(1_000, 7 * _DAY_S)
-    rooms: Rule = Rule(1_000, _DAY_S)
-    everybody: Rule = Rule(1_000, _DAY_S)
+    users: Rule = Rule(10_000, 7 * _DAY_S)
+    rooms: Rule = Rule(100_000, _DAY_S)
+    everybody: Rule = Rule(100_000, _DAY_S)
     classes: tuple[RoomClass, ...] = ()
 
     def rule(self, stream: str) -> Rule:

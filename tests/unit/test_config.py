@@ -240,7 +240,7 @@ def test_each_problem_of_a_room_class_names_its_key(values: Tables, says: str) -
 def test_retention_by_default() -> None:
     kept = parse(text_of(small()), PATH).retention
     assert kept == Retention()
-    assert [kept.rule(stream).count for stream in ("u:7", "r:1", "*")] == [1000, 1000, 1000]
+    assert [kept.rule(stream).count for stream in ("u:7", "r:1", "*")] == [10_000, 100_000, 100_000]
     assert not any(kept.rule(stream).is_live_only for stream in ("u:7", "r:1", "*"))
 
 

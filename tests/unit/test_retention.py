@@ -43,5 +43,5 @@ def test_nothing_kept_is_live_only(rule: Rule, is_live_only: bool) -> None:
 
 
 def test_without_a_word_everything_is_kept_for_a_day_and_more() -> None:
-    assert Retention().rule("u:7") == Rule(1_000, 7 * 86_400)
-    assert Retention().rule("r:1") == Retention().rule("*") == Rule(1_000, 86_400)
+    assert Retention().rule("u:7") == Rule(10_000, 7 * 86_400)
+    assert Retention().rule("r:1") == Retention().rule("*") == Rule(100_000, 86_400)
