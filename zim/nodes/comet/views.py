@@ -153,6 +153,10 @@ class Catchup:
         if self.queue_bytes > QUEUE_BYTES:
             self.aim(push.offset)
 
+    def is_like(self, offset: int, target: int) -> bool:
+        """Whether whoever is there and misses that misses just what these do."""
+        return (self.offset, self.target) == (offset, target) and not self.queue and not self.is_waiting
+
     def aim(self, target: int) -> None:
         """Reads up to a later offset."""
         self.target = max(target, self.offset)
@@ -180,7 +184,7 @@ class View:
         is_told: it has been told in this or an earlier registration.
         live: who gets messages as they come.
         waiting: who is served but not live yet.
-        catchups: who misses something, and catching: in which of them each one is.
+        catchups: who misses something, and catching: in which of them each one is; newest: the last that began.
     """
 
     __slots__ = (
@@ -192,6 +196,7 @@ class View:
         "is_told",
         "link",
         "live",
+        "newest",
         "position",
         "room",
         "stream",
@@ -209,6 +214,7 @@ class View:
         self.waiting: Members = {}
         self.catchups: dict[Catchup, None] = {}
         self.catching: dict[Session, Catchup] = {}
+        self.newest: Catchup | None = None
 
     @property
     def at(self) -> int:
@@ -241,14 +247,25 @@ class View:
                 del self.catchups[catchup]
 
     def start(self, session: Session, offset: int) -> Catchup | None:
-        """One that waited has everything up to offset: it is live if that is the position, else it has to read."""
+        """One that waited has everything up to offset: it is live if that is the position, else it has to read.
+
+        Returns:
+            What has to be read for it. Nothing if it is live, or misses the same as the one before it did, of whom
+            nothing has been read yet: when a comet dies, thousands come from one place.
+        """
         self.waiting.pop(session, None)
         if offset == self.at:
             self.live.add(session)
             return None
+        same = self.newest
+        if same is not None and same in self.catchups and same.is_like(offset, max(offset, self.at)):
+            same.subscribers.add(session)
+            self.catching[session] = same
+            return None
         subscribers = Subscribers()
         subscribers.add(session)
-        return self._begin(Catchup(subscribers, offset, max(offset, self.at)))
+        self.newest = self._begin(Catchup(subscribers, offset, max(offset, self.at)))
+        return self.newest
 
     def _begin(self, catchup: Catchup) -> Catchup:
         self.catchups[catchup] = None

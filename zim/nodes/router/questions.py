@@ -10,6 +10,7 @@ import sqlite3
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+import gevent
 import msgspec
 
 from zim.gather import Gatherer
@@ -105,6 +106,7 @@ class Questions:
                 continue
             known[question] = found
             self._answer([(peer, msgspec.structs.replace(found, req=m.req))])
+            gevent.sleep(0)  # publishers do not wait for thousands who resume
 
     def _read_one(self, m: Question) -> Records | Unreads | Tracked:
         name = self._shard.name
