@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tests.simulation.kernel import Violation
-from tests.simulation.nodes import COMETS, JOBS, LOGICS, ROUTERS, RouterNode
+from tests.simulation.nodes import COMETS, JOBS, LOGICS, ROUTERS, SHARDS, RouterNode
 from tests.simulation.world import CHAOS_S, STREAMS, World
 
 PROFILES: dict[str, tuple[str, ...]] = {
@@ -17,7 +17,7 @@ PROFILES: dict[str, tuple[str, ...]] = {
     "pause": ("stop", "stop", "lose"),
     "disk": ("full", "unsure", "trim", "kill router", "trim", "stop"),
     "slow": ("slow", "slow", "stop", "burst", "cut"),
-    "stale": ("kill router", "kill comet", "stop job", "stop comet", "stop router"),
+    "stale": ("kill router", "kill comet", "stop job", "stop comet", "stop router", "late", "untold"),
     "fence": ("kill comet", "kill comet", "cut", "moves"),
     "retention": ("trim", "trim", "trim", "trim", "stop comet", "kill router", "cut"),
     "storm": ("lose", "cut", "kill", "kill", "stop", "stop", "full", "unsure", "trim", "slow", "burst"),
@@ -74,6 +74,19 @@ def _fault(rng: random.Random, fault: str, at: float, nodes: list[str], push: An
         for i in range(40):
             push(round(at + 0.01 * i, 3), [rng.choice(["r:a", "r:b", "u:1"])], rng.random() < 0.4)
         return []
+    if verb == "late":  # a job has entries of a router that is another run by the time they come
+        router, streams = rng.choice(ROUTERS), rng.choice([["r:a", "r:b", "*"], ["r:live"]])
+        for i in range(30):
+            push(round(at + 0.05 * i, 3), [rng.choice(streams)], False)
+        stop = Op(at, "stop", (rng.choice(JOBS), 0.8))
+        return [stop, Op(round(at + 0.3, 3), "kill", (router, 0.01))]
+    if verb == "untold":  # a router dies between the first messages of a stream and its answer to who joined it
+        owner, hop = SHARDS.owner("r:live"), Op(at, "hop", (rng.randrange(1, 3), "live"))
+        for i in range(5):
+            push(round(at + 0.002 * i, 3), ["r:live"], False)
+        for i in range(5):
+            push(round(at + 2.0 + 0.1 * i, 3), ["r:live"], False)
+        return [hop, Op(round(at + rng.choice([0.008, 0.012, 0.02]), 3), "kill", (owner, 0.01))]
     args: dict[str, tuple[Any, ...]] = {
         "kill": (node, rng.choice([0.01, 0.05, 0.5, 2.0, 4.0, 7.0])),
         "stop": (node, rng.choice([0.2, 0.8, 2.0, 3.5, 4.5, 7.5])),

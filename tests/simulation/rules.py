@@ -144,13 +144,6 @@ def _any_term_entry(entry: Any, link: Link, e: Any, now: float) -> None:
     entry(link, msgspec.structs.replace(e, term=link.term), now)
 
 
-def _keep_untold(register: Any, hub: Hub, link: Link, term: int, now: float) -> None:
-    positions = {view: view.position for view in hub._views.values() if view.link is link}
-    register(hub, link, term, now)
-    for view, position in positions.items():
-        view.position = position
-
-
 def _any_answer(told: Any, hub: Hub, stream: str, answer: Any, now: float) -> None:
     view = hub._views.get(stream)
     if view is not None and view.asked:
@@ -247,9 +240,6 @@ RULES: dict[str, Rule] = {
     "no entry is handled while registering": Rule(Link, "complete_registration", _start_at_once, "crash"),
     "an entry is of this incarnation": Rule(Link, "entry", _wrap(Link, "entry", _any_inc), "crash,stale,fence"),
     "an entry is of this term": Rule(Link, "entry", _wrap(Link, "entry", _any_term_entry), "stale,crash"),
-    "registering forgets positions that no answer confirmed": Rule(
-        Hub, "_register", _wrap(Hub, "_register", _keep_untold), "stale,storm,crash"
-    ),
     "answers are matched by number": Rule(Hub, "_told", _wrap(Hub, "_told", _any_answer), "slow,loss,calm"),
     "a jump waits for the pass": Rule(Passes, "when_over", lambda *_: False, "stale,crash,pause"),
     "the position moves before the pass": Rule(
