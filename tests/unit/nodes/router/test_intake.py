@@ -314,6 +314,56 @@ def test_a_push_waits_for_a_comet_that_is_behind_and_goes_on_when_it_is_not() ->
     assert desk.answers == {other: ("ok", [1]), waiting: ("ok", [1])}
 
 
+def test_nobody_overtakes_a_push_that_waits_in_the_same_stream() -> None:
+    desk = Desk()
+    feed = desk.serve()
+    feed.behind_bytes = MAX_BEHIND - 1_000
+    large, small = desk.publish("a", body=b"x" * 2_000), desk.publish("b")
+    assert desk.batch == []
+    feed.behind_bytes = MAX_BEHIND - 2_000  # room for the small one alone
+    desk.intake.retry()
+    assert desk.batch == []
+    feed.behind_bytes = 0
+    desk.intake.retry()
+    desk.commit()
+    assert desk.answers == {large: ("ok", [1]), small: ("ok", [2])}
+    again = desk.publish("c")
+    assert [a.push.push_id for a in desk.batch] == ["c"]
+    desk.commit()
+    assert desk.answers[again] == ("ok", [3])
+
+
+def test_a_standstill_is_no_reason_to_forget_or_to_give_up() -> None:
+    desk = Desk()
+    feed = desk.serve()
+    first = desk.publish("a")
+    desk.commit()
+    feed.behind_bytes = MAX_BEHIND
+    waiting = desk.publish("b")
+    desk.intake.stood_still(REMEMBER_S + 1)
+    desk.tick(REMEMBER_S + 1)
+    retry = desk.publish("a", attempt=2, term=7)
+    assert desk.answers == {first: ("ok", [1]), retry: ("ok", [1])}
+    feed.behind_bytes = 0
+    desk.intake.retry()
+    desk.commit()
+    assert desk.answers[waiting] == ("ok", [2])
+
+
+def test_a_repeat_with_its_streams_in_another_order_gets_its_own_offsets() -> None:
+    desk = Desk()
+    desk.publish("z", "u:1")
+    desk.room = 1
+    first = desk.publish("a", "u:1", "u:2", digest=b"d")  # refused, and to be looked up
+    desk.commit()
+    desk.room = 9
+    second = desk.publish("a", "u:2", "u:1", digest=b"d")
+    desk.commit()
+    desk.look_up()
+    assert desk.answers[second] == ("ok", [1, 2])
+    assert desk.answers[first] == ("ok", [2, 1])
+
+
 def test_it_does_not_wait_for_ever() -> None:
     desk = Desk()
     desk.serve().behind_bytes = MAX_BEHIND

@@ -208,6 +208,23 @@ class Contract(abc.ABC):
         assert log.find("3", b"1", ["u:1"]) == [None]
         assert log.find("x", b"1", ["u:2"]) == [Appended("duplicate", 1)]
 
+    def test_trimming_says_when_there_may_be_more_keys(self, log: Log, lease: Lease) -> None:
+        for part in range(9):
+            log.append(lease, [new(push_id=f"{part} {i}", digest=b"1") for i in range(100)])
+        late = NOW + int(KEY_WINDOW_S * 1000)
+        while log.trim(lease, rules(), late, 0, 100) >= 100:
+            pass
+        log.append(lease, [new("u:2", at=late)])
+        assert log.find("8 99", b"1", ["u:1"]) == [None]
+        assert log.append(lease, [new(push_id="8 99", digest=b"2", at=late)]) == stored(901)
+
+    def test_the_newest_pushes(self, log: Log, lease: Lease) -> None:
+        log.append(lease, [new("u:1", "a", at=NOW), new("u:1", "b", at=NOW + 1), new("u:2", "b", at=NOW + 1)])
+        log.append(lease, [new("r:1", "c", at=NOW + 2)])
+        assert log.newest(NOW + 1, 9) == [("c", NOW + 2), ("b", NOW + 1)]
+        assert log.newest(0, 2) == [("c", NOW + 2), ("b", NOW + 1)]
+        assert log.newest(NOW + 3, 9) == []
+
     def test_find(self, log: Log, lease: Lease) -> None:
         log.append(lease, [new("u:1", "q"), new("u:1", "p", b"1"), new("u:2", "p", b"1"), new("u:3", "p")])
         assert log.find("p", b"1", ["u:2", "u:9", "u:1", "u:3"]) == [

@@ -1,0 +1,125 @@
+"""What a router is asked for that is on its disk: over the real log and the real store of receipts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import gevent
+import pytest
+
+from tests.unit.nodes.router.log.sqlite_support import acquired, direct, opened, told
+from zim.nodes.router.log.memory import MemoryLog, MemoryStore
+from zim.nodes.router.questions import Questions
+from zim.nodes.router.receipt_store import ReceiptStore
+from zim.nodes.router.receipts import Ledger, Tally
+from zim.nodes.router.shard import Shard
+from zim.nodes.router.streams import Streams
+from zim.protocol.messages import Acknowledge, Acknowledged, Message, Read, Records, Track, Tracked, Unread, Unreads
+from zim.retention import Retention
+from zim.sharding import Shards
+
+COUNT = 20
+
+
+class Desk:
+    """Questions, and the answers to them in the order in which they came."""
+
+    def __init__(self, folder: Path, forgotten: dict[str, int]) -> None:
+        self.log = opened(folder, direct)
+        live = MemoryLog(MemoryStore(), lambda: 0.0, lambda: 0.0)
+        live_lease = live.acquire("router-1", 1.0)
+        assert live_lease is not None
+        streams = Streams(self.log, acquired(self.log), live, live_lease, Retention())
+        self.receipts = ReceiptStore(folder, 1, 60.0, direct)
+        ledger = Ledger(Tally(), 0, 0, 0, 0)
+        shard: Shard[Any] = Shard(
+            "router-1", 1, Shards(["router-1"]), [], lambda *_: True, lambda *_: True, 0.0, 1, 1, ledger
+        )
+        self.answers: list[tuple[str, Message]] = []
+        self.questions = Questions(shard, streams, self.receipts, forgotten, lambda: 0, self.answers.extend)
+        self.greenlets: list[gevent.Greenlet[..., Any]] = []
+        self.questions.spawn(lambda run: self.greenlets.append(gevent.spawn(run)))
+
+    def ask(self, *questions: tuple[str, Read | Unread | Track]) -> list[tuple[str, Any]]:
+        """What is answered to questions that come at once."""
+        for peer, m in questions:
+            self.questions.ask(peer, m)
+        return self._hear()
+
+    def acknowledge(self, *asked: tuple[str, Acknowledge]) -> list[tuple[str, Any]]:
+        for peer, m in asked:
+            self.questions.acknowledge(peer, m)
+        return self._hear()
+
+    def _hear(self) -> list[tuple[str, Any]]:
+        while any(queue.waiting_bytes for queue in self.questions.queues.values()):
+            gevent.sleep(0)
+        for _ in range(50):
+            gevent.sleep(0)
+        answers, self.answers[:] = list(self.answers), []
+        return answers
+
+    def close(self) -> None:
+        gevent.killall(self.greenlets)
+        self.receipts.close()
+        self.log.close()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    log = opened(tmp_path, direct)
+    log.append(acquired(log), [told("u:7", n) for n in range(1, COUNT + 1)])
+    log.close()
+    return tmp_path
+
+
+@pytest.fixture
+def desk(folder: Path) -> Iterator[Desk]:
+    found = Desk(folder, {"kept": 5})
+    yield found
+    found.close()
+
+
+def test_who_asks_the_same_gets_the_same_under_a_number_of_its_own(desk: Desk) -> None:
+    asked = [("a", Read(1, "u:7", 3, 9, 99)), ("b", Read(2, "u:7", 3, 9, 99)), ("a", Read(3, "u:7", 4, 9, 99))]
+    answers = desk.ask(*asked)
+    assert [(peer, m.req, [r.offset for r in m.records]) for peer, m in answers] == [
+        ("a", 1, [4, 5, 6, 7, 8, 9]),
+        ("b", 2, [4, 5, 6, 7, 8, 9]),
+        ("a", 3, [5, 6, 7, 8, 9]),
+    ]
+
+
+def test_cursors_move_together_and_only_forward(desk: Desk) -> None:
+    answers = desk.acknowledge(("a", Acknowledge(1, "u:7", 3)), ("b", Acknowledge(2, "u:7", 9)))
+    assert answers == [("a", Acknowledged(1, "router-1", 9)), ("b", Acknowledged(2, "router-1", 9))]
+    assert desk.acknowledge(("a", Acknowledge(3, "u:7", 4))) == [("a", Acknowledged(3, "router-1", 9))]
+    ((_, unread),) = desk.ask(("l", Unread(4, "u:7")))
+    assert unread == Unreads(4, "router-1", desk.log.epoch, 0, COUNT, 9)
+
+
+def test_a_push_whose_receipt_went_with_a_crash_is_forgotten_and_not_unknown(desk: Desk) -> None:
+    answers = [m for _, m in desk.ask(("l", Track(1, "kept")), ("l", Track(2, "never")))]
+    assert all(isinstance(m, Tracked) for m in answers)
+    assert [(m.is_known, m.is_forgotten) for m in answers] == [(True, True), (False, False)]
+
+
+def test_a_damaged_message_is_passed_over_and_what_is_around_it_is_not(folder: Path) -> None:
+    file = folder / "log.db"
+    data = bytearray(file.read_bytes())
+    data[data.index(b"u:7 9 ") + 20] ^= 1
+    file.write_bytes(data)
+    desk = Desk(folder, {})
+    after, got, pages = 0, [], []
+    while after < COUNT:
+        ((_, page),) = desk.ask(("c", Read(1, "u:7", after, COUNT, 99)))
+        assert isinstance(page, Records)
+        pages.append((page.floor, page.last))
+        got += [r.offset for r in page.records]
+        assert page.last > after
+        after = page.last
+    assert pages == [(0, 8), (9, 9), (0, COUNT)]
+    assert got == [n for n in range(1, COUNT + 1) if n != 9]
+    desk.close()

@@ -1,0 +1,49 @@
+"""What a router decides over time: standstills, what may be trimmed, session numbers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from zim.nodes.router.receipts import Ledger, Tally
+from zim.nodes.router.shard import LEASE_S, RENEW_S, SPARE_S, Shard
+from zim.protocol.messages import Begin, Change, Changes, Put
+from zim.sharding import Shards
+
+
+def fresh() -> Shard[Any]:
+    ledger = Ledger(Tally(), 0, 0, 0, 0)
+    return Shard(
+        "router-1", 7, Shards(["router-1"]), ["comet-1"], lambda *_: True, lambda *_: True, 0.0, 1 << 20, 5, ledger
+    )
+
+
+def tell(shard: Shard[Any], *changes: Change, now: float = 0.0) -> list[int]:
+    """A comet's changes; returns the session numbers of those that were applied."""
+    return [a.seq for a in shard.changes(Changes("comet-1", 1, 7, list(changes)), now)]
+
+
+def test_a_number_that_a_comet_names_is_not_given_again() -> None:
+    """A log that was lost, or comes out of a backup, does not know what it has given."""
+    shard = fresh()
+    assert tell(shard, Begin(1, 2), Put(2, 1, "7", 40, ()), Put(3, 2, "7", 0, ())) == [0, 40, 41]
+
+
+def test_a_router_that_stood_still_gives_nobody_up_for_it() -> None:
+    shard = fresh()
+    tell(shard, Begin(1, 1), Put(2, 1, "7", 0, ()))
+    shard.tick(0.1)
+    shard.tick(60.0)
+    assert shard.directory.feeds["comet-1"].is_alive
+    now = 60.0
+    while now < 60.0 + LEASE_S + 0.2:
+        now += RENEW_S / 2
+        shard.tick(now)
+    assert not shard.directory.feeds["comet-1"].is_alive
+
+
+def test_nothing_is_trimmed_soon_after_a_start_or_a_standstill() -> None:
+    shard = fresh()
+    assert shard.trim_before(SPARE_S - 0.1, 1_000_000) == 0
+    assert shard.trim_before(SPARE_S + 0.1, 1_000_000) == 1_000_000 - SPARE_S * 1000
+    shard.tick(60.0)
+    assert shard.trim_before(60.0 + SPARE_S - 0.1, 1_000_000) == 0
