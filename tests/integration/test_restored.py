@@ -42,6 +42,7 @@ def test_a_restored_backup_is_another_history(tmp_path: Path) -> None:
         assert start == {"epoch": start["epoch"], "offset": 4, "recovered": False}
         assert start["epoch"] != epoch
         assert start["epoch"] in done.stdout
+        assert int(client.auth["key"].rpartition("_")[2]) > 1 << 32  # no number that is forgotten is given again
     finally:
         fabric.stop()
 

@@ -235,6 +235,19 @@ def test_history(fabric: Fabric) -> None:
     assert fabric.get("/api/streams/r%3Anothing")["messages"] == []
 
 
+def test_a_large_answer_ends_early_and_the_next_one_goes_on(fabric: Fabric) -> None:
+    body = "x" * 60_000
+    for _ in range(100):
+        push(fabric, {"rooms": ["large"]}, body)
+    sizes: list[int] = []
+    while sum(sizes) < 100:
+        page = fabric.get(f"/api/streams/r%3Alarge?after={sum(sizes)}&limit=1000")
+        assert page["messages"][0]["offset"] == sum(sizes) + 1
+        sizes.append(len(page["messages"]))
+    assert len(sizes) == 2
+    assert 4 << 20 <= sizes[0] * len(body) < (4 << 20) + (400 << 10)
+
+
 def test_a_live_only_room_keeps_nothing_and_delivers_all(fabric: Fabric) -> None:
     zim, goim = connect(fabric, False, token="311", rooms=["live-1"]), Client(fabric.tcp["comet-2"], "311")
     for n in range(1, 4):

@@ -10,8 +10,6 @@ from msgspec import UNSET, Meta, Raw, UnsetType
 from zim.web import fabric
 from zim.web.problems import CONFLICT, DEFECT, UNAVAILABLE, UNKNOWN, Kind, Problem
 
-MAX_PAGE_BYTES = 4 << 20  # of the bodies in one answer; the first is in it, whatever its size
-
 _RAW = msgspec.json.Decoder(Raw)
 _KINDS: dict[fabric.Status, Kind] = {"unavailable": UNAVAILABLE, "unknown": UNKNOWN, "conflict": CONFLICT}
 
@@ -180,13 +178,9 @@ def ledger_of(totals: fabric.Totals) -> Ledger:
 
 
 def history_of(history: fabric.History) -> History:
-    """A piece of a stream, cut where it gets too large for one answer."""
+    """What is answered about a piece of a stream."""
     messages: list[Message] = []
-    n_bytes = 0
     for kept in history.messages:
-        n_bytes += len(kept.body)
-        if messages and n_bytes > MAX_PAGE_BYTES:
-            break
         json = as_json(kept.body)
         body = {"base64": kept.body} if json is None else {"body": json}
         messages.append(Message(kept.offset, kept.time_ms, kept.op, **body))

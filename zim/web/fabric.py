@@ -230,7 +230,7 @@ class Fabric(Protocol):
         """
 
     def history(self, stream: str, after: int, limit: int) -> History:
-        """A piece of a stream: at most `limit` messages after an offset.
+        """A piece of a stream: at most `limit` messages after an offset, fewer where they get large.
 
         Switches.
 

@@ -540,23 +540,6 @@ def test_broken_queries(query: str, server: HttpServer) -> None:
     assert problem(ask(server, "GET", f"/api/streams/*?{query}"))["status"] == 400
 
 
-def test_a_page_is_bounded(server: HttpServer, fabric: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("zim.web.documents.MAX_PAGE_BYTES", 250)
-    for _ in range(4):
-        ask(server, "POST", "/1/push/all", b'"' + b"x" * 98 + b'"')
-    ask(server, "POST", "/1/push/all", b'"' + b"x" * 900 + b'"')
-
-    seen: list[int] = []
-    n_requests = 0
-    while len(seen) < 5:
-        page = ask(server, "GET", f"/api/streams/*?after={seen[-1] if seen else 0}").json
-        assert page["head"] == 5
-        seen += [message["offset"] for message in page["messages"]]
-        n_requests += 1
-
-    assert (seen, n_requests) == ([1, 2, 3, 4, 5], 3)
-
-
 def test_a_router_away(server: HttpServer, fabric: Recorder) -> None:
     fabric.is_away = True
 

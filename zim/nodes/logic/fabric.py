@@ -19,7 +19,7 @@ from zim.web.fabric import OUTCOMES, Counts, History, Kept, Published, Push, Rec
 
 SILENT_S = 1.0  # after it a router that does not say what it knows is named
 WAIT_S, MOST_WAIT_S = 0.03, 0.5  # between two looks at a receipt: longer and longer
-HISTORY_BYTES = 4 << 20  # of one answer; who asks goes on after its last message
+HISTORY_BYTES = 4 << 20  # an answer ends with the page that gets there; who asks goes on after its last message
 ALL = (1 << 63) - 1  # an offset above all
 
 T = TypeVar("T")

@@ -361,7 +361,7 @@ def test_a_room_whose_router_is_away_does_not_fail_the_login() -> None:
     assert guest.bodies == ["new"]
 
 
-def test_a_goim_client_joins_its_room_in_the_background() -> None:
+def test_a_goim_client_is_not_opened_before_it_is_in_its_rooms() -> None:
     comet = Comet(routers=2)
     room = next(str(n) for n in range(99) if comet.owner(f"r:{n}") is not comet.owner("u:3"))
     away = comet.owner(f"r:{room}")
@@ -369,6 +369,7 @@ def test_a_goim_client_joins_its_room_in_the_background() -> None:
     guest = comet.guest(Dialect.V1_TCP)
     comet.hub.join(guest, "3", [room], 0.0)
     comet.tick(JOIN_S + 0.1)
+    assert guest.got == []
     away.is_away = False
     comet.tick(1.0)
     comet.push(f"r:{room}", body="new")

@@ -29,6 +29,8 @@ def test_a_push_is_published_as_http_would() -> None:
         (Submit(2, "", ["u:7", "7"], 5, b""), "'7' is no stream"),
         (Submit(2, "", ["r:a\0"], 5, b""), "control characters"),
         (Submit(2, "", ["u:7"], 4, b""), "op is 4"),
+        (Submit(2, "", ["u:7"], 5, b"", 0, ("7_1", "8_1")), "only has '8_1'"),
+        (Submit(2, "", ["u:7"], 5, b"", 0, ("7",)), "only has '7'"),
         (Submit(2, "", ["u:7"], 26, b""), "op is 26"),
         (Submit(2, "", ["u:7"], -1, b""), "op is -1"),
         (Submit(2, "", ["u:7"], 254, b""), "op is 254"),

@@ -364,6 +364,19 @@ def test_a_repeat_with_its_streams_in_another_order_gets_its_own_offsets() -> No
     assert desk.answers[first] == ("ok", [2, 1])
 
 
+def test_a_repeat_is_not_answered_with_the_offsets_of_one_in_another_order() -> None:
+    desk = Desk()
+    desk.publish("z", "u:1")
+    desk.room = 1
+    first = desk.publish("a", "u:1", "u:2", digest=b"d")  # refused, and to be looked up
+    desk.commit()
+    second = desk.publish("a", "u:2", "u:1", digest=b"d")
+    desk.look_up()
+    desk.commit()
+    assert desk.answers[second] == ("ok", [1, 2])
+    assert desk.answers[first] == ("unavailable", [])
+
+
 def test_it_does_not_wait_for_ever() -> None:
     desk = Desk()
     desk.serve().behind_bytes = MAX_BEHIND

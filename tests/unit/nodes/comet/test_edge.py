@@ -1,0 +1,51 @@
+"""Who may come: what a token handler of one's own says is checked, for nobody could read it later."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from tests.harness import Client, wait_until
+from zim.nodes.comet.connection import Limits
+from zim.nodes.comet.edge import Edge
+from zim.nodes.comet.hub import Hub
+from zim.nodes.comet.tcp import TcpListener
+from zim.protocol.frame import Op
+from zim.protocol.messages import Authed
+
+Connect = Callable[[Authed], Client]
+
+
+@pytest.fixture
+def connect() -> Iterator[tuple[Connect, Hub]]:
+    """Connects somebody of whom the logic says this, and says auth; and the comet's hub."""
+    identity: list[Authed] = []
+    hub = Hub("comet-1", 1, ["router-1"], lambda *_: True)
+    edge = Edge(hub, lambda _token: identity[-1], Limits(4096, 5.0, 60.0, 1 << 20, False), 10)
+    listener = TcpListener(("127.0.0.1", 0), edge, 60)
+    listener.start()
+
+    def connect(authed: Authed) -> Client:
+        identity.append(authed)
+        client = Client(f"127.0.0.1:{listener.address[1]}", None)
+        client.say(Op.AUTH, b"token")
+        return client
+
+    yield connect, hub
+    listener.stop()
+    edge.close()
+
+
+@pytest.mark.parametrize(
+    "authed",
+    [Authed(1, "x" * 300, (), None), Authed(1, "", (), None), Authed(1, "7", ("a\0",), None)],
+    ids=["long", "empty", "room"],
+)
+def test_a_name_that_no_stream_can_have_is_nobody(authed: Authed, connect: tuple[Connect, Hub]) -> None:
+    come, hub = connect
+    stranger = come(authed)
+    wait_until(lambda: stranger.is_closed, "the comet closes")
+    assert hub.sessions == {}
+    come(Authed(1, "7", ("a",), None))
+    wait_until(lambda: hub.sessions, "who is right comes in")
