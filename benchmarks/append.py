@@ -25,10 +25,10 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.report import percentile
-from zim.gather import Gatherer
+from zim.fabric.retention import Retention, Rule
+from zim.net.gather import Gatherer
 from zim.nodes.router.log import Lease, NewRecord
 from zim.nodes.router.log.sqlite import SqliteLog
-from zim.retention import Retention, Rule
 
 BODY = b"x" * 100
 IDLE_APPENDS = 500

@@ -16,9 +16,9 @@ from types import TracebackType
 
 import psutil
 
-from zim import config
 from zim.client import ZimError
 from zim.client.address import split_address
+from zim.topology import ListenAddress, load
 
 _START_S = 30.0
 _STOP_S = 15.0
@@ -44,7 +44,7 @@ class Fabric:
         if topology is None:
             topology = folder / "topology.toml"
             topology.write_text(write_topology(comets))
-        self.topology = config.load(topology)
+        self.topology = load(topology)
         self._path = topology
         self._process: subprocess.Popen[bytes] | None = None
         logics = self.topology.logics
@@ -149,7 +149,7 @@ def _free_ports(count: int) -> list[int]:
     raise BenchmarkError("no free ports between 12000 and 32000")
 
 
-def _address(listener: config.Listener) -> str:
+def _address(listener: ListenAddress) -> str:
     host, port = listener.host_port
     return f"127.0.0.1:{port}" if host in ("", "0.0.0.0", "*") else listener.address
 

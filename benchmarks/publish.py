@@ -33,8 +33,8 @@ from rich.table import Table  # noqa: E402
 from benchmarks.fabric import Fabric  # noqa: E402
 from benchmarks.report import percentile  # noqa: E402
 from zim.client import ZmqPublisher  # noqa: E402
+from zim.net.transport import Dealer  # noqa: E402
 from zim.protocol import codec, messages  # noqa: E402
-from zim.transport import Dealer  # noqa: E402
 
 BODY = b"x" * 100
 STREAMS = 10_000

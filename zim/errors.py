@@ -1,8 +1,8 @@
-"""Errors above the protocol. See zim.protocol.errors for their root."""
+"""The errors of zim, and their root. At the bottom of the house, so that no import goes up."""
 
-from zim.protocol.errors import ZimError
 
-__all__ = ["NodeError", "TopologyError", "Unavailable", "ZimError"]
+class ZimError(Exception):
+    """Something that zim can say in one sentence. Its text is for a person."""
 
 
 class TopologyError(ZimError):
@@ -22,12 +22,26 @@ class NodeError(ZimError):
 
 
 class Unavailable(ZimError):
-    """Another node did not answer in time. Nothing was changed, or it is not known whether anything was.
+    """Surely nothing was done.
 
     Attributes:
-        node: who did not answer.
+        who: could not do it: a node, the log.
+        why: for people.
     """
 
-    def __init__(self, node: str, what: str) -> None:
-        super().__init__(f"{node}: {what}")
-        self.node = node
+    def __init__(self, who: str, why: str) -> None:
+        super().__init__(f"{who}: {why}")
+        self.who, self.why = who, why
+
+
+class Unknown(ZimError):
+    """It cannot be told whether anything was done.
+
+    Attributes:
+        who: was asked to do it: a node, the log.
+        why: for people.
+    """
+
+    def __init__(self, who: str, why: str) -> None:
+        super().__init__(f"{who}: {why}")
+        self.who, self.why = who, why

@@ -8,7 +8,7 @@ import pytest
 
 from tests.fault.load import Publisher, check, subscribe
 from tests.harness import Client, running, wait_until
-from zim.sharding import Shards
+from zim.fabric.sharding import Shards
 
 
 @pytest.mark.parametrize("kind", ["job", "logic"])

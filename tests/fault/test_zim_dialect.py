@@ -12,8 +12,8 @@ import pytest
 
 from tests.harness import Client, Fabric, running, wait_until
 from tests.zim_client import ZimClient
+from zim.fabric.sharding import Shards
 from zim.protocol.frame import Op
-from zim.sharding import Shards
 
 LIVE = '[[room_class]]\nname = "live"\nrooms = ["live-*"]\ncount = 0\nage_s = 0\n'
 SHORT = "[retention]\nusers = { count = 5, age_s = 3600 }\n"

@@ -11,6 +11,9 @@ from typing import Any
 import msgspec
 
 from tests.simulation.kernel import Kernel, Node, Violation
+from zim.fabric.retention import Retention, RoomClass, Rule
+from zim.fabric.sharding import Shards, rank
+from zim.fabric.tally import Tally
 from zim.nodes.comet.hub import Hub
 from zim.nodes.comet.passes import Pass, Write
 from zim.nodes.comet.views import Session
@@ -21,13 +24,11 @@ from zim.nodes.router.intake import Admission
 from zim.nodes.router.log import Appended, LogError, Unavailable
 from zim.nodes.router.log.clock import LogClock
 from zim.nodes.router.log.memory import MemoryLog, MemoryStore
-from zim.nodes.router.receipts import Ledger, Tally
+from zim.nodes.router.receipts import Ledger
 from zim.nodes.router.shard import PAGE_BYTES, Applied, Shard
 from zim.nodes.router.streams import Streams
 from zim.nodes.state import StateDir
 from zim.protocol import messages
-from zim.retention import Retention, RoomClass, Rule
-from zim.sharding import Shards, rank
 from zim.web.fabric import Published, Push
 
 ROUTERS, JOBS, COMETS = ["router-1", "router-2"], ["job-1", "job-2"], ["comet-1", "comet-2"]

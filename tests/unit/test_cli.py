@@ -12,8 +12,8 @@ from zim import __version__
 from zim.cli import main
 from zim.cli.drawing import draw
 from zim.cli.up import how_to_try, zim_command
-from zim.config import Topology, load, parse
 from zim.supervisor import RunningNode, node_command
+from zim.topology import Topology, load, parse
 
 ROOT = Path(__file__).parents[2]
 DEFAULT = ROOT / "topology.toml"

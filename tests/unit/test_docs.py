@@ -17,16 +17,16 @@ import pytest
 from tests.simulation.plans import PROFILES
 from tests.simulation.rules import RULES
 from tests.unit.nodes.router.log.sqlite_support import ROUTERS, acquired, opened
-from zim import config
 from zim.cli import main
 from zim.errors import NodeError
+from zim.fabric.retention import Retention, Rule
 from zim.nodes.comet.edge import ANSWER_S
 from zim.nodes.router.log import Log, NewRecord
 from zim.nodes.router.log.sqlite.opening import begin_epoch
 from zim.protocol import client, dialect3, frame
 from zim.protocol.client import Dialect
 from zim.protocol.frame import Op, Packet
-from zim.retention import Retention, Rule
+from zim.topology import Comet, Job, ListenAddress, Logic, Node, Router, Topology, parse
 from zim.web.names import MAX_NAME_BYTES
 
 ROOT = Path(__file__).parents[2]
@@ -113,7 +113,7 @@ def test_make_targets_exist() -> None:
 
 def test_every_key_of_the_topology_is_documented() -> None:
     text = (ROOT / "docs" / "topology.md").read_text()
-    kinds = (config.Router, config.Logic, config.Job, config.Comet)
+    kinds = (Router, Logic, Job, Comet)
     of_fabric = {"name", "data_dir", "max_body_bytes", "idempotency_s", "receipts_s"}
     of_streams = {f.name for f in dataclasses.fields(Retention)} - {"classes"} | {"count", "age_s"}
     for key in {f.name for kind in kinds for f in dataclasses.fields(kind)} | of_fabric | of_streams:
@@ -122,7 +122,7 @@ def test_every_key_of_the_topology_is_documented() -> None:
 
 def test_documented_defaults_of_the_fabric_are_true() -> None:
     text = (ROOT / "docs" / "topology.md").read_text()
-    defaults = {f.name: f.default for f in dataclasses.fields(config.Topology)}
+    defaults = {f.name: f.default for f in dataclasses.fields(Topology)}
     rows = re.findall(r"^\| `(\w+)` \| (\d+) \|", text, re.MULTILINE)
     assert [key for key, _ in rows] == ["max_body_bytes", "idempotency_s", "receipts_s"]
     for key, default in rows:
@@ -131,8 +131,8 @@ def test_documented_defaults_of_the_fabric_are_true() -> None:
         assert getattr(Retention(), key) == Rule(int(count), int(days) * 86_400.0), key
 
 
-@pytest.mark.parametrize("kind", [config.Router, config.Logic, config.Job, config.Comet])
-def test_documented_defaults_are_true(kind: type[config.Node]) -> None:
+@pytest.mark.parametrize("kind", [Router, Logic, Job, Comet])
+def test_documented_defaults_are_true(kind: type[Node]) -> None:
     rows = re.findall(
         rf"^\| {kind.kind} \| (.*?) \| (.*?) \|", (ROOT / "docs" / "topology.md").read_text(), re.MULTILINE
     )
@@ -148,13 +148,13 @@ def test_documented_defaults_are_true(kind: type[config.Node]) -> None:
 
 def test_the_example_of_a_topology_says_what_it_does() -> None:
     (text,) = re.findall(r"```toml\n(.*?)```", page("topology"), re.DOTALL)
-    t = config.parse(text, Path("/etc/zim/topology.toml"))
+    t = parse(text, Path("/etc/zim/topology.toml"))
     rule = t.retention.rule
     assert (rule("u:7").age_s, rule("r:chat"), rule("*")) == (30 * 86_400, Retention().rooms, Retention().everybody)
     assert rule("r:ticker-1") == Rule(1, Retention().rooms.age_s)
     assert rule("r:7-cursors").is_live_only
     assert t.idempotency_s == 3 * 86_400
-    assert t.routers[0].admin == config.Listener("127.0.0.1:7271")
+    assert t.routers[0].admin == ListenAddress("127.0.0.1:7271")
     assert t.comets[0].slow_consumer == "drop"
 
 

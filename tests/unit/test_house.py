@@ -15,13 +15,13 @@ MAX_LINES = 400
 FLOORS = [
     ("zim.__main__",),
     ("zim.cli",),
-    ("zim.supervisor",),
-    ("zim.nodes",),
-    ("zim.web", "zim.transport", "zim.config", "zim.supervision"),
-    ("zim.accept",),
-    ("zim.client", "zim.gather", "zim.sharding", "zim.logs", "zim.metrics", "zim.retention", "zim.drafts"),
-    ("zim.errors", "zim.tables", "zim.endpoints"),
+    ("zim.supervisor", "zim.nodes"),
+    ("zim.topology",),
+    ("zim.web", "zim.net", "zim.client"),
     ("zim.protocol",),
+    ("zim.fabric",),
+    ("zim.metrics", "zim.logs"),
+    ("zim.errors",),
     ("zim",),
 ]
 
@@ -64,14 +64,14 @@ def test_every_library_has_its_one_place(path: Path) -> None:
     module, found = name_of(path), imports(path)
     libraries = ("zmq", "msgpack", "gevent", "flask", "prometheus_client")
     uses = {library: any(is_in(m, library) for m in found) for library in libraries}
-    assert not uses["zmq"] or module in ("zim.transport", "zim.client.zeromq")
+    assert not uses["zmq"] or module in ("zim.net.transport", "zim.client.zeromq")
     assert not uses["msgpack"] or module == "zim.protocol.codec"
     assert not uses["flask"] or is_in(module, "zim.web")
     assert not uses["prometheus_client"] or module == "zim.metrics"
     if is_in(module, "zim.protocol"):
         assert not any(is_in(m, "gevent", "socket", "logging", "time", "threading") for m in found)
     if is_in(module, "zim.client"):
-        assert not any(is_in(m, "gevent", "zim.nodes", "zim.transport") for m in found)
+        assert not any(is_in(m, "gevent", "zim.nodes", "zim.net.transport") for m in found)
     if is_in(module, "zim.web"):
         assert not any(is_in(m, "zim.nodes") for m in found)
     if any(is_in(m, "gevent.monkey") for m in found):
@@ -84,7 +84,7 @@ def test_every_library_has_its_one_place(path: Path) -> None:
 )
 def test_what_decides_touches_no_socket_and_no_clock(module: str) -> None:
     path = ROOT / "zim" / "nodes" / (module.replace(".", "/") + ".py")
-    assert not any(is_in(m, "gevent", "socket", "time", "random", "zim.transport") for m in imports(path))
+    assert not any(is_in(m, "gevent", "socket", "time", "random", "zim.net.transport") for m in imports(path))
 
 
 @pytest.mark.parametrize("kind", ["comet", "job", "logic", "router"])

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from zim.cli.drawing import draw
-from zim.config import load
+from zim.topology import load
 
 
 @click.command()

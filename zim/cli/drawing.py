@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from zim.config import Comet, Listener, Logic, Node, Topology
-from zim.drafts import CONNECTS_TO
-from zim.endpoints import parse_link, parse_listener
+from zim.topology import Comet, ListenAddress, Logic, Node, Topology
+from zim.topology.drafts import CONNECTS_TO
+from zim.topology.endpoints import parse_link, parse_listener
 
 MAX_ADDRESS_CHARS = 27  # holds tcp://192.168.100.100:65535; two boxes then fit into some 100 columns
 MAX_HOST_CHARS = 8
@@ -118,7 +118,7 @@ def _addresses(node: Node) -> list[tuple[str, str]]:
     return found
 
 
-def _listeners(node: Node) -> list[tuple[str, Listener]]:
+def _listeners(node: Node) -> list[tuple[str, ListenAddress]]:
     found = [("link", node.bind)]
     if isinstance(node, Logic):
         found.insert(0, ("http", node.http))
@@ -129,7 +129,7 @@ def _listeners(node: Node) -> list[tuple[str, Listener]]:
     return found
 
 
-def _is_local(listener: Listener) -> bool:
+def _is_local(listener: ListenAddress) -> bool:
     parse = parse_link if "://" in listener.address else parse_listener
     return parse(listener.address).is_local
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import click
 
 from zim import logs
-from zim.config import load
 from zim.errors import TopologyError
+from zim.topology import load
 
 
 @click.command()

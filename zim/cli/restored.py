@@ -6,10 +6,10 @@ from pathlib import Path
 
 import click
 
-from zim.config import load
 from zim.errors import TopologyError
 from zim.nodes.router.log.sqlite.opening import begin_epoch
 from zim.nodes.state import StateDir
+from zim.topology import load
 
 
 @click.command()

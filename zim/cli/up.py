@@ -15,9 +15,9 @@ from rich.console import Console
 from rich.table import Table
 
 from zim import logs
-from zim.config import load
 from zim.errors import TopologyError
 from zim.supervisor import RunningNode, Supervisor, node_command, raise_open_files
+from zim.topology import load
 
 
 @click.command()

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from zim import config
 from zim.errors import TopologyError
+from zim.topology import ListenAddress, Topology, load
 
 DEFAULT_FILE = Path("topology.toml")
 DEFAULT_HTTP = "127.0.0.1:7172"
@@ -44,13 +44,13 @@ def comet_addresses(is_ws: bool, addresses: Sequence[str], topology: Path | None
     return [address if not is_ws or "://" in address else f"ws://{address}" for address in addresses]
 
 
-def _topology(path: Path | None) -> config.Topology | None:
+def _topology(path: Path | None) -> Topology | None:
     if path is None and not DEFAULT_FILE.exists():
         return None
-    return config.load(path or DEFAULT_FILE)
+    return load(path or DEFAULT_FILE)
 
 
-def _reachable(listener: config.Listener) -> str:
+def _reachable(listener: ListenAddress) -> str:
     """An address that binds every interface is reached over loopback."""
     host, port = listener.host_port
     host = {"0.0.0.0": "127.0.0.1", "": "127.0.0.1", "*": "127.0.0.1", "::": "::1"}.get(host, host)

@@ -1,6 +1,7 @@
 """What can go wrong between an application and the fabric. Each text is one sentence for a person."""
 
-from zim.protocol.errors import WireError, ZimError
+from zim.errors import ZimError
+from zim.protocol.errors import WireError
 
 
 class ClientError(ZimError):

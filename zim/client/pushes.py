@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from zim.client.errors import PushConflict, PushError, PushRefused, PushUnavailable, PushUnknown
+from zim.fabric.streams import EVERYBODY, user_stream
 from zim.protocol.frame import MAX_STREAM_BYTES, Op
 from zim.protocol.messages import Submit
-from zim.protocol.streams import EVERYBODY, user_stream
 
 _SESSION_KEY = re.compile(r"(.+)_([1-9][0-9]{0,18})", re.DOTALL)
 

@@ -15,8 +15,8 @@ from typing import Any
 
 from zim.client.errors import ClientError, WireError
 from zim.client.values import Event, Gap, Message, NotJoined, NotRecovered, Position
+from zim.fabric.streams import is_user_stream, room_stream
 from zim.protocol.frame import VERSION, Op, Packet
-from zim.protocol.streams import is_user_stream, room_stream
 
 AUTH_SEQ = 1
 MAX_OFFSET = (1 << 63) - 1

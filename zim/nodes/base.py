@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Any
 import gevent
 from gevent.event import Event
 
-from zim import __version__, config
+from zim import __version__
 from zim.errors import ZimError
 from zim.metrics import Metric, gauge
+from zim.topology import Node, Topology
 
 if TYPE_CHECKING:
     from zim.web.server import HttpServer
@@ -33,7 +34,7 @@ STOP_S = 4.0  # the supervisor waits 5
 EXIT_OK, EXIT_CRASH, EXIT_FATAL = 0, 1, 2  # after FATAL a restart would not help
 
 
-class Node(ABC):
+class NodeProcess(ABC):
     """One process of the fabric. Subclasses bind in `setup`, spawn in `start`, and let go in `stop`.
 
     Attributes:
@@ -42,7 +43,7 @@ class Node(ABC):
 
     gc_threshold = GC_THRESHOLD
 
-    def __init__(self, topology: config.Topology, node: config.Node) -> None:
+    def __init__(self, topology: Topology, node: Node) -> None:
         self.topology, self.name = topology, node.name
         self._kind, self._admin_at = node.kind, node.admin
         self._admin: HttpServer | None = None

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import sys
 
-from zim import config
 from zim.errors import NodeError, ZimError
-from zim.nodes.base import EXIT_CRASH, EXIT_FATAL, Node
+from zim.nodes.base import EXIT_CRASH, EXIT_FATAL, NodeProcess
+from zim.topology import Comet, Job, Logic, Node, Router, Topology
 
 
-def run(topology: config.Topology, name: str, lifeline_fd: int | None = None) -> int:
+def run(topology: Topology, name: str, lifeline_fd: int | None = None) -> int:
     """Runs one node until it is told to stop.
 
     Returns:
@@ -28,21 +28,21 @@ def run(topology: config.Topology, name: str, lifeline_fd: int | None = None) ->
         return EXIT_CRASH
 
 
-def _make(topology: config.Topology, node: config.Node) -> Node:
+def _make(topology: Topology, node: Node) -> NodeProcess:
     # Imported here: a comet does not need Flask, nor a job gevent-websocket.
-    if isinstance(node, config.Comet):
+    if isinstance(node, Comet):
         from zim.nodes.comet.node import CometNode
 
         return CometNode(topology, node)
-    if isinstance(node, config.Logic):
+    if isinstance(node, Logic):
         from zim.nodes.logic.node import LogicNode
 
         return LogicNode(topology, node)
-    if isinstance(node, config.Router):
+    if isinstance(node, Router):
         from zim.nodes.router.node import RouterNode
 
         return RouterNode(topology, node)
-    assert isinstance(node, config.Job)
+    assert isinstance(node, Job)
     from zim.nodes.job.node import JobNode
 
     return JobNode(topology, node)

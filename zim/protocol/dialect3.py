@@ -19,8 +19,8 @@ from typing import Annotated, Any, NamedTuple, TypeVar
 
 import msgspec
 
+from zim.fabric.streams import name_problem, room_stream
 from zim.protocol.errors import WireError
-from zim.protocol.streams import name_problem, room_stream
 
 STREAMS = 1_000  # rooms of one session, and streams of one resume
 NOT_ALLOWED = "not allowed"

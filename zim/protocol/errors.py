@@ -1,8 +1,6 @@
-"""The root of all errors. It lives at the bottom, so that no import goes up."""
+"""What is wrong with bytes that came from outside."""
 
-
-class ZimError(Exception):
-    """Something that zim can say in one sentence. Its text is for a person."""
+from zim.errors import ZimError
 
 
 class WireError(ZimError):

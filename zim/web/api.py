@@ -13,7 +13,7 @@ import msgspec
 from flask import Flask, Response, request
 
 from zim.errors import Unavailable
-from zim.protocol.streams import user_stream
+from zim.fabric.streams import user_stream
 from zim.web import openapi
 from zim.web.batch import MAX_BATCH_BYTES, NDJSON, answer_batch
 from zim.web.documents import accepted, history_of, ledger_of, not_accepted, receipt_of, unread_of
@@ -68,7 +68,7 @@ def problem_answer(problem: Problem) -> Response:
 
 def unavailable(error: Unavailable) -> Problem:
     """A router that does not answer as a problem."""
-    return Problem(UNAVAILABLE, str(error), retry_after_s=RETRY_AFTER_S, silent=[error.node])
+    return Problem(UNAVAILABLE, str(error), retry_after_s=RETRY_AFTER_S, silent=[error.who])
 
 
 class _Api:

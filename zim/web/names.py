@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-from zim.protocol import streams
+from zim.fabric import streams
 
 MAX_NAME_BYTES = 253  # a stream's name has two more: `u:`, `r:`
 MAX_KEY_BYTES = 255

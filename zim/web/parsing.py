@@ -17,7 +17,7 @@ from urllib.parse import unquote
 
 import httptools
 
-from zim.protocol.errors import ZimError
+from zim.errors import ZimError
 
 MAX_HEAD_BYTES = 32_768  # of request line and headers; of what comes in a body without being a part of it
 MAX_HEADERS = 100  # with the trailers

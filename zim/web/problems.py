@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from zim.protocol.errors import ZimError
+from zim.errors import ZimError
 
 PROBLEM_JSON = "application/problem+json"
 API = "/api/"  # where problems are said this way; goim's paths have their own

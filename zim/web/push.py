@@ -11,8 +11,8 @@ from typing import Annotated, Any, TypeVar
 import msgspec
 from msgspec import UNSET, Meta, Raw, UnsetType
 
+from zim.fabric.streams import EVERYBODY, room_stream, user_stream
 from zim.protocol.frame import Op
-from zim.protocol.streams import EVERYBODY, room_stream, user_stream
 from zim.web.fabric import Push
 from zim.web.names import HEADER, NAME, NAME_PATTERN, is_name, parse_idempotency_key, user_of_key
 from zim.web.problems import IDEMPOTENCY_KEY, TOO_LARGE, Problem

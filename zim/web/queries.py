@@ -8,7 +8,7 @@ from urllib.parse import quote
 import msgspec
 from msgspec import Meta
 
-from zim.protocol.streams import EVERYBODY, is_user_stream, room_stream
+from zim.fabric.streams import EVERYBODY, is_user_stream, room_stream
 from zim.web.names import NAME, is_name
 from zim.web.push import MAX_WAIT_S
 from zim.web.reading import Reader, invalid

@@ -25,7 +25,7 @@ import gevent.socket
 from gevent.pywsgi import WSGIServer
 from werkzeug.test import run_wsgi_app
 
-from zim.accept import PatientServer, listen
+from zim.net.accept import PatientServer, listen
 from zim.web.parsing import Bodies, Limits, Refused, Request, Requests
 from zim.web.problems import API, PROBLEM_JSON, Problem, defect, refused
 

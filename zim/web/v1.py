@@ -21,7 +21,7 @@ from flask import Flask, Response, request
 from werkzeug.exceptions import MethodNotAllowed
 
 from zim.errors import Unavailable
-from zim.protocol.streams import EVERYBODY, room_stream, user_stream
+from zim.fabric.streams import EVERYBODY, room_stream, user_stream
 from zim.web.fabric import Counts, Fabric, Push
 from zim.web.names import parse_idempotency_key
 from zim.web.response import respond

@@ -20,7 +20,7 @@ from benchmarks.report import Figures, medians, percentile
 from tests.unit.client.http_peer import Answer, serving
 from tests.unit.client.listening import wait_ws_closed, ws_log_in
 from tests.unit.client.peers import WAIT_S, Connection, TcpPeer, packet, ws_peer
-from zim import config
+from zim.topology import parse
 
 COUNT = 300
 
@@ -66,7 +66,7 @@ def test_two_connections_may_overtake_each_other() -> None:
 
 @pytest.mark.parametrize("comets", [1, 3])
 def test_its_topology_is_one(comets: int) -> None:
-    assert len(config.parse(write_topology(comets), Path("topology.toml")).comets) == comets
+    assert len(parse(write_topology(comets), Path("topology.toml")).comets) == comets
 
 
 def check(crowd: Crowd) -> None:

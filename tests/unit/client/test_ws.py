@@ -23,7 +23,8 @@ from zim.client.ws import (
     check_response,
     encode_frame,
 )
-from zim.protocol.errors import WireError, ZimError
+from zim.errors import ZimError
+from zim.protocol.errors import WireError
 from zim.protocol.frame import Packet
 
 PUSH = b'[{"ver":0,"op":5,"seq":0,"body":{"a":1}}]'

@@ -35,7 +35,7 @@ GOING_AWAY, POLICY, TRY_AGAIN = 1001, 1008, 1013  # RFC 6455 7.4.1, and the IANA
 
 @dataclass(frozen=True)
 class Limits:
-    """What the topology allows a client. See zim.config.Comet."""
+    """What the topology allows a client. See zim.topology.Comet."""
 
     max_packet_bytes: int
     handshake_timeout_s: float

@@ -11,6 +11,7 @@ import gevent
 from gevent import socket
 
 from zim.errors import Unavailable
+from zim.fabric.streams import name_problem, room_stream, user_stream
 from zim.nodes.comet.connection import GOING_AWAY, TRY_AGAIN, Connection, Limits
 from zim.nodes.comet.hub import Hub
 from zim.protocol import client, dialect3
@@ -18,7 +19,6 @@ from zim.protocol.client import Dialect
 from zim.protocol.errors import WireError
 from zim.protocol.frame import Op, Packet
 from zim.protocol.messages import Authed
-from zim.protocol.streams import name_problem, room_stream, user_stream
 
 log = logging.getLogger(__name__)
 

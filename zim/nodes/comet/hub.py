@@ -14,6 +14,8 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
 
+from zim.fabric.sharding import Shards
+from zim.fabric.streams import EVERYBODY, room_stream, user_stream
 from zim.nodes.comet.feed import RETRY_S, Link
 from zim.nodes.comet.joining import Joining
 from zim.nodes.comet.passes import Pass, Passes, is_live_only
@@ -34,8 +36,6 @@ from zim.protocol.messages import (
     Renewed,
     Room,
 )
-from zim.protocol.streams import EVERYBODY, room_stream, user_stream
-from zim.sharding import Shards
 
 log = logging.getLogger(__name__)
 

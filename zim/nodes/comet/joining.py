@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+from zim.fabric.streams import is_user_stream
 from zim.nodes.comet.passes import Passes, is_live_only
 from zim.nodes.comet.views import Session, View
 from zim.protocol.dialect3 import RETRYING, Resume, Start
 from zim.protocol.messages import Records
-from zim.protocol.streams import is_user_stream
 
 
 class _Standing(NamedTuple):

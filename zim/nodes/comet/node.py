@@ -10,11 +10,12 @@ from collections.abc import Iterator
 import gevent
 from gevent.event import Event
 
-from zim import config
-from zim.accept import PatientServer
 from zim.errors import Unavailable
 from zim.metrics import Metric
-from zim.nodes.base import EXIT_CRASH, Node
+from zim.net.accept import PatientServer
+from zim.net.links import Asker, Sender
+from zim.net.transport import Dealer, Inbox
+from zim.nodes.base import EXIT_CRASH, NodeProcess
 from zim.nodes.comet.connection import Limits
 from zim.nodes.comet.edge import Edge
 from zim.nodes.comet.hub import Hub
@@ -22,12 +23,11 @@ from zim.nodes.comet.metrics import comet_metrics
 from zim.nodes.comet.passes import Pass
 from zim.nodes.comet.tcp import TcpListener
 from zim.nodes.comet.websocket import WebSocketListener
-from zim.nodes.links import Asker, Sender
 from zim.nodes.queues import Queue, queues
 from zim.nodes.state import StateDir
 from zim.protocol import codec, messages
 from zim.protocol.errors import CodecError
-from zim.transport import Dealer, Inbox
+from zim.topology import Comet, Topology
 
 log = logging.getLogger(__name__)
 
@@ -39,15 +39,15 @@ AUTH_S = 1.0  # for one logic to answer, before the next one is asked
 LogicAsker = Asker[messages.FromLogic]
 
 
-class CometNode(Node):
+class CometNode(NodeProcess):
     """One comet process."""
 
-    def __init__(self, topology: config.Topology, comet: config.Comet) -> None:
+    def __init__(self, topology: Topology, comet: Comet) -> None:
         super().__init__(topology, comet)
         self._comet = comet
 
     def setup(self) -> None:
-        """See Node."""
+        """See NodeProcess."""
         t, comet = self.topology, self._comet
         self._state = StateDir(t.data_dir, self.name)
         inc = self._state.next_run("incarnation", int(time.time() * 1000))
@@ -78,7 +78,7 @@ class CometNode(Node):
             self._listeners.append(WebSocketListener(comet.ws.host_port, self._edge, comet.keepalive_s))
 
     def start(self) -> None:
-        """See Node."""
+        """See NodeProcess."""
         for logic in self._logics:
             logic.spawn(self.spawn)
         for dealer, sender in self._routers.values():
@@ -93,23 +93,23 @@ class CometNode(Node):
             listener.start()
 
     def is_connected(self) -> bool:
-        """See Node."""
+        """See NodeProcess."""
         return self._hub.is_registered() and any(logic.is_connected for logic in self._logics)
 
     def listens(self) -> dict[str, str]:
-        """See Node."""
+        """See NodeProcess."""
         named = {"tcp": self._comet.tcp, "ws": self._comet.ws, "bind": self._comet.bind}
         return {name: listener.address for name, listener in named.items() if listener}
 
     def stop(self) -> None:
-        """See Node."""
+        """See NodeProcess."""
         for listener in self._listeners:
             listener.close()
         self._edge.close()
         self._state.close()
 
     def metrics(self) -> Iterator[Metric]:
-        """See Node."""
+        """See NodeProcess."""
         up: dict[str, Queue] = {router: sender for router, (_, sender) in self._routers.items()}
         yield from comet_metrics(self._hub, self._edge, self._delivered)
         yield from queues("comet", {**up, **{logic.peer: logic for logic in self._logics}})

@@ -13,13 +13,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
+from zim.fabric.streams import keys_in
 from zim.nodes.comet.feed import RETRY_S, Link
 from zim.nodes.comet.results import Row
 from zim.nodes.comet.views import Catchup, Session, Subscribers, View
 from zim.protocol.client import Content, Encoded, join
 from zim.protocol.dialect3 import Gap
 from zim.protocol.messages import Entry, Read, Records
-from zim.protocol.streams import keys_in
 
 log = logging.getLogger(__name__)
 

@@ -7,10 +7,10 @@ from typing import Any
 
 import gevent
 
-from zim.accept import PatientServer, listen
+from zim.net.accept import PatientServer, listen
+from zim.net.sockets import prepare
 from zim.nodes.comet.connection import Connection
 from zim.nodes.comet.edge import Edge
-from zim.nodes.comet.sockets import prepare
 from zim.protocol import frame
 from zim.protocol.client import Dialect
 

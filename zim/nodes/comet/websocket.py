@@ -21,10 +21,10 @@ from geventwebsocket.exceptions import ProtocolError, WebSocketError
 from geventwebsocket.handler import WebSocketHandler
 from geventwebsocket.websocket import Header, WebSocket
 
-from zim.accept import PatientServer, listen
+from zim.net.accept import PatientServer, listen
+from zim.net.sockets import prepare
 from zim.nodes.comet.connection import READ_BYTES, Connection
 from zim.nodes.comet.edge import Edge
-from zim.nodes.comet.sockets import prepare
 from zim.protocol import client, websocket
 from zim.protocol.client import Dialect
 from zim.protocol.errors import WireError

@@ -8,28 +8,28 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 
-from zim import config
 from zim.metrics import Metric, counter
-from zim.nodes.base import Node
-from zim.nodes.links import Sender
+from zim.net.links import Sender
+from zim.net.transport import Inbox, Outlet
+from zim.nodes.base import NodeProcess
 from zim.nodes.queues import queues
 from zim.protocol import codec, messages
 from zim.protocol.errors import CodecError
 from zim.protocol.messages import entry_bytes
-from zim.transport import Inbox, Outlet
+from zim.topology import Job, Topology
 
 log = logging.getLogger(__name__)
 
 
-class JobNode(Node):
+class JobNode(NodeProcess):
     """One job process."""
 
-    def __init__(self, topology: config.Topology, job: config.Job) -> None:
+    def __init__(self, topology: Topology, job: Job) -> None:
         super().__init__(topology, job)
         self._job = job
 
     def setup(self) -> None:
-        """See Node."""
+        """See NodeProcess."""
         self._inbox = Inbox(self._job.bind.address)
         self._pushes = self._entries = 0
         self._comets: dict[str, Sender[messages.Entry]] = {
@@ -38,25 +38,25 @@ class JobNode(Node):
         }
 
     def start(self) -> None:
-        """See Node."""
+        """See NodeProcess."""
         for comet in self._comets.values():
             self.spawn(comet.run)
             self.spawn(comet.watch)
         self.spawn(self._serve)
 
     def is_connected(self) -> bool:
-        """See Node."""
+        """See NodeProcess."""
         return all(comet.is_connected for comet in self._comets.values())
 
     def listens(self) -> dict[str, str]:
-        """See Node."""
+        """See NodeProcess."""
         return {"bind": self._job.bind.address}
 
     def stop(self) -> None:
-        """See Node. What waits in the queues the comets will fetch."""
+        """See NodeProcess. What waits in the queues the comets will fetch."""
 
     def metrics(self) -> Iterator[Metric]:
-        """See Node."""
+        """See NodeProcess."""
         yield counter("zim_job_pushes_total", "Pushes that routers sent, cut to this job's comets", self._pushes)
         yield counter("zim_job_entries_total", "Entries taken into a comet's queue, or dropped there", self._entries)
         yield from queues("job", self._comets)

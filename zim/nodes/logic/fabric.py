@@ -10,11 +10,11 @@ from typing import TypeVar, get_args
 import gevent
 
 from zim.errors import Unavailable
-from zim.nodes.links import NotSent
+from zim.fabric.sharding import Shards
+from zim.fabric.streams import user_stream
+from zim.net.links import NotSent
 from zim.nodes.logic.publishing import GIVE_UP_S, RETRY_S, Publisher, RouterAsker
 from zim.protocol import messages
-from zim.protocol.streams import user_stream
-from zim.sharding import Shards
 from zim.web.fabric import OUTCOMES, Counts, History, Kept, Published, Push, Receipt, Status, Totals, Unread
 
 SILENT_S = 1.0  # after it a router that does not say what it knows is named

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 
 import gevent
 
-from zim import config
 from zim.metrics import Metric, counter
-from zim.nodes.base import Node
-from zim.nodes.links import Asker
+from zim.net.links import Asker
+from zim.net.transport import Server
+from zim.nodes.base import NodeProcess
 from zim.nodes.logic.auth import GoimTokens, TokenHandler
 from zim.nodes.logic.fabric import RouterFabric
 from zim.nodes.logic.metrics import fabric_metrics, http_metrics
@@ -20,7 +20,7 @@ from zim.nodes.queues import Fill, queues
 from zim.protocol import codec, messages
 from zim.protocol.errors import CodecError
 from zim.protocol.messages import ENTRY_BYTES, ITEM_BYTES
-from zim.transport import Server
+from zim.topology import Logic, Topology
 from zim.web.app import create_app, request_limits
 from zim.web.server import HttpServer
 
@@ -29,10 +29,10 @@ log = logging.getLogger(__name__)
 SUBMITTED_BYTES = 64 << 20  # of pushes over ZeroMQ that are under way
 
 
-class LogicNode(Node):
+class LogicNode(NodeProcess):
     """One logic process."""
 
-    def __init__(self, topology: config.Topology, logic: config.Logic, tokens: TokenHandler | None = None) -> None:
+    def __init__(self, topology: Topology, logic: Logic, tokens: TokenHandler | None = None) -> None:
         super().__init__(topology, logic)
         self._logic = logic
         self._tokens: TokenHandler = tokens or GoimTokens()
@@ -40,7 +40,7 @@ class LogicNode(Node):
         self._auths = {"ok": 0, "failed": 0}
 
     def setup(self) -> None:
-        """See Node."""
+        """See NodeProcess."""
         self._server = Server(self._logic.bind.address)
         self._routers: dict[str, RouterAsker] = {
             r.name: Asker(r.name, r.endpoint, messages.ToAsker) for r in self.topology.routers
@@ -52,26 +52,26 @@ class LogicNode(Node):
         self._http = HttpServer(self._app, http.host_port, timeout_s, request_limits(max_body_bytes))
 
     def start(self) -> None:
-        """See Node."""
+        """See NodeProcess."""
         for router in self._routers.values():
             router.spawn(self.spawn)
         self.spawn(self._serve)
         self._http.start()
 
     def is_connected(self) -> bool:
-        """See Node."""
+        """See NodeProcess."""
         return all(router.is_connected for router in self._routers.values())
 
     def listens(self) -> dict[str, str]:
-        """See Node."""
+        """See NodeProcess."""
         return {"http": self._logic.http.address, "bind": self._logic.bind.address}
 
     def stop(self) -> None:
-        """See Node. Requests under way get their answers."""
+        """See NodeProcess. Requests under way get their answers."""
         self._http.stop(timeout=2)
 
     def metrics(self) -> Iterator[Metric]:
-        """See Node. Switches: the routers are asked for the ledger."""
+        """See NodeProcess. Switches: the routers are asked for the ledger."""
         submitted = Fill(self._submitted_bytes, self._not_submitted)
         yield from http_metrics(self._app.answered, self._http.refused)
         yield counter("zim_logic_pushes_total", "Pushes that were answered", self._fabric.answered, "status")

@@ -12,10 +12,10 @@ from collections.abc import Mapping, Sequence
 import gevent
 
 from zim.errors import Unavailable
-from zim.nodes.links import Asker, NotSent
+from zim.fabric.sharding import Shards
+from zim.net.links import Asker, NotSent
 from zim.nodes.logic.shares import Share, published, split
 from zim.protocol import messages
-from zim.sharding import Shards
 from zim.web.fabric import Published, Push
 
 log = logging.getLogger(__name__)

@@ -12,9 +12,9 @@ from hashlib import blake2b
 
 import msgspec
 
+from zim.fabric.sharding import Shards
 from zim.protocol.messages import Publish
 from zim.protocol.messages import Published as Answer
-from zim.sharding import Shards
 from zim.web.fabric import Part, Published, Push, Status
 
 ATTEMPTS = 3

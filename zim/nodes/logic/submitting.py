@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from zim.fabric.streams import name_problem, user_of_key, user_stream
 from zim.protocol.messages import Submit, Submitted
-from zim.protocol.streams import name_problem, user_of_key, user_stream
 from zim.web.fabric import Fabric, Push
 from zim.web.push import MAX_TTL_S
 

@@ -11,12 +11,12 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, NamedTuple, TypeVar
 
+from zim.fabric.sharding import Shards
+from zim.fabric.streams import keys_in
 from zim.nodes.router.directory import Directory
 from zim.nodes.router.feed import Feed
 from zim.nodes.router.log import Appended, NewRecord
 from zim.protocol.messages import ENTRY_BYTES, ITEM_BYTES, Item, Publish, Published
-from zim.protocol.streams import keys_in
-from zim.sharding import Shards
 
 PATIENCE_S = 1.0  # how long a push waits for a comet that is behind
 RETRIES = 1_000  # of waiting pushes that are looked at at once

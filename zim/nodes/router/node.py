@@ -13,11 +13,13 @@ from typing import Any, NamedTuple
 import gevent
 import msgspec
 
-from zim import config
-from zim.gather import Gatherer
+from zim.fabric.sharding import Shards, rank
+from zim.fabric.streams import user_stream
 from zim.metrics import Metric
-from zim.nodes.base import EXIT_CRASH, Node
-from zim.nodes.links import MESSAGE_BYTES, Sender
+from zim.net.gather import Gatherer
+from zim.net.links import MESSAGE_BYTES, Sender
+from zim.net.transport import Outlet, Server
+from zim.nodes.base import EXIT_CRASH, NodeProcess
 from zim.nodes.queues import Queue
 from zim.nodes.router.intake import ADMITTED_BYTES, Admission
 from zim.nodes.router.log import Appended, LogError, NewRecord, Unavailable, Unknown
@@ -34,9 +36,7 @@ from zim.nodes.state import StateDir
 from zim.protocol import codec, messages
 from zim.protocol.errors import CodecError
 from zim.protocol.messages import entry_bytes
-from zim.protocol.streams import user_stream
-from zim.sharding import Shards, rank
-from zim.transport import Outlet, Server
+from zim.topology import Router, Topology
 
 log = logging.getLogger(__name__)
 
@@ -58,19 +58,19 @@ class Peer(NamedTuple):
     is_plain: bool = False
 
 
-class RouterNode(Node):
+class RouterNode(NodeProcess):
     """One router process."""
 
     # It keeps a hundred thousand small things for seconds, and leaves hardly any garbage in cycles: collecting as often
     # as Python does by default took a quarter of its time, and half a second at once.
     gc_threshold = (50_000, 20, 100)
 
-    def __init__(self, topology: config.Topology, router: config.Router) -> None:
+    def __init__(self, topology: Topology, router: Router) -> None:
         super().__init__(topology, router)
         self._router = router
 
     def setup(self) -> None:
-        """See Node."""
+        """See NodeProcess."""
         t = self.topology
         self._state = StateDir(t.data_dir, self.name)
         routers = [r.name for r in t.routers]
@@ -124,7 +124,7 @@ class RouterNode(Node):
         self._ranks = {c.name: rank(c.name, list(self._jobs)) for c in t.comets}
 
     def start(self) -> None:
-        """See Node."""
+        """See NodeProcess."""
         for job in self._jobs.values():
             self.spawn(job.run)
             self.spawn(job.watch)
@@ -137,15 +137,15 @@ class RouterNode(Node):
         self.spawn(self._serve)
 
     def is_connected(self) -> bool:
-        """See Node."""
+        """See NodeProcess."""
         return all(job.is_connected for job in self._jobs.values())
 
     def listens(self) -> dict[str, str]:
-        """See Node."""
+        """See NodeProcess."""
         return {"bind": self._router.bind.address}
 
     def stop(self) -> None:
-        """See Node."""
+        """See NodeProcess."""
         self._server.close()
         self._receipts.keep(self._shard.ledger, self._clock.now_ms())
         self._receipts.close()
@@ -153,7 +153,7 @@ class RouterNode(Node):
         self._state.close()
 
     def metrics(self) -> Iterator[Metric]:
-        """See Node."""
+        """See NodeProcess."""
         waiting: dict[str, Queue] = {
             "commit": self._commits,
             "lookup": self._lookups,

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 import gevent
 import msgspec
 
-from zim.gather import Gatherer
-from zim.nodes.links import MESSAGE_BYTES
+from zim.net.gather import Gatherer
+from zim.net.links import MESSAGE_BYTES
 from zim.nodes.queues import Queue
 from zim.nodes.router.log import Damaged, LogError
 from zim.nodes.router.receipt_store import ReceiptStore

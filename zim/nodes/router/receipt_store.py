@@ -16,8 +16,9 @@ from typing import Any
 import gevent
 
 from zim.errors import NodeError
+from zim.fabric.tally import Tally
 from zim.nodes.router.log.sqlite.worker import InThread, Worker
-from zim.nodes.router.receipts import Ledger, Receipt, Tally
+from zim.nodes.router.receipts import Ledger, Receipt
 
 log = logging.getLogger(__name__)
 

@@ -10,6 +10,8 @@ import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Generic, NamedTuple
 
+from zim.fabric.sharding import Shards
+from zim.fabric.streams import is_user_stream
 from zim.nodes.router.directory import Directory, stream_of
 from zim.nodes.router.feed import Body, Feed
 from zim.nodes.router.intake import Admission, Intake, Peer, Stored
@@ -37,8 +39,6 @@ from zim.protocol.messages import (
     Total,
     Totalled,
 )
-from zim.protocol.streams import is_user_stream
-from zim.sharding import Shards
 
 log = logging.getLogger(__name__)
 

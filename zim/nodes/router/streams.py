@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
+from zim.fabric.retention import Retention
 from zim.nodes.router.log import Appended, Head, Lease, Log, NewRecord, Page
 from zim.nodes.router.log.memory import MemoryLog
-from zim.retention import Retention
 
 
 class Streams:

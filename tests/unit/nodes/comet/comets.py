@@ -8,6 +8,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from zim.fabric.retention import Retention, Rule
+from zim.fabric.sharding import Shards
+from zim.fabric.streams import keys_in, room_stream, user_stream
 from zim.nodes.comet.hub import Hub
 from zim.nodes.comet.passes import Pass
 from zim.nodes.comet.results import Row
@@ -35,9 +38,6 @@ from zim.protocol.messages import (
     Renewed,
     Result,
 )
-from zim.protocol.streams import keys_in, room_stream, user_stream
-from zim.retention import Retention, Rule
-from zim.sharding import Shards
 
 INC = 5
 RENEW_BYTES = 1_000_000

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from zim.fabric.sharding import Shards
 from zim.nodes.logic.shares import ATTEMPTS, Share, digest_of, published, push_id_of, split
 from zim.protocol.messages import Published
-from zim.sharding import Shards
 from zim.web.fabric import Push, Status
 
 PUSH = Push(["u:1", "r:2"], b"x", key="k")

@@ -10,15 +10,16 @@ import gevent
 import pytest
 
 from tests.unit.nodes.router.log.sqlite_support import acquired, direct, opened, told
+from zim.fabric.retention import Retention
+from zim.fabric.sharding import Shards
+from zim.fabric.tally import Tally
 from zim.nodes.router.log.memory import MemoryLog, MemoryStore
 from zim.nodes.router.questions import Questions
 from zim.nodes.router.receipt_store import ReceiptStore
-from zim.nodes.router.receipts import Ledger, Tally
+from zim.nodes.router.receipts import Ledger
 from zim.nodes.router.shard import Shard
 from zim.nodes.router.streams import Streams
 from zim.protocol.messages import Acknowledge, Acknowledged, Message, Read, Records, Track, Tracked, Unread, Unreads
-from zim.retention import Retention
-from zim.sharding import Shards
 
 COUNT = 20
 

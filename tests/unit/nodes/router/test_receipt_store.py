@@ -13,8 +13,9 @@ import gevent
 import pytest
 
 from zim.errors import NodeError
+from zim.fabric.tally import Tally
 from zim.nodes.router.receipt_store import FILE, SEGMENTS, ReceiptStore
-from zim.nodes.router.receipts import Ledger, Receipt, Row, Tally
+from zim.nodes.router.receipts import Ledger, Receipt, Row
 from zim.protocol.messages import Result
 
 T = TypeVar("T")

@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, multiple, rule
 
+from zim.fabric.tally import Tally
 from zim.nodes.router.feed import Feed
-from zim.nodes.router.receipts import Ledger, Receipt, Row, Tally, sum_up
+from zim.nodes.router.receipts import Ledger, Receipt, Row, sum_up
 from zim.protocol.messages import Result
 
 SESSIONS = st.integers(0, 5)

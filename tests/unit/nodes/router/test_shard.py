@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from zim.fabric.sharding import Shards
+from zim.fabric.tally import Tally
 from zim.nodes.router.intake import REMEMBER_S, Admission
 from zim.nodes.router.log import Appended
-from zim.nodes.router.receipts import Ledger, Tally
+from zim.nodes.router.receipts import Ledger
 from zim.nodes.router.shard import LEASE_S, RENEW_S, SPARE_S, Shard
 from zim.protocol.messages import Begin, Change, Changes, Publish, Published, Put
-from zim.sharding import Shards
 
 
 def fresh(admit: Callable[[Admission[Any], int], bool] = lambda *_: True) -> Shard[Any]:

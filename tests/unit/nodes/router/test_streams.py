@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from zim.fabric.retention import Retention, RoomClass, Rule
 from zim.nodes.router.log import Appended, NewRecord, Unavailable, Unknown
 from zim.nodes.router.log.memory import MemoryLog, MemoryStore
 from zim.nodes.router.streams import Streams
-from zim.retention import Retention, RoomClass, Rule
 
 RETENTION = Retention(Rule(100, 1000), Rule(100, 1000), Rule(100, 1000), (RoomClass("live", ("live-*",), Rule(0, 0)),))
 KEPT, LIVE = "r:kept", "r:live-1"

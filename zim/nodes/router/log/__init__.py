@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol
 
 from zim.errors import ZimError
+from zim.fabric.retention import Retention
 from zim.protocol.messages import Record
-from zim.retention import Retention
 
 RECORD_BYTES = 300  # what a record counts for in every limit beside its body
 

@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Literal, NamedTuple
 
+from zim.fabric.retention import Retention
 from zim.nodes.router.log import RECORD_BYTES, Appended, Fenced, Head, Lease, NewRecord, Page, Unavailable, Unknown
 from zim.protocol.messages import Record
-from zim.retention import Retention
 
 IDLE_S = 60.0  # how long a live stream without records and subscribers is remembered: many leases
 IDLE_STREAMS = 1_000  # of them looked at in one call, so that none takes long

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 
 import pytest
 
+from zim.fabric.retention import Retention, RoomClass, Rule
 from zim.nodes.router.log import RECORD_BYTES, Appended, Fenced, Head, Lease, Log, NewRecord
-from zim.retention import Retention, RoomClass, Rule
 
 NOW = 1_000_000  # log time
 KEY_WINDOW_S = 60.0

@@ -10,6 +10,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
+from zim.fabric.retention import Retention
 from zim.nodes.router.log import Appended, Damaged, Fenced, Head, Lease, NewRecord, Page, Unknown
 from zim.nodes.router.log.sqlite import failures, tables, trimming
 from zim.nodes.router.log.sqlite.ballast import Ballast
@@ -18,7 +19,6 @@ from zim.nodes.router.log.sqlite.planning import Ids, Plan, Standing, plan
 from zim.nodes.router.log.sqlite.standings import Standings
 from zim.nodes.router.log.sqlite.worker import InThread, Turn, Worker
 from zim.nodes.router.log.sqlite.writer import Writer
-from zim.retention import Retention
 
 T = TypeVar("T")
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 
+from zim.fabric.retention import Retention
 from zim.nodes.router.log.sqlite.planning import Standing
-from zim.retention import Retention
 
 MOST = 100_000  # streams; some 30 MB
 

@@ -11,8 +11,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from zim.fabric.retention import Retention, Rule
 from zim.nodes.router.log.sqlite.tables import HEAD, rows
-from zim.retention import Retention, Rule
 
 AT_ONCE = 128  # records that go in one transaction: appends wait for it
 STREAMS_AT_ONCE = 64  # that one transaction takes from

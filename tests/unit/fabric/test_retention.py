@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from zim.retention import Retention, RoomClass, Rule
+from zim.fabric.retention import Retention, RoomClass, Rule
 
 LIVE, LONG = Rule(0, 0), Rule(9, 9)
 RETENTION = Retention(

@@ -12,11 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zim.config import Comet, Job, Listener, Logic, Router, Topology, load, parse
 from zim.errors import TopologyError
-from zim.retention import Retention, Rule
+from zim.fabric.retention import Retention, Rule
+from zim.topology import Comet, Job, ListenAddress, Logic, Router, Topology, load, parse
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 PATH = Path("/srv/zim/topology.toml")
 
 Tables = dict[str, Any]
@@ -92,18 +92,24 @@ def test_all_keys() -> None:
         idempotency_s=60.0,
         receipts_s=1.5,
         path=PATH,
-        routers=(Router(1, Listener("tcp://127.0.0.1:7270"), "a", "", 5, 2.0, 7, 0),),
-        jobs=(Job(1, Listener("tcp://127.0.0.1:7470"), "a", "", 9, admin=Listener("127.0.0.1:7271")),),
+        routers=(Router(1, ListenAddress("tcp://127.0.0.1:7270"), "a", "", 5, 2.0, 7, 0),),
+        jobs=(Job(1, ListenAddress("tcp://127.0.0.1:7470"), "a", "", 9, admin=ListenAddress("127.0.0.1:7271")),),
         logics=(
-            Logic(1, Listener("tcp://127.0.0.1:7170"), "a", http=Listener("0.0.0.0:80", True), http_timeout_s=1.5),
+            Logic(
+                1,
+                ListenAddress("tcp://127.0.0.1:7170"),
+                "a",
+                http=ListenAddress("0.0.0.0:80", True),
+                http_timeout_s=1.5,
+            ),
         ),
         comets=(
             Comet(
                 1,
-                Listener("tcp://127.0.0.1:8092"),
+                ListenAddress("tcp://127.0.0.1:8092"),
                 "b",
                 "tcp://comet.example:8092",
-                tcp=Listener("127.0.0.1:8080"),
+                tcp=ListenAddress("127.0.0.1:8080"),
                 max_connections=10,
                 max_packet_bytes=100,
                 handshake_timeout_s=9.0,
@@ -308,7 +314,7 @@ def on_two_hosts() -> Tables:
 
 def test_same_port_on_another_host() -> None:
     tables = put(on_two_hosts(), "comet[0].tcp", "127.0.0.1:7270")
-    assert parse(text_of(tables), PATH).comets[0].tcp == Listener("127.0.0.1:7270")
+    assert parse(text_of(tables), PATH).comets[0].tcp == ListenAddress("127.0.0.1:7270")
 
 
 def test_wildcard_needs_advertise_where_others_connect() -> None:

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zim.gather import Gatherer
+from zim.net.gather import Gatherer
 
 
 def test_idle_sends_at_once_and_busy_gathers() -> None:

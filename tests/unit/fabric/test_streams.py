@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zim.protocol import streams
+from zim.fabric import streams
 from zim.protocol.frame import MAX_STREAM_BYTES, VERSION, Packet, encode
 
 

@@ -8,153 +8,16 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Callable
-from dataclasses import MISSING, Field, dataclass, field, fields
+from dataclasses import MISSING, Field, fields
 from pathlib import Path
 from typing import Any
 
-from zim import retention
-from zim.drafts import Draft, check_together
-from zim.endpoints import parse_link, parse_listener
 from zim.errors import TopologyError
-from zim.retention import Retention
-from zim.tables import Problems, Table
-
-
-@dataclass(frozen=True)
-class Listener:
-    """Where a node listens, and whether that is allowed beyond loopback.
-
-    Attributes:
-        address: `tcp://host:port` or `ipc://path` for a link between nodes, `host:port` for TCP, WebSocket and HTTP.
-        insecure: the topology takes the responsibility for an address that strangers can reach.
-    """
-
-    address: str
-    insecure: bool = False
-
-    @property
-    def host_port(self) -> tuple[str, int]:
-        """Host and port of a `host:port` address; `[::1]:80` is `("::1", 80)`."""
-        host, _, port = self.address.removeprefix("tcp://").rpartition(":")
-        return host.strip("[]"), int(port)
-
-
-@dataclass(frozen=True)
-class Node:
-    """What every node has.
-
-    Attributes:
-        id: a positive number, unique among the nodes of a kind.
-        bind: where it binds its ZeroMQ socket.
-        host: the machine it runs on, for `zim up --host`; "" for the only one.
-        advertise: what other nodes connect to, where that is not what it binds.
-        admin: where it answers `/metrics` and `/healthz`; None for nowhere.
-    """
-
-    kind = ""
-    id: int
-    bind: Listener
-    host: str = ""
-    advertise: str = ""
-    admin: Listener | None = field(default=None, kw_only=True)
-
-    @property
-    def name(self) -> str:
-        """The node name, `comet-1`."""
-        return f"{self.kind}-{self.id}"
-
-    @property
-    def endpoint(self) -> str:
-        """The ZeroMQ endpoint that other nodes connect to."""
-        return self.advertise or self.bind.address
-
-
-@dataclass(frozen=True)
-class Router(Node):
-    """The memory. Limits in bytes, times in seconds."""
-
-    kind = "router"
-    max_behind_bytes: int = 64 << 20  # of what one comet has not handled; above it its streams' publishers get 503
-    keep_s: float = 10.0  # how long a message of a live-only stream stays in memory, for repair
-    keep_bytes: int = 256 << 20  # how much of it, over all these streams
-    ballast_bytes: int = 16 << 20  # a file to give up when the disk is full, so that old messages can be deleted
-
-
-@dataclass(frozen=True)
-class Job(Node):
-    """The fan-out between router and comets."""
-
-    kind = "job"
-    queue_bytes: int = 16 << 20  # of the queue for one comet; above it the job drops, and the comet fetches
-
-
-@dataclass(frozen=True)
-class Logic(Node):
-    """The front desk: the HTTP API and authentication."""
-
-    kind = "logic"
-    http: Listener = field(kw_only=True)
-    http_timeout_s: float = 10.0  # for reading one request, head and body, and between two on one connection
-
-
-@dataclass(frozen=True)
-class Comet(Node):
-    """The edge. At least one of tcp and ws is there."""
-
-    kind = "comet"
-    tcp: Listener | None = None
-    ws: Listener | None = None
-    max_connections: int = 100_000
-    max_packet_bytes: int = 65_536  # of one packet or WebSocket message from a client
-    handshake_timeout_s: float = 5.0  # from accept to the auth reply
-    heartbeat_s: float = 300.0  # a client that says nothing for longer is closed
-    keepalive_s: int = 60  # idle seconds before TCP keep-alive probes; 0 turns them off
-    outbox_bytes: int = 1 << 20  # backlog of one connection whose socket is full
-    slow_consumer: str = "close"  # or "drop": its oldest messages go first
-
-
-@dataclass(frozen=True)
-class Topology:
-    """The whole fabric.
-
-    Attributes:
-        name: of the fabric, for people.
-        data_dir: absolute; each node has a folder of its name in it.
-        max_body_bytes: of one push.
-        idempotency_s: how long a publisher's key is known.
-        receipts_s: how long it can be asked what became of a push.
-        retention: how long streams are kept.
-        path: the file it came from.
-    """
-
-    name: str
-    data_dir: Path
-    routers: tuple[Router, ...]
-    logics: tuple[Logic, ...]
-    jobs: tuple[Job, ...]
-    comets: tuple[Comet, ...]
-    max_body_bytes: int = 65_536
-    idempotency_s: float = 86_400.0
-    receipts_s: float = 3_600.0
-    retention: Retention = field(default_factory=Retention)
-    path: Path = Path("topology.toml")
-
-    @property
-    def nodes(self) -> tuple[Node, ...]:
-        """All nodes, in the order in which they start."""
-        return (*self.routers, *self.jobs, *self.logics, *self.comets)
-
-    def node(self, name: str) -> Node:
-        """The node of that name.
-
-        Raises:
-            KeyError: there is none.
-        """
-        for node in self.nodes:
-            if node.name == name:
-                return node
-        raise KeyError(name)
-
+from zim.topology import retention
+from zim.topology.drafts import Draft, check_together
+from zim.topology.endpoints import parse_link, parse_listener
+from zim.topology.nodes import Comet, Job, ListenAddress, Logic, Node, Router, Topology
+from zim.topology.tables import Problems, Table
 
 _CLASSES: dict[str, type[Node]] = {"router": Router, "logic": Logic, "job": Job, "comet": Comet}  # as in the file
 
@@ -308,7 +171,7 @@ def _read_field(draft: Draft, key: str) -> object:
     return _read_listener(draft, key) if key in _WHY_LOCAL else _READERS[key](draft.table, key)
 
 
-def _read_listener(draft: Draft, key: str) -> Listener | None:
+def _read_listener(draft: Draft, key: str) -> ListenAddress | None:
     table, syntax = draft.table, parse_link if key == "bind" else parse_listener
     example = _EXAMPLES.get(key, '"127.0.0.1:8080"')
     address, is_insecure, address_key = table.values[key], False, key
@@ -335,7 +198,7 @@ def _read_listener(draft: Draft, key: str) -> Listener | None:
             f"{address} can be reached from other machines, and {_WHY_LOCAL[key]}. Listen on 127.0.0.1, or answer for"
             f' it: {key} = {{ address = "{address}", insecure = true }}',
         )
-    return Listener(address, is_insecure)
+    return ListenAddress(address, is_insecure)
 
 
 def _read_advertise(table: Table, key: str) -> str | None:

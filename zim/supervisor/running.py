@@ -1,8 +1,9 @@
 """Starts the processes of a topology, restarts those that die, stops all in the order of the data.
 
-What it decides is in `zim.supervision`; here it acts: one greenlet for each node keeps it alive and reports to the one
-that `run()` is called in. No node outlives the supervisor: each inherits the reading end of a pipe, the *lifeline*,
-whose only writing end is here, and ends when it reads the end of file. That holds for `kill -9` too, and on macOS.
+What it decides is in `zim.supervisor.restarts`; here it acts: one greenlet for each node keeps it alive and reports to
+the one that `run()` is called in. No node outlives the supervisor: each inherits the reading end of a pipe, the
+*lifeline*, whose only writing end is here, and ends when it reads the end of file. That holds for `kill -9` too, and on
+macOS.
 """
 
 from __future__ import annotations
@@ -24,8 +25,8 @@ from gevent import Greenlet, subprocess
 from gevent.event import Event
 from gevent.queue import Empty, Queue
 
-from zim.config import Node, Topology
-from zim.supervision import Readiness, Restarts, open_file_limits, open_files_needed, parse_ready, stop_order
+from zim.supervisor.restarts import Readiness, Restarts, open_file_limits, open_files_needed, parse_ready, stop_order
+from zim.topology import Node, Topology
 
 log = logging.getLogger(__name__)
 

@@ -1,74 +1,12 @@
-"""How long streams are kept: by kind of stream, and by class of room; as the topology says it. Pure."""
+"""How long streams are kept, as the topology says it: `[retention]` and `[[room_class]]`. Pure."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from fnmatch import fnmatchcase
-
-from zim.protocol.streams import EVERYBODY, is_user_stream
-from zim.tables import Table, show
-
-
-@dataclass(frozen=True)
-class Rule:
-    """What is kept of a stream.
-
-    Attributes:
-        count: how many of the newest messages.
-        age_s: for how many seconds.
-    """
-
-    count: int
-    age_s: float
-
-    @property
-    def is_live_only(self) -> bool:
-        """Nothing is: its messages stay in memory for some seconds, for repair."""
-        return not self.count or not self.age_s
-
-
-@dataclass(frozen=True)
-class RoomClass:
-    """Rooms that differ from others.
-
-    Attributes:
-        name: for people.
-        rooms: patterns of room names: `ticker-*`.
-    """
-
-    name: str
-    rooms: tuple[str, ...]
-    rule: Rule
-
-
-_DAY_S = 86_400.0
-
-
-@dataclass(frozen=True)
-class Retention:
-    """The rules of a fabric."""
-
-    users: Rule = Rule(10_000, 7 * _DAY_S)
-    rooms: Rule = Rule(100_000, _DAY_S)
-    everybody: Rule = Rule(100_000, _DAY_S)
-    classes: tuple[RoomClass, ...] = ()
-
-    def rule(self, stream: str) -> Rule:
-        """The rule of a stream."""
-        if is_user_stream(stream):
-            return self.users
-        if stream == EVERYBODY:
-            return self.everybody
-        for room_class in self.classes:
-            if any(fnmatchcase(stream[2:], pattern) for pattern in room_class.rooms):
-                return room_class.rule
-        return self.rooms
-
-
-# ---------------------------------------------------------------- from the topology
+from zim.fabric.retention import DAY_S, Retention, RoomClass, Rule
+from zim.topology.tables import Table, show
 
 _MOST_COUNT = 1_000_000_000
-_MOST_AGE_S = 3650 * _DAY_S
+_MOST_AGE_S = 3650 * DAY_S
 _RULE = "{ count = 1000, age_s = 86400 }"
 
 

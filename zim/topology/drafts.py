@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from itertools import combinations
 from typing import Any
 
-from zim.endpoints import Endpoint
-from zim.tables import Table
+from zim.topology.endpoints import Endpoint
+from zim.topology.tables import Table
 
 # Who opens a connection to whom, so whom it must be able to reach.
 CONNECTS_TO = {"logic": ("router",), "router": ("job",), "job": ("comet",), "comet": ("logic", "router")}

@@ -9,12 +9,12 @@ import gevent
 import pytest
 
 from tests.harness import free_ports, wait_until
-from zim import transport
 from zim.errors import Unavailable
-from zim.nodes.links import Asker, NotSent
+from zim.net import transport
+from zim.net.links import Asker, NotSent
+from zim.net.transport import Server
 from zim.protocol import codec
 from zim.protocol.messages import Unread, Unreads
-from zim.transport import Server
 
 
 class Peer:
@@ -56,7 +56,7 @@ def ask(asker: Asker[Unreads], stream: str = "u:1") -> Unreads:
 def test_what_never_left_is_said_at_once_and_logged_once_for_each_absence(
     endpoint: str, asker: Asker[Unreads], caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level("INFO", "zim.nodes.links")
+    caplog.set_level("INFO", "zim.net.links")
     for absence in (1, 2):
         wait_until(lambda: not asker.is_connected, "nobody is there")
         for _ in range(3):

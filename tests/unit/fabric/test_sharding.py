@@ -1,4 +1,4 @@
-from zim.sharding import Shards, rank
+from zim.fabric.sharding import Shards, rank
 
 
 def test_everybody_agrees_and_for_ever() -> None:

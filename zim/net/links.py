@@ -11,11 +11,11 @@ import gevent
 from gevent.event import Event
 
 from zim.errors import Unavailable
-from zim.gather import Gatherer
+from zim.net.gather import Gatherer
+from zim.net.transport import Dealer, Outlet
 from zim.protocol import codec
 from zim.protocol.errors import CodecError
 from zim.protocol.messages import Message
-from zim.transport import Dealer, Outlet
 
 log = logging.getLogger(__name__)
 

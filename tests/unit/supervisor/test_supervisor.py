@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from zim.config import load
-from zim.supervision import (
+from zim.supervisor.restarts import (
     MAX_DEATHS,
     NOT_CURED_BY_RESTART,
     STEADY_S,
@@ -18,8 +17,9 @@ from zim.supervision import (
     parse_ready,
     stop_order,
 )
+from zim.topology import load
 
-TWO_OF_EACH = Path(__file__).parents[2] / "examples" / "two-of-each.toml"
+TWO_OF_EACH = Path(__file__).parents[3] / "examples" / "two-of-each.toml"
 ENDLESS = -1
 
 

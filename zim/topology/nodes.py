@@ -1,0 +1,144 @@
+"""A fabric as its topology describes it: frozen values, already checked, so that nodes never look at raw TOML. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from zim.fabric.retention import Retention
+
+
+@dataclass(frozen=True)
+class ListenAddress:
+    """Where a node listens, and whether that is allowed beyond loopback.
+
+    Attributes:
+        address: `tcp://host:port` or `ipc://path` for a link between nodes, `host:port` for TCP, WebSocket and HTTP.
+        insecure: the topology takes the responsibility for an address that strangers can reach.
+    """
+
+    address: str
+    insecure: bool = False
+
+    @property
+    def host_port(self) -> tuple[str, int]:
+        """Host and port of a `host:port` address; `[::1]:80` is `("::1", 80)`."""
+        host, _, port = self.address.removeprefix("tcp://").rpartition(":")
+        return host.strip("[]"), int(port)
+
+
+@dataclass(frozen=True)
+class Node:
+    """What every node has.
+
+    Attributes:
+        id: a positive number, unique among the nodes of a kind.
+        bind: where it binds its ZeroMQ socket.
+        host: the machine it runs on, for `zim up --host`; "" for the only one.
+        advertise: what other nodes connect to, where that is not what it binds.
+        admin: where it answers `/metrics` and `/healthz`; None for nowhere.
+    """
+
+    kind = ""
+    id: int
+    bind: ListenAddress
+    host: str = ""
+    advertise: str = ""
+    admin: ListenAddress | None = field(default=None, kw_only=True)
+
+    @property
+    def name(self) -> str:
+        """The node name, `comet-1`."""
+        return f"{self.kind}-{self.id}"
+
+    @property
+    def endpoint(self) -> str:
+        """The ZeroMQ endpoint that other nodes connect to."""
+        return self.advertise or self.bind.address
+
+
+@dataclass(frozen=True)
+class Router(Node):
+    """The memory. Limits in bytes, times in seconds."""
+
+    kind = "router"
+    max_behind_bytes: int = 64 << 20  # of what one comet has not handled; above it its streams' publishers get 503
+    keep_s: float = 10.0  # how long a message of a live-only stream stays in memory, for repair
+    keep_bytes: int = 256 << 20  # how much of it, over all these streams
+    ballast_bytes: int = 16 << 20  # a file to give up when the disk is full, so that old messages can be deleted
+
+
+@dataclass(frozen=True)
+class Job(Node):
+    """The fan-out between router and comets."""
+
+    kind = "job"
+    queue_bytes: int = 16 << 20  # of the queue for one comet; above it the job drops, and the comet fetches
+
+
+@dataclass(frozen=True)
+class Logic(Node):
+    """The front desk: the HTTP API and authentication."""
+
+    kind = "logic"
+    http: ListenAddress = field(kw_only=True)
+    http_timeout_s: float = 10.0  # for reading one request, head and body, and between two on one connection
+
+
+@dataclass(frozen=True)
+class Comet(Node):
+    """The edge. At least one of tcp and ws is there."""
+
+    kind = "comet"
+    tcp: ListenAddress | None = None
+    ws: ListenAddress | None = None
+    max_connections: int = 100_000
+    max_packet_bytes: int = 65_536  # of one packet or WebSocket message from a client
+    handshake_timeout_s: float = 5.0  # from accept to the auth reply
+    heartbeat_s: float = 300.0  # a client that says nothing for longer is closed
+    keepalive_s: int = 60  # idle seconds before TCP keep-alive probes; 0 turns them off
+    outbox_bytes: int = 1 << 20  # backlog of one connection whose socket is full
+    slow_consumer: str = "close"  # or "drop": its oldest messages go first
+
+
+@dataclass(frozen=True)
+class Topology:
+    """The whole fabric.
+
+    Attributes:
+        name: of the fabric, for people.
+        data_dir: absolute; each node has a folder of its name in it.
+        max_body_bytes: of one push.
+        idempotency_s: how long a publisher's key is known.
+        receipts_s: how long it can be asked what became of a push.
+        retention: how long streams are kept.
+        path: the file it came from.
+    """
+
+    name: str
+    data_dir: Path
+    routers: tuple[Router, ...]
+    logics: tuple[Logic, ...]
+    jobs: tuple[Job, ...]
+    comets: tuple[Comet, ...]
+    max_body_bytes: int = 65_536
+    idempotency_s: float = 86_400.0
+    receipts_s: float = 3_600.0
+    retention: Retention = field(default_factory=Retention)
+    path: Path = Path("topology.toml")
+
+    @property
+    def nodes(self) -> tuple[Node, ...]:
+        """All nodes, in the order in which they start."""
+        return (*self.routers, *self.jobs, *self.logics, *self.comets)
+
+    def node(self, name: str) -> Node:
+        """The node of that name.
+
+        Raises:
+            KeyError: there is none.
+        """
+        for node in self.nodes:
+            if node.name == name:
+                return node
+        raise KeyError(name)
