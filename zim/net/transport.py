@@ -9,15 +9,13 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 
-import gevent
 import zmq.green as zmq
 from zmq.utils.monitor import recv_monitor_message
 
 from zim.errors import NodeError
+from zim.net.fairness import give_way
 
 MAX_MESSAGE_BYTES = 64 << 20  # from a peer; a push to very many users is the largest there is
-BURST_BYTES = 256 << 10  # that one greenlet reads before it lets others run
-MESSAGE_BYTES = 4 << 10  # what a message counts for beside its bytes
 
 _BUFFER_BYTES = 256 << 10
 _HWM = 16  # counts messages, not bytes, and the kernel's buffers come on top: our own queues stand in front
@@ -57,8 +55,7 @@ class _Link:
         self._socket.close()
 
     def _received(self) -> Iterator[list[bytes]]:
-        """All that comes until it is closed, each as its frames. Switches: to wait, and after every BURST_BYTES."""
-        burst = 0
+        """All that comes until it is closed, each as its frames. Switches: to wait, and to give way."""
         while True:
             try:
                 frames = self._socket.recv_multipart()
@@ -67,10 +64,7 @@ class _Link:
                     return
                 raise
             yield frames
-            burst += MESSAGE_BYTES + len(frames[-1])
-            if burst > BURST_BYTES:
-                burst = 0
-                gevent.sleep(0)
+            give_way()
 
 
 class _Bound(_Link):
