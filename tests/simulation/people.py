@@ -6,9 +6,11 @@ import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from tests.simulation.disk import LOGICS
 from tests.simulation.kernel import Violation
-from tests.simulation.nodes import LOGICS, CometNode, LogicNode
+from tests.simulation.nodes import CometNode, LogicNode
 from zim.fabric.streams import user_stream
+from zim.nodes.comet.effects import CursorMoved, Joined, Left, Missed, Opened
 from zim.nodes.comet.outbox import Outbox
 from zim.nodes.comet.results import Row
 from zim.nodes.comet.views import Session
@@ -77,29 +79,31 @@ class Wire(Session):
         self.is_closed = True
         if self.outbox is not None:
             self.outbox.abandon(outcome)
-        self.comet.hub.leave(self, self.comet.now)
+        self.comet.act(self.comet.hub.leave(self, self.comet.now))
 
     def _tell(self, op: int, body: bytes, seq: int = 0) -> None:
         self.write(client.reply(self.dialect, Packet(op, seq, frame.VERSION, body)))
 
-    def opened(self, starts: Sequence[Start]) -> None:
-        self._tell(Op.AUTH_REPLY, json.dumps([tuple(s) for s in starts]).encode())
+    def perform(self, effect: Opened | Joined | Left | Missed | CursorMoved) -> None:
+        """What zim.nodes.comet.edge does."""
+        match effect:
+            case Opened(starts=starts):
+                self._tell(Op.AUTH_REPLY, json.dumps([tuple(s) for s in starts]).encode())
+            case Joined(starts=starts):
+                self._tell(Op.JOINED, json.dumps([tuple(s) for s in starts]).encode())
+            case Left(streams=streams):
+                self._tell(Op.LEFT, dialect3.left(streams))
+            case Missed(gap=gap, is_kept=is_kept):
+                self._miss(gap, is_kept)
+            case CursorMoved(stream=stream, offset=offset):
+                self._tell(Op.ACKNOWLEDGED, dialect3.acknowledged(stream, offset))
 
-    def joined(self, seq: int, starts: Sequence[Start]) -> None:
-        self._tell(Op.JOINED, json.dumps([tuple(s) for s in starts]).encode())
-
-    def left(self, seq: int, streams: Sequence[str]) -> None:
-        self._tell(Op.LEFT, dialect3.left(streams))
-
-    def missed(self, gap: Gap, is_kept: bool) -> None:
+    def _miss(self, gap: Gap, is_kept: bool) -> None:
         self.person.world.saw_gap(self, gap)
         if self.person.is_zim:
             self._tell(Op.GAP, json.dumps(tuple(gap)).encode())
         elif is_kept:
             self.close("gap")
-
-    def acknowledged(self, stream: str, offset: int) -> None:
-        self._tell(Op.ACKNOWLEDGED, dialect3.acknowledged(stream, offset))
 
 
 class Person:
@@ -145,7 +149,7 @@ class Person:
 
         def join() -> None:
             if not wire.is_closed:
-                comet.hub.join(wire, self.uid, self.rooms, comet.now, resume)
+                comet.act(comet.hub.join(wire, self.uid, self.rooms, comet.now, resume))
 
         def give_up() -> None:
             if self.wire is wire and not self.is_ready:
@@ -183,15 +187,15 @@ class Person:
         wire = self.wire
         if not self.is_zim or wire is None or not self.is_ready or self.leaving or wire.comet.is_stopped:
             return
-        hub, now, stream = wire.comet.hub, wire.comet.now, f"r:{room}"
+        comet, now, stream = wire.comet, wire.comet.now, f"r:{room}"
         if room in self.rooms and stream in self.have:
             self.rooms.remove(room)
             self.leaving = stream
-            hub.leave_rooms(wire, [room], 1, now)
+            comet.act(comet.hub.leave_rooms(wire, [room], 1, now))
         elif room not in self.rooms:
             self.rooms.append(room)
             resume = {stream: self.have[stream]} if stream in self.have else None
-            hub.join_rooms(wire, [room], 1, now, resume)
+            comet.act(comet.hub.join_rooms(wire, [room], 1, now, resume))
 
     def acknowledge(self) -> None:
         """What it has of its own stream."""
@@ -199,7 +203,7 @@ class Person:
         if self.is_zim and wire is not None and self.is_ready and stream in self.have and not wire.comet.is_stopped:
             offset = self.have[stream][1]
             self.world.acks[self.uid] = max(offset, self.world.acks.get(self.uid, 0))
-            wire.comet.hub.acknowledge(wire, offset, wire.comet.now)
+            wire.comet.act(wire.comet.hub.acknowledge(wire, offset, wire.comet.now))
 
     # -- receiving
 
@@ -233,6 +237,7 @@ class Person:
     def _start(self, s: Start) -> None:
         if s.error:
             return
+        self.world.check_start(self, s)
         self.since[s.stream] = self.world.kernel.now
         if s.stream not in self.have and self.is_amnesic and s.stream == user_stream(self.uid):
             self.is_amnesic = False
@@ -318,7 +323,7 @@ class Backend:
             self.world.check_answer(push_id, p)
 
         if node.is_up:
-            node.later(0.001, lambda: node.publish(push, push_id, answer))
+            node.later(0.001, lambda: node.publish(push, answer))
 
         def again() -> None:
             if push.key and tries < 15 and not any(p.status == "ok" for p in self.heard[push_id]):

@@ -6,9 +6,13 @@ import random
 from dataclasses import dataclass
 from typing import Any
 
+from tests.simulation.disk import COMETS, EVERYTHING, JOBS, LOGICS, ROUTERS, SHARDS
 from tests.simulation.kernel import Violation
-from tests.simulation.nodes import COMETS, JOBS, LOGICS, ROUTERS, SHARDS, RouterNode
+from tests.simulation.nodes import RouterNode
 from tests.simulation.world import CHAOS_S, STREAMS, World
+from zim.fabric.retention import Rule
+
+TRIM_S = 0.5  # how long a router keeps less, for a schedule's sake
 
 PROFILES: dict[str, tuple[str, ...]] = {
     "calm": (),
@@ -146,13 +150,14 @@ def _disk(world: World, op: Op) -> None:
     router = world.kernel.nodes[op.args[0]]
     assert isinstance(router, RouterNode)
     if op.verb == "full":
-        router.is_disk_full = True
-        world.kernel.after(op.args[1], lambda: setattr(router, "is_disk_full", False))
+        router.disk.is_full = True
+        world.kernel.after(op.args[1], lambda: setattr(router.disk, "is_full", False))
     elif op.verb == "unsure":
-        router.store.failures.append(op.args[1])
-    elif op.verb == "trim" and router.is_up and not router.is_stopped:
+        router.disk.store.failures.append(op.args[1])
+    elif op.verb == "trim":
         world.is_trimmed = True
-        router.trim(op.args[1])
+        router.disk.retention.keeps = Rule(op.args[1], 1e6) if op.args[1] else Rule(1, 1e-3)
+        world.kernel.after(TRIM_S, lambda: setattr(router.disk.retention, "keeps", EVERYTHING))
 
 
 def run(seed: int, plan: list[Op], trace: bool = False) -> str:

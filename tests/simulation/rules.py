@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import msgspec
@@ -14,11 +15,13 @@ from zim.nodes.comet.hub import Hub
 from zim.nodes.comet.passes import Passes
 from zim.nodes.comet.results import Reports
 from zim.nodes.comet.views import Catchup, View
-from zim.nodes.logic import shares
+from zim.nodes.logic import runner, shares
 from zim.nodes.logic.shares import Share
+from zim.nodes.router.directory import stream_of
 from zim.nodes.router.feed import Feed
 from zim.nodes.router.intake import Intake
 from zim.nodes.router.log.memory import MemoryLog
+from zim.nodes.router.questions import Questions
 from zim.nodes.router.shard import Shard
 from zim.protocol import messages
 
@@ -48,27 +51,24 @@ def _wrap(owner: Any, name: str, around: Callable[..., Any]) -> Any:
 def _stale_heads(receive: Any, node: RouterNode, src: str, m: Any) -> Any:
     if not isinstance(m, messages.Changes):
         return receive(node, src, m)
-    streams = [
-        f"u:{c.uid}" if isinstance(c, messages.Put) else f"r:{c.room}"
-        for c in m.changes
-        if hasattr(c, "room") or hasattr(c, "uid")
-    ]
-    heads = node.streams.heads(["*" if s == "r:*" else s for s in streams])
+    heads = node.disk.storage.streams.heads([stream for c in m.changes if (stream := stream_of(c))])
+    shard = node.runner.shard
 
     def apply() -> None:
-        applied = node.shard.changes(m, node.now)
-        node.send(src, node.shard.answers(m.inc, applied, heads, dict.fromkeys(heads, 0)))
+        applied = shard.changes(m, node.now)
+        node.send(src, shard.answers(m.inc, applied, heads, dict.fromkeys(heads, 0)))
 
     return node.later(0.05, apply)
 
 
-def _uncommitted_heads(tell: Any, node: RouterNode, src: str, m: Any, applied: Any) -> None:
-    heads = dict(node.streams.heads([a.stream for a in applied if a.stream]))
-    for admission in node.batch:
-        for stream in admission.push.streams:
-            if stream in heads:
-                heads[stream] = heads[stream]._replace(head=heads[stream].head + 1)
-    node.send(src, node.shard.answers(m.inc, applied, heads, dict.fromkeys(heads, 0)))
+def _uncommitted_heads(on_heads: Any, questions: Questions, effect: Any, result: Any) -> Any:
+    heads, cursors = result
+    for told in effect.told:
+        for a in told.applied:
+            coming = [c for c in questions._shard.intake._coming.values() if a.stream in c.push.streams]
+            if a.stream in heads and coming:
+                heads = {**heads, a.stream: heads[a.stream]._replace(head=heads[a.stream].head + len(coming))}
+    return on_heads(questions, effect, (heads, cursors))
 
 
 def _forget_keys(acquire: Any, log: MemoryLog, owner: str, ttl_s: float) -> Any:
@@ -90,7 +90,7 @@ def _deny(intake: Intake[Any], admission: Any) -> Any:
 
 
 def _enter_uncounted(intake: Intake[Any], admission: Any) -> bool:
-    return intake._admit(admission, admission.size)
+    return intake.commits.put(admission, admission.size)
 
 
 def _fresh_numbers(init: Any, feed: Feed, comet: str, inc: int, begin: int, count: int, made: int, end: float) -> None:
@@ -154,18 +154,17 @@ def _any_answer(told: Any, hub: Hub, stream: str, answer: Any, now: float) -> No
 def _late_positions(entry_pass: Any, passes: Passes, now: float) -> Any:
     before = {view: view.position for view in passes._views.values()}
     done = entry_pass(passes, now)
-    if done is not None:
-        moved = {view: view.position for view in before if view.position != before[view]}
-        for view in moved:
-            view.position = before[view]
-        after = done.after
+    moved = {view: view.position for view in before if view.position != before[view]}
+    for view in moved:
+        view.position = before[view]
 
-        def late(at: float) -> None:
-            for view, position in moved.items():
-                view.position = position
-            after(at)
+    def late(over: Any, at: float) -> Any:
+        for view, position in moved.items():
+            view.position = position
+        del passes.end  # type: ignore[method-assign]
+        return passes.end(over, at)
 
-        done.after = late
+    passes.end = late  # type: ignore[method-assign]
     return done
 
 
@@ -193,22 +192,25 @@ def _unmentioned(wire: Wire, gap: Any, is_kept: bool) -> None:
 
 def _any_503(published: Any, of: Any) -> Any:
     p = published(of)
-    return (
-        msgspec.structs.replace(p)
-        if False
-        else (type(p)(p.push_id, "unavailable", p.parts) if any(s.status == "unavailable" for s in of) else p)
-    )
+    return replace(p, status="unavailable") if any(s.status == "unavailable" for s in of) else p
 
 
-def _forget_attempts(share: Share, why: str) -> None:
-    share.attempt += 1
-    if share.attempt > shares.ATTEMPTS:
+def _forget_attempts(share: Share, why: str, now: float) -> None:
+    share.number, share.again_at = share.number + 1, now
+    if share.number > shares.ATTEMPTS:
         share._end("unavailable", why)
+
+
+def _keep_positions(register: Any, hub: Hub, link: Link, term: int, now: float) -> None:
+    before = {view: view.position for view in hub._views.values()}
+    register(hub, link, term, now)
+    for view, position in before.items():
+        view.position = position
 
 
 RULES: dict[str, Rule] = {
     "the head is committed": Rule(
-        RouterNode, "_tell_heads", _wrap(RouterNode, "_tell_heads", _uncommitted_heads), "loss,fence,crash"
+        Questions, "on_heads", _wrap(Questions, "on_heads", _uncommitted_heads), "loss,fence,crash"
     ),
     "the head is read after the change is applied": Rule(
         RouterNode, "receive", _wrap(RouterNode, "receive", _stale_heads), "crash,loss"
@@ -230,7 +232,7 @@ RULES: dict[str, Rule] = {
     ),
     "young messages are kept": Rule(Shard, "trim_before", lambda shard, now, now_ms: now_ms, "retention"),
     "no trimming after a start": Rule(Shard, "trim_before", _wrap(Shard, "trim_before", _trim_at_once), "retention"),
-    "an attempt without an answer may be stored": Rule(Share, "not_answered", _forget_attempts, "loss,storm"),
+    "an attempt without an answer may be stored": Rule(Share, "on_silence", _forget_attempts, "loss,storm"),
     "missing entries are fetched": Rule(Link, "_is_missing", lambda link: False, "loss"),
     "entries are handled in order": Rule(Link, "take", _take_any, "loss,pause"),
     "entries that are handled are confirmed": Rule(Link, "passed", _nothing, "calm"),
@@ -255,6 +257,9 @@ RULES: dict[str, Rule] = {
     ),
     "a read is asked until it is answered": Rule(Passes, "tick", _nothing, "loss,pause"),
     "results are told until they are heard": Rule(Reports, "say", _wrap(Reports, "say", _say_once), "loss"),
-    "a client that cannot be told of a gap is closed": Rule(Wire, "missed", _unmentioned, "retention"),
-    "503 speaks for all shards": Rule(shares, "published", _wrap(shares, "published", _any_503), "slow,storm,disk"),
+    "a client that cannot be told of a gap is closed": Rule(Wire, "_miss", _unmentioned, "retention"),
+    "503 speaks for all shards": Rule(runner, "published", _wrap(runner, "published", _any_503), "slow,storm,disk"),
+    "registering forgets positions that no answer confirmed": Rule(
+        Hub, "_register", _wrap(Hub, "_register", _keep_positions), "stale"
+    ),
 }

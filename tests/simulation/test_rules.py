@@ -6,7 +6,6 @@ import logging
 
 import pytest
 
-from tests.simulation import nodes
 from tests.simulation.plans import make_plan, run
 from tests.simulation.rules import RULES
 
@@ -18,8 +17,6 @@ def test_a_broken_rule_is_noticed(rule: str, monkeypatch: pytest.MonkeyPatch, ca
     caplog.set_level(logging.CRITICAL)
     owner, name, broken, profiles = RULES[rule]
     monkeypatch.setattr(owner, name, broken)
-    if hasattr(nodes, name) and owner.__name__ == "zim.nodes.logic.shares":
-        monkeypatch.setattr(nodes, name, broken)
     for seed in range(SEEDS):
         for profile in profiles.split(","):
             try:

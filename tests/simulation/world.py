@@ -9,22 +9,12 @@ from __future__ import annotations
 import random
 from typing import Any
 
+from tests.simulation.disk import ADMIT_BYTES, COMETS, JOBS, LOGICS, MAX_BEHIND_BYTES, ROUTERS, SHARDS
 from tests.simulation.kernel import Kernel, Violation
-from tests.simulation.nodes import (
-    ADMIT_BYTES,
-    COMETS,
-    JOBS,
-    LOGICS,
-    MAX_BEHIND_BYTES,
-    ROUTERS,
-    SHARDS,
-    CometNode,
-    JobNode,
-    LogicNode,
-    RouterNode,
-)
+from tests.simulation.nodes import CometNode, JobNode, LogicNode, RouterNode
 from tests.simulation.people import Backend, Person, Wire
 from zim.nodes.comet.passes import is_live_only
+from zim.nodes.logic.shares import Share
 from zim.protocol.dialect3 import Gap, Start
 from zim.protocol.messages import Published as Answer
 from zim.web.fabric import Published
@@ -130,11 +120,18 @@ class World:
         """503 means surely not stored, when a router says it."""
         logic = self.kernel.nodes[peer]
         assert isinstance(logic, LogicNode)
-        asked = logic.asked.get(m.req)
-        if asked is not None and m.status == "unavailable":
-            kept = [s for s in asked[0].streams if (s, asked[0].push_id) in self.places and s != "r:live"]
+        share, *_ = logic.runner._calls._waiting.get(m.req, (None,))
+        if isinstance(share, Share) and m.status == "unavailable":
+            name = share.push.body.decode()
+            kept = [s for s in share.streams if (s, name) in self.places and s != "r:live"]
             if kept:
-                self._fail(f"{asked[0].push_id} gets 503 and is in {kept}")
+                self._fail(f"{name} gets 503 and is in {kept}")
+
+    def check_start(self, person: Person, start: Start) -> None:
+        """Nobody starts where no message is yet: the next ones would be taken for repeats."""
+        head = len(self.history.get((start.stream, start.epoch), ()))
+        if start.offset > head:
+            self._fail(f"{person.name} starts {start.stream} at {start.offset}, its head is {head}")
 
     def check_not_recovered(self, person: Person, start: Start, had: tuple[str, int]) -> None:
         """There must be a reason."""
@@ -158,7 +155,7 @@ class World:
                 continue
             self._check_lease(router)
             self._check_ledger(router)
-            for feed in router.shard.directory.feeds.values():
+            for feed in router.runner.shard.directory.feeds.values():
                 if feed.behind_bytes > MAX_BEHIND_BYTES + 3 * ADMIT_BYTES:  # what it did not serve when admitted
                     self._fail(f"{router.name} keeps {feed.behind_bytes} bytes for {feed.comet}")
         self.kernel.after(0.25, self._look)
@@ -167,13 +164,15 @@ class World:
         """A comet that is away loses its lease in time."""
         for comet in (self.kernel.nodes[c] for c in COMETS):
             is_away = (comet.is_stopped or not comet.is_up) and self.kernel.now - comet.since > AWAY_S
-            feed = router.shard.directory.feeds.get(comet.name)
+            feed = router.runner.shard.directory.feeds.get(comet.name)
             if is_away and self.kernel.now - router.since > AWAY_S and feed is not None and feed.is_alive:
                 self._fail(f"{router.name} still believes in {comet.name}")
 
     def _check_ledger(self, router: RouterNode) -> None:
-        tally = router.shard.ledger.tally
-        pending = sum(row.pending for feed in router.shard.directory.feeds.values() for row in feed.rows.values())
+        tally = router.runner.shard.ledger.tally
+        pending = sum(
+            row.pending for feed in router.runner.shard.directory.feeds.values() for row in feed.rows.values()
+        )
         if tally.pending != pending or min(tally.delivered, tally.gone, tally.shed, pending) < 0:
             self._fail(f"{router.name}: the ledger is out of balance: {tally}, {pending} pending")
 
@@ -183,7 +182,7 @@ class World:
         self.kernel.stop(name, for_s)
         if not isinstance(node, RouterNode) or for_s < 1.5:
             return
-        alive = [feed for feed in node.shard.directory.feeds.values() if feed.is_alive]
+        alive = [feed for feed in node.runner.shard.directory.feeds.values() if feed.is_alive]
         lives = {feed.comet: self.kernel.nodes[feed.comet].run for feed in alive}
         began = self.kernel.now
 
@@ -193,7 +192,7 @@ class World:
             for feed in alive:
                 comet = self.kernel.nodes[feed.comet]
                 is_same = comet.run == lives[comet.name] and comet.is_up and comet.since < began
-                if is_same and not feed.is_alive and node.shard.directory.feeds[comet.name] is feed:
+                if is_same and not feed.is_alive and node.runner.shard.directory.feeds[comet.name] is feed:
                     self._fail(f"{name} stood still, and gave {comet.name} up for it")
 
         self.kernel.after(for_s + 0.15, look)
@@ -205,12 +204,12 @@ class World:
         kernel = self.kernel
         kernel.loss = 0.0
         for router in self.routers():
-            router.store.failures.clear()
+            router.disk.store.failures.clear()
         for pipe in kernel.pipes.values():
             pipe.cut_until = 0.0
         for node in list(kernel.nodes.values()):
             if isinstance(node, RouterNode):
-                node.is_disk_full = False
+                node.disk.is_full = False
             kernel.cont(node.name, node.run)
         for person in self.people:
             if person.wire is not None:
@@ -240,7 +239,7 @@ class World:
             for stream in person.streams:
                 router = self.kernel.nodes[SHARDS.owner(stream)]
                 assert isinstance(router, RouterNode)
-                head = router.streams.heads([stream])[stream]
+                head = router.disk.storage.streams.heads([stream])[stream]
                 if person.is_zim and person.have.get(stream) != (head.epoch, head.head):
                     self._fail(f"{person.name} has {stream} {person.have.get(stream)} of {head}")
             if not person.is_zim:
@@ -262,11 +261,11 @@ class World:
 
     def _check_directory(self) -> None:
         for router in self.routers():
-            if router.shard.is_rebuilding:
+            if router.runner.shard.is_rebuilding:
                 self._fail(f"{router.name} is rebuilding still")
             for comet in (self.kernel.nodes[c] for c in COMETS):
                 assert isinstance(comet, CometNode)
-                feed = router.shard.directory.feeds[comet.name]
+                feed = router.runner.shard.directory.feeds[comet.name]
                 sessions = list(comet.hub.sessions.values())
                 want = {d.conn: (d.uid, d.seq, set(d.rooms)) for d in sessions if self._is_at(router, "u:" + d.uid)}
                 have = {s.conn: (s.uid, s.seq, set(s.rooms)) for s in feed.sessions.values()}

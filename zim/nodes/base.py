@@ -10,7 +10,7 @@ import gc
 import json
 import logging
 import signal
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,8 @@ from gevent.event import Event
 from zim import __version__
 from zim.errors import ZimError
 from zim.metrics import Metric, gauge
+from zim.nodes.effects import Effect, End, Note
+from zim.nodes.performer import Performer
 from zim.topology import Node, Topology
 
 if TYPE_CHECKING:
@@ -34,8 +36,10 @@ STOP_S = 4.0  # the supervisor waits 5
 EXIT_OK, EXIT_CRASH, EXIT_FATAL = 0, 1, 2  # after FATAL a restart would not help
 
 
-class NodeProcess(ABC):
+class NodeProcess(Performer):
     """One process of the fabric. Subclasses bind in `setup`, spawn in `start`, and let go in `stop`.
+
+    It drives its runner: what comes from sockets and clocks goes to the runner, what the runner returns is done.
 
     Attributes:
         gc_threshold: see gc.set_threshold.
@@ -44,12 +48,13 @@ class NodeProcess(ABC):
     gc_threshold = GC_THRESHOLD
 
     def __init__(self, topology: Topology, node: Node) -> None:
+        super().__init__()
         self.topology, self.name = topology, node.name
         self._kind, self._admin_at = node.kind, node.admin
         self._admin: HttpServer | None = None
         self._over = Event()
         self._exit_code = EXIT_OK
-        self._greenlets: list[gevent.Greenlet[..., Any]] = []
+        self._greenlets: set[gevent.Greenlet[..., Any]] = set()
 
     @abstractmethod
     def setup(self) -> None:
@@ -82,11 +87,26 @@ class NodeProcess(ABC):
     def spawn(self, run: Callable[..., Any], *args: Any) -> gevent.Greenlet[..., Any]:
         """Spawns a greenlet without which the node cannot go on: if it fails, the node says so and ends."""
         greenlet = gevent.spawn(run, *args)
-        greenlet.link_exception(self._on_failure)
-        self._greenlets.append(greenlet)
+        greenlet.link_exception(self.on_failure)
+        greenlet.rawlink(self._greenlets.discard)
+        self._greenlets.add(greenlet)
         return greenlet
 
-    def _on_failure(self, greenlet: gevent.Greenlet[..., Any]) -> None:
+    # -- effects
+
+    def perform_one(self, effect: Effect) -> None:
+        """See Performer. Subclasses add what their runners want beside these."""
+        match effect:
+            case Note(level=level, event=event, fields=fields):
+                log.log(level, event, extra=dict(fields))
+            case End(why=why):
+                log.critical(why)
+                self.end(EXIT_CRASH)
+            case _:
+                raise AssertionError(effect)
+
+    def on_failure(self, greenlet: gevent.Greenlet[..., Any]) -> None:
+        """A greenlet has failed without which the node cannot go on."""
         error = greenlet.exception
         if isinstance(error, ZimError):
             log.critical(str(error))
@@ -116,13 +136,13 @@ class NodeProcess(ABC):
         gc.set_threshold(*self.gc_threshold)
         self.spawn(self._announce)
         self._over.wait()
-        for greenlet in self._greenlets:
-            greenlet.unlink(self._on_failure)  # what it works on goes away now
+        for greenlet in list(self._greenlets):
+            greenlet.unlink(self.on_failure)  # what it works on goes away now
         with gevent.Timeout(STOP_S, False):  # type: ignore[arg-type]
             self.stop()
         if self._admin is not None:
             self._admin.close()
-        gevent.killall(self._greenlets, block=True, timeout=1.0)
+        gevent.killall(list(self._greenlets), block=True, timeout=1.0)
         return self._exit_code
 
     def _open_admin(self) -> None:

@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable
 
 from zim.nodes.comet.results import RESULTS, Reports
+from zim.nodes.effects import MESSAGE_BYTES, Effect, Send
 from zim.protocol.messages import (
     Answer,
     Answers,
@@ -52,16 +53,17 @@ class Link:
         settled: sessions of all entries by what became of them; of those delivered, the ones that had to wait.
         entries, fetches, registrations: how many there were: entries handled, pages of them asked for.
         dropped: entries for which there was no room.
+        is_connected: the router is there: what is sent may arrive.
     """
 
-    def __init__(self, router: str, comet: str, inc: int, send: Callable[[Message, int], bool]) -> None:
+    def __init__(self, router: str, comet: str, inc: int, out: list[Effect]) -> None:
         """
         Args:
-            send: takes a message for the router and its size in bytes, or says that nobody is there. What it takes
-                may get lost.
+            out: takes messages for the router.
         """
         self.router = router
-        self._comet, self._inc, self._send = comet, inc, send
+        self.is_connected = False
+        self._comet, self._inc, self._out = comet, inc, out
         self.term = 0
         self.begin = 0
         self.is_registering = False
@@ -93,6 +95,12 @@ class Link:
     def held_bytes(self) -> int:
         """Of entries that wait behind a hole, or for their pass."""
         return self._held_bytes
+
+    def _send(self, m: Message, size: int = MESSAGE_BYTES) -> bool:
+        """Sends a message, or says that nobody is there. What is sent may get lost."""
+        if self.is_connected:
+            self._out.append(Send(self.router, m, size))
+        return self.is_connected
 
     # -- changes
 
@@ -264,7 +272,7 @@ class Link:
 
     def ask(self, m: Message) -> None:
         """Sends a question. Whoever asks it asks again if no answer comes."""
-        self._send(m, 64)
+        self._send(m)
 
     # -- time
 
@@ -297,4 +305,4 @@ class Link:
             self._fetched_at = now
             self.fetches += 1
             high = min((n for n in self._held if n > low), default=self._made + 1) - 1
-            self._send(Fetch(self._comet, self._inc, self.term, low, high), 64)
+            self._send(Fetch(self._comet, self._inc, self.term, low, high))

@@ -9,17 +9,17 @@ passes, one at a time.
 from __future__ import annotations
 
 import itertools
-import logging
 from collections import deque
 from collections.abc import Callable, Sequence
-from functools import partial
 
 from zim.fabric.sharding import Shards
 from zim.fabric.streams import EVERYBODY, room_stream, user_stream
+from zim.nodes.comet.effects import CursorMoved, Left, Missed, Pass, Replaced
 from zim.nodes.comet.feed import RETRY_S, Link
-from zim.nodes.comet.joining import Joining
-from zim.nodes.comet.passes import Pass, Passes, is_live_only
+from zim.nodes.comet.joining import Joining, Wish
+from zim.nodes.comet.passes import Passes, is_live_only
 from zim.nodes.comet.views import Session, View
+from zim.nodes.effects import INFO, Effect, Note
 from zim.protocol.dialect3 import JOINED_ALREADY, Gap, Resume, Start, refusals
 from zim.protocol.messages import (
     Acknowledge,
@@ -30,14 +30,12 @@ from zim.protocol.messages import (
     Del,
     Entry,
     Fetched,
-    Message,
     Put,
     Records,
     Renewed,
     Room,
+    ToComet,
 )
-
-log = logging.getLogger(__name__)
 
 ROOMS_S = 0.5  # how late the directory may name a session's rooms, for one that joins and leaves all the time
 JOIN_S = 1.0  # how long a reply waits for the shards of rooms; after it they are joined in the background
@@ -52,19 +50,19 @@ class Hub:
         passes: what goes out next.
     """
 
-    def __init__(self, comet: str, inc: int, routers: Sequence[str], send: Callable[[str, Message, int], bool]) -> None:
+    def __init__(self, comet: str, inc: int, routers: Sequence[str]) -> None:
         """
         Args:
             comet: this comet's name.
             inc: its incarnation.
             routers: names of all routers.
-            send: takes a router's name, a message for it and its size in bytes; see Link.
         """
         self.sessions: dict[int, Session] = {}
-        self.links = {r: Link(r, comet, inc, partial(send, r)) for r in routers}
+        self._out: list[Effect] = []
+        self.links = {r: Link(r, comet, inc, self._out) for r in routers}
         self._shards = Shards(routers)
         self._views: dict[str, View] = {}
-        self.passes = Passes(self._views, self.links.values())
+        self.passes = Passes(self._views, self.links.values(), self._out)
         self._joinings: dict[Session, list[Joining]] = {}
         self._patient: deque[tuple[float, Session]] = deque()  # who has asked to join, and when
         self._reqs = itertools.count(1)
@@ -74,6 +72,12 @@ class Hub:
         self._told_rooms_at = 0.0
         self._anew = 0  # streams with another history, since the last registration
         self._view(EVERYBODY, EVERYBODY)
+
+    def _take(self) -> list[Effect]:
+        """What is to be done after all this."""
+        out = self._out.copy()
+        self._out.clear()
+        return out
 
     # -- sessions
 
@@ -85,8 +89,8 @@ class Hub:
         now: float,
         resume: Resume | None = None,
         refused: Sequence[str] = (),
-    ) -> None:
-        """A client is who it says: subscribes it. `session.opened` is called when its router knows it.
+    ) -> list[Effect]:
+        """A client is who it says: subscribes it. Opened comes when its router knows it.
 
         Args:
             resume: what it has of its streams.
@@ -95,7 +99,7 @@ class Hub:
         session.uid, session.rooms = uid, tuple(dict.fromkeys(rooms))
         self.sessions[session.conn] = session
         streams = [user_stream(uid), EVERYBODY, *map(room_stream, session.rooms)]
-        self._join(session, 0, streams, resume, refusals(refused), now)
+        return self._join(session, 0, streams, resume, refusals(refused), now)
 
     def join_rooms(
         self,
@@ -105,8 +109,8 @@ class Hub:
         now: float,
         resume: Resume | None = None,
         refused: Sequence[str] = (),
-    ) -> None:
-        """It wants to be in more rooms. `session.joined` is called when their routers know it."""
+    ) -> list[Effect]:
+        """It wants to be in more rooms. Joined comes when their routers know it."""
         fresh = tuple(room for room in dict.fromkeys(rooms) if room not in session.rooms)
         errors = [Start(room_stream(room), error=JOINED_ALREADY) for room in rooms if room not in fresh] + refusals(
             refused
@@ -114,7 +118,7 @@ class Hub:
         session.rooms += fresh
         if fresh:
             self._moved[session] = None
-        self._join(session, seq, list(map(room_stream, fresh)), resume, errors, now)
+        return self._join(session, seq, list(map(room_stream, fresh)), resume, errors, now)
 
     def _join(
         self,
@@ -124,8 +128,8 @@ class Hub:
         resume: Resume | None,
         errors: Sequence[Start],
         now: float,
-    ) -> None:
-        joining = Joining(session, seq, resume or {}, errors, self.passes, self._advance, now)
+    ) -> list[Effect]:
+        joining = Joining(session, seq, resume or {}, errors, self.passes, now)
         self._joinings.setdefault(session, []).append(joining)
         self._patient.append((now, session))
         for stream in streams:
@@ -140,9 +144,10 @@ class Hub:
             if is_new:
                 view.asked = n
         self._advance(session, now)
+        return self._take()
 
-    def leave_rooms(self, session: Session, rooms: Sequence[str], seq: int, now: float) -> None:
-        """It wants to be out of rooms. `session.left` is called when nothing of them will come any more."""
+    def leave_rooms(self, session: Session, rooms: Sequence[str], seq: int, now: float) -> list[Effect]:
+        """It wants to be out of rooms. Left comes when nothing of them will come any more."""
         gone = [view for view in session.views if view.room in rooms and view.room != EVERYBODY]
         for view in gone:
             self._unsubscribe(session, view, now)
@@ -153,19 +158,21 @@ class Hub:
             for joining in self._joinings.get(session, ()):
                 joining.forget(gone)
             self._advance(session, now)
-        reply = partial(session.left, seq, [view.stream for view in gone])
+        reply = Left(session, seq, [view.stream for view in gone])
         if not self.passes.when_over(reply):  # the pass under way may have something of them for it
-            reply()
+            self._out.append(reply)
+        return self._take()
 
-    def leave(self, session: Session, now: float) -> None:
+    def leave(self, session: Session, now: float) -> list[Effect]:
         """A connection is over."""
         if self.sessions.pop(session.conn, None) is None:
-            return
+            return []
         for joining in self._joinings.pop(session, ()):
             joining.forget(session.views)
         for view in session.views:
             self._unsubscribe(session, view, now)
         session.views = ()
+        return self._take()
 
     def _unsubscribe(self, session: Session, view: View, now: float) -> None:
         view.remove(session)
@@ -195,10 +202,7 @@ class Hub:
         joinings = self._joinings.get(session)
         if joinings is None:
             return
-        for joining in joinings:
-            joining.advance(now, JOIN_S)
-            if session.conn not in self.sessions:
-                return  # it could not take the reply
+        self._out += [told for joining in joinings if (told := joining.advance(now, JOIN_S)) is not None]
         rest = [joining for joining in joinings if not joining.is_over]
         if rest:
             self._joinings[session] = rest
@@ -207,20 +211,21 @@ class Hub:
 
     # -- cursors
 
-    def acknowledge(self, session: Session, offset: int, now: float) -> None:
-        """Its user's stream is acknowledged up to there. `session.acknowledged` is called when that is durable."""
+    def acknowledge(self, session: Session, offset: int, now: float) -> list[Effect]:
+        """Its user's stream is acknowledged up to there. CursorMoved comes when that is durable."""
         req = next(self._reqs)
         _, before, _ = self._acks.pop(self._last_ack.get(session, 0), (session, 0, now))
         offset = max(offset, before)  # one under way for each session, however many it sends
         self._acks[req] = session, offset, now
         self._last_ack[session] = req
         self._ask_ack(req, session, offset)
+        return self._take()
 
     def _ask_ack(self, req: int, session: Session, offset: int) -> None:
         user = session.views[0]
         user.link.ask(Acknowledge(req, user.stream, offset))
 
-    def acknowledged(self, m: Acknowledged) -> None:
+    def _on_acknowledged(self, m: Acknowledged) -> None:
         """A router has moved a cursor."""
         session, _, _ = self._acks.pop(m.req, (None, 0, 0.0))
         if session is None:
@@ -229,11 +234,34 @@ class Hub:
         if session.conn in self.sessions:
             user = session.views[0]
             user.acknowledged = max(user.acknowledged, m.offset)
-            session.acknowledged(user.stream, m.offset)
+            self._out.append(CursorMoved(session, user.stream, m.offset))
+
+    # -- messages
+
+    def on_message(self, m: ToComet | Entry, now: float) -> list[Effect]:
+        """A router, or a job, has sent something."""
+        match m:
+            case Entry():
+                if (link := self.links.get(m.router)) is not None:
+                    link.entry(m, now)
+            case Answers():
+                self._on_answers(m, now)
+            case Renewed():
+                self._on_renewed(m, now)
+            case Fetched():
+                if (link := self.links.get(m.router)) is not None and link.fetched(m, now):
+                    self._register(link, link.term, now)
+            case Records():
+                if isinstance(wish := self.passes.on_records(m, now), Wish):
+                    wish.on_records(m)
+                    self._advance(wish.session, now)
+            case Acknowledged():
+                self._on_acknowledged(m)
+        return self._take()
 
     # -- the feed up
 
-    def answers(self, m: Answers, now: float) -> None:
+    def _on_answers(self, m: Answers, now: float) -> None:
         """A router has applied changes."""
         link = self.links.get(m.router)
         if link is None:
@@ -250,7 +278,8 @@ class Hub:
             elif isinstance(change, Room):
                 self._told(room_stream(change.room), answer, now)
         if link.complete_registration():
-            log.info("registered", extra={"router": link.router, "term": link.term, "streams_anew": self._anew})
+            fields = {"router": link.router, "term": link.term, "streams_anew": self._anew}
+            self._out.append(Note(INFO, "registered", fields))
             self._anew = 0
 
     def _told(self, stream: str, answer: Answer, now: float) -> None:
@@ -262,7 +291,7 @@ class Hub:
             view.acknowledged = max(view.acknowledged, answer.acknowledged)
         if view.asked != answer.n:
             return
-        if view.is_told and self.passes.when_over(lambda: self._told(stream, answer, now)):
+        if view.is_told and self.passes.when_over((stream, answer)):
             return  # the pass under way still hands out what the position says is handed out
         view.asked = 0
         was, view.epoch = view.epoch, answer.epoch
@@ -284,8 +313,7 @@ class Hub:
         is_live = is_live_only(view.epoch)
         view.move_to(0 if is_live else head)
         gap = Gap(view.stream, view.epoch, 0, view.at, "epoch")
-        for session in list(view.live):
-            session.missed(gap, not is_live)
+        self._out += [Missed(session, gap, not is_live) for session in view.live]
         if is_live and head:
             self.passes.catch_up(view, head, now)
 
@@ -303,50 +331,37 @@ class Hub:
         for view, at in views:
             view.asked = numbers[at]
 
-    def renewed(self, m: Renewed, now: float) -> int:
-        """A router has answered a Renew.
-
-        Returns:
-            0, or the incarnation that it knows if that is above ours: then we must not go on.
-        """
+    def _on_renewed(self, m: Renewed, now: float) -> None:
+        """A router has answered a Renew."""
         link = self.links.get(m.router)
         if link is None:
-            return 0
+            return
         if m.verdict == "fenced":
-            return m.known_inc
-        if link.renewed(m):
+            self._out.append(Replaced(m.known_inc))
+        elif link.renewed(m):
             self._register(link, m.term, now)
-        return 0
 
-    # -- the feed down
+    # -- the fan-out
 
-    def entry(self, e: Entry, now: float) -> None:
-        """A push for this comet."""
-        link = self.links.get(e.router)
-        if link is not None:
-            link.entry(e, now)
+    def begin_pass(self, now: float) -> list[Effect]:
+        """The next work for the fan-out, if there is any and none is under way: a Pass, and what comes before it."""
+        if (todo := self.passes.next(now)) is not None:
+            self._out.append(todo)
+        return self._take()
 
-    def fetched(self, m: Fetched, now: float) -> None:
-        """Entries that were missing."""
-        link = self.links.get(m.router)
-        if link is not None and link.fetched(m, now):
-            self._register(link, link.term, now)
-
-    def records(self, m: Records, now: float) -> None:
-        """A piece of a stream that somebody misses, or asks for before it resumes."""
-        self.passes.records(m, now)
-
-    def next_pass(self, now: float) -> Pass | None:
-        """The next work for the fan-out, if there is any."""
-        return self.passes.next(now)
-
-    def end_pass(self, done: Pass, now: float) -> None:
+    def end_pass(self, done: Pass, now: float) -> list[Effect]:
         """All writes of a pass are in a socket or an outbox."""
-        self.passes.end(done, now)
+        for waited in self.passes.end(done, now):
+            if isinstance(waited, Left):
+                self._out.append(waited)
+            else:
+                stream, answer = waited
+                self._told(stream, answer, now)
+        return self._take()
 
     # -- time
 
-    def tick(self, now: float, renew_bytes: int) -> None:
+    def on_tick(self, now: float, renew_bytes: int) -> list[Effect]:
         """Repeats, fetches and renews what is due.
 
         Args:
@@ -369,6 +384,7 @@ class Hub:
                     session.views[0].link.change(self._put(session), now)
         while self._patient and now - self._patient[0][0] >= JOIN_S:
             self._advance(self._patient.popleft()[1], now)
+        return self._take()
 
     def catchup_bytes(self) -> int:
         """Live messages that wait while a catch-up reads older ones."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from zim.fabric.streams import is_user_stream
+from zim.nodes.comet.effects import Joined, Opened
 from zim.nodes.comet.passes import Passes, is_live_only
 from zim.nodes.comet.views import Session, View
 from zim.protocol.dialect3 import RETRYING, Resume, Start
@@ -20,21 +21,27 @@ class _Standing(NamedTuple):
     head: int
 
 
-class _Wish:
+class Wish:
     """One stream that a session wants to be in.
 
     Attributes:
+        session: whose.
         resume: what the client has of it, epoch and offset; None if it has nothing.
         standing: what the router says of the stream, if it had to be asked.
         is_asked: it is under way.
+        is_wanted: it is neither granted nor given up.
     """
 
-    __slots__ = ("is_asked", "resume", "standing")
+    __slots__ = ("is_asked", "is_wanted", "resume", "session", "standing")
 
-    def __init__(self, resume: tuple[str, int] | None) -> None:
-        self.resume = resume
+    def __init__(self, session: Session, resume: tuple[str, int] | None) -> None:
+        self.session, self.resume = session, resume
         self.standing: _Standing | None = None
-        self.is_asked = False
+        self.is_asked, self.is_wanted = False, True
+
+    def on_records(self, m: Records) -> None:
+        """The router says where the stream stands."""
+        self.is_asked, self.standing = False, _Standing(m.epoch, m.floor, m.head)
 
 
 class Joining:
@@ -49,7 +56,6 @@ class Joining:
     """
 
     __slots__ = (
-        "_advance",
         "_errors",
         "_passes",
         "_resume",
@@ -67,59 +73,58 @@ class Joining:
         resume: Resume,
         errors: Sequence[Start],
         passes: Passes,
-        advance: Callable[[Session, float], None],
         now: float,
     ) -> None:
         """
         Args:
             resume: what the client has, by stream.
             errors: streams that it will not be in, and why; the reply names them.
-            advance: is called when a router has answered.
         """
         self.session, self.seq, self.since = session, seq, now
         self.is_replied = False
-        self._resume, self._errors, self._passes, self._advance = resume, errors, passes, advance
-        self._wishes: dict[View, _Wish] = {}
+        self._resume, self._errors, self._passes = resume, errors, passes
+        self._wishes: dict[View, Wish] = {}
 
     def want(self, view: View) -> None:
         """One more stream."""
-        self._wishes[view] = _Wish(self._resume.get(view.stream))
+        self._wishes[view] = Wish(self.session, self._resume.get(view.stream))
 
     def forget(self, views: Sequence[View]) -> None:
         """It does not want to be in these any more."""
         for view in views:
-            self._wishes.pop(view, None)
+            if (wish := self._wishes.pop(view, None)) is not None:
+                wish.is_wanted = False
 
     @property
     def is_over(self) -> bool:
         """All streams have started."""
         return self.is_replied and not self._wishes
 
-    def advance(self, now: float, patience_s: float) -> None:
-        """Does what can be done: asks routers, replies, starts.
+    def advance(self, now: float, patience_s: float) -> Opened | Joined | None:
+        """Does what can be done: asks routers, starts streams.
 
         Args:
             patience_s: how long the reply waits for streams whose routers do not answer.
+
+        Returns:
+            What the client is to be told now, if anything.
         """
         ready = [view for view, wish in self._wishes.items() if self._is_ready(view, wish, now)]
         is_late = now - self.since >= patience_s
         if not self.is_replied and not self._may_reply(ready, is_late):
-            return
+            return None
         if self.is_replied and not ready:
-            return
+            return None
         starts = [self._start(view, now) for view in ready]
         if self.is_replied:
-            if self.session.dialect.is_zim:
-                self.session.joined(0, starts)
-            return
+            return Joined(self.session, 0, starts) if self.session.dialect.is_zim else None
         self.is_replied = True
         starts += [Start(view.stream, error=RETRYING) for view in self._wishes]
         starts += self._errors
         if self.session.is_open:
-            self.session.joined(self.seq, starts)
-        else:
-            self.session.is_open = True
-            self.session.opened(starts)
+            return Joined(self.session, self.seq, starts)
+        self.session.is_open = True
+        return Opened(self.session, starts)
 
     def _may_reply(self, ready: Sequence[View], is_late: bool) -> bool:
         """A session without its key, which its user's router gives, is nobody: it waits on."""
@@ -129,7 +134,7 @@ class Joining:
         can_be_told = self.session.dialect.is_zim  # goim's clients would miss what comes before they are joined
         return bool(self.session.seq) and self.session.views[0] in ready and (is_whole or (is_late and can_be_told))
 
-    def _is_ready(self, view: View, wish: _Wish, now: float) -> bool:
+    def _is_ready(self, view: View, wish: Wish, now: float) -> bool:
         """Whether it is known where the session starts. Who has something asks the router first what is left of it."""
         if not view.is_current:
             return False
@@ -147,17 +152,12 @@ class Joining:
             return True
         if not wish.is_asked:
             wish.is_asked, wish.standing = True, None
-
-            def got(page: Records, now: float) -> None:
-                wish.is_asked, wish.standing = False, _Standing(page.epoch, page.floor, page.head)
-                self._advance(self.session, now)
-
-            upto = max(view.at, offset)
-            self._passes.read(view, offset, upto, now, got, lambda: self._wishes.get(view) is wish, limit=1)
+            self._passes.read(view, wish, offset, max(view.at, offset), now, limit=1)
         return False
 
     def _start(self, view: View, now: float) -> Start:
         wish = self._wishes.pop(view)
+        wish.is_wanted = False
         epoch, at = view.epoch, view.at
         if wish.resume is None:
             view.start(self.session, at)

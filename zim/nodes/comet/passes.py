@@ -7,45 +7,46 @@ gathered while the last one ran becomes one write per connection and stream. Pur
 from __future__ import annotations
 
 import itertools
-import logging
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from typing import Any, Protocol
 
 from zim.fabric.streams import keys_in
+from zim.nodes.comet.effects import Missed, Pass, Write
 from zim.nodes.comet.feed import RETRY_S, Link
 from zim.nodes.comet.results import Row
-from zim.nodes.comet.views import Catchup, Session, Subscribers, View
+from zim.nodes.comet.views import Catchup, Subscribers, View
+from zim.nodes.effects import WARNING, Effect, Note
 from zim.protocol.client import Content, Encoded, join
 from zim.protocol.dialect3 import Gap
 from zim.protocol.messages import Entry, Read, Records
-
-log = logging.getLogger(__name__)
 
 PASS_BYTES = 512 << 10  # of entries that one pass takes from one router
 PAGE_RECORDS = 1_000  # of one Read
 READS = 64  # under way to one router: more would only wait there
 
 
-@dataclass(slots=True)
-class Write:
-    """One chunk for many sessions. rows: of the entries in it."""
+class Reader(Protocol):
+    """Who wants a piece of a stream that no entry carries."""
 
-    sessions: list[Session]
-    chunk: bytes
-    rows: Sequence[Row] = ()
-
-
-@dataclass(slots=True)
-class Pass:
-    """Work for the fan-out: each write to each of its sessions, in this order; then `after`."""
-
-    writes: list[Write]
-    after: Callable[[float], None]
+    @property
+    def is_wanted(self) -> bool:
+        """It still is."""
 
 
-Got = Callable[[Records, float], None]
+@dataclass(slots=True, eq=False)
+class PageTurn:
+    """A catch-up wants its next page. number: counts them; one chain of pages, however often it is begun anew."""
+
+    view: View
+    catchup: Catchup
+    number: int
+
+    @property
+    def is_wanted(self) -> bool:
+        """See Reader."""
+        return self.catchup in self.view.catchups and self.catchup.turn == self.number
 
 
 @dataclass(slots=True, eq=False)
@@ -53,11 +54,10 @@ class Reading:
     """A question for a piece of a stream, asked until it is answered or nobody wants it any more."""
 
     view: View
+    reader: Reader
     after: int
     upto: int
     limit: int
-    got: Got
-    is_wanted: Callable[[], bool]
     asked_at: float = 0.0
 
 
@@ -71,30 +71,32 @@ class Passes:
         resumed: streams that sessions went on with where they had left off: all of what they missed was kept, or not.
     """
 
-    def __init__(self, views: Mapping[str, View], links: Iterable[Link]) -> None:
+    def __init__(self, views: Mapping[str, View], links: Iterable[Link], out: list[Effect]) -> None:
         """
         Args:
             views: by stream, of all that the comet serves; it changes.
             links: to all routers.
+            out: takes what clients are to be told.
         """
+        self._out = out
         self._views, self._links = views, list(links)
         self._reqs = itertools.count(1)
         self._readings: dict[int, Reading] = {}  # under way, by request
         self._in_flight: dict[Link, int] = {}
         self._later: dict[Link, deque[Reading]] = {}  # they wait for one under way to be answered
-        self._pages: deque[tuple[View, Catchup, Records, int]] = deque()  # the last: which turn asked for it
+        self._pages: deque[tuple[PageTurn, Records]] = deque()
         self._flushes: deque[tuple[View, Catchup]] = deque()
         self._stalled: dict[Catchup, View] = {}  # until the sockets of those who catch up take more
         self.resumed = {"true": 0, "false": 0}
         self._is_passing = False
-        self._after_pass: list[Callable[[], None]] = []
+        self._after_pass: list[Any] = []
 
     # -- passes
 
-    def when_over(self, step: Callable[[], None]) -> bool:
-        """Does a step once the pass under way is over; returns False if there is none."""
+    def when_over(self, thing: Any) -> bool:
+        """Keeps a thing until the pass under way is over: `end` returns it. Returns False if there is none."""
         if self._is_passing:
-            self._after_pass.append(step)
+            self._after_pass.append(thing)
         return self._is_passing
 
     def next(self, now: float) -> Pass | None:
@@ -105,13 +107,16 @@ class Passes:
         self._is_passing = found is not None
         return found
 
-    def end(self, done: Pass, now: float) -> None:
-        """All writes of a pass are in a socket or an outbox."""
+    def end(self, done: Pass, now: float) -> list[Any]:
+        """All writes of a pass are in a socket or an outbox. Returns what has waited for that."""
         self._is_passing = False
-        done.after(now)
-        steps, self._after_pass = self._after_pass, []
-        for step in steps:
-            step()
+        for link, begin, entries in done.taken:
+            if link.begin == begin and not link.is_registering:
+                link.passed(entries)
+        if done.catchup is not None:
+            self.go_on(*done.catchup, now)
+        things, self._after_pass = self._after_pass, []
+        return things
 
     def _entry_pass(self, now: float) -> Pass | None:
         taken = [(link, link.begin, entries) for link in self._links if (entries := link.take(PASS_BYTES))]
@@ -121,14 +126,7 @@ class Passes:
         for link, _, entries in taken:
             for entry in entries:
                 self._handle(link, entry, fresh, now)
-        writes = [write for view, pushes in fresh.items() for write in _live_writes(view.live, pushes)]
-
-        def after(_: float) -> None:
-            for link, begin, entries in taken:
-                if link.begin == begin and not link.is_registering:
-                    link.passed(entries)
-
-        return Pass(writes, after)
+        return Pass([write for view, pushes in fresh.items() for write in _live_writes(view.live, pushes)], taken)
 
     def _handle(self, link: Link, entry: Entry, fresh: dict[View, Fresh], now: float) -> None:
         """Moves positions; what is new and in time goes into fresh, for those who are live."""
@@ -161,16 +159,15 @@ class Passes:
     def read(
         self,
         view: View,
+        reader: Reader,
         after: int,
         upto: int,
         now: float,
-        got: Got,
-        is_wanted: Callable[[], bool],
         is_idle: bool = False,
         limit: int = PAGE_RECORDS,
     ) -> None:
         """Asks a stream's router for at most `limit` records in (after, upto] until it answers; not at once if idle."""
-        link, reading = view.link, Reading(view, after, upto, limit, got, is_wanted)
+        link, reading = view.link, Reading(view, reader, after, upto, limit)
         if self._in_flight.get(link, 0) >= READS:
             self._later.setdefault(link, deque()).append(reading)
         else:
@@ -197,15 +194,19 @@ class Passes:
             later = self._later.get(link)
             while later and self._in_flight[link] < READS:
                 following = later.popleft()
-                if following.is_wanted():
+                if following.reader.is_wanted:
                     self._begin(following, now)
         return reading
 
-    def records(self, m: Records, now: float) -> None:
-        """A piece of a stream that somebody misses."""
+    def on_records(self, m: Records, now: float) -> Reader | None:
+        """A piece of a stream that somebody misses: a page for the next pass. Returns who else wanted it."""
         reading = self._end(m.req, now)
-        if reading is not None and reading.is_wanted():
-            reading.got(m, now)
+        if reading is None or not reading.reader.is_wanted:
+            return None
+        if isinstance(reading.reader, PageTurn):
+            self._pages.append((reading.reader, m))
+            return None
+        return reading.reader
 
     def catch_up(self, view: View, head: int, now: float) -> None:
         """No entry will bring what is missing up to head."""
@@ -222,16 +223,8 @@ class Passes:
             return
         catchup.is_waiting = False
         if catchup.offset < catchup.target:
-            turn = catchup.turn = catchup.turn + 1  # one chain of pages, however often it is begun anew
-            self.read(
-                view,
-                catchup.offset,
-                catchup.target,
-                now,
-                lambda page, _: self._pages.append((view, catchup, page, turn)),
-                lambda: catchup in view.catchups and catchup.turn == turn,
-                is_idle,
-            )
+            catchup.turn += 1
+            self.read(view, PageTurn(view, catchup, catchup.turn), catchup.offset, catchup.target, now, is_idle)
         elif catchup.queue:
             self._flushes.append((view, catchup))
         elif view.at < catchup.offset:
@@ -256,8 +249,9 @@ class Passes:
 
     def _catchup_pass(self, now: float) -> Pass | None:
         while self._pages:
-            view, catchup, page, turn = self._pages.popleft()
-            if catchup not in view.catchups or catchup.turn != turn or self._is_stalled(view, catchup):
+            turn, page = self._pages.popleft()
+            view, catchup = turn.view, turn.catchup
+            if not turn.is_wanted or self._is_stalled(view, catchup):
                 continue  # who is stalled asks again, later
             if page.epoch != view.epoch or page.last <= catchup.offset:
                 self.go_on(view, catchup, now, is_idle=True)  # another history: the answer that is due will say so
@@ -270,23 +264,24 @@ class Passes:
                 if catchup.offset < r.offset <= catchup.target
             ]
             catchup.offset = max(catchup.offset, min(page.last, catchup.target))
-            return Pass(_writes(catchup.subscribers, pushes), partial(self.go_on, view, catchup))
+            return Pass(_writes(catchup.subscribers, pushes), catchup=(view, catchup))
         while self._flushes:
             view, catchup = self._flushes.popleft()
             if catchup not in view.catchups or self._is_stalled(view, catchup):
                 continue
             if catchup.offset >= catchup.target:  # else it aims later by now, and reads
-                return Pass(_writes(catchup.subscribers, catchup.take_queue()), partial(self.go_on, view, catchup))
+                return Pass(_writes(catchup.subscribers, catchup.take_queue()), catchup=(view, catchup))
         return None
 
     def _trimmed(self, view: View, catchup: Catchup, floor: int) -> None:
         """Retention has passed, or a live-only stream's memory."""
         last = min(floor, catchup.target)
         gap = Gap(view.stream, view.epoch, catchup.offset + 1, last, "trimmed")
-        log.warning("no longer kept", extra={"stream": view.stream, "messages": last - catchup.offset})
+        fields = {"stream": view.stream, "messages": last - catchup.offset}
+        self._out.append(Note(WARNING, "no longer kept", fields))
         catchup.offset = last
-        for session in list(catchup.subscribers):
-            session.missed(gap, not is_live_only(view.epoch))
+        is_kept = not is_live_only(view.epoch)
+        self._out += [Missed(session, gap, is_kept) for session in catchup.subscribers]
 
     def tick(self, now: float) -> None:
         """Asks again what has not been answered, and goes on with those whose sockets take more."""
@@ -294,7 +289,7 @@ class Passes:
         for catchup, view in stalled.items():
             self.go_on(view, catchup, now)
         for req, reading in list(self._readings.items()):
-            if not reading.is_wanted():
+            if not reading.reader.is_wanted:
                 self._end(req, now)
             elif now - reading.asked_at > RETRY_S:
                 reading.asked_at = now

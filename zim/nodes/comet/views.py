@@ -8,7 +8,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from zim.nodes.comet.feed import Link
 from zim.nodes.comet.results import Row
 from zim.protocol.client import Dialect, Encoded
-from zim.protocol.dialect3 import Gap, Start
 
 QUEUE_BYTES = 4 << 20  # of live messages that wait while a catch-up reads older ones
 PUSH_BYTES = 200  # what one of them counts for beside its body
@@ -45,30 +44,6 @@ class Session(ABC):
     def is_full(self) -> bool:
         """Its socket takes nothing more for the moment: who resumes waits, for there is no end to what one may miss."""
         return False
-
-    @abstractmethod
-    def opened(self, starts: Sequence[Start]) -> None:
-        """The session is in the directory: the auth reply is to go out now. Must not switch."""
-
-    @abstractmethod
-    def joined(self, seq: int, starts: Sequence[Start]) -> None:
-        """It is in rooms that it asked for in packet seq, or 0 if this comes late. Must not switch."""
-
-    @abstractmethod
-    def left(self, seq: int, streams: Sequence[str]) -> None:
-        """It is out of rooms, as it asked in packet seq. Must not switch."""
-
-    @abstractmethod
-    def missed(self, gap: Gap, is_kept: bool) -> None:
-        """It will not get a piece of a stream. Must not switch.
-
-        Args:
-            is_kept: the stream is not live only: a client that cannot be told must not go on as if nothing was.
-        """
-
-    @abstractmethod
-    def acknowledged(self, stream: str, offset: int) -> None:
-        """The cursor of its user's stream stands there, durably. Must not switch."""
 
     @abstractmethod
     def write(self, chunk: bytes, rows: Sequence[Row] = ()) -> bool:

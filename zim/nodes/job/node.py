@@ -1,21 +1,20 @@
-"""The job: the fan-out. Fourth stop of a push: Push comes in from the routers, one Entry for each comet goes out.
-
-It decides nothing: what a comet does not get it fetches.
-"""
+"""The job: the fan-out. It talks; zim.nodes.job.runner decides."""
 
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Iterator
 
 from zim.metrics import Metric, counter
-from zim.net.links import Sender
+from zim.net.links import PeerLink
 from zim.net.transport import Inbox, Outlet
 from zim.nodes.base import NodeProcess
+from zim.nodes.effects import Effect, Send
+from zim.nodes.job.runner import JobRunner
 from zim.nodes.queues import queues
 from zim.protocol import codec, messages
 from zim.protocol.errors import CodecError
-from zim.protocol.messages import entry_bytes
 from zim.topology import Job, Topology
 
 log = logging.getLogger(__name__)
@@ -31,17 +30,16 @@ class JobNode(NodeProcess):
     def setup(self) -> None:
         """See NodeProcess."""
         self._inbox = Inbox(self._job.bind.address)
-        self._pushes = self._entries = 0
-        self._comets: dict[str, Sender[messages.Entry]] = {
-            comet.name: Sender(comet.name, Outlet(comet.endpoint), self._job.queue_bytes)
+        self._comets: dict[str, PeerLink[messages.Entry]] = {
+            comet.name: PeerLink(comet.name, Outlet(comet.endpoint), self._job.queue_bytes)
             for comet in self.topology.comets
         }
+        self._runner = JobRunner(self._comets)
 
     def start(self) -> None:
         """See NodeProcess."""
         for comet in self._comets.values():
-            self.spawn(comet.run)
-            self.spawn(comet.watch)
+            comet.spawn(self.spawn)
         self.spawn(self._serve)
 
     def is_connected(self) -> bool:
@@ -57,8 +55,11 @@ class JobNode(NodeProcess):
 
     def metrics(self) -> Iterator[Metric]:
         """See NodeProcess."""
-        yield counter("zim_job_pushes_total", "Pushes that routers sent, cut to this job's comets", self._pushes)
-        yield counter("zim_job_entries_total", "Entries taken into a comet's queue, or dropped there", self._entries)
+        runner = self._runner
+        yield counter("zim_job_pushes_total", "Pushes that routers sent, cut to this job's comets", runner.pushes)
+        yield counter(
+            "zim_job_entries_total", "Entries taken into a comet's queue, or dropped there", self._runner.entries
+        )
         yield from queues("job", self._comets)
 
     def _serve(self) -> None:
@@ -68,16 +69,12 @@ class JobNode(NodeProcess):
             except CodecError as e:
                 log.warning("push not understood", extra={"error": str(e)})
                 continue
-            self._pushes += len(pushes)
-            for push in pushes:
-                self._hand_on(push)
+            self.perform(self._runner.on_messages(pushes, time.monotonic()))
 
-    def _hand_on(self, p: messages.Push) -> None:
-        for t in p.targets:
-            comet = self._comets.get(t.comet)
-            if comet is not None:
-                self._entries += 1
-                entry = messages.Entry(
-                    p.router, p.term, t.comet, t.inc, t.n, p.push_id, p.op, p.body, t.items, p.left_ms, p.only
-                )
-                comet.put(entry, entry_bytes(p.body, t.items))
+    def perform_one(self, effect: Effect) -> None:
+        """See NodeProcess."""
+        match effect:
+            case Send(peer=comet, message=messages.Entry() as entry, size=size):
+                self._comets[comet].put(entry, size)
+            case _:
+                super().perform_one(effect)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Protocol
 
 _INT64 = 1 << 63
 _NUMBER = re.compile(rb"[+-]?[0-9]+", re.ASCII)
@@ -23,13 +22,6 @@ class Identity:
     uid: str
     rooms: tuple[str, ...] = ()
     may_join: tuple[str, ...] | None = ()
-
-
-class TokenHandler(Protocol):
-    """Tells who a client is. It runs in logic, and must not block the hub."""
-
-    def identify(self, token: bytes) -> Identity:
-        """Whom the token stands for. The token is the body of the client's auth packet."""
 
 
 class GoimTokens:

@@ -3,40 +3,41 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields
-from typing import TypeVar, get_args
+from typing import Any, cast
 
 import gevent
+from gevent.event import AsyncResult
 
 from zim.errors import Unavailable
 from zim.fabric.sharding import Shards
 from zim.fabric.streams import user_stream
-from zim.net.links import NotSent
-from zim.nodes.logic.publishing import GIVE_UP_S, RETRY_S, Publisher, RouterAsker
+from zim.nodes.effects import Effect
+from zim.nodes.logic.runner import LogicRunner
+from zim.nodes.logic.shares import GIVE_UP_S
 from zim.protocol import messages
-from zim.web.fabric import OUTCOMES, Counts, History, Kept, Published, Push, Receipt, Status, Totals, Unread
+from zim.web.fabric import OUTCOMES, Counts, History, Kept, Published, Push, Receipt, Totals, Unread
 
 SILENT_S = 1.0  # after it a router that does not say what it knows is named
 WAIT_S, MOST_WAIT_S = 0.03, 0.5  # between two looks at a receipt: longer and longer
 HISTORY_BYTES = 4 << 20  # an answer ends with the page that gets there; who asks goes on after its last message
 ALL = (1 << 63) - 1  # an offset above all
 
-T = TypeVar("T")
-
 
 class RouterFabric:
-    """See zim.web.fabric.Fabric.
+    """See zim.web.fabric.Fabric. Each call hands its request to the runner, and waits until it is settled."""
 
-    Attributes:
-        answered: how many pushes were answered, by status.
-    """
-
-    def __init__(self, routers: dict[str, RouterAsker]) -> None:
-        self.answered: dict[str, int] = dict.fromkeys(get_args(Status), 0)
-        self._routers = routers
-        self._shards = Shards(list(routers))
-        self._publisher = Publisher(routers)
+    def __init__(
+        self, routers: Sequence[str], runner: LogicRunner, perform: Callable[[Iterable[Effect]], None]
+    ) -> None:
+        """
+        Args:
+            routers: names of all routers.
+            perform: does what the runner returns.
+        """
+        self._routers, self._runner, self._perform = routers, runner, perform
+        self._shards = Shards(routers)
 
     def publish(self, push: Push) -> Published:
         """See Fabric. Switches."""
@@ -44,10 +45,9 @@ class RouterFabric:
 
     def publish_many(self, pushes: Sequence[Push]) -> Sequence[Published]:
         """See Fabric. Switches."""
-        published = self._publisher.publish_many(pushes)
-        for p in published:
-            self.answered[p.status] += 1
-        return published
+        ticket: AsyncResult[Any] = AsyncResult()
+        self._perform(self._runner.on_push(ticket, pushes, time.monotonic()))
+        return cast(Sequence[Published], ticket.get())
 
     def counts(self) -> Counts:
         """See Fabric. Switches."""
@@ -135,46 +135,32 @@ class RouterFabric:
         return Totals(**sums, silent=[router for router, m in answers.items() if m is None])
 
     def _ask_owner(self, stream: str, make: Callable[[int], messages.Message]) -> messages.ToAsker:
-        return self._ask(self._shards.owner(stream), make)
+        (answer,) = self._answers([self._shards.owner(stream)], make)
+        return answer
 
     def _ask_all(self, make: Callable[[int], messages.Message]) -> list[messages.ToAsker]:
-        return self._at_each(self._routers, lambda router: self._ask(router, make))
+        return self._answers(self._routers, make)
 
     def _ask_each(self, make: Callable[[int], messages.Message]) -> dict[str, messages.ToAsker | None]:
         """Every router's answer; nothing from those that do not give one soon."""
+        found = self._ask(self._routers, make, SILENT_S)
+        return {router: None if isinstance(m, Unavailable) else m for router, m in found.items()}
 
-        def ask(router: str) -> tuple[str, messages.ToAsker | None]:
-            try:
-                return router, self._routers[router].ask(make, SILENT_S)
-            except Unavailable:
-                return router, None
+    def _answers(self, routers: Sequence[str], make: Callable[[int], messages.Message]) -> list[messages.ToAsker]:
+        """
+        Raises:
+            Unavailable: one of them did not answer.
+        """
+        answers = []
+        for m in self._ask(routers, make, GIVE_UP_S).values():
+            if isinstance(m, Unavailable):
+                raise m
+            answers.append(m)
+        return answers
 
-        return dict(self._at_each(self._routers, ask))
-
-    def _ask(self, router: str, make: Callable[[int], messages.Message]) -> messages.ToAsker:
-        until = time.monotonic() + GIVE_UP_S
-        while True:
-            try:
-                return self._routers[router].ask(make, max(0.0, until - time.monotonic()))
-            except NotSent:
-                if time.monotonic() > until:
-                    raise
-                gevent.sleep(RETRY_S)
-
-    def _at_each(self, routers: Iterable[str], do: Callable[[str], T]) -> list[T]:
-        names = list(routers)
-        if len(names) == 1:
-            return [do(names[0])]
-        found: list[T] = []
-        errors: list[Unavailable] = []
-
-        def run(name: str) -> None:
-            try:
-                found.append(do(name))
-            except Unavailable as e:
-                errors.append(e)  # for the caller: gevent would print it
-
-        gevent.joinall([gevent.spawn(run, name) for name in names], raise_error=True)
-        if errors:
-            raise errors[0]
-        return found
+    def _ask(
+        self, routers: Sequence[str], make: Callable[[int], messages.Message], patience_s: float
+    ) -> Mapping[str, messages.ToAsker | Unavailable]:
+        ticket: AsyncResult[Any] = AsyncResult()
+        self._perform(self._runner.on_question(ticket, routers, make, patience_s, time.monotonic()))
+        return cast(Mapping[str, messages.ToAsker | Unavailable], ticket.get())

@@ -5,24 +5,25 @@ The answer is honest: ok means stored, unavailable means surely not stored, and 
 
 from __future__ import annotations
 
-import secrets
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from hashlib import blake2b
 
 import msgspec
 
 from zim.fabric.sharding import Shards
-from zim.protocol.messages import Publish
+from zim.nodes.calls import RETRY_S, Call
+from zim.protocol.messages import Message, Publish
 from zim.protocol.messages import Published as Answer
 from zim.web.fabric import Part, Published, Push, Status
 
 ATTEMPTS = 3
+ANSWER_S = 2.0  # for one attempt; a router makes a publisher wait at most one second for a comet that is behind
+GIVE_UP_S = 5.0  # over all attempts, and for a router that is away
 
 
 def push_id_of(key: str) -> str:
-    """The id of a push: the hash of the publisher's key, random without one."""
-    return blake2b(key.encode(), digest_size=16).hexdigest() if key else secrets.token_hex(16)
+    """The id of a push with a publisher's key: its hash."""
+    return blake2b(key.encode(), digest_size=16).hexdigest()
 
 
 def digest_of(push: Push) -> bytes:
@@ -33,32 +34,46 @@ def digest_of(push: Push) -> bytes:
     return blake2b(msgspec.msgpack.encode(content), digest_size=16).digest()
 
 
-@dataclass(slots=True)
-class Share:
+class Share(Call):
     """What one router is to do of one push, and what is known of it.
 
     Attributes:
         push, push_id, digest: of the whole.
         router, streams: whose share, and of which streams.
         term: the router's, as it was known at the first attempt.
-        attempt: the one under way, from 1.
+        give_up_at: no attempt after that; monotonic seconds.
+        number: of the attempt under way, from 1.
         may_be_stored: an attempt had no answer: from then on no "unavailable" is honest.
-        is_over: the rest is final.
-        status, offsets, why: see Part.
+        status, offsets, why: see Part; final once it is over.
     """
 
-    push: Push
-    push_id: str
-    digest: bytes
-    router: str
-    streams: list[str]
-    term: int = 0
-    attempt: int = 1
-    may_be_stored: bool = False
-    is_over: bool = False
-    status: Status = "unavailable"
-    offsets: Sequence[int] = ()
-    why: str = ""
+    __slots__ = (
+        "digest",
+        "give_up_at",
+        "may_be_stored",
+        "number",
+        "offsets",
+        "push",
+        "push_id",
+        "router",
+        "status",
+        "streams",
+        "term",
+        "why",
+    )
+
+    def __init__(
+        self, push: Push, push_id: str, digest: bytes, router: str, streams: list[str], now: float, term: int = 0
+    ) -> None:
+        super().__init__()
+        self.push, self.push_id, self.digest = push, push_id, digest
+        self.router, self.streams, self.term = router, streams, term
+        self.give_up_at = now + GIVE_UP_S
+        self.number = 1
+        self.may_be_stored = False
+        self.status: Status = "unavailable"
+        self.offsets: Sequence[int] = ()
+        self.why = ""
 
     @property
     def size(self) -> int:
@@ -70,10 +85,14 @@ class Share:
         p = self.push
         ttl_ms = max(1, int(p.ttl_s * 1000)) if p.ttl_s else 0
         return Publish(
-            req, self.push_id, self.streams, p.op, p.body, self.attempt, self.term, self.digest, ttl_ms, p.only
+            req, self.push_id, self.streams, p.op, p.body, self.number, self.term, self.digest, ttl_ms, p.only
         )
 
-    def answered(self, m: Answer) -> None:
+    def attempt(self, req: int, now: float) -> tuple[str, Message, int, float]:
+        """See Call."""
+        return self.router, self.message(req), self.size, now + ANSWER_S
+
+    def on_answer(self, m: Answer, now: float) -> None:
         """The router has said what became of it."""
         match m.status:
             case "ok":
@@ -87,11 +106,19 @@ class Share:
             case "refused":
                 self.give_up(f"{self.router} says that {self.streams[0]} is another's: the topologies differ")
 
-    def not_answered(self, why: str) -> None:
+    def on_silence(self, why: str, now: float) -> None:
         """An attempt went out, and nothing came back."""
-        self.attempt, self.may_be_stored, self.why = self.attempt + 1, True, why
-        if self.attempt > ATTEMPTS:
+        self.number, self.may_be_stored, self.why, self.again_at = self.number + 1, True, why, now
+        if self.number > ATTEMPTS:
             self._end("unknown", why)
+        elif now > self.give_up_at:
+            self.give_up(why)
+
+    def on_not_sent(self, now: float) -> None:
+        """The router is away; it may be back before the time is up."""
+        self.again_at = now + RETRY_S
+        if now > self.give_up_at:
+            self.give_up(f"{self.router} is away")
 
     def give_up(self, why: str) -> None:
         """There is no time for more. With a key it may have been stored through another logic, or earlier."""
@@ -104,13 +131,16 @@ class Share:
         self.is_over, self.status, self.why, self.offsets = True, status, why, offsets
 
 
-def split(push: Push, shards: Shards) -> list[Share]:
-    """A push's shares, one for each router that owns some of its streams."""
+def split(push: Push, push_id: str, shards: Shards, terms: Mapping[str, int], now: float) -> list[Share]:
+    """A push's shares, one for each router that owns some of its streams. terms: of the routers, as far as known."""
     by_router: dict[str, list[str]] = {}
     for stream in push.streams:
         by_router.setdefault(shards.owner(stream), []).append(stream)
-    push_id, digest = push_id_of(push.key), digest_of(push)
-    return [Share(push, push_id, digest, router, streams) for router, streams in by_router.items()]
+    digest = digest_of(push)
+    return [
+        Share(push, push_id, digest, router, streams, now, terms.get(router, 0))
+        for router, streams in by_router.items()
+    ]
 
 
 def published(shares: Sequence[Share]) -> Published:

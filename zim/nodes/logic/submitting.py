@@ -6,28 +6,35 @@ from collections.abc import Sequence
 
 from zim.fabric.streams import name_problem, user_of_key, user_stream
 from zim.protocol.messages import Submit, Submitted
-from zim.web.fabric import Fabric, Push
+from zim.web.fabric import Published, Push
 from zim.web.push import MAX_TTL_S
 
 RECIPIENTS = 100_000
 MAX_TTL_MS = int(MAX_TTL_S * 1000)  # its end must be a number that a log can keep
 
 
-def publish_submitted(fabric: Fabric, submitted: Sequence[Submit], max_body_bytes: int) -> list[Submitted]:
-    """Publishes what is right and answers each. Switches."""
-    problems = [_problem(m, max_body_bytes) for m in submitted]
-    pushes = [
-        Push(list(dict.fromkeys(m.streams)), m.body, m.op, m.key, m.ttl_ms / 1000, m.only)
-        for m, problem in zip(submitted, problems, strict=True)
-        if not problem
-    ]
-    published = iter(fabric.publish_many(pushes) if pushes else ())
+def read_submit(m: Submit, max_body_bytes: int) -> Push | str:
+    """The push that a publisher asks for; or what is wrong with it, for people."""
+    problem = _problem(m, max_body_bytes)
+    return problem or Push(list(dict.fromkeys(m.streams)), m.body, m.op, m.key, m.ttl_ms / 1000, m.only)
+
+
+def answer_submits(
+    submits: Sequence[Submit], problems: Sequence[str], published: Sequence[Published]
+) -> list[Submitted]:
+    """What their publisher hears.
+
+    Args:
+        problems: of each, "" if it is right.
+        published: what became of those that are, in their order.
+    """
+    rest = iter(published)
     answers: list[Submitted] = []
-    for m, problem in zip(submitted, problems, strict=True):
+    for m, problem in zip(submits, problems, strict=True):
         if problem:
             answers.append(Submitted(m.req, "", "invalid", problem))
         else:
-            p = next(published)
+            p = next(rest)
             why = "; ".join(part.why for part in p.parts if part.why)
             answers.append(Submitted(m.req, p.push_id, p.status, why))
     return answers

@@ -7,12 +7,13 @@ one. "unavailable" means surely not stored; a push that was taken before is know
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from zim.fabric.sharding import Shards
 from zim.fabric.streams import keys_in
+from zim.net.batches import Batches
 from zim.nodes.router.directory import Directory
 from zim.nodes.router.feed import Feed
 from zim.nodes.router.log import Appended, NewRecord
@@ -82,6 +83,8 @@ class Intake(Generic[Peer]):
     """The publishers' side of a router.
 
     Attributes:
+        commits: pushes that the log is to append.
+        lookups: pushes with a key that would be refused: they may be in the log already. `looked_up` is told.
         answered: how many publishers have heard what, by status.
         waiting_bytes: of pushes that wait for a comet that is behind.
         dropped: how many pushes found no room to wait there.
@@ -93,22 +96,21 @@ class Intake(Generic[Peer]):
         term: int,
         shards: Shards,
         directory: Directory,
-        admit: Callable[[Admission[Peer], int], bool],
-        look_up: Callable[[Admission[Peer], int], bool],
         max_behind_bytes: int,
+        admitted_bytes: int = ADMITTED_BYTES,
     ) -> None:
         """
         Args:
             name, term: of the router and this run of it.
             shards: which router owns which stream.
             directory: says which comets serve a stream.
-            admit: queues a push and its size for the next commit, or says that the queue is full.
-            look_up: queues a push with a key that would be refused, to be looked up in the log first; `looked_up` is
-                told. Or says that the queue is full.
             max_behind_bytes: of what one comet has not handled.
+            admitted_bytes: of pushes that wait for their commit, and of those that wait to be looked up.
         """
         self.name, self.term = name, term
-        self._shards, self._directory, self._admit, self._look_up = shards, directory, admit, look_up
+        self._shards, self._directory = shards, directory
+        self.commits: Batches[Admission[Peer]] = Batches(admitted_bytes)
+        self.lookups: Batches[Admission[Peer]] = Batches(admitted_bytes, cut_bytes=0)  # one by one
         self._max_behind_bytes = max_behind_bytes
         self.answered = {"ok": 0, "unavailable": 0, "unknown": 0, "conflict": 0, "refused": 0}
         self.waiting_bytes = self.dropped = 0
@@ -159,7 +161,7 @@ class Intake(Generic[Peer]):
         req = admission.askers[0][1]
         if not admission.push.digest:
             return self._published(req, "unavailable")
-        if self._look_up(admission, admission.size):
+        if self.lookups.put(admission, admission.size):
             return None
         return self._published(req, "unknown")
 
@@ -186,7 +188,7 @@ class Intake(Generic[Peer]):
         return False
 
     def _enter(self, admission: Admission[Peer]) -> bool:
-        if not self._admit(admission, admission.size):
+        if not self.commits.put(admission, admission.size):
             return False
         admission.feeds = tuple(self._feeds(admission.push.streams))
         for feed in admission.feeds:
@@ -253,7 +255,7 @@ class Intake(Generic[Peer]):
             self._left(admission)
             if not admission.push.digest:
                 answers += self._answer(admission, "unavailable")
-            elif not self._look_up(admission, admission.size):
+            elif not self.lookups.put(admission, admission.size):
                 answers += self._answer(admission, "unknown")
         return answers
 
@@ -297,7 +299,7 @@ class Intake(Generic[Peer]):
             self._left(admission)
             if not admission.push.digest:
                 answers += self._answer(admission, "unavailable")
-            elif not self._look_up(admission, admission.size):
+            elif not self.lookups.put(admission, admission.size):
                 answers += self._answer(admission, "unknown")
         if is_over:
             self._forget_streams()

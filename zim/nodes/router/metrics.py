@@ -19,18 +19,16 @@ class LogCounts:
     Attributes:
         seconds: how long commits took, waiting for their turn included.
         pushes: how many each carried.
-        trimmed: records that were let go.
     """
 
     def __init__(self) -> None:
         self.seconds, self.pushes = Histogram(SECONDS), Histogram(SIZES)
-        self.trimmed = 0
 
-    def metrics(self, is_full: bool) -> Iterator[Metric]:
+    def metrics(self, is_full: bool, trimmed: int) -> Iterator[Metric]:
         """As they are now."""
         yield self.seconds.metric("zim_router_commit_seconds", "How long commits took")
         yield self.pushes.metric("zim_router_commit_pushes", "How many pushes each commit carried")
-        yield counter("zim_router_trimmed_records_total", "Records that retention let go", self.trimmed)
+        yield counter("zim_router_trimmed_records_total", "Records that retention let go", trimmed)
         yield gauge("zim_router_log_full", "1 while the disk has no room for the log", is_full)
 
 

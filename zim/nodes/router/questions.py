@@ -1,141 +1,122 @@
-"""What comets and logics ask of the disk: heads, pieces of streams, cursors, receipts.
+"""What comets and logics ask of the disk: heads, pieces of streams, cursors, receipts. Pure: no socket, no clock.
 
 Each kind waits in a queue of its own, and what gathers while one is answered is answered together.
 """
 
 from __future__ import annotations
 
-import logging
-import sqlite3
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from collections import deque
+from collections.abc import Mapping
+from typing import Any
 
-import gevent
 import msgspec
 
-from zim.net.gather import Gatherer
-from zim.net.links import MESSAGE_BYTES
-from zim.nodes.queues import Queue
-from zim.nodes.router.log import Damaged, LogError
-from zim.nodes.router.receipt_store import ReceiptStore
+from zim.net.batches import Batches
+from zim.nodes.effects import ERROR, MESSAGE_BYTES, Effect, Note, Replies
+from zim.nodes.router.effects import DiskQuestion, MoveCursors, ReadDisk, ReadHeads, Told
 from zim.nodes.router.receipts import sum_up
-from zim.nodes.router.shard import PAGE_BYTES, Applied, Shard
-from zim.nodes.router.streams import Streams
+from zim.nodes.router.shard import Applied, Shard
 from zim.protocol.messages import Acknowledge, Acknowledged, Changes, Read, Records, Track, Tracked, Unread, Unreads
 
-log = logging.getLogger(__name__)
-
 QUEUE_BYTES = 16 << 20  # of each kind; above it questions are dropped, and asked again
-
-Question = Read | Unread | Track
-
-
-class _Told(NamedTuple):
-    """Changes of a comet that were applied, and wait for the heads of their streams."""
-
-    peer: Any
-    inc: int
-    applied: list[Applied]
 
 
 class Questions:
     """See the module.
 
     Attributes:
-        queues: by kind, for the metrics.
+        changes, reads, acks: the queues, for the metrics.
     """
 
-    def __init__(
-        self,
-        shard: Shard[Any],
-        streams: Streams,
-        receipts: ReceiptStore,
-        forgotten: Mapping[str, int],
-        now_ms: Callable[[], int],
-        answer: Callable[[list[tuple[Any, Any]]], None],
-    ) -> None:
+    def __init__(self, shard: Shard[Any], forgotten: Mapping[str, int]) -> None:
         """
         Args:
             forgotten: pushes that an earlier run kept, and may have crashed too soon to store a receipt of.
-            now_ms: log time.
-            answer: sends answers to whoever asked.
         """
-        self._shard, self._streams, self._receipts, self._forgotten = shard, streams, receipts, forgotten
-        self._now_ms, self._answer = now_ms, answer
-        self._changes: Gatherer[_Told] = Gatherer(self._tell_heads, QUEUE_BYTES)
-        self._reads: Gatherer[tuple[Any, Question]] = Gatherer(self._read, QUEUE_BYTES)
-        self._acks: Gatherer[tuple[Any, Acknowledge]] = Gatherer(self._acknowledge, QUEUE_BYTES)
-        self.queues: dict[str, Queue] = {"change": self._changes, "read": self._reads, "acknowledge": self._acks}
+        self._shard, self._forgotten = shard, forgotten
+        self.changes: Batches[Told] = Batches(QUEUE_BYTES)
+        self.reads: Batches[tuple[Any, DiskQuestion]] = Batches(QUEUE_BYTES)
+        self.acks: Batches[tuple[Any, Acknowledge]] = Batches(QUEUE_BYTES)
+        self._to_read: deque[ReadDisk] = deque()  # of the batch under way
 
-    def spawn(self, spawn: Callable[..., object]) -> None:
-        """Starts the greenlets."""
-        for gatherer in (self._changes, self._reads, self._acks):
-            spawn(gatherer.run)
+    def tell_heads(self, asker: Any, m: Changes, applied: list[Applied]) -> None:
+        """Changes that were applied: they are answered with the heads of their streams."""
+        self.changes.put(Told(asker, m.inc, applied), MESSAGE_BYTES * len(applied))
 
-    def changes(self, peer: Any, m: Changes, applied: list[Applied]) -> None:
-        """Changes that were applied. Does not switch, nor do the next two."""
-        self._changes.put(_Told(peer, m.inc, applied), MESSAGE_BYTES * len(applied))
-
-    def ask(self, peer: Any, m: Question) -> None:
+    def ask(self, asker: Any, m: DiskQuestion) -> None:
         """A question for something that is stored."""
-        self._reads.put((peer, m), MESSAGE_BYTES)
+        self.reads.put((asker, m), MESSAGE_BYTES)
 
-    def acknowledge(self, peer: Any, m: Acknowledge) -> None:
+    def acknowledge(self, asker: Any, m: Acknowledge) -> None:
         """A cursor is to be moved."""
-        self._acks.put((peer, m), MESSAGE_BYTES)
+        self.acks.put((asker, m), MESSAGE_BYTES)
 
-    def _tell_heads(self, batch: list[_Told]) -> None:
-        streams = list({a.stream for told in batch for a in told.applied if a.stream})
-        puts = list({a.stream for told in batch for a in told.applied if a.is_put})
-        try:
-            heads, cursors = self._streams.heads(streams), self._streams.acknowledged(puts)
-        except LogError as e:
-            log.error("heads cannot be read", extra={"error": str(e)})
-            return  # the comets ask again
-        self._answer([(t.peer, self._shard.answers(t.inc, t.applied, heads, cursors)) for t in batch])
+    def begin(self) -> list[Effect]:
+        """What can be asked of the disk now."""
+        found: list[Effect] = []
+        if told := self.changes.begin():
+            streams = list({a.stream for t in told for a in t.applied if a.stream})
+            puts = list({a.stream for t in told for a in t.applied if a.is_put})
+            found.append(ReadHeads(told, streams, puts))
+        if reads := self.reads.begin():
+            self._group(reads)
+            found.append(self._to_read.popleft())
+        if acks := self.acks.begin():
+            offsets: dict[str, int] = {}
+            for _, m in acks:
+                offsets[m.stream] = max(m.offset, offsets.get(m.stream, 0))
+            found.append(MoveCursors(offsets, acks))
+        return found
 
-    def _read(self, batch: list[tuple[Any, Question]]) -> None:
+    def _group(self, reads: list[tuple[Any, DiskQuestion]]) -> None:
         """When a comet has died, thousands resume from one place: what they all ask is put to the disk once."""
-        known: dict[Question, Records | Unreads | Tracked] = {}
-        for peer, m in batch:
-            question = msgspec.structs.replace(m, req=0)
-            try:
-                found = known.get(question) or self._read_one(question)
-            except (LogError, sqlite3.Error) as e:
-                log.error("a question cannot be answered", extra={"question": type(m).__name__, "error": str(e)})
-                continue
-            known[question] = found
-            self._answer([(peer, msgspec.structs.replace(found, req=m.req))])
-            gevent.sleep(0)  # publishers do not wait for thousands who resume
+        askers: dict[DiskQuestion, list[tuple[Any, int]]] = {}
+        for asker, m in reads:
+            askers.setdefault(msgspec.structs.replace(m, req=0), []).append((asker, m.req))
+        self._to_read.extend(ReadDisk(question, who) for question, who in askers.items())
 
-    def _read_one(self, m: Question) -> Records | Unreads | Tracked:
+    # -- results
+
+    def on_heads(self, effect: ReadHeads, result: Any) -> list[Effect]:
+        """Answers to changes; if the disk gave none the comets ask again."""
+        self.changes.end()
+        if isinstance(result, Exception):
+            return [Note(ERROR, "heads cannot be read", {"error": str(result)})]
+        heads, cursors = result
+        answers = [(t.asker, self._shard.answers(t.inc, t.applied, heads, cursors)) for t in effect.told]
+        return [Replies(answers)]
+
+    def on_read(self, effect: ReadDisk, result: Any) -> list[Effect]:
+        """The answer, for each who asked; and the next question."""
+        found: list[Effect] = []
+        if isinstance(result, Exception):
+            fields = {"question": type(effect.question).__name__, "error": str(result)}
+            found.append(Note(ERROR, "a question cannot be answered", fields))
+        else:
+            answer = self._answer(effect.question, result)
+            found.append(Replies([(asker, msgspec.structs.replace(answer, req=req)) for asker, req in effect.askers]))
+        if self._to_read:
+            found.append(self._to_read.popleft())
+        else:
+            self.reads.end()
+        return found
+
+    def _answer(self, m: DiskQuestion, result: Any) -> Records | Unreads | Tracked:
         name = self._shard.name
-        if isinstance(m, Track):
-            found = {r.serial: r for r in [*self._receipts.find(m.push_id), *self._shard.ledger.find(m.push_id)]}
-            return sum_up(m.req, name, list(found.values()), not found and m.push_id in self._forgotten)
-        if isinstance(m, Unread):
-            cursor = self._streams.acknowledged([m.stream])[m.stream]
-            epoch, floor, head = self._streams.heads([m.stream])[m.stream]
-            return Unreads(m.req, name, epoch, floor, head, cursor)
-        try:
-            p = self._streams.read(m.stream, m.after, m.upto, m.limit, PAGE_BYTES, self._now_ms())
-        except Damaged as e:
-            if not e.offset:
-                raise
-            # As if it were not kept any more: whoever asks is told of a gap, and goes on behind it.
-            log.error("a damaged message is passed over", extra={"error": str(e)})
-            epoch, _, head = self._streams.heads([m.stream])[m.stream]
-            return Records(m.req, name, m.stream, epoch, e.offset, head, [], e.offset)
-        return Records(m.req, name, m.stream, p.epoch, p.floor, p.head, p.records, p.last)
+        match m:
+            case Read(stream=stream):
+                return Records(0, name, stream, result.epoch, result.floor, result.head, result.records, result.last)
+            case Unread():
+                cursor, head = result
+                return Unreads(0, name, head.epoch, head.floor, head.head, cursor)
+            case Track(push_id=push_id):
+                receipts = {r.serial: r for r in [*result, *self._shard.ledger.find(push_id)]}
+                return sum_up(0, name, list(receipts.values()), not receipts and push_id in self._forgotten)
 
-    def _acknowledge(self, batch: list[tuple[Any, Acknowledge]]) -> None:
-        """Many cursors in one commit."""
-        offsets: dict[str, int] = {}
-        for _, m in batch:
-            offsets[m.stream] = max(m.offset, offsets.get(m.stream, 0))
-        try:
-            cursors = self._streams.acknowledge(offsets)
-        except LogError as e:
-            log.error("cursors cannot be moved", extra={"error": str(e)})
-            return  # the comets ask again
-        self._answer([(peer, Acknowledged(m.req, self._shard.name, cursors[m.stream])) for peer, m in batch])
+    def on_cursors(self, effect: MoveCursors, result: Any) -> list[Effect]:
+        """Where the cursors are; if the disk did not move them the comets ask again."""
+        self.acks.end()
+        if isinstance(result, Exception):
+            return [Note(ERROR, "cursors cannot be moved", {"error": str(result)})]
+        name = self._shard.name
+        return [Replies([(asker, Acknowledged(m.req, name, result[m.stream])) for asker, m in effect.asked])]

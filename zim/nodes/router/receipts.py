@@ -175,7 +175,7 @@ class Ledger:
         changed, self._changed = list(self._changed.values()), {}
         return changed
 
-    def stored(self, receipts: list[Receipt]) -> None:
+    def stored(self, receipts: Sequence[Receipt]) -> None:
         """These are in the store."""
         for receipt in receipts:
             if receipt.open_rows or receipt.serial in self._changed:

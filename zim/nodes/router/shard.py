@@ -6,15 +6,15 @@ the jobs. Pure: it touches no socket and no clock, so that a simulator can run i
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Generic, NamedTuple
 
 from zim.fabric.sharding import Shards
 from zim.fabric.streams import is_user_stream
+from zim.nodes.effects import INFO, WARNING, Note
 from zim.nodes.router.directory import Directory, stream_of
 from zim.nodes.router.feed import Body, Feed
-from zim.nodes.router.intake import Admission, Intake, Peer, Stored
+from zim.nodes.router.intake import ADMITTED_BYTES, Admission, Intake, Peer, Stored
 from zim.nodes.router.log import Appended, Head
 from zim.nodes.router.receipts import Ledger, Receipt, Row
 from zim.protocol.messages import (
@@ -39,8 +39,6 @@ from zim.protocol.messages import (
     Total,
     Totalled,
 )
-
-log = logging.getLogger(__name__)
 
 LEASE_S = 2.5  # a comet that has not renewed for so long is given up
 RENEW_S = 1.0  # how often comets renew; a tick that comes later than this found the router standing still
@@ -77,6 +75,7 @@ class Shard(Generic[Peer]):
         ledger: what became of pushes.
         is_rebuilding: not every comet has had the time to register; counts and locate wait.
         dropped_questions: how many found no room to wait; they are asked again.
+        notes: for the log; whoever takes them clears them.
     """
 
     def __init__(
@@ -85,20 +84,19 @@ class Shard(Generic[Peer]):
         term: int,
         shards: Shards,
         comets: Iterable[str],
-        admit: Callable[[Admission[Peer], int], bool],
-        look_up: Callable[[Admission[Peer], int], bool],
         now: float,
         max_behind_bytes: int,
         next_seq: int,
         ledger: Ledger,
         spare_s: float = SPARE_S,
+        admitted_bytes: int = ADMITTED_BYTES,
     ) -> None:
         """
         Args:
             name: of the router.
             shards: which router owns which stream.
             comets: names of all comets of the topology.
-            admit, look_up, max_behind_bytes: see Intake.
+            max_behind_bytes, admitted_bytes: see Intake.
             now: monotonic seconds, as everywhere below.
             next_seq: the first session number that may be given.
             ledger: keeps what becomes of pushes.
@@ -106,7 +104,7 @@ class Shard(Generic[Peer]):
         """
         self.name, self.term = name, term
         self.directory = Directory(next_seq)
-        self.intake: Intake[Peer] = Intake(name, term, shards, self.directory, admit, look_up, max_behind_bytes)
+        self.intake: Intake[Peer] = Intake(name, term, shards, self.directory, max_behind_bytes, admitted_bytes)
         self.is_rebuilding = True
         self.owner = shards.owner
         self.ledger = ledger
@@ -117,6 +115,7 @@ class Shard(Generic[Peer]):
         self._spare_s = spare_s
         self._spare_until = now + spare_s
         self.dropped_questions = 0
+        self.notes: list[Note] = []
         self._questions: list[tuple[Peer, Locate | Count]] = []
 
     # -- pushes
@@ -282,9 +281,12 @@ class Shard(Generic[Peer]):
         """Forgets a comet's sessions at once. One that lives registers anew with its next Renew."""
         feed = self.directory.feeds.get(m.comet)
         if feed is not None and feed.is_alive:
-            log.info("sessions forgotten on request", extra={"comet": m.comet, "sessions": len(feed.sessions)})
+            self._note(INFO, "sessions forgotten on request", comet=m.comet, sessions=len(feed.sessions))
             self.directory.end(feed)
         return Forgotten(m.req, self.name)
+
+    def _note(self, level: int, event: str, **fields: Any) -> None:
+        self.notes.append(Note(level, event, fields))
 
     # -- time
 
@@ -297,7 +299,7 @@ class Shard(Generic[Peer]):
         stood_still = paused_s > RENEW_S
         if stood_still:
             self.intake.stood_still(paused_s)
-            log.warning("stood still, all leases extended")
+            self._note(WARNING, "stood still, all leases extended", seconds=round(paused_s, 3))
             self._rebuilt_by = max(self._rebuilt_by, now + LEASE_S) if self.is_rebuilding else self._rebuilt_by
             self._spare_until = now + self._spare_s
         for feed in self.directory.feeds.values():
@@ -306,7 +308,7 @@ class Shard(Generic[Peer]):
             if stood_still:
                 feed.lease_end = max(feed.lease_end, now + LEASE_S)
             elif feed.lease_end < now:
-                log.warning("lease over", extra={"comet": feed.comet, "sessions": len(feed.sessions)})
+                self._note(WARNING, "lease over", comet=feed.comet, sessions=len(feed.sessions))
                 self.directory.end(feed)
         return [*self.intake.tick(now), *self._end_rebuilding(now)]
 
@@ -328,7 +330,7 @@ class Shard(Generic[Peer]):
             undecided, self._undecided = self._undecided, []
             for receipt, stream in undecided:
                 self._count_offline(receipt, [] if self.directory.is_served(stream) else [stream])
-            log.info("directory whole", extra={"sessions": sum(len(f.sessions) for f in feeds.values())})
+            self._note(INFO, "directory whole", sessions=sum(len(f.sessions) for f in feeds.values()))
         questions, self._questions = self._questions, []
         for peer, m in questions:
             yield peer, self._answer(m)

@@ -1,0 +1,178 @@
+"""Disks in virtual time: what a router and a comet keep, with the faults that disks have, and what must hold of it."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tests.simulation.kernel import Violation
+from zim.fabric.retention import Retention, RoomClass, Rule
+from zim.fabric.sharding import Shards
+from zim.fabric.tally import Tally
+from zim.nodes.router.effects import Append, DiskEffect, ReadDisk, ReadHeads, Settle, Trim
+from zim.nodes.router.feed import Feed
+from zim.nodes.router.log.clock import LogClock
+from zim.nodes.router.log.memory import MemoryLog, MemoryStore
+from zim.nodes.router.receipts import Ledger
+from zim.nodes.router.shard import Shard
+from zim.nodes.router.storage import Storage
+from zim.nodes.router.streams import Streams
+from zim.nodes.state import StateDir
+from zim.protocol import messages
+
+if TYPE_CHECKING:
+    from tests.simulation.nodes import RouterNode
+
+ROUTERS, JOBS, COMETS = ["router-1", "router-2"], ["job-1", "job-2"], ["comet-1", "comet-2"]
+LOGICS = ["logic-1", "logic-2"]
+SHARDS = Shards(ROUTERS)
+WALL_S = 1_700_000_000.0  # when a simulation begins
+MAX_BEHIND_BYTES = 4_000
+ADMIT_BYTES = 3_000
+SPARE_S = 4.5  # the real one would spare everything: a simulation is over before
+KEEP_S = 20.0  # of live-only streams
+LIVE_ONLY = (RoomClass("live", ("live",), Rule(0, 0)),)
+EVERYTHING = Rule(1_000_000_000, 1e6)
+
+
+class Disk(StateDir):
+    """A comet's numbers."""
+
+    def __init__(self) -> None:
+        self.numbers: dict[str, int] = {}
+        self.path = Path("virtual")
+
+    def read(self, name: str) -> int:
+        return self.numbers.get(name, 0)
+
+    def write(self, name: str, number: int) -> None:
+        self.numbers[name] = number
+
+
+class SimRetention(Retention):
+    """Keeps everything, but where a schedule says otherwise."""
+
+    keeps = EVERYTHING
+
+    def rule(self, stream: str) -> Rule:
+        return self.classes[0].rule if stream == "r:live" else self.keeps
+
+
+class MemoryReceipts:
+    """Receipts that outlive a router: totals, and nothing that anybody asks for."""
+
+    def __init__(self) -> None:
+        self.totals = (Tally(), 0, 0, 0)
+
+    def write(self, receipts: Any, tally: Tally, offline: int, pushes: int, now_ms: int) -> None:
+        self.totals = (tally, offline, pushes, 0)
+
+    def find(self, push_id: str) -> list[Any]:
+        return []
+
+
+class RouterDisk:
+    """What a router keeps."""
+
+    def __init__(self, name: str) -> None:
+        self.store = MemoryStore(epoch=f"epoch of {name}")
+        self.receipts = MemoryReceipts()
+        self.is_full = False
+
+    def open(self, name: str, clock: Callable[[], float]) -> Shard[str]:
+        """A new run of its router."""
+        now = clock()
+        log = MemoryLog(self.store, clock, lambda: WALL_S + clock())
+        lease = log.acquire(name, 1e9)
+        assert lease
+        live = MemoryLog(MemoryStore(term=lease.term), clock, lambda: WALL_S, keep_s=KEEP_S, keep_bytes=1 << 30)
+        live_lease = live.acquire(name, 1e9)
+        assert live_lease
+        self.retention = SimRetention(classes=LIVE_ONLY)
+        streams = Streams(log, lease, live, live_lease, self.retention)
+        self.storage = Storage(streams, self.receipts)  # type: ignore[arg-type]
+        self.clock = LogClock(log.last_time_ms, WALL_S + now, now)
+        self.opened_ms = self.clock.at(now)
+        self.feeds_since: dict[Feed, float] = {}
+        tally, offline, pushes, serial = self.receipts.totals
+        ledger = Ledger(replace(tally, unknown=tally.unknown + tally.pending), offline, pushes, serial)
+        next_seq = streams.reserve_seqs(1000)
+        self.shard: Shard[str] = Shard(
+            name, lease.term, SHARDS, COMETS, now, MAX_BEHIND_BYTES, next_seq, ledger, SPARE_S, ADMIT_BYTES
+        )
+        return self.shard
+
+    def delay_s(self, rng: random.Random, effect: DiskEffect) -> float:
+        """How long it takes."""
+        match effect:
+            case Append():
+                return rng.choice([0, 0.001, 0.004, 0.03, 0.2])
+            case ReadDisk():
+                return rng.choice([0, 0, 0.002, 0.02, 0.3])
+            case ReadHeads():
+                return rng.choice([0, 0, 0.002, 0.02])
+        return rng.choice([0, 0.002])
+
+    def epochs(self, effect: DiskEffect) -> dict[str, str]:
+        """Of the streams that an effect appends to, before it does."""
+        streams = [r.stream for r in effect.records] if isinstance(effect, Append | Settle) else []
+        return {stream: head.epoch for stream, head in self.storage.streams.heads(streams).items()}
+
+    def perform(self, effect: DiskEffect, now_ms: int) -> Any:
+        """What really happens."""
+        if isinstance(effect, Append) and self.is_full:
+            self.store.failures.append("unavailable")
+        before = self._kept() if isinstance(effect, Trim) and self.retention.keeps is not EVERYTHING else {}
+        result = self.storage.perform(effect, now_ms)
+        if isinstance(effect, Append):
+            self.store.failures.clear()
+        if isinstance(effect, Trim) and result:
+            after = self._kept()
+            self._check_trimmed({place: ms for place, ms in before.items() if place not in after}, now_ms)
+        return result
+
+    # -- what must hold
+
+    def _kept(self) -> dict[tuple[str, int], int]:
+        books = self.store.books.items()
+        return {(stream, k.record.offset): k.record.time_ms for stream, book in books for k in book.kept}
+
+    def _check_trimmed(self, gone: dict[tuple[str, int], int], now_ms: int) -> None:
+        """Nothing goes soon after a start, nothing young, nothing that a comet has not handled."""
+        if not gone:
+            return
+        name, spare_ms = self.shard.name, SPARE_S * 1000
+        if now_ms - self.opened_ms < spare_ms:
+            raise Violation(f"{name} trims, and started only {now_ms - self.opened_ms} ms ago")
+        if max(gone.values()) > now_ms - spare_ms:
+            raise Violation(f"{name} trims what is {now_ms - max(gone.values())} ms old")
+        feeds = self.shard.directory.feeds.values()
+        owed = {item for feed in feeds if feed.is_alive for _, items, _ in feed._unhandled for item in items}
+        if owed & gone.keys():
+            raise Violation(f"{name} trims {owed & gone.keys()}, which a comet has not handled")
+
+    def check_renew(self, name: str, shard: Shard[str], m: Any) -> None:
+        """A comet confirms what was made."""
+        if isinstance(m, messages.Renew):
+            feed = shard.directory.feeds.get(m.comet)
+            if feed is not None and (m.inc, m.term) == (feed.inc, shard.term) and m.handled > feed.made:
+                raise Violation(f"{m.comet} confirms entry {m.handled}, {name} has made {feed.made}")
+
+    def check_behind(self, node: RouterNode, m: Any) -> None:
+        """What one comet has not handled, counted anew: of pushes that were admitted since it is there."""
+        if not isinstance(m, messages.Publish):
+            return
+        serving, now = self.shard.directory.serving, node.now
+        under_way = [a for e in node.working if isinstance(e, Append | Settle) for a in e.batch]
+        waiting = [*under_way, *(a for a, _ in self.shard.intake.commits._items)]
+        for feed in {feed for stream in m.streams for feed in serving(stream)}:
+            since = self.feeds_since.setdefault(feed, now)
+            since_ms = self.clock.at(since)
+            mine = [a.size for a in waiting if a.time_ms > since_ms and any(feed in serving(s) for s in a.push.streams)]
+            if now - since > 0.5 and feed.behind_bytes + sum(mine) > 1.5 * MAX_BEHIND_BYTES:
+                raise Violation(
+                    f"{node.name} admits more, and keeps {feed.behind_bytes} + {sum(mine)} for {feed.comet}"
+                )

@@ -1,0 +1,121 @@
+"""Requests under way: who was asked what, who has answered, whom to ask again. The one such loop of zim. Pure.
+
+A `Call` is one request until it is over: it says whom to ask and with which message, and decides what an answer, a
+silence or a peer that is away mean for it. `Calls` numbers the attempts, matches the answers, and keeps the time.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+from abc import ABC, abstractmethod
+from typing import Any
+
+from zim.nodes.effects import Effect, Send
+from zim.protocol.messages import Message
+
+RETRY_S = 0.02  # until a peer that could not be reached is tried again
+
+
+class Call(ABC):
+    """One request, until it is over.
+
+    Attributes:
+        is_over: nothing more is to be asked.
+        again_at: when the next attempt is due; monotonic seconds.
+        group: for whoever has begun it.
+    """
+
+    __slots__ = ("again_at", "group", "is_over")
+
+    def __init__(self) -> None:
+        self.group: Any = None
+        self.is_over = False
+        self.again_at = 0.0
+
+    @abstractmethod
+    def attempt(self, req: int, now: float) -> tuple[str, Message, int, float]:
+        """The next attempt.
+
+        Args:
+            req: its number.
+
+        Returns:
+            The peer, the message, its size in bytes, and the deadline of its answer.
+        """
+
+    @abstractmethod
+    def on_answer(self, m: Any, now: float) -> None:
+        """The peer has answered."""
+
+    @abstractmethod
+    def on_silence(self, why: str, now: float) -> None:
+        """An attempt went out and will not be answered. The peer may have acted upon it. why: for people."""
+
+    @abstractmethod
+    def on_not_sent(self, now: float) -> None:
+        """An attempt never left: nobody can have acted upon it."""
+
+
+class Calls:
+    """All requests of one node that are under way."""
+
+    def __init__(self) -> None:
+        self._reqs = itertools.count(1)
+        self._waiting: dict[int, tuple[Call, str, float]] = {}  # by attempt: whose, to which peer, until when
+        self._deadlines: list[tuple[float, int]] = []  # a heap, of attempts; some of them are answered
+        self._later: list[tuple[float, int, Call]] = []  # a heap, of requests that are to be tried again
+
+    def __len__(self) -> int:
+        return len(self._waiting) + len(self._later)
+
+    def begin(self, call: Call, now: float) -> Effect:
+        """The first attempt of a request, or the next one."""
+        req = next(self._reqs)
+        peer, message, size, deadline = call.attempt(req, now)
+        self._waiting[req] = call, peer, deadline
+        heapq.heappush(self._deadlines, (deadline, req))
+        return Send(peer, message, size)
+
+    def on_answer(self, m: Any, now: float) -> Call | None:
+        """An answer has come. Returns whose it is; None if nobody waits for it."""
+        call, _, _ = self._waiting.pop(m.req, (None, "", 0.0))
+        if call is not None:
+            call.on_answer(m, now)
+            self._schedule(call)
+        return call
+
+    def on_not_sent(self, req: int, now: float) -> Call | None:
+        """An attempt never left. Returns whose it was."""
+        call, _, _ = self._waiting.pop(req, (None, "", 0.0))
+        if call is not None:
+            call.on_not_sent(now)
+            self._schedule(call)
+        return call
+
+    def on_gone(self, peer: str, now: float) -> list[Call]:
+        """The link to a peer has broken: what was asked will not be answered. Returns whose that was."""
+        lost = [req for req, (_, at, _) in self._waiting.items() if at == peer]
+        return [self._silent(req, "the connection broke", now) for req in lost]
+
+    def on_tick(self, now: float) -> tuple[list[Effect], list[Call]]:
+        """Time has passed. Returns attempts that are due, and whose attempts were not answered in time."""
+        silent: list[Call] = []
+        while self._deadlines and self._deadlines[0][0] <= now:
+            _, req = heapq.heappop(self._deadlines)
+            if req in self._waiting:
+                silent.append(self._silent(req, "no answer in time", now))
+        due: list[Effect] = []
+        while self._later and self._later[0][0] <= now:
+            due.append(self.begin(heapq.heappop(self._later)[2], now))
+        return due, silent
+
+    def _silent(self, req: int, why: str, now: float) -> Call:
+        call, peer, _ = self._waiting.pop(req)
+        call.on_silence(f"{peer}: {why}", now)
+        self._schedule(call)
+        return call
+
+    def _schedule(self, call: Call) -> None:
+        if not call.is_over:
+            heapq.heappush(self._later, (call.again_at, next(self._reqs), call))

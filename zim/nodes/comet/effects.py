@@ -1,0 +1,93 @@
+"""What a comet's runner wants from its edge, as frozen values. Pure.
+
+None of them may switch when it is performed, but for Pass, which is the fan-out's work.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from zim.nodes.comet.feed import Link
+from zim.nodes.comet.results import Row
+from zim.nodes.comet.views import Catchup, Session, View
+from zim.nodes.effects import Effect
+from zim.protocol.dialect3 import Gap, Start
+from zim.protocol.messages import Authed, Entry
+
+
+class Opened(Effect, frozen=True):
+    """The session is in the directory: its auth reply goes out."""
+
+    session: Session
+    starts: Sequence[Start]
+
+
+class Joined(Effect, frozen=True):
+    """It is in rooms that it asked for in packet seq, or 0 if this comes late."""
+
+    session: Session
+    seq: int
+    starts: Sequence[Start]
+
+
+class Left(Effect, frozen=True):
+    """It is out of rooms, as it asked in packet seq: nothing more of them comes."""
+
+    session: Session
+    seq: int
+    streams: Sequence[str]
+
+
+class Missed(Effect, frozen=True):
+    """It will not get a piece of a stream.
+
+    Attributes:
+        is_kept: the stream is not live only: a client that cannot be told must not go on as if nothing was.
+    """
+
+    session: Session
+    gap: Gap
+    is_kept: bool
+
+
+class CursorMoved(Effect, frozen=True):
+    """The cursor of its user's stream stands there, durably."""
+
+    session: Session
+    stream: str
+    offset: int
+
+
+class Identified(Effect, frozen=True):
+    """Who a client is, or None: no logic node has answered. ticket: names who asked."""
+
+    ticket: Any
+    who: Authed | None
+
+
+class Replaced(Effect, frozen=True):
+    """A router knows a later run of this comet: this one must end. known_inc: the later one's incarnation."""
+
+    known_inc: int
+
+
+class Write(Effect, frozen=True):
+    """One chunk for many sessions. rows: of the entries in it."""
+
+    sessions: Sequence[Session]
+    chunk: bytes
+    rows: Sequence[Row] = ()
+
+
+class Pass(Effect, frozen=True):
+    """Work for the fan-out: each write to each of its sessions, in this order. One is under way at a time.
+
+    Attributes:
+        taken: entries that are handled with it; of each link, and the registration that they belong to.
+        catchup: who reads on after it, and in which view.
+    """
+
+    writes: Sequence[Write]
+    taken: Sequence[tuple[Link, int, list[Entry]]] = ()
+    catchup: tuple[View, Catchup] | None = None

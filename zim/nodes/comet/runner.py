@@ -1,0 +1,131 @@
+"""A comet's runner: what comes from routers, jobs and logics, from clients, and from the clock. Fifth stop of a push.
+
+In: an Entry. Out: a Pass over the sockets of those who are subscribed. `hub` decides that, and what routers are told;
+here is what a comet asks of logics: who a client is. Pure: no socket, no clock; the simulator runs it as it ships.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from zim.nodes.calls import Call, Calls
+from zim.nodes.comet.effects import Identified
+from zim.nodes.comet.hub import Hub
+from zim.nodes.effects import MESSAGE_BYTES, WARNING, Effect, Note
+from zim.protocol.messages import Auth, Authed, Entry, Message, ToComet
+
+AUTH_S = 1.0  # for one logic to answer, before the next one is asked
+PAUSE_S = 0.05  # after all of them have been asked
+
+
+class _Identification(Call):
+    """Who has this token? One logic after the other is asked until one answers, or the time is up."""
+
+    __slots__ = ("_asked", "_first", "_logics", "_token", "_until", "ticket", "who")
+
+    def __init__(self, ticket: Any, token: bytes, logics: Sequence[str], first: int, until: float) -> None:
+        super().__init__()
+        self.ticket = ticket
+        self._token, self._logics, self._first, self._until = token, logics, first, until
+        self._asked = 0
+        self.who: Authed | None = None
+
+    def attempt(self, req: int, now: float) -> tuple[str, Message, int, float]:
+        """See Call."""
+        logic = self._logics[(self._first + self._asked) % len(self._logics)]
+        self._asked += 1
+        return logic, Auth(req, self._token), MESSAGE_BYTES + len(self._token), now + AUTH_S
+
+    def on_answer(self, m: Authed, now: float) -> None:
+        """See Call."""
+        self.who, self.is_over = m, True
+
+    def on_silence(self, why: str, now: float) -> None:
+        """See Call."""
+        self.on_not_sent(now)
+
+    def on_not_sent(self, now: float) -> None:
+        """See Call."""
+        self.is_over = now > self._until
+        self.again_at = now if self._asked % len(self._logics) else now + PAUSE_S
+
+
+class CometRunner:
+    """One run of a comet.
+
+    Attributes:
+        hub: who is subscribed to what.
+    """
+
+    def __init__(
+        self,
+        comet: str,
+        inc: int,
+        routers: Sequence[str],
+        logics: Sequence[str],
+        renew_bytes: int,
+        handshake_timeout_s: float,
+        first_logic: int = 0,
+    ) -> None:
+        """
+        Args:
+            comet, inc: this comet's name and its incarnation.
+            routers, logics: names of all of them.
+            renew_bytes: of handled entries, at which a Renew is due at once.
+            handshake_timeout_s: how long logics are asked who a client is.
+            first_logic: which of them is asked first; then each in turn.
+        """
+        self.hub = Hub(comet, inc, routers)
+        self._logics, self._next_logic = logics, first_logic
+        self._renew_bytes, self._handshake_timeout_s = renew_bytes, handshake_timeout_s
+        self._calls = Calls()
+
+    # -- routers and jobs
+
+    def on_messages(self, came: Sequence[ToComet | Entry], now: float) -> list[Effect]:
+        """Routers answer, jobs bring entries."""
+        on_message = self.hub.on_message
+        return [effect for m in came for effect in on_message(m, now)]
+
+    def on_link(self, router: str, is_connected: bool) -> None:
+        """A router is there, or is not any more."""
+        self.hub.links[router].is_connected = is_connected
+
+    # -- logics
+
+    def on_token(self, ticket: Any, token: bytes, now: float) -> list[Effect]:
+        """A client shows its token. Identified comes when it is known whose it is, or that nobody can tell."""
+        self._next_logic += 1
+        until = now + self._handshake_timeout_s
+        call = _Identification(ticket, token, self._logics, self._next_logic, until)
+        return [self._calls.begin(call, now)]
+
+    def on_identities(self, answers: Sequence[Authed], now: float) -> list[Effect]:
+        """A logic has answered."""
+        return _ended([self._calls.on_answer(m, now) for m in answers])
+
+    def on_not_asked(self, reqs: Sequence[int], now: float) -> list[Effect]:
+        """Questions to a logic that never left."""
+        return _ended([self._calls.on_not_sent(req, now) for req in reqs])
+
+    def on_logic_gone(self, logic: str, now: float) -> list[Effect]:
+        """The link to a logic has broken."""
+        return _ended(self._calls.on_gone(logic, now))
+
+    # -- time
+
+    def on_tick(self, now: float) -> list[Effect]:
+        """Forty times a second: what is to be repeated, fetched, renewed, asked again."""
+        due, silent = self._calls.on_tick(now)
+        return self.hub.on_tick(now, self._renew_bytes) + due + _ended(silent)
+
+
+def _ended(calls: Sequence[Call | None]) -> list[Effect]:
+    out: list[Effect] = []
+    for call in calls:
+        if isinstance(call, _Identification) and call.is_over:
+            if call.who is None:
+                out.append(Note(WARNING, "nobody to authenticate with", {}))
+            out.append(Identified(call.ticket, call.who))
+    return out

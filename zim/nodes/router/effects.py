@@ -1,0 +1,104 @@
+"""What a router's runner wants from its disk, as frozen values, each with what its result is. Pure.
+
+`zim.nodes.router.storage` performs them. A result may be an error instead: what the log has raised.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from zim.fabric.tally import Tally
+from zim.nodes.effects import Effect
+from zim.nodes.router.intake import Admission
+from zim.nodes.router.log import NewRecord
+from zim.nodes.router.receipts import Receipt
+from zim.nodes.router.shard import Applied
+from zim.protocol.messages import Acknowledge, Read, Track, Unread
+
+DiskQuestion = Read | Unread | Track
+Askers = Sequence[tuple[Any, int]]  # who asks, and the number of the request
+
+
+class DiskEffect(Effect, frozen=True):
+    """Something that takes its time. Others go on meanwhile; its result comes back to the runner."""
+
+
+class Append(DiskEffect, frozen=True):
+    """One commit for pushes. Result: an Appended for each record."""
+
+    batch: Sequence[Admission[Any]]
+    records: Sequence[NewRecord]
+
+
+class Settle(DiskEffect, frozen=True):
+    """What became of an Append that ended as Unknown? Result: as of Append, or None: it is not stored."""
+
+    batch: Sequence[Admission[Any]]
+    records: Sequence[NewRecord]
+
+
+class LookUp(DiskEffect, frozen=True):
+    """Where is a push with a key? Result: as of Log.find."""
+
+    admission: Admission[Any]
+
+
+class Told(Effect, frozen=True):
+    """Changes of a comet that were applied, and wait for the heads of their streams. inc: of the comet."""
+
+    asker: Any
+    inc: int
+    applied: Sequence[Applied]
+
+
+class ReadHeads(DiskEffect, frozen=True):
+    """Where do streams stand, and the cursors of users' ones? Result: heads, and cursors, both by stream."""
+
+    told: Sequence[Told]
+    streams: Sequence[str]
+    with_cursors: Sequence[str]
+
+
+class ReadDisk(DiskEffect, frozen=True):
+    """The same question of all who ask it. Result: Page for Read; cursor and Head for Unread; receipts for Track."""
+
+    question: DiskQuestion
+    askers: Askers
+
+
+class MoveCursors(DiskEffect, frozen=True):
+    """Forward to these offsets, by stream. Result: where they are."""
+
+    offsets: Mapping[str, int]
+    asked: Sequence[tuple[Any, Acknowledge]]
+
+
+class StoreReceipts(DiskEffect, frozen=True):
+    """What has changed of receipts, and the totals over all pushes. Result: None."""
+
+    receipts: Sequence[Receipt]
+    tally: Tally
+    offline: int
+    pushes: int
+    now_ms: int
+
+
+class Trim(DiskEffect, frozen=True):
+    """Lets go of some of what no rule keeps. Result: how many went."""
+
+    now_ms: int
+    before_ms: int
+    budget: int
+
+
+class ReserveSeqs(DiskEffect, frozen=True):
+    """More numbers for sessions. Result: the first one."""
+
+    count: int
+
+
+class ForgetIdle(Effect, frozen=True):
+    """Lets go of what is old in live-only streams. Done at once: it is in memory. now: monotonic seconds."""
+
+    now: float

@@ -1,0 +1,200 @@
+"""A router's runner: what one shard does with a message, the result of an effect, the time. Third stop of a push.
+
+In: Publish. Out: Append to the log; once that is done a Push for each job, and the publishers' answers. The parts that
+decide are `intake` (which pushes are taken), `shard` (whom they reach, what a comet is told), `questions` (what is
+asked of the disk) and `upkeep`. Pure: no socket, no clock; the simulator runs it as it ships.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Generic
+
+import msgspec
+
+from zim.fabric.sharding import rank
+from zim.nodes.effects import ERROR, MESSAGE_BYTES, Effect, End, Note, Replies, Send
+from zim.nodes.router.effects import (
+    Append,
+    DiskEffect,
+    LookUp,
+    MoveCursors,
+    ReadDisk,
+    ReadHeads,
+    ReserveSeqs,
+    Settle,
+    StoreReceipts,
+    Trim,
+)
+from zim.nodes.router.intake import Peer
+from zim.nodes.router.log import Appended, Unavailable, Unknown
+from zim.nodes.router.log.clock import LogClock
+from zim.nodes.router.questions import Questions
+from zim.nodes.router.shard import Shard
+from zim.nodes.router.upkeep import Upkeep
+from zim.protocol import messages
+from zim.protocol.messages import entry_bytes
+
+
+class RouterRunner(Generic[Peer]):
+    """One shard of the fabric, in one term of its owner.
+
+    Attributes:
+        shard, questions, upkeep: its parts.
+        clock: log time.
+    """
+
+    def __init__(
+        self,
+        shard: Shard[Peer],
+        clock: LogClock,
+        seqs_end: int,
+        forgotten: Mapping[str, int],
+        comets: Sequence[str],
+        jobs: Sequence[str],
+        now: float,
+    ) -> None:
+        """
+        Args:
+            seqs_end: see Upkeep.
+            forgotten: see Questions.
+            comets, jobs: names of all of them.
+            now: monotonic seconds, as everywhere below.
+        """
+        self.shard, self.clock = shard, clock
+        self.questions = Questions(shard, forgotten)
+        self.upkeep = Upkeep(shard, seqs_end, now)
+        self._ranks = {comet: rank(comet, jobs) for comet in comets}
+        self._there: set[str] = set()  # jobs that are connected
+
+    # -- messages
+
+    def on_messages(self, asker: Peer, asked: Sequence[messages.ToRouter], now: float) -> list[Effect]:
+        """What a comet, a logic or a person at a REPL wants."""
+        now_ms = self.clock.at(now)
+        answers = [(asker, a) for m in asked if (a := self._on_message(asker, m, now, now_ms)) is not None]
+        return self._begin([Replies(answers)] if answers else [])
+
+    def _on_message(self, asker: Peer, m: messages.ToRouter, now: float, now_ms: int) -> Any:
+        """The answer, if it is known at once."""
+        shard = self.shard
+        match m:
+            case messages.Publish():
+                return shard.intake.publish(asker, m, now, now_ms)
+            case messages.Changes():
+                if applied := shard.changes(m, now):
+                    self.questions.tell_heads(asker, m, applied)
+            case messages.Renew():
+                return shard.renew(m, now, now_ms)
+            case messages.Fetch():
+                return shard.fetch(m, now_ms)
+            case messages.Total():
+                return shard.total(m)
+            case messages.Read() | messages.Unread() | messages.Track():
+                self.questions.ask(asker, m)
+            case messages.Acknowledge():
+                self.questions.acknowledge(asker, m)
+            case messages.Locate() | messages.Count():
+                return shard.ask(asker, m)
+            case messages.Forget():
+                return shard.forget(m)
+        return None
+
+    def on_link(self, job: str, is_connected: bool) -> None:
+        """A job has come, or gone."""
+        (self._there.add if is_connected else self._there.discard)(job)
+
+    def _begin(self, out: list[Effect]) -> list[Effect]:
+        """Adds what can begin now: one batch of each kind is under way at a time."""
+        intake = self.shard.intake
+        if batch := intake.commits.begin():
+            out.append(Append(batch, intake.records(batch)))
+        out += map(LookUp, intake.lookups.begin())
+        out += self.questions.begin()
+        if self.shard.notes:
+            out += self.shard.notes
+            self.shard.notes.clear()
+        return out
+
+    # -- results
+
+    def on_done(self, effect: DiskEffect, result: Any, now: float) -> list[Effect]:
+        """An effect has its result; or the error that the log has raised."""
+        now_ms = self.clock.at(now)
+        match effect:
+            case Append() | Settle():
+                out = self._on_appended(effect, result, now, now_ms)
+            case LookUp():
+                out = self._on_looked_up(effect, result)
+            case ReadHeads():
+                out = self.questions.on_heads(effect, result)
+            case ReadDisk():
+                out = self.questions.on_read(effect, result)
+            case MoveCursors():
+                out = self.questions.on_cursors(effect, result)
+            case StoreReceipts():
+                out = self.upkeep.on_receipts(effect, result)
+            case Trim():
+                out = self.upkeep.on_trimmed(result, now, now_ms)
+            case ReserveSeqs():
+                out = self.upkeep.on_reserved(effect, result)
+            case _:
+                raise AssertionError(effect)
+        return self._begin(out)
+
+    def _on_appended(
+        self, effect: Append | Settle, result: Sequence[Appended] | Exception | None, now: float, now_ms: int
+    ) -> list[Effect]:
+        """A commit has ended. The next one begins once it is known how: only then the next offset is."""
+        intake, batch = self.shard.intake, effect.batch
+        fields = {"pushes": len(batch), "error": str(result)}
+        if isinstance(effect, Append) and isinstance(result, Unknown):
+            return [Note(ERROR, "the end of a commit is not known", fields), Settle(batch, effect.records)]
+        intake.commits.end()
+        if isinstance(effect, Append) and isinstance(result, Unavailable):
+            return [Note(ERROR, "pushes refused", fields), Replies(intake.not_stored(batch))]
+        if isinstance(result, Exception):  # not even that can be told; our next run reads the truth
+            intake.commits.is_busy = True
+            return [Replies(intake.not_told(batch)), End(str(result))]
+        if result is None:
+            return [Replies(intake.not_stored(batch))]
+        pushes, answers = self.shard.committed(batch, result, now, now_ms)
+        return [*(part for push in pushes for part in self._hand_down(push)), Replies(answers)]
+
+    def _hand_down(self, push: messages.Push) -> list[Effect]:
+        """To the job that serves each comet, or the next one if that is away: one pipe leads to a comet, in order."""
+        by_job: dict[str, list[messages.Target]] = {}
+        for target in push.targets:
+            ranked = self._ranks[target.comet]
+            job = next((name for name in ranked if name in self._there), ranked[0])
+            by_job.setdefault(job, []).append(target)
+        if len(by_job) == 1:
+            (job,) = by_job
+            return [Send(job, push, _size(push))]
+        parts = {job: msgspec.structs.replace(push, targets=targets) for job, targets in by_job.items()}
+        return [Send(job, part, _size(part)) for job, part in parts.items()]
+
+    def _on_looked_up(self, effect: LookUp, result: Any) -> list[Effect]:
+        intake, admission = self.shard.intake, effect.admission
+        intake.lookups.end()
+        if isinstance(result, Exception):
+            fields = {"push_id": admission.push.push_id, "error": str(result)}
+            return [Note(ERROR, "a key cannot be looked up", fields), Replies(intake.not_told([admission]))]
+        return [Replies(intake.looked_up(admission, result))]
+
+    # -- time
+
+    def on_tick(self, now: float) -> list[Effect]:
+        """Ten times a second: all that rests on the silence of others, and what is due."""
+        answers = self.shard.tick(now)
+        out: list[Effect] = [Replies(answers)] if answers else []
+        return self._begin(out + self.upkeep.begin(now, self.clock.at(now)))
+
+    def last_words(self, now: float) -> StoreReceipts | None:
+        """What is to be stored before the node ends."""
+        return self.upkeep.receipts(self.clock.at(now))
+
+
+def _size(push: messages.Push) -> int:
+    items = [item for target in push.targets for item in target.items]
+    return MESSAGE_BYTES * len(push.targets) + entry_bytes(push.body, items)

@@ -1,0 +1,87 @@
+"""Performs what a router's runner wants from the disk, on the log and the store of receipts. It decides nothing."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from zim.nodes.router.effects import (
+    Append,
+    DiskEffect,
+    DiskQuestion,
+    LookUp,
+    MoveCursors,
+    ReadDisk,
+    ReadHeads,
+    ReserveSeqs,
+    Settle,
+    StoreReceipts,
+    Trim,
+)
+from zim.nodes.router.log import Damaged, LogError, Page
+from zim.nodes.router.receipt_store import ReceiptStore
+from zim.nodes.router.shard import PAGE_BYTES
+from zim.nodes.router.streams import Streams
+from zim.protocol.messages import Read, Unread
+
+log = logging.getLogger(__name__)
+
+
+class Storage:
+    """All that one shard has on disk, or in memory instead of it."""
+
+    def __init__(self, streams: Streams, receipts: ReceiptStore) -> None:
+        self.streams, self.receipts = streams, receipts
+
+    def perform(self, effect: DiskEffect, now_ms: int) -> Any:
+        """The effect's result; or the error that the log has raised.
+
+        Args:
+            now_ms: log time.
+
+        Switches: until it is done.
+        """
+        try:
+            return self._perform(effect, now_ms)
+        except LogError as error:
+            return error
+
+    def _perform(self, effect: DiskEffect, now_ms: int) -> Any:
+        streams = self.streams
+        match effect:
+            case Append(records=records):
+                return streams.append(records)
+            case Settle(records=records):
+                return streams.settle(records)
+            case LookUp(admission=admission):
+                push = admission.push
+                return streams.find(push.push_id, push.digest, push.streams)
+            case ReadHeads():
+                return streams.heads(effect.streams), streams.acknowledged(effect.with_cursors)
+            case ReadDisk(question=question):
+                return self._read(question, now_ms)
+            case MoveCursors(offsets=offsets):
+                return streams.acknowledge(offsets)
+            case StoreReceipts():
+                return self.receipts.write(effect.receipts, effect.tally, effect.offline, effect.pushes, effect.now_ms)
+            case Trim():
+                return streams.trim(effect.now_ms, effect.before_ms, effect.budget)
+            case ReserveSeqs(count=count):
+                return streams.reserve_seqs(count)
+        raise AssertionError(effect)
+
+    def _read(self, m: DiskQuestion, now_ms: int) -> Any:
+        streams = self.streams
+        if isinstance(m, Read):
+            try:
+                return streams.read(m.stream, m.after, m.upto, m.limit, PAGE_BYTES, now_ms)
+            except Damaged as error:
+                if not error.offset:
+                    raise
+                # As if it were not kept any more: whoever asks is told of a gap, and goes on behind it.
+                log.error("a damaged message is passed over", extra={"error": str(error)})
+                head = streams.heads([m.stream])[m.stream]
+                return Page(head.epoch, error.offset, head.head, [], error.offset)
+        if isinstance(m, Unread):
+            return streams.acknowledged([m.stream])[m.stream], streams.heads([m.stream])[m.stream]
+        return self.receipts.find(m.push_id)
