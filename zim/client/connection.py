@@ -12,8 +12,8 @@ from typing import Any
 from zim.client.address import CometAddress
 from zim.client.errors import ConnectionLost, Unreachable, ZimError
 from zim.client.waiting import Waker, wait
-from zim.client.wire import TcpDialect
-from zim.client.ws import WsDialect
+from zim.client.wire import TcpWire
+from zim.client.ws import WsWire
 from zim.protocol.frame import Packet
 
 _RECV_BYTES = 64 << 10
@@ -38,11 +38,11 @@ class Connection:
         self._timeout_s = timeout_s
         self._socket: socket.socket | None = None
         self._is_cut = False
-        self._dialect: TcpDialect | WsDialect
+        self._dialect: TcpWire | WsWire
         if address.transport == "ws":
-            self._dialect = WsDialect(address.netloc, address.path, max_packet_bytes)
+            self._dialect = WsWire(address.netloc, address.path, max_packet_bytes)
         else:
-            self._dialect = TcpDialect(max_packet_bytes)
+            self._dialect = TcpWire(max_packet_bytes)
 
     @property
     def is_open(self) -> bool:

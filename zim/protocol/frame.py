@@ -107,24 +107,3 @@ def parse(data: bytes | bytearray, at: int, max_bytes: int, extended: bool = Fal
     except UnicodeDecodeError:
         raise WireError("stream's name is not UTF-8") from None
     return Packet(op, seq, version, body, stream, offset), at + length
-
-
-def split(data: bytes, max_bytes: int, extended: bool = False) -> tuple[list[Packet], bytes]:
-    """Cuts a byte stream into packets.
-
-    Args:
-        data: what has not been cut yet, from the start of a packet on.
-        max_bytes, extended: see `parse`.
-
-    Returns:
-        The whole packets, and the bytes of the one that is not whole yet (fewer than max_bytes).
-
-    Raises:
-        WireError: see `parse`. Whole packets before it are lost, as is the connection.
-    """
-    packets: list[Packet] = []
-    at = 0
-    while (found := parse(data, at, max_bytes, extended)) is not None:
-        packet, at = found
-        packets.append(packet)
-    return packets, data[at:]

@@ -20,7 +20,6 @@ from zim.nodes.comet.feed import RETRY_S, Link
 from zim.nodes.comet.joining import Joining
 from zim.nodes.comet.passes import Pass, Passes, is_live_only
 from zim.nodes.comet.views import Session, View
-from zim.protocol.dialect3 import JOINED_ALREADY, Gap, Resume, Start, refusals
 from zim.protocol.messages import (
     Acknowledge,
     Acknowledged,
@@ -36,6 +35,8 @@ from zim.protocol.messages import (
     Renewed,
     Room,
 )
+from zim.protocol.vocabularies.base import Missed, Resume, Start
+from zim.protocol.vocabularies.zim import JOINED_ALREADY, refusals
 
 log = logging.getLogger(__name__)
 
@@ -242,7 +243,7 @@ class Hub:
             if isinstance(change, Put):
                 session = self.sessions.get(change.conn)
                 if session is not None:
-                    session.seq = answer.seq
+                    session.views[0].number(session, answer.seq)
                 # Even if it has left: other sessions of the user wait for what this answer tells of the stream.
                 self._told(user_stream(change.uid), answer, now)
                 if session is not None:
@@ -283,9 +284,9 @@ class Hub:
         self._anew += 1
         is_live = is_live_only(view.epoch)
         view.move_to(0 if is_live else head)
-        gap = Gap(view.stream, view.epoch, 0, view.at, "epoch")
+        missed = Missed(view.stream, view.epoch, 0, view.at, "epoch")
         for session in list(view.live):
-            session.missed(gap, not is_live)
+            session.missed(missed, not is_live)
         if is_live and head:
             self.passes.catch_up(view, head, now)
 

@@ -16,7 +16,7 @@ from zim.net.accept import PatientServer
 from zim.net.links import Asker, Sender
 from zim.net.transport import Dealer, Inbox
 from zim.nodes.base import EXIT_CRASH, NodeProcess
-from zim.nodes.comet.connection import Limits
+from zim.nodes.comet.connection import ClientLimits
 from zim.nodes.comet.edge import Edge
 from zim.nodes.comet.hub import Hub
 from zim.nodes.comet.metrics import comet_metrics
@@ -63,7 +63,7 @@ class CometNode(NodeProcess):
         self._sends = 0
         self._delivered = 0
         self._hub = Hub(self.name, inc, list(self._routers), self._send)
-        limits = Limits(
+        limits = ClientLimits(
             comet.max_packet_bytes,
             comet.handshake_timeout_s,
             comet.heartbeat_s,

@@ -5,10 +5,11 @@ It is soft state. Comets tell it all they have when they register, and all that 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from zim.fabric.streams import EVERYBODY, is_user_stream, keys_in, room_of, room_stream, user_stream
+from zim.fabric.audience import Audience
+from zim.fabric.streams import EVERYBODY, is_user_stream, room_of, room_stream, user_stream
 from zim.nodes.router.feed import Feed, Session
 from zim.protocol.messages import Begin, Change, Changes, Del, Place, Put, Room
 
@@ -43,12 +44,12 @@ class Directory:
             return self._users.get(stream, _NOBODY)
         return self._rooms.get(stream, _NOBODY)
 
-    def targets(self, feed: Feed, stream: str, only: Sequence[str]) -> int:
+    def targets(self, feed: Feed, stream: str, audience: Audience) -> int:
         """How many sessions a message of the stream is for, at one comet."""
         if not is_user_stream(stream):
             return feed.rooms.get(room_of(stream), 0)
         here = self._users.get(stream, _NOBODY).get(feed, {})
-        keys = keys_in(stream, only)
+        keys = audience.keys
         return sum(session.key in keys for session in here.values()) if keys else len(here)
 
     def is_served(self, stream: str) -> bool:
