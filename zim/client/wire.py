@@ -1,7 +1,7 @@
 """The client's end of the wire: bytes ⇄ packets (see zim.protocol.frame), no socket in here.
 
 On TCP packets go as they are. In a WebSocket text frame one is a JSON object `{"ver", "op", "seq", "body"}`, with
-`"stream"` and `"offset"` too in zim's dialect; the server sends arrays of them.
+`"stream"` and `"offset"` too in zim's vocabulary; the server sends arrays of them.
 """
 
 from __future__ import annotations

@@ -47,10 +47,8 @@ Identify = Callable[[bytes], Authed]
 
 def _granted(connection: Connection, rooms: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Of these rooms, those that the connection may join, and those that it may not."""
-    may = connection.may_join
-    return tuple(r for r in rooms if may is None or r in may), tuple(
-        r for r in rooms if may is not None and r not in may
-    )
+    may = set(rooms if connection.may_join is None else connection.may_join)
+    return tuple(room for room in rooms if room in may), tuple(room for room in rooms if room not in may)
 
 
 class Edge:

@@ -157,7 +157,7 @@ class WebSocketListener(PatientServer, pywsgi.WSGIServer):
             return
         sock = args[0]
         try:
-            sock._sock.send(_FULL)
+            SocketPipe(sock).send(_FULL)
         except OSError:
             pass
         finally:

@@ -10,7 +10,7 @@ from typing import Any
 
 from zim.fabric.audience import Audience
 from zim.fabric.streams import EVERYBODY, is_user_stream, room_of, room_stream, user_stream
-from zim.nodes.router.feed import Feed, Session
+from zim.nodes.router.feed import Feed, Registered
 from zim.protocol.messages import Begin, Change, Changes, Del, Place, Put, Room
 
 _NOBODY: Mapping[Feed, Any] = {}
@@ -35,7 +35,7 @@ class Directory:
     def __init__(self, next_seq: int) -> None:
         self.feeds: dict[str, Feed] = {}
         self.next_seq = next_seq
-        self._users: dict[str, dict[Feed, dict[int, Session]]] = {}
+        self._users: dict[str, dict[Feed, dict[int, Registered]]] = {}
         self._rooms: dict[str, dict[Feed, int]] = {}
 
     def serving(self, stream: str) -> Iterable[Feed]:
@@ -95,7 +95,7 @@ class Directory:
         if not seq:
             seq = self.next_seq
         self.next_seq = max(self.next_seq, seq + 1)  # a log that was lost may have given it already
-        session = feed.sessions[change.conn] = Session(change.conn, change.uid, seq, change.rooms)
+        session = feed.sessions[change.conn] = Registered(change.conn, change.uid, seq, change.rooms)
         feed.roomless += not session.rooms
         self._users.setdefault(user_stream(change.uid), {}).setdefault(feed, {})[change.conn] = session
 

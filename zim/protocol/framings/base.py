@@ -45,17 +45,17 @@ class Framing(ABC):
     def reader(self, max_bytes: int) -> PacketReader:
         """Reads packets of at most so many bytes from a client."""
 
-    @abstractmethod
     def encode_body(self, body: bytes) -> bytes:
         """A push's body, which may be any bytes, as it stands in a packet here."""
+        return body
 
     @abstractmethod
     def encode_part(self, packet: Packet) -> bytes:
         """A packet as it stands in a write that may carry several."""
 
-    @abstractmethod
     def join(self, parts: Sequence[bytes]) -> bytes:
         """Packets, at least one, as one write."""
+        return b"".join(parts)
 
     def encode(self, packet: Packet) -> bytes:
         """One packet as one write."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from typing_extensions import override
 
@@ -52,16 +52,8 @@ class Tcp(Framing):
         return TcpReader(max_bytes)
 
     @override
-    def encode_body(self, body: bytes) -> bytes:
-        return body
-
-    @override
     def encode_part(self, packet: Packet) -> bytes:
         return frame.encode(packet)
-
-    @override
-    def join(self, parts: Sequence[bytes]) -> bytes:
-        return b"".join(parts)
 
 
 TCP = Tcp()
