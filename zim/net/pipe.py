@@ -23,6 +23,7 @@ class Pipe(Protocol):
             stays the same, so that it may be kept.
     """
 
+    __slots__ = ()
     send: Callable[[bytes], int]
 
     def send_many(self, chunks: Sequence[bytes]) -> int:

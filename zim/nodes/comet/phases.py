@@ -37,30 +37,49 @@ class Cause(Enum):
     HANG_UP = "its socket is closed"
 
 
-H, A, J, O, G, E = Phase  # noqa: E741 so that the table has the shape of one
-
-# What comes next. What stays where it is is legal and changes nothing; what is None breaks the wire, see BROKEN; what
-# is left out cannot be, for nothing is read from a client while others are asked about it.
+# What comes next. What stays where it is is legal and changes nothing. What is None breaks the wire, see BROKEN. What
+# is left out cannot be: nothing is read from a client while others are asked about it.
 NEXT: Mapping[Phase, Mapping[Cause, Phase | None]] = {
-    H: {Cause.AUTH: A, Cause.PACKET: None, Cause.CLOSE: G, Cause.HANG_UP: E},
-    A: {Cause.IDENTIFIED: J, Cause.CLOSE: G, Cause.HANG_UP: E},
-    J: {Cause.OPENED: O, Cause.CLOSE: G, Cause.HANG_UP: E},
-    O: {Cause.AUTH: None, Cause.PACKET: O, Cause.CLOSE: G, Cause.HANG_UP: E},
+    Phase.HANDSHAKE: {
+        Cause.AUTH: Phase.AUTHENTICATING,
+        Cause.PACKET: None,
+        Cause.CLOSE: Phase.CLOSING,
+        Cause.HANG_UP: Phase.CLOSED,
+    },
+    Phase.AUTHENTICATING: {
+        Cause.IDENTIFIED: Phase.JOINING,
+        Cause.CLOSE: Phase.CLOSING,
+        Cause.HANG_UP: Phase.CLOSED,
+    },
+    Phase.JOINING: {
+        Cause.OPENED: Phase.OPEN,
+        Cause.CLOSE: Phase.CLOSING,
+        Cause.HANG_UP: Phase.CLOSED,
+    },
+    Phase.OPEN: {
+        Cause.AUTH: None,
+        Cause.PACKET: Phase.OPEN,
+        Cause.CLOSE: Phase.CLOSING,
+        Cause.HANG_UP: Phase.CLOSED,
+    },
     # What was under way when it closed comes to nothing.
-    G: {**dict.fromkeys(Cause, G), Cause.HANG_UP: E},
-    E: dict.fromkeys(Cause, E),
+    Phase.CLOSING: {**dict.fromkeys(Cause, Phase.CLOSING), Cause.HANG_UP: Phase.CLOSED},
+    Phase.CLOSED: dict.fromkeys(Cause, Phase.CLOSED),
 }
 
-BROKEN: Mapping[Phase, str] = {H: "the first packet must be auth", O: "operation not known"}
+BROKEN: Mapping[Phase, str] = {
+    Phase.HANDSHAKE: "the first packet must be auth",
+    Phase.OPEN: "operation not known",
+}
 
 GOING_AWAY, POLICY, TRY_AGAIN = 1001, 1008, 1013  # RFC 6455 7.4.1, and the IANA registry for 1013
 
 # What a client is told that has been silent for too long, and the close code for it.
 SILENT: Mapping[Phase, tuple[str, int]] = {
-    H: ("handshake timeout", 0),
-    A: ("handshake timeout", 0),
-    J: ("handshake timeout", TRY_AGAIN),
-    O: ("heartbeat timeout", GOING_AWAY),
+    Phase.HANDSHAKE: ("handshake timeout", 0),
+    Phase.AUTHENTICATING: ("handshake timeout", 0),
+    Phase.JOINING: ("handshake timeout", TRY_AGAIN),
+    Phase.OPEN: ("heartbeat timeout", GOING_AWAY),
 }
 
 

@@ -23,7 +23,7 @@ class Session(ABC):
         conn: a number that no other connection of this incarnation has.
         speech: what it speaks; it does not change once it is subscribed to something.
         uid: the user, once known.
-        seq: the router's number for the session; 0 before it is known. Set by View.number.
+        seq: the router's number for the session; 0 before it is known.
         rooms: which it is in.
         views: of the streams that it is subscribed to: the user's own first, then everybody's, then the rooms'.
         is_open: the auth reply has gone out.
