@@ -14,6 +14,7 @@ from zim.protocol.vocabularies.base import Missed, Vocabulary
     [
         (GOIM_TCP, 1, GOIM_TCP),
         (GOIM_TCP, -1, GOIM_TCP),
+        (GOIM_TCP, 4, GOIM_TCP),
         (GOIM_TCP, 3, ZIM_TCP),
         (GOIM_TEXT, 0, GOIM_TEXT),
         (GOIM_TEXT, 3, ZIM_TEXT),
