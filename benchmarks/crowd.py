@@ -19,8 +19,8 @@ from typing import Protocol
 from benchmarks.fabric import BenchmarkError
 from benchmarks.publisher import MARK
 from zim.client.address import split_address
-from zim.client.wire import TcpDialect
-from zim.client.ws import WsDialect
+from zim.client.wire import TcpWire
+from zim.client.ws import WsWire
 from zim.protocol.frame import Op, Packet
 
 _PER_SOURCE_ADDRESS = 25_000  # a kernel has about 28,000 ports for one pair of addresses and one target port
@@ -108,7 +108,7 @@ class Crowd:
             sock.close()
         self.selector.close()
 
-    def open(self, number: int) -> tuple[socket.socket, TcpDialect | WsDialect]:
+    def open(self, number: int) -> tuple[socket.socket, TcpWire | WsWire]:
         """A socket that is connecting, and what it will speak."""
         address = self._addresses[number % len(self._addresses)]
         host, port = split_address(address)
@@ -122,7 +122,7 @@ class Crowd:
         if problem not in (0, errno.EINPROGRESS):
             raise BenchmarkError(f"cannot connect to {address}: {errno.errorcode.get(problem, problem)}")
         self._sockets.append(sock)
-        return sock, WsDialect(address) if self._transport == "ws" else TcpDialect()
+        return sock, WsWire(address) if self._transport == "ws" else TcpWire()
 
     def logged_in(self, login: _Login, data: bytes, packets: list[Packet]) -> None:
         """Hands a subscriber's socket to what counts, with what came behind the reply to its login."""
@@ -226,7 +226,7 @@ class _Counter:
 class _Sampler:
     """A subscriber that reads its messages."""
 
-    def __init__(self, crowd: Crowd, sock: socket.socket, dialect: TcpDialect | WsDialect) -> None:
+    def __init__(self, crowd: Crowd, sock: socket.socket, dialect: TcpWire | WsWire) -> None:
         self._crowd = crowd
         self._socket = sock
         self._dialect = dialect

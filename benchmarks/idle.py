@@ -8,8 +8,8 @@ import time
 
 from benchmarks.fabric import BenchmarkError
 from zim.client.address import split_address
-from zim.client.wire import TcpDialect
-from zim.client.ws import WsDialect
+from zim.client.wire import TcpWire
+from zim.client.ws import WsWire
 from zim.protocol.frame import Op, Packet
 
 UID = 2_000_000_000  # nobody's in the crowd
@@ -29,7 +29,7 @@ def push_latency(http: str, comet: str, transport: str, count: int) -> list[floa
         ):
             for sock in (client, backend):
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            dialect = WsDialect(comet) if transport == "ws" else TcpDialect()
+            dialect = WsWire(comet) if transport == "ws" else TcpWire()
             _log_in(client, dialect)
             return [_one(client, backend, dialect, http, number) for number in range(count)]
     except TimeoutError:
@@ -38,7 +38,7 @@ def push_latency(http: str, comet: str, transport: str, count: int) -> list[floa
         raise BenchmarkError(f"a push to an idle user failed: {error.strerror or error}") from None
 
 
-def _log_in(client: socket.socket, dialect: TcpDialect | WsDialect) -> None:
+def _log_in(client: socket.socket, dialect: TcpWire | WsWire) -> None:
     client.sendall(dialect.opening)
     while not dialect.is_open:
         _receive(client, dialect)
@@ -50,9 +50,7 @@ def _log_in(client: socket.socket, dialect: TcpDialect | WsDialect) -> None:
         raise BenchmarkError(f"op {packets[0].op} where the login's reply should be")
 
 
-def _one(
-    client: socket.socket, backend: socket.socket, dialect: TcpDialect | WsDialect, http: str, number: int
-) -> float:
+def _one(client: socket.socket, backend: socket.socket, dialect: TcpWire | WsWire, http: str, number: int) -> float:
     body = b'{"number":%d}' % number
     head = f"POST /1/push?uid={UID} HTTP/1.1\r\nHost: {http}\r\nContent-Length: {len(body)}\r\n\r\n"
     started = time.perf_counter()
@@ -67,7 +65,7 @@ def _one(
     return took
 
 
-def _receive(client: socket.socket, dialect: TcpDialect | WsDialect) -> list[Packet]:
+def _receive(client: socket.socket, dialect: TcpWire | WsWire) -> list[Packet]:
     data = client.recv(65536)
     packets = dialect.receive(data)
     if dialect.broken or not data:

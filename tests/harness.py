@@ -20,8 +20,10 @@ import gevent
 import psutil
 from gevent import socket
 
-from zim.protocol import frame
+from zim.protocol import frame, websocket
 from zim.protocol.frame import Op, Packet
+from zim.protocol.framings.tcp import TcpReader
+from zim.protocol.websocket import FrameReader, encode_frame
 
 WAIT_S = 20.0
 
@@ -271,28 +273,30 @@ class Client:
         self.is_closed = False
         self.close_code = 0
         self.close_reason = ""
-        self._rest = b""
-        if is_ws:
-            self._upgrade(address)
+        self._cut = FrameReader(1 << 26, is_server=False) if is_ws else TcpReader(1 << 26, extended=True)
+        rest = self._upgrade(address) if is_ws else b""
         self.socket.settimeout(None)
-        self._reader = gevent.spawn(self._read)
+        self._reader = gevent.spawn(self._read, rest)
         if token is not None:
             self.say(Op.AUTH, token.encode(), seq=1)
             reply = self.wait(1)[0]
             assert reply.op == Op.AUTH_REPLY, reply
             self.packets.clear()
 
-    def _upgrade(self, address: str) -> None:
+    def _upgrade(self, address: str) -> bytes:
+        """What has come after the answer."""
         self.socket.sendall(
             b"GET /sub HTTP/1.1\r\nHost: %b\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
             b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n" % address.encode()
         )
-        while b"\r\n\r\n" not in self._rest:
+        answer = b""
+        while b"\r\n\r\n" not in answer:
             data = self.socket.recv(4096)
-            assert data, f"no upgrade: {self._rest!r}"
-            self._rest += data
-        head, self._rest = self._rest.split(b"\r\n\r\n", 1)
+            assert data, f"no upgrade: {answer!r}"
+            answer += data
+        head, rest = answer.split(b"\r\n\r\n", 1)
         assert head.startswith(b"HTTP/1.1 101 "), head
+        return rest
 
     def send(self, data: bytes) -> None:
         """Raw bytes. A server that has closed is no error here."""
@@ -303,17 +307,8 @@ class Client:
 
     def frame(self, body: bytes, opcode: int = 1, is_masked: bool = True, fin: bool = True) -> None:
         """One WebSocket frame."""
-        head = bytes([(0x80 if fin else 0) | opcode])
-        mask_bit = 0x80 if is_masked else 0
-        if len(body) < 126:
-            head += bytes([mask_bit | len(body)])
-        elif len(body) < 65536:
-            head += bytes([mask_bit | 126]) + len(body).to_bytes(2, "big")
-        else:
-            head += bytes([mask_bit | 127]) + len(body).to_bytes(8, "big")
-        mask = b"\1\2\3\4"
-        masked = bytes(b ^ mask[i % 4] for i, b in enumerate(body))
-        self.send(head + mask + masked if is_masked else head + body)
+        data = encode_frame(opcode, body, b"\1\2\3\4" if is_masked else b"")
+        self.send(data if fin else bytes([data[0] & 0x7F]) + data[1:])
 
     def say(self, op: int, body: bytes = b"", seq: int = 0) -> None:
         """One packet in this client's dialect. On WebSocket the body is raw JSON."""
@@ -322,43 +317,32 @@ class Client:
         else:
             self.send(frame.encode(Packet(op, seq, self.version, body)))
 
-    def _read(self) -> None:
+    def _read(self, rest: bytes) -> None:
         try:
-            while True:
-                self._parse()
-                data = self.socket.recv(65536)
-                if not data:
-                    break
-                self._rest += data
+            self.hear(rest)
+            while data := self.socket.recv(65536):
+                self.hear(data)
         except OSError:
             pass
         self.is_closed = True
 
-    def _parse(self) -> None:
-        if not self.is_ws:
-            packets, self._rest = frame.split(self._rest, 1 << 26, extended=True)
-            self.packets += packets
-            return
-        while len(self._rest) >= 2:
-            opcode, size, at = self._rest[0] & 15, self._rest[1] & 127, 2
-            assert not self._rest[1] & 128, "a server must not mask"
-            if size > 125:
-                width = 2 if size == 126 else 8
-                if len(self._rest) < 2 + width:
-                    return
-                size, at = int.from_bytes(self._rest[2 : 2 + width], "big"), 2 + width
-            if len(self._rest) < at + size:
-                return
-            body, self._rest = self._rest[at : at + size], self._rest[at + size :]
-            if opcode == 1:
-                for p in json.loads(body):
-                    text = json.dumps(p["body"], separators=(",", ":"), ensure_ascii=False).encode()
-                    place = p.get("stream", ""), p.get("offset", 0)
-                    self.packets.append(Packet(p["op"], p["seq"], p["ver"], text, *place))
-            elif opcode == 8:
-                self.close_code, self.close_reason = int.from_bytes(body[:2], "big"), body[2:].decode()
-            else:
-                self.packets.append(Packet(-opcode, 0, 0, body))
+    def hear(self, data: bytes) -> None:
+        """Takes what the server has said."""
+        for said in self._cut.receive(data):
+            match said:
+                case Packet():
+                    self.packets.append(said)
+                case websocket.Text(body):
+                    for p in json.loads(body):
+                        text = json.dumps(p["body"], separators=(",", ":"), ensure_ascii=False).encode()
+                        place = p.get("stream", ""), p.get("offset", 0)
+                        self.packets.append(Packet(p["op"], p["seq"], p["ver"], text, *place))
+                case websocket.Close(code, reason):
+                    self.close_code, self.close_reason = code, reason
+                case websocket.Pong(body):
+                    self.packets.append(Packet(-websocket.PONG, 0, 0, body))
+                case _:
+                    raise AssertionError(f"a server says {said}")
 
     def wait(self, count: int, timeout_s: float = WAIT_S) -> list[Packet]:
         """The packets so far, once there are that many."""

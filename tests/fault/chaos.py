@@ -323,7 +323,7 @@ def speaks_zim(fabric: ChaosFabric) -> bool:
     host, _, port = address.rpartition(":")
     with contextlib.suppress(OSError), gevent.socket.create_connection((host, int(port)), timeout=5.0) as sock:
         sock.sendall(wire.packet(wire.AUTH, b'{"token":"1"}', 1))
-        reader = wire.Reader(is_ws=False)
+        reader = wire.WireReader(is_ws=False)
         while data := sock.recv(4096):
             for said in reader.feed(data):
                 return isinstance(said.body, dict) and "streams" in said.body

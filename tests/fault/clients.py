@@ -19,7 +19,7 @@ from gevent.lock import RLock
 
 from tests.fault import wire
 from tests.fault.history import Broken, Client, Closed, Connected, Joined, Left, Received, Told
-from tests.fault.wire import Garbled, Reader, Said
+from tests.fault.wire import Garbled, Said, WireReader
 
 CONNECT_S = 8.0  # more than the comet's own limit for a handshake
 SILENCE_S = 12.0  # without a word, also no answer to a heartbeat, the server is taken for lost
@@ -125,14 +125,14 @@ class Person:
             sock.settimeout(CONNECT_S)
             sock.connect((host, int(port)))
             self._socket = sock
-            reader = Reader(self.is_ws)
+            reader = WireReader(self.is_ws)
             rest = self._upgrade() if self.is_ws else b""
             self._greet()
             return self._listen(comet, reader, rest)
         finally:
             sock.close()
 
-    def _listen(self, comet: str, reader: Reader, rest: bytes) -> str:
+    def _listen(self, comet: str, reader: WireReader, rest: bytes) -> str:
         sock, data, why = self._socket, rest, "the server closed"
         while True:
             for said in reader.feed(data):

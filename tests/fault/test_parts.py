@@ -22,8 +22,9 @@ from tests.fault.clients import Goim, Zim
 from tests.fault.history import Closed, Connected, History, Joined, Left, Push, Received, Told
 from tests.fault.proxy import Proxy
 from tests.fault.schedule import NODES, REST_S, schedule
-from tests.fault.wire import Garbled, Reader, Said
+from tests.fault.wire import Garbled, Said, WireReader
 from tests.harness import free_ports, wait_until
+from zim.protocol.websocket import encode_frame
 
 # ---------------------------------------------------------------- schedule
 
@@ -161,24 +162,17 @@ def test_packets_are_read_however_they_are_cut() -> None:
         Said(3, 9, 3, b""),
     ]
     for size in (1, 5, len(data)):
-        reader = Reader(is_ws=False)
+        reader = WireReader(is_ws=False)
         assert [s for i in range(0, len(data), size) for s in reader.feed(data[i : i + size])] == expected
     with pytest.raises(Garbled):
-        Reader(is_ws=False).feed(struct.pack(">ihhii", 20, 12, 3, 5, 0))
-
-
-def server_frame(opcode: int, body: bytes) -> bytes:
-    """An unmasked frame, as a server sends it."""
-    size = len(body)
-    head = bytes([0x80 | opcode, size]) if size < 126 else bytes([0x80 | opcode, 126, *size.to_bytes(2, "big")])
-    return head + body
+        WireReader(is_ws=False).feed(struct.pack(">ihhii", 20, 12, 3, 5, 0))
 
 
 def test_text_frames_are_read_however_they_are_cut() -> None:
     pushes = [{"ver": 3, "op": 5, "seq": 0, "body": {"n": n}, "stream": "*", "offset": n} for n in range(1, 9)]
-    data = server_frame(1, json.dumps(pushes).encode()) + server_frame(9, b"") + server_frame(8, b"\x03\xe8bye")
+    data = encode_frame(1, json.dumps(pushes).encode()) + encode_frame(9, b"") + encode_frame(8, b"\x03\xe8bye")
     for size in (1, 7, len(data)):
-        reader = Reader(is_ws=True)
+        reader = WireReader(is_ws=True)
         got = [s for i in range(0, len(data), size) for s in reader.feed(data[i : i + size])]
         assert got == [Said(5, 0, 3, {"n": n}, "*", n) for n in range(1, 9)]
         assert reader.close == (1000, "bye")
@@ -200,7 +194,7 @@ class Comet:
 
     def _serve(self, sock: Any, _: object) -> None:
         self._socket = sock
-        reader = Reader(is_ws=False)  # a client's packets are cut as a server's
+        reader = WireReader(is_ws=False)  # a client's packets are cut as a server's
         while data := sock.recv(65536):
             self.heard += [(said.op, said.seq, said.body) for said in reader.feed(data)]
 

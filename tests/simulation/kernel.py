@@ -67,7 +67,7 @@ class Node:
 
 
 @dataclass
-class Pipe:
+class Lane:
     """One direction of a link: first in, first out, until it breaks."""
 
     last: float = 0.0
@@ -90,7 +90,7 @@ class Kernel:
     now: float = 0.0
     loss: float = 0.0
     nodes: dict[str, Node] = field(default_factory=dict)
-    pipes: dict[tuple[str, str], Pipe] = field(default_factory=dict)
+    pipes: dict[tuple[str, str], Lane] = field(default_factory=dict)
     _queue: list[tuple[float, int, Node | None, int, Callable[[], Any]]] = field(default_factory=list)
     _count: int = 0
 
@@ -127,9 +127,9 @@ class Kernel:
 
     # -- links
 
-    def pipe(self, src: str, dst: str) -> Pipe:
+    def pipe(self, src: str, dst: str) -> Lane:
         """The way from one node to another."""
-        return self.pipes.setdefault((src, dst), Pipe())
+        return self.pipes.setdefault((src, dst), Lane())
 
     def is_connected(self, src: str, dst: str) -> bool:
         """Whether a message would be taken."""

@@ -22,7 +22,7 @@ from tests.simulation.disk import (
 )
 from tests.simulation.kernel import Kernel, Node, Violation
 from zim.nodes.calls import RETRY_S
-from zim.nodes.comet.effects import CursorMoved, Joined, Left, Missed, Opened, Pass, Replaced, Write
+from zim.nodes.comet.effects import Pass, Replaced, SessionEffect, Write
 from zim.nodes.comet.runner import CometRunner
 from zim.nodes.comet.views import Session
 from zim.nodes.effects import Effect, End, Note, Replies, Send
@@ -171,7 +171,7 @@ class CometNode(Driver):
                 self.later(0, lambda: self._go_on(effect, work))
             case Replaced():
                 raise Violation(f"{self.name} is fenced, yet it is the only one of its name")
-            case Opened() | Joined() | Left() | Missed() | CursorMoved():
+            case SessionEffect():
                 effect.session.perform(effect)  # type: ignore[attr-defined]
             case _:
                 super().perform_one(effect)

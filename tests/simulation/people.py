@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING
 from tests.simulation.disk import LOGICS
 from tests.simulation.kernel import Violation
 from tests.simulation.nodes import CometNode, LogicNode
+from tests.wires import GOIM_TCP, ZIM_TCP, packets_in
 from zim.fabric.streams import user_stream
-from zim.nodes.comet.effects import CursorMoved, Joined, Left, Missed, Opened
+from zim.nodes.comet.effects import CursorMoved, Gapped, Joined, Left, Opened, SessionEffect
 from zim.nodes.comet.outbox import Outbox
 from zim.nodes.comet.results import Row
 from zim.nodes.comet.views import Session
-from zim.protocol import client, dialect3, frame
-from zim.protocol.client import Dialect
-from zim.protocol.dialect3 import Gap, Start
-from zim.protocol.frame import Op, Packet
+from zim.protocol.frame import VERSION, Op, Packet
+from zim.protocol.vocabularies.base import Missed, Start
+from zim.protocol.vocabularies.zim import ZIM
 from zim.web.fabric import Published, Push
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ class Wire(Session):
     __slots__ = ("comet", "is_closed", "outbox", "person", "reads")
 
     def __init__(self, person: Person, conn: int, comet: CometNode) -> None:
-        super().__init__(conn, Dialect.ZIM_TCP if person.is_zim else Dialect.V1_TCP)
+        super().__init__(conn, ZIM_TCP if person.is_zim else GOIM_TCP)
         self.person, self.comet = person, comet
         self.is_closed, self.reads = False, True
         self.outbox: Outbox | None = None
@@ -82,9 +82,9 @@ class Wire(Session):
         self.comet.act(self.comet.hub.leave(self, self.comet.now))
 
     def _tell(self, op: int, body: bytes, seq: int = 0) -> None:
-        self.write(client.reply(self.dialect, Packet(op, seq, frame.VERSION, body)))
+        self.write(self.speech.framing.encode(Packet(op, seq, VERSION, body)))
 
-    def perform(self, effect: Opened | Joined | Left | Missed | CursorMoved) -> None:
+    def perform(self, effect: SessionEffect) -> None:
         """What zim.nodes.comet.edge does."""
         match effect:
             case Opened(starts=starts):
@@ -92,16 +92,16 @@ class Wire(Session):
             case Joined(starts=starts):
                 self._tell(Op.JOINED, json.dumps([tuple(s) for s in starts]).encode())
             case Left(streams=streams):
-                self._tell(Op.LEFT, dialect3.left(streams))
-            case Missed(gap=gap, is_kept=is_kept):
-                self._miss(gap, is_kept)
+                self.write(self.speech.framing.encode(ZIM.encode_left(0, streams)))
+            case Gapped(missed=missed, is_kept=is_kept):
+                self._miss(missed, is_kept)
             case CursorMoved(stream=stream, offset=offset):
-                self._tell(Op.ACKNOWLEDGED, dialect3.acknowledged(stream, offset))
+                self.write(self.speech.framing.encode(ZIM.encode_acknowledged(0, stream, offset)))
 
-    def _miss(self, gap: Gap, is_kept: bool) -> None:
-        self.person.world.saw_gap(self, gap)
+    def _miss(self, missed: Missed, is_kept: bool) -> None:
+        self.person.world.saw_gap(self, missed)
         if self.person.is_zim:
-            self._tell(Op.GAP, json.dumps(tuple(gap)).encode())
+            self._tell(Op.GAP, json.dumps(tuple(missed)).encode())
         elif is_kept:
             self.close("gap")
 
@@ -214,16 +214,13 @@ class Person:
         """Bytes from its comet."""
         if self.wire is not wire:
             return
-        packets, rest = frame.split(chunk, 1 << 20, extended=True)
-        if rest:
-            self._fail("half a packet")
-        for p in packets:
+        for p in packets_in(chunk):
             if p.op in (Op.AUTH_REPLY, Op.JOINED):
                 self.is_ready = True
                 for start in json.loads(p.body):
                     self._start(Start(*start))
             elif p.op == Op.GAP:
-                self._gap(Gap(*json.loads(p.body)))
+                self._gap(Missed(*json.loads(p.body)))
             elif p.op == Op.LEFT:
                 self.leaving = ""
             elif p.op == Op.ACKNOWLEDGED:
@@ -250,7 +247,7 @@ class Person:
                 self.world.check_not_recovered(self, s, self.have[s.stream])
         self.have[s.stream] = (s.epoch, s.offset)
 
-    def _gap(self, gap: Gap) -> None:
+    def _gap(self, gap: Missed) -> None:
         if gap.stream not in self.have:
             return
         epoch, offset = self.have[gap.stream]

@@ -161,10 +161,10 @@ def _late_positions(entry_pass: Any, passes: Passes, now: float) -> Any:
     def late(over: Any, at: float) -> Any:
         for view, position in moved.items():
             view.position = position
-        del passes.end  # type: ignore[method-assign]
+        delattr(passes, "end")
         return passes.end(over, at)
 
-    passes.end = late  # type: ignore[method-assign]
+    setattr(passes, "end", late)  # noqa: B010 mypy would object to the assignment
     return done
 
 
@@ -242,7 +242,7 @@ RULES: dict[str, Rule] = {
     "no entry is handled while registering": Rule(Link, "complete_registration", _start_at_once, "crash"),
     "an entry is of this incarnation": Rule(Link, "entry", _wrap(Link, "entry", _any_inc), "crash,stale,fence"),
     "an entry is of this term": Rule(Link, "entry", _wrap(Link, "entry", _any_term_entry), "stale,crash"),
-    "answers are matched by number": Rule(Hub, "_told", _wrap(Hub, "_told", _any_answer), "slow,loss,calm"),
+    "answers are matched by number": Rule(Hub, "_told", _wrap(Hub, "_told", _any_answer), "pause,slow,loss"),
     "a jump waits for the pass": Rule(Passes, "when_over", lambda *_: False, "stale,crash,pause"),
     "the position moves before the pass": Rule(
         Passes, "_entry_pass", _wrap(Passes, "_entry_pass", _late_positions), "pause,calm"

@@ -15,8 +15,8 @@ from tests.simulation.nodes import CometNode, JobNode, LogicNode, RouterNode
 from tests.simulation.people import Backend, Person, Wire
 from zim.nodes.comet.passes import is_live_only
 from zim.nodes.logic.shares import Share
-from zim.protocol.dialect3 import Gap, Start
 from zim.protocol.messages import Published as Answer
+from zim.protocol.vocabularies.base import Missed, Start
 from zim.web.fabric import Published
 
 STREAMS = ["u:1", "u:2", "u:3", "r:a", "r:b", "r:live", "*"]
@@ -143,7 +143,7 @@ class World:
         if not is_old and not (self.is_trimmed or start.stream == "r:live"):
             self._fail(f"{person.name} {start.stream}: recovered: false without a reason")
 
-    def saw_gap(self, wire: Wire, gap: Gap) -> None:
+    def saw_gap(self, wire: Wire, gap: Missed) -> None:
         """Somebody misses something."""
         if not (self.is_trimmed or is_live_only(gap.epoch)):
             self._fail(f"{wire.person.name} gets {gap}, and nothing was trimmed")

@@ -17,15 +17,20 @@ import pytest
 from tests.simulation.plans import PROFILES
 from tests.simulation.rules import RULES
 from tests.unit.nodes.router.log.sqlite_support import ROUTERS, acquired, opened
+from tests.wires import ZIM_TEXT
 from zim.cli import main
 from zim.errors import NodeError
 from zim.fabric.retention import Retention, Rule
 from zim.nodes.comet.edge import ANSWER_S
 from zim.nodes.router.log import Log, NewRecord
 from zim.nodes.router.log.sqlite.opening import begin_epoch
-from zim.protocol import client, dialect3, frame
-from zim.protocol.client import Dialect
+from zim.protocol import frame
 from zim.protocol.frame import Op, Packet
+from zim.protocol.framings.text import parse_text
+from zim.protocol.pushes import Content, Encoded
+from zim.protocol.vocabularies import zim as zim_words
+from zim.protocol.vocabularies.base import Missed
+from zim.protocol.vocabularies.zim import ZIM
 from zim.topology import Comet, Job, ListenAddress, Logic, Node, Router, Topology, parse
 from zim.web.names import MAX_NAME_BYTES
 
@@ -224,12 +229,12 @@ def test_the_session_on_websocket_is_right() -> None:
             packet = Packet(item["op"], item["seq"], item["ver"], body, stream, offset)
             packets.append((who, packet))
             if who == "C":
-                assert client.parse_text(text.encode()).op == packet.op
+                assert parse_text(text.encode()).op == packet.op
             elif stream:
-                pushed = client.Encoded(client.Content(packet.op, body), stream, offset)
-                assert pushed.json(Dialect.ZIM_TEXT).decode() in text
+                pushed = Encoded(Content(packet.op, body), stream, offset)
+                assert pushed.part(ZIM_TEXT).decode() in text
             else:
-                assert text.encode() in client.reply(Dialect.ZIM_TEXT, packet)
+                assert text.encode() in ZIM_TEXT.framing.encode(packet)
     check_session(packets)
 
 
@@ -237,10 +242,10 @@ def check_session(packets: list[tuple[str, Packet]]) -> None:
     """What each says is what the server takes, and what it would say."""
     asked: dict[int, int] = {}
     parsers = {
-        Op.AUTH: dialect3.parse_auth,
-        Op.JOIN: dialect3.parse_join,
-        Op.LEAVE: dialect3.parse_leave,
-        Op.ACKNOWLEDGE: dialect3.parse_acknowledge,
+        Op.AUTH: ZIM.parse_login,
+        Op.JOIN: zim_words.parse_join,
+        Op.LEAVE: zim_words.parse_leave,
+        Op.ACKNOWLEDGE: zim_words.parse_cursors,
     }
     for who, packet in packets:
         assert packet.version == frame.VERSION
@@ -257,18 +262,18 @@ def check_session(packets: list[tuple[str, Packet]]) -> None:
         for start in body.get("streams", {}).values() if packet.op in (Op.AUTH_REPLY, Op.JOINED) else ():
             assert set(start) in ({"epoch", "offset", "recovered"}, {"error"})
         if packet.op == Op.GAP:
-            gap = dialect3.Gap(body["stream"], body["epoch"], body["from"], body["to"], body["reason"])
-            assert dialect3.gap(gap) == packet.body
+            gap = Missed(body["stream"], body["epoch"], body["from"], body["to"], body["reason"])
+            assert ZIM.encode_missed(gap).body == packet.body
 
 
 def test_the_dialect_is_as_it_says() -> None:
     text = page("client-protocol").partition("## zim's dialect")[2]
-    for words in (dialect3.NOT_ALLOWED, dialect3.RETRYING, dialect3.JOINED_ALREADY):
+    for words in (zim_words.NOT_ALLOWED, zim_words.RETRYING, zim_words.JOINED_ALREADY):
         assert f'`{{"error":"{words}"}}`' in text
     first_cells = re.findall(r"^\| ([\d /]+?)(?:, or 100 and up)? \|", text, re.MULTILINE)
     ops = {int(op) for cell in first_cells for op in cell.split(" / ")}
     assert ops >= {value for name, value in vars(Op).items() if not name.startswith("_")}
-    assert f"{dialect3.STREAMS:,} rooms" in text
+    assert f"{zim_words.STREAMS:,} rooms" in text
     assert f"1 to {MAX_NAME_BYTES} bytes" in text
     assert f"at most {ANSWER_S:.0f} s" in " ".join(text.split())
 

@@ -80,11 +80,27 @@ def test_every_library_has_its_one_place(path: Path) -> None:
 
 @pytest.mark.parametrize(
     "module",
-    ["router.shard", "router.directory", "router.feed", "comet.hub", "comet.views", "comet.feed", "comet.outbox"],
+    [
+        "router.shard",
+        "router.directory",
+        "router.feed",
+        "comet.hub",
+        "comet.views",
+        "comet.passes",
+        "comet.feed",
+        "comet.outbox",
+        "comet.phases",
+    ],
 )
 def test_what_decides_touches_no_socket_and_no_clock(module: str) -> None:
     path = ROOT / "zim" / "nodes" / (module.replace(".", "/") + ".py")
     assert not any(is_in(m, "gevent", "socket", "time", "random", "zim.net.transport") for m in imports(path))
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_the_inside_of_gevents_sockets_has_its_one_place(path: Path) -> None:
+    names = {node.attr for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Attribute)}
+    assert name_of(path) == "zim.net.pipe" or not names & {"_sock", "_wait", "_read_event", "_write_event"}
 
 
 @pytest.mark.parametrize("kind", ["comet", "job", "logic", "router"])

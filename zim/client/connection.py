@@ -1,4 +1,4 @@
-"""One connection to a comet: a socket and the dialect on it. One thread uses it, others may wake that one."""
+"""A client's line to a comet: a socket and how packets lie on it. One thread uses it, others may wake that one."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from typing import Any
 from zim.client.address import CometAddress
 from zim.client.errors import ConnectionLost, Unreachable, ZimError
 from zim.client.waiting import Waker, wait
-from zim.client.wire import TcpDialect
-from zim.client.ws import WsDialect
+from zim.client.wire import TcpWire
+from zim.client.ws import WsWire
 from zim.protocol.frame import Packet
 
 _RECV_BYTES = 64 << 10
 
 
-class Connection:
+class Line:
     """Sends and receives packets.
 
     Attributes:
@@ -38,16 +38,16 @@ class Connection:
         self._timeout_s = timeout_s
         self._socket: socket.socket | None = None
         self._is_cut = False
-        self._dialect: TcpDialect | WsDialect
+        self._wire: TcpWire | WsWire
         if address.transport == "ws":
-            self._dialect = WsDialect(address.netloc, address.path, max_packet_bytes)
+            self._wire = WsWire(address.netloc, address.path, max_packet_bytes)
         else:
-            self._dialect = TcpDialect(max_packet_bytes)
+            self._wire = TcpWire(max_packet_bytes)
 
     @property
     def is_open(self) -> bool:
         """Packets may be sent: on WebSocket the handshake is over."""
-        return self._dialect.is_open
+        return self._wire.is_open
 
     def connect(self) -> None:
         """Connects, and asks for the handshake.
@@ -65,7 +65,7 @@ class Connection:
         for family, kind, protocol, _, place in places:
             problem = self._try(socket.socket(family, kind, protocol), place)
             if not problem:
-                self._write(self._dialect.opening)
+                self._write(self._wire.opening)
                 return
         raise Unreachable(problem)
 
@@ -100,7 +100,7 @@ class Connection:
         Raises:
             ConnectionLost: it has ended, or the other side reads nothing.
         """
-        self._write(b"".join(map(self._dialect.send, packets)))
+        self._write(b"".join(map(self._wire.send, packets)))
 
     def receive(self, timeout_s: float) -> list[Packet] | None:
         """What has come; maybe not a whole packet. Afterwards look at `broken`.
@@ -116,9 +116,9 @@ class Connection:
             return None
         if not data:
             raise ConnectionLost("closed by the server")
-        packets = self._dialect.receive(data)
-        self.broken = self._dialect.broken
-        self._write(self._dialect.replies())
+        packets = self._wire.receive(data)
+        self.broken = self._wire.broken
+        self._write(self._wire.replies())
         return packets
 
     def cut(self) -> None:
@@ -131,10 +131,10 @@ class Connection:
         self._waker.wake()
 
     def say_goodbye(self) -> None:
-        """Says the dialect's last words, if they can still be said."""
-        if self._socket is not None and self._dialect.is_open and not self._is_cut:
+        """Says the last words of the wire, if they can still be said."""
+        if self._socket is not None and self._wire.is_open and not self._is_cut:
             with contextlib.suppress(ConnectionLost):
-                self._write(self._dialect.closing)
+                self._write(self._wire.closing)
 
     def close(self) -> None:
         """Hangs up."""

@@ -10,7 +10,7 @@ from zim.protocol.frame import Op, Packet
 
 
 class GoimSession:
-    """The same as zim.client.session.Session, for goim's dialect.
+    """The same as zim.client.session.ZimSession, for goim's vocabulary.
 
     Attributes:
         heartbeat_s: not told.

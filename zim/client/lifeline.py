@@ -12,10 +12,10 @@ from typing import Generic, TypeVar
 
 from zim.client.address import CometAddress, comet_address
 from zim.client.backoff import Backoff
-from zim.client.connection import Connection
+from zim.client.connection import Line
 from zim.client.errors import AddressError, ClientError, ConnectionLost, LoginRefused, Unreachable, WireError
 from zim.client.goim import GoimSession
-from zim.client.session import Session
+from zim.client.session import ZimSession
 from zim.client.values import Event, State, StateName
 from zim.client.waiting import Waker, wait
 from zim.client.wire import MAX_PACKET_BYTES
@@ -24,7 +24,7 @@ from zim.protocol.frame import Op, Packet
 _LAST_WORDS_S = 1.0  # for an acknowledgement to be confirmed when one leaves
 _MIN_HEARTBEAT_S = 0.1
 
-_S = TypeVar("_S", Session, GoimSession)
+_S = TypeVar("_S", ZimSession, GoimSession)
 
 
 class Lifeline(Generic[_S]):
@@ -64,7 +64,7 @@ class Lifeline(Generic[_S]):
         self._is_closed = False
         self._lock = threading.RLock()
         self._waker: Waker | None = None
-        self._connection: Connection | None = None
+        self._connection: Line | None = None
         self._packets: deque[Packet] = deque()  # that have come and are not handled
         self._is_busy = False
         self._is_logged_in = False
@@ -117,7 +117,7 @@ class Lifeline(Generic[_S]):
         since: float | None = None
         name: StateName = "disconnected"
         reason = ""
-        connection = Connection(address, waker, self._timeout_s, self._max_packet_bytes)
+        connection = Line(address, waker, self._timeout_s, self._max_packet_bytes)
         self._packets.clear()
         with self._lock:
             self._connection = connection
@@ -151,7 +151,7 @@ class Lifeline(Generic[_S]):
         while not self._is_closed and (left_s := until - time.monotonic()) > 0 and self._waker is not None:
             wait(None, self._waker, left_s)
 
-    def _log_in(self, connection: Connection) -> tuple[list[Event], list[Packet]]:
+    def _log_in(self, connection: Line) -> tuple[list[Event], list[Packet]]:
         """Connects and authenticates. Gives what the reply tells, and the packets that came with it.
 
         Raises:
@@ -181,7 +181,7 @@ class Lifeline(Generic[_S]):
             raise WireError(f"op {first.op} where the login's reply should be")
         return self.session.logged_in(first), packets
 
-    def _read_login(self, connection: Connection, left_s: float) -> list[Packet]:
+    def _read_login(self, connection: Line, left_s: float) -> list[Packet]:
         try:
             packets = connection.receive(left_s) or []
         except ConnectionLost as error:
@@ -194,7 +194,7 @@ class Lifeline(Generic[_S]):
             raise connection.broken
         return packets
 
-    def _receive(self, connection: Connection, events: list[Event], packets: list[Packet]) -> Iterator[Event]:
+    def _receive(self, connection: Line, events: list[Event], packets: list[Packet]) -> Iterator[Event]:
         """The events of one connection, from the login on until close().
 
         Raises:
@@ -238,7 +238,7 @@ class Lifeline(Generic[_S]):
                 raise ConnectionLost(f"disconnected by the server: {_reason(packet)}")
             yield from self.session.receive(packet)
 
-    def _speak(self, connection: Connection) -> None:
+    def _speak(self, connection: Line) -> None:
         """Sends what is due: a heartbeat, what the session wants."""
         now = time.monotonic()
         if now >= self._heartbeat_at:
@@ -254,7 +254,7 @@ class Lifeline(Generic[_S]):
         allowed_s = self.session.heartbeat_s
         return min(self._heartbeat_s, max(allowed_s / 2, _MIN_HEARTBEAT_S)) if allowed_s else self._heartbeat_s
 
-    def _hang_up(self, connection: Connection) -> None:
+    def _hang_up(self, connection: Line) -> None:
         """Says the last words, if somebody may still hear them, and closes."""
         is_logged_in, self._is_logged_in = self._is_logged_in, False
         with contextlib.suppress(ClientError, WireError):

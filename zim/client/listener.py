@@ -20,7 +20,7 @@ from typing import Any, TypeVar, cast
 from zim.client.backoff import Backoff
 from zim.client.goim import GoimSession
 from zim.client.lifeline import Lifeline
-from zim.client.session import Session
+from zim.client.session import ZimSession
 from zim.client.values import Event, Gap, Message, Position, State
 from zim.client.wire import MAX_PACKET_BYTES
 
@@ -44,7 +44,7 @@ class _Listening:
 
 
 class Listener(_Listening):
-    """Speaks zim's own dialect: gives every message of a stream once and in order, and says what is lost.
+    """Speaks zim's own vocabulary: gives every message of a stream once and in order, and says what is lost.
 
     It reconnects by itself, to the next address, and goes on from where it was. What arrives (`for event in listener`):
 
@@ -95,7 +95,7 @@ class Listener(_Listening):
             ClientError: a room or a position that cannot be.
         """
         about = {key: value for key, value in (("device", device), ("platform", platform)) if value}
-        self._session = Session(token, rooms, resume, about)
+        self._session = ZimSession(token, rooms, resume, about)
         self._lifeline = Lifeline(
             self._session,
             addresses,
@@ -164,7 +164,7 @@ class Listener(_Listening):
 
 
 class GoimListener(_Listening):
-    """Speaks goim v1's dialect, with goim or zim: gives what arrives while it is connected. Nothing is resumed."""
+    """Speaks goim v1's vocabulary, with goim or zim: gives what arrives while it is connected. Nothing is resumed."""
 
     def __init__(
         self,

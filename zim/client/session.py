@@ -1,4 +1,4 @@
-"""What a client of zim's dialect knows and wants: packets in, events and packets out. No socket, no clock.
+"""What a client of zim's vocabulary knows and wants: packets in, events and packets out. No socket, no clock.
 
 A session outlives its connections. On each: `begin` gives the auth packet, `logged_in` takes its reply, `receive` every
 packet after that, `due` gives what is to be said. Positions make messages come once and in order: a stream's message
@@ -24,7 +24,7 @@ MAX_NAME_BYTES = 253  # of a room: with its `r:` it is a stream's name
 PORTION_ROOMS, PORTION_BYTES = 500, 24 << 10  # of one packet; zim takes 1,000, and 64 kB
 
 
-class Session:
+class ZimSession:
     """One user's streams. `join`, `leave`, `ack` and `resume` may be called by any thread.
 
     Attributes:

@@ -14,7 +14,7 @@ class Message:
     """What was pushed.
 
     Attributes:
-        stream: `u:7` for a user, `r:1` for a room, `*` for everybody; "" where goim's dialect is spoken, which has no
+        stream: `u:7` for a user, `r:1` for a room, `*` for everybody; "" where goim v1 is spoken, which has no
             streams.
         offset: its number in the stream, from 1; 0 with goim. Numbers may be left out: what is for other sessions
             only, or has expired, is passed over.

@@ -1,7 +1,7 @@
 """The client's end of the wire: bytes ⇄ packets (see zim.protocol.frame), no socket in here.
 
 On TCP packets go as they are. In a WebSocket text frame one is a JSON object `{"ver", "op", "seq", "body"}`, with
-`"stream"` and `"offset"` too in zim's dialect; the server sends arrays of them.
+`"stream"` and `"offset"` too in zim's vocabulary; the server sends arrays of them.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any
 from zim.client.errors import WireError, ZimError
 from zim.protocol import frame
 from zim.protocol.frame import MAX_STREAM_BYTES, Packet
+from zim.protocol.framings.tcp import TcpReader
 
 MAX_PACKET_BYTES = 16 << 20
 
@@ -23,7 +24,7 @@ _DECODER = json.JSONDecoder(parse_int=lambda text: int(text) if len(text) < 20 e
 _NUMBERS = {"ver": (-(1 << 15), 1 << 15), "op": (0, 1 << 31), "seq": (-(1 << 31), 1 << 31), "offset": (0, 1 << 63)}
 
 
-class TcpDialect:
+class TcpWire:
     """Packets on a TCP stream.
 
     Attributes:
@@ -39,8 +40,7 @@ class TcpDialect:
     def __init__(self, max_packet_bytes: int = MAX_PACKET_BYTES) -> None:
         self.is_open = True
         self.broken: ZimError | None = None
-        self._max = max_packet_bytes
-        self._rest = bytearray()
+        self._reader = TcpReader(max_packet_bytes, extended=True)
 
     def send(self, packet: Packet) -> bytes:
         """The bytes of a packet."""
@@ -49,17 +49,11 @@ class TcpDialect:
     def receive(self, data: bytes) -> list[Packet]:
         """The packets that are complete with `data`. Afterwards look at `broken`."""
         packets: list[Packet] = []
-        if self.broken is not None:
-            return packets
-        self._rest += data
-        at = 0
-        try:
-            while (found := frame.parse(self._rest, at, self._max, extended=True)) is not None:
-                packet, at = found
-                packets.append(packet)
-        except WireError as error:
-            self.broken = error
-        del self._rest[:at]
+        if self.broken is None:
+            try:
+                packets.extend(self._reader.receive(data))
+            except WireError as error:
+                self.broken = error
         return packets
 
     def replies(self) -> bytes:

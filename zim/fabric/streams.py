@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 
 _SESSION_KEY = re.compile(r"(.+)_([1-9][0-9]{0,18})", re.DOTALL)
 
@@ -34,13 +33,6 @@ def user_of_key(key: str) -> str:
     """The user of a session key, `7` in `7_12`; "" if it is none."""
     match = _SESSION_KEY.fullmatch(key)
     return match[1] if match else ""
-
-
-def keys_in(stream: str, only: Sequence[str]) -> tuple[str, ...]:
-    """Of these session keys, those whose sessions a stream's message is for alone; none if it is for all."""
-    if not only or not is_user_stream(stream):
-        return ()
-    return tuple(key for key in only if user_stream(user_of_key(key)) == stream)
 
 
 NAME_BYTES = 255  # of a stream's name, in UTF-8

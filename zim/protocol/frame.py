@@ -6,7 +6,7 @@ Big-endian, on TCP as it is and in WebSocket frames (goim `libs/proto/proto.go`,
             | length int32  | header int16   | version  | op     | seq    | body …
             | whole packet  | length: 16     | int16    | int32  | int32  |
 
-In zim's dialect, version 3, a pushed message has a longer header, which tells its place in a stream:
+In zim's vocabulary, version 3, a pushed message has a longer header, which tells its place in a stream:
 
     offset  16               24
             | offset uint64  | the stream's name in UTF-8, 1 to 255 bytes: up to the header length | body …
@@ -18,7 +18,7 @@ from typing import NamedTuple
 from zim.protocol.errors import WireError
 
 HEADER_BYTES = 16
-VERSION = 3  # of zim's dialect, the only one whose headers may be longer
+VERSION = 3  # of zim's vocabulary, the only one whose headers may be longer
 MAX_STREAM_BYTES = 255  # of a stream's name
 _HEADER = struct.Struct(">ihhii")
 _OFFSET = struct.Struct(">Q")
@@ -27,7 +27,7 @@ _MAX_OFFSET = (1 << 63) - 1  # what SQLite, and languages without unsigned numbe
 
 
 class Op:
-    """The operations of goim v1 (goim `libs/define/operation.go`), and from 20 on those of zim's dialect."""
+    """The operations of goim v1 (goim `libs/define/operation.go`), and from 20 on those of zim's vocabulary."""
 
     HEARTBEAT, HEARTBEAT_REPLY = 2, 3
     UPSTREAM, PUSH = 4, 5
@@ -107,24 +107,3 @@ def parse(data: bytes | bytearray, at: int, max_bytes: int, extended: bool = Fal
     except UnicodeDecodeError:
         raise WireError("stream's name is not UTF-8") from None
     return Packet(op, seq, version, body, stream, offset), at + length
-
-
-def split(data: bytes, max_bytes: int, extended: bool = False) -> tuple[list[Packet], bytes]:
-    """Cuts a byte stream into packets.
-
-    Args:
-        data: what has not been cut yet, from the start of a packet on.
-        max_bytes, extended: see `parse`.
-
-    Returns:
-        The whole packets, and the bytes of the one that is not whole yet (fewer than max_bytes).
-
-    Raises:
-        WireError: see `parse`. Whole packets before it are lost, as is the connection.
-    """
-    packets: list[Packet] = []
-    at = 0
-    while (found := parse(data, at, max_bytes, extended)) is not None:
-        packet, at = found
-        packets.append(packet)
-    return packets, data[at:]

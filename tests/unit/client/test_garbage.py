@@ -34,7 +34,7 @@ def text(packet: Packet) -> bytes:
     """A packet in a WebSocket frame."""
     fields = {"ver": 3, "op": packet.op, "seq": packet.seq, "body": json.loads(packet.body)}
     place = {"stream": packet.stream, "offset": packet.offset} if packet.stream else {}
-    return websocket.frame(websocket.TEXT, json.dumps([fields | place]).encode())
+    return websocket.encode_frame(websocket.TEXT, json.dumps([fields | place]).encode())
 
 
 def shake_hands(peer: Connection) -> bytes:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from tests.unit.client.comet import Fabric, Log, Served
 from zim.client import ClientError, Event, Gap, Message, NotJoined, NotRecovered, WireError
-from zim.client.session import Session
+from zim.client.session import ZimSession
 from zim.protocol.frame import Op, Packet
 
 STREAMS = ["u:7", "r:1", "r:2", "*"]
@@ -34,7 +34,7 @@ class World:
     def __init__(self, repeats: int, rooms: list[str] | None) -> None:
         self.fabric = Fabric()
         self.fabric.repeats = repeats
-        self.session = Session("7", rooms)
+        self.session = ZimSession("7", rooms)
         self.events: list[Event] = []
         self.epochs = 1
         self.connect()
@@ -140,7 +140,7 @@ def test_any_packet_is_taken_or_a_wire_error(packets: list[tuple[int, bytes]]) -
     session.resume()
 
 
-def log_in(session: Session, **streams: object) -> list[Event]:
+def log_in(session: ZimSession, **streams: object) -> list[Event]:
     """A login's answer."""
     session.begin("tcp")
     body = {"key": "7_1", "heartbeat_s": 9, "streams": streams}
@@ -154,37 +154,37 @@ def place(offset: int, epoch: str = "e", *, recovered: bool = True) -> dict[str,
 
 @pytest.mark.parametrize(("offset", "epoch"), [(6, "e"), (5, "f"), (0, "f")])
 def test_a_hole_that_the_fabric_calls_recovered_is_said(offset: int, epoch: str) -> None:
-    session = Session("7", resume={"u:7": ["e", 5]})
+    session = ZimSession("7", resume={"u:7": ["e", 5]})
     assert log_in(session, **{"u:7": place(offset, epoch)}) == [NotRecovered("u:7", ("e", 5), (epoch, offset))]
     assert session.resume() == {"u:7": (epoch, offset)}
 
 
 def test_an_older_position_makes_repeats_and_no_loss() -> None:
-    session = Session("7", resume={"u:7": ["e", 5]})
+    session = ZimSession("7", resume={"u:7": ["e", 5]})
     assert log_in(session, **{"u:7": place(3)}) == []
     assert session.receive(Packet(5, 0, 3, b"", "u:7", 5)) == []
     assert session.receive(Packet(5, 0, 3, b"", "u:7", 6)) == [Message("u:7", 6, "e", 5, b"")]
 
 
 def test_a_stream_that_was_had_and_is_not_in_the_answer() -> None:
-    session = Session("7", ["a", "b"], resume={"r:b": ["e", 1], "*": ["e", 1]})
+    session = ZimSession("7", ["a", "b"], resume={"r:b": ["e", 1], "*": ["e", 1]})
     found = log_in(session, **{"u:7": place(0), "r:a": place(0)})
     assert {event.stream for event in found if isinstance(event, NotJoined)} == {"r:b", "*"}
 
 
 def test_users_acknowledged_position_that_is_lost() -> None:
-    assert log_in(Session("7"), **{"u:7": place(9, recovered=False)}) == [NotRecovered("u:7", None, ("e", 9))]
+    assert log_in(ZimSession("7"), **{"u:7": place(9, recovered=False)}) == [NotRecovered("u:7", None, ("e", 9))]
 
 
 def test_a_gap_that_is_known_in_part() -> None:
-    session = Session("7")
+    session = ZimSession("7")
     log_in(session, **{"u:7": place(5)})
     gap = {"stream": "u:7", "epoch": "e", "from": 3, "to": 8, "reason": "trimmed"}
     assert session.receive(Packet(26, 0, 3, json.dumps(gap).encode())) == [Gap("u:7", 6, 8, "trimmed", "e")]
 
 
 def test_a_room_named_as_the_user_does_not_mute_the_user() -> None:
-    session = Session("7")
+    session = ZimSession("7")
     log_in(session, **{"u:7": place(0), "r:7": place(0)})
     session.leave(["7"])
     assert session.receive(Packet(5, 0, 3, b"", "r:7", 1)) == []
@@ -192,7 +192,7 @@ def test_a_room_named_as_the_user_does_not_mute_the_user() -> None:
 
 
 def test_acks_of_a_history_that_is_gone_are_forgotten() -> None:
-    session = Session("7")
+    session = ZimSession("7")
     log_in(session, **{"u:7": place(5)})
     session.ack(9)
     gap = {"stream": "u:7", "epoch": "f", "from": 1, "to": 0, "reason": "epoch"}
@@ -201,7 +201,7 @@ def test_acks_of_a_history_that_is_gone_are_forgotten() -> None:
 
 
 def test_an_ack_that_is_not_confirmed_is_sent_again() -> None:
-    session = Session("7")
+    session = ZimSession("7")
     log_in(session, **{"u:7": place(5)})
     session.ack(6)
     (first,) = session.due()
@@ -215,7 +215,7 @@ def test_an_ack_that_is_not_confirmed_is_sent_again() -> None:
 
 
 def test_a_room_that_was_refused_may_be_asked_for_again() -> None:
-    session = Session("7")
+    session = ZimSession("7")
     log_in(session, **{"u:7": place(0)})
     session.join(["a"])
     (first,) = session.due()
@@ -229,13 +229,13 @@ def test_a_room_that_was_refused_may_be_asked_for_again() -> None:
 @pytest.mark.parametrize("room", ["", "x" * 254, "a\0b", "é" * 127, "*", "\ud800", "a\x7f"])
 def test_rooms_that_cannot_be(room: str) -> None:
     with pytest.raises(ClientError, match="room's name"):
-        Session("7", [room])
+        ZimSession("7", [room])
     with pytest.raises(ClientError, match="room's name"):
-        Session("7").join([room])
+        ZimSession("7").join([room])
 
 
 def test_rooms_that_nobody_asked_for() -> None:
-    session = Session("7", ["a"])
+    session = ZimSession("7", ["a"])
     log_in(session, **{"u:7": place(0), "r:a": place(0)})
     joined = json.dumps({"streams": {"r:zz": place(0)}}).encode()
     assert session.receive(Packet(21, 0, 3, joined)) == []
@@ -245,14 +245,14 @@ def test_rooms_that_nobody_asked_for() -> None:
 
 
 def test_a_room_that_the_fabric_leaves_by_itself() -> None:
-    session = Session("7", ["a"])
+    session = ZimSession("7", ["a"])
     log_in(session, **{"u:7": place(0), "r:a": place(0)})
     left = Packet(23, 0, 3, b'{"streams":["r:a","r:b",5]}')
     assert session.receive(left) == [NotJoined("r:a", "the fabric left it")]
 
 
 def test_everybodys_stream_that_comes_later() -> None:
-    session = Session("7")
+    session = ZimSession("7")
     assert log_in(session, **{"u:7": place(0), "*": {"error": "not joined, retrying"}}) == [
         NotJoined("*", "not joined, retrying")
     ]
@@ -262,7 +262,7 @@ def test_everybodys_stream_that_comes_later() -> None:
 
 
 def test_a_room_that_is_joined_already_stays_joined() -> None:
-    session = Session("7")
+    session = ZimSession("7")
     log_in(session, **{"u:7": place(0), "r:a": place(0)})
     joined = json.dumps({"streams": {"r:a": {"error": "joined already"}}}).encode()
     assert session.receive(Packet(21, 2, 3, joined)) == []
@@ -271,7 +271,7 @@ def test_a_room_that_is_joined_already_stays_joined() -> None:
 
 def test_many_rooms_go_in_packets_that_are_taken() -> None:
     rooms = [f"{number:03}" + "é" * 100 for number in range(990)]
-    session = Session("7", rooms, resume={f"r:{room}": ["epoch" * 5, 1 << 60] for room in [*rooms, "other"]})
+    session = ZimSession("7", rooms, resume={f"r:{room}": ["epoch" * 5, 1 << 60] for room in [*rooms, "other"]})
     auth = session.begin("tcp")
     body = json.loads(auth.body)
     asked = list(body["rooms"])
@@ -291,7 +291,7 @@ def test_many_rooms_go_in_packets_that_are_taken() -> None:
 
 
 def test_where_the_users_stream_starts_is_what_is_acknowledged() -> None:
-    session = Session("7")
+    session = ZimSession("7")
     log_in(session, **{"u:7": place(5)})
     assert session.acknowledged == 5
     session.ack(5)

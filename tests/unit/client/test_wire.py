@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.unit.client.peers import packet
-from zim.client.wire import TcpDialect, decode_text, encode_text
+from zim.client.wire import TcpWire, decode_text, encode_text
 from zim.protocol.errors import WireError
 from zim.protocol.frame import Packet, encode
 
@@ -37,7 +37,7 @@ CUTS = st.lists(st.integers(0, 1 << 20), max_size=20)
 
 @given(st.lists(PACKETS, max_size=5), CUTS)
 def test_packets_survive_any_chunking(packets: list[Packet], cuts: list[int]) -> None:
-    dialect = TcpDialect()
+    dialect = TcpWire()
     stream = b"".join(map(dialect.send, packets))
     assert [found for chunk in chunks(stream, cuts) for found in dialect.receive(chunk)] == packets
     assert dialect.broken is None
@@ -45,7 +45,7 @@ def test_packets_survive_any_chunking(packets: list[Packet], cuts: list[int]) ->
 
 @given(st.lists(st.binary(max_size=60) | st.builds(encode, PACKETS), max_size=8))
 def test_any_bytes_break_a_tcp_stream_at_most_with_a_wire_error(stream: list[bytes]) -> None:
-    dialect = TcpDialect(max_packet_bytes=200)
+    dialect = TcpWire(max_packet_bytes=200)
     for chunk in stream:
         dialect.receive(chunk)
     assert dialect.broken is None or isinstance(dialect.broken, WireError)
@@ -62,7 +62,7 @@ def test_any_bytes_break_a_tcp_stream_at_most_with_a_wire_error(stream: list[byt
     ],
 )
 def test_what_came_before_the_garbage_is_kept(bad: bytes) -> None:
-    dialect = TcpDialect(max_packet_bytes=1000)
+    dialect = TcpWire(max_packet_bytes=1000)
     assert dialect.receive(packet(5, b"good") + bad) == [Packet(5, 0, 0, b"good")]
     assert isinstance(dialect.broken, WireError)
     assert dialect.receive(packet(5, b"late")) == []
@@ -70,8 +70,8 @@ def test_what_came_before_the_garbage_is_kept(bad: bytes) -> None:
 
 def test_a_longer_header_is_for_version_3() -> None:
     header = struct.pack(">ihhii", 29, 27, 3, 5, 9) + struct.pack(">Q", 12) + b"r:1"
-    assert TcpDialect().receive(header + b"hi") == [Packet(5, 9, 3, b"hi", "r:1", 12)]
-    dialect = TcpDialect()
+    assert TcpWire().receive(header + b"hi") == [Packet(5, 9, 3, b"hi", "r:1", 12)]
+    dialect = TcpWire()
     assert dialect.receive(struct.pack(">ihhii", 29, 27, 1, 5, 9) + bytes(13)) == []
     assert isinstance(dialect.broken, WireError)
 

@@ -45,21 +45,6 @@ def test_a_right_name_fits_into_a_packet(stream: str) -> None:
         encode(Packet(5, 0, VERSION, b"", stream, 1))
 
 
-@pytest.mark.parametrize(
-    ("stream", "only", "keys"),
-    [
-        ("u:7", (), ()),
-        ("u:7", ("7_1", "8_1", "7_2"), ("7_1", "7_2")),
-        ("u:9", ("7_1",), ()),
-        ("u:a_b", ("a_b_3", "a_3"), ("a_b_3",)),
-        ("r:7", ("7_1",), ()),
-        ("*", ("7_1",), ()),
-    ],
-)
-def test_keys_narrow_their_users_streams(stream: str, only: tuple[str, ...], keys: tuple[str, ...]) -> None:
-    assert streams.keys_in(stream, only) == keys
-
-
 def test_rooms_and_users_have_streams() -> None:
     assert streams.user_stream("7") == "u:7"
     assert [streams.room_stream(room) for room in ("1", "*")] == ["r:1", "*"]

@@ -1,6 +1,6 @@
-"""One client's socket: the only writer to it. Last stop of a push: a chunk comes in, bytes go to the kernel.
+"""One client's connection: the only writer to its pipe. Last stop of a push: a chunk comes in, bytes go to the kernel.
 
-A write goes straight to the socket, without blocking and without a switch. Only one that is full gets an outbox and a
+A write goes straight to the pipe, without blocking and without a switch. Only one that is full gets an outbox and a
 greenlet that waits for it; until that is empty, later chunks join it.
 """
 
@@ -8,33 +8,30 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, cast
+from typing import NamedTuple, Protocol
 
 import gevent
-from gevent import socket
 from gevent.event import Event
+from typing_extensions import override
 
+from zim.net.pipe import Pipe
 from zim.nodes.comet.outbox import Outbox
+from zim.nodes.comet.phases import POLICY, Cause, Phase, after
 from zim.nodes.comet.results import Row
 from zim.nodes.comet.views import Session
-from zim.protocol import client, dialect3, frame, websocket
-from zim.protocol.client import Dialect
-from zim.protocol.dialect3 import Gap, Start
-from zim.protocol.frame import Op, Packet
+from zim.protocol.frame import Packet
+from zim.protocol.speech import Speech
+from zim.protocol.vocabularies.base import Login, Request, Start
 
 log = logging.getLogger(__name__)
 
-READ_BYTES = 4_096
 CLOSE_S = 2.0  # for a half-sent frame and the close frame after it
-
-GOING_AWAY, POLICY, TRY_AGAIN = 1001, 1008, 1013  # RFC 6455 7.4.1, and the IANA registry for 1013
 
 
 @dataclass(frozen=True)
-class Limits:
+class ClientLimits:
     """What the topology allows a client. See zim.topology.Comet."""
 
     max_packet_bytes: int
@@ -47,63 +44,49 @@ class Limits:
 class Owner(Protocol):
     """Who is told of a connection's end, each once. Neither may switch."""
 
-    def closed(self, connection: Connection) -> None:
+    def on_closed(self, connection: Connection) -> None:
         """Nothing is written or taken from its client any more."""
 
     def release(self) -> None:
         """Its socket is closed."""
 
 
-def _unpark(connection: Connection, sock: Any, read: Callable[[Connection], None]) -> None:
-    """In the hub. No method of an object: gevent's close() throws into the callback's `__self__`."""
-    if sock._read_event is not None:  # else it was closed in the meantime
-        sock._read_event.stop()
-        gevent.spawn_raw(read, connection)
+class Asked(NamedTuple):
+    """What a client waits for, and has its further packets wait.
+
+    Attributes:
+        packet: that asked for it; kind: what it says.
+        answered: set once the reply is out, or the connection is over.
+    """
+
+    packet: Packet
+    kind: type[Login | Request]
+    answered: Event
 
 
 class Connection(Session):
     """See the module.
 
     Attributes:
+        pipe: its bytes; only the connection writes.
+        phase: where it is in its life.
         deadline: monotonic; when it is closed unless its client has spoken.
-        is_closed: nothing is written any more.
         may_join: rooms that its client may ask for; None for any.
         reason: why it is closed.
     """
 
-    __slots__ = (
-        "_answered",
-        "_asked",
-        "_limits",
-        "_outbox",
-        "_owner",
-        "_send",
-        "_socket",
-        "deadline",
-        "is_closed",
-        "may_join",
-        "reason",
-    )
+    __slots__ = ("_asked", "_limits", "_outbox", "_owner", "_send", "deadline", "may_join", "phase", "pipe", "reason")
 
-    def __init__(
-        self,
-        conn: int,
-        dialect: Dialect,
-        sock: socket.socket,
-        limits: Limits,
-        owner: Owner,
-    ) -> None:
-        super().__init__(conn, dialect)
+    def __init__(self, conn: int, speech: Speech, pipe: Pipe, limits: ClientLimits, owner: Owner) -> None:
+        super().__init__(conn, speech)
         self._owner: Owner | None = owner
-        self._socket = sock
-        raw: Any = sock
-        self._send = raw._sock.send  # gevent's own would wait when the socket is full
+        self.pipe = pipe
+        self._send = pipe.send
         self._limits = limits
         self._outbox: Outbox | None = None
-        self._asked: Packet | None = None
-        self._answered: Event | None = None
+        self._asked: Asked | None = None
+        self.phase = Phase.HANDSHAKE
         self.deadline = time.monotonic() + limits.handshake_timeout_s
-        self.is_closed = False
         self.may_join: tuple[str, ...] | None = ()
         self.reason = ""
 
@@ -112,16 +95,26 @@ class Connection(Session):
         """What waits in its outbox."""
         return self._outbox.waiting_bytes if self._outbox is not None else 0
 
+    def on(self, cause: Cause) -> Phase:
+        """Something happens; returns the phase that it is in now.
+
+        Raises:
+            WireError: its client may not say that here.
+        """
+        self.phase = after(self.phase, cause)
+        return self.phase
+
     # -- writing
 
     @property
+    @override
     def is_full(self) -> bool:
-        """See Session."""
         return self._outbox is not None
 
+    @override
     def write(self, chunk: bytes, rows: Sequence[Row] = ()) -> bool:
-        """See Session. Whole packets or frames only."""
-        if self._outbox is None and not self.is_closed:
+        """Whole packets or frames only."""
+        if self._outbox is None and not self.phase.is_over:
             try:
                 sent = self._send(chunk)
             except BlockingIOError:
@@ -136,7 +129,7 @@ class Connection(Session):
                 self._outbox.begin(chunk, sent, rows)
                 gevent.spawn(self._drain, self._outbox)
                 return False
-        elif self._outbox is not None and not self.is_closed:
+        elif self._outbox is not None and not self.phase.is_over:
             self._queue(self._outbox, chunk, rows)
             return False
         for row in rows:
@@ -146,7 +139,7 @@ class Connection(Session):
     def _queue(self, outbox: Outbox, chunk: bytes, rows: Sequence[Row]) -> None:
         if outbox.put(chunk, rows):
             return
-        if self._limits.drops_oldest and not self.dialect.is_zim:  # who can resume need not miss anything
+        if self._limits.drops_oldest and not self.vocabulary.resumes:
             outbox.put_newest(chunk, rows)
             return
         log.info("slow consumer", extra={"uid": self.uid, "key": self.key, "waiting_bytes": outbox.waiting_bytes})
@@ -156,13 +149,12 @@ class Connection(Session):
 
     def _drain(self, outbox: Outbox) -> None:
         """The greenlet of a full socket."""
-        sock: Any = self._socket
         try:
             while outbox:
                 try:
-                    outbox.sent(sock._sock.sendmsg(outbox.head()))
+                    outbox.sent(self.pipe.send_many(outbox.head()))
                 except BlockingIOError:
-                    sock._wait(sock._write_event)
+                    self.pipe.wait_writable()
         except OSError as e:
             self.drop(e.strerror or type(e).__name__)
         finally:
@@ -170,137 +162,91 @@ class Connection(Session):
             if outbox.dropped:
                 log.info("slow consumer", extra={"uid": self.uid, "key": self.key, "dropped": outbox.dropped})
             self._outbox = None
-            if self.is_closed:
-                self._say_goodbye()
+            if self.phase.is_over:
+                self.pipe.shutdown()
 
     # -- closing
 
     def close(self, reason: str, code: int = 0, outcome: str = "gone") -> None:
         """Closes from our side. Does not switch.
 
+        All is sent, then the client closes: to close first, with bytes of its unread, would reset what we sent.
+
         Args:
             reason: for the log, for zim's clients, and for WebSocket clients if there is a code.
             code: of a WebSocket close frame; 0 for none, as goim v1 closes on a packet that it does not like.
             outcome: what becomes of messages that wait for the client: "gone" or "shed".
         """
-        if self.is_closed:
+        if self.phase.is_over:
             return
-        farewell = self._reply(Op.DISCONNECT, 0, dialect3.disconnect(reason)) if self.dialect.is_zim else b""
-        if code and self.dialect.is_text:
-            farewell += websocket.close_frame(code, reason)
+        farewell = self.vocabulary.encode_farewell(reason)
+        words = self.speech.framing.encode(farewell) if farewell is not None else b""
+        words += self.speech.framing.encode_close(code, reason)
         if self._outbox is not None:
-            self._outbox.end_with(farewell, outcome)
-        elif farewell:
-            self.write(farewell)
-        if self.is_closed:
+            self._outbox.end_with(words, outcome)
+        elif words:
+            self.write(words)
+        if self.phase.is_over:
             return
         self._end(reason)
-        if self._outbox is None and not farewell:
+        if self._outbox is None and not words:
             self._hang_up()
             return
         gevent.spawn_later(CLOSE_S, self._hang_up)
         if self._outbox is None:
-            self._say_goodbye()
-
-    def _say_goodbye(self) -> None:
-        """All is sent. The client closes next: to close first, with bytes of its unread, would reset what we sent."""
-        with suppress(OSError):
-            self._socket.shutdown(socket.SHUT_WR)
+            self.pipe.shutdown()
 
     def drop(self, reason: str) -> None:
         """The client is gone, or not worth a word: nothing more goes out, whatever waits. Does not switch."""
-        if not self.is_closed:
+        if not self.phase.is_over:
             self._end(reason)
         self._hang_up()
 
     def _end(self, reason: str) -> None:
-        self.is_closed, self.reason = True, reason
-        self._wake()
+        self.on(Cause.CLOSE)
+        self.reason = reason
+        self._answer()
         if self._owner is not None:
-            self._owner.closed(self)
+            self._owner.on_closed(self)
 
     def _hang_up(self) -> None:
+        self.on(Cause.HANG_UP)
         owner, self._owner = self._owner, None
         if owner is not None:
-            self._socket.close()
+            self.pipe.close()
             owner.release()
 
-    # -- reading
-
-    def receive(self, waits: bool) -> bytes | None:
-        """What its client has sent; b"" if it has closed. Switches: to wait, if it may.
-
-        Args:
-            waits: if nothing is there, wait for it; otherwise return None.
-
-        Raises:
-            OSError: the connection broke, or was closed from our side.
-        """
-        sock: Any = self._socket
-        try:
-            return cast(bytes, sock._sock.recv(READ_BYTES))
-        except BlockingIOError:
-            return cast(bytes, sock.recv(READ_BYTES)) if waits else None
-
-    def park(self, read: Callable[[Connection], None]) -> None:
-        """Its client is silent: no greenlet waits for it, which would cost 7 kB, only a watcher of the event loop.
-
-        Args:
-            read: the body of the greenlet that goes on when it speaks.
-        """
-        sock: Any = self._socket
-        if sock._read_event is not None:  # else the socket is closed already
-            sock._read_event.start(_unpark, self, sock, read)
+    def heard(self) -> None:
+        """Its client has said something: it lives. Before the auth reply the time for the handshake goes on."""
+        if self.phase is Phase.OPEN:
+            self.deadline = time.monotonic() + self._limits.heartbeat_s
 
     # -- answers to what its client asked for
 
-    def await_reply(self, asked: Packet) -> Event:
-        """Its client has asked for something that others decide; the event is set once the reply is out, or the
-        connection closed."""
-        self._asked, self._answered = asked, Event()
-        return self._answered
+    def await_reply(self, packet: Packet, kind: type[Login | Request]) -> Event:
+        """Its client has asked for something that others decide; see Asked.answered."""
+        self._asked = Asked(packet, kind, Event())
+        return self._asked.answered
 
-    def opened(self, starts: Sequence[Start]) -> None:
-        """See Session."""
-        assert self._asked is not None
-        self.heard()
-        body = dialect3.auth_reply(self.key, self._limits.heartbeat_s, starts) if self.dialect.is_zim else b""
-        self.write(client.reply(self.dialect, Packet(Op.AUTH_REPLY, self._asked.seq, self._asked.version, body)))
-        self._wake()
+    def seq_of(self, kind: type[Login | Request]) -> int:
+        """Of the packet that asked for such a thing and waits for its reply; 0 if none does."""
+        return self._asked.packet.seq if self._asked is not None and self._asked.kind is kind else 0
 
-    def joined(self, seq: int, starts: Sequence[Start]) -> None:
-        """See Session."""
-        self._tell(Op.JOINED, seq, dialect3.joined(starts))
+    def open(self, starts: Sequence[Start]) -> None:
+        """Its session is in the directory: its auth reply goes out."""
+        if self.on(Cause.OPENED) is Phase.OPEN and self._asked is not None:
+            self.heard()
+            packet = self.vocabulary.encode_opened(self._asked.packet, self.key, self._limits.heartbeat_s, starts)
+            self.tell(packet, Login)
 
-    def left(self, seq: int, streams: Sequence[str]) -> None:
-        """See Session."""
-        self._tell(Op.LEFT, seq, dialect3.left(streams))
+    def tell(self, packet: Packet | None, answers: type[Login | Request] | None = None) -> None:
+        """Sends what the vocabulary has a word for. It may answer what was asked long ago, and nobody waits for."""
+        if packet is not None:
+            self.write(self.speech.framing.encode(packet))
+        if self._asked is not None and self._asked.kind is answers:
+            self._answer()
 
-    def acknowledged(self, stream: str, offset: int) -> None:
-        """See Session."""
-        seq = self._asked.seq if self._asked is not None and self._asked.op == Op.ACKNOWLEDGE else 0
-        self._tell(Op.ACKNOWLEDGED, seq, dialect3.acknowledged(stream, offset))
-
-    def missed(self, gap: Gap, is_kept: bool) -> None:
-        """See Session. A client that cannot be told is closed, and comes back fresh."""
-        if self.dialect.is_zim:
-            self.write(self._reply(Op.GAP, 0, dialect3.gap(gap)))
-        elif is_kept:
-            self.close(f"messages of {gap.stream} are missing: {gap.reason}", TRY_AGAIN)
-
-    def _tell(self, op: int, seq: int, body: bytes) -> None:
-        self.write(self._reply(op, seq, body))
-        if self._asked is not None and self._asked.op == op - 1:  # else it tells what was asked for long ago
-            self._wake()
-
-    def _reply(self, op: int, seq: int, body: bytes) -> bytes:
-        return client.reply(self.dialect, Packet(op, seq, frame.VERSION, body))
-
-    def _wake(self) -> None:
-        if self._answered is not None:
-            self._answered.set()
-        self._asked = self._answered = None
-
-    def heard(self) -> None:
-        """Its client has said something: it lives."""
-        self.deadline = time.monotonic() + self._limits.heartbeat_s
+    def _answer(self) -> None:
+        asked, self._asked = self._asked, None
+        if asked is not None:
+            asked.answered.set()

@@ -5,25 +5,30 @@ from __future__ import annotations
 import itertools
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import gevent
-from gevent import socket
+from gevent.event import AsyncResult
 
-from zim.errors import Unavailable
 from zim.fabric.streams import name_problem, room_stream, user_stream
-from zim.nodes.comet.connection import GOING_AWAY, TRY_AGAIN, Connection, Limits
-from zim.nodes.comet.hub import Hub
-from zim.protocol import client, dialect3
-from zim.protocol.client import Dialect
+from zim.net.fairness import give_way
+from zim.net.pipe import Pipe
+from zim.nodes.comet.connection import ClientLimits, Connection
+from zim.nodes.comet.effects import CursorMoved, Gapped, Joined, Left, Opened, SessionEffect
+from zim.nodes.comet.phases import GOING_AWAY, SILENT, TRY_AGAIN, Cause, Phase
+from zim.nodes.comet.runner import CometRunner
+from zim.nodes.effects import Effect
 from zim.protocol.errors import WireError
 from zim.protocol.frame import Op, Packet
+from zim.protocol.framings.base import Alive, Framing, Goodbye
 from zim.protocol.messages import Authed
+from zim.protocol.speech import speech
+from zim.protocol.vocabularies.base import Cursors, Join, Leave, Login, Request
+from zim.protocol.vocabularies.zim import STREAMS
 
 log = logging.getLogger(__name__)
 
 SWEEP_S = 1.0
-BATCH = 256  # connections between two chances for others to run
 
 ANSWER_S = 2.0  # how long a client's next packet waits for the answer to its last one, which may come later
 
@@ -38,27 +43,11 @@ _REASONS = (
 )
 GAP, OTHER = "messages are missing", "other"
 
-# Whom a token stands for. Switches; raises Unavailable.
-Identify = Callable[[bytes], Authed]
-
-# Reads packets of a connection, and gives them to Edge.packet, until its client is silent (None) or has closed (how it
-# ended). Switches. Takes the connection, and what its client has sent already.
-Read = Callable[[Connection, bytes], str | None]
-
-
-def _discard(connection: Connection) -> str | None:
-    """After our close frame: reads on until the client closes too, or the connection's own timer closes it."""
-    while data := connection.receive(waits=False):
-        gevent.sleep(0)
-    return None if data is None else connection.reason
-
 
 def _granted(connection: Connection, rooms: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Of these rooms, those that the connection may join, and those that it may not."""
-    may = connection.may_join
-    return tuple(r for r in rooms if may is None or r in may), tuple(
-        r for r in rooms if may is not None and r not in may
-    )
+    may = set(rooms if connection.may_join is None else connection.may_join)
+    return tuple(room for room in rooms if room in may), tuple(room for room in rooms if room not in may)
 
 
 class Edge:
@@ -73,13 +62,24 @@ class Edge:
         broken: how many of them because their client broke the wire.
     """
 
-    def __init__(self, hub: Hub, identify: Identify, limits: Limits, max_connections: int) -> None:
+    def __init__(
+        self,
+        runner: CometRunner,
+        perform: Callable[[Iterable[Effect]], None],
+        limits: ClientLimits,
+        max_connections: int,
+    ) -> None:
+        """
+        Args:
+            perform: does what the runner returns.
+        """
         self.limits = limits
         self.is_open = True
-        self._hub, self._identify, self._max_connections = hub, identify, max_connections
+        self._runner, self._hub, self._perform = runner, runner.hub, perform
+        self._max_connections = max_connections
         self._conns = itertools.count(1)
         self._connections: dict[Connection, None] = {}
-        self._readers: dict[Read, Callable[[Connection], None]] = {}
+        self._on_speaking = self._speak  # one object for all who are parked
         self.places = self.accepted = self.refused = self.broken = 0
         self.closed_for = dict.fromkeys([*_REASONS, GAP, OTHER], 0)
 
@@ -98,32 +98,26 @@ class Edge:
         """A socket that was admitted is closed."""
         self.places -= 1
 
-    def serve(self, sock: socket.socket, dialect: Dialect, read: Read, sent: bytes = b"") -> None:
-        """A socket that speaks the client wire. Does not switch.
+    def serve(self, pipe: Pipe, framing: Framing, sent: bytes = b"") -> None:
+        """A client that was admitted. Does not switch.
 
         Args:
-            read: reads this dialect.
-            sent: what its client has sent already.
+            sent: what it has sent already.
         """
-        connection = Connection(next(self._conns), dialect, sock, self.limits, self)
+        connection = Connection(next(self._conns), speech(framing), pipe, self.limits, self)
         self._connections[connection] = None
         if sent:
-            gevent.spawn_raw(self._go_on, read, connection, sent)
+            gevent.spawn_raw(self._speak, connection, sent)
         else:
-            connection.park(self._readers[read])
+            pipe.park(self._on_speaking, connection)
 
-    def reader(self, read: Read) -> Read:
-        """Makes a way of reading known, once for all connections."""
-        self._readers[read] = lambda connection: self._go_on(read, connection)
-        return read
-
-    def _go_on(self, read: Read, connection: Connection, sent: bytes = b"") -> None:
+    def _speak(self, connection: Connection, sent: bytes = b"") -> None:
         """The greenlet of a connection whose client speaks. An error closes this connection and nothing else."""
         try:
-            ended = _discard(connection) if connection.is_closed else read(connection, sent)
+            ended = self._read(connection, sent)
         except WireError as e:
             ended = None
-            self.broken += not connection.is_closed
+            self.broken += not connection.phase.is_over
             connection.close(e.reason, e.code)
         except OSError as e:
             ended = e.strerror or type(e).__name__
@@ -131,93 +125,142 @@ class Edge:
             log.exception("a connection failed", extra={"uid": connection.uid})
             ended = "failed"
         if ended is None:
-            connection.park(self._readers[read])
+            connection.pipe.park(self._on_speaking, connection)
         else:
             connection.drop(ended)
 
-    def closed(self, connection: Connection) -> None:
+    def _read(self, connection: Connection, data: bytes) -> str | None:
+        """Takes what its client says until it is silent (None) or has closed (how it ended). Switches.
+
+        Once it is over nothing is taken any more, until the client closes too, or the connection's own timer does.
+
+        Raises:
+            WireError: the client broke the wire.
+            OSError: the connection broke, or was closed from our side.
+        """
+        receive = connection.pipe.receive
+        reader = connection.speech.framing.reader(self.limits.max_packet_bytes)
+        found = data or receive(waits=False)
+        while found:
+            if not connection.phase.is_over:
+                for said in reader.receive(found):
+                    self._on_said(connection, said)
+                    if connection.phase.is_over:
+                        return None
+                if not reader.is_within:
+                    return None  # one read for each turn: who never stops sending must not keep others from theirs
+            give_way()
+            found = receive(waits=not connection.phase.is_over)
+        return None if found is None else connection.reason or "closed by the client"
+
+    def _on_said(self, connection: Connection, said: Packet | Alive | Goodbye) -> None:
+        match said:
+            case Packet():
+                self.on_packet(connection, said)
+            case Alive(reply):
+                connection.heard()
+                if reply:
+                    connection.write(reply)
+            case Goodbye(code):
+                connection.close("closed by the client", code)
+
+    def on_closed(self, connection: Connection) -> None:
         """See Owner."""
         del self._connections[connection]
         reason = connection.reason
         self.closed_for[reason if reason in _REASONS else GAP if reason.startswith("messages of ") else OTHER] += 1
-        self._hub.leave(connection, time.monotonic())
+        self._perform(self._hub.leave(connection, time.monotonic()))
         log.debug("disconnected", extra={"uid": connection.uid, "reason": connection.reason})
 
     def waiting_bytes(self) -> int:
         """What waits in the outboxes of all connections."""
         return sum(connection.waiting_bytes for connection in self._connections)
 
+    # -- effects
+
+    def perform(self, effect: SessionEffect) -> None:
+        """Tells a client something. Does not switch."""
+        connection = effect.session
+        assert isinstance(connection, Connection)
+        match effect:
+            case Opened(starts=starts):
+                connection.open(starts)
+            case Joined(seq=seq, starts=starts):
+                connection.tell(connection.vocabulary.encode_joined(seq, starts), Join)
+            case Left(seq=seq, streams=streams):
+                connection.tell(connection.vocabulary.encode_left(seq, streams), Leave)
+            case CursorMoved(stream=stream, offset=offset):
+                seq = connection.seq_of(Cursors)
+                connection.tell(connection.vocabulary.encode_acknowledged(seq, stream, offset), Cursors)
+            case Gapped(missed=missed, is_kept=is_kept):
+                packet = connection.vocabulary.encode_missed(missed)
+                if packet is None and is_kept:  # a client that cannot be told is closed, and comes back fresh
+                    connection.close(f"messages of {missed.stream} are missing: {missed.reason}", TRY_AGAIN)
+                connection.tell(packet)
+
     # -- packets
 
-    def packet(self, connection: Connection, packet: Packet) -> None:
-        """What a client said. Switches: during auth.
+    def on_packet(self, connection: Connection, packet: Packet) -> None:
+        """What a client said. Switches: until it is answered.
 
         Raises:
             WireError: it may not say that here; the connection is to be closed.
         """
-        if connection.is_closed:
-            return
-        if not connection.uid:
-            if packet.op != Op.AUTH:
-                raise WireError("the first packet must be auth")
+        phase = connection.on(Cause.AUTH if packet.op == Op.AUTH else Cause.PACKET)
+        if phase is Phase.AUTHENTICATING:
             self._authenticate(connection, packet)
-            return
-        reply = client.answer(connection.dialect, packet)
-        if reply is None and not (connection.dialect.is_zim and packet.op in (Op.JOIN, Op.LEAVE, Op.ACKNOWLEDGE)):
-            raise WireError("operation not known")
-        connection.heard()
-        if reply is not None:
-            connection.write(reply)
-            return
-        answered = connection.await_reply(packet)
-        self._ask(connection, packet)
-        answered.wait(ANSWER_S)
+        elif phase is Phase.OPEN:
+            said = connection.vocabulary.parse(packet)
+            connection.heard()
+            if isinstance(said, Packet):
+                connection.write(connection.speech.framing.encode(said))
+            else:
+                answered = connection.await_reply(packet, type(said))
+                self._ask(connection, said, packet.seq)
+                answered.wait(ANSWER_S)
 
     def _authenticate(self, connection: Connection, packet: Packet) -> None:
-        connection.dialect = connection.dialect.of_version(packet.version)
-        auth = dialect3.parse_auth(packet.body) if connection.dialect.is_zim else None
-        try:
-            who = self._identify(packet.body if auth is None else dialect3.token(auth))
-        except Unavailable as e:
-            log.warning("nobody to authenticate with", extra={"error": str(e)})
+        connection.speech = connection.speech.of_version(packet.version)
+        login = connection.vocabulary.parse_login(packet.body)
+        ticket: AsyncResult[Authed | None] = AsyncResult()
+        self._perform(self._runner.on_token(ticket, login.token, time.monotonic()))
+        who = ticket.get()
+        if who is None:
             connection.close("try again", TRY_AGAIN)
-            return
-        if connection.is_closed:
             return
         names = [user_stream(who.uid), *map(room_stream, who.rooms)]
         if problem := next((problem for name in names if (problem := name_problem(name))), ""):
             log.error("the token handler names what cannot be", extra={"problem": problem})
             raise WireError("not a user")
+        if connection.on(Cause.IDENTIFIED) is not Phase.JOINING:
+            return
         rooms, refused = who.rooms, tuple[str, ...]()
-        if auth is not None:
-            connection.may_join = None if who.may_join is None else (*who.rooms, *who.may_join)
-            if auth.rooms is not None:
-                rooms, refused = _granted(connection, auth.rooms)
-        answered = connection.await_reply(packet)
-        self._hub.join(connection, who.uid, rooms, time.monotonic(), auth.resume if auth else None, refused)
+        connection.may_join = None if who.may_join is None else (*who.rooms, *who.may_join)
+        if login.rooms is not None:
+            rooms, refused = _granted(connection, login.rooms)
+        answered = connection.await_reply(packet, Login)
+        self._perform(self._hub.join(connection, who.uid, rooms, time.monotonic(), login.resume, refused))
         answered.wait()
 
-    def _ask(self, connection: Connection, packet: Packet) -> None:
-        """What only zim's clients ask for.
+    def _ask(self, connection: Connection, request: Request, seq: int) -> None:
+        """What others decide.
 
         Raises:
-            WireError: the packet is not what its op says.
+            WireError: its client may not have that.
         """
         now = time.monotonic()
-        if packet.op == Op.JOIN:
-            join = dialect3.parse_join(packet.body)
-            rooms, refused = _granted(connection, join.rooms)
-            if len(connection.rooms) + len(rooms) > dialect3.STREAMS:
-                raise WireError(f"more than {dialect3.STREAMS} rooms")
-            self._hub.join_rooms(connection, rooms, packet.seq, now, join.resume, refused)
-        elif packet.op == Op.LEAVE:
-            self._hub.leave_rooms(connection, dialect3.parse_leave(packet.body).rooms, packet.seq, now)
+        if isinstance(request, Join):
+            rooms, refused = _granted(connection, request.rooms)
+            if len(connection.rooms) + len(rooms) > STREAMS:
+                raise WireError(f"more than {STREAMS} rooms")
+            self._perform(self._hub.join_rooms(connection, rooms, seq, now, request.resume, refused))
+        elif isinstance(request, Leave):
+            self._perform(self._hub.leave_rooms(connection, request.rooms, seq, now))
         else:
-            offsets = dialect3.parse_acknowledge(packet.body)
             own = user_stream(connection.uid)
-            if set(offsets) != {own}:
+            if set(request.offsets) != {own}:
                 raise WireError(f"acknowledge: only {own} has a cursor here")
-            self._hub.acknowledge(connection, offsets[own], now)
+            self._perform(self._hub.acknowledge(connection, request.offsets[own], now))
 
     # -- time
 
@@ -225,19 +268,14 @@ class Edge:
         """Closes who is silent for too long, before auth and after. Runs for ever."""
         while True:
             gevent.sleep(SWEEP_S)
-            for i, connection in enumerate(list(self._connections)):
-                if i % BATCH == BATCH - 1:
-                    gevent.sleep(0)
-                if connection.deadline < time.monotonic():
-                    if connection.is_open:
-                        connection.close("heartbeat timeout", GOING_AWAY)
-                    else:
-                        connection.close("handshake timeout", TRY_AGAIN if connection.uid else 0)
+            for connection in list(self._connections):
+                give_way()
+                if connection.deadline < time.monotonic() and not connection.phase.is_over:
+                    connection.close(*SILENT[connection.phase])
 
     def close(self) -> None:
         """The comet stops: everybody is sent away. Switches."""
         self.is_open = False
-        for i, connection in enumerate(list(self._connections)):
+        for connection in list(self._connections):
             connection.close("the server is going away", GOING_AWAY)
-            if i % BATCH == BATCH - 1:
-                gevent.sleep(0)
+            give_way()

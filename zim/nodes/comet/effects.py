@@ -12,49 +12,50 @@ from zim.nodes.comet.feed import Link
 from zim.nodes.comet.results import Row
 from zim.nodes.comet.views import Catchup, Session, View
 from zim.nodes.effects import Effect
-from zim.protocol.dialect3 import Gap, Start
 from zim.protocol.messages import Authed, Entry
+from zim.protocol.vocabularies.base import Missed, Start
 
 
-class Opened(Effect, frozen=True):
-    """The session is in the directory: its auth reply goes out."""
+class SessionEffect(Effect, frozen=True):
+    """Something that one client is told."""
 
     session: Session
+
+
+class Opened(SessionEffect, frozen=True):
+    """The session is in the directory: its auth reply goes out."""
+
     starts: Sequence[Start]
 
 
-class Joined(Effect, frozen=True):
+class Joined(SessionEffect, frozen=True):
     """It is in rooms that it asked for in packet seq, or 0 if this comes late."""
 
-    session: Session
     seq: int
     starts: Sequence[Start]
 
 
-class Left(Effect, frozen=True):
+class Left(SessionEffect, frozen=True):
     """It is out of rooms, as it asked in packet seq: nothing more of them comes."""
 
-    session: Session
     seq: int
     streams: Sequence[str]
 
 
-class Missed(Effect, frozen=True):
+class Gapped(SessionEffect, frozen=True):
     """It will not get a piece of a stream.
 
     Attributes:
         is_kept: the stream is not live only: a client that cannot be told must not go on as if nothing was.
     """
 
-    session: Session
-    gap: Gap
+    missed: Missed
     is_kept: bool
 
 
-class CursorMoved(Effect, frozen=True):
+class CursorMoved(SessionEffect, frozen=True):
     """The cursor of its user's stream stands there, durably."""
 
-    session: Session
     stream: str
     offset: int
 

@@ -14,13 +14,12 @@ from collections.abc import Callable, Sequence
 
 from zim.fabric.sharding import Shards
 from zim.fabric.streams import EVERYBODY, room_stream, user_stream
-from zim.nodes.comet.effects import CursorMoved, Left, Missed, Pass, Replaced
+from zim.nodes.comet.effects import CursorMoved, Gapped, Left, Pass, Replaced
 from zim.nodes.comet.feed import RETRY_S, Link
 from zim.nodes.comet.joining import Joining, Wish
 from zim.nodes.comet.passes import Passes, is_live_only
 from zim.nodes.comet.views import Session, View
 from zim.nodes.effects import INFO, Effect, Note
-from zim.protocol.dialect3 import JOINED_ALREADY, Gap, Resume, Start, refusals
 from zim.protocol.messages import (
     Acknowledge,
     Acknowledged,
@@ -36,6 +35,8 @@ from zim.protocol.messages import (
     Room,
     ToComet,
 )
+from zim.protocol.vocabularies.base import Missed, Resume, Start
+from zim.protocol.vocabularies.zim import JOINED_ALREADY, refusals
 
 ROOMS_S = 0.5  # how late the directory may name a session's rooms, for one that joins and leaves all the time
 JOIN_S = 1.0  # how long a reply waits for the shards of rooms; after it they are joined in the background
@@ -270,7 +271,7 @@ class Hub:
             if isinstance(change, Put):
                 session = self.sessions.get(change.conn)
                 if session is not None:
-                    session.seq = answer.seq
+                    session.views[0].number(session, answer.seq)
                 # Even if it has left: other sessions of the user wait for what this answer tells of the stream.
                 self._told(user_stream(change.uid), answer, now)
                 if session is not None:
@@ -312,8 +313,8 @@ class Hub:
         self._anew += 1
         is_live = is_live_only(view.epoch)
         view.move_to(0 if is_live else head)
-        gap = Gap(view.stream, view.epoch, 0, view.at, "epoch")
-        self._out += [Missed(session, gap, not is_live) for session in view.live]
+        missed = Missed(view.stream, view.epoch, 0, view.at, "epoch")
+        self._out += [Gapped(session, missed, not is_live) for session in view.live]
         if is_live and head:
             self.passes.catch_up(view, head, now)
 

@@ -9,8 +9,9 @@ from zim.fabric.streams import is_user_stream
 from zim.nodes.comet.effects import Joined, Opened
 from zim.nodes.comet.passes import Passes, is_live_only
 from zim.nodes.comet.views import Session, View
-from zim.protocol.dialect3 import RETRYING, Resume, Start
 from zim.protocol.messages import Records
+from zim.protocol.vocabularies.base import Resume, Start
+from zim.protocol.vocabularies.zim import RETRYING
 
 
 class _Standing(NamedTuple):
@@ -117,7 +118,7 @@ class Joining:
             return None
         starts = [self._start(view, now) for view in ready]
         if self.is_replied:
-            return Joined(self.session, 0, starts) if self.session.dialect.is_zim else None
+            return Joined(self.session, 0, starts) if self.session.vocabulary.tells_starts else None
         self.is_replied = True
         starts += [Start(view.stream, error=RETRYING) for view in self._wishes]
         starts += self._errors
@@ -131,7 +132,9 @@ class Joining:
         is_whole = len(ready) == len(self._wishes)
         if self.session.is_open:
             return is_whole or is_late
-        can_be_told = self.session.dialect.is_zim  # goim's clients would miss what comes before they are joined
+        can_be_told = (
+            self.session.vocabulary.tells_starts
+        )  # goim's clients would miss what comes before they are joined
         return bool(self.session.seq) and self.session.views[0] in ready and (is_whole or (is_late and can_be_told))
 
     def _is_ready(self, view: View, wish: Wish, now: float) -> bool:
@@ -139,7 +142,7 @@ class Joining:
         if not view.is_current:
             return False
         has_cursor = is_user_stream(view.stream) and not is_live_only(view.epoch)
-        if wish.resume is None and has_cursor and self.session.dialect.is_zim:
+        if wish.resume is None and has_cursor and self.session.vocabulary.has_cursors:
             if not self.session.seq:
                 return False  # the answer that gives it tells the cursor too
             wish.resume = (view.epoch, min(view.acknowledged, view.at))

@@ -12,15 +12,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from zim.fabric.streams import keys_in
-from zim.nodes.comet.effects import Missed, Pass, Write
+from zim.fabric.audience import ALL, audience, audiences
+from zim.nodes.comet.effects import Gapped, Pass, Write
 from zim.nodes.comet.feed import RETRY_S, Link
 from zim.nodes.comet.results import Row
 from zim.nodes.comet.views import Catchup, Subscribers, View
 from zim.nodes.effects import WARNING, Effect, Note
-from zim.protocol.client import Content, Encoded, join
-from zim.protocol.dialect3 import Gap
 from zim.protocol.messages import Entry, Read, Records
+from zim.protocol.pushes import Content, Encoded, join
+from zim.protocol.vocabularies.base import Missed
 
 PASS_BYTES = 512 << 10  # of entries that one pass takes from one router
 PAGE_RECORDS = 1_000  # of one Read
@@ -131,15 +131,15 @@ class Passes:
     def _handle(self, link: Link, entry: Entry, fresh: dict[View, Fresh], now: float) -> None:
         """Moves positions; what is new and in time goes into fresh, for those who are live."""
         content = Content(entry.op, entry.body)
-        row = Row(link.reports, entry.n)
+        row, to = Row(link.reports, entry.n), audiences(entry.only)
         is_expired = bool(entry.left_ms) and link.is_expired(entry, now)
         for stream, offset in entry.items:
             view = self._views.get(stream)
             if view is None or (view.position is not None and offset <= view.position):
                 continue
             view.position = offset
-            push = Encoded(content, stream, offset, keys_in(stream, entry.only) if entry.only else ())
-            targeted = len(view.live) if not push.only else sum(s.key in push.only for s in view.live)
+            push = Encoded(content, stream, offset, to.get(stream, ALL))
+            targeted = view.live.count(push.audience)
             row.targeted += targeted
             if is_expired:
                 row.expired += targeted
@@ -259,7 +259,7 @@ class Passes:
             if page.floor > catchup.offset:
                 self._trimmed(view, catchup, page.floor)
             pushes = [
-                Encoded(Content(r.op, r.body), view.stream, r.offset, r.only)
+                Encoded(Content(r.op, r.body), view.stream, r.offset, audience(r.only))
                 for r in page.records
                 if catchup.offset < r.offset <= catchup.target
             ]
@@ -276,12 +276,12 @@ class Passes:
     def _trimmed(self, view: View, catchup: Catchup, floor: int) -> None:
         """Retention has passed, or a live-only stream's memory."""
         last = min(floor, catchup.target)
-        gap = Gap(view.stream, view.epoch, catchup.offset + 1, last, "trimmed")
+        missed = Missed(view.stream, view.epoch, catchup.offset + 1, last, "trimmed")
         fields = {"stream": view.stream, "messages": last - catchup.offset}
         self._out.append(Note(WARNING, "no longer kept", fields))
         catchup.offset = last
         is_kept = not is_live_only(view.epoch)
-        self._out += [Missed(session, gap, is_kept) for session in catchup.subscribers]
+        self._out += [Gapped(session, missed, is_kept) for session in catchup.subscribers]
 
     def tick(self, now: float) -> None:
         """Asks again what has not been answered, and goes on with those whose sockets take more."""
@@ -302,31 +302,19 @@ def is_live_only(epoch: str) -> bool:
 
 
 def _live_writes(live: Subscribers, fresh: Fresh) -> list[Write]:
-    if any(push.only for push, _ in fresh):
-        return [w for push, row in fresh for w in _writes(_allowed(live, push), [push], [row])]
+    if any(push.audience.keys for push, _ in fresh):
+        return [w for push, row in fresh for w in _writes(live, [push], [row])]
     return _writes(live, [push for push, _ in fresh], [row for _, row in fresh])
 
 
-def _allowed(subscribers: Subscribers, push: Encoded) -> Subscribers:
-    """Those whom a push is for."""
-    if not push.only:
-        return subscribers
-    found = Subscribers()
-    for session in subscribers:
-        if session.key in push.only:
-            found.add(session)
-    return found
-
-
 def _writes(subscribers: Subscribers, pushes: Sequence[Encoded], rows: Sequence[Row] = ()) -> list[Write]:
-    """One chunk per dialect that somebody speaks, and a snapshot of who does."""
-    if not pushes:
-        return []
-    if len(pushes) > 1 and any(push.only for push in pushes):
-        return [w for push in pushes for w in _writes(_allowed(subscribers, push), [push])]
-    if pushes[0].only:
-        subscribers = _allowed(subscribers, pushes[0])
+    """One chunk per speech that somebody speaks, and a snapshot of who does."""
+    if len(pushes) > 1 and any(push.audience.keys for push in pushes):
+        return [w for push in pushes for w in _writes(subscribers, [push])]
+    if len(pushes) > 1:
+        return [Write(sessions, join(speech, pushes), rows) for speech, sessions in subscribers.groups()]
     return [
-        Write(list(sessions), pushes[0].chunk(dialect) if len(pushes) == 1 else join(dialect, pushes), rows)
-        for dialect, sessions in subscribers.groups()
+        Write(sessions, push.chunk(speech), rows)
+        for push in pushes
+        for speech, sessions in subscribers.groups(push.audience)
     ]

@@ -5,9 +5,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 
+from zim.fabric.audience import ALL, Audience
 from zim.nodes.comet.feed import Link
 from zim.nodes.comet.results import Row
-from zim.protocol.client import Dialect, Encoded
+from zim.protocol.pushes import Encoded
+from zim.protocol.speech import SPEECHES, Speech
+from zim.protocol.vocabularies.base import Vocabulary
 
 QUEUE_BYTES = 4 << 20  # of live messages that wait while a catch-up reads older ones
 PUSH_BYTES = 200  # what one of them counts for beside its body
@@ -18,7 +21,7 @@ class Session(ABC):
 
     Attributes:
         conn: a number that no other connection of this incarnation has.
-        dialect: what it speaks.
+        speech: what it speaks; it does not change once it is subscribed to something.
         uid: the user, once known.
         seq: the router's number for the session; 0 before it is known.
         rooms: which it is in.
@@ -26,10 +29,10 @@ class Session(ABC):
         is_open: the auth reply has gone out.
     """
 
-    __slots__ = ("conn", "dialect", "is_open", "rooms", "seq", "uid", "views")
+    __slots__ = ("conn", "is_open", "rooms", "seq", "speech", "uid", "views")
 
-    def __init__(self, conn: int, dialect: Dialect) -> None:
-        self.conn, self.dialect = conn, dialect
+    def __init__(self, conn: int, speech: Speech) -> None:
+        self.conn, self.speech = conn, speech
         self.uid, self.seq = "", 0
         self.rooms: tuple[str, ...] = ()
         self.views: tuple[View, ...] = ()
@@ -39,6 +42,11 @@ class Session(ABC):
     def key(self) -> str:
         """The session's key, `uid_seq`."""
         return f"{self.uid}_{self.seq}"
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """What its packets mean."""
+        return self.speech.vocabulary
 
     @property
     def is_full(self) -> bool:
@@ -59,43 +67,65 @@ class Session(ABC):
 
 Members = dict[Session, None]
 
-_NOBODY: Members = {}  # stands for every dialect that nobody speaks; never changed
+_NOBODY: Members = {}  # stands for every speech that nobody speaks; never changed
 
 
 class Subscribers:
-    """Sessions by dialect, so that the fan-out asks nobody what it speaks."""
+    """Sessions by speech, so that the fan-out asks nobody what it speaks; and by key, so that a push to some of them
+    asks none of the others. The index of keys is made for the first such push, and kept from then on."""
 
-    __slots__ = ("_by_dialect",)
+    __slots__ = ("_by_key", "_by_speech")
 
     def __init__(self) -> None:
-        self._by_dialect: list[Members] = [_NOBODY] * len(Dialect)
+        self._by_speech: list[Members] = [_NOBODY] * len(SPEECHES)
+        self._by_key: dict[str, Session] | None = None
 
     def __iter__(self) -> Iterator[Session]:
-        for members in self._by_dialect:
+        for members in self._by_speech:
             yield from members
 
     def __len__(self) -> int:
-        return sum(map(len, self._by_dialect))
+        return sum(map(len, self._by_speech))
 
     def __contains__(self, session: Session) -> bool:
-        return session in self._by_dialect[session.dialect]
-
-    def groups(self) -> Iterator[tuple[Dialect, Members]]:
-        """Each dialect that somebody speaks, and who does."""
-        return ((dialect, members) for dialect, members in zip(Dialect, self._by_dialect, strict=True) if members)
+        return session in self._by_speech[session.speech.number]
 
     def add(self, session: Session) -> None:
         """One more."""
-        members = self._by_dialect[session.dialect]
-        if members is _NOBODY:
-            members = self._by_dialect[session.dialect] = {}
-        members[session] = None
+        number = session.speech.number
+        if self._by_speech[number] is _NOBODY:
+            self._by_speech[number] = {}
+        self._by_speech[number][session] = None
+        if self._by_key is not None:
+            self._by_key[session.key] = session
 
     def discard(self, session: Session) -> None:
         """One less."""
-        members = self._by_dialect[session.dialect]
-        if members is not _NOBODY:
-            members.pop(session, None)
+        members = self._by_speech[session.speech.number]
+        if session in members:
+            del members[session]
+            if self._by_key is not None:
+                self._by_key.pop(session.key, None)
+
+    def of(self, audience: Audience) -> list[Session]:
+        """Those of an audience that names keys."""
+        if self._by_key is None:
+            self._by_key = {session.key: session for session in self}
+        return [session for key in audience.keys if (session := self._by_key.get(key)) is not None]
+
+    def count(self, audience: Audience) -> int:
+        """How many of them an audience has."""
+        return len(self.of(audience)) if audience.keys else len(self)
+
+    def groups(self, audience: Audience = ALL) -> list[tuple[Speech, list[Session]]]:
+        """Each speech that somebody of an audience speaks, and a snapshot of who does."""
+        if not audience.keys:
+            by_speech = zip(SPEECHES, self._by_speech, strict=True)
+            return [(speech, list(members)) for speech, members in by_speech if members]
+        found: dict[Speech, list[Session]] = {}
+        for session in self.of(audience):
+            found.setdefault(session.speech, []).append(session)
+        return list(found.items())
 
 
 class Catchup:
@@ -220,6 +250,16 @@ class View:
             catchup.subscribers.discard(session)
             if not catchup.subscribers:
                 del self.catchups[catchup]
+
+    def number(self, session: Session, seq: int) -> None:
+        """The router of this stream, the session's user's own, has told the session's number: its key has changed."""
+        catchup = self.catching.get(session)
+        subscribers = self.live if catchup is None else catchup.subscribers
+        is_subscribed = session in subscribers
+        subscribers.discard(session)
+        session.seq = seq
+        if is_subscribed:
+            subscribers.add(session)
 
     def start(self, session: Session, offset: int) -> Catchup | None:
         """One that waited has everything up to offset: it is live if that is the position, else it has to read.

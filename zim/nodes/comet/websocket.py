@@ -1,9 +1,7 @@
-"""WebSocket clients: gevent-websocket for the upgrade and for reading frames, with what version 0.10.1 lacks around it.
+"""WebSocket clients: gevent-websocket for the upgrade. From then on their frames are read and written by zim alone.
 
-It takes frames of any size: there is a limit. It takes unmasked frames: RFC 6455 5.1 wants the connection closed. It
-writes pongs and closes straight to the socket: here all goes through the connection, the only writer. It validates
-UTF-8 and unmasks byte by byte in Python: here both are one call in C. And its environment and handler would stay in
-memory behind every connection: here they go once the upgrade is done.
+Its environment, handler and reader would stay in memory behind every connection: here they go once the upgrade is
+done. And its reader takes frames of any size, also unmasked ones, and answers pings straight to the socket.
 """
 
 from __future__ import annotations
@@ -12,22 +10,18 @@ import base64
 import binascii
 import logging
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import gevent
 from gevent import pywsgi, socket
-from geventwebsocket.exceptions import ProtocolError, WebSocketError
 from geventwebsocket.handler import WebSocketHandler
-from geventwebsocket.websocket import Header, WebSocket
+from typing_extensions import override
 
 from zim.net.accept import PatientServer, listen
+from zim.net.pipe import READ_BYTES, SocketPipe
 from zim.net.sockets import prepare
-from zim.nodes.comet.connection import READ_BYTES, Connection
 from zim.nodes.comet.edge import Edge
-from zim.protocol import client, websocket
-from zim.protocol.client import Dialect
-from zim.protocol.errors import WireError
+from zim.protocol.framings.text import TEXT
 
 log = logging.getLogger(__name__)
 
@@ -36,9 +30,6 @@ VERSION = "13"  # RFC 6455 4.4
 HEAD_BYTES = 16 << 10  # of a request's head
 
 _FULL = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 5\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
-
-
-# ---------------------------------------------------------------- the upgrade
 
 
 class _Head:
@@ -78,6 +69,7 @@ class _Handler(WebSocketHandler):  # type: ignore[misc]
     def __init__(self, sock: socket.socket, address: Any, server: WebSocketListener) -> None:
         super().__init__(sock, address, server, rfile=_Head(sock))
 
+    @override
     def run_application(self) -> None:
         """Other paths, methods and broken requests get an answer in words; `/sub` is upgraded."""
         environ = self.environ
@@ -98,6 +90,7 @@ class _Handler(WebSocketHandler):  # type: ignore[misc]
         self.result = [text.encode() + b"\n"]
         self.process_result()
 
+    @override
     def run_websocket(self) -> None:
         """The 101 is out: the socket goes to a greenlet of its own, and nothing of the request stays."""
         sock, rest = self.socket, self.rfile.rest
@@ -107,16 +100,20 @@ class _Handler(WebSocketHandler):  # type: ignore[misc]
         self.wsgi_input = pywsgi.Input(self.rfile, None)
         self.server.adopt(sock, rest)
 
+    @override
     def log_request(self) -> None:
         """No access log."""
 
+    @override
     def log_error(self, msg: str, *args: Any) -> None:
         """A client that breaks HTTP is not the operator's business."""
         log.debug("bad request", extra={"error": msg % args if args else msg})
 
+    @override
     def _log_error(self, t: Any, v: Any, tb: Any) -> None:
         log.error("upgrade failed", exc_info=(t, v, tb))
 
+    @override
     def _handle_client_error(self, ex: Exception) -> Any:
         self.log_error("%s", repr(ex))
         return "400", b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
@@ -151,8 +148,8 @@ class WebSocketListener(PatientServer, pywsgi.WSGIServer):
         pywsgi.WSGIServer.__init__(self, sock, _no_application, log=None, error_log=self.logger, environ=environ)
         self.logger.setLevel(logging.ERROR)
         self._edge, self._keepalive_s = edge, keepalive_s
-        self._read = edge.reader(partial(read, edge))
 
+    @override
     def do_handle(self, *args: Any) -> None:
         """Refuses a client in the accept loop when the comet is full; else gives it a greenlet."""
         if self._edge.admit():
@@ -160,7 +157,7 @@ class WebSocketListener(PatientServer, pywsgi.WSGIServer):
             return
         sock = args[0]
         try:
-            sock._sock.send(_FULL)
+            SocketPipe(sock).send(_FULL)
         except OSError:
             pass
         finally:
@@ -184,139 +181,4 @@ class WebSocketListener(PatientServer, pywsgi.WSGIServer):
 
     def adopt(self, sock: socket.socket, rest: bytes) -> None:
         """Takes over a socket after its upgrade, with what its client sent already."""
-        self._edge.serve(sock, Dialect.V1_TEXT, self._read, rest)
-
-
-# ---------------------------------------------------------------- reading
-
-
-class _Stream:
-    """The file that gevent-websocket reads: exactly what it asks for, or what came before the client closed."""
-
-    __slots__ = ("_connection", "_has_read", "_rest")
-
-    def __init__(self, connection: Connection, rest: bytes) -> None:
-        self._connection, self._rest = connection, rest
-        self._has_read = bool(rest)
-
-    def begin(self) -> bool | None:
-        """Whether a message begins; False if the client has closed, None if this turn is over. Does not switch.
-
-        One read for each turn: who never stops sending must not keep others from theirs.
-        """
-        if self._rest:
-            return True
-        if self._has_read:
-            return None
-        self._has_read = True
-        data = self._connection.receive(waits=False)
-        if data is None:
-            return None
-        self._rest = data
-        return bool(data)
-
-    def read(self, size: int) -> bytes:
-        """Switches."""
-        while len(self._rest) < size:
-            gevent.sleep(0)
-            data = self._connection.receive(waits=True)
-            if not data:
-                break
-            self._rest += data
-        found, self._rest = self._rest[:size], self._rest[size:]
-        return found
-
-
-class _NoValidator:
-    def reset(self) -> None:
-        """A message is validated when it is whole, by the decoder."""
-
-
-class _Reader(WebSocket):  # type: ignore[misc]
-    """gevent-websocket's reading side, strict and bounded. What it answers goes through the connection."""
-
-    __slots__ = ("_connection", "_max_bytes", "_size")
-
-    utf8validator = _NoValidator()
-
-    def __init__(self, stream: _Stream, connection: Connection, max_bytes: int) -> None:
-        self.stream: _Stream = stream  # type: ignore[misc]
-        self.raw_read, self.closed = stream.read, False  # type: ignore[misc]
-        self._connection, self._max_bytes, self._size = connection, max_bytes, 0
-
-    def __del__(self) -> None:
-        """The base class would send a close frame here."""
-
-    def read_frame(self) -> tuple[Header, bytes]:
-        """One frame, unmasked. Switches.
-
-        Raises:
-            WireError: it breaks RFC 6455, or its message is too large.
-            WebSocketError: the client is gone.
-        """
-        header = Header.decode_header(self.stream)
-        if header.flags:
-            raise WireError("reserved bits are set", 1002)
-        if not header.mask:
-            raise WireError("clients must mask their frames", 1002)
-        if header.opcode in (websocket.TEXT, websocket.BINARY):
-            self._size = 0
-        if header.opcode < websocket.CLOSE:
-            self._size += header.length
-            if self._size > self._max_bytes:
-                raise WireError("message too large", 1009)
-        payload = self.raw_read(header.length) if header.length else b""
-        if len(payload) != header.length:
-            raise WebSocketError("closed within a frame")
-        return header, websocket.unmask(payload, header.mask)
-
-    def validate_utf8(self, payload: bytes) -> None:
-        """See _NoValidator."""
-
-    def _decode_bytes(self, bytestring: bytes) -> str:
-        return bytestring.decode()
-
-    def handle_ping(self, header: Header, payload: bytes) -> None:
-        """RFC 6455 5.5.2."""
-        self._heard()
-        self._connection.write(websocket.frame(websocket.PONG, payload))
-
-    def handle_pong(self, header: Header, payload: bytes) -> None:
-        """A sign of life."""
-        self._heard()
-
-    def _heard(self) -> None:
-        if self._connection.is_open:  # else the time for the handshake goes on
-            self._connection.heard()
-
-    def close(self, code: int = 1000, message: Any = b"") -> None:
-        """The client closes: it gets its code back (RFC 6455 5.5.1)."""
-        self._connection.close("closed by the client", code)
-
-
-def read(edge: Edge, connection: Connection, rest: bytes) -> str | None:
-    """See zim.nodes.comet.edge.Read.
-
-    Raises:
-        WireError: the client broke the wire.
-        OSError: the connection broke, or was closed from our side.
-    """
-    stream = _Stream(connection, rest)
-    reader = _Reader(stream, connection, edge.limits.max_packet_bytes)
-    while is_there := stream.begin():
-        try:
-            message = reader.read_message()
-        except UnicodeError:
-            raise WireError("text must be UTF-8", 1007) from None
-        except ProtocolError:  # its text shows our memory
-            raise WireError("not a frame of RFC 6455", 1002) from None
-        except WebSocketError as e:
-            return str(e)
-        if message is None:
-            return None  # it said goodbye, and got its answer: it hangs up next
-        if not isinstance(message, str):
-            raise WireError("binary frames speak goim v2, which is not spoken here: send text", 1003)
-        edge.packet(connection, client.parse_text(message.encode()))
-        if connection.is_closed:
-            return None
-    return None if is_there is None else "closed by the client"
+        self._edge.serve(SocketPipe(sock), TEXT, rest)

@@ -5,11 +5,12 @@ It is soft state. Comets tell it all they have when they register, and all that 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from zim.fabric.streams import EVERYBODY, is_user_stream, keys_in, room_of, room_stream, user_stream
-from zim.nodes.router.feed import Feed, Session
+from zim.fabric.audience import Audience
+from zim.fabric.streams import EVERYBODY, is_user_stream, room_of, room_stream, user_stream
+from zim.nodes.router.feed import Feed, Registered
 from zim.protocol.messages import Begin, Change, Changes, Del, Place, Put, Room
 
 _NOBODY: Mapping[Feed, Any] = {}
@@ -34,7 +35,7 @@ class Directory:
     def __init__(self, next_seq: int) -> None:
         self.feeds: dict[str, Feed] = {}
         self.next_seq = next_seq
-        self._users: dict[str, dict[Feed, dict[int, Session]]] = {}
+        self._users: dict[str, dict[Feed, dict[int, Registered]]] = {}
         self._rooms: dict[str, dict[Feed, int]] = {}
 
     def serving(self, stream: str) -> Iterable[Feed]:
@@ -43,12 +44,12 @@ class Directory:
             return self._users.get(stream, _NOBODY)
         return self._rooms.get(stream, _NOBODY)
 
-    def targets(self, feed: Feed, stream: str, only: Sequence[str]) -> int:
+    def targets(self, feed: Feed, stream: str, audience: Audience) -> int:
         """How many sessions a message of the stream is for, at one comet."""
         if not is_user_stream(stream):
             return feed.rooms.get(room_of(stream), 0)
         here = self._users.get(stream, _NOBODY).get(feed, {})
-        keys = keys_in(stream, only)
+        keys = audience.keys
         return sum(session.key in keys for session in here.values()) if keys else len(here)
 
     def is_served(self, stream: str) -> bool:
@@ -94,7 +95,7 @@ class Directory:
         if not seq:
             seq = self.next_seq
         self.next_seq = max(self.next_seq, seq + 1)  # a log that was lost may have given it already
-        session = feed.sessions[change.conn] = Session(change.conn, change.uid, seq, change.rooms)
+        session = feed.sessions[change.conn] = Registered(change.conn, change.uid, seq, change.rooms)
         feed.roomless += not session.rooms
         self._users.setdefault(user_stream(change.uid), {}).setdefault(feed, {})[change.conn] = session
 

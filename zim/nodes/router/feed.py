@@ -11,7 +11,7 @@ from zim.protocol.messages import Entry, Item, Result, entry_bytes
 
 
 @dataclass(slots=True)
-class Session:
+class Registered:
     """One session in the directory. Its key is `uid_seq`."""
 
     conn: int
@@ -85,7 +85,7 @@ class Feed:
         self.made = self.base = made
         self.lease_end, self.is_alive, self.renewed = lease_end, True, 0
         self.behind_bytes = self.admitted_bytes = 0
-        self.sessions: dict[int, Session] = {}
+        self.sessions: dict[int, Registered] = {}
         self.rooms: dict[str, int] = {}
         self.roomless = 0
         self.rows: dict[int, Row] = {}

@@ -11,8 +11,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, NamedTuple, TypeVar
 
+from zim.fabric.audience import ALL, audiences
 from zim.fabric.sharding import Shards
-from zim.fabric.streams import keys_in
 from zim.net.batches import Batches
 from zim.nodes.router.directory import Directory
 from zim.nodes.router.feed import Feed
@@ -210,8 +210,9 @@ class Intake(Generic[Peer]):
         found: list[NewRecord] = []
         for a in batch:
             m, expires_ms = a.push, a.expires_ms
+            to = audiences(m.only)
             for s in m.streams:
-                only = keys_in(s, m.only) if m.only else ()
+                only = tuple(to.get(s, ALL).keys)
                 found.append(NewRecord(s, m.push_id, m.digest, m.op, m.body, a.time_ms, expires_ms, only))
         return found
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Generic, NamedTuple
 
+from zim.fabric.audience import ALL, audiences
 from zim.fabric.sharding import Shards
 from zim.fabric.streams import is_user_stream
 from zim.nodes.effects import INFO, WARNING, Note
@@ -147,6 +148,7 @@ class Shard(Generic[Peer]):
         body = Body(m.push_id, m.op, m.body, stored.time_ms, stored.expires_ms, m.only)
         pushes: list[Push] = []
         targets: list[Target] = []
+        to = audiences(m.only)
         size = 0
         for feed, mine in by_feed.items():
             for start in range(0, len(mine), ITEMS):
@@ -155,7 +157,7 @@ class Shard(Generic[Peer]):
                     pushes.append(self._push(body, targets, now_ms))
                     targets, size = [], 0
                 n = feed.enter(body, part)
-                targeted = sum(self.directory.targets(feed, s, m.only) for s, _ in part)
+                targeted = sum(self.directory.targets(feed, s, to.get(s, ALL)) for s, _ in part)
                 feed.rows[n] = Row(self.ledger, receipt, targeted)
                 targets.append(Target(feed.comet, feed.inc, n, part))
                 size += len(part)

@@ -8,18 +8,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from tests.wires import ZIM_TCP, packets_in
+from zim.fabric.audience import ALL, audiences
 from zim.fabric.retention import Retention, Rule
 from zim.fabric.sharding import Shards
-from zim.fabric.streams import keys_in, room_stream, user_stream
+from zim.fabric.streams import room_stream, user_stream
 from zim.nodes.comet.hub import Hub
 from zim.nodes.comet.passes import Pass
 from zim.nodes.comet.results import Row
 from zim.nodes.comet.views import Session
 from zim.nodes.router.log import NewRecord
 from zim.nodes.router.log.memory import MemoryLog, MemoryStore
-from zim.protocol import frame
-from zim.protocol.client import Dialect
-from zim.protocol.dialect3 import Gap, Resume, Start
 from zim.protocol.messages import (
     Acknowledge,
     Acknowledged,
@@ -38,6 +37,8 @@ from zim.protocol.messages import (
     Renewed,
     Result,
 )
+from zim.protocol.speech import Speech
+from zim.protocol.vocabularies.base import Missed, Resume, Start
 
 INC = 5
 RENEW_BYTES = 1_000_000
@@ -58,12 +59,12 @@ class Guest(Session):
 
     __slots__ = ("acknowledgements", "fills", "gaps", "got", "kept", "offsets", "reads", "rows", "starts", "takes")
 
-    def __init__(self, conn: int, dialect: Dialect = Dialect.ZIM_TCP) -> None:
-        super().__init__(conn, dialect)
+    def __init__(self, conn: int, speech: Speech = ZIM_TCP) -> None:
+        super().__init__(conn, speech)
         self.got: list[str] = []
         self.starts: dict[str, Start] = {}
-        self.gaps: list[Gap] = []
-        self.kept: list[Gap] = []
+        self.gaps: list[Missed] = []
+        self.kept: list[Missed] = []
         self.offsets: dict[str, list[int]] = {}
         self.acknowledgements: list[tuple[str, int]] = []
         self.takes, self.reads, self.fills = "delivered", True, False
@@ -87,20 +88,18 @@ class Guest(Session):
     def left(self, seq: int, streams: Sequence[str]) -> None:
         self.got.append(" ".join([f"left {seq}", *streams]))
 
-    def missed(self, gap: Gap, is_kept: bool) -> None:
-        self.got.append(f"gap {gap.first}-{gap.last} {gap.reason}")
-        self.gaps.append(gap)
+    def missed(self, missed: Missed, is_kept: bool) -> None:
+        self.got.append(f"gap {missed.first}-{missed.last} {missed.reason}")
+        self.gaps.append(missed)
         if is_kept:
-            self.kept.append(gap)
+            self.kept.append(missed)
 
     def acknowledged(self, stream: str, offset: int) -> None:
         self.acknowledgements.append((stream, offset))
 
     def write(self, chunk: bytes, rows: Sequence[Row] = ()) -> bool:
-        packets, rest = frame.split(chunk, 1 << 20, extended=True)
-        assert rest == b""
         self.reads = self.reads and not self.fills
-        for packet in packets:
+        for packet in packets_in(chunk):
             self.got.append(packet.body.decode())
             self.offsets.setdefault(packet.stream, []).append(packet.offset)
         if self.takes == "delivered":
@@ -151,7 +150,9 @@ class Router:
 
     def append(self, stream: str, body: str, only: Sequence[str] = (), expires_ms: int = 0) -> int:
         """A push that goes into the log, and into no feed."""
-        record = NewRecord(stream, "id", b"", 5, body.encode(), 1, expires_ms, keys_in(stream, only))
+        record = NewRecord(
+            stream, "id", b"", 5, body.encode(), 1, expires_ms, tuple(audiences(only).get(stream, ALL).keys)
+        )
         return self.log.append(self.lease, [record])[0].offset
 
     def publish(self, *streams: str, body: str, only: tuple[str, ...] = (), left_ms: int = 0) -> int:
@@ -229,20 +230,20 @@ class Comet:
         """The router of a stream."""
         return self.routers[self._owner(stream)]
 
-    def guest(self, dialect: Dialect = Dialect.ZIM_TCP) -> Guest:
+    def guest(self, speech: Speech = ZIM_TCP) -> Guest:
         """A connection that has not said who it is."""
         self._conns += 1
-        return Guest(self._conns, dialect)
+        return Guest(self._conns, speech)
 
     def enter(
         self,
         uid: str = "3",
         rooms: Sequence[str] = (),
         resume: Resume | None = None,
-        dialect: Dialect = Dialect.ZIM_TCP,
+        speech: Speech = ZIM_TCP,
     ) -> Guest:
         """A guest whose auth reply has come."""
-        guest = self.guest(dialect)
+        guest = self.guest(speech)
         self.hub.join(guest, uid, rooms, self.now, resume)
         self.settle()
         assert guest.is_open

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 
 from tests.unit.nodes.comet.comets import Comet, numbers, with_history
+from tests.wires import GOIM_TCP
 from zim.nodes.comet import feed
 from zim.nodes.comet.feed import CHANGES_BYTES, RENEW_S, RETRY_S, WINDOW_BYTES
 from zim.nodes.comet.hub import ROOMS_S
 from zim.nodes.comet.passes import READS
-from zim.protocol.client import Dialect
 from zim.protocol.messages import Changes, Put, Read, change_bytes
 
 
@@ -102,7 +102,7 @@ def test_changes_are_counted_with_the_names_in_them() -> None:
     rooms = [f"{n:0200}" for n in range(100)]
     comet.router.is_away = True
     for n in range(200):
-        comet.hub.join(comet.guest(Dialect.V1_TCP), f"7{n}", rooms, comet.now)
+        comet.hub.join(comet.guest(GOIM_TCP), f"7{n}", rooms, comet.now)
     link = comet.hub.links["router-1"]
     largest = max(map(change_bytes, link._unanswered.values()))
     assert largest > 100 * 200

@@ -10,18 +10,23 @@ import gevent
 import pytest
 from gevent import socket
 
-from zim.nodes.comet.connection import POLICY, TRY_AGAIN, Connection, Limits
+from tests.wires import GOIM_TCP, GOIM_TEXT, ZIM_TCP, packets_in
+from zim.net.pipe import SocketPipe
+from zim.nodes.comet.connection import ClientLimits, Connection
+from zim.nodes.comet.phases import POLICY, TRY_AGAIN
 from zim.nodes.comet.results import Reports, Row
 from zim.protocol import frame
-from zim.protocol.client import Dialect
-from zim.protocol.dialect3 import Gap, Start
 from zim.protocol.frame import Op, Packet
+from zim.protocol.framings.text import TEXT
+from zim.protocol.speech import SPEECHES, Speech
+from zim.protocol.vocabularies.base import Cursors, Join, Missed, Start
+from zim.protocol.vocabularies.zim import ZIM
 
 BIG = frame.encode(Packet(Op.PUSH, 0, 0, bytes(1 << 20)))
-GAP = Gap("r:1", "e", 3, 5, "trimmed")
+GAP = Missed("r:1", "e", 3, 5, "trimmed")
 
 
-class Pair:
+class Ends:
     """A connection and its client.
 
     Attributes:
@@ -29,16 +34,15 @@ class Pair:
         reports: of its rows.
     """
 
-    def __init__(
-        self, dialect: Dialect = Dialect.V1_TCP, drops_oldest: bool = False, outbox_bytes: int = 3 << 20
-    ) -> None:
+    def __init__(self, speech: Speech = GOIM_TCP, drops_oldest: bool = False, outbox_bytes: int = 3 << 20) -> None:
         ours, self.client = socket.socketpair()
         self.client.settimeout(10)
         self.ended: list[str] = []
         self.reports = Reports({"delivered": 0, "gone": 0, "shed": 0, "expired": 0})
-        self.connection = Connection(1, dialect, ours, Limits(65536, 5.0, 300.0, outbox_bytes, drops_oldest), self)
+        limits = ClientLimits(65536, 5.0, 300.0, outbox_bytes, drops_oldest)
+        self.connection = Connection(1, speech, SocketPipe(ours), limits, self)
 
-    def closed(self, connection: Connection) -> None:
+    def on_closed(self, connection: Connection) -> None:
         self.ended.append("closed")
 
     def release(self) -> None:
@@ -61,20 +65,18 @@ class Pair:
         found = b""
         while data := self.client.recv(1 << 16):
             found += data
-        packets, rest = frame.split(found, 1 << 22, extended=True)
-        assert rest == b""
-        return packets
+        return packets_in(found)
 
 
-Make = Callable[..., Pair]
+Make = Callable[..., Ends]
 
 
 @pytest.fixture
 def make() -> Iterator[Make]:
-    made: list[Pair] = []
+    made: list[Ends] = []
 
-    def one(*args: Any, **keys: Any) -> Pair:
-        made.append(Pair(*args, **keys))
+    def one(*args: Any, **keys: Any) -> Ends:
+        made.append(Ends(*args, **keys))
         return made[-1]
 
     yield one
@@ -84,7 +86,7 @@ def make() -> Iterator[Make]:
 
 
 @pytest.fixture
-def pair(make: Make) -> Pair:
+def pair(make: Make) -> Ends:
     return make()
 
 
@@ -95,14 +97,14 @@ def outcome(row: Row) -> str:
     return next((name for name, count in counts.items() if count), "pending")
 
 
-def test_what_the_kernel_takes_is_delivered_at_once(pair: Pair) -> None:
+def test_what_the_kernel_takes_is_delivered_at_once(pair: Ends) -> None:
     row = pair.row()
     assert pair.connection.write(b"hello", [row])
     assert pair.read(5) == b"hello"
     assert outcome(row) == "pending"  # whoever writes counts it
 
 
-def test_a_backlog_goes_out_in_order_and_is_delivered_then(pair: Pair) -> None:
+def test_a_backlog_goes_out_in_order_and_is_delivered_then(pair: Ends) -> None:
     rows = [pair.row() for _ in range(3)]
     for n, row in enumerate(rows):
         assert not pair.connection.write(BIG + bytes([n]), [row])
@@ -117,7 +119,7 @@ def test_a_backlog_goes_out_in_order_and_is_delivered_then(pair: Pair) -> None:
 
 
 def test_a_slow_consumer_is_closed_and_what_waited_is_shed(make: Make) -> None:
-    pair = make(Dialect.ZIM_TCP, outbox_bytes=3 << 20)
+    pair = make(ZIM_TCP, outbox_bytes=3 << 20)
     rows = [pair.row() for _ in range(6)]
     for row in rows:
         pair.connection.write(BIG, [row])
@@ -142,7 +144,7 @@ def test_by_policy_the_oldest_go(make: Make) -> None:
     assert [outcome(row) for row in rows] == ["delivered", "shed", "shed", "shed", "delivered", "delivered"]
 
 
-def test_a_client_that_resets_loses_what_waits(pair: Pair) -> None:
+def test_a_client_that_resets_loses_what_waits(pair: Ends) -> None:
     rows = [pair.row() for _ in range(3)]
     for row in rows:
         pair.connection.write(BIG, [row])
@@ -156,17 +158,17 @@ def test_a_client_that_resets_loses_what_waits(pair: Pair) -> None:
     assert outcome(late) == "gone"
 
 
-@pytest.mark.parametrize("dialect", Dialect)
-def test_a_reason_is_told_in_the_clients_own_words(make: Make, dialect: Dialect) -> None:
-    pair = make(dialect)
+@pytest.mark.parametrize("speech", SPEECHES, ids=str)
+def test_a_reason_is_told_in_the_clients_own_words(make: Make, speech: Speech) -> None:
+    pair = make(speech)
     pair.connection.close("why not", POLICY)
     pair.connection.close("again")
     told = b""
     while data := pair.client.recv(100):
         told += data
-    assert (b"why not" in told) == (dialect is not Dialect.V1_TCP)
-    assert (b'{"reason":"why not"}' in told) == dialect.is_zim
-    assert (POLICY.to_bytes(2, "big") in told) == dialect.is_text
+    assert (b"why not" in told) == (speech is not GOIM_TCP)
+    assert (b'{"reason":"why not"}' in told) == (speech.vocabulary is ZIM)
+    assert (POLICY.to_bytes(2, "big") in told) == (speech.framing is TEXT)
     assert pair.ended[0] == "closed"
     assert pair.connection.reason == "why not"
     pair.connection.drop("over")
@@ -175,7 +177,7 @@ def test_a_reason_is_told_in_the_clients_own_words(make: Make, dialect: Dialect)
 
 @pytest.mark.parametrize("is_kept", [True, False])
 def test_a_gap_is_told_to_zims_clients(make: Make, is_kept: bool) -> None:
-    pair = make(Dialect.ZIM_TCP)
+    pair = make(ZIM_TCP)
     pair.connection.missed(GAP, is_kept)
     pair.connection.close("over")
     gap, _ = pair.read_all()
@@ -185,17 +187,17 @@ def test_a_gap_is_told_to_zims_clients(make: Make, is_kept: bool) -> None:
 
 @pytest.mark.parametrize("is_kept", [True, False])
 def test_a_goim_client_is_closed_at_a_gap_if_the_stream_is_kept(make: Make, is_kept: bool) -> None:
-    pair = make(Dialect.V1_TEXT)
+    pair = make(GOIM_TEXT)
     pair.connection.missed(GAP, is_kept)
-    assert pair.connection.is_closed == is_kept
+    assert pair.connection.phase.is_over == is_kept
     if is_kept:
         assert TRY_AGAIN.to_bytes(2, "big") in pair.client.recv(100)
         assert pair.connection.reason == "messages of r:1 are missing: trimmed"
 
 
 def test_who_waits_for_an_answer_is_woken_by_that_answer_alone(make: Make) -> None:
-    pair = make(Dialect.ZIM_TCP)
-    answered = pair.connection.await_reply(Packet(Op.ACKNOWLEDGE, 9, 3))
+    pair = make(ZIM_TCP)
+    answered = pair.connection.await_reply(Packet(Op.ACKNOWLEDGE, 9, 3), Cursors)
     pair.connection.joined(0, [Start("r:1", "e", 4)])  # of a room that it asked for long ago
     assert not answered.is_set()
     pair.connection.acknowledged("u:7", 2)
@@ -205,7 +207,7 @@ def test_who_waits_for_an_answer_is_woken_by_that_answer_alone(make: Make) -> No
 
 
 def test_who_waits_for_an_answer_is_woken_by_the_end(make: Make) -> None:
-    pair = make(Dialect.ZIM_TCP)
-    answered = pair.connection.await_reply(Packet(Op.JOIN, 9, 3))
+    pair = make(ZIM_TCP)
+    answered = pair.connection.await_reply(Packet(Op.JOIN, 9, 3), Join)
     pair.connection.drop("over")
     assert answered.is_set()

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from tests.harness import Client, wait_until
-from zim.nodes.comet.connection import Limits
+from zim.nodes.comet.connection import ClientLimits
 from zim.nodes.comet.edge import Edge
 from zim.nodes.comet.hub import Hub
 from zim.nodes.comet.tcp import TcpListener
@@ -22,7 +22,7 @@ def connect() -> Iterator[tuple[Connect, Hub]]:
     """Connects somebody of whom the logic says this, and says auth; and the comet's hub."""
     identity: list[Authed] = []
     hub = Hub("comet-1", 1, ["router-1"], lambda *_: True)
-    edge = Edge(hub, lambda _token: identity[-1], Limits(4096, 5.0, 60.0, 1 << 20, False), 10)
+    edge = Edge(hub, lambda _token: identity[-1], ClientLimits(4096, 5.0, 60.0, 1 << 20, False), 10)
     listener = TcpListener(("127.0.0.1", 0), edge, 60)
     listener.start()
 

@@ -5,16 +5,17 @@ from __future__ import annotations
 import pytest
 
 from tests.unit.nodes.comet.comets import INC, Comet
+from tests.wires import GOIM_TCP, ZIM_TCP
 from zim.nodes.comet.feed import QUIET_S, RENEW_S, RETRY_S
-from zim.protocol.client import Dialect
 from zim.protocol.messages import Changes, Fetch, Put, Read, Renew, Renewed, Room
+from zim.protocol.speech import Speech
 
 
 def test_a_session_opens_when_its_router_knows_it_and_gets_what_comes_then() -> None:
     comet = Comet()
     for _ in range(7):
         comet.push("u:3", body="old")
-    guest = comet.guest(Dialect.V1_TCP)
+    guest = comet.guest(GOIM_TCP)
     comet.hub.join(guest, "3", ["9"], 0.0)
     comet.push("u:3", body="early")
     assert guest.got == []
@@ -70,10 +71,10 @@ def test_who_leaves_while_the_comet_registers_takes_no_answer_from_the_others() 
     assert comet.enter().is_open
 
 
-@pytest.mark.parametrize("dialect", [Dialect.V1_TCP, Dialect.ZIM_TCP])
-def test_another_history_is_told(dialect: Dialect) -> None:
+@pytest.mark.parametrize("speech", [GOIM_TCP, ZIM_TCP], ids=str)
+def test_another_history_is_told(speech: Speech) -> None:
     comet = Comet()
-    guest = comet.enter(rooms=["9"], dialect=dialect)
+    guest = comet.enter(rooms=["9"], speech=speech)
     comet.push("r:9", body="old")
     comet.restart_router(comet.router, "b")
     for _ in range(5):

@@ -5,12 +5,13 @@ from __future__ import annotations
 import pytest
 
 from tests.unit.nodes.comet.comets import Comet, numbers, with_history
+from tests.wires import GOIM_TCP
 from zim.nodes.comet.feed import RENEW_S
 from zim.nodes.comet.hub import JOIN_S
 from zim.nodes.comet.views import QUEUE_BYTES
-from zim.protocol.client import Dialect
-from zim.protocol.dialect3 import RETRYING, Start
 from zim.protocol.messages import Read
+from zim.protocol.vocabularies.base import Start
+from zim.protocol.vocabularies.zim import RETRYING
 
 
 def test_who_has_nothing_starts_at_the_position() -> None:
@@ -277,7 +278,7 @@ def test_a_client_of_zim_gets_what_its_user_has_not_acknowledged() -> None:
 def test_a_goim_client_starts_with_what_comes() -> None:
     comet = Comet()
     comet.router.append("u:2", "1")
-    guest = comet.enter("2", dialect=Dialect.V1_TCP)
+    guest = comet.enter("2", speech=GOIM_TCP)
     comet.push("u:2", body="2")
     assert guest.bodies == ["2"]
 
@@ -366,7 +367,7 @@ def test_a_goim_client_is_not_opened_before_it_is_in_its_rooms() -> None:
     room = next(str(n) for n in range(99) if comet.owner(f"r:{n}") is not comet.owner("u:3"))
     away = comet.owner(f"r:{room}")
     away.is_away = True
-    guest = comet.guest(Dialect.V1_TCP)
+    guest = comet.guest(GOIM_TCP)
     comet.hub.join(guest, "3", [room], 0.0)
     comet.tick(JOIN_S + 0.1)
     assert guest.got == []

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from tests.unit.nodes.comet.comets import Comet, with_history
+from tests.wires import GOIM_TCP
 from zim.nodes.comet.feed import RENEW_S
-from zim.protocol.client import Dialect
-from zim.protocol.dialect3 import JOINED_ALREADY, NOT_ALLOWED, Start
+from zim.protocol.vocabularies.base import Start
+from zim.protocol.vocabularies.zim import JOINED_ALREADY, NOT_ALLOWED
 
 
 def test_a_room_joined_later_is_like_one_from_the_start() -> None:
@@ -112,7 +113,7 @@ def test_who_comes_back_to_a_room_starts_anew() -> None:
 
 def test_a_push_to_keys_is_for_these_sessions_alone() -> None:
     comet = Comet()
-    here, there, goim = comet.enter("2"), comet.enter("2"), comet.enter("2", dialect=Dialect.V1_TCP)
+    here, there, goim = comet.enter("2"), comet.enter("2"), comet.enter("2", speech=GOIM_TCP)
     n = comet.push("u:2", body="here", only=(here.key, "2_999"))
     comet.push("u:2", body="goim", only=(goim.key,))
     comet.push("u:2", body="all")

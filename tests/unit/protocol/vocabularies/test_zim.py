@@ -1,4 +1,4 @@
-"""The bodies of zim's own dialect: whatever a client sends is a value or a WireError, and replies are as documented."""
+"""zim's own vocabulary: whatever a client sends is a value or a WireError, and replies are as documented."""
 
 from __future__ import annotations
 
@@ -10,15 +10,16 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from zim.protocol import dialect3
-from zim.protocol.dialect3 import Gap, Start
 from zim.protocol.errors import WireError
+from zim.protocol.frame import Op, Packet
+from zim.protocol.vocabularies.base import Cursors, Join, Leave, Login, Missed, Start
+from zim.protocol.vocabularies.zim import RETRYING, STREAMS, ZIM, parse_cursors, parse_join, parse_leave, refusals
 
 PARSERS: list[Callable[[bytes], Any]] = [
-    dialect3.parse_auth,
-    dialect3.parse_join,
-    dialect3.parse_leave,
-    dialect3.parse_acknowledge,
+    ZIM.parse_login,
+    parse_join,
+    parse_leave,
+    parse_cursors,
 ]
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20) | st.just("r:\ud800")
 VALUES = st.recursive(
@@ -54,29 +55,30 @@ def test_anything_is_a_value_or_a_wire_error(parse: Callable[[bytes], Any], body
     try:
         value = parse(body)
     except WireError as e:
-        dialect3.disconnect(e.reason)
+        ZIM.encode_farewell(e.reason)
         return
-    if isinstance(value, dialect3.Auth):
-        assert dialect3.token(value) or value.token == ""
-    offsets = value.values() if isinstance(value, dict) else [o for _, o in getattr(value, "resume", {}).values()]
+    if isinstance(value, Cursors):
+        offsets = list(value.offsets.values())
+    else:
+        offsets = [offset for _, offset in getattr(value, "resume", {}).values()]
     assert all(0 <= offset < 1 << 63 for offset in offsets)
 
 
 @pytest.mark.parametrize(
     ("body", "auth"),
     [
-        ('{"token":"7"}', dialect3.Auth("7")),
-        ('{"token":7}', dialect3.Auth(7)),
-        ('{"token":"","rooms":[]}', dialect3.Auth("", ())),
-        ('{"token":"7","rooms":null}', dialect3.Auth("7", None)),
+        ('{"token":"7"}', Login(b"7", None, {})),
+        ('{"token":7}', Login(b"7", None, {})),
+        ('{"token":"","rooms":[]}', Login(b"", (), {})),
+        ('{"token":"7","rooms":null}', Login(b"7", None, {})),
         (
             '{"token":"7","rooms":["a"],"resume":{"u:7":["e",12]},"device":"d","platform":"p","more":1}',
-            dialect3.Auth("7", ("a",), {"u:7": ("e", 12)}, "d", "p"),
+            Login(b"7", ("a",), {"u:7": ("e", 12)}),
         ),
     ],
 )
-def test_auth(body: str, auth: dialect3.Auth) -> None:
-    assert dialect3.parse_auth(body.encode()) == auth
+def test_auth(body: str, auth: Login) -> None:
+    assert ZIM.parse_login(body.encode()) == auth
 
 
 @pytest.mark.parametrize(
@@ -105,55 +107,61 @@ def test_auth(body: str, auth: dialect3.Auth) -> None:
 )
 def test_no_auth(body: str) -> None:
     with pytest.raises(WireError):
-        dialect3.parse_auth(body.encode())
+        ZIM.parse_login(body.encode())
 
 
 def test_lists_have_a_limit() -> None:
-    rooms = [str(n) for n in range(dialect3.STREAMS)]
+    rooms = [str(n) for n in range(STREAMS)]
     resume = {f"r:{room}": ["e", 1] for room in rooms}
-    assert len(dialect3.parse_join(json.dumps({"rooms": rooms, "resume": resume}).encode()).rooms) == len(rooms)
+    assert len(parse_join(json.dumps({"rooms": rooms, "resume": resume}).encode()).rooms) == len(rooms)
     for body in (
         {"token": 7, "rooms": [*rooms, "more"]},
         {"token": 7, "rooms": ["a"], "resume": {**resume, "r:more": ["e", 1]}},
     ):
-        for parse in (dialect3.parse_auth, dialect3.parse_join):
+        for parse in (ZIM.parse_login, parse_join):
             with pytest.raises(WireError, match="more than 1000"):
                 parse(json.dumps(body).encode())
     with pytest.raises(WireError, match="more than 1000"):
-        dialect3.parse_leave(json.dumps({"rooms": [*rooms, "more"]}).encode())
+        parse_leave(json.dumps({"rooms": [*rooms, "more"]}).encode())
 
 
 @pytest.mark.parametrize(("room", "is_right"), [("x" * 253, True), ("x" * 254, False), ("é" * 126, True)])
 def test_room_names_have_a_limit_in_bytes(room: str, is_right: bool) -> None:
     body = json.dumps({"rooms": [room]}).encode()
     if is_right:
-        assert dialect3.parse_leave(body).rooms == (room,)
+        assert parse_leave(body).rooms == (room,)
     else:
         with pytest.raises(WireError, match="255"):
-            dialect3.parse_leave(body)
+            parse_leave(body)
 
 
 def test_replies() -> None:
-    starts = [Start("u:7", "e", 12), Start("r:a", "e", 3, recovered=False), Start("r:b", error=dialect3.RETRYING)]
+    starts = [Start("u:7", "e", 12), Start("r:a", "e", 3, recovered=False), Start("r:b", error=RETRYING)]
     streams = {
         "u:7": {"epoch": "e", "offset": 12, "recovered": True},
         "r:a": {"epoch": "e", "offset": 3, "recovered": False},
         "r:b": {"error": "not joined, retrying"},
     }
-    assert json.loads(dialect3.auth_reply("7_1", 300, starts)) == {"key": "7_1", "heartbeat_s": 300, "streams": streams}
-    assert json.loads(dialect3.joined(starts)) == {"streams": streams}
-    assert json.loads(dialect3.left(["r:a"])) == {"streams": ["r:a"]}
-    assert json.loads(dialect3.acknowledged("u:7", 12)) == {"u:7": 12}
-    assert json.loads(dialect3.disconnect("bye")) == {"reason": "bye"}
-    assert json.loads(dialect3.gap(Gap("r:a", "e", 1, 4, "trimmed"))) == {
-        "stream": "r:a",
-        "epoch": "e",
-        "from": 1,
-        "to": 4,
-        "reason": "trimmed",
-    }
-    assert [s.error for s in dialect3.refusals(["a"])] == ["not allowed"]
+    asked = Packet(Op.AUTH, 9, 3)
+    for packet, op, seq, body in [
+        (ZIM.encode_opened(asked, "7_1", 300, starts), 8, 9, {"key": "7_1", "heartbeat_s": 300, "streams": streams}),
+        (ZIM.encode_joined(4, starts), 21, 4, {"streams": streams}),
+        (ZIM.encode_left(5, ["r:a"]), 23, 5, {"streams": ["r:a"]}),
+        (ZIM.encode_acknowledged(6, "u:7", 12), 25, 6, {"u:7": 12}),
+        (ZIM.encode_farewell("bye"), 6, 0, {"reason": "bye"}),
+        (
+            ZIM.encode_missed(Missed("r:a", "e", 1, 4, "trimmed")),
+            26,
+            0,
+            {"stream": "r:a", "epoch": "e", "from": 1, "to": 4, "reason": "trimmed"},
+        ),
+    ]:
+        assert (packet.op, packet.seq, packet.version, packet.stream) == (op, seq, 3, "")
+        assert json.loads(packet.body) == body
+    assert [s.error for s in refusals(["a"])] == ["not allowed"]
 
 
-def test_a_token_is_handed_on_as_text() -> None:
-    assert dialect3.token(dialect3.Auth(7)) == dialect3.token(dialect3.Auth("7")) == b"7"
+def test_each_request_is_read_as_what_it_asks_for() -> None:
+    assert ZIM.parse(Packet(Op.JOIN, 1, 3, b'{"rooms":["a"]}')) == Join(("a",), {})
+    assert ZIM.parse(Packet(Op.LEAVE, 1, 3, b'{"rooms":["a"]}')) == Leave(("a",))
+    assert ZIM.parse(Packet(Op.ACKNOWLEDGE, 1, 3, b'{"u:7":3}')) == Cursors({"u:7": 3})

@@ -4,9 +4,11 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from tests.wires import packets_in
 from zim.protocol import frame
 from zim.protocol.errors import WireError
 from zim.protocol.frame import Packet
+from zim.protocol.framings.tcp import TCP, TcpReader
 
 INT16, INT32 = st.integers(-(1 << 15), (1 << 15) - 1), st.integers(-(1 << 31), (1 << 31) - 1)
 BODIES = st.binary(max_size=100)
@@ -21,23 +23,24 @@ def test_the_layout_is_goims() -> None:
 
 @given(st.lists(PACKETS, max_size=6), st.lists(st.integers(0, 60), max_size=8))
 def test_packets_survive_any_chunking(packets: list[Packet], cuts: list[int]) -> None:
-    data, found, rest = b"".join(map(frame.encode, packets)), [], b""
+    data, found, reader = TCP.join(list(map(frame.encode, packets))), list[Packet](), TCP.reader(200)
     for cut in [*cuts, len(data)]:
         chunk, data = data[:cut], data[cut:]
-        more, rest = frame.split(rest + chunk, 200)
-        found += more
+        found += reader.receive(chunk)
     assert found == packets
-    assert rest == b""
+    assert not reader.is_within
 
 
 @given(st.binary(max_size=400))
 def test_any_bytes_are_packets_or_a_wire_error(data: bytes) -> None:
+    reader, packets = TcpReader(100), list[Packet]()
     try:
-        packets, rest = frame.split(data, 100)
+        packets.extend(reader.receive(data))
     except WireError:
+        assert data.startswith(b"".join(map(frame.encode, packets)))
         return
-    assert b"".join(map(frame.encode, packets)) + rest == data
-    assert len(rest) < 100
+    assert b"".join(map(frame.encode, packets)) + reader._rest == data
+    assert len(reader._rest) < 100
 
 
 @pytest.mark.parametrize(
@@ -46,36 +49,37 @@ def test_any_bytes_are_packets_or_a_wire_error(data: bytes) -> None:
 )
 def test_lengths_that_cannot_be(length: int, header: int, reason: str) -> None:
     with pytest.raises(WireError, match=reason):
-        frame.split(struct.pack(">ihhii", length, header, 1, 7, 1), 100)
+        list(TcpReader(100).receive(struct.pack(">ihhii", length, header, 1, 7, 1)))
 
 
 def test_the_longer_header_tells_stream_and_offset() -> None:
     packet = Packet(5, 0, 3, b"hi", "r:é", 258)
     data = bytes.fromhex("0000001e 001c 0003 00000005 00000000 0000000000000102") + "r:éhi".encode()
     assert frame.encode(packet) == data
-    assert frame.split(data, 30, extended=True) == ([packet], b"")
+    assert packets_in(data, 30) == [packet]
 
 
 @given(st.lists(PACKETS | PLACED, max_size=6), st.lists(st.integers(0, 200), max_size=8))
 @example([Packet(5, 0, 3, b"", "x" * 255, (1 << 63) - 1)], [16, 8, 100])
 def test_packets_with_a_place_survive_any_chunking(packets: list[Packet], cuts: list[int]) -> None:
-    data, found, rest = b"".join(map(frame.encode, packets)), [], b""
+    data, found, reader = b"".join(map(frame.encode, packets)), list[Packet](), TcpReader(500, extended=True)
     for cut in [*cuts, len(data)]:
         chunk, data = data[:cut], data[cut:]
-        more, rest = frame.split(rest + chunk, 500, extended=True)
-        found += more
+        found += reader.receive(chunk)
     assert found == packets
-    assert rest == b""
+    assert not reader.is_within
 
 
 @given(st.lists(st.binary(max_size=60) | PLACED.map(frame.encode), max_size=5).map(b"".join))
 def test_any_bytes_are_packets_with_a_place_or_a_wire_error(data: bytes) -> None:
+    reader, packets = TcpReader(400, extended=True), list[Packet]()
     try:
-        packets, rest = frame.split(data, 400, extended=True)
+        packets.extend(reader.receive(data))
     except WireError:
+        assert data.startswith(b"".join(map(frame.encode, packets)))
         return
-    assert b"".join(map(frame.encode, packets)) + rest == data
-    assert len(rest) < 400
+    assert b"".join(map(frame.encode, packets)) + reader._rest == data
+    assert len(reader._rest) < 400
 
 
 def placed(header: int, version: int = 3, offset: int = 1, name: bytes = b"r:1", length: int = 0) -> bytes:
@@ -99,12 +103,12 @@ def placed(header: int, version: int = 3, offset: int = 1, name: bytes = b"r:1",
 )
 def test_longer_headers_that_cannot_be(data: bytes, reason: str) -> None:
     with pytest.raises(WireError, match=reason):
-        frame.split(data, 1000, extended=True)
+        packets_in(data, 1000)
 
 
 def test_nobody_takes_a_longer_header_unasked() -> None:
     with pytest.raises(WireError, match="not 16"):
-        frame.split(placed(27), 1000)
+        list(TCP.reader(1000).receive(placed(27)))
 
 
 @pytest.mark.parametrize(

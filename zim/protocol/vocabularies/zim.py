@@ -1,0 +1,149 @@
+"""zim's own, version 3: clients that know streams and offsets, and resume. Bodies are JSON:
+
+    op                      body
+    7 auth                  {"token": "7", "rooms": ["a"], "resume": {"u:7": ["epoch", 12]}, "device": …, "platform": …}
+    8 auth reply            {"key": "7_1", "heartbeat_s": 300, "streams": {stream: start}}
+    20 join, 21 joined      {"rooms": ["a"], "resume": {…}}, {"streams": {stream: start}}
+    22 leave, 23 left       {"rooms": ["a"]}, {"streams": ["r:a"]}
+    24, 25 acknowledge(d)   {"u:7": 12}
+    26 gap                  {"stream", "epoch", "from", "to", "reason"}
+    6 disconnect            {"reason": …}
+
+where start is {"epoch", "offset", "recovered"}, or {"error"}.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
+
+import msgspec
+from typing_extensions import override
+
+from zim.fabric.streams import name_problem, room_stream
+from zim.protocol.errors import WireError
+from zim.protocol.frame import VERSION, Op, Packet
+from zim.protocol.vocabularies.base import Cursors, Join, Leave, Login, Missed, Offset, Start, Vocabulary
+
+STREAMS = 1_000  # rooms of one session, and streams of one resume
+NOT_ALLOWED = "not allowed"
+RETRYING = "not joined, retrying"
+JOINED_ALREADY = "joined already"
+
+T = TypeVar("T")
+
+
+class _Auth(msgspec.Struct, frozen=True):
+    """The body of an auth packet."""
+
+    token: str | int
+    rooms: tuple[str, ...] | None = None
+    resume: dict[str, tuple[str, Offset]] = {}
+    device: str = ""
+    platform: str = ""
+
+
+def refusals(rooms: Sequence[str]) -> list[Start]:
+    """Rooms that a client may not be in."""
+    return [Start(room_stream(room), error=NOT_ALLOWED) for room in rooms]
+
+
+def _parse(body: bytes, kind: type[T], what: str) -> T:
+    try:
+        return msgspec.json.decode(body, type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as e:
+        raise WireError(f"{what}: {e}") from None
+
+
+def _check(rooms: Sequence[str], resume: Mapping[str, Any]) -> None:
+    if len(rooms) > STREAMS:
+        raise WireError(f"more than {STREAMS} rooms")
+    for room in rooms:
+        if problem := name_problem(room_stream(room) if room != "*" else "r:*"):
+            raise WireError(f"rooms: {problem}")
+    if len(resume) > STREAMS:
+        raise WireError(f"resume has more than {STREAMS} streams")
+
+
+def parse_join(body: bytes) -> Join:
+    """Raises:
+    WireError: it is not a join.
+    """
+    join = _parse(body, Join, "join")
+    _check(join.rooms, join.resume)
+    return join
+
+
+def parse_leave(body: bytes) -> Leave:
+    """Raises:
+    WireError: it is not a leave.
+    """
+    leave = _parse(body, Leave, "leave")
+    _check(leave.rooms, {})
+    return leave
+
+
+def parse_cursors(body: bytes) -> Cursors:
+    """Raises:
+    WireError: it is not an acknowledgement.
+    """
+    return Cursors(_parse(body, dict[str, Offset], "acknowledge"))
+
+
+def _packet(op: int, seq: int, body: Any) -> Packet:
+    return Packet(op, seq, VERSION, msgspec.json.encode(body))
+
+
+def _starts(starts: Sequence[Start]) -> dict[str, Any]:
+    return {
+        s.stream: {"error": s.error} if s.error else {"epoch": s.epoch, "offset": s.offset, "recovered": s.recovered}
+        for s in starts
+    }
+
+
+class Zim(Vocabulary):
+    """See the module."""
+
+    __slots__ = ()
+    version = VERSION
+    requests = {Op.JOIN: parse_join, Op.LEAVE: parse_leave, Op.ACKNOWLEDGE: parse_cursors}  # noqa: RUF012 a ClassVar
+    tells_places = tells_starts = has_cursors = resumes = True
+
+    @override
+    def parse_login(self, body: bytes) -> Login:
+        auth = _parse(body, _Auth, "auth")
+        _check(auth.rooms or (), auth.resume)
+        return Login(str(auth.token).encode(), auth.rooms, auth.resume)
+
+    @override
+    def encode_push(self, op: int, body: bytes, stream: str, offset: int) -> Packet:
+        return Packet(op, 0, VERSION, body, stream, offset)
+
+    @override
+    def encode_opened(self, asked: Packet, key: str, heartbeat_s: float, starts: Sequence[Start]) -> Packet:
+        body = {"key": key, "heartbeat_s": heartbeat_s, "streams": _starts(starts)}
+        return _packet(Op.AUTH_REPLY, asked.seq, body)
+
+    @override
+    def encode_joined(self, seq: int, starts: Sequence[Start]) -> Packet:
+        return _packet(Op.JOINED, seq, {"streams": _starts(starts)})
+
+    @override
+    def encode_left(self, seq: int, streams: Sequence[str]) -> Packet:
+        return _packet(Op.LEFT, seq, {"streams": list(streams)})
+
+    @override
+    def encode_acknowledged(self, seq: int, stream: str, offset: int) -> Packet:
+        return _packet(Op.ACKNOWLEDGED, seq, {stream: offset})
+
+    @override
+    def encode_missed(self, missed: Missed) -> Packet:
+        stream, epoch, first, last, reason = missed
+        return _packet(Op.GAP, 0, {"stream": stream, "epoch": epoch, "from": first, "to": last, "reason": reason})
+
+    @override
+    def encode_farewell(self, reason: str) -> Packet:
+        return _packet(Op.DISCONNECT, 0, {"reason": reason})
+
+
+ZIM = Zim()
