@@ -1,4 +1,4 @@
-"""Requests over a real link: who is away, who comes back, and what is too large."""
+"""Messages over a real link: who is away, who comes back, and what is too large."""
 
 from __future__ import annotations
 
@@ -9,16 +9,15 @@ import gevent
 import pytest
 
 from tests.harness import free_ports, wait_until
-from zim.errors import Unavailable
 from zim.net import transport
-from zim.net.links import Asker, NotSent
-from zim.net.transport import Server
+from zim.net.links import PeerLink
+from zim.net.transport import Dealer, Server
 from zim.protocol import codec
-from zim.protocol.messages import Unread, Unreads
+from zim.protocol.messages import Auth, Authed, Message
 
 
 class Peer:
-    """Answers every Unread, while it is there."""
+    """Answers every Auth, while it is there."""
 
     def __init__(self, endpoint: str) -> None:
         self._server = Server(endpoint)
@@ -26,12 +25,41 @@ class Peer:
 
     def _serve(self) -> None:
         for envelope, data in self._server.received():
-            for m in codec.decode(data, Unread):
-                self._server.send(envelope, codec.encode([Unreads(m.req, "router-1", "e", 0, 2, 1)]))
+            for m in codec.decode(data, Auth):
+                self._server.send(envelope, codec.encode([Authed(m.req, "7", (), None)]))
 
     def close(self) -> None:
         self._server.close()
         self._greenlet.join()
+
+
+class Asker:
+    """One end of a link, and what it is told."""
+
+    def __init__(self, endpoint: str, limit_bytes: int = 1 << 20) -> None:
+        self.lost: list[int] = []
+        self.changes: list[bool] = []
+        self.answers: list[Any] = []
+        self._req = 0
+        self.link: PeerLink[Message] = PeerLink(
+            "logic-1", Dealer(endpoint), limit_bytes, self._on_lost, lambda peer, there: self.changes.append(there)
+        )
+        self.greenlets: list[gevent.Greenlet[..., Any]] = []
+        self.link.spawn(lambda run: self.greenlets.append(gevent.spawn(run)))
+        self.greenlets.append(gevent.spawn(self._receive))
+
+    def _on_lost(self, peer: str, messages: list[Message]) -> None:
+        assert peer == "logic-1"
+        self.lost += [m.req for m in messages]  # type: ignore[attr-defined]
+
+    def _receive(self) -> None:
+        for answers in self.link.received(Authed):
+            self.answers += answers
+
+    def ask(self, token: bytes = b"7") -> int:
+        self._req += 1
+        self.link.put(Auth(self._req, token), 64 + len(token))
+        return self._req
 
 
 @pytest.fixture
@@ -40,44 +68,67 @@ def endpoint() -> str:
 
 
 @pytest.fixture
-def asker(endpoint: str) -> Iterator[Asker[Unreads]]:
-    asker: Asker[Unreads] = Asker("router-1", endpoint, Unreads)
-    greenlets: list[Any] = []
-    asker.spawn(lambda run: greenlets.append(gevent.spawn(run)))
-    yield asker
-    asker.close()
-    gevent.killall(greenlets)
-
-
-def ask(asker: Asker[Unreads], stream: str = "u:1") -> Unreads:
-    return asker.ask(lambda req: Unread(req, stream), 5.0)
+def asker(endpoint: str) -> Iterator[Asker]:
+    found = Asker(endpoint)
+    yield found
+    found.link.close()
+    gevent.killall(found.greenlets)
 
 
 def test_what_never_left_is_said_at_once_and_logged_once_for_each_absence(
-    endpoint: str, asker: Asker[Unreads], caplog: pytest.LogCaptureFixture
+    endpoint: str, asker: Asker, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO", "zim.net.links")
     for absence in (1, 2):
-        wait_until(lambda: not asker.is_connected, "nobody is there")
-        for _ in range(3):
-            with pytest.raises(NotSent):
-                ask(asker)
+        wait_until(lambda: not asker.link.is_connected, "nobody is there")
+        asked = [asker.ask() for _ in range(3)]
+        wait_until(lambda: asker.lost[-3:] == asked, "all of it is lost")  # noqa: B023
         assert [r.message for r in caplog.records].count("messages dropped") == absence
         peer = Peer(endpoint)
-        wait_until(lambda: asker.is_connected, "the peer is there")
-        assert ask(asker).head == 2
+        wait_until(lambda: asker.link.is_connected, "the peer is there")
+        last = asker.ask()
+        wait_until(lambda: asker.answers[-1:] == [Authed(last, "7", (), None)], "it answers")  # noqa: B023
         peer.close()
-    assert asker.dropped == 6
+    assert asker.link.dropped == 6
+    wait_until(lambda: asker.changes == [True, False, True, False], "each change is told")
 
 
 def test_a_frame_that_is_too_large_is_not_read_and_the_next_ones_are(
-    endpoint: str, monkeypatch: pytest.MonkeyPatch, asker: Asker[Unreads]
+    endpoint: str, monkeypatch: pytest.MonkeyPatch, asker: Asker
 ) -> None:
     monkeypatch.setattr(transport, "MAX_MESSAGE_BYTES", 10_000)  # of the peer's socket; the asker has its own
     peer = Peer(endpoint)
-    wait_until(lambda: asker.is_connected, "the peer is there")
-    with pytest.raises(Unavailable, match="the connection broke"):
-        ask(asker, "u:" + "x" * 20_000)
-    wait_until(lambda: asker.is_connected, "the peer is there again")
-    assert ask(asker).head == 2
+    wait_until(lambda: asker.link.is_connected, "the peer is there")
+    asker.ask(b"x" * 20_000)
+    wait_until(lambda: False in asker.changes, "the connection broke")
+    wait_until(lambda: asker.link.is_connected, "the peer is there again")
+    last = asker.ask()
+    wait_until(lambda: asker.answers == [Authed(last, "7", (), None)], "it answers")
     peer.close()
+
+
+def test_a_full_queue_loses_the_newest_and_says_so(endpoint: str) -> None:
+    asker = Asker(endpoint, limit_bytes=200)
+    asked = [asker.ask() for _ in range(4)]  # 65 bytes each, and nobody sends before this greenlet waits
+    assert asker.lost == asked[3:]
+    asker.link.close()
+    gevent.killall(asker.greenlets)
+
+
+def test_a_frame_that_is_not_understood_is_passed_over(
+    endpoint: str, asker: Asker, caplog: pytest.LogCaptureFixture
+) -> None:
+    server = Server(endpoint)
+
+    def serve() -> None:
+        for envelope, _ in server.received():
+            server.send(envelope, b"\xc1 this is no message")
+            server.send(envelope, codec.encode([Authed(1, "7", (), None)]))
+
+    greenlet = gevent.spawn(serve)
+    wait_until(lambda: asker.link.is_connected, "the peer is there")
+    asker.ask()
+    wait_until(lambda: asker.answers == [Authed(1, "7", (), None)], "the next one is taken")
+    assert "message not understood" in [r.message for r in caplog.records]
+    server.close()
+    greenlet.join()

@@ -13,10 +13,12 @@ from zim.fabric.audience import ALL, audiences
 from zim.fabric.retention import Retention, Rule
 from zim.fabric.sharding import Shards
 from zim.fabric.streams import room_stream, user_stream
+from zim.nodes.comet.effects import CursorMoved, Gapped, Joined, Left, Opened, Pass, Replaced, SessionEffect
 from zim.nodes.comet.hub import Hub
-from zim.nodes.comet.passes import Pass
 from zim.nodes.comet.results import Row
 from zim.nodes.comet.views import Session
+from zim.nodes.effects import Effect, Note, Send
+from zim.nodes.performer import Performer
 from zim.nodes.router.log import NewRecord
 from zim.nodes.router.log.memory import MemoryLog, MemoryStore
 from zim.protocol.messages import (
@@ -74,28 +76,27 @@ class Guest(Session):
     def is_full(self) -> bool:
         return not self.reads
 
-    def opened(self, starts: Sequence[Start]) -> None:
-        self.got.append("opened")
-        self._start(starts)
-
-    def joined(self, seq: int, starts: Sequence[Start]) -> None:
-        self.got.append(f"joined {seq}")
-        self._start(starts)
+    def perform(self, effect: SessionEffect) -> None:
+        """What zim.nodes.comet.edge does."""
+        match effect:
+            case Opened(starts=starts):
+                self.got.append("opened")
+                self._start(starts)
+            case Joined(seq=seq, starts=starts):
+                self.got.append(f"joined {seq}")
+                self._start(starts)
+            case Left(seq=seq, streams=streams):
+                self.got.append(" ".join([f"left {seq}", *streams]))
+            case Gapped(missed=missed, is_kept=is_kept):
+                self.got.append(f"gap {missed.first}-{missed.last} {missed.reason}")
+                self.gaps.append(missed)
+                if is_kept:
+                    self.kept.append(missed)
+            case CursorMoved(stream=stream, offset=offset):
+                self.acknowledgements.append((stream, offset))
 
     def _start(self, starts: Sequence[Start]) -> None:
         self.starts.update({start.stream: start for start in starts})
-
-    def left(self, seq: int, streams: Sequence[str]) -> None:
-        self.got.append(" ".join([f"left {seq}", *streams]))
-
-    def missed(self, missed: Missed, is_kept: bool) -> None:
-        self.got.append(f"gap {missed.first}-{missed.last} {missed.reason}")
-        self.gaps.append(missed)
-        if is_kept:
-            self.kept.append(missed)
-
-    def acknowledged(self, stream: str, offset: int) -> None:
-        self.acknowledgements.append((stream, offset))
 
     def write(self, chunk: bytes, rows: Sequence[Row] = ()) -> bool:
         self.reads = self.reads and not self.fills
@@ -208,23 +209,49 @@ class Router:
         return Answer(change.n, self.n, "", 0, 0)
 
 
-class Comet:
-    """A hub that is registered, and time that stands still unless a test lets it pass."""
+class Comet(Performer):
+    """A hub that is registered, and time that stands still unless a test lets it pass.
+
+    Attributes:
+        replaced_by: a later run of it, that a router has named.
+        notes: of the log.
+    """
 
     def __init__(self, epoch: str = "a", routers: int = 1) -> None:
         names = [f"router-{i}" for i in range(1, routers + 1)]
         self.routers = {name: Router(name, epoch) for name in names}
         self.router = self.routers["router-1"]
+        super().__init__()
         self.now = 0.0
-        self.hub = Hub("comet-1", INC, names, self._send)
+        self.hub = Hub("comet-1", INC, names)
+        for link in self.hub.links.values():
+            link.is_connected = True
+        self.replaced_by = 0
+        self.notes: list[str] = []
+        self._todo: Pass | None = None
         self._conns = 0
         self._owner = Shards(names).owner
         self.tick(0.0)
 
-    def _send(self, router: str, m: Message, size: int) -> bool:
-        if not self.routers[router].is_away:
-            self.routers[router].inbox.append(m)
-        return True
+    def do(self, effects: Sequence[Effect]) -> None:
+        """What a step of the hub wants."""
+        self.perform(effects)
+
+    def perform_one(self, effect: Effect) -> None:
+        match effect:
+            case Send(peer=router, message=message):
+                if not self.routers[router].is_away:
+                    self.routers[router].inbox.append(message)
+            case SessionEffect(session=Guest() as guest):
+                guest.perform(effect)
+            case Pass():
+                self._todo = effect
+            case Replaced(known_inc=known_inc):
+                self.replaced_by = known_inc
+            case Note(event=event):
+                self.notes.append(event)
+            case _:
+                raise AssertionError(effect)
 
     def owner(self, stream: str) -> Router:
         """The router of a stream."""
@@ -244,7 +271,7 @@ class Comet:
     ) -> Guest:
         """A guest whose auth reply has come."""
         guest = self.guest(speech)
-        self.hub.join(guest, uid, rooms, self.now, resume)
+        self.do(self.hub.join(guest, uid, rooms, self.now, resume))
         self.settle()
         assert guest.is_open
         return guest
@@ -257,29 +284,25 @@ class Comet:
                 for m in inbox:
                     self._take(router.answer(m))
 
-    def _take(self, m: Message | None) -> None:
-        match m:
-            case Answers():
-                self.hub.answers(m, self.now)
-            case Renewed():
-                assert self.hub.renewed(m, self.now) == 0
-            case Records():
-                self.hub.records(m, self.now)
-            case Acknowledged():
-                self.hub.acknowledged(m)
-            case Fetched():
-                self.hub.fetched(m, self.now)
+    def _take(self, m: Any) -> None:
+        if m is not None:
+            self.do(self.hub.on_message(m, self.now))
 
     def receive(self) -> None:
         """Entries arrive."""
         for router in self.routers.values():
             pipe, router.pipe = router.pipe, []
             for entry in pipe:
-                self.hub.entry(entry, self.now)
+                self.do(self.hub.on_message(entry, self.now))
+
+    def _next_pass(self) -> Pass | None:
+        self._todo = None
+        self.do(self.hub.begin_pass(self.now))
+        return self._todo
 
     def begin_pass(self) -> Pass:
         """The snapshot is taken, and nothing sent yet."""
-        todo = self.hub.next_pass(self.now)
+        todo = self._next_pass()
         assert todo is not None
         return todo
 
@@ -290,11 +313,11 @@ class Comet:
             for row in write.rows:
                 row.delivered += delivered
                 row.changed()
-        self.hub.end_pass(todo, self.now)
+        self.do(self.hub.end_pass(todo, self.now))
 
     def run(self) -> None:
         """All passes that there are."""
-        while todo := self.hub.next_pass(self.now):
+        while todo := self._next_pass():
             self.end_pass(todo)
 
     def settle(self) -> None:
@@ -309,7 +332,7 @@ class Comet:
     def tick(self, seconds: float) -> None:
         """Time passes."""
         self.now += seconds
-        self.hub.tick(self.now, RENEW_BYTES)
+        self.do(self.hub.on_tick(self.now, RENEW_BYTES))
         self.settle()
 
     def restart_router(self, router: Router, epoch: str = "") -> None:

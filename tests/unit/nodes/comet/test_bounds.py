@@ -21,23 +21,23 @@ def reads(comet: Comet) -> list[Read]:
 def test_nobody_asks_for_who_has_left() -> None:
     comet, _ = with_history(5)
     guest = comet.guest()
-    comet.hub.join(guest, "2", ["9"], comet.now, {"r:9": ("a", 1)})
+    comet.do(comet.hub.join(guest, "2", ["9"], comet.now, {"r:9": ("a", 1)}))
     assert len(reads(comet)) == 1
-    comet.hub.leave(guest, comet.now)
+    comet.do(comet.hub.leave(guest, comet.now))
     comet.router.inbox.clear()
     for _ in range(3):
         comet.now += RETRY_S + 0.1
-        comet.hub.tick(comet.now, 1 << 20)
+        comet.do(comet.hub.on_tick(comet.now, 1 << 20))
     assert reads(comet) == []
 
 
 def test_an_answer_that_takes_longer_than_the_patience_for_it_counts() -> None:
     comet, _ = with_history(5)
     guest = comet.guest()
-    comet.hub.join(guest, "2", ["9"], comet.now, {"r:9": ("a", 1)})
+    comet.do(comet.hub.join(guest, "2", ["9"], comet.now, {"r:9": ("a", 1)}))
     late = comet.router.inbox.copy()
     comet.now += RETRY_S + 0.1
-    comet.hub.tick(comet.now, 1 << 20)
+    comet.do(comet.hub.on_tick(comet.now, 1 << 20))
     assert len({m.req for m in reads(comet)}) == 1
     comet.router.inbox = late
     comet.settle()
@@ -48,7 +48,7 @@ def test_a_router_is_asked_so_much_at_once_and_everybody_gets_an_answer() -> Non
     comet, _ = with_history(READS + 20)
     guests = [comet.guest() for _ in range(READS + 10)]
     for n, guest in enumerate(guests):
-        comet.hub.join(guest, f"7{n}", ["9"], comet.now, {"r:9": ("a", n)})
+        comet.do(comet.hub.join(guest, f"7{n}", ["9"], comet.now, {"r:9": ("a", n)}))
     assert len(reads(comet)) == READS
     comet.settle()
     assert all(guest.bodies == numbers(n + 1, READS + 20) for n, guest in enumerate(guests))
@@ -58,7 +58,7 @@ def test_who_misses_the_same_reads_it_once() -> None:
     comet, _ = with_history(5)
     guests = [comet.guest() for _ in range(50)]
     for guest in guests:
-        comet.hub.join(guest, "2", ["9"], comet.now, {"r:9": ("a", 1)})
+        comet.do(comet.hub.join(guest, "2", ["9"], comet.now, {"r:9": ("a", 1)}))
     pages = 0
     while comet.router.inbox:
         inbox, comet.router.inbox = comet.router.inbox, []
@@ -81,12 +81,12 @@ def test_a_router_that_is_away_for_long_is_told_everything_anew(monkeypatch: pyt
     most = 0
     for _ in range(20_000):
         guest = comet.guest()
-        comet.hub.join(guest, "2", ["8"], comet.now)
-        comet.hub.leave(guest, comet.now)
+        comet.do(comet.hub.join(guest, "2", ["8"], comet.now))
+        comet.do(comet.hub.leave(guest, comet.now))
         most = max(most, len(link._unsent))
     assert most <= 101
     last = comet.guest()
-    comet.hub.join(last, "3", ["9"], comet.now)
+    comet.do(comet.hub.join(last, "3", ["9"], comet.now))
     comet.router.append("r:9", "1")
     comet.router.is_away = False
     comet.tick(RENEW_S)
@@ -102,14 +102,14 @@ def test_changes_are_counted_with_the_names_in_them() -> None:
     rooms = [f"{n:0200}" for n in range(100)]
     comet.router.is_away = True
     for n in range(200):
-        comet.hub.join(comet.guest(GOIM_TCP), f"7{n}", rooms, comet.now)
+        comet.do(comet.hub.join(comet.guest(GOIM_TCP), f"7{n}", rooms, comet.now))
     link = comet.hub.links["router-1"]
     largest = max(map(change_bytes, link._unanswered.values()))
     assert largest > 100 * 200
     assert sum(map(change_bytes, link._unanswered.values())) <= WINDOW_BYTES + CHANGES_BYTES + largest
     comet.router.is_away = False
     comet.now += RETRY_S + 0.1
-    comet.hub.tick(comet.now, 1 << 20)
+    comet.do(comet.hub.on_tick(comet.now, 1 << 20))
     sent = [m for m in comet.router.inbox if isinstance(m, Changes)]
     assert max(sum(map(change_bytes, m.changes)) for m in sent) <= CHANGES_BYTES + largest
 
@@ -119,15 +119,15 @@ def test_who_joins_and_leaves_all_the_time_is_named_now_and_then() -> None:
     guest = comet.enter("3", ["9"])
     told = 0
     for n in range(40):
-        comet.hub.join_rooms(guest, ["8"], n, comet.now)
-        comet.hub.leave_rooms(guest, ["8"], n, comet.now)
+        comet.do(comet.hub.join_rooms(guest, ["8"], n, comet.now))
+        comet.do(comet.hub.leave_rooms(guest, ["8"], n, comet.now))
         comet.now += ROOMS_S / 20
-        comet.hub.tick(comet.now, 1 << 20)
+        comet.do(comet.hub.on_tick(comet.now, 1 << 20))
         told += sum(isinstance(c, Put) for m in comet.router.inbox if isinstance(m, Changes) for c in m.changes)
         comet.settle()
     assert 1 <= told <= 3
-    comet.hub.join_rooms(guest, ["7"], 99, comet.now)
+    comet.do(comet.hub.join_rooms(guest, ["7"], 99, comet.now))
     comet.now += ROOMS_S
-    comet.hub.tick(comet.now, 1 << 20)
+    comet.do(comet.hub.on_tick(comet.now, 1 << 20))
     puts = [c for m in comet.router.inbox if isinstance(m, Changes) for c in m.changes if isinstance(c, Put)]
     assert [put.rooms for put in puts] == [("9", "7")]

@@ -13,8 +13,11 @@ from gevent import socket
 from tests.wires import GOIM_TCP, GOIM_TEXT, ZIM_TCP, packets_in
 from zim.net.pipe import SocketPipe
 from zim.nodes.comet.connection import ClientLimits, Connection
+from zim.nodes.comet.edge import Edge
+from zim.nodes.comet.effects import CursorMoved, Gapped, Joined, SessionEffect
 from zim.nodes.comet.phases import POLICY, TRY_AGAIN
 from zim.nodes.comet.results import Reports, Row
+from zim.nodes.comet.runner import CometRunner
 from zim.protocol import frame
 from zim.protocol.frame import Op, Packet
 from zim.protocol.framings.text import TEXT
@@ -175,10 +178,16 @@ def test_a_reason_is_told_in_the_clients_own_words(make: Make, speech: Speech) -
     assert pair.ended.count("closed") == 1
 
 
+def perform(effect: SessionEffect) -> None:
+    """As the edge does it, which knows nothing of the connection's comet for that."""
+    runner = CometRunner("comet-1", 1, ["router-1"], ["logic-1"], 1, 5.0)
+    Edge(runner, lambda effects: None, ClientLimits(65536, 5.0, 300.0, 1, False), 1).perform(effect)
+
+
 @pytest.mark.parametrize("is_kept", [True, False])
 def test_a_gap_is_told_to_zims_clients(make: Make, is_kept: bool) -> None:
     pair = make(ZIM_TCP)
-    pair.connection.missed(GAP, is_kept)
+    perform(Gapped(pair.connection, GAP, is_kept))
     pair.connection.close("over")
     gap, _ = pair.read_all()
     assert (gap.op, gap.seq, gap.version, gap.stream) == (Op.GAP, 0, 3, "")
@@ -188,7 +197,7 @@ def test_a_gap_is_told_to_zims_clients(make: Make, is_kept: bool) -> None:
 @pytest.mark.parametrize("is_kept", [True, False])
 def test_a_goim_client_is_closed_at_a_gap_if_the_stream_is_kept(make: Make, is_kept: bool) -> None:
     pair = make(GOIM_TEXT)
-    pair.connection.missed(GAP, is_kept)
+    perform(Gapped(pair.connection, GAP, is_kept))
     assert pair.connection.phase.is_over == is_kept
     if is_kept:
         assert TRY_AGAIN.to_bytes(2, "big") in pair.client.recv(100)
@@ -198,9 +207,9 @@ def test_a_goim_client_is_closed_at_a_gap_if_the_stream_is_kept(make: Make, is_k
 def test_who_waits_for_an_answer_is_woken_by_that_answer_alone(make: Make) -> None:
     pair = make(ZIM_TCP)
     answered = pair.connection.await_reply(Packet(Op.ACKNOWLEDGE, 9, 3), Cursors)
-    pair.connection.joined(0, [Start("r:1", "e", 4)])  # of a room that it asked for long ago
+    perform(Joined(pair.connection, 0, [Start("r:1", "e", 4)]))  # of a room that it asked for long ago
     assert not answered.is_set()
-    pair.connection.acknowledged("u:7", 2)
+    perform(CursorMoved(pair.connection, "u:7", 2))
     assert answered.is_set()
     pair.connection.close("over")
     assert [(p.op, p.seq) for p in pair.read_all()] == [(Op.JOINED, 0), (Op.ACKNOWLEDGED, 9), (Op.DISCONNECT, 0)]

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 
+import msgspec
 import pytest
 
 from tests.harness import Client, wait_until
 from zim.nodes.comet.connection import ClientLimits
 from zim.nodes.comet.edge import Edge
+from zim.nodes.comet.effects import Identified
 from zim.nodes.comet.hub import Hub
+from zim.nodes.comet.runner import CometRunner
 from zim.nodes.comet.tcp import TcpListener
+from zim.nodes.effects import Effect, Send
 from zim.protocol.frame import Op
-from zim.protocol.messages import Authed
+from zim.protocol.messages import Auth, Authed
 
 Connect = Callable[[Authed], Client]
 
@@ -21,8 +26,20 @@ Connect = Callable[[Authed], Client]
 def connect() -> Iterator[tuple[Connect, Hub]]:
     """Connects somebody of whom the logic says this, and says auth; and the comet's hub."""
     identity: list[Authed] = []
-    hub = Hub("comet-1", 1, ["router-1"], lambda *_: True)
-    edge = Edge(hub, lambda _token: identity[-1], ClientLimits(4096, 5.0, 60.0, 1 << 20, False), 10)
+    runner = CometRunner("comet-1", 1, ["router-1"], ["logic-1"], 1 << 20, 5.0)
+    hub = runner.hub
+
+    def perform(effects: Iterable[Effect]) -> None:
+        """The logic answers at once; nothing else is done."""
+        for effect in effects:
+            if isinstance(effect, Send):
+                assert isinstance(effect.message, Auth)
+                answer = msgspec.structs.replace(identity[-1], req=effect.message.req)
+                (identified,) = runner.on_identities([answer], time.monotonic())
+                assert isinstance(identified, Identified)
+                identified.ticket.set(identified.who)
+
+    edge = Edge(runner, perform, ClientLimits(4096, 5.0, 60.0, 1 << 20, False), 10)
     listener = TcpListener(("127.0.0.1", 0), edge, 60)
     listener.start()
 

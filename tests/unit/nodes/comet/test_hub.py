@@ -16,7 +16,7 @@ def test_a_session_opens_when_its_router_knows_it_and_gets_what_comes_then() -> 
     for _ in range(7):
         comet.push("u:3", body="old")
     guest = comet.guest(GOIM_TCP)
-    comet.hub.join(guest, "3", ["9"], 0.0)
+    comet.do(comet.hub.join(guest, "3", ["9"], 0.0))
     comet.push("u:3", body="early")
     assert guest.got == []
     comet.hear()
@@ -49,9 +49,9 @@ def test_a_hole_is_fetched_once_it_has_stood_for_a_while() -> None:
         comet.router.publish("u:3", body=str(n))
     comet.router.pipe = [comet.router.pipe[2]]
     comet.receive()
-    comet.hub.tick(comet.now, 1_000_000)
+    comet.do(comet.hub.on_tick(comet.now, 1_000_000))
     assert not any(isinstance(m, Fetch) for m in comet.router.inbox)
-    comet.hub.tick(comet.now + QUIET_S, 1_000_000)
+    comet.do(comet.hub.on_tick(comet.now + QUIET_S, 1_000_000))
     (fetch,) = [m for m in comet.router.inbox if isinstance(m, Fetch)]
     assert (fetch.low, fetch.high) == (1, 2)
 
@@ -63,8 +63,8 @@ def test_who_leaves_while_the_comet_registers_takes_no_answer_from_the_others() 
         comet.push("u:3", body="old")
     comet.restart_router(comet.router, "b")
     comet.now += 2.0
-    comet.hub.renewed(Renewed("router-1", comet.router.term, INC, 1 << 40, "register", 0, INC), comet.now)
-    comet.hub.leave(first, comet.now)
+    comet.do(comet.hub.on_message(Renewed("router-1", comet.router.term, INC, 1 << 40, "register", 0, INC), comet.now))
+    comet.do(comet.hub.leave(first, comet.now))
     comet.hear()
     comet.push("u:3", body="new")
     assert second.bodies[-1] == "new"
@@ -132,7 +132,7 @@ def test_no_entry_is_handled_while_the_comet_registers() -> None:
     guest = comet.enter()
     comet.restart_router(comet.router)
     comet.router.is_away = True
-    comet.hub.renewed(Renewed("router-1", comet.router.term, INC, 1 << 40, "register", 0, INC), comet.now)
+    comet.do(comet.hub.on_message(Renewed("router-1", comet.router.term, INC, 1 << 40, "register", 0, INC), comet.now))
     comet.push("u:3", body="too early")
     assert guest.bodies == []
     assert not comet.hub.is_registered()
@@ -145,9 +145,9 @@ def test_no_entry_is_handled_while_the_comet_registers() -> None:
 def test_changes_are_repeated_until_they_are_answered() -> None:
     comet = Comet()
     guest = comet.guest()
-    comet.hub.join(guest, "3", ["9"], 0.0)
+    comet.do(comet.hub.join(guest, "3", ["9"], 0.0))
     lost, comet.router.inbox = comet.router.inbox, []
-    comet.hub.tick(RETRY_S + 0.1, 1_000_000)
+    comet.do(comet.hub.on_tick(RETRY_S + 0.1, 1_000_000))
     again = [m for m in comet.router.inbox if isinstance(m, Changes)]
     assert [c for m in again for c in m.changes] == [c for m in lost if isinstance(m, Changes) for c in m.changes]
     comet.settle()
@@ -160,7 +160,7 @@ def test_a_question_that_gets_no_answer_is_asked_again() -> None:
     for n in range(3):
         comet.push("r:9", body=str(n))
     guest = comet.guest()
-    comet.hub.join(guest, "4", ["9"], 0.0, {"r:9": ("a", 1)})
+    comet.do(comet.hub.join(guest, "4", ["9"], 0.0, {"r:9": ("a", 1)}))
     comet.router.inbox = [m for m in comet.router.inbox if not isinstance(m, Read)]
     comet.settle()
     assert guest.got == []
@@ -171,7 +171,8 @@ def test_a_question_that_gets_no_answer_is_asked_again() -> None:
 
 def test_a_later_run_of_this_comet_fences_it() -> None:
     comet = Comet()
-    assert comet.hub.renewed(Renewed("router-1", 1, INC, 1, "fenced", 0, INC + 1), 0.0) == INC + 1
+    comet.do(comet.hub.on_message(Renewed("router-1", 1, INC, 1, "fenced", 0, INC + 1), 0.0))
+    assert comet.replaced_by == INC + 1
 
 
 def test_what_a_stranger_says_is_passed_over() -> None:
@@ -182,8 +183,8 @@ def test_what_a_stranger_says_is_passed_over() -> None:
     comet.router.pipe = []
     for field, value in (("router", "router-9"), ("term", 99), ("inc", 99)):
         values = {f: getattr(entry, f) for f in entry.__struct_fields__} | {field: value}
-        comet.hub.entry(type(entry)(**values), 0.0)
-    assert comet.hub.renewed(Renewed("router-9", 1, INC, 1, "register", 0, INC), 0.0) == 0
+        comet.do(comet.hub.on_message(type(entry)(**values), 0.0))
+    assert comet.hub.on_message(Renewed("router-9", 1, INC, 1, "register", 0, INC), 0.0) == []
     comet.run()
     assert guest.bodies == []
 
@@ -191,13 +192,13 @@ def test_what_a_stranger_says_is_passed_over() -> None:
 def test_the_directory_is_told_of_rooms_and_members() -> None:
     comet = Comet()
     guest, other = comet.guest(), comet.guest()
-    comet.hub.join(guest, "3", ["9", "9", "8"], 0.0)
-    comet.hub.join(other, "4", ["9"], 0.0)
+    comet.do(comet.hub.join(guest, "3", ["9", "9", "8"], 0.0))
+    comet.do(comet.hub.join(other, "4", ["9"], 0.0))
     changes = [c for m in comet.router.inbox if isinstance(m, Changes) for c in m.changes]
     assert [(c.uid, c.rooms) for c in changes if isinstance(c, Put)] == [("3", ("9", "8")), ("4", ("9",))]
     assert [(c.room, c.members) for c in changes if isinstance(c, Room)] == [("9", 1), ("8", 1), ("9", 2)]
     comet.settle()
-    comet.hub.leave(guest, 0.0)
+    comet.do(comet.hub.leave(guest, 0.0))
     changes = [c for m in comet.router.inbox if isinstance(m, Changes) for c in m.changes]
     assert [(c.room, c.members) for c in changes if isinstance(c, Room)] == [("9", 1), ("8", 0)]
 
@@ -207,12 +208,12 @@ def test_a_cursor_moves_and_is_asked_for_until_it_has() -> None:
     guest = comet.enter()
     for n in range(3):
         comet.push("u:3", body=str(n))
-    comet.hub.acknowledge(guest, 2, comet.now)
+    comet.do(comet.hub.acknowledge(guest, 2, comet.now))
     comet.router.inbox.clear()
     comet.tick(RETRY_S + 0.1)
     assert guest.acknowledgements == [("u:3", 2)]
-    comet.hub.acknowledge(guest, 1, comet.now)
-    comet.hub.acknowledge(guest, 99, comet.now)
+    comet.do(comet.hub.acknowledge(guest, 1, comet.now))
+    comet.do(comet.hub.acknowledge(guest, 99, comet.now))
     comet.settle()
     assert guest.acknowledgements == [("u:3", 2), ("u:3", 3)]  # one is under way at a time
 
@@ -313,7 +314,7 @@ def test_renew_says_what_is_handled_when_the_pass_is_over() -> None:
 
 def _renewed(comet: Comet) -> int:
     comet.now += RENEW_S
-    comet.hub.tick(comet.now, 1_000_000)
+    comet.do(comet.hub.on_tick(comet.now, 1_000_000))
     (renew,) = [m for m in comet.router.inbox if isinstance(m, Renew)]
     comet.hear()
     return renew.handled

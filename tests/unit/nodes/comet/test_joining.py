@@ -35,7 +35,7 @@ def test_resume_brings_what_is_missing_page_by_page_then_live(has: int) -> None:
 def test_resume_goes_on_while_live_messages_arrive() -> None:
     comet, first = with_history(100)
     guest = comet.guest()
-    comet.hub.join(guest, "2", ["9"], 0.0, {"r:9": ("a", 20)})
+    comet.do(comet.hub.join(guest, "2", ["9"], 0.0, {"r:9": ("a", 20)}))
     n = 100
     while len(guest.bodies) < n - 20:
         n += 1
@@ -54,7 +54,7 @@ def test_resume_goes_on_while_live_messages_arrive() -> None:
 def test_live_messages_arrive_while_a_page_goes_out() -> None:
     comet, _ = with_history(5)
     guest = comet.guest()
-    comet.hub.join(guest, "2", ["9"], 0.0, {"r:9": ("a", 2)})
+    comet.do(comet.hub.join(guest, "2", ["9"], 0.0, {"r:9": ("a", 2)}))
     comet.hear()
     assert guest.got == ["opened"]
     page = comet.begin_pass()
@@ -69,7 +69,7 @@ def test_live_messages_arrive_while_a_page_goes_out() -> None:
 def test_a_page_that_is_older_than_the_position_is_not_taken_for_the_end() -> None:
     comet, first = with_history(5)
     guest = comet.guest()
-    comet.hub.join(guest, "2", ["9"], 0.0, {"r:9": ("a", 3)})
+    comet.do(comet.hub.join(guest, "2", ["9"], 0.0, {"r:9": ("a", 3)}))
     changes, reads = ([m for m in comet.router.inbox if isinstance(m, Read) == kind] for kind in (False, True))
     comet.router.inbox = reads
     comet.hear()  # the page is there, the session's key is not
@@ -89,14 +89,14 @@ def test_a_page_that_is_older_than_a_router_that_came_back_is_not_taken_for_the_
     comet.receive()
     todo = comet.begin_pass()
     guest = comet.guest()
-    comet.hub.join(guest, "2", ["9"], 0.0, {"r:9": ("a", 3)})
+    comet.do(comet.hub.join(guest, "2", ["9"], 0.0, {"r:9": ("a", 3)}))
     comet.hear()  # its page waits for the end of the pass
     assert guest.got == ["opened"]
     comet.restart_router(comet.router)
     for n in (7, 8):
         comet.router.append("r:9", str(n))
     comet.now += RENEW_S
-    comet.hub.tick(comet.now, 1_000_000)
+    comet.do(comet.hub.on_tick(comet.now, 1_000_000))
     comet.hear()
     comet.end_pass(todo)
     comet.settle()
@@ -108,7 +108,7 @@ def test_a_page_that_is_older_than_a_router_that_came_back_is_not_taken_for_the_
 def test_who_queues_too_much_reads_it_instead() -> None:
     comet, _ = with_history(3)
     guest = comet.guest()
-    comet.hub.join(guest, "2", ["9"], 0.0, {"r:9": ("a", 0)})
+    comet.do(comet.hub.join(guest, "2", ["9"], 0.0, {"r:9": ("a", 0)}))
     comet.hear()
     page = comet.begin_pass()
     comet.end_pass(page)
@@ -125,7 +125,7 @@ def test_who_reads_slowly_gets_a_page_at_a_time() -> None:
     comet, first = with_history(40)
     guest = comet.guest()
     guest.reads = False
-    comet.hub.join(guest, "2", ["9"], 0.0, {"r:9": ("a", 0)})
+    comet.do(comet.hub.join(guest, "2", ["9"], 0.0, {"r:9": ("a", 0)}))
     for n in range(41, 51):
         comet.push("r:9", body=str(n))
         before = len(guest.bodies)
@@ -140,7 +140,7 @@ def test_who_reads_slowly_gets_a_page_at_a_time() -> None:
 def test_nothing_goes_to_a_full_socket_of_who_resumes() -> None:
     comet, _ = with_history(40)
     guest = comet.guest()
-    comet.hub.join(guest, "2", ["9"], 0.0, {"r:9": ("a", 0)})
+    comet.do(comet.hub.join(guest, "2", ["9"], 0.0, {"r:9": ("a", 0)}))
     guest.reads = False
     for n in range(41, 44):
         comet.push("r:9", body=str(n))
@@ -233,7 +233,7 @@ def test_where_retention_has_passed_it_starts_at_the_floor(has: int, start: int)
 def test_what_is_trimmed_during_a_resume_is_told() -> None:
     comet, _ = with_history(40)
     guest = comet.guest()
-    comet.hub.join(guest, "2", ["9"], 0.0, {"r:9": ("a", 0)})
+    comet.do(comet.hub.join(guest, "2", ["9"], 0.0, {"r:9": ("a", 0)}))
     comet.hear()
     assert guest.starts["r:9"].recovered
     comet.router.trim(5)
@@ -248,7 +248,7 @@ def test_what_is_trimmed_during_a_resume_is_told() -> None:
 def test_a_router_that_restarts_during_a_resume_loses_nothing(is_told: bool) -> None:
     comet, first = with_history(40)
     guest = comet.guest()
-    comet.hub.join(guest, "2", ["9"], 0.0, {"r:9": ("a", 10)})
+    comet.do(comet.hub.join(guest, "2", ["9"], 0.0, {"r:9": ("a", 10)}))
     comet.hear()
     comet.restart_router(comet.router)
     if is_told:
@@ -298,7 +298,7 @@ def test_the_second_session_of_a_user_starts_at_the_cursor_too() -> None:
         comet.router.append("u:2", str(n))
     here, there = comet.enter("2"), comet.enter("2")
     assert here.bodies == there.bodies == ["1", "2", "3"]
-    comet.hub.acknowledge(here, 2, 0.0)
+    comet.do(comet.hub.acknowledge(here, 2, 0.0))
     comet.settle()
     third = comet.enter("2")
     assert third.bodies == ["3"]
@@ -330,7 +330,7 @@ def test_two_sessions_that_come_together_each_get_all() -> None:
     comet.router.append("u:2", "1")
     guests = [comet.guest(), comet.guest()]
     for guest in guests:
-        comet.hub.join(guest, "2", ["9"], 0.0)
+        comet.do(comet.hub.join(guest, "2", ["9"], 0.0))
     comet.router.append("u:2", "2")
     comet.settle()
     comet.push("u:2", body="3")
@@ -348,7 +348,7 @@ def test_a_room_whose_router_is_away_does_not_fail_the_login() -> None:
     away.append(stream, "old")
     away.is_away = True
     guest = comet.guest()
-    comet.hub.join(guest, "3", [room], 0.0)
+    comet.do(comet.hub.join(guest, "3", [room], 0.0))
     comet.settle()
     assert guest.got == []
     comet.tick(JOIN_S + 0.1)
@@ -368,7 +368,7 @@ def test_a_goim_client_is_not_opened_before_it_is_in_its_rooms() -> None:
     away = comet.owner(f"r:{room}")
     away.is_away = True
     guest = comet.guest(GOIM_TCP)
-    comet.hub.join(guest, "3", [room], 0.0)
+    comet.do(comet.hub.join(guest, "3", [room], 0.0))
     comet.tick(JOIN_S + 0.1)
     assert guest.got == []
     away.is_away = False
@@ -381,7 +381,7 @@ def test_nobody_opens_without_a_key() -> None:
     comet = Comet()
     comet.router.is_away = True
     guest = comet.guest()
-    comet.hub.join(guest, "3", [], 0.0)
+    comet.do(comet.hub.join(guest, "3", [], 0.0))
     comet.tick(JOIN_S + 5)
     assert guest.got == []
     comet.router.is_away = False
@@ -393,8 +393,8 @@ def test_nobody_opens_without_a_key() -> None:
 def test_who_leaves_before_the_answer_is_no_trouble() -> None:
     comet = Comet()
     guest = comet.guest()
-    comet.hub.join(guest, "3", ["9"], 0.0, {"r:9": ("a", 5)})
-    comet.hub.leave(guest, 0.0)
+    comet.do(comet.hub.join(guest, "3", ["9"], 0.0, {"r:9": ("a", 5)}))
+    comet.do(comet.hub.leave(guest, 0.0))
     comet.tick(JOIN_S + 0.1)
     comet.push("r:9", body="x")
     assert guest.got == []

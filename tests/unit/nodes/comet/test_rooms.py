@@ -12,14 +12,14 @@ from zim.protocol.vocabularies.zim import JOINED_ALREADY, NOT_ALLOWED
 def test_a_room_joined_later_is_like_one_from_the_start() -> None:
     comet, _ = with_history(3)
     guest = comet.enter("2")
-    comet.hub.join_rooms(guest, ["9", "8"], 5, 0.0, {"r:9": ("a", 1)}, refused=["secret"])
+    comet.do(comet.hub.join_rooms(guest, ["9", "8"], 5, 0.0, {"r:9": ("a", 1)}, refused=["secret"]))
     comet.settle()
     assert guest.got == ["opened", "joined 5", "2", "3"]
     assert guest.starts["r:9"] == Start("r:9", "a", 1)
     assert guest.starts["r:8"] == Start("r:8", "a", 0)
     assert guest.starts["r:secret"] == Start("r:secret", error=NOT_ALLOWED)
     assert list(guest.rooms) == ["9", "8"]
-    comet.hub.join_rooms(guest, ["9", "7"], 6, 0.0)
+    comet.do(comet.hub.join_rooms(guest, ["9", "7"], 6, 0.0))
     comet.settle()
     assert guest.starts["r:9"] == Start("r:9", error=JOINED_ALREADY)
     assert list(guest.rooms) == ["9", "8", "7"]
@@ -30,16 +30,16 @@ def test_a_room_joined_later_is_like_one_from_the_start() -> None:
 def test_a_join_of_nothing_is_answered() -> None:
     comet = Comet()
     guest = comet.enter("2", ["9"])
-    comet.hub.join_rooms(guest, [], 5, 0.0)
-    comet.hub.join_rooms(guest, ["9"], 6, 0.0)
-    comet.hub.join_rooms(guest, [], 7, 0.0, refused=["x"])
+    comet.do(comet.hub.join_rooms(guest, [], 5, 0.0))
+    comet.do(comet.hub.join_rooms(guest, ["9"], 6, 0.0))
+    comet.do(comet.hub.join_rooms(guest, [], 7, 0.0, refused=["x"]))
     assert guest.got == ["opened", "joined 5", "joined 6", "joined 7"]
 
 
 def test_refused_rooms_are_in_the_auth_reply() -> None:
     comet = Comet()
     guest = comet.guest()
-    comet.hub.join(guest, "2", ["9"], 0.0, None, refused=["secret"])
+    comet.do(comet.hub.join(guest, "2", ["9"], 0.0, None, refused=["secret"]))
     comet.settle()
     assert guest.starts["r:secret"] == Start("r:secret", error=NOT_ALLOWED)
     assert guest.rooms == ("9",)
@@ -48,7 +48,7 @@ def test_refused_rooms_are_in_the_auth_reply() -> None:
 def test_nothing_of_a_room_comes_after_left() -> None:
     comet, first = with_history(1)
     guest = comet.enter("2", ["9", "8"])
-    comet.hub.leave_rooms(guest, ["9", "nowhere", "*"], 4, 0.0)
+    comet.do(comet.hub.leave_rooms(guest, ["9", "nowhere", "*"], 4, 0.0))
     comet.settle()
     comet.push("r:9", body="no")
     comet.push("r:8", body="yes")
@@ -64,7 +64,7 @@ def test_who_leaves_a_room_during_a_pass_is_told_after_it() -> None:
     comet.router.publish("r:9", body="under way")
     comet.receive()
     todo = comet.begin_pass()
-    comet.hub.leave_rooms(guest, ["9"], 4, 0.0)
+    comet.do(comet.hub.leave_rooms(guest, ["9"], 4, 0.0))
     assert guest.got == ["opened"]
     comet.end_pass(todo)
     comet.push("r:9", body="no")
@@ -74,10 +74,10 @@ def test_who_leaves_a_room_during_a_pass_is_told_after_it() -> None:
 def test_who_leaves_a_room_while_it_resumes_gets_no_more_of_it() -> None:
     comet, _ = with_history(40)
     guest = comet.guest()
-    comet.hub.join(guest, "2", ["9"], 0.0, {"r:9": ("a", 0)})
+    comet.do(comet.hub.join(guest, "2", ["9"], 0.0, {"r:9": ("a", 0)}))
     comet.hear()
     page = comet.begin_pass()
-    comet.hub.leave_rooms(guest, ["9"], 4, 0.0)
+    comet.do(comet.hub.leave_rooms(guest, ["9"], 4, 0.0))
     comet.end_pass(page)
     comet.settle()
     assert guest.got[-1] == "left 4 r:9"
@@ -87,8 +87,8 @@ def test_who_leaves_a_room_while_it_resumes_gets_no_more_of_it() -> None:
 def test_who_leaves_a_room_before_it_has_joined_it_gets_both_answers() -> None:
     comet = Comet()
     guest = comet.enter("2")
-    comet.hub.join_rooms(guest, ["9"], 5, 0.0)
-    comet.hub.leave_rooms(guest, ["9"], 6, 0.0)
+    comet.do(comet.hub.join_rooms(guest, ["9"], 5, 0.0))
+    comet.do(comet.hub.leave_rooms(guest, ["9"], 6, 0.0))
     comet.settle()
     comet.push("r:9", body="no")
     assert guest.got == ["opened", "joined 5", "left 6 r:9"]
@@ -98,10 +98,10 @@ def test_who_comes_back_to_a_room_starts_anew() -> None:
     comet = Comet()
     guest = comet.enter("2", ["9"])
     comet.push("r:9", body="1")
-    comet.hub.leave_rooms(guest, ["9"], 4, 0.0)
+    comet.do(comet.hub.leave_rooms(guest, ["9"], 4, 0.0))
     comet.settle()
     comet.router.append("r:9", "2")
-    comet.hub.join_rooms(guest, ["9"], 5, 0.0)
+    comet.do(comet.hub.join_rooms(guest, ["9"], 5, 0.0))
     comet.settle()
     assert guest.starts["r:9"] == Start("r:9", "a", 2)
     comet.push("r:9", body="3")
@@ -146,7 +146,7 @@ def test_what_queued_for_one_session_only_reaches_nobody_else() -> None:
     comet, _ = with_history(2)
     comet.router.append("u:2", "1")
     guest = comet.guest()
-    comet.hub.join(guest, "2", [], 0.0, {"u:2": ("a", 0)})
+    comet.do(comet.hub.join(guest, "2", [], 0.0, {"u:2": ("a", 0)}))
     comet.hear()
     for only in ((f"2_{guest.seq}",), ("2_999",), ()):
         comet.push("u:2", body="queued", only=only)

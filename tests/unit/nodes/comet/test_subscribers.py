@@ -72,7 +72,7 @@ def test_a_key_that_changes_is_found_under_its_new_name(is_catching_up: bool) ->
     for n in range(3):
         comet.owner("u:7").append("u:7", str(n))
     session = comet.guest()
-    comet.hub.join(session, "7", [], 0.0, {"u:7": ("a", 0 if is_catching_up else 3)})
+    comet.do(comet.hub.join(session, "7", [], 0.0, {"u:7": ("a", 0 if is_catching_up else 3)}))
     while not session.is_open:
         comet.hear()
     view = session.views[0]

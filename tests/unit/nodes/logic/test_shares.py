@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from zim.fabric.sharding import Shards
-from zim.nodes.logic.shares import ATTEMPTS, Share, digest_of, published, push_id_of, split
+from zim.nodes.calls import RETRY_S
+from zim.nodes.logic.shares import ATTEMPTS, GIVE_UP_S, Share, digest_of, published, push_id_of, split
 from zim.protocol.messages import Published
 from zim.web.fabric import Push, Status
 
@@ -19,12 +20,12 @@ PUSH = Push(["u:1", "r:2"], b"x", key="k")
 
 
 def fresh(digest: bytes = b"") -> Share:
-    return Share(PUSH, "id", digest, "router-1", ["u:1"])
+    return Share(PUSH, "id", digest, "router-1", ["u:1"], 0.0)
 
 
 def share(status: Any, digest: bytes = b"") -> Share:
     found = fresh(digest)
-    found.answered(Published(1, "router-1", 7, status, [3] if status == "ok" else []))
+    found.on_answer(Published(1, "router-1", 7, status, [3] if status == "ok" else []), 0.0)
     assert found.is_over
     return found
 
@@ -54,24 +55,24 @@ def test_the_status_of_all_shares(statuses: list[Status], status: Status) -> Non
 
 def test_after_an_attempt_without_an_answer_unavailable_would_be_a_lie() -> None:
     found = fresh()
-    found.not_answered("no answer from router-1")
+    found.on_silence("no answer from router-1", 1.0)
     assert not found.is_over
-    found.answered(Published(1, "router-1", 7, "unavailable"))
+    found.on_answer(Published(1, "router-1", 7, "unavailable"), 1.0)
     assert (found.status, found.is_over) == ("unknown", True)
     assert found.why == "an earlier attempt had no answer; then: router-1 cannot take it now"
 
 
 def test_with_a_key_too_for_an_attempt_may_yet_arrive() -> None:
     found = fresh(b"d")
-    found.not_answered("no answer from router-1")
-    found.answered(Published(1, "router-1", 7, "unavailable"))
+    found.on_silence("no answer from router-1", 1.0)
+    found.on_answer(Published(1, "router-1", 7, "unavailable"), 1.0)
     assert found.status == "unknown"
 
 
 def test_after_an_attempt_without_an_answer_ok_is_still_ok() -> None:
     found = fresh()
-    found.not_answered("no answer from router-1")
-    found.answered(Published(1, "router-1", 7, "ok", [4]))
+    found.on_silence("no answer from router-1", 1.0)
+    found.on_answer(Published(1, "router-1", 7, "ok", [4]), 1.0)
     assert (found.status, found.why, found.offsets) == ("ok", "", [4])
 
 
@@ -79,7 +80,7 @@ def test_attempts_end() -> None:
     found = fresh()
     for _ in range(ATTEMPTS):
         assert not found.is_over
-        found.not_answered("no answer from router-1")
+        found.on_silence("no answer from router-1", 1.0)
     assert (found.status, found.why) == ("unknown", "no answer from router-1")
 
 
@@ -91,7 +92,7 @@ def test_there_is_no_time_for_more(attempts: int, digest: bytes, status: str) ->
     """With a key nobody has looked for it: it may be stored through another logic."""
     found = fresh(digest)
     for _ in range(attempts):
-        found.not_answered("no answer from router-1")
+        found.on_silence("no answer from router-1", 1.0)
     found.give_up("router-1 is away")
     assert found.status == status
     assert "router-1" in found.why
@@ -110,10 +111,9 @@ def test_a_stream_that_is_refused_is_not_stored_here(digest: bytes, status: str)
     assert "topologies differ" in found.why
 
 
-def test_a_key_names_the_push_and_no_key_names_none() -> None:
+def test_a_key_names_the_push() -> None:
     assert push_id_of("k") == push_id_of("k") != push_id_of("l")
-    assert push_id_of("") != push_id_of("")
-    assert {len(push_id_of(key)) for key in ("", "k", "\ud7ff" * 300)} == {32}
+    assert {len(push_id_of(key)) for key in ("k", "\ud7ff" * 300)} == {32}
     assert digest_of(replace(PUSH, key="")) == b""
 
 
@@ -141,16 +141,32 @@ def test_the_order_of_recipients_is_no_content() -> None:
 @given(st.lists(st.integers(0, 30).map("u:{}".format), min_size=1, max_size=20, unique=True), st.integers(1, 4))
 def test_each_stream_is_in_the_share_of_its_router(streams: list[str], routers: int) -> None:
     names = [f"router-{n}" for n in range(routers)]
-    shares = split(Push(streams, b""), Shards(names))
+    shares = split(Push(streams, b""), "id", Shards(names), {"router-1": 7}, 0.0)
     assert sorted(s for share in shares for s in share.streams) == sorted(streams)
-    assert len({share.push_id for share in shares}) == 1
+    assert {share.push_id for share in shares} == {"id"}
     for found in shares:
         assert {Shards(names).owner(stream) for stream in found.streams} == {found.router}
+        assert found.term == (7 if found.router == "router-1" else 0)
+
+
+def test_a_router_that_is_away_is_tried_again_until_the_time_is_up() -> None:
+    found = fresh()
+    found.on_not_sent(1.0)
+    assert (found.is_over, found.again_at) == (False, 1.0 + RETRY_S)
+    found.on_not_sent(GIVE_UP_S + 0.1)
+    assert (found.is_over, found.status) == (True, "unavailable")
+
+
+def test_a_silence_at_the_end_is_the_end() -> None:
+    found = fresh()
+    found.on_silence("no answer in time", GIVE_UP_S + 0.1)
+    assert (found.is_over, found.status) == (True, "unknown")
 
 
 @pytest.mark.parametrize(("ttl_s", "ttl_ms"), [(0.0, 0), (0.0001, 1), (1.5, 1500)])
 def test_a_ttl_is_never_rounded_to_for_ever(ttl_s: float, ttl_ms: int) -> None:
-    found = Share(replace(PUSH, ttl_s=ttl_s, only=("1_2",)), "id", b"d", "router-1", ["u:1"], term=4, attempt=2)
+    found = Share(replace(PUSH, ttl_s=ttl_s, only=("1_2",)), "id", b"d", "router-1", ["u:1"], 0.0, term=4)
+    found.number = 2
     m = found.message(9)
     assert m.ttl_ms == ttl_ms
     assert (m.req, m.push_id, m.streams, m.attempt, m.term, m.digest, m.only) == (
