@@ -62,10 +62,12 @@ class Encoded:
         """What goes to a socket if this push goes alone."""
         found = self._chunks.get(speech)
         if found is None:
-            found = self._chunks[speech] = join(speech, [self])
+            found = self._chunks[speech] = speech.framing.join([self.part(speech)])
         return found
 
 
 def join(speech: Speech, pushes: Sequence[Encoded]) -> bytes:
-    """Several pushes, in order, as one write."""
+    """Pushes, at least one, in order, as one write."""
+    if len(pushes) == 1:
+        return pushes[0].chunk(speech)
     return speech.framing.join([push.part(speech) for push in pushes])

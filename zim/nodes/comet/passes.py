@@ -61,7 +61,7 @@ class Reading:
     asked_at: float = 0.0
 
 
-Fresh = list[tuple[Encoded, Row]]
+Fresh = tuple[list[Encoded], list[Row]]  # what is new in a stream, each with its row
 
 
 class Passes:
@@ -126,7 +126,8 @@ class Passes:
         for link, _, entries in taken:
             for entry in entries:
                 self._handle(link, entry, fresh, now)
-        return Pass([write for view, pushes in fresh.items() for write in _live_writes(view.live, pushes)], taken)
+        writes = [write for view, (pushes, rows) in fresh.items() for write in _writes(view.live, pushes, rows)]
+        return Pass(writes, taken)
 
     def _handle(self, link: Link, entry: Entry, fresh: dict[View, Fresh], now: float) -> None:
         """Moves positions; what is new and in time goes into fresh, for those who are live."""
@@ -145,7 +146,9 @@ class Passes:
                 row.expired += targeted
                 link.settled["expired"] += targeted
             else:
-                fresh.setdefault(view, []).append((push, row))
+                pushes, rows = fresh.setdefault(view, ([], []))
+                pushes.append(push)
+                rows.append(row)
             for catchup in view.catchups:
                 if offset > catchup.target and not is_expired:
                     catchup.put(push)
@@ -301,20 +304,13 @@ def is_live_only(epoch: str) -> bool:
     return epoch.startswith("live-")
 
 
-def _live_writes(live: Subscribers, fresh: Fresh) -> list[Write]:
-    if any(push.audience.keys for push, _ in fresh):
-        return [w for push, row in fresh for w in _writes(live, [push], [row])]
-    return _writes(live, [push for push, _ in fresh], [row for _, row in fresh])
-
-
 def _writes(subscribers: Subscribers, pushes: Sequence[Encoded], rows: Sequence[Row] = ()) -> list[Write]:
-    """One chunk per speech that somebody speaks, and a snapshot of who does."""
-    if len(pushes) > 1 and any(push.audience.keys for push in pushes):
-        return [w for push in pushes for w in _writes(subscribers, [push])]
-    if len(pushes) > 1:
-        return [Write(sessions, join(speech, pushes), rows) for speech, sessions in subscribers.groups()]
+    """One chunk for all pushes, or for each of them if not all are for all; per speech that somebody speaks."""
+    batches = [(pushes, rows)] if pushes else []
+    if any(push.audience.keys for push in pushes):
+        batches = [(pushes[i : i + 1], rows[i : i + 1]) for i in range(len(pushes))]
     return [
-        Write(sessions, push.chunk(speech), rows)
-        for push in pushes
-        for speech, sessions in subscribers.groups(push.audience)
+        Write(sessions, join(speech, batch), of)
+        for batch, of in batches
+        for speech, sessions in subscribers.groups(batch[0].audience)
     ]

@@ -37,40 +37,21 @@ class Cause(Enum):
     HANG_UP = "its socket is closed"
 
 
+_ENDS: Mapping[Cause, Phase] = {Cause.CLOSE: Phase.CLOSING, Cause.HANG_UP: Phase.CLOSED}
+
 # What comes next. What stays where it is is legal and changes nothing. What is None breaks the wire, see BROKEN. What
 # is left out cannot be: nothing is read from a client while others are asked about it.
 NEXT: Mapping[Phase, Mapping[Cause, Phase | None]] = {
-    Phase.HANDSHAKE: {
-        Cause.AUTH: Phase.AUTHENTICATING,
-        Cause.PACKET: None,
-        Cause.CLOSE: Phase.CLOSING,
-        Cause.HANG_UP: Phase.CLOSED,
-    },
-    Phase.AUTHENTICATING: {
-        Cause.IDENTIFIED: Phase.JOINING,
-        Cause.CLOSE: Phase.CLOSING,
-        Cause.HANG_UP: Phase.CLOSED,
-    },
-    Phase.JOINING: {
-        Cause.OPENED: Phase.OPEN,
-        Cause.CLOSE: Phase.CLOSING,
-        Cause.HANG_UP: Phase.CLOSED,
-    },
-    Phase.OPEN: {
-        Cause.AUTH: None,
-        Cause.PACKET: Phase.OPEN,
-        Cause.CLOSE: Phase.CLOSING,
-        Cause.HANG_UP: Phase.CLOSED,
-    },
+    Phase.HANDSHAKE: {Cause.AUTH: Phase.AUTHENTICATING, Cause.PACKET: None, **_ENDS},
+    Phase.AUTHENTICATING: {Cause.IDENTIFIED: Phase.JOINING, **_ENDS},
+    Phase.JOINING: {Cause.OPENED: Phase.OPEN, **_ENDS},
+    Phase.OPEN: {Cause.AUTH: None, Cause.PACKET: Phase.OPEN, **_ENDS},
     # What was under way when it closed comes to nothing.
     Phase.CLOSING: {**dict.fromkeys(Cause, Phase.CLOSING), Cause.HANG_UP: Phase.CLOSED},
     Phase.CLOSED: dict.fromkeys(Cause, Phase.CLOSED),
 }
 
-BROKEN: Mapping[Phase, str] = {
-    Phase.HANDSHAKE: "the first packet must be auth",
-    Phase.OPEN: "operation not known",
-}
+BROKEN: Mapping[Phase, str] = {Phase.HANDSHAKE: "the first packet must be auth", Phase.OPEN: "operation not known"}
 
 GOING_AWAY, POLICY, TRY_AGAIN = 1001, 1008, 1013  # RFC 6455 7.4.1, and the IANA registry for 1013
 
