@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from tests.simulation.kernel import Kernel, Node, Violation
+from zim.fabric.push import Published, Push
 from zim.fabric.retention import Retention, RoomClass, Rule
 from zim.fabric.sharding import Shards, rank
 from zim.fabric.tally import Tally
@@ -29,7 +30,6 @@ from zim.nodes.router.shard import PAGE_BYTES, Applied, Shard
 from zim.nodes.router.streams import Streams
 from zim.nodes.state import StateDir
 from zim.protocol import messages
-from zim.web.fabric import Published, Push
 
 ROUTERS, JOBS, COMETS = ["router-1", "router-2"], ["job-1", "job-2"], ["comet-1", "comet-2"]
 LOGICS = ["logic-1", "logic-2"]
@@ -65,7 +65,7 @@ class RouterNode(Node):
         self.receipts = (Tally(), 0, 0, 0)  # what was stored of them last
         self.is_disk_full = False
         self.on_append: Callable[[str, str, int, str], None] = lambda stream, epoch, offset, push_id: None
-        self.on_answer: Callable[[str, messages.Published], None] = lambda peer, m: None
+        self.on_answer: Callable[[str, messages.PublishReply], None] = lambda peer, m: None
         self.batch: list[Admission[str]] = []
 
     def boot(self) -> None:
@@ -202,7 +202,7 @@ class RouterNode(Node):
 
     def _answer(self, answers: Any) -> None:
         for peer, m in answers:
-            if isinstance(m, messages.Published):
+            if isinstance(m, messages.PublishReply):
                 self.on_answer(peer, m)
             self.send(peer, m)
 

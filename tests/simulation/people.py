@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from tests.simulation.kernel import Violation
 from tests.simulation.nodes import LOGICS, CometNode, LogicNode
+from zim.fabric.push import Published, Push
 from zim.fabric.streams import user_stream
 from zim.nodes.comet.outbox import Outbox
 from zim.nodes.comet.results import Row
@@ -16,7 +17,6 @@ from zim.protocol import client, dialect3, frame
 from zim.protocol.client import Dialect
 from zim.protocol.dialect3 import Gap, Start
 from zim.protocol.frame import Op, Packet
-from zim.web.fabric import Published, Push
 
 if TYPE_CHECKING:
     from tests.simulation.world import World

@@ -24,10 +24,10 @@ from tests.simulation.nodes import (
     RouterNode,
 )
 from tests.simulation.people import Backend, Person, Wire
+from zim.fabric.push import Published
 from zim.nodes.comet.passes import is_live_only
 from zim.protocol.dialect3 import Gap, Start
-from zim.protocol.messages import Published as Answer
-from zim.web.fabric import Published
+from zim.protocol.messages import PublishReply
 
 STREAMS = ["u:1", "u:2", "u:3", "r:a", "r:b", "r:live", "*"]
 AWAY_S = 3.5  # a lease is 2.5 s, and what is under way may be late
@@ -122,11 +122,11 @@ class World:
         if p.status == "conflict":
             self._fail(f"{push_id} got 422, and nobody used its key for anything else")
         for part in p.parts:
-            for stream, offset in zip(part.streams, part.offsets, strict=False):
-                if self.places[stream, push_id][1] != offset and stream != "r:live":
+            for stream, offset in part.streams.items():
+                if offset and self.places[stream, push_id][1] != offset and stream != "r:live":
                     self._fail(f"{push_id} is said to be {offset} of {stream}, is {self.places[stream, push_id]}")
 
-    def saw_answer(self, peer: str, m: Answer) -> None:
+    def saw_answer(self, peer: str, m: PublishReply) -> None:
         """503 means surely not stored, when a router says it."""
         logic = self.kernel.nodes[peer]
         assert isinstance(logic, LogicNode)

@@ -16,6 +16,7 @@ from rich.table import Table
 from zim.cli.where import http_address
 from zim.client import ZimError
 from zim.client.address import split_address
+from zim.fabric.tally import OUTCOMES
 
 EXIT_WRONG = 1
 EXIT_UNKNOWN = 3
@@ -36,7 +37,6 @@ ROWS = {
     "pending": "not known yet",
     "offline": "users without a session, not in the sum",
 }
-OUTCOMES = ("delivered", "gone", "shed", "expired", "unknown", "pending")
 
 
 class _NotTold(ZimError):
@@ -82,7 +82,7 @@ def ledger(topology: Path | None, address: str | None, wait_s: float, as_json: b
     if found["silent"]:
         _fail(f"no answer from {', '.join(found['silent'])}: what they know is missing here", EXIT_UNKNOWN)
     if not found["balanced"]:
-        known = sum(found[name] for name in OUTCOMES)
+        known = sum(found[name] for name in (*OUTCOMES, "pending"))
         _fail(f"it does not balance: {found['targeted']} targeted, {known} accounted for", EXIT_WRONG)
     if wait_s and found["pending"]:
         _fail(f"{found['pending']} sessions are pending still after {wait_s:g} s", EXIT_UNKNOWN)

@@ -19,7 +19,8 @@ from typing import Annotated, Any, NamedTuple, TypeVar
 
 import msgspec
 
-from zim.fabric.streams import name_problem, room_stream
+from zim.fabric.limits import OFFSET
+from zim.fabric.streams import ROOM, is_room, room_stream
 from zim.protocol.errors import WireError
 
 STREAMS = 1_000  # rooms of one session, and streams of one resume
@@ -29,7 +30,7 @@ JOINED_ALREADY = "joined already"
 
 T = TypeVar("T")
 
-Offset = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
+Offset = Annotated[int, msgspec.Meta(ge=0, le=OFFSET)]
 Resume = Mapping[str, tuple[str, int]]  # stream → epoch, offset
 
 
@@ -100,8 +101,8 @@ def _check_rooms(rooms: Sequence[str]) -> None:
     if len(rooms) > STREAMS:
         raise WireError(f"more than {STREAMS} rooms")
     for room in rooms:
-        if problem := name_problem(room_stream(room) if room != "*" else "r:*"):
-            raise WireError(f"rooms: {problem}")
+        if not is_room(room):
+            raise WireError(f"rooms: a name is {ROOM}")
 
 
 def parse_auth(body: bytes) -> Auth:

@@ -10,9 +10,9 @@ from flask import Flask, Request, Response, request
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 from werkzeug.routing import MapAdapter
 
-from zim.errors import Unavailable
+from zim.errors import Unavailable, Unknown
+from zim.fabric.port import Fabric
 from zim.web import api, health, v1
-from zim.web.fabric import Fabric
 from zim.web.parsing import Limits
 from zim.web.problems import API, METHOD, NOT_FOUND, Problem, defect, refused
 
@@ -57,6 +57,7 @@ def create_app(fabric: Fabric, max_body_bytes: int) -> App:
     app.after_request(partial(_count, app.answered))
     app.register_error_handler(Problem, api.problem_answer)
     app.register_error_handler(Unavailable, _unavailable)
+    app.register_error_handler(Unknown, _unavailable)
     app.register_error_handler(HTTPException, _refused)
     app.register_error_handler(Exception, _failed)
     return app
@@ -96,7 +97,7 @@ def _problem(error: HTTPException, methods: list[str]) -> Problem:
     return refused(error.code or 500, error.description or error.name)
 
 
-def _unavailable(error: Unavailable) -> Response:
+def _unavailable(error: Unavailable | Unknown) -> Response:
     """A router does not answer."""
     return api.problem_answer(api.unavailable(error))
 

@@ -23,11 +23,11 @@ from typing import TYPE_CHECKING
 import gevent
 import gevent.socket
 from gevent.pywsgi import WSGIServer
-from werkzeug.test import run_wsgi_app
 
 from zim.net.accept import PatientServer, listen
 from zim.web.parsing import Bodies, Limits, Refused, Request, Requests
 from zim.web.problems import API, PROBLEM_JSON, Problem, defect, refused
+from zim.web.wsgi import call_app
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
@@ -175,8 +175,7 @@ class Connection:
         environ.update(request.environ, REMOTE_ADDR=self._address[0], REMOTE_PORT=str(self._address[1]))
         headers: Iterable[tuple[str, str]]
         try:
-            pieces, status, headers = run_wsgi_app(self._server.application, environ, buffered=True)
-            body = b"".join(pieces)
+            status, headers, body = call_app(self._server.application, environ)
         except (Exception, gevent.Timeout):
             log.exception("app failed")
             status, headers, body = _said(defect(), environ["PATH_INFO"])

@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 
 from tests.unit.web.support import MAX_BODY_BYTES, Client, Recorder, ask, serving, wait_until
 from zim.errors import NodeError
+from zim.fabric.answers import Counts
 from zim.web import parsing
 from zim.web import server as server_module
 from zim.web.app import create_app
-from zim.web.fabric import Counts
 from zim.web.parsing import MAX_HEAD_BYTES, SMALL_BODY_BYTES, Limits
 from zim.web.server import READ_BYTES, HttpServer
 from zim.web.v1 import max_request_bytes

@@ -2,31 +2,39 @@
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import fields
-from typing import TypeVar, get_args
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TypeVar, cast, get_args
 
 import gevent
+from typing_extensions import override
 
-from zim.errors import Unavailable
+from zim.errors import Unavailable, Unknown, ZimError
+from zim.fabric.answers import Kept, Piece, Receipt
+from zim.fabric.limits import OFFSET
+from zim.fabric.port import Fabric
+from zim.fabric.push import Published, Push, Status
+from zim.fabric.questions import AnyQuestion, PushReceipt, Question
 from zim.fabric.sharding import Shards
-from zim.fabric.streams import user_stream
 from zim.net.links import NotSent
 from zim.nodes.logic.publishing import GIVE_UP_S, RETRY_S, Publisher, RouterAsker
-from zim.protocol import messages
-from zim.web.fabric import OUTCOMES, Counts, History, Kept, Published, Push, Receipt, Status, Totals, Unread
+from zim.protocol import codec, messages
+from zim.protocol.errors import CodecError
 
 SILENT_S = 1.0  # after it a router that does not say what it knows is named
 WAIT_S, MOST_WAIT_S = 0.03, 0.5  # between two looks at a receipt: longer and longer
 HISTORY_BYTES = 4 << 20  # an answer ends with the page that gets there; who asks goes on after its last message
-ALL = (1 << 63) - 1  # an offset above all
 
+A = TypeVar("A")
 T = TypeVar("T")
 
+log = logging.getLogger(__name__)
 
-class RouterFabric:
-    """See zim.web.fabric.Fabric.
+
+class RouterFabric(Fabric):
+    """The fabric behind a logic node.
 
     Attributes:
         answered: how many pushes were answered, by status.
@@ -38,143 +46,103 @@ class RouterFabric:
         self._shards = Shards(list(routers))
         self._publisher = Publisher(routers)
 
+    @override
     def publish(self, push: Push) -> Published:
-        """See Fabric. Switches."""
         return self.publish_many([push])[0]
 
+    @override
     def publish_many(self, pushes: Sequence[Push]) -> Sequence[Published]:
-        """See Fabric. Switches."""
         published = self._publisher.publish_many(pushes)
         for p in published:
             self.answered[p.status] += 1
         return published
 
-    def counts(self) -> Counts:
-        """See Fabric. Switches."""
-        rooms: dict[str, int] = {}
-        comets: dict[int, int] = {}
-        roomless = 0
-        for counted in self._ask_all(messages.Count):
-            assert isinstance(counted, messages.Counted)
-            for room, n in counted.rooms.items():
-                rooms[room] = rooms.get(room, 0) + n
-            for comet, n in counted.comets.items():
-                comet_id = int(comet.rpartition("-")[2])
-                comets[comet_id] = comets.get(comet_id, 0) + n
-            roomless += counted.roomless
-        return Counts(rooms, comets, roomless)
+    @override
+    def ask(self, question: Question[A]) -> A:
+        stream = question.asked_at()
+        asked = [self._shards.owner(stream)] if stream else list(self._routers)
+        answers: dict[str, A] = {}
+        silent: dict[str, ZimError] = {}
+        for router, found in self._at_each(asked, lambda router: self._answer_of(router, question)).items():
+            if isinstance(found, ZimError):
+                silent[router] = found
+            else:
+                answers[router] = found
+        if silent and not question.names_silent:
+            raise next(iter(silent.values()))
+        return question.merge(answers, list(silent))
 
-    def forget(self, comet_id: int) -> None:
-        """See Fabric. Switches."""
-        self._ask_all(lambda req: messages.Forget(req, f"comet-{comet_id}"))
-
-    def history(self, stream: str, after: int, limit: int) -> History:
-        """See Fabric. Switches: once for each page that the router answers."""
+    @override
+    def history(self, stream: str, after: int, limit: int) -> Piece:
         found: list[Kept] = []
-        size = 0
+        size, owner = 0, self._shards.owner(stream)
         while True:
-            at, left = after, limit - len(found)
-            m = self._ask_owner(stream, lambda req: messages.Read(req, stream, at, ALL, left))  # noqa: B023
-            assert isinstance(m, messages.Records)
+            m = self._read(owner, stream, after, limit - len(found))
             found += [Kept(r.offset, r.time_ms, r.op, r.body) for r in m.records]
             after = max(m.last, after)
             size += sum(len(r.body) for r in m.records)
             if len(found) >= limit or size >= HISTORY_BYTES or after >= m.head:
-                return History(stream, m.epoch, m.floor + 1, m.head, found)
+                return Piece(stream, m.epoch, m.floor + 1, m.head, found)
 
-    def unread(self, uid: str) -> Unread:
-        """See Fabric. Switches."""
-        stream = user_stream(uid)
-        m = self._ask_owner(stream, lambda req: messages.Unread(req, stream))
-        assert isinstance(m, messages.Unreads)
-        return Unread(m.head - max(m.floor, min(m.acknowledged, m.head)), m.acknowledged, m.head, m.epoch)
+    def _read(self, owner: str, stream: str, after: int, limit: int) -> messages.Records:
+        try:
+            make = partial(messages.Read, stream=stream, after=after, upto=OFFSET, limit=limit)
+            m = self._ask(owner, make, GIVE_UP_S, GIVE_UP_S)
+        except Unknown as e:  # reading changes nothing
+            raise Unavailable(e.who, e.why) from None
+        assert isinstance(m, messages.Records)
+        return m
 
+    @override
     def receipt(self, push_id: str, wait_s: float = 0.0) -> Receipt:
-        """See Fabric. Switches."""
         until, pause_s = time.monotonic() + wait_s, WAIT_S
         while True:
-            found = self._receipt(push_id)
+            found = self.ask(PushReceipt(push_id))
             if not found.pending or time.monotonic() > until:
                 return found
             gevent.sleep(pause_s)
             pause_s = min(2 * pause_s, MOST_WAIT_S)
 
-    def _receipt(self, push_id: str) -> Receipt:
-        answers = self._ask_each(lambda req: messages.Track(req, push_id))
-        tracked = [m for m in answers.values() if isinstance(m, messages.Tracked)]
-        known = [m for m in tracked if m.is_known]
-        outcomes = {name: sum(getattr(m, name) for m in known) for name in OUTCOMES}
-        targeted = sum(m.targeted for m in known)
-        offline = sum(m.offline for m in known)
-        pending = targeted - sum(outcomes.values())
-        hops: dict[str, float] = {}
-        if known:
-            hops["kept"] = max(m.kept_ms - m.accepted_ms for m in known)
-            if reported := [m.reported_ms - m.kept_ms for m in known if m.reported_ms]:
-                hops["reported"] = max(reported)
-        silent = [router for router, m in answers.items() if m is None]
-        forgotten = [m.router for m in known if m.is_forgotten]
-        return Receipt(
-            push_id,
-            targeted,
-            **outcomes,
-            pending=pending,
-            offline=offline,
-            is_known=bool(known),
-            hops_ms=hops,
-            silent=silent,
-            forgotten=forgotten,
-        )
+    def _answer_of(self, router: str, question: Question[A]) -> A | ZimError:
+        """One router's answer, or why there is none."""
+        give_up_s, retry_s = (SILENT_S, 0.0) if question.names_silent else (GIVE_UP_S, GIVE_UP_S)
+        try:
+            m = self._ask(router, lambda req: messages.Ask(req, cast(AnyQuestion, question)), give_up_s, retry_s)
+            assert isinstance(m, messages.Answered)
+            return codec.decode_answer(m, question)
+        except NotSent as e:
+            return e
+        except Unknown as e:
+            return e if question.is_order else Unavailable(e.who, e.why)
+        except CodecError as e:
+            log.error("answer not understood", extra={"peer": router, "error": str(e)})
+            return (Unknown if question.is_order else Unavailable)(router, "its answer is not understood")
 
-    def totals(self) -> Totals:
-        """See Fabric. Switches."""
-        answers = self._ask_each(messages.Total)
-        told = [m for m in answers.values() if isinstance(m, messages.Totalled)]
-        names = [f.name for f in fields(Totals) if f.name != "silent"]
-        sums = {name: sum(getattr(m, name) for m in told) for name in names}
-        return Totals(**sums, silent=[router for router, m in answers.items() if m is None])
+    def _ask(
+        self, router: str, make: Callable[[int], messages.Message], give_up_s: float, retry_s: float
+    ) -> messages.ToAsker:
+        """A router's answer. What could not even be sent is tried again for `retry_s`.
 
-    def _ask_owner(self, stream: str, make: Callable[[int], messages.Message]) -> messages.ToAsker:
-        return self._ask(self._shards.owner(stream), make)
-
-    def _ask_all(self, make: Callable[[int], messages.Message]) -> list[messages.ToAsker]:
-        return self._at_each(self._routers, lambda router: self._ask(router, make))
-
-    def _ask_each(self, make: Callable[[int], messages.Message]) -> dict[str, messages.ToAsker | None]:
-        """Every router's answer; nothing from those that do not give one soon."""
-
-        def ask(router: str) -> tuple[str, messages.ToAsker | None]:
-            try:
-                return router, self._routers[router].ask(make, SILENT_S)
-            except Unavailable:
-                return router, None
-
-        return dict(self._at_each(self._routers, ask))
-
-    def _ask(self, router: str, make: Callable[[int], messages.Message]) -> messages.ToAsker:
-        until = time.monotonic() + GIVE_UP_S
+        Raises:
+            NotSent: it surely did nothing.
+            Unknown: no answer came in time.
+        """
+        now = time.monotonic()
+        until, retry_until = now + give_up_s, now + retry_s
         while True:
             try:
                 return self._routers[router].ask(make, max(0.0, until - time.monotonic()))
             except NotSent:
-                if time.monotonic() > until:
+                if time.monotonic() >= retry_until:
                     raise
                 gevent.sleep(RETRY_S)
+            except Unavailable as e:  # it was sent
+                raise Unknown(e.who, e.why) from None
 
-    def _at_each(self, routers: Iterable[str], do: Callable[[str], T]) -> list[T]:
-        names = list(routers)
-        if len(names) == 1:
-            return [do(names[0])]
-        found: list[T] = []
-        errors: list[Unavailable] = []
-
-        def run(name: str) -> None:
-            try:
-                found.append(do(name))
-            except Unavailable as e:
-                errors.append(e)  # for the caller: gevent would print it
-
-        gevent.joinall([gevent.spawn(run, name) for name in names], raise_error=True)
-        if errors:
-            raise errors[0]
-        return found
+    def _at_each(self, routers: Sequence[str], do: Callable[[str], T]) -> dict[str, T]:
+        """Does it for every router at once. `do` raises nothing."""
+        if len(routers) == 1:
+            return {routers[0]: do(routers[0])}
+        jobs = [gevent.spawn(do, router) for router in routers]
+        gevent.joinall(jobs, raise_error=True)
+        return {router: job.get() for router, job in zip(routers, jobs, strict=True)}

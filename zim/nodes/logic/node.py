@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import gevent
 
+from zim.fabric.questions import WholeLedger
 from zim.metrics import Metric, counter
 from zim.net.links import Asker
 from zim.net.transport import Server
@@ -80,7 +81,7 @@ class LogicNode(NodeProcess):
         yield counter(
             "zim_logic_dropped_answers_total", "Answers whose asker was gone or did not read", self._server.dropped
         )
-        yield from fabric_metrics(self._fabric.totals())
+        yield from fabric_metrics(self._fabric.ask(WholeLedger()))
 
     def _serve(self) -> None:
         """Comets ask who their clients are; publishers push over ZeroMQ."""

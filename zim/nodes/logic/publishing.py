@@ -12,11 +12,11 @@ from collections.abc import Mapping, Sequence
 import gevent
 
 from zim.errors import Unavailable
+from zim.fabric.push import Published, Push
 from zim.fabric.sharding import Shards
 from zim.net.links import Asker, NotSent
 from zim.nodes.logic.shares import Share, published, split
 from zim.protocol import messages
-from zim.web.fabric import Published, Push
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +37,7 @@ class Publisher:
         self._terms = dict.fromkeys(routers, 0)
 
     def publish_many(self, pushes: Sequence[Push]) -> list[Published]:
-        """See zim.web.fabric.Fabric. Switches."""
+        """See zim.fabric.port.Fabric. Switches."""
         shares = [split(push, self._shards) for push in pushes]
         by_router: dict[str, list[Share]] = {}
         for mine in shares:
@@ -62,7 +62,7 @@ class Publisher:
         while shares and time.monotonic() < until:
             asked = asker.ask_all([(share.message, share.size) for share in shares], ANSWER_S)
             for share, answer in zip(shares, asked, strict=True):
-                if isinstance(answer, messages.Published):
+                if isinstance(answer, messages.PublishReply):
                     self._terms[router] = answer.term
                     share.answered(answer)
                     if answer.status == "refused":

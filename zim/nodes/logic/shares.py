@@ -12,10 +12,9 @@ from hashlib import blake2b
 
 import msgspec
 
+from zim.fabric.push import Part, Published, Push, Status
 from zim.fabric.sharding import Shards
-from zim.protocol.messages import Publish
-from zim.protocol.messages import Published as Answer
-from zim.web.fabric import Part, Published, Push, Status
+from zim.protocol.messages import Publish, PublishReply
 
 ATTEMPTS = 3
 
@@ -44,7 +43,8 @@ class Share:
         attempt: the one under way, from 1.
         may_be_stored: an attempt had no answer: from then on no "unavailable" is honest.
         is_over: the rest is final.
-        status, offsets, why: see Part.
+        status, why: see Part.
+        offsets: of the streams, where the push is; none unless the status is "ok".
     """
 
     push: Push
@@ -65,6 +65,12 @@ class Share:
         """In bytes, in every limit."""
         return len(self.push.body) + 64 * (len(self.streams) + len(self.push.only))
 
+    @property
+    def part(self) -> Part:
+        """What became of it."""
+        offsets = self.offsets if self.status == "ok" else [None] * len(self.streams)
+        return Part(self.router, self.status, dict(zip(self.streams, offsets, strict=True)), self.why)
+
     def message(self, req: int) -> Publish:
         """What the router is asked."""
         p = self.push
@@ -73,7 +79,7 @@ class Share:
             req, self.push_id, self.streams, p.op, p.body, self.attempt, self.term, self.digest, ttl_ms, p.only
         )
 
-    def answered(self, m: Answer) -> None:
+    def answered(self, m: PublishReply) -> None:
         """The router has said what became of it."""
         match m.status:
             case "ok":
@@ -121,5 +127,4 @@ def published(shares: Sequence[Share]) -> Published:
         status = "conflict"
     elif len(statuses) == 1:
         (status,) = statuses
-    parts = [Part(s.router, s.status, s.streams, s.offsets, s.why) for s in shares]
-    return Published(shares[0].push_id, status, parts)
+    return Published(shares[0].push_id, status, [share.part for share in shares])

@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from zim.fabric.answers import Place
 from zim.fabric.streams import EVERYBODY, is_user_stream, keys_in, room_of, room_stream, user_stream
 from zim.nodes.router.feed import Feed, Session
-from zim.protocol.messages import Begin, Change, Changes, Del, Place, Put, Room
+from zim.protocol.messages import Begin, Change, Changes, Del, Put, Room
 
 _NOBODY: Mapping[Feed, Any] = {}
 

@@ -10,8 +10,6 @@ from zim.nodes.queues import Queue, queues
 from zim.nodes.router.receipts import Ledger
 from zim.nodes.router.shard import Shard
 
-OUTCOMES = ("delivered", "gone", "shed", "expired", "unknown")
-
 
 class LogCounts:
     """What the log has done in this run.
@@ -58,9 +56,8 @@ def router_metrics(shard: Shard[Any], waiting: Mapping[str, Queue], dropped_answ
 
 def _ledger(ledger: Ledger, pending: int) -> Iterator[Metric]:
     run = ledger.this_run()
-    outcomes = {name: getattr(run.tally, name) for name in OUTCOMES}
     yield counter("zim_router_pushes_total", "Pushes that were kept", run.pushes)
     yield gauge("zim_router_targeted_sessions", "Sessions that pushes were for, all in all", run.tally.targeted)
-    yield counter("zim_router_sessions_total", "What became of them", outcomes, "outcome")
+    yield counter("zim_router_sessions_total", "What became of them", run.tally.outcomes, "outcome")
     yield gauge("zim_router_pending_sessions", "Of which it is not known yet", pending)
     yield counter("zim_router_offline_users_total", "Users of pushes who had no session", run.offline)

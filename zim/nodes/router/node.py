@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import gevent
 import msgspec
 
+from zim.fabric.questions import OnlineCounts, UserSessions
 from zim.fabric.sharding import Shards, rank
 from zim.fabric.streams import user_stream
 from zim.metrics import Metric
@@ -21,6 +22,7 @@ from zim.net.links import MESSAGE_BYTES, Sender
 from zim.net.transport import Outlet, Server
 from zim.nodes.base import EXIT_CRASH, NodeProcess
 from zim.nodes.queues import Queue
+from zim.nodes.router.answering import STORED
 from zim.nodes.router.intake import ADMITTED_BYTES, Admission
 from zim.nodes.router.log import Appended, LogError, NewRecord, Unavailable, Unknown
 from zim.nodes.router.log.clock import LogClock
@@ -199,23 +201,21 @@ class RouterNode(NodeProcess):
                 return shard.renew(m, now, now_ms)
             case messages.Fetch():
                 return shard.fetch(m, now_ms)
-            case messages.Total():
-                return shard.total(m)
-            case messages.Read() | messages.Unread() | messages.Track():
+            case messages.Read():
                 self._questions.ask(peer, m)
             case messages.Acknowledge():
                 self._questions.acknowledge(peer, m)
-            case messages.Locate() | messages.Count():
-                return shard.ask(peer, m)
-            case messages.Forget():
-                return shard.forget(m)
+            case messages.Ask(_, question):
+                if not isinstance(question, STORED):
+                    return shard.ask(peer, m)
+                self._questions.ask(peer, m)
         return None
 
     def _on_plain(self, peer: Peer, asked: dict[str, Any]) -> None:
         """`{"locate": uid}` or `{"counts": true}`, from any zmq.REQ socket."""
         uid = asked.get("locate")
         if isinstance(uid, str):
-            m: messages.Locate | messages.Count = messages.Locate(0, uid)
+            m = messages.Ask(0, UserSessions(uid))
             owner = self._shard.owner(user_stream(uid))
             if owner != self.name:
                 self._server.send(
@@ -223,7 +223,7 @@ class RouterNode(NodeProcess):
                 )
                 return
         elif "counts" in asked:
-            m = messages.Count(0)
+            m = messages.Ask(0, OnlineCounts())
         else:
             self._server.send(peer.envelope, codec.encode_plain({"error": 'ask {"locate": "7"} or {"counts": true}'}))
             return
@@ -235,7 +235,7 @@ class RouterNode(NodeProcess):
         by_peer: dict[tuple[bytes, ...], list[Any]] = {}
         for peer, m in answers:
             if peer.is_plain:
-                self._server.send(peer.envelope, codec.encode_plain(_for_people(m)))
+                self._server.send(peer.envelope, codec.encode_plain(m.answer))
             else:
                 by_peer.setdefault(peer.envelope, []).append(m)
         for envelope, mine in by_peer.items():
@@ -346,9 +346,3 @@ class RouterNode(NodeProcess):
             log.error("session numbers cannot be reserved", extra={"error": str(e)})
         else:
             self._seqs_end += more
-
-
-def _for_people(m: messages.Located | messages.Counted) -> dict[str, Any]:
-    if isinstance(m, messages.Located):
-        return {"sessions": [{"comet": p.comet, "key": p.key, "rooms": list(p.rooms)} for p in m.places]}
-    return {"rooms": m.rooms, "comets": m.comets, "roomless": m.roomless}

@@ -16,18 +16,18 @@ import msgspec
 from zim.net.gather import Gatherer
 from zim.net.links import MESSAGE_BYTES
 from zim.nodes.queues import Queue
+from zim.nodes.router.answering import STORED, answer_from_disk
 from zim.nodes.router.log import Damaged, LogError
 from zim.nodes.router.receipt_store import ReceiptStore
-from zim.nodes.router.receipts import sum_up
 from zim.nodes.router.shard import PAGE_BYTES, Applied, Shard
 from zim.nodes.router.streams import Streams
-from zim.protocol.messages import Acknowledge, Acknowledged, Changes, Read, Records, Track, Tracked, Unread, Unreads
+from zim.protocol.messages import Acknowledge, Acknowledged, Answered, Ask, Changes, Read, Records
 
 log = logging.getLogger(__name__)
 
 QUEUE_BYTES = 16 << 20  # of each kind; above it questions are dropped, and asked again
 
-Question = Read | Unread | Track
+Stored = Read | Ask
 
 
 class _Told(NamedTuple):
@@ -63,7 +63,7 @@ class Questions:
         self._shard, self._streams, self._receipts, self._forgotten = shard, streams, receipts, forgotten
         self._now_ms, self._answer = now_ms, answer
         self._changes: Gatherer[_Told] = Gatherer(self._tell_heads, QUEUE_BYTES)
-        self._reads: Gatherer[tuple[Any, Question]] = Gatherer(self._read, QUEUE_BYTES)
+        self._reads: Gatherer[tuple[Any, Stored]] = Gatherer(self._read, QUEUE_BYTES)
         self._acks: Gatherer[tuple[Any, Acknowledge]] = Gatherer(self._acknowledge, QUEUE_BYTES)
         self.queues: dict[str, Queue] = {"change": self._changes, "read": self._reads, "acknowledge": self._acks}
 
@@ -76,7 +76,7 @@ class Questions:
         """Changes that were applied. Does not switch, nor do the next two."""
         self._changes.put(_Told(peer, m.inc, applied), MESSAGE_BYTES * len(applied))
 
-    def ask(self, peer: Any, m: Question) -> None:
+    def ask(self, peer: Any, m: Stored) -> None:
         """A question for something that is stored."""
         self._reads.put((peer, m), MESSAGE_BYTES)
 
@@ -94,9 +94,9 @@ class Questions:
             return  # the comets ask again
         self._answer([(t.peer, self._shard.answers(t.inc, t.applied, heads, cursors)) for t in batch])
 
-    def _read(self, batch: list[tuple[Any, Question]]) -> None:
+    def _read(self, batch: list[tuple[Any, Stored]]) -> None:
         """When a comet has died, thousands resume from one place: what they all ask is put to the disk once."""
-        known: dict[Question, Records | Unreads | Tracked] = {}
+        known: dict[Stored, Records | Answered] = {}
         for peer, m in batch:
             question = msgspec.structs.replace(m, req=0)
             try:
@@ -108,15 +108,12 @@ class Questions:
             self._answer([(peer, msgspec.structs.replace(found, req=m.req))])
             gevent.sleep(0)  # publishers do not wait for thousands who resume
 
-    def _read_one(self, m: Question) -> Records | Unreads | Tracked:
+    def _read_one(self, m: Stored) -> Records | Answered:
         name = self._shard.name
-        if isinstance(m, Track):
-            found = {r.serial: r for r in [*self._receipts.find(m.push_id), *self._shard.ledger.find(m.push_id)]}
-            return sum_up(m.req, name, list(found.values()), not found and m.push_id in self._forgotten)
-        if isinstance(m, Unread):
-            cursor = self._streams.acknowledged([m.stream])[m.stream]
-            epoch, floor, head = self._streams.heads([m.stream])[m.stream]
-            return Unreads(m.req, name, epoch, floor, head, cursor)
+        if isinstance(m, Ask):
+            assert isinstance(m.question, STORED)
+            answer = answer_from_disk(m.question, self._shard, self._streams, self._receipts, self._forgotten)
+            return Answered(m.req, name, answer)
         try:
             p = self._streams.read(m.stream, m.after, m.upto, m.limit, PAGE_BYTES, self._now_ms())
         except Damaged as e:

@@ -9,14 +9,13 @@ from __future__ import annotations
 import logging
 import sqlite3
 from collections.abc import Sequence
-from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
 import gevent
 
 from zim.errors import NodeError
-from zim.fabric.tally import Tally
+from zim.fabric.tally import COUNTS, Tally
 from zim.nodes.router.log.sqlite.worker import InThread, Worker
 from zim.nodes.router.receipts import Ledger, Receipt
 
@@ -28,7 +27,7 @@ BUSY_S = 2.0  # someone else holds the file: a backup, a person with sqlite3
 AT_ONCE = 500  # receipts that are looked at between two chances for others to run
 ROWS = 200  # of one statement: each statement gives the interpreter away, and has to get it back
 
-_COUNTS = "targeted, delivered, gone, shed, expired, unknown"
+_COUNTS = ", ".join(COUNTS)
 _COLUMNS = f"push_id, serial, run, accepted_ms, kept_ms, reported_ms, offline, open_rows, {_COUNTS}"
 _WIDTH = _COLUMNS.count(",") + 1
 
@@ -79,8 +78,7 @@ class ReceiptStore:
         self.newest_ms: int = db.execute(newest).fetchone()[0] or 0
         offline, pushes, self._serial, *counts = totals
         tally = Tally(*counts)
-        self.left = tally.pending
-        tally.unknown += self.left
+        self.left = tally.give_up()
         self.totals: tuple[Tally, int, int, int] = (tally, offline, pushes, self._serial)
 
     def keep(self, ledger: Ledger, now_ms: int) -> None:
@@ -102,15 +100,14 @@ class ReceiptStore:
         """
         values: list[Any] = []
         for n, r in enumerate(receipts):
-            t = r.tally
             values += (
                 *(_key(r.push_id), r.serial, self._run, r.accepted_ms, r.kept_ms, r.reported_ms, r.offline),
-                *(r.open_rows, t.targeted, t.delivered, t.gone, t.shed, t.expired, t.unknown),
+                *(r.open_rows, *r.tally.counts),
             )
             if n % AT_ONCE == AT_ONCE - 1:
                 gevent.sleep(0)
         self._serial = max([self._serial, *(r.serial for r in receipts)])
-        totals = (offline, pushes, self._serial, *astuple(tally))
+        totals = (offline, pushes, self._serial, *tally.counts)
         with self._worker.turn:
             self._worker.run(lambda db: self._write(db, values, totals, now_ms))
 
@@ -154,7 +151,7 @@ class ReceiptStore:
                     continue  # an older state of it
                 tally = Tally(*counts)
                 if run != self._run:
-                    tally.unknown += tally.pending
+                    tally.give_up()
                 found[serial] = Receipt(push_id, serial, accepted_ms, kept_ms, reported_ms, tally, offline, open_rows)
         return list(found.values())
 

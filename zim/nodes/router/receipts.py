@@ -5,12 +5,11 @@ Counted in sessions, and always in balance: targeted = delivered + gone + shed +
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from zim.fabric.tally import Tally
-from zim.protocol.messages import Result, Tracked
+from zim.protocol.messages import Result
 
 
 @dataclass(slots=True)
@@ -34,27 +33,6 @@ class Receipt:
     tally: Tally = field(default_factory=Tally)
     offline: int = 0
     open_rows: int = 0
-
-
-def sum_up(req: int, router: str, receipts: Sequence[Receipt], is_forgotten: bool) -> Tracked:
-    """The answer to Track, over all parts of a push. is_forgotten: see Tracked."""
-    tallies = [receipt.tally for receipt in receipts]
-    return Tracked(
-        req,
-        router,
-        is_known=bool(receipts) or is_forgotten,
-        is_forgotten=is_forgotten,
-        targeted=sum(t.targeted for t in tallies),
-        delivered=sum(t.delivered for t in tallies),
-        gone=sum(t.gone for t in tallies),
-        shed=sum(t.shed for t in tallies),
-        expired=sum(t.expired for t in tallies),
-        unknown=sum(t.unknown for t in tallies),
-        offline=sum(r.offline for r in receipts),
-        accepted_ms=min((r.accepted_ms for r in receipts), default=0),
-        kept_ms=max((r.kept_ms for r in receipts), default=0),
-        reported_ms=max((r.reported_ms for r in receipts), default=0),
-    )
 
 
 class Row:
@@ -140,15 +118,7 @@ class Ledger:
 
     def this_run(self) -> Totals:
         """What this run has to account for: its own pushes, and what the last one left to it. In balance, too."""
-        t, b = self.tally, self._before.tally
-        tally = Tally(
-            t.targeted - b.targeted + self._left,
-            t.delivered - b.delivered,
-            t.gone - b.gone,
-            t.shed - b.shed,
-            t.expired - b.expired,
-            t.unknown - b.unknown + self._left,
-        )
+        tally = self.tally - self._before.tally + Tally(targeted=self._left, unknown=self._left)
         return Totals(tally, self.offline - self._before.offline, self.pushes - self._before.pushes)
 
     def open(self, push_id: str, accepted_ms: int, kept_ms: int) -> Receipt:

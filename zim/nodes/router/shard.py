@@ -12,6 +12,7 @@ from typing import Any, Generic, NamedTuple
 
 from zim.fabric.sharding import Shards
 from zim.fabric.streams import is_user_stream
+from zim.nodes.router.answering import STORED, WHOLE, answer_from_memory
 from zim.nodes.router.directory import Directory, stream_of
 from zim.nodes.router.feed import Body, Feed
 from zim.nodes.router.intake import Admission, Intake, Peer, Stored
@@ -19,25 +20,19 @@ from zim.nodes.router.log import Appended, Head
 from zim.nodes.router.receipts import Ledger, Receipt, Row
 from zim.protocol.messages import (
     Answer,
+    Answered,
     Answers,
+    Ask,
     Changes,
-    Count,
-    Counted,
     Fetch,
     Fetched,
-    Forget,
-    Forgotten,
     Item,
-    Locate,
-    Located,
-    Published,
+    PublishReply,
     Push,
     Put,
     Renew,
     Renewed,
     Target,
-    Total,
-    Totalled,
 )
 
 log = logging.getLogger(__name__)
@@ -117,13 +112,13 @@ class Shard(Generic[Peer]):
         self._spare_s = spare_s
         self._spare_until = now + spare_s
         self.dropped_questions = 0
-        self._questions: list[tuple[Peer, Locate | Count]] = []
+        self._questions: list[tuple[Peer, Ask]] = []
 
     # -- pushes
 
     def committed(
         self, batch: Sequence[Admission[Peer]], appended: Sequence[Appended], now: float, now_ms: int
-    ) -> tuple[list[Push], list[tuple[Peer, Published]]]:
+    ) -> tuple[list[Push], list[tuple[Peer, PublishReply]]]:
         """Pushes are in the log. One step: targets are read, feeds get their entries, publishers their answer.
 
         Args:
@@ -245,26 +240,9 @@ class Shard(Generic[Peer]):
         """Sessions of which nothing is known yet. Counted by themselves, so that the ledger can be checked."""
         return sum(row.pending for feed in self.directory.feeds.values() for row in feed.rows.values())
 
-    def total(self, m: Total) -> Totalled:
-        """What became of all pushes."""
-        t = self.ledger.tally
-        return Totalled(
-            m.req,
-            self.name,
-            self.ledger.pushes,
-            self.ledger.offline,
-            t.targeted,
-            t.delivered,
-            t.gone,
-            t.shed,
-            t.expired,
-            t.unknown,
-            self.pending(),
-        )
-
-    def ask(self, peer: Peer, m: Locate | Count) -> Located | Counted | None:
+    def ask(self, peer: Peer, m: Ask) -> Answered | None:
         """The answer, or nothing while the directory is rebuilding: then it comes out of `tick`."""
-        if not self.is_rebuilding:
+        if not self.is_rebuilding or not isinstance(m.question, WHOLE):
             return self._answer(m)
         if len(self._questions) < QUESTIONS:
             self._questions.append((peer, m))
@@ -272,19 +250,9 @@ class Shard(Generic[Peer]):
             self.dropped_questions += 1
         return None
 
-    def _answer(self, m: Locate | Count) -> Located | Counted:
-        d = self.directory
-        if isinstance(m, Locate):
-            return Located(m.req, self.name, d.locate(m.uid))
-        return Counted(m.req, self.name, d.rooms(), d.comets(), d.roomless())
-
-    def forget(self, m: Forget) -> Forgotten:
-        """Forgets a comet's sessions at once. One that lives registers anew with its next Renew."""
-        feed = self.directory.feeds.get(m.comet)
-        if feed is not None and feed.is_alive:
-            log.info("sessions forgotten on request", extra={"comet": m.comet, "sessions": len(feed.sessions)})
-            self.directory.end(feed)
-        return Forgotten(m.req, self.name)
+    def _answer(self, m: Ask) -> Answered:
+        assert not isinstance(m.question, STORED)
+        return Answered(m.req, self.name, answer_from_memory(m.question, self))
 
     # -- time
 
@@ -318,7 +286,7 @@ class Shard(Generic[Peer]):
         owed = [feed.oldest_ms for feed in self.directory.feeds.values() if feed.is_alive]
         return min([now_ms - int(self._spare_s * 1000), *(ms for ms in owed if ms is not None)])
 
-    def _end_rebuilding(self, now: float) -> Iterable[tuple[Peer, Located | Counted]]:
+    def _end_rebuilding(self, now: float) -> Iterable[tuple[Peer, Answered]]:
         if self.is_rebuilding:
             feeds = self.directory.feeds
             told = all(c in feeds and feeds[c].is_alive and feeds[c].is_registered for c in self._comets)

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from zim.fabric.push import Push, Status
 from zim.fabric.sharding import Shards
 from zim.nodes.logic.shares import ATTEMPTS, Share, digest_of, published, push_id_of, split
-from zim.protocol.messages import Published
-from zim.web.fabric import Push, Status
+from zim.protocol.messages import PublishReply
 
 PUSH = Push(["u:1", "r:2"], b"x", key="k")
 
@@ -24,7 +24,7 @@ def fresh(digest: bytes = b"") -> Share:
 
 def share(status: Any, digest: bytes = b"") -> Share:
     found = fresh(digest)
-    found.answered(Published(1, "router-1", 7, status, [3] if status == "ok" else []))
+    found.answered(PublishReply(1, "router-1", 7, status, [3] if status == "ok" else []))
     assert found.is_over
     return found
 
@@ -49,14 +49,14 @@ def test_the_status_of_all_shares(statuses: list[Status], status: Status) -> Non
         answer = published([share(s) for s in order])
         assert answer.status == status
         assert [part.status for part in answer.parts] == list(order)
-        assert [list(part.offsets) for part in answer.parts] == [[3] if s == "ok" else [] for s in order]
+        assert [part.streams for part in answer.parts] == [{"u:1": 3 if s == "ok" else None} for s in order]
 
 
 def test_after_an_attempt_without_an_answer_unavailable_would_be_a_lie() -> None:
     found = fresh()
     found.not_answered("no answer from router-1")
     assert not found.is_over
-    found.answered(Published(1, "router-1", 7, "unavailable"))
+    found.answered(PublishReply(1, "router-1", 7, "unavailable"))
     assert (found.status, found.is_over) == ("unknown", True)
     assert found.why == "an earlier attempt had no answer; then: router-1 cannot take it now"
 
@@ -64,14 +64,14 @@ def test_after_an_attempt_without_an_answer_unavailable_would_be_a_lie() -> None
 def test_with_a_key_too_for_an_attempt_may_yet_arrive() -> None:
     found = fresh(b"d")
     found.not_answered("no answer from router-1")
-    found.answered(Published(1, "router-1", 7, "unavailable"))
+    found.answered(PublishReply(1, "router-1", 7, "unavailable"))
     assert found.status == "unknown"
 
 
 def test_after_an_attempt_without_an_answer_ok_is_still_ok() -> None:
     found = fresh()
     found.not_answered("no answer from router-1")
-    found.answered(Published(1, "router-1", 7, "ok", [4]))
+    found.answered(PublishReply(1, "router-1", 7, "ok", [4]))
     assert (found.status, found.why, found.offsets) == ("ok", "", [4])
 
 

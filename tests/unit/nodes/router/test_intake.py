@@ -12,7 +12,7 @@ from zim.nodes.router.feed import Feed
 from zim.nodes.router.intake import PATIENCE_S, REMEMBER_S, Admission, Intake
 from zim.nodes.router.log import Appended, Unavailable, Unknown
 from zim.nodes.router.log.memory import Failure, MemoryLog, MemoryStore
-from zim.protocol.messages import Begin, Changes, Publish, Published, Put
+from zim.protocol.messages import Begin, Changes, Publish, PublishReply, Put
 
 MAX_BEHIND = 10_000
 
@@ -97,7 +97,7 @@ class Desk:
         self.now += seconds
         self._hear(self.intake.tick(self.now))
 
-    def _hear(self, answers: list[tuple[str, Published]]) -> None:
+    def _hear(self, answers: list[tuple[str, PublishReply]]) -> None:
         for _, m in answers:
             assert m.req not in self.answers, "two answers to one request"
             self.answers[m.req] = m.status, m.offsets

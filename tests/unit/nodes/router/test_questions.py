@@ -10,6 +10,8 @@ import gevent
 import pytest
 
 from tests.unit.nodes.router.log.sqlite_support import acquired, direct, opened, told
+from zim.fabric.answers import Unread
+from zim.fabric.questions import PushReceipt, UnreadCount
 from zim.fabric.retention import Retention
 from zim.fabric.sharding import Shards
 from zim.fabric.tally import Tally
@@ -19,7 +21,7 @@ from zim.nodes.router.receipt_store import ReceiptStore
 from zim.nodes.router.receipts import Ledger
 from zim.nodes.router.shard import Shard
 from zim.nodes.router.streams import Streams
-from zim.protocol.messages import Acknowledge, Acknowledged, Message, Read, Records, Track, Tracked, Unread, Unreads
+from zim.protocol.messages import Acknowledge, Acknowledged, Answered, Ask, Message, Read, Records
 
 COUNT = 20
 
@@ -43,7 +45,7 @@ class Desk:
         self.greenlets: list[gevent.Greenlet[..., Any]] = []
         self.questions.spawn(lambda run: self.greenlets.append(gevent.spawn(run)))
 
-    def ask(self, *questions: tuple[str, Read | Unread | Track]) -> list[tuple[str, Any]]:
+    def ask(self, *questions: tuple[str, Read | Ask]) -> list[tuple[str, Any]]:
         """What is answered to questions that come at once."""
         for peer, m in questions:
             self.questions.ask(peer, m)
@@ -97,14 +99,20 @@ def test_cursors_move_together_and_only_forward(desk: Desk) -> None:
     answers = desk.acknowledge(("a", Acknowledge(1, "u:7", 3)), ("b", Acknowledge(2, "u:7", 9)))
     assert answers == [("a", Acknowledged(1, "router-1", 9)), ("b", Acknowledged(2, "router-1", 9))]
     assert desk.acknowledge(("a", Acknowledge(3, "u:7", 4))) == [("a", Acknowledged(3, "router-1", 9))]
-    ((_, unread),) = desk.ask(("l", Unread(4, "u:7")))
-    assert unread == Unreads(4, "router-1", desk.log.epoch, 0, COUNT, 9)
+    ((_, unread),) = desk.ask(("l", Ask(4, UnreadCount("7"))))
+    assert unread == Answered(4, "router-1", Unread("u:7", desk.log.epoch, COUNT, 9, COUNT - 9))
 
 
 def test_a_push_whose_receipt_went_with_a_crash_is_forgotten_and_not_unknown(desk: Desk) -> None:
-    answers = [m for _, m in desk.ask(("l", Track(1, "kept")), ("l", Track(2, "never")))]
-    assert all(isinstance(m, Tracked) for m in answers)
-    assert [(m.is_known, m.is_forgotten) for m in answers] == [(True, True), (False, False)]
+    asked = [
+        ("l", Ask(1, PushReceipt("kept"))),
+        ("l", Ask(2, PushReceipt("never"))),
+        ("m", Ask(3, PushReceipt("kept"))),
+    ]
+    answers = desk.ask(*asked)
+    assert [(peer, m.req) for peer, m in answers] == [("l", 1), ("l", 2), ("m", 3)]
+    told = [(m.answer.is_known, m.answer.forgotten) for _, m in answers]
+    assert told == [(True, ["router-1"]), (False, []), (True, ["router-1"])]
 
 
 def test_a_damaged_message_is_passed_over_and_what_is_around_it_is_not(folder: Path) -> None:

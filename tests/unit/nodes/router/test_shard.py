@@ -11,7 +11,7 @@ from zim.nodes.router.intake import REMEMBER_S, Admission
 from zim.nodes.router.log import Appended
 from zim.nodes.router.receipts import Ledger
 from zim.nodes.router.shard import LEASE_S, RENEW_S, SPARE_S, Shard
-from zim.protocol.messages import Begin, Change, Changes, Publish, Published, Put
+from zim.protocol.messages import Begin, Change, Changes, Publish, PublishReply, Put
 
 
 def fresh(admit: Callable[[Admission[Any], int], bool] = lambda *_: True) -> Shard[Any]:
@@ -57,7 +57,7 @@ def test_a_router_that_stood_still_knows_the_pushes_before_it() -> None:
     shard.committed(batch, [Appended("stored", 1)], 0.2, 200)
     shard.tick(0.2 + 2 * REMEMBER_S)
     again = shard.intake.publish("logic", Publish(2, "a", ["u:1"], 5, b"x", 2, 7), 0.3 + 2 * REMEMBER_S, 25_000)
-    assert isinstance(again, Published)
+    assert isinstance(again, PublishReply)
     assert (again.req, again.status, again.offsets) == (2, "ok", [1])
 
 

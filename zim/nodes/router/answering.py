@@ -1,0 +1,95 @@
+"""What a router answers to each question. Pure: no socket, no clock; the disk is read through what it is handed.
+
+There are three kinds of questions. What AT_ONCE asks for is in memory, whenever it is asked. WHOLE asks about the whole
+directory, and waits while the router is rebuilding. STORED asks for what is on the disk, and waits in the queue of what
+is read.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Container, Sequence
+from typing import TYPE_CHECKING, Any
+
+from zim.fabric.answers import Counts, Forgotten, Ledger, Located, Receipt, Unread
+from zim.fabric.questions import (
+    ForgetComet,
+    OnlineCounts,
+    PushReceipt,
+    UnreadCount,
+    UserSessions,
+    WholeLedger,
+)
+from zim.fabric.streams import user_stream
+from zim.fabric.tally import Tally, account
+from zim.nodes.router import receipts
+
+if TYPE_CHECKING:
+    from zim.nodes.router.receipt_store import ReceiptStore
+    from zim.nodes.router.shard import Shard
+    from zim.nodes.router.streams import Streams
+
+log = logging.getLogger(__name__)
+
+AT_ONCE = WholeLedger | ForgetComet
+WHOLE = UserSessions | OnlineCounts
+STORED = UnreadCount | PushReceipt
+
+
+def answer_from_memory(question: AT_ONCE | WHOLE, shard: Shard[Any]) -> Located | Counts | Ledger | Forgotten:
+    """The answer to a question of AT_ONCE, or to one of WHOLE if the directory is."""
+    directory = shard.directory
+    match question:
+        case UserSessions(uid):
+            return Located(directory.locate(uid))
+        case OnlineCounts():
+            return Counts(directory.rooms(), directory.comets(), directory.roomless())
+        case WholeLedger():
+            ledger = shard.ledger
+            return Ledger.of(ledger.pushes, account(ledger.tally, ledger.offline, shard.pending()))
+        case ForgetComet(comet):
+            feed = directory.feeds.get(comet)
+            if feed is None or not feed.is_alive:
+                return Forgotten(0)
+            sessions = len(feed.sessions)
+            log.info("sessions forgotten on request", extra={"comet": comet, "sessions": sessions})
+            directory.end(feed)
+            return Forgotten(sessions)
+
+
+def answer_from_disk(
+    question: STORED, shard: Shard[Any], streams: Streams, stored: ReceiptStore, forgotten: Container[str]
+) -> Unread | Receipt:
+    """The answer to a question of STORED.
+
+    Switches.
+
+    Args:
+        stored: the receipts that are not in memory any more.
+        forgotten: ids of pushes that are in the log, and whose receipt a crash may have lost.
+
+    Raises:
+        LogError, sqlite3.Error: the disk does not tell.
+    """
+    match question:
+        case UnreadCount(uid):
+            stream = user_stream(uid)
+            cursor = streams.acknowledged([stream])[stream]
+            epoch, floor, head = streams.heads([stream])[stream]
+            return Unread(stream, epoch, head, cursor, head - max(floor, min(cursor, head)))
+        case PushReceipt(push_id):
+            found = {r.serial: r for r in [*stored.find(push_id), *shard.ledger.find(push_id)]}
+            lost = [shard.name] if not found and push_id in forgotten else []
+            return sum_up(push_id, list(found.values()), lost)
+
+
+def sum_up(push_id: str, parts: Sequence[receipts.Receipt], forgotten: list[str]) -> Receipt:
+    """The receipt of a push over all its parts at one router. forgotten: see Receipt."""
+    hops_ms: dict[str, float] = {"kept": 0} if forgotten else {}
+    if parts:
+        kept_ms = max(part.kept_ms for part in parts)
+        hops_ms["kept"] = kept_ms - min(part.accepted_ms for part in parts)
+        if reported_ms := max(part.reported_ms for part in parts):
+            hops_ms["reported"] = reported_ms - kept_ms
+    tally = sum((part.tally for part in parts), Tally())
+    return Receipt.of(push_id, tally, sum(part.offline for part in parts), hops_ms, forgotten)
