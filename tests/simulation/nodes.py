@@ -25,7 +25,7 @@ from zim.nodes.router.intake import Admission
 from zim.nodes.router.log import Appended, LogError, Unavailable
 from zim.nodes.router.log.clock import LogClock
 from zim.nodes.router.log.memory import MemoryLog, MemoryStore
-from zim.nodes.router.receipts import Ledger
+from zim.nodes.router.receipts import RouterLedger
 from zim.nodes.router.shard import PAGE_BYTES, Applied, Shard
 from zim.nodes.router.streams import Streams
 from zim.nodes.state import StateDir
@@ -100,7 +100,7 @@ class RouterNode(Node):
             self.now,
             MAX_BEHIND_BYTES,
             self.streams.reserve_seqs(1000),
-            Ledger(tally, offline, pushes, serial),
+            RouterLedger(tally, offline, pushes, serial),
             SPARE_S,
         )
         self.every(0.1, self._tick)

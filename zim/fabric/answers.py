@@ -14,6 +14,7 @@ from msgspec import Meta
 
 from zim.fabric.tally import Account, Tally, account
 
+_HOPS = "kept: from the router's taking it to its being on disk; reported: from then to the last news of it"
 _FORGOTTEN = "routers that kept it and crashed before they had stored its receipt"
 
 
@@ -69,13 +70,9 @@ class PushAccount(Account, frozen=True):
 
 class Receipt(PushAccount, frozen=True, kw_only=True):
     """What became of one push, counted in sessions: targeted is the sum of delivered, gone, shed, expired, unknown and
-    pending. `offline` counts users without a session, and stands outside.
+    pending. `offline` counts users without a session, and stands outside."""
 
-    hops_ms has "kept", from the router's taking the push to its being on disk, and "reported", from then to the last
-    news of it.
-    """
-
-    hops_ms: dict[str, float]
+    hops_ms: Annotated[dict[str, float], Meta(description=_HOPS)]
     forgotten: Annotated[list[str], Meta(description=_FORGOTTEN)]
 
     @staticmethod
@@ -103,7 +100,7 @@ class Ledger(Account, frozen=True):
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class KeptMessage:
     """One message of a stream. time_ms: when it was kept, Unix time in milliseconds."""
 
     offset: int
@@ -128,4 +125,4 @@ class Piece:
     epoch: str
     first: int
     head: int
-    messages: Sequence[Kept]
+    messages: Sequence[KeptMessage]

@@ -50,12 +50,14 @@ class Question(msgspec.Struct, Generic[A], frozen=True, array_like=True, tag=str
         return get_args(cls.__orig_bases__[0])[0]  # type: ignore[attr-defined]
 
 
-class OwnerQuestion(Question[A], frozen=True):
-    """A question about one stream: only its owner is asked."""
+class UserQuestion(Question[A], frozen=True):
+    """A question about a user: the owner of the user's own stream has the answer."""
+
+    uid: str
 
     @override
     def asked_at(self) -> str:
-        raise NotImplementedError
+        return user_stream(self.uid)
 
     @override
     def merge(self, answers: Mapping[str, A], silent: Sequence[str]) -> A:
@@ -63,28 +65,16 @@ class OwnerQuestion(Question[A], frozen=True):
         return answer
 
 
-class UserSessions(OwnerQuestion[Located], frozen=True):
-    """Where is this user?"""
-
-    uid: str
-
-    @override
-    def asked_at(self) -> str:
-        return user_stream(self.uid)
+class UserSessions(UserQuestion[Located], frozen=True):
+    """Where a user is."""
 
 
-class UnreadCount(OwnerQuestion[Unread], frozen=True):
-    """What has this user not acknowledged?"""
-
-    uid: str
-
-    @override
-    def asked_at(self) -> str:
-        return user_stream(self.uid)
+class UnreadCount(UserQuestion[Unread], frozen=True):
+    """How many messages of a user's own stream are not acknowledged."""
 
 
 class OnlineCounts(Question[Counts], frozen=True):
-    """How many sessions are there, by room and by comet?"""
+    """How many sessions there are, by room and by comet."""
 
     @override
     def merge(self, answers: Mapping[str, Counts], silent: Sequence[str]) -> Counts:
@@ -93,7 +83,7 @@ class OnlineCounts(Question[Counts], frozen=True):
 
 
 class PushReceipt(Question[Receipt], frozen=True):
-    """What became of this push?"""
+    """What became of a push."""
 
     names_silent: ClassVar[bool] = True
     push_id: str
@@ -110,7 +100,7 @@ class PushReceipt(Question[Receipt], frozen=True):
 
 
 class WholeLedger(Question[Ledger], frozen=True):
-    """What became of all pushes?"""
+    """What became of all pushes, and whether every session is accounted for."""
 
     names_silent: ClassVar[bool] = True
 

@@ -1,8 +1,8 @@
 """zim's own HTTP API, under `/api/`: pushes one by one and in batches, streams, receipts.
 
-ENDPOINTS is the API: Flask's rules and the OpenAPI document are made of it. A question of `zim.fabric.questions` needs
-a row and no view. Where something is wrong a view raises a Problem, or an error of the fabric's port; the app answers
-with it.
+ROUTES is the API: Flask's rules and the OpenAPI document are made of it. The summaries there are the first lines of
+the docstrings of views and questions. A question of `zim.fabric.questions` needs a row and no view. Where something is
+wrong a view raises a Problem, or an error of the fabric's port; the app answers with it.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from zim.fabric.port import Fabric
 from zim.fabric.questions import UnreadCount, WholeLedger
 from zim.web.batch import MAX_BATCH_BYTES, answer_batch
 from zim.web.documents import Accepted, History, accepted, history_of, not_accepted
-from zim.web.endpoints import JSON, NDJSON, ApiRequest, Endpoint, add_endpoint, question, respond_json
 from zim.web.openapi import document
 from zim.web.problems import CONFLICT, IDEMPOTENCY_KEY, NO_PUSH, PROBLEM_JSON, UNAVAILABLE, UNKNOWN, Problem
 from zim.web.push import PUSH_REQUEST, BatchLine, PushRequest, make_push, parse_header
 from zim.web.queries import HistoryQuery, ReceiptQuery
 from zim.web.response import respond
+from zim.web.routes import JSON, NDJSON, ApiRequest, Route, add_route, question, respond_json
 
 RETRY_AFTER_S = 1  # a router that does not answer is back, or replaced, within seconds
 
@@ -34,7 +34,7 @@ _RECIPIENTS_BYTES = 20 * RECIPIENTS
 
 
 def push(asked: ApiRequest) -> Response:
-    """One body, to any mix of recipients."""
+    """Push one body to users, rooms, sessions, everybody, any mix."""
     key = parse_header(asked.idempotency_key)
     line = PUSH_REQUEST.read(request.get_data(cache=False))
     wanted = make_push(line, asked.max_body_bytes, key)
@@ -47,7 +47,7 @@ def push(asked: ApiRequest) -> Response:
 
 
 def batch(asked: ApiRequest) -> Response:
-    """A push a line, a verdict a line."""
+    """Push many: a push a line, its verdict a line, in the same order."""
     if asked.idempotency_key is not None:
         why = "Idempotency-Key: a batch is many pushes, and each of its lines has a key of its own, the field id"
         raise Problem(IDEMPOTENCY_KEY, why, key="Idempotency-Key", expected="no such header; id in the lines")
@@ -56,7 +56,7 @@ def batch(asked: ApiRequest) -> Response:
 
 
 def history(asked: ApiRequest) -> Response:
-    """A piece of a stream."""
+    """A piece of a stream: u:<uid>, r:<room>, *."""
     return respond_json(history_of(asked.fabric.history(asked.name, asked.query.after, asked.query.limit)))
 
 
@@ -72,66 +72,20 @@ def receipt(asked: ApiRequest) -> Response:
 
 
 def openapi(asked: ApiRequest) -> Response:
-    """This API, described for programs."""
+    """This document."""
     return respond(encode_document(asked.max_body_bytes), JSON)
 
 
-ENDPOINTS = (
-    Endpoint(
-        "POST",
-        PUSH,
-        "push",
-        "Push one body to users, rooms, sessions, everybody, any mix",
-        Accepted,
-        push,
-        body=PushRequest,
-        takes_key=True,
-        problems=(UNAVAILABLE, CONFLICT, UNKNOWN),
-    ),
-    Endpoint(
-        "POST",
-        BATCH,
-        "pushBatch",
-        "Push many: a push a line, its verdict a line, in the same order",
-        Accepted,
-        batch,
-        body=BatchLine,
-        media_type=NDJSON,
-        problems=(UNAVAILABLE,),
-    ),
-    Endpoint(
-        "GET",
-        "/api/streams/{stream}",
-        "history",
-        "A piece of a stream: u:<uid>, r:<room>, *",
-        History,
-        history,
-        query=HistoryQuery,
-        problems=(UNAVAILABLE,),
-    ),
-    Endpoint(
-        "GET",
-        "/api/pushes/{id}",
-        "receipt",
-        "What became of a push",
-        Receipt,
-        receipt,
-        query=ReceiptQuery,
-        problems=(UNAVAILABLE, NO_PUSH),
-    ),
-    question(
-        "/api/users/{uid}/unread",
-        "unread",
-        "How many messages of a user's own stream are not acknowledged",
-        UnreadCount,
-    ),
-    question(
-        "/api/ledger",
-        "ledger",
-        "What became of all pushes, and whether every session is accounted for",
-        WholeLedger,
-    ),
-    Endpoint("GET", "/api/openapi.json", "openapi", "This document", dict, openapi),
+_PUSHED = (UNAVAILABLE, CONFLICT, UNKNOWN)
+
+ROUTES = (
+    Route("POST", PUSH, "push", push, Accepted, body=PushRequest, takes_key=True, problems=_PUSHED),
+    Route("POST", BATCH, "pushBatch", batch, Accepted, body=BatchLine, media_type=NDJSON),
+    Route("GET", "/api/streams/{stream}", "history", history, History, query=HistoryQuery),
+    Route("GET", "/api/pushes/{id}", "receipt", receipt, Receipt, query=ReceiptQuery, problems=(UNAVAILABLE, NO_PUSH)),
+    question("/api/users/{uid}/unread", "unread", UnreadCount),
+    question("/api/ledger", "ledger", WholeLedger),
+    Route("GET", "/api/openapi.json", "openapi", openapi, dict, problems=()),
 )
 
 
@@ -147,15 +101,15 @@ def max_request_bytes(max_body_bytes: int) -> dict[str, int]:
 
 
 def add_to(app: Flask, fabric: Fabric, max_body_bytes: int) -> None:
-    """Add the endpoints to the app."""
-    for endpoint in ENDPOINTS:
-        add_endpoint(app, endpoint, fabric, max_body_bytes)
+    """Add the routes to the app."""
+    for route in ROUTES:
+        add_route(app, route, fabric, max_body_bytes)
 
 
 @lru_cache(maxsize=1)
 def encode_document(max_body_bytes: int) -> bytes:
     """The OpenAPI document as JSON."""
-    return msgspec.json.encode(document(ENDPOINTS, max_body_bytes))
+    return msgspec.json.encode(document(ROUTES, max_body_bytes))
 
 
 def problem_answer(problem: Problem) -> Response:
@@ -163,8 +117,7 @@ def problem_answer(problem: Problem) -> Response:
     return respond(problem.encode(), PROBLEM_JSON, problem.status, problem.headers)
 
 
-def unavailable(error: Unavailable | Unknown) -> Problem:
-    """A router that does not answer as a problem."""
-    if isinstance(error, Unknown):
-        return Problem(UNKNOWN, str(error), silent=[error.who])
-    return Problem(UNAVAILABLE, str(error), retry_after_s=RETRY_AFTER_S, silent=[error.who])
+def unavailable(error: Unavailable | Unknown) -> Response:
+    """A router that does not answer as an answer."""
+    kind, retry_after_s = (UNKNOWN, None) if isinstance(error, Unknown) else (UNAVAILABLE, RETRY_AFTER_S)
+    return problem_answer(Problem(kind, str(error), retry_after_s=retry_after_s, silent=[error.who]))

@@ -7,13 +7,14 @@ from collections import Counter
 from functools import partial
 
 from flask import Flask, Request, Response, request
+from typing_extensions import override
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 from werkzeug.routing import MapAdapter
 
 from zim.errors import Unavailable, Unknown
 from zim.fabric.port import Fabric
 from zim.web import api, health, v1
-from zim.web.parsing import Limits
+from zim.web.parsing import BodyLimits
 from zim.web.problems import API, METHOD, NOT_FOUND, Problem, defect, refused
 
 log = logging.getLogger(__name__)
@@ -30,6 +31,7 @@ class App(Flask):
 
     answered: Counter[tuple[str, int]]
 
+    @override
     def create_url_adapter(self, request: Request | None) -> MapAdapter | None:
         """Match by path and method only: Flask would parse Host for every request, and no rule looks at it."""
         if request is None:
@@ -63,9 +65,9 @@ def create_app(fabric: Fabric, max_body_bytes: int) -> App:
     return app
 
 
-def request_limits(max_body_bytes: int) -> Limits:
+def request_limits(max_body_bytes: int) -> BodyLimits:
     """How many bytes the body of a request to the app may have, given the limit of one push."""
-    return Limits(v1.max_request_bytes(max_body_bytes), api.max_request_bytes(max_body_bytes))
+    return BodyLimits(v1.max_request_bytes(max_body_bytes), api.max_request_bytes(max_body_bytes))
 
 
 def _count(answered: Counter[tuple[str, int]], response: Response) -> Response:
@@ -99,7 +101,7 @@ def _problem(error: HTTPException, methods: list[str]) -> Problem:
 
 def _unavailable(error: Unavailable | Unknown) -> Response:
     """A router does not answer."""
-    return api.problem_answer(api.unavailable(error))
+    return api.unavailable(error) if request.path.startswith(API) else v1.unavailable(error)
 
 
 def _failed(error: Exception) -> Response:

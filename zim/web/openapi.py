@@ -1,4 +1,4 @@
-"""The native API as an OpenAPI 3.1 document, made of its table of endpoints and of the structs that these name.
+"""The native API as an OpenAPI 3.1 document, made of its table of routes and of the structs that these name.
 
 Source: OpenAPI 3.1.1; of 3.2 the convention that the schema of NDJSON is an array, of its lines.
 """
@@ -15,10 +15,10 @@ from zim import __version__
 from zim.fabric.push import Part
 from zim.web import problems
 from zim.web.documents import Accepted
-from zim.web.endpoints import JSON, NDJSON, Endpoint
 from zim.web.idempotency import HEADER, HEADER_PATTERN
 from zim.web.problems import PROBLEM_JSON, Kind
 from zim.web.queries import IN_PATH
+from zim.web.routes import JSON, NDJSON, Route
 
 Schema = dict[str, Any]
 
@@ -29,16 +29,16 @@ _ANY = (problems.INVALID_VALUE, problems.UNKNOWN_FIELD, problems.BROKEN_REQUEST,
 _WITH_BODY = (problems.MALFORMED_JSON, problems.IDEMPOTENCY_KEY, problems.TOO_LARGE, problems.MEDIA_TYPE)
 
 
-def document(endpoints: Sequence[Endpoint], max_body_bytes: int) -> Schema:
+def document(routes: Sequence[Route], max_body_bytes: int) -> Schema:
     """The document.
 
     Args:
-        endpoints: of the API.
+        routes: of the API.
         max_body_bytes: of one push.
     """
     paths: Schema = {}
-    for endpoint in endpoints:
-        paths.setdefault(endpoint.path, {})[endpoint.method.lower()] = _operation(endpoint)
+    for route in routes:
+        paths.setdefault(route.path, {})[route.method.lower()] = _operation(route)
     return {
         "openapi": "3.1.0",
         "info": {
@@ -47,36 +47,36 @@ def document(endpoints: Sequence[Endpoint], max_body_bytes: int) -> Schema:
             "description": f"Pushes messages to people's devices. A body may have {max_body_bytes} bytes.",
         },
         "paths": paths,
-        "components": {"schemas": _schemas(endpoints)},
+        "components": {"schemas": _schemas(routes)},
     }
 
 
-def _operation(endpoint: Endpoint) -> Schema:
-    names = re.findall(r"\{(\w+)\}", endpoint.path)
-    key = [_idempotency_key()] if endpoint.takes_key else []
-    answer = _ref(endpoint.answer.__name__) if issubclass(endpoint.answer, msgspec.Struct) else {"type": "object"}
-    if endpoint.media_type == NDJSON:
+def _operation(route: Route) -> Schema:
+    names = re.findall(r"\{(\w+)\}", route.path)
+    key = [_idempotency_key()] if route.takes_key else []
+    answer = _ref(route.answer.__name__) if issubclass(route.answer, msgspec.Struct) else {"type": "object"}
+    if route.media_type == NDJSON:
         answer = {"type": "array", "items": {"anyOf": [answer, _ref("Problem")]}}
-    kinds = [*_ANY, *(_WITH_BODY if endpoint.body else ()), *([problems.NOT_FOUND] if names else [])]
+    kinds = [*_ANY, *(_WITH_BODY if route.body else ()), *([problems.NOT_FOUND] if names else [])]
     operation: Schema = {
-        "operationId": endpoint.operation,
-        "summary": endpoint.summary,
-        "parameters": [*map(_in_path, names), *_parameters(endpoint.query), *key],
-        "responses": _responses(endpoint.media_type, answer, *kinds, *endpoint.problems),
+        "operationId": route.operation,
+        "summary": route.summary,
+        "parameters": [*map(_in_path, names), *_parameters(route.query), *key],
+        "responses": _responses(route.media_type, answer, *kinds, *route.problems),
     }
-    if endpoint.body is not None:
-        line = _ref(endpoint.body.__name__)
-        taken = {"type": "array", "items": line} if endpoint.media_type == NDJSON else line
-        operation["requestBody"] = _content(endpoint.media_type, taken, required=True)
-    if endpoint.answer is Accepted and endpoint.media_type == JSON:
+    if route.body is not None:
+        line = _ref(route.body.__name__)
+        taken = {"type": "array", "items": line} if route.media_type == NDJSON else line
+        operation["requestBody"] = _content(route.media_type, taken, required=True)
+    if route.answer is Accepted and route.media_type == JSON:
         link = {"operationId": "receipt", "parameters": {"id": "$response.body#/id"}}
         operation["responses"]["200"]["links"] = {"receipt": link}
     return {name: value for name, value in operation.items() if value}
 
 
-def _schemas(endpoints: Sequence[Endpoint]) -> Schema:
+def _schemas(routes: Sequence[Route]) -> Schema:
     """The schemas of the structs, and what msgspec cannot know of them."""
-    structs = [s for e in endpoints for s in (e.body, e.answer) if s and issubclass(s, msgspec.Struct)]
+    structs = [s for route in routes for s in (route.body, route.answer) if s and issubclass(s, msgspec.Struct)]
     _, schemas = msgspec.json.schema_components([*structs, Part], ref_template=_REF)
     for name in ("PushRequest", "BatchLine"):
         schemas[name]["oneOf"] = [{"required": ["body"]}, {"required": ["base64"]}]

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import UNSET, Meta, Raw, UnsetType
 
-from zim.fabric.limits import KEY_BYTES, NAME_BYTES, OFFSET, RECIPIENTS, TTL_S, WAIT_S
+from zim.fabric.limits import KEY_BYTES, NAME_BYTES, OFFSET, RECIPIENTS, SESSION_KEY_BYTES, TTL_S, WAIT_S
 from zim.fabric.names import KEY, NAME, NAME_PATTERN
 from zim.fabric.push import FIRST_OP, LAST_OP, OP, PUSH_OP, TEST_OPS, Push, WrongValue, check_push, recipients
 from zim.fabric.streams import ROOM, SESSION_KEY, SESSION_KEY_PATTERN
@@ -23,11 +23,11 @@ _KEY_SCHEMA: dict[str, Any] = {"maxLength": KEY_BYTES, "pattern": NAME_PATTERN}
 _OP_SCHEMA: dict[str, Any] = {"anyOf": [{"const": PUSH_OP}, {"minimum": FIRST_OP}], "not": {"enum": [*TEST_OPS]}}
 _NUMBER = Annotated[int, Meta(ge=0, le=OFFSET)]
 _Name = Annotated[str, Meta(extra_json_schema=_NAME_SCHEMA)]
-_SessionKey = Annotated[str, Meta(extra_json_schema={"maxLength": NAME_BYTES, "pattern": SESSION_KEY_PATTERN})]
+_SessionKey = Annotated[str, Meta(extra_json_schema={"maxLength": SESSION_KEY_BYTES, "pattern": SESSION_KEY_PATTERN})]
 
 _USERS = f'user ids: strings, {NAME}, or integers of 63 bits; 7 is the user "7"'
 _ROOMS = f'room ids: strings, {ROOM}, or integers of 63 bits; 1 is the room "1"'
-_KEYS = f"keys of sessions, {SESSION_KEY}: only these sessions of their users"
+_KEYS = f"keys of sessions, {SESSION_KEY}; only these sessions of their users get it"
 _OP = f"{OP}: the operation in the client's packet"
 _TTL = (
     f"seconds for which it is worth being handed out, above 0, at most {TTL_S / 86_400:.0f} days; without it, for ever"

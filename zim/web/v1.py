@@ -104,12 +104,7 @@ class _Api:
         if comet_id is None:
             return answer(FAILED)
         if comet_id >= 0:
-            try:
-                self._fabric.ask(ForgetComet(f"{_COMET}{comet_id}"))
-            except Unavailable:
-                return unavailable(_RETRY_AFTER_S)
-            except Unknown:
-                return answer(FAILED, 504)
+            self._fabric.ask(ForgetComet(f"{_COMET}{comet_id}"))
         return answer(OK)
 
     def count(self) -> Response:
@@ -119,10 +114,7 @@ class _Api:
         kind = _query("type")
         if kind not in ("room", "server"):
             return answer(OK)
-        try:
-            counts = self._fabric.ask(OnlineCounts())
-        except Unavailable:
-            return unavailable(_RETRY_AFTER_S)
+        counts = self._fabric.ask(OnlineCounts())
         rows = _rooms(counts) if kind == "room" else _servers(counts)
         return answer(msgspec.json.encode({"data": rows, "ret": 1}))
 
@@ -148,9 +140,11 @@ def answer(body: bytes, status: int = 200, headers: dict[str, str] | None = None
     return respond(body, TEXT, status, headers)
 
 
-def unavailable(retry_after_s: int) -> Response:
+def unavailable(error: Unavailable | Unknown) -> Response:
     """The answer where a router is away."""
-    return answer(FAILED, 503, {"Retry-After": str(retry_after_s)})
+    if isinstance(error, Unknown):
+        return answer(FAILED, 504)
+    return answer(FAILED, 503, {"Retry-After": str(_RETRY_AFTER_S)})
 
 
 def _query(key: str) -> str:

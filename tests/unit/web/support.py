@@ -15,7 +15,7 @@ import gevent
 from gevent.event import Event
 
 from zim.errors import Unavailable, ZimError
-from zim.fabric.answers import Counts, Forgotten, Kept, Ledger, Piece, Receipt, Unread
+from zim.fabric.answers import Counts, Forgotten, KeptMessage, Ledger, Piece, Receipt, Unread
 from zim.fabric.port import Fabric
 from zim.fabric.push import Part, Published, Push, Status
 from zim.fabric.questions import ForgetComet, OnlineCounts, PushReceipt, Question, UnreadCount, WholeLedger
@@ -52,7 +52,7 @@ class Recorder(Fabric):
 
     def __init__(self) -> None:
         self.pushes: list[Push] = []
-        self.streams: dict[str, list[Kept]] = {}
+        self.streams: dict[str, list[KeptMessage]] = {}
         self.acknowledged: dict[str, int] = {}
         self.fates: dict[str, Status] = {}
         self.receipts: dict[str, Receipt] = {}
@@ -153,7 +153,7 @@ class Recorder(Fabric):
         kept = self.streams.setdefault(stream, [])
         offset = self._offsets.setdefault((push_id, stream), len(kept) + 1)
         if offset > len(kept):
-            kept.append(Kept(offset, 1_700_000_000_000 + offset, push.op, push.body))
+            kept.append(KeptMessage(offset, 1_700_000_000_000 + offset, push.op, push.body))
         return offset
 
     def _check(self) -> None:

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from tests.unit.web.support import Recorder, ask
 from zim.fabric.limits import KEY_BYTES, NAME_BYTES, RECIPIENTS, TTL_S, WAIT_S
 from zim.web import problems
-from zim.web.api import ENDPOINTS
+from zim.web.api import ROUTES
 from zim.web.batch import MAX_BATCH_BYTES, MAX_LINES
 from zim.web.openapi import document
 from zim.web.server import HttpServer
@@ -64,7 +64,7 @@ def test_every_problem_is_listed() -> None:
 
 
 def test_every_path_and_field_is_listed() -> None:
-    described = document(ENDPOINTS, 1)
+    described = document(ROUTES, 1)
     for path in described["paths"]:
         shown = path.replace("{", "<").replace("}", ">")
         assert re.search(rf"^\| `(GET|POST) {shown}[?`]", PAGE, re.MULTILINE), path

@@ -20,14 +20,14 @@ from tests.unit.web.support import ROUTERS, Recorder, ask, receipt, serving
 from zim.fabric.push import Status
 from zim.fabric.tally import Tally
 from zim.web import openapi
-from zim.web.api import ENDPOINTS
+from zim.web.api import ROUTES
 from zim.web.app import create_app
 from zim.web.problems import KINDS
 from zim.web.server import HttpServer
 
 MAX_BODY_BYTES = 64_000
 NDJSON = "application/x-ndjson"
-DOCUMENT = openapi.document(ENDPOINTS, MAX_BODY_BYTES)
+DOCUMENT = openapi.document(ROUTES, MAX_BODY_BYTES)
 SCHEMA = schemathesis.openapi.from_dict(DOCUMENT)
 EXAMPLES = settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
 OPERATIONS = [(path, method) for path, methods in DOCUMENT["paths"].items() for method in methods]
@@ -141,7 +141,7 @@ def test_it_is_served(server: HttpServer) -> None:
     answer = ask(server, "GET", "/api/openapi.json")
 
     assert answer.headers["content-type"] == "application/json"
-    assert answer.json == json.loads(json.dumps(openapi.document(ENDPOINTS, LIMIT)))
+    assert answer.json == json.loads(json.dumps(openapi.document(ROUTES, LIMIT)))
 
 
 def test_it_has_every_path(fabric: Recorder) -> None:

@@ -12,7 +12,7 @@ import gevent
 from typing_extensions import override
 
 from zim.errors import Unavailable, Unknown, ZimError
-from zim.fabric.answers import Kept, Piece, Receipt
+from zim.fabric.answers import KeptMessage, Piece, Receipt
 from zim.fabric.limits import OFFSET
 from zim.fabric.port import Fabric
 from zim.fabric.push import Published, Push, Status
@@ -74,11 +74,11 @@ class RouterFabric(Fabric):
 
     @override
     def history(self, stream: str, after: int, limit: int) -> Piece:
-        found: list[Kept] = []
+        found: list[KeptMessage] = []
         size, owner = 0, self._shards.owner(stream)
         while True:
             m = self._read(owner, stream, after, limit - len(found))
-            found += [Kept(r.offset, r.time_ms, r.op, r.body) for r in m.records]
+            found += [KeptMessage(r.offset, r.time_ms, r.op, r.body) for r in m.records]
             after = max(m.last, after)
             size += sum(len(r.body) for r in m.records)
             if len(found) >= limit or size >= HISTORY_BYTES or after >= m.head:

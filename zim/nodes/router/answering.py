@@ -22,7 +22,7 @@ from zim.fabric.questions import (
 )
 from zim.fabric.streams import user_stream
 from zim.fabric.tally import Tally, account
-from zim.nodes.router import receipts
+from zim.nodes.router.receipts import RouterReceipt
 
 if TYPE_CHECKING:
     from zim.nodes.router.receipt_store import ReceiptStore
@@ -83,7 +83,7 @@ def answer_from_disk(
             return sum_up(push_id, list(found.values()), lost)
 
 
-def sum_up(push_id: str, parts: Sequence[receipts.Receipt], forgotten: list[str]) -> Receipt:
+def sum_up(push_id: str, parts: Sequence[RouterReceipt], forgotten: list[str]) -> Receipt:
     """The receipt of a push over all its parts at one router. forgotten: see Receipt."""
     hops_ms: dict[str, float] = {"kept": 0} if forgotten else {}
     if parts:

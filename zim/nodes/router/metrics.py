@@ -7,7 +7,7 @@ from typing import Any
 
 from zim.metrics import SECONDS, SIZES, Histogram, Metric, counter, gauge
 from zim.nodes.queues import Queue, queues
-from zim.nodes.router.receipts import Ledger
+from zim.nodes.router.receipts import RouterLedger
 from zim.nodes.router.shard import Shard
 
 
@@ -54,7 +54,7 @@ def router_metrics(shard: Shard[Any], waiting: Mapping[str, Queue], dropped_answ
     yield counter("zim_router_dropped_answers_total", "Answers whose asker was gone or did not read", dropped_answers)
 
 
-def _ledger(ledger: Ledger, pending: int) -> Iterator[Metric]:
+def _ledger(ledger: RouterLedger, pending: int) -> Iterator[Metric]:
     run = ledger.this_run()
     yield counter("zim_router_pushes_total", "Pushes that were kept", run.pushes)
     yield gauge("zim_router_targeted_sessions", "Sessions that pushes were for, all in all", run.tally.targeted)

@@ -31,7 +31,7 @@ from zim.nodes.router.log.sqlite import SqliteLog
 from zim.nodes.router.metrics import LogCounts, router_metrics
 from zim.nodes.router.questions import Questions
 from zim.nodes.router.receipt_store import ReceiptStore
-from zim.nodes.router.receipts import Ledger
+from zim.nodes.router.receipts import RouterLedger
 from zim.nodes.router.shard import Shard
 from zim.nodes.router.streams import Streams
 from zim.nodes.state import StateDir
@@ -112,7 +112,7 @@ class RouterNode(NodeProcess):
             time.monotonic(),
             self._router.max_behind_bytes,
             self._streams.reserve_seqs(SEQS),
-            Ledger(*self._receipts.totals, self._receipts.left),
+            RouterLedger(*self._receipts.totals, self._receipts.left),
         )
         forgotten = dict(durable.newest(self._receipts.newest_ms - FORGOTTEN_MS, FORGOTTEN))
         self._questions = Questions(

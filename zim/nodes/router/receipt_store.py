@@ -17,7 +17,7 @@ import gevent
 from zim.errors import NodeError
 from zim.fabric.tally import COUNTS, Tally
 from zim.nodes.router.log.sqlite.worker import InThread, Worker
-from zim.nodes.router.receipts import Ledger, Receipt
+from zim.nodes.router.receipts import RouterLedger, RouterReceipt
 
 log = logging.getLogger(__name__)
 
@@ -81,7 +81,7 @@ class ReceiptStore:
         self.left = tally.give_up()
         self.totals: tuple[Tally, int, int, int] = (tally, offline, pushes, self._serial)
 
-    def keep(self, ledger: Ledger, now_ms: int) -> None:
+    def keep(self, ledger: RouterLedger, now_ms: int) -> None:
         """Stores what has changed. What the disk does not take is lost, and the log says so."""
         changed = ledger.take_changed()
         if not changed:
@@ -92,7 +92,7 @@ class ReceiptStore:
             log.warning("receipts cannot be stored", extra={"receipts": len(changed), "error": str(e)})
         ledger.stored(changed)
 
-    def write(self, receipts: Sequence[Receipt], tally: Tally, offline: int, pushes: int, now_ms: int) -> None:
+    def write(self, receipts: Sequence[RouterReceipt], tally: Tally, offline: int, pushes: int, now_ms: int) -> None:
         """Stores receipts as they are now, and the totals over all.
 
         Raises:
@@ -136,13 +136,13 @@ class ReceiptStore:
         db.execute(f"CREATE TABLE segment_{now_ms} ({_COLUMNS}, PRIMARY KEY (push_id, serial)) WITHOUT ROWID")
         return f"segment_{now_ms}"
 
-    def find(self, push_id: str) -> list[Receipt]:
+    def find(self, push_id: str) -> list[RouterReceipt]:
         """The receipts of a push. What an earlier run left pending is unknown."""
         with self._worker.turn:
             return self._worker.run(lambda db: self._find(db, push_id))
 
-    def _find(self, db: sqlite3.Connection, push_id: str) -> list[Receipt]:
-        found: dict[int, Receipt] = {}
+    def _find(self, db: sqlite3.Connection, push_id: str) -> list[RouterReceipt]:
+        found: dict[int, RouterReceipt] = {}
         for began in _segments(db):
             sql = f"SELECT {_COLUMNS} FROM segment_{began} WHERE push_id = ?"
             for row in db.execute(sql, (_key(push_id),)):
@@ -152,7 +152,8 @@ class ReceiptStore:
                 tally = Tally(*counts)
                 if run != self._run:
                     tally.give_up()
-                found[serial] = Receipt(push_id, serial, accepted_ms, kept_ms, reported_ms, tally, offline, open_rows)
+                times_ms = accepted_ms, kept_ms, reported_ms
+                found[serial] = RouterReceipt(push_id, serial, *times_ms, tally, offline, open_rows)
         return list(found.values())
 
     def close(self) -> None:

@@ -13,7 +13,7 @@ from zim.protocol.messages import Result
 
 
 @dataclass(slots=True)
-class Receipt:
+class RouterReceipt:
     """What became of one push at one router.
 
     Attributes:
@@ -40,7 +40,7 @@ class Row:
 
     __slots__ = ("_ledger", "_receipt", "delivered", "expired", "gone", "shed", "targeted")
 
-    def __init__(self, ledger: Ledger, receipt: Receipt, targeted: int) -> None:
+    def __init__(self, ledger: RouterLedger, receipt: RouterReceipt, targeted: int) -> None:
         self._ledger, self._receipt, self.targeted = ledger, receipt, targeted
         self.delivered = self.gone = self.shed = self.expired = 0
         receipt.open_rows += 1
@@ -94,7 +94,7 @@ class Totals(NamedTuple):
     pushes: int
 
 
-class Ledger:
+class RouterLedger:
     """All receipts of one router that may still change, or are not in its store yet.
 
     Attributes:
@@ -113,39 +113,39 @@ class Ledger:
         self.tally, self.offline, self.pushes = tally, offline, pushes
         self._before, self._left = Totals(replace(tally), offline, pushes), left
         self._serial = serial
-        self._receipts: dict[str, list[Receipt]] = {}
-        self._changed: dict[int, Receipt] = {}
+        self._receipts: dict[str, list[RouterReceipt]] = {}
+        self._changed: dict[int, RouterReceipt] = {}
 
     def this_run(self) -> Totals:
         """What this run has to account for: its own pushes, and what the last one left to it. In balance, too."""
         tally = self.tally - self._before.tally + Tally(targeted=self._left, unknown=self._left)
         return Totals(tally, self.offline - self._before.offline, self.pushes - self._before.pushes)
 
-    def open(self, push_id: str, accepted_ms: int, kept_ms: int) -> Receipt:
+    def open(self, push_id: str, accepted_ms: int, kept_ms: int) -> RouterReceipt:
         """The receipt of a push that is in the log now."""
         self._serial += 1
         self.pushes += 1
-        receipt = Receipt(push_id, self._serial, accepted_ms, kept_ms)
+        receipt = RouterReceipt(push_id, self._serial, accepted_ms, kept_ms)
         self._receipts.setdefault(push_id, []).append(receipt)
         self._changed[receipt.serial] = receipt
         return receipt
 
-    def count_offline(self, receipt: Receipt, users: int) -> None:
+    def count_offline(self, receipt: RouterReceipt, users: int) -> None:
         """So many of its users had no session."""
         receipt.offline += users
         self.offline += users
         self.changed(receipt)
 
-    def changed(self, receipt: Receipt) -> None:
+    def changed(self, receipt: RouterReceipt) -> None:
         """It is to be stored (again)."""
         self._changed[receipt.serial] = receipt
 
-    def take_changed(self) -> list[Receipt]:
+    def take_changed(self) -> list[RouterReceipt]:
         """What is to be stored. What cannot change any more is forgotten here, once `stored` says that it is."""
         changed, self._changed = list(self._changed.values()), {}
         return changed
 
-    def stored(self, receipts: list[Receipt]) -> None:
+    def stored(self, receipts: list[RouterReceipt]) -> None:
         """These are in the store."""
         for receipt in receipts:
             if receipt.open_rows or receipt.serial in self._changed:
@@ -156,6 +156,6 @@ class Ledger:
                 if not mine:
                     del self._receipts[receipt.push_id]
 
-    def find(self, push_id: str) -> list[Receipt]:
+    def find(self, push_id: str) -> list[RouterReceipt]:
         """The receipts of a push that are in memory."""
         return self._receipts.get(push_id, [])

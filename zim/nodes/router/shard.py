@@ -17,7 +17,7 @@ from zim.nodes.router.directory import Directory, stream_of
 from zim.nodes.router.feed import Body, Feed
 from zim.nodes.router.intake import Admission, Intake, Peer, Stored
 from zim.nodes.router.log import Appended, Head
-from zim.nodes.router.receipts import Ledger, Receipt, Row
+from zim.nodes.router.receipts import RouterLedger, RouterReceipt, Row
 from zim.protocol.messages import (
     Answer,
     Answered,
@@ -85,7 +85,7 @@ class Shard(Generic[Peer]):
         now: float,
         max_behind_bytes: int,
         next_seq: int,
-        ledger: Ledger,
+        ledger: RouterLedger,
         spare_s: float = SPARE_S,
     ) -> None:
         """
@@ -106,7 +106,7 @@ class Shard(Generic[Peer]):
         self.owner = shards.owner
         self.ledger = ledger
         self._comets = tuple(comets)
-        self._undecided: list[tuple[Receipt, str]] = []  # users who may be online, once all comets have said who is
+        self._undecided: list[tuple[RouterReceipt, str]] = []  # users who may be online: not all comets have said
         self._rebuilt_by = now + LEASE_S
         self._seen = now
         self._spare_s = spare_s
@@ -159,7 +159,7 @@ class Shard(Generic[Peer]):
             pushes.append(self._push(body, targets, now_ms))
         return pushes
 
-    def _count_offline(self, receipt: Receipt, streams: list[str]) -> None:
+    def _count_offline(self, receipt: RouterReceipt, streams: list[str]) -> None:
         """Users whom no comet has told of. While rebuilding, one may yet do so."""
         if self.is_rebuilding and len(self._undecided) < UNDECIDED:
             self._undecided += [(receipt, stream) for stream in streams]

@@ -9,14 +9,14 @@ from zim.fabric.questions import ForgetComet, OnlineCounts, UserSessions, WholeL
 from zim.fabric.sharding import Shards
 from zim.fabric.tally import Tally
 from zim.nodes.router.answering import sum_up
-from zim.nodes.router.receipts import Ledger, Receipt
+from zim.nodes.router.receipts import RouterLedger, RouterReceipt
 from zim.nodes.router.shard import LEASE_S, QUESTIONS, Shard
 from zim.protocol import codec
 from zim.protocol.messages import Answered, Ask, Begin, Change, Changes, Put, Room
 
 
 def shard_of(comets: list[str]) -> Shard[str]:
-    ledger = Ledger(Tally(3, 2, 1), 4, 2, 0)
+    ledger = RouterLedger(Tally(3, 2, 1), 4, 2, 0)
     return Shard("router-1", 1, Shards(["router-1"]), comets, lambda *_: True, lambda *_: True, 0.0, 1, 1, ledger)
 
 
@@ -90,8 +90,8 @@ def test_people_at_a_repl_get_plain_maps() -> None:
 
 
 def test_the_parts_of_a_push_are_summed_up() -> None:
-    one = Receipt("p", 1, 10, 12, 20, Tally(targeted=3, delivered=2, shed=1), offline=1)
-    two = Receipt("p", 2, 11, 15, 0, Tally(targeted=2, unknown=1, expired=1))
+    one = RouterReceipt("p", 1, 10, 12, 20, Tally(targeted=3, delivered=2, shed=1), offline=1)
+    two = RouterReceipt("p", 2, 11, 15, 0, Tally(targeted=2, unknown=1, expired=1))
     found = sum_up("p", [one, two], [])
     assert (found.targeted, found.delivered, found.gone, found.shed, found.expired, found.unknown) == (5, 2, 0, 1, 1, 1)
     assert (found.push_id, found.offline, found.pending, found.is_known) == ("p", 1, 0, True)

@@ -18,7 +18,7 @@ from zim.fabric.tally import Tally
 from zim.nodes.router.log.memory import MemoryLog, MemoryStore
 from zim.nodes.router.questions import Questions
 from zim.nodes.router.receipt_store import ReceiptStore
-from zim.nodes.router.receipts import Ledger
+from zim.nodes.router.receipts import RouterLedger
 from zim.nodes.router.shard import Shard
 from zim.nodes.router.streams import Streams
 from zim.protocol.messages import Acknowledge, Acknowledged, Answered, Ask, Message, Read, Records
@@ -36,7 +36,7 @@ class Desk:
         assert live_lease is not None
         streams = Streams(self.log, acquired(self.log), live, live_lease, Retention())
         self.receipts = ReceiptStore(folder, 1, 60.0, direct)
-        ledger = Ledger(Tally(), 0, 0, 0, 0)
+        ledger = RouterLedger(Tally(), 0, 0, 0, 0)
         shard: Shard[Any] = Shard(
             "router-1", 1, Shards(["router-1"]), [], lambda *_: True, lambda *_: True, 0.0, 1, 1, ledger
         )

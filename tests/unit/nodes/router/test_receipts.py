@@ -10,15 +10,17 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invaria
 
 from zim.fabric.tally import Tally
 from zim.nodes.router.feed import Feed
-from zim.nodes.router.receipts import Ledger, Receipt, Row
+from zim.nodes.router.receipts import RouterLedger, RouterReceipt, Row
 from zim.protocol.messages import Result
 
 SESSIONS = st.integers(0, 5)
 ANY = st.integers(-2, 6)
 
 
-def ledger(tally: Tally | None = None, offline: int = 0, pushes: int = 0, serial: int = 0, left: int = 0) -> Ledger:
-    return Ledger(tally or Tally(), offline, pushes, serial, left)
+def ledger(
+    tally: Tally | None = None, offline: int = 0, pushes: int = 0, serial: int = 0, left: int = 0
+) -> RouterLedger:
+    return RouterLedger(tally or Tally(), offline, pushes, serial, left)
 
 
 def feed(number: int = 1) -> Feed:
@@ -34,7 +36,7 @@ class LedgerMachine(RuleBasedStateMachine):
         super().__init__()
         self.ledger = ledger()
         self.alive: list[Feed] = []
-        self.rows: list[tuple[Receipt, Row]] = []  # of this run
+        self.rows: list[tuple[RouterReceipt, Row]] = []  # of this run
         self.offline = self.pushes = 0
 
     @rule(target=feeds)

@@ -9,13 +9,13 @@ from zim.fabric.sharding import Shards
 from zim.fabric.tally import Tally
 from zim.nodes.router.intake import REMEMBER_S, Admission
 from zim.nodes.router.log import Appended
-from zim.nodes.router.receipts import Ledger
+from zim.nodes.router.receipts import RouterLedger
 from zim.nodes.router.shard import LEASE_S, RENEW_S, SPARE_S, Shard
 from zim.protocol.messages import Begin, Change, Changes, Publish, PublishReply, Put
 
 
 def fresh(admit: Callable[[Admission[Any], int], bool] = lambda *_: True) -> Shard[Any]:
-    ledger = Ledger(Tally(), 0, 0, 0, 0)
+    ledger = RouterLedger(Tally(), 0, 0, 0, 0)
     return Shard("router-1", 7, Shards(["router-1"]), ["comet-1"], admit, lambda *_: True, 0.0, 1 << 20, 5, ledger)
 
 

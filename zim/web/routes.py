@@ -1,4 +1,4 @@
-"""What an endpoint of the native API is, as data: Flask's rules and the OpenAPI document are made of it."""
+"""What a route of the native API is, as data: Flask's rules and the OpenAPI document are made of it."""
 
 from __future__ import annotations
 
@@ -44,16 +44,15 @@ class ApiRequest:
 
 
 @dataclass(frozen=True)
-class Endpoint:
-    """One endpoint.
+class Route:
+    """One route.
 
     Attributes:
         method: GET or POST.
         path: as OpenAPI writes it. A name in it is one of zim.web.queries.IN_PATH.
         operation: its operationId.
-        summary: for people.
+        view: answers a request, or raises a Problem or zim.errors.Unavailable. Its docstring is the summary.
         answer: the struct that is answered; for NDJSON, in each line.
-        view: answers a request, or raises a Problem or zim.errors.Unavailable.
         query: what may stand behind the question mark.
         body: the struct that is taken; for NDJSON, in each line.
         media_type: of what is taken and answered.
@@ -64,24 +63,28 @@ class Endpoint:
     method: str
     path: str
     operation: str
-    summary: str
-    answer: Any
     view: Callable[[ApiRequest], Response]
+    answer: Any
     query: type[msgspec.Struct] = NoQuery
     body: type[msgspec.Struct] | None = None
     media_type: str = JSON
     takes_key: bool = False
-    problems: tuple[Kind, ...] = ()
+    problems: tuple[Kind, ...] = (UNAVAILABLE,)
+
+    @property
+    def summary(self) -> str:
+        """For people."""
+        return (self.view.__doc__ or "").partition("\n")[0].rstrip(".")
 
 
 A = TypeVar("A")
 
 
-def question(path: str, operation: str, summary: str, kind: type[Question[A]]) -> Endpoint:
-    """An endpoint that answers a question, with its answer as it is.
+def question(path: str, operation: str, kind: type[Question[A]]) -> Route:
+    """A route that answers a question, with its answer as it is.
 
     Args:
-        path, operation, summary: see Endpoint.
+        path, operation: see Route.
         kind: of question; it is made with the name in the path, if there is one.
     """
     make: Callable[..., Question[A]] = kind
@@ -89,23 +92,24 @@ def question(path: str, operation: str, summary: str, kind: type[Question[A]]) -
     def view(asked: ApiRequest) -> Response:
         return respond_json(asked.fabric.ask(make(asked.name) if asked.name else make()))
 
+    view.__doc__ = kind.__doc__
     problems = () if kind.names_silent else (UNAVAILABLE,)
-    return Endpoint("GET", path, operation, summary, kind.answer_type(), view, problems=problems)
+    return Route("GET", path, operation, view, kind.answer_type(), problems=problems)
 
 
-def add_endpoint(app: Flask, endpoint: Endpoint, fabric: Fabric, max_body_bytes: int) -> None:
+def add_route(app: Flask, route: Route, fabric: Fabric, max_body_bytes: int) -> None:
     """Add it to the app."""
-    reader = Reader(endpoint.query)
+    reader = Reader(route.query)
 
     def view(_: str = "") -> Response:
         query = reader.read_query(str(request.environ.get("QUERY_STRING", "")))
-        if endpoint.body is not None:
-            _require_type(endpoint.media_type)
-        name = name_in_path(str(request.environ["PATH_INFO"]), endpoint.path)
-        return endpoint.view(ApiRequest(fabric, max_body_bytes, name, query))
+        if route.body is not None:
+            _require_type(route.media_type)
+        name = name_in_path(str(request.environ["PATH_INFO"]), route.path)
+        return route.view(ApiRequest(fabric, max_body_bytes, name, query))
 
-    rule = re.sub(r"\{\w+\}", "<path:_>", endpoint.path)
-    app.add_url_rule(rule, rule, view, methods=[endpoint.method], provide_automatic_options=False)
+    rule = re.sub(r"\{\w+\}", "<path:_>", route.path)
+    app.add_url_rule(rule, rule, view, methods=[route.method], provide_automatic_options=False)
 
 
 def respond_json(document: Any) -> Response:
