@@ -55,6 +55,11 @@ def test_wrong_recipients(users: list[str | int], rooms: list[str | int], keys: 
     assert caught.value.where == where
 
 
+def test_everybody_is_not_counted_as_a_recipient() -> None:
+    streams, only = recipients(range(RECIPIENTS), [], [], True)
+    check_streams(Push(streams, b"", only=only))
+
+
 @given(st.integers())
 def test_ops(op: int) -> None:
     assert is_op(op) == (op == 5 or (100 <= op < 1 << 31 and op not in (254, 255)))
@@ -82,6 +87,7 @@ def test_times_to_live(ttl_s: float) -> None:
         (replace(PUSH, streams=[]), "streams"),
         (replace(PUSH, streams=["u:7"] * (RECIPIENTS + 1)), "streams"),
         (replace(PUSH, streams=["u:7", "r:*"]), "streams"),
+        (replace(PUSH, only=("7_1",) * (RECIPIENTS + 1)), "streams"),
         (replace(PUSH, only=("7_0",)), "only"),
         (replace(PUSH, only=("7_1", "8_1")), "only"),
     ],

@@ -111,6 +111,8 @@ def test_a_receipt_is_the_sum_and_its_hops_are_the_slowest() -> None:
     one = Receipt.of("p", Tally(3, 2, shed=1), 1, {"kept": 2.0, "reported": 8.0}, [])
     two = Receipt.of("p", Tally(2, unknown=1), 0, {"kept": 5.0}, ["router-2"])
     never = Receipt.of("p", Tally(), 0, {}, [])
+    for turned in ({"router-1": one, "router-2": two}, {"router-2": two, "router-1": one}):
+        assert PushReceipt("p").merge(turned, []).hops_ms == {"kept": 5.0, "reported": 8.0}
     merged = PushReceipt("p").merge({"router-1": one, "router-2": two, "router-4": never}, ["router-3"])
     assert (merged.targeted, merged.delivered, merged.shed, merged.unknown, merged.pending) == (5, 2, 1, 1, 1)
     assert (merged.hops_ms, merged.offline, merged.is_known) == ({"kept": 5.0, "reported": 8.0}, 1, True)

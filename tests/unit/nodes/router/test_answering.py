@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from zim.fabric.answers import Counts, Forgotten, Located, Place
-from zim.fabric.questions import ForgetComet, OnlineCounts, UserSessions, WholeLedger
+import pytest
+
+from zim.fabric.answers import Counts, Forgotten, Located, Place, Unread
+from zim.fabric.questions import ForgetComet, OnlineCounts, UnreadCount, UserSessions, WholeLedger
 from zim.fabric.sharding import Shards
 from zim.fabric.tally import Tally
-from zim.nodes.router.answering import sum_up
+from zim.nodes.router.answering import answer_from_disk, sum_up
 from zim.nodes.router.receipts import RouterLedger, RouterReceipt
 from zim.nodes.router.shard import LEASE_S, QUESTIONS, Shard
 from zim.protocol import codec
@@ -78,6 +80,26 @@ def test_the_ledger_counts_what_is_pending_by_itself() -> None:
     ledger = answer(whole(), WholeLedger())
     assert (ledger.pushes, ledger.offline, ledger.targeted, ledger.delivered, ledger.gone) == (2, 4, 3, 2, 1)
     assert (ledger.pending, ledger.balanced) == (0, True)
+
+
+@pytest.mark.parametrize(
+    ("floor", "head", "cursor", "unread"),
+    [(0, 9, 0, 9), (0, 9, 4, 5), (6, 9, 4, 3), (0, 9, 9, 0), (0, 3, 7, 0), (0, 0, 0, 0)],
+)
+def test_unread_is_what_is_kept_behind_the_cursor(floor: int, head: int, cursor: int, unread: int) -> None:
+    class Disk:
+        """A log with one stream, whose cursor may be of another history."""
+
+        def acknowledged(self, streams: list[str]) -> dict[str, int]:
+            return dict.fromkeys(streams, cursor)
+
+        def heads(self, streams: list[str]) -> dict[str, tuple[str, int, int]]:
+            return dict.fromkeys(streams, ("e", floor, head))
+
+    streams: Any = Disk()
+    nothing: Any = None
+    found = answer_from_disk(UnreadCount("7"), whole(), streams, nothing, ())
+    assert found == Unread("u:7", "e", head, cursor, unread)
 
 
 def test_people_at_a_repl_get_plain_maps() -> None:
