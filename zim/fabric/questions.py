@@ -36,13 +36,14 @@ class Question(msgspec.Struct, Generic[A], frozen=True, array_like=True, tag=str
         return ""
 
     def merge(self, answers: Mapping[str, A], silent: Sequence[str]) -> A:
-        """One answer of several.
+        """One answer of several. This is for questions that only one router is asked.
 
         Args:
             answers: by router. There is one at least, or the question names those that are silent.
             silent: routers that did not answer; none unless the question names them.
         """
-        raise NotImplementedError
+        (answer,) = answers.values()
+        return answer
 
     @classmethod
     def answer_type(cls) -> Any:
@@ -58,11 +59,6 @@ class UserQuestion(Question[A], frozen=True):
     @override
     def asked_at(self) -> str:
         return user_stream(self.uid)
-
-    @override
-    def merge(self, answers: Mapping[str, A], silent: Sequence[str]) -> A:
-        (answer,) = answers.values()
-        return answer
 
 
 class UserSessions(UserQuestion[Located], frozen=True):

@@ -11,6 +11,8 @@ import logging
 from collections.abc import Container, Sequence
 from typing import TYPE_CHECKING, Any
 
+from msgspec import Struct
+
 from zim.fabric.answers import Counts, Forgotten, Ledger, Located, Receipt, Unread
 from zim.fabric.questions import (
     ForgetComet,
@@ -36,7 +38,7 @@ WHOLE = UserSessions | OnlineCounts
 STORED = UnreadCount | PushReceipt
 
 
-def answer_from_memory(question: AT_ONCE | WHOLE, shard: Shard[Any]) -> Located | Counts | Ledger | Forgotten:
+def answer_from_memory(question: AT_ONCE | WHOLE, shard: Shard[Any]) -> Struct:
     """The answer to a question of AT_ONCE, or to one of WHOLE if the directory is."""
     directory = shard.directory
     match question:
@@ -59,7 +61,7 @@ def answer_from_memory(question: AT_ONCE | WHOLE, shard: Shard[Any]) -> Located 
 
 def answer_from_disk(
     question: STORED, shard: Shard[Any], streams: Streams, stored: ReceiptStore, forgotten: Container[str]
-) -> Unread | Receipt:
+) -> Struct:
     """The answer to a question of STORED.
 
     Switches.
