@@ -3,7 +3,7 @@
     python -m benchmarks.append [--folder DIR] [--seconds S] [--runs N]
 
 A lone append is set against a bare fdatasync of the same disk in the same run. Then publishers append as fast as they
-are answered, through the gatherer that the router uses. Prints medians over the runs.
+are answered, through the batches that the router uses. Prints medians over the runs.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from rich.table import Table
 
 from benchmarks.report import percentile
 from zim.fabric.retention import Retention, Rule
-from zim.net.gather import Gatherer
+from zim.net.batches import Batches
 from zim.nodes.router.log import Lease, NewRecord
 from zim.nodes.router.log.sqlite import SqliteLog
 
@@ -80,30 +80,36 @@ class Bench:
     log: SqliteLog
     lease: Lease
     folder: Path
+    queue: Batches[tuple[NewRecord, AsyncResult[None]]] = field(default_factory=lambda: Batches(64 << 20))
     waits: list[float] = field(default_factory=list)
     batches: int = 0
     trimmed: int = 0
     wal_bytes: int = 0
 
-    def commit(self, batch: list[tuple[NewRecord, AsyncResult[None]]]) -> None:
-        self.log.append(self.lease, [record for record, _ in batch])
-        self.batches += 1
-        for _, answer in batch:
-            answer.set(None)
+    def commit(self) -> None:
+        """What gathers while one commit runs is the next one, as in the router."""
+        while batch := self.queue.begin():
+            self.log.append(self.lease, [record for record, _ in batch])
+            self.queue.end()
+            self.batches += 1
+            for _, answer in batch:
+                answer.set(None)
 
-    def publish(self, gatherer: Gatherer[Any], stream: str, digest: bytes) -> None:
+    def publish(self, stream: str, digest: bytes) -> None:
         record = NewRecord(stream, secrets.token_hex(16), digest, 5, BODY, int(time.time() * 1000))
         answer: AsyncResult[None] = AsyncResult()
         started = time.perf_counter()
-        gatherer.put((record, answer), len(BODY) + 200)
+        self.queue.put((record, answer), len(BODY) + 200)
+        if not self.queue.is_busy:
+            gevent.spawn(self.commit)
         answer.get()
         self.waits.append(time.perf_counter() - started)
 
-    def publisher(self, gatherer: Gatherer[Any], load: Load, until: float, seed: int) -> None:
+    def publisher(self, load: Load, until: float, seed: int) -> None:
         rng = random.Random(seed)
         digest = b"d" * 16 if load.has_keys else b""
         while time.perf_counter() < until:
-            self.publish(gatherer, f"u:{rng.randrange(load.streams)}", digest)
+            self.publish(f"u:{rng.randrange(load.streams)}", digest)
 
     def tick(self, load: Load) -> None:
         rule = Rule(load.kept, 86_400)
@@ -133,14 +139,13 @@ def under_load(base: Path, load: Load, seconds: float) -> Result:
     """Publishers append as fast as they are answered."""
     with tempfile.TemporaryDirectory(dir=base) as folder:
         bench = made(Path(folder))
-        gatherer: Gatherer[Any] = Gatherer(bench.commit, 64 << 20)
-        around: list[gevent.Greenlet[..., Any]] = [gevent.spawn(gatherer.run), gevent.spawn(bench.tick, load)]
+        around: list[gevent.Greenlet[..., Any]] = [gevent.spawn(bench.tick, load)]
         if load.spin_share:
             around.append(gevent.spawn(bench.spin, load.spin_share))
         started = time.perf_counter()
         until = started + seconds
         gevent.joinall(
-            [gevent.spawn(bench.publisher, gatherer, load, until, i) for i in range(load.publishers)], raise_error=True
+            [gevent.spawn(bench.publisher, load, until, i) for i in range(load.publishers)], raise_error=True
         )
         took = time.perf_counter() - started
         gevent.killall(around)

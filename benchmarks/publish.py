@@ -74,7 +74,7 @@ def at_router(endpoint: str, publishers: int, seconds: float) -> tuple[int, list
         now = time.perf_counter()
         answers = codec.decode(frame, messages.ToAsker)
         for m in answers:
-            assert isinstance(m, messages.Published)
+            assert isinstance(m, messages.PublishReply)
             assert m.status == "ok", m
             took.append(now - asked.pop(m.req))
         if now < until:

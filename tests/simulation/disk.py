@@ -16,7 +16,7 @@ from zim.nodes.router.effects import Append, DiskEffect, ReadDisk, ReadHeads, Se
 from zim.nodes.router.feed import Feed
 from zim.nodes.router.log.clock import LogClock
 from zim.nodes.router.log.memory import MemoryLog, MemoryStore
-from zim.nodes.router.receipts import Ledger
+from zim.nodes.router.receipts import RouterLedger
 from zim.nodes.router.shard import Shard
 from zim.nodes.router.storage import Storage
 from zim.nodes.router.streams import Streams
@@ -98,7 +98,7 @@ class RouterDisk:
         self.opened_ms = self.clock.at(now)
         self.feeds_since: dict[Feed, float] = {}
         tally, offline, pushes, serial = self.receipts.totals
-        ledger = Ledger(replace(tally, unknown=tally.unknown + tally.pending), offline, pushes, serial)
+        ledger = RouterLedger(replace(tally, unknown=tally.unknown + tally.pending), offline, pushes, serial)
         next_seq = streams.reserve_seqs(1000)
         self.shard: Shard[str] = Shard(
             name, lease.term, SHARDS, COMETS, now, MAX_BEHIND_BYTES, next_seq, ledger, SPARE_S, ADMIT_BYTES

@@ -21,6 +21,7 @@ from tests.simulation.disk import (
     RouterDisk,
 )
 from tests.simulation.kernel import Kernel, Node, Violation
+from zim.fabric.push import Published, Push
 from zim.nodes.calls import RETRY_S
 from zim.nodes.comet.effects import Pass, Replaced, SessionEffect, Write
 from zim.nodes.comet.runner import CometRunner
@@ -34,7 +35,6 @@ from zim.nodes.router.effects import Append, DiskEffect, ForgetIdle, ReadDisk, S
 from zim.nodes.router.runner import RouterRunner
 from zim.nodes.router.shard import Shard
 from zim.protocol import messages
-from zim.web.fabric import Published, Push
 
 
 class Driver(Node, Performer):
@@ -69,7 +69,7 @@ class RouterNode(Driver):
         self.disk = RouterDisk(name)
         self.working: list[DiskEffect] = []
         self.on_append: Callable[[str, str, int, str], None] = lambda stream, epoch, offset, push_id: None
-        self.on_answer: Callable[[str, messages.Published], None] = lambda peer, m: None
+        self.on_answer: Callable[[str, messages.PublishReply], None] = lambda peer, m: None
 
     def boot(self) -> None:
         shard: Shard[str] = self.disk.open(self.name, lambda: self.kernel.now)
@@ -94,7 +94,7 @@ class RouterNode(Driver):
         match effect:
             case Replies(answers=answers):
                 for peer, m in answers:
-                    if isinstance(m, messages.Published):
+                    if isinstance(m, messages.PublishReply):
                         self.on_answer(peer, m)
                 super().perform_one(effect)
             case DiskEffect():

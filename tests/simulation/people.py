@@ -10,6 +10,7 @@ from tests.simulation.disk import LOGICS
 from tests.simulation.kernel import Violation
 from tests.simulation.nodes import CometNode, LogicNode
 from tests.wires import GOIM_TCP, ZIM_TCP, packets_in
+from zim.fabric.push import Published, Push
 from zim.fabric.streams import user_stream
 from zim.nodes.comet.effects import CursorMoved, Gapped, Joined, Left, Opened, SessionEffect
 from zim.nodes.comet.outbox import Outbox
@@ -18,7 +19,6 @@ from zim.nodes.comet.views import Session
 from zim.protocol.frame import VERSION, Op, Packet
 from zim.protocol.vocabularies.base import Missed, Start
 from zim.protocol.vocabularies.zim import ZIM
-from zim.web.fabric import Published, Push
 
 if TYPE_CHECKING:
     from tests.simulation.world import World

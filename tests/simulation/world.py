@@ -13,11 +13,11 @@ from tests.simulation.disk import ADMIT_BYTES, COMETS, JOBS, LOGICS, MAX_BEHIND_
 from tests.simulation.kernel import Kernel, Violation
 from tests.simulation.nodes import CometNode, JobNode, LogicNode, RouterNode
 from tests.simulation.people import Backend, Person, Wire
+from zim.fabric.push import Published
 from zim.nodes.comet.passes import is_live_only
 from zim.nodes.logic.shares import Share
-from zim.protocol.messages import Published as Answer
+from zim.protocol.messages import PublishReply as Answer
 from zim.protocol.vocabularies.base import Missed, Start
-from zim.web.fabric import Published
 
 STREAMS = ["u:1", "u:2", "u:3", "r:a", "r:b", "r:live", "*"]
 AWAY_S = 3.5  # a lease is 2.5 s, and what is under way may be late
@@ -112,8 +112,8 @@ class World:
         if p.status == "conflict":
             self._fail(f"{push_id} got 422, and nobody used its key for anything else")
         for part in p.parts:
-            for stream, offset in zip(part.streams, part.offsets, strict=False):
-                if self.places[stream, push_id][1] != offset and stream != "r:live":
+            for stream, offset in part.streams.items():
+                if offset is not None and self.places[stream, push_id][1] != offset and stream != "r:live":
                     self._fail(f"{push_id} is said to be {offset} of {stream}, is {self.places[stream, push_id]}")
 
     def saw_answer(self, peer: str, m: Answer) -> None:

@@ -20,6 +20,7 @@ from tests.unit.nodes.router.log.sqlite_support import ROUTERS, acquired, opened
 from tests.wires import ZIM_TEXT
 from zim.cli import main
 from zim.errors import NodeError
+from zim.fabric.limits import NAME_BYTES
 from zim.fabric.retention import Retention, Rule
 from zim.nodes.comet.edge import ANSWER_S
 from zim.nodes.router.log import Log, NewRecord
@@ -32,7 +33,6 @@ from zim.protocol.vocabularies import zim as zim_words
 from zim.protocol.vocabularies.base import Missed
 from zim.protocol.vocabularies.zim import ZIM
 from zim.topology import Comet, Job, ListenAddress, Logic, Node, Router, Topology, parse
-from zim.web.names import MAX_NAME_BYTES
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -274,7 +274,7 @@ def test_the_dialect_is_as_it_says() -> None:
     ops = {int(op) for cell in first_cells for op in cell.split(" / ")}
     assert ops >= {value for name, value in vars(Op).items() if not name.startswith("_")}
     assert f"{zim_words.STREAMS:,} rooms" in text
-    assert f"1 to {MAX_NAME_BYTES} bytes" in text
+    assert f"1 to {NAME_BYTES} bytes" in text
     assert f"at most {ANSWER_S:.0f} s" in " ".join(text.split())
 
 

@@ -6,16 +6,19 @@ import http.client
 import json
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import click
+import msgspec
 from rich.console import Console
 from rich.table import Table
 
 from zim.cli.where import http_address
 from zim.client import ZimError
 from zim.client.address import split_address
+from zim.fabric.answers import Ledger
 
 EXIT_WRONG = 1
 EXIT_UNKNOWN = 3
@@ -36,7 +39,6 @@ ROWS = {
     "pending": "not known yet",
     "offline": "users without a session, not in the sum",
 }
-OUTCOMES = ("delivered", "gone", "shed", "expired", "unknown", "pending")
 
 
 class _NotTold(ZimError):
@@ -78,27 +80,27 @@ def ledger(topology: Path | None, address: str | None, wait_s: float, as_json: b
         _fail(str(error), EXIT_UNKNOWN)
     except ZimError as error:
         _fail(str(error), EXIT_WRONG)
-    click.echo(json.dumps(found) if as_json else _table(found))
-    if found["silent"]:
-        _fail(f"no answer from {', '.join(found['silent'])}: what they know is missing here", EXIT_UNKNOWN)
-    if not found["balanced"]:
-        known = sum(found[name] for name in OUTCOMES)
-        _fail(f"it does not balance: {found['targeted']} targeted, {known} accounted for", EXIT_WRONG)
-    if wait_s and found["pending"]:
-        _fail(f"{found['pending']} sessions are pending still after {wait_s:g} s", EXIT_UNKNOWN)
+    click.echo(json.dumps(msgspec.to_builtins(found)) if as_json else _table(found))
+    if found.silent:
+        _fail(f"no answer from {', '.join(found.silent)}: what they know is missing here", EXIT_UNKNOWN)
+    if not found.balanced:
+        known = sum(found.outcomes.values()) + found.pending
+        _fail(f"it does not balance: {found.targeted} targeted, {known} accounted for", EXIT_WRONG)
+    if wait_s and found.pending:
+        _fail(f"{found.pending} sessions are pending still after {wait_s:g} s", EXIT_UNKNOWN)
 
 
-def _ask_until_settled(where: str, wait_s: float) -> dict[str, Any]:
+def _ask_until_settled(where: str, wait_s: float) -> Ledger:
     """The ledger, once nothing is pending and every router has answered, or the time is over."""
     until = time.monotonic() + wait_s
     while True:
         found = _ask(where)
-        if time.monotonic() >= until or not (found["pending"] or found["silent"]):
+        if time.monotonic() >= until or not (found.pending or found.silent):
             return found
         time.sleep(POLL_S)
 
 
-def _ask(where: str) -> dict[str, Any]:
+def _ask(where: str) -> Ledger:
     connection = http.client.HTTPConnection(*split_address(where), timeout=TIMEOUT_S)
     try:
         connection.request("GET", PATH)
@@ -113,23 +115,19 @@ def _ask(where: str) -> dict[str, Any]:
         raise _NotTold(f"no answer from {where}: {reason}") from None
     finally:
         connection.close()
-    try:
-        found = json.loads(text)
-        whole = {**dict.fromkeys(ROWS, int), "balanced": bool, "silent": list}
-        if status == 200 and all(isinstance(found[name], kind) for name, kind in whole.items()):
-            return dict(found)
-    except (ValueError, RecursionError, LookupError, TypeError):
-        pass
+    if status == 200:
+        with suppress(msgspec.DecodeError):
+            return msgspec.json.decode(text, type=Ledger)
     raise _NotTold(f"HTTP {status} from {where} is no ledger; is this a logic node's HTTP port?")
 
 
-def _table(found: dict[str, Any]) -> str:
+def _table(found: Ledger) -> str:
     table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column()
     table.add_column(justify="right")
     table.add_column()
     for name, what in ROWS.items():
-        table.add_row(name, f"{found[name]:,}", what)
+        table.add_row(name, f"{getattr(found, name):,}", what)
     console = Console(highlight=False, markup=False, width=100)
     with console.capture() as captured:
         console.print(table)

@@ -16,7 +16,7 @@ from zim.client.errors import AddressError, PushError, PushUnavailable, PushUnkn
 from zim.client.goim_pushes import GoimPushes
 from zim.client.http import Answer, HttpLink
 from zim.client.pushes import Accepted, Names, Push, encode_push, read_answer
-from zim.protocol.frame import Op
+from zim.fabric.push import PUSH_OP
 
 _MAX_LINES = 1_000  # of a request
 _MAX_BYTES = 256 << 10
@@ -78,7 +78,7 @@ class Publisher(GoimPushes):
         rooms: Names = (),
         keys: Names = (),
         everybody: bool = False,
-        op: int = Op.PUSH,
+        op: int = PUSH_OP,
         ttl_s: float = 0.0,
         id: str = "",
     ) -> Accepted:

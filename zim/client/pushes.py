@@ -5,17 +5,14 @@ from __future__ import annotations
 import base64
 import json
 import math
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
 from zim.client.errors import PushConflict, PushError, PushRefused, PushUnavailable, PushUnknown
-from zim.fabric.streams import EVERYBODY, user_stream
-from zim.protocol.frame import MAX_STREAM_BYTES, Op
+from zim.fabric import push as fabric
+from zim.fabric.push import PUSH_OP, WrongValue, recipients
 from zim.protocol.messages import Submit
-
-_SESSION_KEY = re.compile(r"(.+)_([1-9][0-9]{0,18})", re.DOTALL)
 
 Names = str | int | Iterable[str | int]
 """One name, or several."""
@@ -41,7 +38,7 @@ class Push:
     rooms: Names = ()
     keys: Names = ()
     everybody: bool = False
-    op: int = Op.PUSH
+    op: int = PUSH_OP
     ttl_s: float = 0.0
     id: str = ""
 
@@ -69,56 +66,19 @@ def body_bytes(body: bytes | str) -> bytes:
     return body.encode() if isinstance(body, str) else body
 
 
-def streams_of(push: Push, id: str) -> tuple[list[str], tuple[str, ...]]:
-    """The streams that a push goes to, each once, and the sessions that a user's stream is for alone.
-
-    Raises:
-        PushRefused: it is for nobody, or for something that cannot be called so.
-    """
-    users, only = {user_stream(name): None for name in names(push.users)}, []
-    for key in names(push.keys):
-        match = _SESSION_KEY.fullmatch(key)
-        if match is None:
-            raise PushRefused(f"{key[:50]!r} is no session's key; one is a user's name and a number, as in 7_12", id=id)
-        if user_stream(match[1]) not in users:
-            only.append(key)
-    users |= {user_stream(key.rpartition("_")[0]): None for key in only}
-    streams = [*users, *dict.fromkeys("r:" + name for name in names(push.rooms))]
-    if any(not 2 < _n_bytes(stream) <= MAX_STREAM_BYTES or stream == "r:*" for stream in streams):
-        raise PushRefused("users and rooms have names of 1 to 253 bytes; everybody is no room", id=id)
-    if push.everybody:
-        streams.append(EVERYBODY)
-    if not streams:
-        raise _to_nobody(id)
-    return streams, tuple(dict.fromkeys(only))
-
-
 def make_submit(number: int, push: Push, id: str) -> Submit:
     """A push as it goes over ZeroMQ, checked: one that cannot be read would spoil the others in its frame.
 
     Raises:
         PushRefused: something of it cannot be.
     """
-    streams, only = streams_of(push, id)
-    if push.op != Op.PUSH and (not 100 <= push.op < 1 << 31 or push.op in (Op.TEST, Op.TEST_REPLY)):
-        raise PushRefused(f"{push.op} is not for pushes; take 5, or 100 and above but not 254 and 255", id=id)
-    if not 0 <= push.ttl_s < 1e9:
-        raise PushRefused(f"a ttl of {push.ttl_s} s", id=id)
-    if not 0 < _n_bytes(id) <= 255:
-        raise PushRefused("an id has 1 to 255 bytes", id=id)
-    return Submit(number, id, streams, push.op, body_bytes(push.body), math.ceil(push.ttl_s * 1000), only)
-
-
-def _n_bytes(name: str) -> int:
-    """In UTF-8; 0 if it cannot be that."""
     try:
-        return len(name.encode())
-    except UnicodeEncodeError:
-        return 0
-
-
-def _to_nobody(id: str) -> PushRefused:
-    return PushRefused("a push to nobody; name users, rooms, keys or everybody", id=id)
+        streams, only = recipients(names(push.users), names(push.rooms), names(push.keys), push.everybody)
+        asked = fabric.Push(streams, body_bytes(push.body), push.op, id, push.ttl_s, only)
+        fabric.check_push(asked)
+    except WrongValue as error:
+        raise PushRefused(str(error), id=id) from None
+    return Submit(number, id, streams, push.op, asked.body, math.ceil(push.ttl_s * 1000), only)
 
 
 def encode_push(push: Push, id: str) -> bytes:
@@ -137,7 +97,7 @@ def encode_push(push: Push, id: str) -> bytes:
     }
     found: dict[str, Any] = {"to": {key: value for key, value in to.items() if value}}
     if not found["to"]:
-        raise _to_nobody(id)
+        raise PushRefused("a push to nobody; name users, rooms, keys or everybody", id=id)
     found |= {"base64": base64.b64encode(body_bytes(push.body)).decode(), "op": push.op, "id": id}
     if push.ttl_s:
         found["ttl_s"] = push.ttl_s

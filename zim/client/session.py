@@ -15,12 +15,12 @@ from typing import Any
 
 from zim.client.errors import ClientError, WireError
 from zim.client.values import Event, Gap, Message, NotJoined, NotRecovered, Position
-from zim.fabric.streams import is_user_stream, room_stream
+from zim.fabric.limits import OFFSET
+from zim.fabric.names import shown
+from zim.fabric.streams import ROOM, is_room, is_user_stream, room_stream
 from zim.protocol.frame import VERSION, Op, Packet
 
 AUTH_SEQ = 1
-MAX_OFFSET = (1 << 63) - 1
-MAX_NAME_BYTES = 253  # of a room: with its `r:` it is a stream's name
 PORTION_ROOMS, PORTION_BYTES = 500, 24 << 10  # of one packet; zim takes 1,000, and 64 kB
 
 
@@ -310,11 +310,8 @@ class ZimSession:
 def check_room(room: str | int) -> str:
     """A room's name. Raises: ClientError."""
     name = str(room)
-    is_utf8 = not any("\ud800" <= char <= "\udfff" for char in name)
-    is_clean = is_utf8 and not any(char < " " or char == "\x7f" for char in name) and name != "*"
-    if not is_clean or not 0 < len(name.encode()) <= MAX_NAME_BYTES:
-        what = f"a room's name has 1 to {MAX_NAME_BYTES} bytes, no control characters, and is not *"
-        raise ClientError(f"{what}; this is {name[:20]!r}")
+    if not is_room(name):
+        raise ClientError(f"no room can be called {shown(name)}; right is {ROOM}")
     return name
 
 
@@ -323,7 +320,7 @@ def check_resume(resume: Mapping[str, Sequence[Any]]) -> dict[str, Position]:
     positions = {}
     for stream, position in resume.items():
         match position:
-            case [str(epoch), int(offset)] if 0 <= offset <= MAX_OFFSET and not isinstance(offset, bool):
+            case [str(epoch), int(offset)] if 0 <= offset <= OFFSET and not isinstance(offset, bool):
                 positions[str(stream)] = (epoch, offset)
             case other:
                 raise ClientError(f"resume[{stream!r}] is not [epoch, offset] but {str(other)[:100]}")
@@ -360,6 +357,6 @@ def _epoch(found: object) -> str:
 
 
 def _offset(found: object) -> int:
-    if not isinstance(found, int) or isinstance(found, bool) or not 0 <= found <= MAX_OFFSET:
+    if not isinstance(found, int) or isinstance(found, bool) or not 0 <= found <= OFFSET:
         raise WireError("an offset that is no number from 0 on")
     return found

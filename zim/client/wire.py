@@ -11,8 +11,9 @@ import re
 from typing import Any
 
 from zim.client.errors import WireError, ZimError
+from zim.fabric.limits import STREAM_BYTES
 from zim.protocol import frame
-from zim.protocol.frame import MAX_STREAM_BYTES, Packet
+from zim.protocol.frame import Packet
 from zim.protocol.framings.tcp import TcpReader
 
 MAX_PACKET_BYTES = 16 << 20
@@ -152,7 +153,7 @@ class _Scanner:
 
 def _name(value: object) -> str:
     """A stream's name."""
-    if not isinstance(value, str) or not 0 < len(value.encode()) <= MAX_STREAM_BYTES:
+    if not isinstance(value, str) or not 0 < len(value.encode()) <= STREAM_BYTES:
         raise ValueError("no stream's name")
     return value
 

@@ -28,9 +28,9 @@ from zim.client.pending import PendingPush
 from zim.client.pipeline import MESSAGE_BYTES, Job, Outcome, Pipeline
 from zim.client.pushes import Names, Push, make_submit
 from zim.client.waiting import Waker
+from zim.fabric.push import PUSH_OP
 from zim.protocol import codec, messages
 from zim.protocol.errors import CodecError
-from zim.protocol.frame import Op
 from zim.protocol.messages import Submit
 
 _FRAME_BYTES = 256 << 10
@@ -107,7 +107,7 @@ class ZmqPublisher:
         rooms: Names = (),
         keys: Names = (),
         everybody: bool = False,
-        op: int = Op.PUSH,
+        op: int = PUSH_OP,
         ttl_s: float = 0.0,
         id: str = "",
     ) -> PendingPush:

@@ -6,13 +6,16 @@ msgpack makes the bytes; msgspec checks names, shapes and types, so that nothing
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import msgpack
 import msgspec
 
+from zim.fabric.questions import Question
 from zim.protocol.errors import CodecError
-from zim.protocol.messages import Message
+from zim.protocol.messages import Answered, Message
+
+A = TypeVar("A")
 
 
 def encode(messages: Sequence[Message]) -> bytes:
@@ -37,9 +40,21 @@ def decode(frame: bytes, expected: Any) -> list[Any]:
         raise CodecError(f"not a message of this link: {e}") from None
 
 
-def encode_plain(value: dict[str, Any]) -> bytes:
-    """A map for people at a REPL: see `decode_plain`."""
-    packed: bytes = msgpack.packb(value)
+def decode_answer(m: Answered, question: Question[A]) -> A:
+    """What a router has answered to a question.
+
+    Raises:
+        CodecError: it is no answer to this question.
+    """
+    try:
+        return cast(A, msgspec.convert(m.answer, question.answer_type()))
+    except msgspec.ValidationError as e:
+        raise CodecError(f"{m.router}: no answer to {type(question).__name__}: {e}") from None
+
+
+def encode_plain(value: Any) -> bytes:
+    """A map for people at a REPL: see `decode_plain`. value: the map, or the answer to a question."""
+    packed: bytes = msgpack.packb(msgspec.to_builtins(value))
     return packed
 
 

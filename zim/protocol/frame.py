@@ -15,6 +15,8 @@ In zim's vocabulary, version 3, a pushed message has a longer header, which tell
 import struct
 from typing import NamedTuple
 
+from zim.fabric.limits import OFFSET, STREAM_BYTES
+from zim.fabric.push import PUSH_OP, TEST_OPS
 from zim.protocol.errors import WireError
 
 HEADER_BYTES = 16
@@ -23,21 +25,20 @@ MAX_STREAM_BYTES = 255  # of a stream's name
 _HEADER = struct.Struct(">ihhii")
 _OFFSET = struct.Struct(">Q")
 _NAME_AT = HEADER_BYTES + _OFFSET.size
-_MAX_OFFSET = (1 << 63) - 1  # what SQLite, and languages without unsigned numbers, can hold
 
 
 class Op:
     """The operations of goim v1 (goim `libs/define/operation.go`), and from 20 on those of zim's vocabulary."""
 
     HEARTBEAT, HEARTBEAT_REPLY = 2, 3
-    UPSTREAM, PUSH = 4, 5
+    UPSTREAM, PUSH = 4, PUSH_OP
     DISCONNECT = 6
     AUTH, AUTH_REPLY = 7, 8
     JOIN, JOINED = 20, 21
     LEAVE, LEFT = 22, 23
     ACKNOWLEDGE, ACKNOWLEDGED = 24, 25
     GAP = 26
-    TEST, TEST_REPLY = 254, 255
+    TEST, TEST_REPLY = TEST_OPS
 
 
 class Packet(NamedTuple):
@@ -66,7 +67,7 @@ def encode(packet: Packet) -> bytes:
     if not stream:
         return _HEADER.pack(HEADER_BYTES + len(body), HEADER_BYTES, version, op, seq) + body
     name = stream.encode()
-    if len(name) > MAX_STREAM_BYTES or not 0 <= offset <= _MAX_OFFSET or version != VERSION:
+    if len(name) > STREAM_BYTES or not 0 <= offset <= OFFSET or version != VERSION:
         raise ValueError("no packet has such a place in a stream")
     header = _NAME_AT + len(name)
     return _HEADER.pack(header + len(body), header, version, op, seq) + _OFFSET.pack(offset) + name + body
@@ -92,7 +93,7 @@ def parse(data: bytes | bytearray, at: int, max_bytes: int, extended: bool = Fal
     if header != HEADER_BYTES:
         if not extended or version != VERSION:
             raise WireError("header length is not 16")
-        if not _NAME_AT < header <= min(length, _NAME_AT + MAX_STREAM_BYTES):
+        if not _NAME_AT < header <= min(length, _NAME_AT + STREAM_BYTES):
             raise WireError("header length that cannot be")
     if len(data) - at < length:
         return None
@@ -100,7 +101,7 @@ def parse(data: bytes | bytearray, at: int, max_bytes: int, extended: bool = Fal
     if header == HEADER_BYTES:
         return Packet(op, seq, version, body), at + length
     (offset,) = _OFFSET.unpack_from(data, at + HEADER_BYTES)
-    if offset > _MAX_OFFSET:
+    if offset > OFFSET:
         raise WireError("offset beyond 2**63 - 1")
     try:
         stream = data[at + _NAME_AT : at + header].decode()

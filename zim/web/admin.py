@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 from zim.metrics import CONTENT_TYPE_LATEST, Metric, Page
-from zim.web.parsing import Limits
+from zim.web.parsing import BodyLimits
 from zim.web.server import HttpServer
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def admin_server(read: Callable[[], Iterable[Metric]], listener: tuple[str, int]
     Raises:
         NodeError: the address cannot be had.
     """
-    return HttpServer(admin_app(read), listener, TIMEOUT_S, Limits(0), key="admin")
+    return HttpServer(admin_app(read), listener, TIMEOUT_S, BodyLimits(0), key="admin")
 
 
 def admin_app(read: Callable[[], Iterable[Metric]]) -> WSGIApplication:

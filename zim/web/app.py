@@ -7,13 +7,14 @@ from collections import Counter
 from functools import partial
 
 from flask import Flask, Request, Response, request
+from typing_extensions import override
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 from werkzeug.routing import MapAdapter
 
-from zim.errors import Unavailable
+from zim.errors import Unavailable, Unknown
+from zim.fabric.port import Fabric
 from zim.web import api, health, v1
-from zim.web.fabric import Fabric
-from zim.web.parsing import Limits
+from zim.web.parsing import BodyLimits
 from zim.web.problems import API, METHOD, NOT_FOUND, Problem, defect, refused
 
 log = logging.getLogger(__name__)
@@ -30,6 +31,7 @@ class App(Flask):
 
     answered: Counter[tuple[str, int]]
 
+    @override
     def create_url_adapter(self, request: Request | None) -> MapAdapter | None:
         """Match by path and method only: Flask would parse Host for every request, and no rule looks at it."""
         if request is None:
@@ -57,14 +59,15 @@ def create_app(fabric: Fabric, max_body_bytes: int) -> App:
     app.after_request(partial(_count, app.answered))
     app.register_error_handler(Problem, api.problem_answer)
     app.register_error_handler(Unavailable, _unavailable)
+    app.register_error_handler(Unknown, _unavailable)
     app.register_error_handler(HTTPException, _refused)
     app.register_error_handler(Exception, _failed)
     return app
 
 
-def request_limits(max_body_bytes: int) -> Limits:
+def request_limits(max_body_bytes: int) -> BodyLimits:
     """How many bytes the body of a request to the app may have, given the limit of one push."""
-    return Limits(v1.max_request_bytes(max_body_bytes), api.max_request_bytes(max_body_bytes))
+    return BodyLimits(v1.max_request_bytes(max_body_bytes), api.max_request_bytes(max_body_bytes))
 
 
 def _count(answered: Counter[tuple[str, int]], response: Response) -> Response:
@@ -96,9 +99,9 @@ def _problem(error: HTTPException, methods: list[str]) -> Problem:
     return refused(error.code or 500, error.description or error.name)
 
 
-def _unavailable(error: Unavailable) -> Response:
+def _unavailable(error: Unavailable | Unknown) -> Response:
     """A router does not answer."""
-    return api.problem_answer(api.unavailable(error))
+    return api.unavailable(error) if request.path.startswith(API) else v1.unavailable(error)
 
 
 def _failed(error: Exception) -> Response:

@@ -13,14 +13,15 @@ from typing import IO
 import gevent
 import msgspec
 
+from zim.fabric.limits import RECIPIENTS
+from zim.fabric.port import Fabric
+from zim.fabric.push import Published, Push
 from zim.web.documents import accepted, not_accepted
-from zim.web.fabric import Fabric, Published, Push
 from zim.web.problems import TOO_LARGE, Problem, defect
-from zim.web.push import BATCH_LINE, MAX_RECIPIENTS, make_push, n_recipients
+from zim.web.push import BATCH_LINE, make_push, n_recipients
 
 log = logging.getLogger(__name__)
 
-NDJSON = "application/x-ndjson"
 MAX_BATCH_BYTES = 16 << 20
 MAX_LINES = 10_000
 GATHERED_LINES = 500  # go to the fabric at once,
@@ -75,7 +76,7 @@ class _Batch:
     def __init__(self, fabric: Fabric, max_body_bytes: int, max_line_bytes: int) -> None:
         self._fabric = fabric
         self._max_body_bytes, self._max_line_bytes = max_body_bytes, max_line_bytes
-        self._recipients_left = MAX_RECIPIENTS
+        self._recipients_left = RECIPIENTS
 
     def answer(self, lines: list[tuple[int, bytes]]) -> bytes:
         """Publish lines. Switches."""
@@ -97,8 +98,8 @@ class _Batch:
         self._recipients_left -= n_recipients(document.to)
         if self._recipients_left < 0:
             self._recipients_left = 0
-            why = f"with this line the batch has more than {MAX_RECIPIENTS} recipients; send it in the next batch"
-            return Problem(TOO_LARGE, why, key="to", limit=MAX_RECIPIENTS)
+            why = f"with this line the batch has more than {RECIPIENTS} recipients; send it in the next batch"
+            return Problem(TOO_LARGE, why, key="to", limit=RECIPIENTS)
         return push
 
     def _publish(self, pushes: list[Push]) -> list[Published | Problem]:

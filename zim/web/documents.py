@@ -1,4 +1,7 @@
-"""What the native API answers: the documents, and how they are made of what the fabric says."""
+"""What the native API answers that is no value of the domain: pushes that were accepted or not, and messages as JSON.
+
+All else that it answers is a value of `zim.fabric.answers`, as it is.
+"""
 
 from __future__ import annotations
 
@@ -7,47 +10,12 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import UNSET, Meta, Raw, UnsetType
 
-from zim.web import fabric
+from zim.fabric.answers import Piece, Receipt
+from zim.fabric.push import Published, Status
 from zim.web.problems import CONFLICT, DEFECT, UNAVAILABLE, UNKNOWN, Kind, Problem
 
 _RAW = msgspec.json.Decoder(Raw)
-_KINDS: dict[fabric.Status, Kind] = {"unavailable": UNAVAILABLE, "unknown": UNKNOWN, "conflict": CONFLICT}
-
-
-class Receipt(msgspec.Struct):
-    """What became of one push, counted in sessions: targeted is the sum of delivered, gone, shed, expired, unknown and
-    pending. `offline` counts users without a session, and stands outside."""
-
-    id: str
-    targeted: int
-    delivered: int
-    offline: int
-    gone: int
-    shed: int
-    expired: int
-    unknown: int
-    pending: int
-    hops_ms: dict[str, float]
-    silent: Annotated[list[str], Meta(description="routers that did not answer; what they know is not in the sums")]
-    forgotten: Annotated[
-        list[str], Meta(description="routers that kept it and crashed before they had stored its receipt")
-    ]
-
-
-class Ledger(msgspec.Struct):
-    """What became of all pushes, counted as in Receipt."""
-
-    pushes: int
-    targeted: int
-    delivered: int
-    gone: int
-    shed: int
-    expired: int
-    unknown: int
-    pending: Annotated[int, Meta(description="counted by itself, not as what is left of targeted")]
-    offline: int
-    balanced: Annotated[bool, Meta(description="every router answered, and every session is accounted for")]
-    silent: Annotated[list[str], Meta(description="routers that did not answer; what they know is not in the sums")]
+_KINDS: dict[Status, Kind] = {"unavailable": UNAVAILABLE, "unknown": UNKNOWN, "conflict": CONFLICT}
 
 
 class Accepted(msgspec.Struct):
@@ -57,15 +25,6 @@ class Accepted(msgspec.Struct):
     status: Literal["accepted"]
     streams: Annotated[dict[str, int], Meta(description="where it is: its offset in each stream")]
     receipt: Receipt | UnsetType = UNSET
-
-
-class Part(msgspec.Struct):
-    """One router's share of a push that was not kept everywhere."""
-
-    router: str
-    status: fabric.Status
-    streams: Annotated[dict[str, int | None], Meta(description="its offset in each stream; null where it is not known")]
-    why: str
 
 
 class Message(msgspec.Struct):
@@ -88,16 +47,6 @@ class History(msgspec.Struct):
     messages: list[Message]
 
 
-class Unread(msgspec.Struct):
-    """What a user has not acknowledged."""
-
-    stream: str
-    epoch: str
-    head: int
-    acknowledged: Annotated[int, Meta(description="the last offset acknowledged; 0 for none")]
-    unread: Annotated[int, Meta(description="messages behind it that are kept")]
-
-
 def as_json(body: bytes) -> Raw | None:
     """The bytes as a JSON value; None: they are none."""
     try:
@@ -107,15 +56,13 @@ def as_json(body: bytes) -> Raw | None:
         return None
 
 
-def accepted(published: fabric.Published, receipt: fabric.Receipt | None = None) -> Accepted:
+def accepted(published: Published, receipt: Receipt | UnsetType = UNSET) -> Accepted:
     """What is answered to a push that is kept."""
-    streams: dict[str, int] = {}
-    for part in published.parts:
-        streams.update(zip(part.streams, part.offsets, strict=True))
-    return Accepted(published.push_id, "accepted", streams, UNSET if receipt is None else receipt_of(receipt))
+    streams = {stream: at for part in published.parts for stream, at in part.streams.items() if at is not None}
+    return Accepted(published.push_id, "accepted", streams, receipt)
 
 
-def not_accepted(published: fabric.Published, has_key: bool) -> Problem:
+def not_accepted(published: Published, has_key: bool) -> Problem:
     """What is answered to a push that is not kept, or not everywhere, or perhaps not.
 
     Args:
@@ -138,60 +85,15 @@ def not_accepted(published: fabric.Published, has_key: bool) -> Problem:
         f"{advice} ({whys})" if whys else advice,
         retry_after_s=published.retry_after_s if published.status == "unavailable" else None,
         id=published.push_id,
-        parts=[_part(part) for part in published.parts],
+        parts=published.parts,
     )
 
 
-def receipt_of(receipt: fabric.Receipt) -> Receipt:
-    """What is answered about what became of a push."""
-    return Receipt(
-        receipt.push_id,
-        receipt.targeted,
-        receipt.delivered,
-        receipt.offline,
-        receipt.gone,
-        receipt.shed,
-        receipt.expired,
-        receipt.unknown,
-        receipt.pending,
-        dict(receipt.hops_ms),
-        list(receipt.silent),
-        list(receipt.forgotten),
-    )
-
-
-def ledger_of(totals: fabric.Totals) -> Ledger:
-    """What is answered about what became of all pushes."""
-    return Ledger(
-        totals.pushes,
-        totals.targeted,
-        totals.delivered,
-        totals.gone,
-        totals.shed,
-        totals.expired,
-        totals.unknown,
-        totals.pending,
-        totals.offline,
-        totals.is_balanced,
-        list(totals.silent),
-    )
-
-
-def history_of(history: fabric.History) -> History:
+def history_of(piece: Piece) -> History:
     """What is answered about a piece of a stream."""
     messages: list[Message] = []
-    for kept in history.messages:
+    for kept in piece.messages:
         json = as_json(kept.body)
         body = {"base64": kept.body} if json is None else {"body": json}
         messages.append(Message(kept.offset, kept.time_ms, kept.op, **body))
-    return History(history.stream, history.epoch, history.first, history.head, messages)
-
-
-def unread_of(stream: str, unread: fabric.Unread) -> Unread:
-    """What is answered about what a user has not acknowledged."""
-    return Unread(stream, unread.epoch, unread.head, unread.acknowledged, unread.unread)
-
-
-def _part(part: fabric.Part) -> Part:
-    offsets: list[int | None] = [*part.offsets] if part.status == "ok" else [None] * len(part.streams)
-    return Part(part.router, part.status, dict(zip(part.streams, offsets, strict=True)), part.why)
+    return History(piece.stream, piece.epoch, piece.first, piece.head, messages)

@@ -1,54 +1,44 @@
-"""The native API as an OpenAPI 3.1 document: the paths are data here, the schemas are those of the structs themselves.
+"""The native API as an OpenAPI 3.1 document, made of its table of routes and of the structs that these name.
 
 Source: OpenAPI 3.1.1; of 3.2 the convention that the schema of NDJSON is an array, of its lines.
 """
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 
 from zim import __version__
-from zim.web import documents, problems
-from zim.web.names import HEADER, HEADER_PATTERN, MAX_NAME_BYTES, NAME_PATTERN
+from zim.fabric.push import Part
+from zim.web import problems
+from zim.web.documents import Accepted
+from zim.web.idempotency import HEADER, HEADER_PATTERN
 from zim.web.problems import PROBLEM_JSON, Kind
-from zim.web.push import BatchLine, PushRequest
-from zim.web.queries import HistoryQuery, ReceiptQuery
+from zim.web.queries import IN_PATH
+from zim.web.routes import JSON, NDJSON, Route
 
 Schema = dict[str, Any]
 
 _REF = "#/components/schemas/{name}"
-_JSON, _NDJSON = "application/json", "application/x-ndjson"
-_NAME: Schema = {"type": "string", "minLength": 1, "maxLength": MAX_NAME_BYTES, "pattern": NAME_PATTERN}
-_STREAM_PATTERN = (
-    r"^(\*|u:[^\u0000-\u001f\u007f-\u009f]+|r:([^\u0000-\u001f\u007f-\u009f*]|[^\u0000-\u001f\u007f-\u009f]{2,}))$"
-)
-_STREAM: Schema = {"type": "string", "maxLength": MAX_NAME_BYTES, "pattern": _STREAM_PATTERN}
-_QUERIES = (HistoryQuery, ReceiptQuery)
-_ANSWERS = (
-    documents.Accepted,
-    documents.History,
-    documents.Ledger,
-    documents.Part,
-    documents.Receipt,
-    documents.Unread,
-)
 
-# What any request may be answered with; and one with a body; and one that asks a router.
+# What any request may be answered with; and one with a body.
 _ANY = (problems.INVALID_VALUE, problems.UNKNOWN_FIELD, problems.BROKEN_REQUEST, problems.METHOD, problems.DEFECT)
 _WITH_BODY = (problems.MALFORMED_JSON, problems.IDEMPOTENCY_KEY, problems.TOO_LARGE, problems.MEDIA_TYPE)
-_ASKING = (problems.UNAVAILABLE,)
 
 
-def document(max_body_bytes: int) -> Schema:
+def document(routes: Sequence[Route], max_body_bytes: int) -> Schema:
     """The document.
 
     Args:
+        routes: of the API.
         max_body_bytes: of one push.
     """
-    schemas = _schemas()
-    queries = {name: _parameters(schemas.pop(name)) for name in ("HistoryQuery", "ReceiptQuery")}
+    paths: Schema = {}
+    for route in routes:
+        paths.setdefault(route.path, {})[route.method.lower()] = _operation(route)
     return {
         "openapi": "3.1.0",
         "info": {
@@ -56,78 +46,38 @@ def document(max_body_bytes: int) -> Schema:
             "version": __version__,
             "description": f"Pushes messages to people's devices. A body may have {max_body_bytes} bytes.",
         },
-        "paths": _paths(queries),
-        "components": {"schemas": schemas},
+        "paths": paths,
+        "components": {"schemas": _schemas(routes)},
     }
 
 
-def _paths(queries: dict[str, list[Schema]]) -> Schema:
-    push: Schema = {
-        "operationId": "push",
-        "summary": "Push one body to users, rooms, sessions, everybody, any mix",
-        "parameters": [_idempotency_key()],
-        "requestBody": _content(_JSON, _ref("PushRequest"), required=True),
-        "responses": _responses(
-            _JSON, _ref("Accepted"), *_ANY, *_WITH_BODY, *_ASKING, problems.CONFLICT, problems.UNKNOWN
-        ),
+def _operation(route: Route) -> Schema:
+    names = re.findall(r"\{(\w+)\}", route.path)
+    key = [_idempotency_key()] if route.takes_key else []
+    answer = _ref(route.answer.__name__) if issubclass(route.answer, msgspec.Struct) else {"type": "object"}
+    if route.media_type == NDJSON:
+        answer = {"type": "array", "items": {"anyOf": [answer, _ref("Problem")]}}
+    kinds = [*_ANY, *(_WITH_BODY if route.body else ()), *([problems.NOT_FOUND] if names else [])]
+    operation: Schema = {
+        "operationId": route.operation,
+        "summary": route.summary,
+        "parameters": [*map(_in_path, names), *_parameters(route.query), *key],
+        "responses": _responses(route.media_type, answer, *kinds, *route.problems),
     }
-    push["responses"]["200"]["links"] = {
-        "receipt": {"operationId": "receipt", "parameters": {"id": "$response.body#/id"}}
-    }
-    batch = {
-        "operationId": "pushBatch",
-        "summary": "Push many: a push a line, its verdict a line, in the same order",
-        "requestBody": _content(_NDJSON, {"type": "array", "items": _ref("BatchLine")}, required=True),
-        "responses": _responses(
-            _NDJSON,
-            {"type": "array", "items": {"anyOf": [_ref("Accepted"), _ref("Problem")]}},
-            *_ANY,
-            *_WITH_BODY,
-            *_ASKING,
-        ),
-    }
-    history = {
-        "operationId": "history",
-        "summary": "A piece of a stream: u:<uid>, r:<room>, *",
-        "parameters": [_in_path("stream", _STREAM), *queries["HistoryQuery"]],
-        "responses": _responses(_JSON, _ref("History"), *_ANY, *_ASKING, problems.NOT_FOUND),
-    }
-    unread = {
-        "operationId": "unread",
-        "summary": "How many messages of a user's own stream are not acknowledged",
-        "parameters": [_in_path("uid", _NAME)],
-        "responses": _responses(_JSON, _ref("Unread"), *_ANY, *_ASKING, problems.NOT_FOUND),
-    }
-    receipt = {
-        "operationId": "receipt",
-        "summary": "What became of a push",
-        "parameters": [_in_path("id", _NAME), *queries["ReceiptQuery"]],
-        "responses": _responses(_JSON, _ref("Receipt"), *_ANY, *_ASKING, problems.NO_PUSH, problems.NOT_FOUND),
-    }
-    ledger = {
-        "operationId": "ledger",
-        "summary": "What became of all pushes, and whether every session is accounted for",
-        "responses": _responses(_JSON, _ref("Ledger"), *_ANY),
-    }
-    openapi = {
-        "operationId": "openapi",
-        "summary": "This document",
-        "responses": _responses(_JSON, {"type": "object"}, *_ANY),
-    }
-    return {
-        "/api/push": {"post": push},
-        "/api/push/batch": {"post": batch},
-        "/api/streams/{stream}": {"get": history},
-        "/api/users/{uid}/unread": {"get": unread},
-        "/api/pushes/{id}": {"get": receipt},
-        "/api/ledger": {"get": ledger},
-        "/api/openapi.json": {"get": openapi},
-    }
+    if route.body is not None:
+        line = _ref(route.body.__name__)
+        taken = {"type": "array", "items": line} if route.media_type == NDJSON else line
+        operation["requestBody"] = _content(route.media_type, taken, required=True)
+    if route.answer is Accepted and route.media_type == JSON:
+        link = {"operationId": "receipt", "parameters": {"id": "$response.body#/id"}}
+        operation["responses"]["200"]["links"] = {"receipt": link}
+    return {name: value for name, value in operation.items() if value}
 
 
-def _schemas() -> Schema:
+def _schemas(routes: Sequence[Route]) -> Schema:
     """The schemas of the structs, and what msgspec cannot know of them."""
-    _, schemas = msgspec.json.schema_components((PushRequest, BatchLine, *_QUERIES, *_ANSWERS), ref_template=_REF)
+    structs = [s for route in routes for s in (route.body, route.answer) if s and issubclass(s, msgspec.Struct)]
+    _, schemas = msgspec.json.schema_components([*structs, Part], ref_template=_REF)
     for name in ("PushRequest", "BatchLine"):
         schemas[name]["oneOf"] = [{"required": ["body"]}, {"required": ["base64"]}]
         schemas[name]["properties"]["base64"]["pattern"] = (
@@ -167,15 +117,17 @@ def _problem() -> Schema:
     }
 
 
-def _parameters(schema: Schema) -> list[Schema]:
+def _parameters(query: type[msgspec.Struct]) -> list[Schema]:
     """A query's struct as parameters."""
+    fields = msgspec.json.schema_components([query], ref_template=_REF)[1][query.__name__]["properties"]
     return [
         {"name": name, "in": "query", "description": field.pop("description"), "schema": field}
-        for name, field in schema["properties"].items()
+        for name, field in fields.items()
     ]
 
 
-def _in_path(name: str, schema: Schema) -> Schema:
+def _in_path(name: str) -> Schema:
+    schema = IN_PATH[name].schema
     return {"name": name, "in": "path", "required": True, "description": "percent-encoded", "schema": schema}
 
 

@@ -41,7 +41,7 @@ class Refused(ZimError):
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class BodyLimits:
     """How many bytes the body of one request may have.
 
     Attributes:
@@ -88,7 +88,7 @@ class Requests:
         refused: why there will not be another one after these.
     """
 
-    def __init__(self, bodies: Bodies, limits: Limits) -> None:
+    def __init__(self, bodies: Bodies, limits: BodyLimits) -> None:
         self.ready: deque[Request] = deque()
         self.refused: Refused | None = None
         self._bodies, self._limits = bodies, limits

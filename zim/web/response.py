@@ -6,15 +6,17 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from flask import Response
+from typing_extensions import override
 from werkzeug.datastructures import Headers
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
 
 
-class Answer(Response):
+class ExactResponse(Response):
     """Response without what werkzeug does for browsers."""
 
+    @override
     def get_wsgi_headers(self, environ: WSGIEnvironment) -> Headers:
         """The headers as they are: there is no Location and no length to correct."""
         return self.headers
@@ -22,4 +24,4 @@ class Answer(Response):
 
 def respond(body: bytes, content_type: str, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
     """An answer."""
-    return Answer(body, status, dict(headers or {}), content_type=content_type)
+    return ExactResponse(body, status, dict(headers or {}), content_type=content_type)

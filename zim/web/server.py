@@ -23,11 +23,12 @@ from typing import TYPE_CHECKING
 import gevent
 import gevent.socket
 from gevent.pywsgi import WSGIServer
-from werkzeug.test import run_wsgi_app
+from typing_extensions import override
 
 from zim.net.accept import PatientServer, listen
-from zim.web.parsing import Bodies, Limits, Refused, Request, Requests
+from zim.web.parsing import Bodies, BodyLimits, Refused, Request, Requests
 from zim.web.problems import API, PROBLEM_JSON, Problem, defect, refused
+from zim.web.wsgi import call_app
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
@@ -62,20 +63,22 @@ class HttpServer(PatientServer, WSGIServer):
     """
 
     def __init__(
-        self, app: WSGIApplication, listener: tuple[str, int], timeout_s: float, limits: Limits, key: str = "http"
+        self, app: WSGIApplication, listener: tuple[str, int], timeout_s: float, limits: BodyLimits, key: str = "http"
     ) -> None:
         environ = {"SERVER_NAME": listener[0]}  # else pywsgi asks the DNS for it
         sock = listen(key, listener)
         WSGIServer.__init__(self, sock, app, spawn=MAX_CONNECTIONS, log=None, error_log=log, environ=environ)
         self.timeout_s, self.limits = timeout_s, limits
-        self.idle: set[Connection] = set()
+        self.idle: set[HttpConnection] = set()
         self.bodies = Bodies()
         self.refused: Counter[int] = Counter()
 
+    @override
     def handle(self, sock: gevent.socket.socket, address: tuple[str, int]) -> None:  # type: ignore[override]
         """Serve one connection: pywsgi calls this in a greenlet of its own."""
-        Connection(sock, address, self).handle()
+        HttpConnection(sock, address, self).handle()
 
+    @override
     def stop(self, timeout: float | None = None) -> None:
         """Stop accepting, hang up on idle clients, and wait for the requests under way.
 
@@ -90,7 +93,7 @@ class HttpServer(PatientServer, WSGIServer):
         super().stop(timeout)
 
 
-class Connection:
+class HttpConnection:
     """One client: a greenlet that reads a request, calls the app, answers, and starts over."""
 
     def __init__(self, sock: gevent.socket.socket, address: tuple[str, int], server: HttpServer) -> None:
@@ -175,8 +178,7 @@ class Connection:
         environ.update(request.environ, REMOTE_ADDR=self._address[0], REMOTE_PORT=str(self._address[1]))
         headers: Iterable[tuple[str, str]]
         try:
-            pieces, status, headers = run_wsgi_app(self._server.application, environ, buffered=True)
-            body = b"".join(pieces)
+            status, headers, body = call_app(self._server.application, environ)
         except (Exception, gevent.Timeout):
             log.exception("app failed")
             status, headers, body = _said(defect(), environ["PATH_INFO"])

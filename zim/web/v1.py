@@ -20,10 +20,13 @@ import msgspec
 from flask import Flask, Response, request
 from werkzeug.exceptions import MethodNotAllowed
 
-from zim.errors import Unavailable
+from zim.errors import Unavailable, Unknown
+from zim.fabric.answers import Counts
+from zim.fabric.port import Fabric
+from zim.fabric.push import Push
+from zim.fabric.questions import ForgetComet, OnlineCounts
 from zim.fabric.streams import EVERYBODY, room_stream, user_stream
-from zim.web.fabric import Counts, Fabric, Push
-from zim.web.names import parse_idempotency_key
+from zim.web.idempotency import parse_idempotency_key
 from zim.web.response import respond
 from zim.web.values import parse_int, parse_pushs, query_value
 
@@ -35,6 +38,7 @@ UIDS_BYTES = 1 << 20  # room for the uids of /1/pushs, on top of its message
 
 _HTTP_STATUS = {"ok": 200, "unavailable": 503, "unknown": 504, "conflict": 422}
 _RETRY_AFTER_S = 1  # a router that does not answer is back, or replaced, within seconds
+_COMET = "comet-"  # before the number that goim calls a server
 _ROOMLESS = -1  # the RoomId under which goim counts who is in no room
 _PLAIN_NUMBER = re.compile(r"0|[1-9][0-9]{0,9}")
 
@@ -100,10 +104,7 @@ class _Api:
         if comet_id is None:
             return answer(FAILED)
         if comet_id >= 0:
-            try:
-                self._fabric.forget(comet_id)
-            except Unavailable:
-                return unavailable(_RETRY_AFTER_S)
+            self._fabric.ask(ForgetComet(f"{_COMET}{comet_id}"))
         return answer(OK)
 
     def count(self) -> Response:
@@ -113,10 +114,7 @@ class _Api:
         kind = _query("type")
         if kind not in ("room", "server"):
             return answer(OK)
-        try:
-            counts = self._fabric.counts()
-        except Unavailable:
-            return unavailable(_RETRY_AFTER_S)
+        counts = self._fabric.ask(OnlineCounts())
         rows = _rooms(counts) if kind == "room" else _servers(counts)
         return answer(msgspec.json.encode({"data": rows, "ret": 1}))
 
@@ -126,9 +124,8 @@ class _Api:
             return answer(FAILED, 413, {"X-Zim-Push-Id": secrets.token_hex(16)})
         if not streams:
             return answer(FAILED if streams is None else OK, 200, {"X-Zim-Push-Id": secrets.token_hex(16)})
-        header = request.environ.get("HTTP_IDEMPOTENCY_KEY")
         try:
-            key = "" if header is None else parse_idempotency_key(header)
+            key = parse_idempotency_key(request.environ.get("HTTP_IDEMPOTENCY_KEY"))
         except ValueError:
             return answer(FAILED, 400, {"X-Zim-Push-Id": secrets.token_hex(16)})
         published = self._fabric.publish(Push(streams, body, key=key))
@@ -143,9 +140,11 @@ def answer(body: bytes, status: int = 200, headers: dict[str, str] | None = None
     return respond(body, TEXT, status, headers)
 
 
-def unavailable(retry_after_s: int) -> Response:
+def unavailable(error: Unavailable | Unknown) -> Response:
     """The answer where a router is away."""
-    return answer(FAILED, 503, {"Retry-After": str(retry_after_s)})
+    if isinstance(error, Unknown):
+        return answer(FAILED, 504)
+    return answer(FAILED, 503, {"Retry-After": str(_RETRY_AFTER_S)})
 
 
 def _query(key: str) -> str:
@@ -161,4 +160,5 @@ def _rooms(counts: Counts) -> list[dict[str, int]]:
 
 
 def _servers(counts: Counts) -> list[dict[str, int]]:
-    return [{"Server": comet_id, "Count": n} for comet_id, n in sorted(counts.comets.items()) if n > 0]
+    numbers = {int(name.removeprefix(_COMET)): n for name, n in counts.comets.items() if n > 0}
+    return [{"Server": number, "Count": n} for number, n in sorted(numbers.items())]

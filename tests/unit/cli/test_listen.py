@@ -129,7 +129,7 @@ def test_nothing_listens_until_the_timeout() -> None:
     [
         ((), 2, "give --uid or --token"),
         (("--uid", "7", "--goim", "--verbose"), 2, "goim has no streams"),
-        (("--uid", "7", "--room", "x" * 300), 1, "a room's name has"),
+        (("--uid", "7", "--room", "x" * 300), 1, "no room can be called"),
         (("--uid", "7", "--token", "7"), 2, "give --uid or --token (and only one)"),
         (("--uid", "7", "--ws", "--tcp", "a:1"), 2, "leave out --ws"),
         (("--uid", "7", "--tcp", "a:1", "--topology", "t"), 2, "leave out --topology"),

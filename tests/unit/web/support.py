@@ -8,15 +8,19 @@ import socket
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, TypeVar, cast
 
 import gevent
 from gevent.event import Event
 
-from zim.errors import Unavailable
+from zim.errors import Unavailable, ZimError
+from zim.fabric.answers import Counts, Forgotten, KeptMessage, Ledger, Piece, Receipt, Unread
+from zim.fabric.port import Fabric
+from zim.fabric.push import Part, Published, Push, Status
+from zim.fabric.questions import ForgetComet, OnlineCounts, PushReceipt, Question, UnreadCount, WholeLedger
+from zim.fabric.tally import Tally, sum_accounts
 from zim.web.app import create_app, request_limits
-from zim.web.fabric import Counts, History, Kept, Part, Published, Push, Receipt, Status, Totals, Unread
 from zim.web.server import HttpServer
 
 MAX_BODY_BYTES = 1_000
@@ -26,7 +30,15 @@ ROUTERS = ("router-1", "router-2")
 EPOCH = "e1"
 
 
-class Recorder:
+A = TypeVar("A")
+
+
+def receipt(push_id: str, tally: Tally, offline: int = 0, hops_ms: dict[str, float] | None = None) -> Receipt:
+    """What a fabric of one router says of a push that it knows."""
+    return Receipt.of(push_id, tally, offline, {"kept": 0.5} if hops_ms is None else hops_ms, [])
+
+
+class Recorder(Fabric):
     """A fabric in memory with two routers: keeps streams and keys as the real one does, and fails as it is told to.
 
     Attributes:
@@ -40,13 +52,14 @@ class Recorder:
 
     def __init__(self) -> None:
         self.pushes: list[Push] = []
-        self.streams: dict[str, list[Kept]] = {}
+        self.streams: dict[str, list[KeptMessage]] = {}
         self.acknowledged: dict[str, int] = {}
         self.fates: dict[str, Status] = {}
         self.receipts: dict[str, Receipt] = {}
         self.silent: list[str] = []
         self.waited_s: list[float] = []
-        self.forgotten: list[int] = []
+        self.forgotten: list[str] = []
+        self.away: ZimError = Unavailable("router-1", "no answer")  # what it raises if it is away
         self.known = Counts({}, {}, 0)
         self.is_away = False
         self.error: BaseException | None = None
@@ -92,58 +105,60 @@ class Recorder:
             status = "conflict" if is_conflict else self.fates.get(router, "ok")
             offsets = [self._append(push_id, push, stream) for stream in streams] if status == "ok" else []
             if streams:
-                parts.append(Part(router, status, streams, offsets, "" if status == "ok" else "as told"))
+                places: dict[str, int | None] = dict.fromkeys(streams)
+                places.update(zip(streams, offsets, strict=False))
+                parts.append(Part(router, status, places, "" if status == "ok" else "as told"))
         statuses = {part.status for part in parts}
         status = statuses.pop() if len(statuses) == 1 else "unknown"
         if status == "ok" and push_id not in self.receipts:
             n = len(push.streams)
-            self.receipts[push_id] = Receipt(push_id, targeted=n, delivered=n, hops_ms={"accepted": 0.5})
+            self.receipts[push_id] = receipt(push_id, Tally(targeted=n, delivered=n))
         return Published(push_id, status, parts, retry_after_s=3)
 
     def publish_many(self, pushes: Sequence[Push]) -> Sequence[Published]:
         return [self.publish(push) for push in pushes]
 
-    def counts(self) -> Counts:
-        self._check()
-        return self.known
+    def ask(self, question: Question[A]) -> A:
+        if not question.names_silent:
+            self._check()
+        answer: object
+        match question:
+            case OnlineCounts():
+                answer = self.known
+            case ForgetComet(comet):
+                self.forgotten.append(comet)
+                answer = Forgotten(0)
+            case UnreadCount(uid):
+                head, acknowledged = len(self.streams.get(f"u:{uid}", [])), self.acknowledged.get(uid, 0)
+                answer = Unread(f"u:{uid}", EPOCH, head, acknowledged, head - acknowledged)
+            case PushReceipt(push_id):
+                found = self.receipts.get(push_id)
+                answer = question.merge({} if found is None else {"router-1": found}, self.silent)
+            case WholeLedger():
+                answer = Ledger.of(len(self.receipts), sum_accounts(self.receipts.values()), self.silent)
+        return cast(A, answer)
 
-    def forget(self, comet_id: int) -> None:
-        self._check()
-        self.forgotten.append(comet_id)
-
-    def history(self, stream: str, after: int, limit: int) -> History:
+    def history(self, stream: str, after: int, limit: int) -> Piece:
         self._check()
         kept = self.streams.get(stream, [])
         head = kept[-1].offset if kept else 0
         messages = [message for message in kept if message.offset > after][:limit]
-        return History(stream, EPOCH, kept[0].offset if kept else head + 1, head, messages)
-
-    def unread(self, uid: str) -> Unread:
-        self._check()
-        head, acknowledged = len(self.streams.get(f"u:{uid}", [])), self.acknowledged.get(uid, 0)
-        return Unread(head - acknowledged, acknowledged, head, EPOCH)
+        return Piece(stream, EPOCH, kept[0].offset if kept else head + 1, head, messages)
 
     def receipt(self, push_id: str, wait_s: float = 0.0) -> Receipt:
         self.waited_s.append(wait_s)
-        receipt = self.receipts.get(push_id, Receipt(push_id, is_known=False))
-        return replace(receipt, silent=self.silent)
-
-    def totals(self) -> Totals:
-        receipts = self.receipts.values()
-        names = ("targeted", "delivered", "gone", "shed", "expired", "unknown", "pending", "offline")
-        sums = {name: sum(getattr(receipt, name) for receipt in receipts) for name in names}
-        return Totals(len(receipts), **sums, silent=self.silent)
+        return self.ask(PushReceipt(push_id))
 
     def _append(self, push_id: str, push: Push, stream: str) -> int:
         kept = self.streams.setdefault(stream, [])
         offset = self._offsets.setdefault((push_id, stream), len(kept) + 1)
         if offset > len(kept):
-            kept.append(Kept(offset, 1_700_000_000_000 + offset, push.op, push.body))
+            kept.append(KeptMessage(offset, 1_700_000_000_000 + offset, push.op, push.body))
         return offset
 
     def _check(self) -> None:
         if self.is_away:
-            raise Unavailable("router-1", "no answer")
+            raise self.away
 
 
 def router_of(stream: str) -> str:

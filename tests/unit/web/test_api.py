@@ -7,15 +7,16 @@ from typing import Any
 from urllib.parse import quote
 
 import gevent
+import msgspec
 import pytest
 
-from tests.unit.web.support import EPOCH, MAX_BODY_BYTES, ROUTERS, Answer, Client, Recorder, ask, router_of
+from tests.unit.web.support import EPOCH, MAX_BODY_BYTES, ROUTERS, Answer, Client, Recorder, ask, receipt, router_of
+from zim.fabric.limits import KEY_BYTES, NAME_BYTES, RECIPIENTS
+from zim.fabric.tally import Tally
 from zim.web.api import max_push_bytes
 from zim.web.app import App
-from zim.web.fabric import Receipt
 from zim.web.parsing import MAX_HEAD_BYTES
 from zim.web.problems import KINDS
-from zim.web.push import MAX_RECIPIENTS
 from zim.web.server import HttpServer
 
 JSON = "Content-Type: application/json\r\n"
@@ -116,6 +117,9 @@ FIELDS = ["to", "body", "base64", "op", "ttl_s", "id", "wait_s"]
         ({"to": USER, "body": 1, "ttl_s": 1e9}, "ttl_s"),
         ({"to": USER, "body": 1, "id": ""}, "id"),
         ({"to": USER, "body": 1, "id": None}, "id"),
+        ({"to": USER, "body": 1, "id": "x" * (KEY_BYTES + 1)}, "id"),
+        ({"to": USER, "body": 1, "id": "a\n"}, "id"),
+        ({"to": {"keys": ["x" * (NAME_BYTES + 1) + "_1"]}, "body": 1}, "to.keys[0]"),
         ({"to": USER, "body": 1, "wait_s": 31}, "wait_s"),
         ({"to": USER, "base64": "AA"}, "base64"),
     ],
@@ -214,10 +218,10 @@ def test_body_limit(server: HttpServer, fabric: Recorder) -> None:
 
 
 def test_recipients_limit(server: HttpServer, fabric: Recorder) -> None:
-    said = problem(push(server, {"to": {"users": [7] * MAX_RECIPIENTS, "rooms": [1]}, "body": 1}))
+    said = problem(push(server, {"to": {"users": [7] * RECIPIENTS, "rooms": [1]}, "body": 1}))
 
-    assert (said["status"], said["limit"], said["key"]) == (413, MAX_RECIPIENTS, "to")
-    uids = list(range(MAX_RECIPIENTS))
+    assert (said["status"], said["limit"], said["key"]) == (413, RECIPIENTS, "to")
+    uids = list(range(RECIPIENTS))
     assert push(server, {"to": {"users": uids}, "body": 1}).json["streams"] == {f"u:{uid}": 1 for uid in uids}
 
 
@@ -397,12 +401,12 @@ def test_waiting_for_the_verdict(wait_s: float, server: HttpServer, fabric: Reco
     assert fabric.waited_s == [wait_s]
     assert answer.json["receipt"] == {
         **{"id": "push-1", "targeted": 2, "delivered": 2, "offline": 0, "gone": 0, "shed": 0, "expired": 0},
-        **{"unknown": 0, "pending": 0, "hops_ms": {"accepted": 0.5}, "silent": [], "forgotten": []},
+        **{"unknown": 0, "pending": 0, "hops_ms": {"kept": 0.5}, "silent": [], "forgotten": []},
     }
 
 
 def test_a_receipt(server: HttpServer, fabric: Recorder) -> None:
-    fabric.receipts["a/b é"] = Receipt("a/b é", 7, 1, 1, 1, 1, 1, 2, 3, hops_ms={"kept": 1.25})
+    fabric.receipts["a/b é"] = receipt("a/b é", Tally(7, 1, 1, 1, 1, 1), 3, {"kept": 1.25})
     fabric.silent = ["router-2"]
 
     answer = ask(server, "GET", f"/api/pushes/{quote('a/b é', safe='')}?wait_s=2.5")
@@ -427,8 +431,8 @@ def test_no_receipt(server: HttpServer, fabric: Recorder) -> None:
 
 
 def test_the_ledger(server: HttpServer, fabric: Recorder) -> None:
-    fabric.receipts["a"] = Receipt("a", 7, 1, 1, 1, 1, 1, 2, 3)
-    fabric.receipts["b"] = Receipt("b", 1, 1)
+    fabric.receipts["a"] = receipt("a", Tally(7, 1, 1, 1, 1, 1), 3)
+    fabric.receipts["b"] = receipt("b", Tally(1, 1))
     document = {
         **{"pushes": 2, "targeted": 8, "delivered": 2, "gone": 1, "shed": 1, "expired": 1, "unknown": 1, "pending": 2},
         **{"offline": 3, "balanced": True, "silent": []},
@@ -439,7 +443,8 @@ def test_the_ledger(server: HttpServer, fabric: Recorder) -> None:
     answer = ask(server, "GET", "/api/ledger")
     assert (answer.status, answer.json) == (200, {**document, "balanced": False, "silent": ["router-2"]})
 
-    fabric.silent, fabric.receipts["b"] = [], Receipt("b", 1)
+    lost = msgspec.structs.replace(fabric.receipts["b"], delivered=0)
+    fabric.silent, fabric.receipts["b"] = [], lost
     assert ask(server, "GET", "/api/ledger").json == {**document, "delivered": 1, "balanced": False}
 
 

@@ -131,7 +131,7 @@ def test_a_batch_may_be_larger_than_other_requests(server: HttpServer, fabric: R
 
 
 def test_recipients_limit(server: HttpServer, fabric: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(batch, "MAX_RECIPIENTS", 5)
+    monkeypatch.setattr(batch, "RECIPIENTS", 5)
     everybody = b'{"to":{"everybody":true},"body":1}'
     many = b'{"to":{"users":[1,2],"rooms":[1],"keys":["9_1"]},"body":1}'
 

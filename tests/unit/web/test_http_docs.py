@@ -8,10 +8,11 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from tests.unit.web.support import Recorder, ask
+from zim.fabric.limits import KEY_BYTES, NAME_BYTES, RECIPIENTS, TTL_S, WAIT_S
 from zim.web import problems
+from zim.web.api import ROUTES
 from zim.web.batch import MAX_BATCH_BYTES, MAX_LINES
 from zim.web.openapi import document
-from zim.web.push import MAX_RECIPIENTS, MAX_TTL_S, MAX_WAIT_S
 from zim.web.server import HttpServer
 
 PAGE = (Path(__file__).parents[3] / "docs" / "http-api.md").read_text()
@@ -63,7 +64,7 @@ def test_every_problem_is_listed() -> None:
 
 
 def test_every_path_and_field_is_listed() -> None:
-    described = document(1)
+    described = document(ROUTES, 1)
     for path in described["paths"]:
         shown = path.replace("{", "<").replace("}", ">")
         assert re.search(rf"^\| `(GET|POST) {shown}[?`]", PAGE, re.MULTILINE), path
@@ -76,7 +77,9 @@ def test_every_path_and_field_is_listed() -> None:
 
 
 def test_limits_are_true() -> None:
-    assert f"{MAX_RECIPIENTS:,} recipients" in PAGE
+    assert f"1 to {NAME_BYTES} bytes" in PAGE
+    assert f"1 to {KEY_BYTES} bytes" in PAGE
+    assert f"{RECIPIENTS:,} recipients" in PAGE
     assert f"{MAX_LINES:,} lines and {MAX_BATCH_BYTES >> 20} MiB" in PAGE
-    assert f"0 to {MAX_WAIT_S:.0f}" in PAGE
-    assert f"{MAX_TTL_S / 86_400:.0f} days" in PAGE
+    assert f"0 to {WAIT_S:.0f}" in PAGE
+    assert f"{TTL_S / 86_400:.0f} days" in PAGE

@@ -16,16 +16,18 @@ from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi.checks import negative_data_rejection, positive_data_acceptance
 
 from tests.unit.web.support import MAX_BODY_BYTES as LIMIT
-from tests.unit.web.support import ROUTERS, Recorder, ask, serving
+from tests.unit.web.support import ROUTERS, Recorder, ask, receipt, serving
+from zim.fabric.push import Status
+from zim.fabric.tally import Tally
 from zim.web import openapi
+from zim.web.api import ROUTES
 from zim.web.app import create_app
-from zim.web.fabric import Receipt, Status
 from zim.web.problems import KINDS
 from zim.web.server import HttpServer
 
 MAX_BODY_BYTES = 64_000
 NDJSON = "application/x-ndjson"
-DOCUMENT = openapi.document(MAX_BODY_BYTES)
+DOCUMENT = openapi.document(ROUTES, MAX_BODY_BYTES)
 SCHEMA = schemathesis.openapi.from_dict(DOCUMENT)
 EXAMPLES = settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
 OPERATIONS = [(path, method) for path, methods in DOCUMENT["paths"].items() for method in methods]
@@ -78,7 +80,7 @@ def test_right_requests(path: str, method: str, fabric: Recorder, url: str) -> N
         make_consistent(case)
         if "id" in (case.path_parameters or {}):  # quoted
             push_id = unquote(case.path_parameters["id"])
-            fabric.receipts[push_id] = Receipt(push_id)
+            fabric.receipts[push_id] = receipt(push_id, Tally())
         answer = case.call_and_validate(base_url=url)
         assert answer.status_code == 200
         if path == "/api/push/batch":
@@ -139,7 +141,7 @@ def test_it_is_served(server: HttpServer) -> None:
     answer = ask(server, "GET", "/api/openapi.json")
 
     assert answer.headers["content-type"] == "application/json"
-    assert answer.json == json.loads(json.dumps(openapi.document(LIMIT)))
+    assert answer.json == json.loads(json.dumps(openapi.document(ROUTES, LIMIT)))
 
 
 def test_it_has_every_path(fabric: Recorder) -> None:

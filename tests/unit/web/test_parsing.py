@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zim.web.parsing import MAX_HEADERS, Bodies, Limits, Request, Requests
+from zim.web.parsing import MAX_HEADERS, Bodies, BodyLimits, Request, Requests
 
 NAME = st.text("abcXYZ019-!~", min_size=1, max_size=8)
 VALUE = st.text(st.characters(min_codepoint=0x21, max_codepoint=0xFF, blacklist_categories=["Cc"]), max_size=12)
@@ -14,7 +14,7 @@ OFFER = "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: 
 
 
 def feed(data: bytes, size: int = 1 << 20) -> Requests:
-    requests = Requests(Bodies(), Limits(1_000))
+    requests = Requests(Bodies(), BodyLimits(1_000))
     for begin in range(0, len(data), size):
         requests.feed(data[begin : begin + size])
     return requests
@@ -27,7 +27,7 @@ def only(*lines: str) -> Request:
 
 def test_some_paths_take_more() -> None:
     for path, n_bytes, is_taken in (("/", 1_000, True), ("/", 1_001, False), ("/l%61rge?x", 1_001, True)):
-        requests = Requests(Bodies(), Limits(1_000, {"/large": 2_000}))
+        requests = Requests(Bodies(), BodyLimits(1_000, {"/large": 2_000}))
         requests.feed(f"POST {path} HTTP/1.1\r\nHost: zim\r\nContent-Length: {n_bytes}\r\n\r\n".encode())
         assert (requests.refused is None) == is_taken
         assert requests.path == path.replace("%61", "a").removesuffix("?x")

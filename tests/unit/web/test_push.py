@@ -5,17 +5,15 @@ from __future__ import annotations
 import base64
 import contextlib
 import json
-import unicodedata
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zim.web.fabric import Push
-from zim.web.names import MAX_NAME_BYTES, is_name, parse_idempotency_key, user_of_key
+from zim.fabric.push import Push
 from zim.web.problems import KINDS, Problem
-from zim.web.push import BATCH_LINE, PUSH_REQUEST, make_push, parse_header
+from zim.web.push import BATCH_LINE, PUSH_REQUEST, make_push
 
 NAME = st.text(st.characters(exclude_categories=["Cc", "Cs"]), min_size=1, max_size=40)
 NUMBER = st.integers(0, (1 << 63) - 1)
@@ -116,36 +114,6 @@ def test_a_field_is_there_once(fields: dict[str, int], data: st.DataObject) -> N
     assert read(f'{{"to":{{"everybody":true}},"body":{{{body},"{spelled}":0}}}}'.encode()).op == 5
     with pytest.raises(Problem):
         read(f'{{{body},"{spelled}":0}}'.encode())
-
-
-@given(st.text() | st.text(st.sampled_from("aé\n\0\x7f\x85\u2028 "), max_size=130))
-def test_is_name(text: str) -> None:
-    is_clean = all(unicodedata.category(character) not in ("Cc", "Cs") for character in text)
-    assert is_name(text) == (is_clean and 0 < len(text.encode(errors="replace")) <= MAX_NAME_BYTES)
-
-
-@given(st.text("a_0123 é\n", max_size=12))
-def test_user_of_key(key: str) -> None:
-    uid = user_of_key(key)
-    name, _, seq = key.rpartition("_")
-    is_seq = seq.isdigit() and not seq.startswith("0")
-    assert uid == (name if is_seq and is_name(name) else None)
-
-
-@given(st.text(st.characters(min_codepoint=0x20, max_codepoint=0x7E), min_size=1, max_size=255))
-def test_a_key_in_quotation_marks(key: str) -> None:
-    escaped = key.replace("\\", "\\\\").replace('"', '\\"')
-    assert parse_idempotency_key(f'"{escaped}"') == key
-    if key == key.strip() and not set(key) & set(',"'):
-        assert parse_header(key) == key
-
-
-@given(st.text(st.characters(max_codepoint=0xFF)) | st.text('a\\", ', max_size=8))
-def test_any_header(header: str) -> None:
-    with contextlib.suppress(ValueError):
-        assert is_name(parse_idempotency_key(header))
-    with contextlib.suppress(Problem):
-        assert parse_header(header)
 
 
 @given(NAME, st.text("abc", max_size=2))

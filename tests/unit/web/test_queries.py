@@ -10,10 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from zim.fabric.names import is_name
 from zim.web.documents import as_json
-from zim.web.names import is_name
 from zim.web.problems import Problem
-from zim.web.queries import HISTORY_QUERY, RECEIPT_QUERY, name_in_path, stream_in_path
+from zim.web.queries import HistoryQuery, ReceiptQuery, name_in_path
+from zim.web.reading import Reader
+
+HISTORY_QUERY, RECEIPT_QUERY = Reader(HistoryQuery), Reader(ReceiptQuery)
 
 NAME = st.text(st.characters(exclude_categories=["Cc", "Cs"]), min_size=1, max_size=40)
 
@@ -25,20 +28,20 @@ def path_info(path: str) -> str:
 
 @given(NAME)
 def test_names_in_paths(name: str) -> None:
-    assert name_in_path(path_info(f"/users/{quote(name, safe='')}/unread"), "/users/", "/unread") == name
+    assert name_in_path(path_info(f"/users/{quote(name, safe='')}/unread"), "/users/{uid}/unread") == name
 
 
 @given(NAME.filter(lambda name: name != "*"), st.sampled_from(["u:", "r:"]))
 def test_streams_in_paths(name: str, kind: str) -> None:
-    assert stream_in_path(path_info(f"/streams/{quote(kind + name, safe='')}"), "/streams/") == kind + name
+    assert name_in_path(path_info(f"/streams/{quote(kind + name, safe='')}"), "/streams/{stream}") == kind + name
 
 
 @given(st.text(st.characters(max_codepoint=0xFF)) | st.text("ur:*\n", max_size=4))
 def test_anything_in_a_path(part: str) -> None:
     with contextlib.suppress(Problem):
-        assert is_name(name_in_path(f"/users/{part}/unread", "/users/", "/unread"))
+        assert is_name(name_in_path(f"/users/{part}/unread", "/users/{uid}/unread"))
     with contextlib.suppress(Problem):
-        stream = stream_in_path(f"/streams/{part}", "/streams/")
+        stream = name_in_path(f"/streams/{part}", "/streams/{stream}")
         assert stream == "*" or (stream[:2] in ("u:", "r:") and stream[2:] and stream != "r:*")
 
 

@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 
 from tests.unit.web.support import MAX_BODY_BYTES, Client, Recorder, ask, serving, wait_until
 from zim.errors import NodeError
+from zim.fabric.answers import Counts
 from zim.web import parsing
 from zim.web import server as server_module
 from zim.web.app import create_app
-from zim.web.fabric import Counts
-from zim.web.parsing import MAX_HEAD_BYTES, SMALL_BODY_BYTES, Limits
+from zim.web.parsing import MAX_HEAD_BYTES, SMALL_BODY_BYTES, BodyLimits
 from zim.web.server import READ_BYTES, HttpServer
 from zim.web.v1 import max_request_bytes
 
@@ -261,7 +261,7 @@ def test_a_body_is_held_until_it_is_answered(server: HttpServer, fabric: Recorde
 
 
 def test_clients_wait_for_the_start(fabric: Recorder) -> None:
-    server = HttpServer(create_app(fabric, 1), ("127.0.0.1", 0), 10, Limits(1))
+    server = HttpServer(create_app(fabric, 1), ("127.0.0.1", 0), 10, BodyLimits(1))
     with Client(server) as client:
         client.send(HEALTH)
         gevent.sleep(0.05)
@@ -365,12 +365,12 @@ def test_a_client_that_leaves_before_its_answer(server: HttpServer, fabric: Reco
 def test_accepted_sockets_have_nodelay(server: HttpServer, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
 
-    class Looking(server_module.Connection):
+    class Looking(server_module.HttpConnection):
         def _handle_request(self) -> bool:
             seen.append(self._socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
             return super()._handle_request()
 
-    monkeypatch.setattr(server_module, "Connection", Looking)
+    monkeypatch.setattr(server_module, "HttpConnection", Looking)
     assert ask(server, "GET", "/healthz").status == 200
     assert all(seen)
     assert seen
@@ -415,4 +415,4 @@ def test_stop_hangs_up_on_idle_clients(fabric: Recorder) -> None:
 def test_a_port_in_use(server: HttpServer) -> None:
     assert isinstance(server.address, tuple)
     with pytest.raises(NodeError, match=rf"^http 127\.0\.0\.1:{server.address[1]}: [^:]*in use$"):
-        HttpServer(server.application, ("127.0.0.1", server.address[1]), 1, Limits(1))
+        HttpServer(server.application, ("127.0.0.1", server.address[1]), 1, BodyLimits(1))

@@ -10,14 +10,15 @@ import gevent
 import pytest
 
 from tests.unit.web.support import MAX_BODY_BYTES, Client, Recorder, ask
-from zim.web.fabric import Counts
+from zim.errors import Unknown
+from zim.fabric.answers import Counts
 from zim.web.server import HttpServer
 
 RECORDED = json.loads(Path(__file__).with_name("goim_v1_http.json").read_text())["scenarios"]
 TEXT = "text/plain; charset=utf-8"
 FAILED = {"ret": 65535}
 
-THREE = Counts({"1": 3}, {1: 3}, 0)
+THREE = Counts({"1": 3}, {"comet-1": 3}, 0)
 KNOWN = {
     "count room": THREE,
     "count server": THREE,
@@ -224,14 +225,14 @@ def test_pushs_limit_is_on_the_message(server: HttpServer, fabric: Recorder) -> 
 
 def test_counts(server: HttpServer, fabric: Recorder) -> None:
     rooms = {"10": 2, "9": 1, "lobby": 4, "007": 1, "-3": 1, "+4": 1, "2147483647": 1, "2147483648": 1, "5": 0, "٣": 1}
-    fabric.known = Counts(rooms, {2: 1, 1: 5, 3: 0}, 6)
+    fabric.known = Counts(rooms, {"comet-10": 1, "comet-2": 1, "comet-1": 5, "comet-3": 0}, 6)
 
     assert ask(server, "GET", "/1/count?type=room").body == (
         b'{"data":[{"RoomId":-1,"Count":6},{"RoomId":9,"Count":1},{"RoomId":10,"Count":2},'
         b'{"RoomId":2147483647,"Count":1}],"ret":1}'
     )
     assert ask(server, "GET", "/1/count?type=server").body == (
-        b'{"data":[{"Server":1,"Count":5},{"Server":2,"Count":1}],"ret":1}'
+        b'{"data":[{"Server":1,"Count":5},{"Server":2,"Count":1},{"Server":10,"Count":1}],"ret":1}'
     )
 
 
@@ -242,7 +243,16 @@ def test_server_del(server: HttpServer, fabric: Recorder) -> None:
     }
 
     assert answers == {"1": 1, "%2B2": 1, "-1": 1, "99": 1, "2147483648": 65535, "1.0": 65535, "": 65535}
-    assert fabric.forgotten == [1, 2, 99]
+    assert fabric.forgotten == ["comet-1", "comet-2", "comet-99"]
+
+
+def test_an_order_that_may_have_been_carried_out_is_504(server: HttpServer, fabric: Recorder) -> None:
+    fabric.is_away = True
+    assert ask(server, "POST", "/1/server/del?server=1").status == 503
+
+    fabric.away = Unknown("router-1", "no answer within 5 s")
+    answer = ask(server, "POST", "/1/server/del?server=1")
+    assert (answer.status, answer.json) == (504, FAILED)
 
 
 def test_health(server: HttpServer) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 
+from zim.fabric.tally import REPORTED
 from zim.nodes.comet.results import RESULTS, Reports
 from zim.nodes.effects import MESSAGE_BYTES, Effect, Send
 from zim.protocol.messages import (
@@ -68,7 +69,7 @@ class Link:
         self.begin = 0
         self.is_registering = False
         self.taken = self.handled = 0
-        self.settled = {"delivered": 0, "gone": 0, "shed": 0, "expired": 0}
+        self.settled = dict.fromkeys(REPORTED, 0)
         self.entries = self.fetches = self.registrations = self.dropped = 0
         self.reports = Reports(self.settled)
         self._change = 0  # the last one made

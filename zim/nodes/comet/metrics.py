@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from zim.fabric.tally import REPORTED
 from zim.metrics import Metric, counter, gauge
 from zim.nodes.comet.edge import Edge
 from zim.nodes.comet.hub import Hub
-
-_OUTCOMES = ("delivered", "gone", "shed", "expired")
 
 
 def comet_metrics(hub: Hub, edge: Edge, delivered: int) -> Iterator[Metric]:
@@ -26,7 +25,7 @@ def comet_metrics(hub: Hub, edge: Edge, delivered: int) -> Iterator[Metric]:
     yield counter("zim_comet_resumes_total", "Streams that clients went on with", hub.passes.resumed, "recovered")
 
     links = hub.links
-    settled = {outcome: sum(link.settled[outcome] for link in links.values()) for outcome in _OUTCOMES}
+    settled = {outcome: sum(link.settled[outcome] for link in links.values()) for outcome in REPORTED}
     settled["delivered"] += delivered
     yield counter("zim_comet_deliveries_total", "What became of messages, by session", settled, "outcome")
     yield gauge("zim_comet_outbox_bytes", "What waits for slow clients", edge.waiting_bytes())

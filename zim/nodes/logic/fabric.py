@@ -2,31 +2,40 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import fields
-from typing import Any, cast
+from functools import partial
+from typing import Any, TypeVar, cast
 
 import gevent
 from gevent.event import AsyncResult
+from typing_extensions import override
 
-from zim.errors import Unavailable
+from zim.errors import Unavailable, Unknown, ZimError
+from zim.fabric.answers import KeptMessage, Piece, Receipt
+from zim.fabric.limits import OFFSET
+from zim.fabric.port import Fabric
+from zim.fabric.push import Published, Push
+from zim.fabric.questions import AnyQuestion, PushReceipt, Question
 from zim.fabric.sharding import Shards
-from zim.fabric.streams import user_stream
 from zim.nodes.effects import Effect
 from zim.nodes.logic.runner import LogicRunner
 from zim.nodes.logic.shares import GIVE_UP_S
-from zim.protocol import messages
-from zim.web.fabric import OUTCOMES, Counts, History, Kept, Published, Push, Receipt, Totals, Unread
+from zim.protocol import codec, messages
+from zim.protocol.errors import CodecError
 
 SILENT_S = 1.0  # after it a router that does not say what it knows is named
 WAIT_S, MOST_WAIT_S = 0.03, 0.5  # between two looks at a receipt: longer and longer
 HISTORY_BYTES = 4 << 20  # an answer ends with the page that gets there; who asks goes on after its last message
-ALL = (1 << 63) - 1  # an offset above all
+
+A = TypeVar("A")
+
+log = logging.getLogger(__name__)
 
 
-class RouterFabric:
-    """See zim.web.fabric.Fabric. Each call hands its request to the runner, and waits until it is settled."""
+class RouterFabric(Fabric):
+    """The fabric behind a logic node. Each call hands its request to the runner, and waits until it is settled."""
 
     def __init__(
         self, routers: Sequence[str], runner: LogicRunner, perform: Callable[[Iterable[Effect]], None]
@@ -39,128 +48,88 @@ class RouterFabric:
         self._routers, self._runner, self._perform = routers, runner, perform
         self._shards = Shards(routers)
 
+    @override
     def publish(self, push: Push) -> Published:
-        """See Fabric. Switches."""
         return self.publish_many([push])[0]
 
+    @override
     def publish_many(self, pushes: Sequence[Push]) -> Sequence[Published]:
-        """See Fabric. Switches."""
         ticket: AsyncResult[Any] = AsyncResult()
         self._perform(self._runner.on_push(ticket, pushes, time.monotonic()))
         return cast(Sequence[Published], ticket.get())
 
-    def counts(self) -> Counts:
-        """See Fabric. Switches."""
-        rooms: dict[str, int] = {}
-        comets: dict[int, int] = {}
-        roomless = 0
-        for counted in self._ask_all(messages.Count):
-            assert isinstance(counted, messages.Counted)
-            for room, n in counted.rooms.items():
-                rooms[room] = rooms.get(room, 0) + n
-            for comet, n in counted.comets.items():
-                comet_id = int(comet.rpartition("-")[2])
-                comets[comet_id] = comets.get(comet_id, 0) + n
-            roomless += counted.roomless
-        return Counts(rooms, comets, roomless)
+    @override
+    def ask(self, question: Question[A]) -> A:
+        stream = question.asked_at()
+        asked = [self._shards.owner(stream)] if stream else self._routers
+        patience_s = SILENT_S if question.names_silent else GIVE_UP_S
+        answers: dict[str, A] = {}
+        silent: dict[str, Unavailable | Unknown] = {}
+        make = partial(messages.Ask, question=cast(AnyQuestion, question))
+        for router, m in self._ask(asked, make, patience_s).items():
+            try:
+                answers[router] = _answer(m, question)
+            except (Unavailable, Unknown) as e:
+                silent[router] = e
+        if silent and not question.names_silent:
+            error = next(iter(silent.values()))
+            raise error if question.is_order else _nothing_done(error)
+        return question.merge(answers, list(silent))
 
-    def forget(self, comet_id: int) -> None:
-        """See Fabric. Switches."""
-        self._ask_all(lambda req: messages.Forget(req, f"comet-{comet_id}"))
-
-    def history(self, stream: str, after: int, limit: int) -> History:
-        """See Fabric. Switches: once for each page that the router answers."""
-        found: list[Kept] = []
-        size = 0
+    @override
+    def history(self, stream: str, after: int, limit: int) -> Piece:
+        found: list[KeptMessage] = []
+        size, owner = 0, self._shards.owner(stream)
         while True:
-            at, left = after, limit - len(found)
-            m = self._ask_owner(stream, lambda req: messages.Read(req, stream, at, ALL, left))  # noqa: B023
-            assert isinstance(m, messages.Records)
-            found += [Kept(r.offset, r.time_ms, r.op, r.body) for r in m.records]
+            m = self._read(owner, stream, after, limit - len(found))
+            found += [KeptMessage(r.offset, r.time_ms, r.op, r.body) for r in m.records]
             after = max(m.last, after)
             size += sum(len(r.body) for r in m.records)
             if len(found) >= limit or size >= HISTORY_BYTES or after >= m.head:
-                return History(stream, m.epoch, m.floor + 1, m.head, found)
+                return Piece(stream, m.epoch, m.floor + 1, m.head, found)
 
-    def unread(self, uid: str) -> Unread:
-        """See Fabric. Switches."""
-        stream = user_stream(uid)
-        m = self._ask_owner(stream, lambda req: messages.Unread(req, stream))
-        assert isinstance(m, messages.Unreads)
-        return Unread(m.head - max(m.floor, min(m.acknowledged, m.head)), m.acknowledged, m.head, m.epoch)
+    def _read(self, owner: str, stream: str, after: int, limit: int) -> messages.Records:
+        make = partial(messages.Read, stream=stream, after=after, upto=OFFSET, limit=limit)
+        m = self._ask([owner], make, GIVE_UP_S)[owner]
+        if isinstance(m, ZimError):
+            raise _nothing_done(m)
+        assert isinstance(m, messages.Records)
+        return m
 
+    @override
     def receipt(self, push_id: str, wait_s: float = 0.0) -> Receipt:
-        """See Fabric. Switches."""
         until, pause_s = time.monotonic() + wait_s, WAIT_S
         while True:
-            found = self._receipt(push_id)
+            found = self.ask(PushReceipt(push_id))
             if not found.pending or time.monotonic() > until:
                 return found
             gevent.sleep(pause_s)
             pause_s = min(2 * pause_s, MOST_WAIT_S)
 
-    def _receipt(self, push_id: str) -> Receipt:
-        answers = self._ask_each(lambda req: messages.Track(req, push_id))
-        tracked = [m for m in answers.values() if isinstance(m, messages.Tracked)]
-        known = [m for m in tracked if m.is_known]
-        outcomes = {name: sum(getattr(m, name) for m in known) for name in OUTCOMES}
-        targeted = sum(m.targeted for m in known)
-        offline = sum(m.offline for m in known)
-        pending = targeted - sum(outcomes.values())
-        hops: dict[str, float] = {}
-        if known:
-            hops["kept"] = max(m.kept_ms - m.accepted_ms for m in known)
-            if reported := [m.reported_ms - m.kept_ms for m in known if m.reported_ms]:
-                hops["reported"] = max(reported)
-        silent = [router for router, m in answers.items() if m is None]
-        forgotten = [m.router for m in known if m.is_forgotten]
-        return Receipt(
-            push_id,
-            targeted,
-            **outcomes,
-            pending=pending,
-            offline=offline,
-            is_known=bool(known),
-            hops_ms=hops,
-            silent=silent,
-            forgotten=forgotten,
-        )
-
-    def totals(self) -> Totals:
-        """See Fabric. Switches."""
-        answers = self._ask_each(messages.Total)
-        told = [m for m in answers.values() if isinstance(m, messages.Totalled)]
-        names = [f.name for f in fields(Totals) if f.name != "silent"]
-        sums = {name: sum(getattr(m, name) for m in told) for name in names}
-        return Totals(**sums, silent=[router for router, m in answers.items() if m is None])
-
-    def _ask_owner(self, stream: str, make: Callable[[int], messages.Message]) -> messages.ToAsker:
-        (answer,) = self._answers([self._shards.owner(stream)], make)
-        return answer
-
-    def _ask_all(self, make: Callable[[int], messages.Message]) -> list[messages.ToAsker]:
-        return self._answers(self._routers, make)
-
-    def _ask_each(self, make: Callable[[int], messages.Message]) -> dict[str, messages.ToAsker | None]:
-        """Every router's answer; nothing from those that do not give one soon."""
-        found = self._ask(self._routers, make, SILENT_S)
-        return {router: None if isinstance(m, Unavailable) else m for router, m in found.items()}
-
-    def _answers(self, routers: Sequence[str], make: Callable[[int], messages.Message]) -> list[messages.ToAsker]:
-        """
-        Raises:
-            Unavailable: one of them did not answer.
-        """
-        answers = []
-        for m in self._ask(routers, make, GIVE_UP_S).values():
-            if isinstance(m, Unavailable):
-                raise m
-            answers.append(m)
-        return answers
-
     def _ask(
         self, routers: Sequence[str], make: Callable[[int], messages.Message], patience_s: float
-    ) -> Mapping[str, messages.ToAsker | Unavailable]:
+    ) -> Mapping[str, messages.ToAsker | Unavailable | Unknown]:
         ticket: AsyncResult[Any] = AsyncResult()
         self._perform(self._runner.on_question(ticket, routers, make, patience_s, time.monotonic()))
-        return cast(Mapping[str, messages.ToAsker | Unavailable], ticket.get())
+        return cast(Mapping[str, messages.ToAsker | Unavailable | Unknown], ticket.get())
+
+
+def _answer(m: messages.ToAsker | Unavailable | Unknown, question: Question[A]) -> A:
+    """What a router has answered.
+
+    Raises:
+        Unavailable, Unknown: nothing, or nothing that is understood.
+    """
+    if isinstance(m, ZimError):
+        raise m
+    assert isinstance(m, messages.Answered)
+    try:
+        return codec.decode_answer(m, question)
+    except CodecError as e:
+        log.error("answer not understood", extra={"peer": m.router, "error": str(e)})
+        raise Unknown(m.router, "its answer is not understood") from None
+
+
+def _nothing_done(error: Unavailable | Unknown) -> Unavailable:
+    """Of a question that changes nothing."""
+    return Unavailable(error.who, error.why)

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 import gevent
 from gevent.event import AsyncResult
 
+from zim.fabric.questions import WholeLedger
 from zim.metrics import Metric, counter
 from zim.net.links import PeerLink
 from zim.net.transport import Dealer, Server
@@ -86,7 +87,7 @@ class LogicNode(NodeProcess):
         yield counter(
             "zim_logic_dropped_answers_total", "Answers whose asker was gone or did not read", self._server.dropped
         )
-        yield from fabric_metrics(self._fabric.totals())
+        yield from fabric_metrics(self._fabric.ask(WholeLedger()))
 
     # -- what comes
 

@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, get_args
 
-from zim.errors import Unavailable
+from zim.errors import Unavailable, Unknown
+from zim.fabric.push import Push, Status
 from zim.fabric.sharding import Shards
 from zim.nodes.calls import RETRY_S, Call, Calls
 from zim.nodes.effects import ERROR, MESSAGE_BYTES, Effect, Note, Replies
@@ -19,7 +20,6 @@ from zim.nodes.logic.shares import Share, published, push_id_of, split
 from zim.nodes.logic.submitting import answer_submits, read_submit
 from zim.protocol import messages
 from zim.protocol.messages import ENTRY_BYTES, ITEM_BYTES, Message, Submit
-from zim.web.fabric import Push, Status
 
 SUBMITTED_BYTES = 64 << 20  # of pushes over ZeroMQ that are under way
 
@@ -68,7 +68,7 @@ class _Inquiry(Call):
     def __init__(self, router: str, make: Callable[[int], Message], give_up_at: float) -> None:
         super().__init__()
         self.router, self._make, self._give_up_at = router, make, give_up_at
-        self.found: Message | Unavailable = Unavailable(router, "away")
+        self.found: Message | Unavailable | Unknown = Unavailable(router, "away")
 
     def attempt(self, req: int, now: float) -> tuple[str, Message, int, float]:
         """See Call."""
@@ -79,8 +79,8 @@ class _Inquiry(Call):
         self.found, self.is_over = m, True
 
     def on_silence(self, why: str, now: float) -> None:
-        """See Call. A question changes nothing: whoever wants to may ask again."""
-        self.found, self.is_over = Unavailable(self.router, why.removeprefix(f"{self.router}: ")), True
+        """See Call. It is not asked again: whoever wants to may do that."""
+        self.found, self.is_over = Unknown(self.router, why.removeprefix(f"{self.router}: ")), True
 
     def on_not_sent(self, now: float) -> None:
         """See Call."""
@@ -175,7 +175,7 @@ class LogicRunner:
         """A router has answered."""
         out: list[Effect] = []
         for m in answers:
-            if isinstance(m, messages.Published):
+            if isinstance(m, messages.PublishReply):
                 self._terms[router] = m.term
                 if m.status == "refused":
                     fields = {"router": router}

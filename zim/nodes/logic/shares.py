@@ -10,11 +10,10 @@ from hashlib import blake2b
 
 import msgspec
 
+from zim.fabric.push import Part, Published, Push, Status
 from zim.fabric.sharding import Shards
 from zim.nodes.calls import RETRY_S, Call
-from zim.protocol.messages import Message, Publish
-from zim.protocol.messages import Published as Answer
-from zim.web.fabric import Part, Published, Push, Status
+from zim.protocol.messages import Message, Publish, PublishReply
 
 ATTEMPTS = 3
 ANSWER_S = 2.0  # for one attempt; a router makes a publisher wait at most one second for a comet that is behind
@@ -44,7 +43,8 @@ class Share(Call):
         give_up_at: no attempt after that; monotonic seconds.
         number: of the attempt under way, from 1.
         may_be_stored: an attempt had no answer: from then on no "unavailable" is honest.
-        status, offsets, why: see Part; final once it is over.
+        status, why: see Part; final once it is over.
+        offsets: of the streams, where the push is; none unless the status is "ok".
     """
 
     __slots__ = (
@@ -80,6 +80,12 @@ class Share(Call):
         """In bytes, in every limit."""
         return len(self.push.body) + 64 * (len(self.streams) + len(self.push.only))
 
+    @property
+    def part(self) -> Part:
+        """What became of it."""
+        offsets = self.offsets if self.status == "ok" else [None] * len(self.streams)
+        return Part(self.router, self.status, dict(zip(self.streams, offsets, strict=True)), self.why)
+
     def message(self, req: int) -> Publish:
         """What the router is asked."""
         p = self.push
@@ -92,7 +98,7 @@ class Share(Call):
         """See Call."""
         return self.router, self.message(req), self.size, now + ANSWER_S
 
-    def on_answer(self, m: Answer, now: float) -> None:
+    def on_answer(self, m: PublishReply, now: float) -> None:
         """The router has said what became of it."""
         match m.status:
             case "ok":
@@ -151,5 +157,4 @@ def published(shares: Sequence[Share]) -> Published:
         status = "conflict"
     elif len(statuses) == 1:
         (status,) = statuses
-    parts = [Part(s.router, s.status, s.streams, s.offsets, s.why) for s in shares]
-    return Published(shares[0].push_id, status, parts)
+    return Published(shares[0].push_id, status, [share.part for share in shares])

@@ -8,10 +8,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from zim.fabric.answers import Place
 from zim.fabric.audience import Audience
 from zim.fabric.streams import EVERYBODY, is_user_stream, room_of, room_stream, user_stream
 from zim.nodes.router.feed import Feed, Registered
-from zim.protocol.messages import Begin, Change, Changes, Del, Place, Put, Room
+from zim.protocol.messages import Begin, Change, Changes, Del, Put, Room
 
 _NOBODY: Mapping[Feed, Any] = {}
 

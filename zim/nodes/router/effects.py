@@ -12,11 +12,11 @@ from zim.fabric.tally import Tally
 from zim.nodes.effects import Effect
 from zim.nodes.router.intake import Admission
 from zim.nodes.router.log import NewRecord
-from zim.nodes.router.receipts import Receipt
+from zim.nodes.router.receipts import RouterReceipt
 from zim.nodes.router.shard import Applied
-from zim.protocol.messages import Acknowledge, Read, Track, Unread
+from zim.protocol.messages import Acknowledge, Ask, Read
 
-DiskQuestion = Read | Unread | Track
+DiskQuestion = Read | Ask
 Askers = Sequence[tuple[Any, int]]  # who asks, and the number of the request
 
 
@@ -61,7 +61,8 @@ class ReadHeads(DiskEffect, frozen=True):
 
 
 class ReadDisk(DiskEffect, frozen=True):
-    """The same question of all who ask it. Result: Page for Read; cursor and Head for Unread; receipts for Track."""
+    """The same question of all who ask it. Result: a Page for Read; for Ask see
+    `zim.nodes.router.answering`."""
 
     question: DiskQuestion
     askers: Askers
@@ -77,7 +78,7 @@ class MoveCursors(DiskEffect, frozen=True):
 class StoreReceipts(DiskEffect, frozen=True):
     """What has changed of receipts, and the totals over all pushes. Result: None."""
 
-    receipts: Sequence[Receipt]
+    receipts: Sequence[RouterReceipt]
     tally: Tally
     offline: int
     pushes: int

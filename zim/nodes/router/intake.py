@@ -17,7 +17,7 @@ from zim.net.batches import Batches
 from zim.nodes.router.directory import Directory
 from zim.nodes.router.feed import Feed
 from zim.nodes.router.log import Appended, NewRecord
-from zim.protocol.messages import ENTRY_BYTES, ITEM_BYTES, Item, Publish, Published
+from zim.protocol.messages import ENTRY_BYTES, ITEM_BYTES, Item, Publish, PublishReply
 
 PATIENCE_S = 1.0  # how long a push waits for a comet that is behind
 RETRIES = 1_000  # of waiting pushes that are looked at at once
@@ -76,7 +76,7 @@ class Stored(NamedTuple):
     expires_ms: int
 
 
-Answers = list[tuple[Peer, Published]]
+Answers = list[tuple[Peer, PublishReply]]
 
 
 class Intake(Generic[Peer]):
@@ -122,7 +122,7 @@ class Intake(Generic[Peer]):
 
     # -- publishers
 
-    def publish(self, peer: Peer, m: Publish, now: float, now_ms: int) -> Published | None:
+    def publish(self, peer: Peer, m: Publish, now: float, now_ms: int) -> PublishReply | None:
         """Takes a push.
 
         Returns:
@@ -156,7 +156,7 @@ class Intake(Generic[Peer]):
             self._coming[m.push_id] = admission
         return None
 
-    def _refuse(self, admission: Admission[Peer]) -> Published | None:
+    def _refuse(self, admission: Admission[Peer]) -> PublishReply | None:
         """To one asker. With a key the push may be stored already, by an earlier run or long ago."""
         req = admission.askers[0][1]
         if not admission.push.digest:
@@ -165,9 +165,9 @@ class Intake(Generic[Peer]):
             return None
         return self._published(req, "unknown")
 
-    def _published(self, req: int, status: Any, offsets: Sequence[int] = ()) -> Published:
+    def _published(self, req: int, status: Any, offsets: Sequence[int] = ()) -> PublishReply:
         self.answered[status] += 1
-        return Published(req, self.name, self.term, status, list(offsets))
+        return PublishReply(req, self.name, self.term, status, list(offsets))
 
     def _answer(self, admission: Admission[Peer], status: Any, offsets: Sequence[int] = ()) -> Answers[Peer]:
         askers, admission.askers = admission.askers, []

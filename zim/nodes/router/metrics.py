@@ -7,10 +7,8 @@ from typing import Any
 
 from zim.metrics import SECONDS, SIZES, Histogram, Metric, counter, gauge
 from zim.nodes.queues import Queue, queues
-from zim.nodes.router.receipts import Ledger
+from zim.nodes.router.receipts import RouterLedger
 from zim.nodes.router.shard import Shard
-
-OUTCOMES = ("delivered", "gone", "shed", "expired", "unknown")
 
 
 class LogCounts:
@@ -54,11 +52,10 @@ def router_metrics(shard: Shard[Any], waiting: Mapping[str, Queue], dropped_answ
     yield counter("zim_router_dropped_answers_total", "Answers whose asker was gone or did not read", dropped_answers)
 
 
-def _ledger(ledger: Ledger, pending: int) -> Iterator[Metric]:
+def _ledger(ledger: RouterLedger, pending: int) -> Iterator[Metric]:
     run = ledger.this_run()
-    outcomes = {name: getattr(run.tally, name) for name in OUTCOMES}
     yield counter("zim_router_pushes_total", "Pushes that were kept", run.pushes)
     yield gauge("zim_router_targeted_sessions", "Sessions that pushes were for, all in all", run.tally.targeted)
-    yield counter("zim_router_sessions_total", "What became of them", outcomes, "outcome")
+    yield counter("zim_router_sessions_total", "What became of them", run.tally.outcomes, "outcome")
     yield gauge("zim_router_pending_sessions", "Of which it is not known yet", pending)
     yield counter("zim_router_offline_users_total", "Users of pushes who had no session", run.offline)

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import gevent
 
+from zim.fabric.questions import OnlineCounts, UserSessions
 from zim.fabric.sharding import Shards
 from zim.fabric.streams import user_stream
 from zim.metrics import Metric
@@ -23,7 +24,7 @@ from zim.nodes.router.log.memory import MemoryLog, MemoryStore
 from zim.nodes.router.log.sqlite import SqliteLog
 from zim.nodes.router.metrics import LogCounts, router_metrics
 from zim.nodes.router.receipt_store import ReceiptStore
-from zim.nodes.router.receipts import Ledger
+from zim.nodes.router.receipts import RouterLedger
 from zim.nodes.router.runner import RouterRunner
 from zim.nodes.router.shard import Shard
 from zim.nodes.router.storage import Storage
@@ -98,7 +99,7 @@ class RouterNode(NodeProcess):
             now,
             self._router.max_behind_bytes,
             next_seq,
-            Ledger(*receipts.totals, receipts.left),
+            RouterLedger(*receipts.totals, receipts.left),
         )
         clock = LogClock(durable.last_time_ms, time.time(), now)
         forgotten = dict(durable.newest(receipts.newest_ms - FORGOTTEN_MS, FORGOTTEN))
@@ -174,13 +175,13 @@ class RouterNode(NodeProcess):
             if owner != self.name:
                 self._send_plain(asker, {"error": f"u:{uid} belongs to {owner}, ask there"})
                 return
-            m: messages.Locate | messages.Count = messages.Locate(0, uid)
+            question: UserSessions | OnlineCounts = UserSessions(uid)
         elif "counts" in asked:
-            m = messages.Count(0)
+            question = OnlineCounts()
         else:
             self._send_plain(asker, {"error": 'ask {"locate": "7"} or {"counts": true}'})
             return
-        self.perform(self._runner.on_messages(asker, [m], time.monotonic()))
+        self.perform(self._runner.on_messages(asker, [messages.Ask(0, question)], time.monotonic()))
 
     def _tick(self) -> None:
         while True:
@@ -220,15 +221,9 @@ class RouterNode(NodeProcess):
             by_asker.setdefault(asker, []).append(m)
         for asker, mine in by_asker.items():
             if asker.is_plain:
-                self._send_plain(asker, _for_people(mine[0]))
+                self._send_plain(asker, mine[0].answer)
             else:
                 self._server.send(asker.envelope, codec.encode(mine))
 
-    def _send_plain(self, asker: Asker, value: dict[str, Any]) -> None:
+    def _send_plain(self, asker: Asker, value: Any) -> None:
         self._server.send(asker.envelope, codec.encode_plain(value))
-
-
-def _for_people(m: messages.Located | messages.Counted) -> dict[str, Any]:
-    if isinstance(m, messages.Located):
-        return {"sessions": [{"comet": p.comet, "key": p.key, "rooms": list(p.rooms)} for p in m.places]}
-    return {"rooms": m.rooms, "comets": m.comets, "roomless": m.roomless}

@@ -13,10 +13,10 @@ import msgspec
 
 from zim.net.batches import Batches
 from zim.nodes.effects import ERROR, MESSAGE_BYTES, Effect, Note, Replies
+from zim.nodes.router.answering import answer_from_disk
 from zim.nodes.router.effects import DiskQuestion, MoveCursors, ReadDisk, ReadHeads, Told
-from zim.nodes.router.receipts import sum_up
 from zim.nodes.router.shard import Applied, Shard
-from zim.protocol.messages import Acknowledge, Acknowledged, Changes, Read, Records, Track, Tracked, Unread, Unreads
+from zim.protocol.messages import Acknowledge, Acknowledged, Answered, Ask, Changes, Read, Records
 
 QUEUE_BYTES = 16 << 20  # of each kind; above it questions are dropped, and asked again
 
@@ -90,7 +90,8 @@ class Questions:
         """The answer, for each who asked; and the next question."""
         found: list[Effect] = []
         if isinstance(result, Exception):
-            fields = {"question": type(effect.question).__name__, "error": str(result)}
+            asked = effect.question.question if isinstance(effect.question, Ask) else effect.question
+            fields = {"question": type(asked).__name__, "error": str(result)}
             found.append(Note(ERROR, "a question cannot be answered", fields))
         else:
             answer = self._answer(effect.question, result)
@@ -101,17 +102,11 @@ class Questions:
             self.reads.end()
         return found
 
-    def _answer(self, m: DiskQuestion, result: Any) -> Records | Unreads | Tracked:
+    def _answer(self, m: DiskQuestion, result: Any) -> Records | Answered:
         name = self._shard.name
-        match m:
-            case Read(stream=stream):
-                return Records(0, name, stream, result.epoch, result.floor, result.head, result.records, result.last)
-            case Unread():
-                cursor, head = result
-                return Unreads(0, name, head.epoch, head.floor, head.head, cursor)
-            case Track(push_id=push_id):
-                receipts = {r.serial: r for r in [*result, *self._shard.ledger.find(push_id)]}
-                return sum_up(0, name, list(receipts.values()), not receipts and push_id in self._forgotten)
+        if isinstance(m, Read):
+            return Records(0, name, m.stream, result.epoch, result.floor, result.head, result.records, result.last)
+        return Answered(0, name, answer_from_disk(m.question, result, self._shard, self._forgotten))
 
     def on_cursors(self, effect: MoveCursors, result: Any) -> list[Effect]:
         """Where the cursors are; if the disk did not move them the comets ask again."""

@@ -9,16 +9,15 @@ from __future__ import annotations
 import logging
 import sqlite3
 from collections.abc import Sequence
-from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
 import gevent
 
 from zim.errors import NodeError
-from zim.fabric.tally import Tally
+from zim.fabric.tally import COUNTS, Tally
 from zim.nodes.router.log.sqlite.worker import InThread, Worker
-from zim.nodes.router.receipts import Ledger, Receipt
+from zim.nodes.router.receipts import RouterLedger, RouterReceipt
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +27,7 @@ BUSY_S = 2.0  # someone else holds the file: a backup, a person with sqlite3
 AT_ONCE = 500  # receipts that are looked at between two chances for others to run
 ROWS = 200  # of one statement: each statement gives the interpreter away, and has to get it back
 
-_COUNTS = "targeted, delivered, gone, shed, expired, unknown"
+_COUNTS = ", ".join(COUNTS)
 _COLUMNS = f"push_id, serial, run, accepted_ms, kept_ms, reported_ms, offline, open_rows, {_COUNTS}"
 _WIDTH = _COLUMNS.count(",") + 1
 
@@ -79,11 +78,10 @@ class ReceiptStore:
         self.newest_ms: int = db.execute(newest).fetchone()[0] or 0
         offline, pushes, self._serial, *counts = totals
         tally = Tally(*counts)
-        self.left = tally.pending
-        tally.unknown += self.left
+        self.left = tally.give_up()
         self.totals: tuple[Tally, int, int, int] = (tally, offline, pushes, self._serial)
 
-    def keep(self, ledger: Ledger, now_ms: int) -> None:
+    def keep(self, ledger: RouterLedger, now_ms: int) -> None:
         """Stores what has changed. What the disk does not take is lost, and the log says so."""
         changed = ledger.take_changed()
         if not changed:
@@ -94,7 +92,7 @@ class ReceiptStore:
             log.warning("receipts cannot be stored", extra={"receipts": len(changed), "error": str(e)})
         ledger.stored(changed)
 
-    def write(self, receipts: Sequence[Receipt], tally: Tally, offline: int, pushes: int, now_ms: int) -> None:
+    def write(self, receipts: Sequence[RouterReceipt], tally: Tally, offline: int, pushes: int, now_ms: int) -> None:
         """Stores receipts as they are now, and the totals over all.
 
         Raises:
@@ -102,15 +100,14 @@ class ReceiptStore:
         """
         values: list[Any] = []
         for n, r in enumerate(receipts):
-            t = r.tally
             values += (
                 *(_key(r.push_id), r.serial, self._run, r.accepted_ms, r.kept_ms, r.reported_ms, r.offline),
-                *(r.open_rows, t.targeted, t.delivered, t.gone, t.shed, t.expired, t.unknown),
+                *(r.open_rows, *r.tally.counts),
             )
             if n % AT_ONCE == AT_ONCE - 1:
                 gevent.sleep(0)
         self._serial = max([self._serial, *(r.serial for r in receipts)])
-        totals = (offline, pushes, self._serial, *astuple(tally))
+        totals = (offline, pushes, self._serial, *tally.counts)
         with self._worker.turn:
             self._worker.run(lambda db: self._write(db, values, totals, now_ms))
 
@@ -139,13 +136,13 @@ class ReceiptStore:
         db.execute(f"CREATE TABLE segment_{now_ms} ({_COLUMNS}, PRIMARY KEY (push_id, serial)) WITHOUT ROWID")
         return f"segment_{now_ms}"
 
-    def find(self, push_id: str) -> list[Receipt]:
+    def find(self, push_id: str) -> list[RouterReceipt]:
         """The receipts of a push. What an earlier run left pending is unknown."""
         with self._worker.turn:
             return self._worker.run(lambda db: self._find(db, push_id))
 
-    def _find(self, db: sqlite3.Connection, push_id: str) -> list[Receipt]:
-        found: dict[int, Receipt] = {}
+    def _find(self, db: sqlite3.Connection, push_id: str) -> list[RouterReceipt]:
+        found: dict[int, RouterReceipt] = {}
         for began in _segments(db):
             sql = f"SELECT {_COLUMNS} FROM segment_{began} WHERE push_id = ?"
             for row in db.execute(sql, (_key(push_id),)):
@@ -154,8 +151,9 @@ class ReceiptStore:
                     continue  # an older state of it
                 tally = Tally(*counts)
                 if run != self._run:
-                    tally.unknown += tally.pending
-                found[serial] = Receipt(push_id, serial, accepted_ms, kept_ms, reported_ms, tally, offline, open_rows)
+                    tally.give_up()
+                times_ms = accepted_ms, kept_ms, reported_ms
+                found[serial] = RouterReceipt(push_id, serial, *times_ms, tally, offline, open_rows)
         return list(found.values())
 
     def close(self) -> None:

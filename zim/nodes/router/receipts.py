@@ -10,11 +10,11 @@ from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from zim.fabric.tally import Tally
-from zim.protocol.messages import Result, Tracked
+from zim.protocol.messages import Result
 
 
 @dataclass(slots=True)
-class Receipt:
+class RouterReceipt:
     """What became of one push at one router.
 
     Attributes:
@@ -36,33 +36,12 @@ class Receipt:
     open_rows: int = 0
 
 
-def sum_up(req: int, router: str, receipts: Sequence[Receipt], is_forgotten: bool) -> Tracked:
-    """The answer to Track, over all parts of a push. is_forgotten: see Tracked."""
-    tallies = [receipt.tally for receipt in receipts]
-    return Tracked(
-        req,
-        router,
-        is_known=bool(receipts) or is_forgotten,
-        is_forgotten=is_forgotten,
-        targeted=sum(t.targeted for t in tallies),
-        delivered=sum(t.delivered for t in tallies),
-        gone=sum(t.gone for t in tallies),
-        shed=sum(t.shed for t in tallies),
-        expired=sum(t.expired for t in tallies),
-        unknown=sum(t.unknown for t in tallies),
-        offline=sum(r.offline for r in receipts),
-        accepted_ms=min((r.accepted_ms for r in receipts), default=0),
-        kept_ms=max((r.kept_ms for r in receipts), default=0),
-        reported_ms=max((r.reported_ms for r in receipts), default=0),
-    )
-
-
 class Row:
     """What became of one push at one comet."""
 
     __slots__ = ("_ledger", "_receipt", "delivered", "expired", "gone", "shed", "targeted")
 
-    def __init__(self, ledger: Ledger, receipt: Receipt, targeted: int) -> None:
+    def __init__(self, ledger: RouterLedger, receipt: RouterReceipt, targeted: int) -> None:
         self._ledger, self._receipt, self.targeted = ledger, receipt, targeted
         self.delivered = self.gone = self.shed = self.expired = 0
         receipt.open_rows += 1
@@ -116,7 +95,7 @@ class Totals(NamedTuple):
     pushes: int
 
 
-class Ledger:
+class RouterLedger:
     """All receipts of one router that may still change, or are not in its store yet.
 
     Attributes:
@@ -135,47 +114,39 @@ class Ledger:
         self.tally, self.offline, self.pushes = tally, offline, pushes
         self._before, self._left = Totals(replace(tally), offline, pushes), left
         self._serial = serial
-        self._receipts: dict[str, list[Receipt]] = {}
-        self._changed: dict[int, Receipt] = {}
+        self._receipts: dict[str, list[RouterReceipt]] = {}
+        self._changed: dict[int, RouterReceipt] = {}
 
     def this_run(self) -> Totals:
         """What this run has to account for: its own pushes, and what the last one left to it. In balance, too."""
-        t, b = self.tally, self._before.tally
-        tally = Tally(
-            t.targeted - b.targeted + self._left,
-            t.delivered - b.delivered,
-            t.gone - b.gone,
-            t.shed - b.shed,
-            t.expired - b.expired,
-            t.unknown - b.unknown + self._left,
-        )
+        tally = self.tally - self._before.tally + Tally(targeted=self._left, unknown=self._left)
         return Totals(tally, self.offline - self._before.offline, self.pushes - self._before.pushes)
 
-    def open(self, push_id: str, accepted_ms: int, kept_ms: int) -> Receipt:
+    def open(self, push_id: str, accepted_ms: int, kept_ms: int) -> RouterReceipt:
         """The receipt of a push that is in the log now."""
         self._serial += 1
         self.pushes += 1
-        receipt = Receipt(push_id, self._serial, accepted_ms, kept_ms)
+        receipt = RouterReceipt(push_id, self._serial, accepted_ms, kept_ms)
         self._receipts.setdefault(push_id, []).append(receipt)
         self._changed[receipt.serial] = receipt
         return receipt
 
-    def count_offline(self, receipt: Receipt, users: int) -> None:
+    def count_offline(self, receipt: RouterReceipt, users: int) -> None:
         """So many of its users had no session."""
         receipt.offline += users
         self.offline += users
         self.changed(receipt)
 
-    def changed(self, receipt: Receipt) -> None:
+    def changed(self, receipt: RouterReceipt) -> None:
         """It is to be stored (again)."""
         self._changed[receipt.serial] = receipt
 
-    def take_changed(self) -> list[Receipt]:
+    def take_changed(self) -> list[RouterReceipt]:
         """What is to be stored. What cannot change any more is forgotten here, once `stored` says that it is."""
         changed, self._changed = list(self._changed.values()), {}
         return changed
 
-    def stored(self, receipts: Sequence[Receipt]) -> None:
+    def stored(self, receipts: Sequence[RouterReceipt]) -> None:
         """These are in the store."""
         for receipt in receipts:
             if receipt.open_rows or receipt.serial in self._changed:
@@ -186,6 +157,6 @@ class Ledger:
                 if not mine:
                     del self._receipts[receipt.push_id]
 
-    def find(self, push_id: str) -> list[Receipt]:
+    def find(self, push_id: str) -> list[RouterReceipt]:
         """The receipts of a push that are in memory."""
         return self._receipts.get(push_id, [])

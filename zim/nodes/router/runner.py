@@ -14,6 +14,7 @@ import msgspec
 
 from zim.fabric.sharding import rank
 from zim.nodes.effects import ERROR, MESSAGE_BYTES, Effect, End, Note, Replies, Send
+from zim.nodes.router.answering import STORED
 from zim.nodes.router.effects import (
     Append,
     DiskEffect,
@@ -88,16 +89,12 @@ class RouterRunner(Generic[Peer]):
                 return shard.renew(m, now, now_ms)
             case messages.Fetch():
                 return shard.fetch(m, now_ms)
-            case messages.Total():
-                return shard.total(m)
-            case messages.Read() | messages.Unread() | messages.Track():
+            case messages.Ask(question=question) if not isinstance(question, STORED):
+                return shard.ask(asker, m)
+            case messages.Read() | messages.Ask():
                 self.questions.ask(asker, m)
             case messages.Acknowledge():
                 self.questions.acknowledge(asker, m)
-            case messages.Locate() | messages.Count():
-                return shard.ask(asker, m)
-            case messages.Forget():
-                return shard.forget(m)
         return None
 
     def on_link(self, job: str, is_connected: bool) -> None:

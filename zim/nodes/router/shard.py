@@ -13,32 +13,27 @@ from zim.fabric.audience import ALL, audiences
 from zim.fabric.sharding import Shards
 from zim.fabric.streams import is_user_stream
 from zim.nodes.effects import INFO, WARNING, Note
+from zim.nodes.router.answering import STORED, WHOLE, answer_from_memory
 from zim.nodes.router.directory import Directory, stream_of
 from zim.nodes.router.feed import Body, Feed
 from zim.nodes.router.intake import ADMITTED_BYTES, Admission, Intake, Peer, Stored
 from zim.nodes.router.log import Appended, Head
-from zim.nodes.router.receipts import Ledger, Receipt, Row
+from zim.nodes.router.receipts import RouterLedger, RouterReceipt, Row
 from zim.protocol.messages import (
     Answer,
+    Answered,
     Answers,
+    Ask,
     Changes,
-    Count,
-    Counted,
     Fetch,
     Fetched,
-    Forget,
-    Forgotten,
     Item,
-    Locate,
-    Located,
-    Published,
+    PublishReply,
     Push,
     Put,
     Renew,
     Renewed,
     Target,
-    Total,
-    Totalled,
 )
 
 LEASE_S = 2.5  # a comet that has not renewed for so long is given up
@@ -88,7 +83,7 @@ class Shard(Generic[Peer]):
         now: float,
         max_behind_bytes: int,
         next_seq: int,
-        ledger: Ledger,
+        ledger: RouterLedger,
         spare_s: float = SPARE_S,
         admitted_bytes: int = ADMITTED_BYTES,
     ) -> None:
@@ -110,20 +105,20 @@ class Shard(Generic[Peer]):
         self.owner = shards.owner
         self.ledger = ledger
         self._comets = tuple(comets)
-        self._undecided: list[tuple[Receipt, str]] = []  # users who may be online, once all comets have said who is
+        self._undecided: list[tuple[RouterReceipt, str]] = []  # users who may be online: not all comets have said
         self._rebuilt_by = now + LEASE_S
         self._seen = now
         self._spare_s = spare_s
         self._spare_until = now + spare_s
         self.dropped_questions = 0
         self.notes: list[Note] = []
-        self._questions: list[tuple[Peer, Locate | Count]] = []
+        self._questions: list[tuple[Peer, Ask]] = []
 
     # -- pushes
 
     def committed(
         self, batch: Sequence[Admission[Peer]], appended: Sequence[Appended], now: float, now_ms: int
-    ) -> tuple[list[Push], list[tuple[Peer, Published]]]:
+    ) -> tuple[list[Push], list[tuple[Peer, PublishReply]]]:
         """Pushes are in the log. One step: targets are read, feeds get their entries, publishers their answer.
 
         Args:
@@ -165,7 +160,7 @@ class Shard(Generic[Peer]):
             pushes.append(self._push(body, targets, now_ms))
         return pushes
 
-    def _count_offline(self, receipt: Receipt, streams: list[str]) -> None:
+    def _count_offline(self, receipt: RouterReceipt, streams: list[str]) -> None:
         """Users whom no comet has told of. While rebuilding, one may yet do so."""
         if self.is_rebuilding and len(self._undecided) < UNDECIDED:
             self._undecided += [(receipt, stream) for stream in streams]
@@ -246,26 +241,9 @@ class Shard(Generic[Peer]):
         """Sessions of which nothing is known yet. Counted by themselves, so that the ledger can be checked."""
         return sum(row.pending for feed in self.directory.feeds.values() for row in feed.rows.values())
 
-    def total(self, m: Total) -> Totalled:
-        """What became of all pushes."""
-        t = self.ledger.tally
-        return Totalled(
-            m.req,
-            self.name,
-            self.ledger.pushes,
-            self.ledger.offline,
-            t.targeted,
-            t.delivered,
-            t.gone,
-            t.shed,
-            t.expired,
-            t.unknown,
-            self.pending(),
-        )
-
-    def ask(self, peer: Peer, m: Locate | Count) -> Located | Counted | None:
+    def ask(self, peer: Peer, m: Ask) -> Answered | None:
         """The answer, or nothing while the directory is rebuilding: then it comes out of `tick`."""
-        if not self.is_rebuilding:
+        if not self.is_rebuilding or not isinstance(m.question, WHOLE):
             return self._answer(m)
         if len(self._questions) < QUESTIONS:
             self._questions.append((peer, m))
@@ -273,21 +251,12 @@ class Shard(Generic[Peer]):
             self.dropped_questions += 1
         return None
 
-    def _answer(self, m: Locate | Count) -> Located | Counted:
-        d = self.directory
-        if isinstance(m, Locate):
-            return Located(m.req, self.name, d.locate(m.uid))
-        return Counted(m.req, self.name, d.rooms(), d.comets(), d.roomless())
+    def _answer(self, m: Ask) -> Answered:
+        assert not isinstance(m.question, STORED)
+        return Answered(m.req, self.name, answer_from_memory(m.question, self))
 
-    def forget(self, m: Forget) -> Forgotten:
-        """Forgets a comet's sessions at once. One that lives registers anew with its next Renew."""
-        feed = self.directory.feeds.get(m.comet)
-        if feed is not None and feed.is_alive:
-            self._note(INFO, "sessions forgotten on request", comet=m.comet, sessions=len(feed.sessions))
-            self.directory.end(feed)
-        return Forgotten(m.req, self.name)
-
-    def _note(self, level: int, event: str, **fields: Any) -> None:
+    def note(self, level: int, event: str, **fields: Any) -> None:
+        """A line for the log."""
         self.notes.append(Note(level, event, fields))
 
     # -- time
@@ -301,7 +270,7 @@ class Shard(Generic[Peer]):
         stood_still = paused_s > RENEW_S
         if stood_still:
             self.intake.stood_still(paused_s)
-            self._note(WARNING, "stood still, all leases extended", seconds=round(paused_s, 3))
+            self.note(WARNING, "stood still, all leases extended", seconds=round(paused_s, 3))
             self._rebuilt_by = max(self._rebuilt_by, now + LEASE_S) if self.is_rebuilding else self._rebuilt_by
             self._spare_until = now + self._spare_s
         for feed in self.directory.feeds.values():
@@ -310,7 +279,7 @@ class Shard(Generic[Peer]):
             if stood_still:
                 feed.lease_end = max(feed.lease_end, now + LEASE_S)
             elif feed.lease_end < now:
-                self._note(WARNING, "lease over", comet=feed.comet, sessions=len(feed.sessions))
+                self.note(WARNING, "lease over", comet=feed.comet, sessions=len(feed.sessions))
                 self.directory.end(feed)
         return [*self.intake.tick(now), *self._end_rebuilding(now)]
 
@@ -322,7 +291,7 @@ class Shard(Generic[Peer]):
         owed = [feed.oldest_ms for feed in self.directory.feeds.values() if feed.is_alive]
         return min([now_ms - int(self._spare_s * 1000), *(ms for ms in owed if ms is not None)])
 
-    def _end_rebuilding(self, now: float) -> Iterable[tuple[Peer, Located | Counted]]:
+    def _end_rebuilding(self, now: float) -> Iterable[tuple[Peer, Answered]]:
         if self.is_rebuilding:
             feeds = self.directory.feeds
             told = all(c in feeds and feeds[c].is_alive and feeds[c].is_registered for c in self._comets)
@@ -332,7 +301,7 @@ class Shard(Generic[Peer]):
             undecided, self._undecided = self._undecided, []
             for receipt, stream in undecided:
                 self._count_offline(receipt, [] if self.directory.is_served(stream) else [stream])
-            self._note(INFO, "directory whole", sessions=sum(len(f.sessions) for f in feeds.values()))
+            self.note(INFO, "directory whole", sessions=sum(len(f.sessions) for f in feeds.values()))
         questions, self._questions = self._questions, []
         for peer, m in questions:
             yield peer, self._answer(m)

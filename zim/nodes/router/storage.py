@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from typing import Any
 
+from zim.nodes.router.answering import read_stored
 from zim.nodes.router.effects import (
     Append,
     DiskEffect,
@@ -22,7 +23,7 @@ from zim.nodes.router.log import Damaged, LogError, Page
 from zim.nodes.router.receipt_store import ReceiptStore
 from zim.nodes.router.shard import PAGE_BYTES
 from zim.nodes.router.streams import Streams
-from zim.protocol.messages import Read, Unread
+from zim.protocol.messages import Read
 
 log = logging.getLogger(__name__)
 
@@ -82,6 +83,4 @@ class Storage:
                 log.error("a damaged message is passed over", extra={"error": str(error)})
                 head = streams.heads([m.stream])[m.stream]
                 return Page(head.epoch, error.offset, head.head, [], error.offset)
-        if isinstance(m, Unread):
-            return streams.acknowledged([m.stream])[m.stream], streams.heads([m.stream])[m.stream]
-        return self.receipts.find(m.push_id)
+        return read_stored(m.question, streams, self.receipts)

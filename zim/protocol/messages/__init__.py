@@ -32,25 +32,14 @@ from zim.protocol.messages.feeds import (
     entry_bytes,
 )
 from zim.protocol.messages.requests import (
+    Answered,
+    Ask,
     Auth,
     Authed,
-    Count,
-    Counted,
-    Forget,
-    Forgotten,
-    Locate,
-    Located,
-    Place,
     Publish,
-    Published,
+    PublishReply,
     Submit,
     Submitted,
-    Total,
-    Totalled,
-    Track,
-    Tracked,
-    Unread,
-    Unreads,
 )
 
 __all__ = [
@@ -59,28 +48,23 @@ __all__ = [
     "Acknowledge",
     "Acknowledged",
     "Answer",
+    "Answered",
     "Answers",
+    "Ask",
     "Auth",
     "Authed",
     "Begin",
     "Change",
     "Changes",
-    "Count",
-    "Counted",
     "Del",
     "Entry",
     "Fetch",
     "Fetched",
-    "Forget",
-    "Forgotten",
     "FromLogic",
     "Item",
-    "Locate",
-    "Located",
     "Message",
-    "Place",
     "Publish",
-    "Published",
+    "PublishReply",
     "Push",
     "Put",
     "Read",
@@ -99,21 +83,15 @@ __all__ = [
     "ToLogic",
     "ToPublisher",
     "ToRouter",
-    "Total",
-    "Totalled",
-    "Track",
-    "Tracked",
-    "Unread",
-    "Unreads",
     "change_bytes",
     "entry_bytes",
 ]
 
 # What each link carries.
-ToRouter = Changes | Renew | Fetch | Read | Acknowledge | Publish | Unread | Track | Total | Locate | Count | Forget
+ToRouter = Changes | Renew | Fetch | Read | Acknowledge | Publish | Ask
 ToComet = Answers | Renewed | Fetched | Records | Acknowledged
 ToJob = Push
-ToAsker = Published | Records | Unreads | Tracked | Totalled | Located | Counted | Forgotten
+ToAsker = PublishReply | Records | Answered
 ToLogic = Auth | Submit
 FromLogic = Authed
 ToPublisher = Submitted

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
+from zim.fabric.questions import AnyQuestion
 from zim.protocol.messages.base import Int32, Message
 
 # ---------------------------------------------------------------- logic ⇄ router
@@ -30,7 +31,7 @@ class Publish(Message, frozen=True):
     only: tuple[str, ...] = ()
 
 
-class Published(Message, frozen=True):
+class PublishReply(Message, frozen=True):
     """router → logic: ok, unavailable (surely not stored), unknown, conflict (the key was used for another content), or
     refused (another router's stream). offsets: of each stream, if ok."""
 
@@ -41,127 +42,19 @@ class Published(Message, frozen=True):
     offsets: list[int] = msgspec.field(default_factory=list)
 
 
-class Unread(Message, frozen=True):
-    """logic → router: what has a user's stream that nobody has acknowledged?"""
+class Ask(Message, frozen=True):
+    """logic → router: a question."""
 
     req: int
-    stream: str
+    question: AnyQuestion
 
 
-class Unreads(Message, frozen=True):
-    """router → logic: answer to Unread."""
-
-    req: int
-    router: str
-    epoch: str
-    floor: int
-    head: int
-    acknowledged: int
-
-
-class Track(Message, frozen=True):
-    """logic → router: what became of this push?"""
-
-    req: int
-    push_id: str
-
-
-class Tracked(Message, frozen=True):
-    """router → logic: answer to Track, over this router's sessions; all 0 if it is not known here.
-
-    is_forgotten: the router has kept it, and crashed before it had stored more of it than that.
-    accepted_ms, kept_ms, reported_ms: log time at which the router took it, had it in its log, heard of it last.
-    """
+class Answered(Message, frozen=True):
+    """router → logic: the answer to Ask, of the type that the question names: see `codec.decode_answer`."""
 
     req: int
     router: str
-    is_known: bool
-    is_forgotten: bool
-    targeted: int
-    delivered: int
-    gone: int
-    shed: int
-    expired: int
-    unknown: int
-    offline: int
-    accepted_ms: int
-    kept_ms: int
-    reported_ms: int
-
-
-class Total(Message, frozen=True):
-    """logic → router: what became of all pushes?"""
-
-    req: int
-
-
-class Totalled(Message, frozen=True):
-    """router → logic: answer to Total. pending is counted by itself, so that the sum can be checked."""
-
-    req: int
-    router: str
-    pushes: int
-    offline: int
-    targeted: int
-    delivered: int
-    gone: int
-    shed: int
-    expired: int
-    unknown: int
-    pending: int
-
-
-class Locate(Message, frozen=True):
-    """logic → router: where is this user?"""
-
-    req: int
-    uid: str
-
-
-class Place(Message, frozen=True):
-    """One session: at which comet, its key `uid_seq`, its rooms."""
-
-    comet: str
-    key: str
-    rooms: tuple[str, ...]
-
-
-class Located(Message, frozen=True):
-    """router → logic: the user's sessions."""
-
-    req: int
-    router: str
-    places: list[Place]
-
-
-class Count(Message, frozen=True):
-    """logic → router: how many sessions, by room and by comet, of this shard?"""
-
-    req: int
-
-
-class Counted(Message, frozen=True):
-    """router → logic. roomless: sessions that are in no room."""
-
-    req: int
-    router: str
-    rooms: dict[str, int]
-    comets: dict[str, int]
-    roomless: int
-
-
-class Forget(Message, frozen=True):
-    """logic → router: forget a comet's sessions at once. One that lives registers anew."""
-
-    req: int
-    comet: str
-
-
-class Forgotten(Message, frozen=True):
-    """router → logic: done."""
-
-    req: int
-    router: str
+    answer: Any
 
 
 # ---------------------------------------------------------------- comet ⇄ logic

@@ -8,10 +8,11 @@ from typing import Annotated, ClassVar, NamedTuple
 
 import msgspec
 
+from zim.fabric.limits import OFFSET
 from zim.protocol.errors import WireError
 from zim.protocol.frame import Op, Packet
 
-Offset = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
+Offset = Annotated[int, msgspec.Meta(ge=0, le=OFFSET)]
 Resume = Mapping[str, tuple[str, int]]  # stream → epoch, offset
 
 # ---------------------------------------------------------------- what a client says

@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 import msgspec
 from typing_extensions import override
 
-from zim.fabric.streams import name_problem, room_stream
+from zim.fabric.streams import ROOM, is_room, room_stream
 from zim.protocol.errors import WireError
 from zim.protocol.frame import VERSION, Op, Packet
 from zim.protocol.vocabularies.base import Cursors, Join, Leave, Login, Missed, Offset, Start, Vocabulary
@@ -59,8 +59,8 @@ def _check(rooms: Sequence[str], resume: Mapping[str, Any]) -> None:
     if len(rooms) > STREAMS:
         raise WireError(f"more than {STREAMS} rooms")
     for room in rooms:
-        if problem := name_problem(room_stream(room) if room != "*" else "r:*"):
-            raise WireError(f"rooms: {problem}")
+        if not is_room(room):
+            raise WireError(f"rooms: a name is {ROOM}")
     if len(resume) > STREAMS:
         raise WireError(f"resume has more than {STREAMS} streams")
 

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from zim.fabric.push import Push, Status
 from zim.fabric.sharding import Shards
 from zim.nodes.calls import RETRY_S
 from zim.nodes.logic.shares import ATTEMPTS, GIVE_UP_S, Share, digest_of, published, push_id_of, split
-from zim.protocol.messages import Published
-from zim.web.fabric import Push, Status
+from zim.protocol.messages import PublishReply
 
 PUSH = Push(["u:1", "r:2"], b"x", key="k")
 
@@ -25,7 +25,7 @@ def fresh(digest: bytes = b"") -> Share:
 
 def share(status: Any, digest: bytes = b"") -> Share:
     found = fresh(digest)
-    found.on_answer(Published(1, "router-1", 7, status, [3] if status == "ok" else []), 0.0)
+    found.on_answer(PublishReply(1, "router-1", 7, status, [3] if status == "ok" else []), 0.0)
     assert found.is_over
     return found
 
@@ -50,14 +50,14 @@ def test_the_status_of_all_shares(statuses: list[Status], status: Status) -> Non
         answer = published([share(s) for s in order])
         assert answer.status == status
         assert [part.status for part in answer.parts] == list(order)
-        assert [list(part.offsets) for part in answer.parts] == [[3] if s == "ok" else [] for s in order]
+        assert [part.streams for part in answer.parts] == [{"u:1": 3 if s == "ok" else None} for s in order]
 
 
 def test_after_an_attempt_without_an_answer_unavailable_would_be_a_lie() -> None:
     found = fresh()
     found.on_silence("no answer from router-1", 1.0)
     assert not found.is_over
-    found.on_answer(Published(1, "router-1", 7, "unavailable"), 1.0)
+    found.on_answer(PublishReply(1, "router-1", 7, "unavailable"), 1.0)
     assert (found.status, found.is_over) == ("unknown", True)
     assert found.why == "an earlier attempt had no answer; then: router-1 cannot take it now"
 
@@ -65,14 +65,14 @@ def test_after_an_attempt_without_an_answer_unavailable_would_be_a_lie() -> None
 def test_with_a_key_too_for_an_attempt_may_yet_arrive() -> None:
     found = fresh(b"d")
     found.on_silence("no answer from router-1", 1.0)
-    found.on_answer(Published(1, "router-1", 7, "unavailable"), 1.0)
+    found.on_answer(PublishReply(1, "router-1", 7, "unavailable"), 1.0)
     assert found.status == "unknown"
 
 
 def test_after_an_attempt_without_an_answer_ok_is_still_ok() -> None:
     found = fresh()
     found.on_silence("no answer from router-1", 1.0)
-    found.on_answer(Published(1, "router-1", 7, "ok", [4]), 1.0)
+    found.on_answer(PublishReply(1, "router-1", 7, "ok", [4]), 1.0)
     assert (found.status, found.why, found.offsets) == ("ok", "", [4])
 
 

@@ -2,11 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 
 from tests.unit.web.support import Recorder
-from zim.nodes.logic.submitting import RECIPIENTS, publish_submitted
-from zim.protocol.messages import Submit
+from zim.fabric.limits import KEY_BYTES, RECIPIENTS
+from zim.fabric.port import Fabric
+from zim.fabric.push import Push
+from zim.nodes.logic.submitting import answer_submits, read_submit
+from zim.protocol.messages import Submit, Submitted
+
+
+def publish_submitted(fabric: Fabric, submits: Sequence[Submit], max_body_bytes: int) -> list[Submitted]:
+    """As logic's runner does it, which has no fabric but routers."""
+    read = [read_submit(m, max_body_bytes) for m in submits]
+    pushes = [found for found in read if isinstance(found, Push)]
+    problems = [found if isinstance(found, str) else "" for found in read]
+    return answer_submits(submits, problems, fabric.publish_many(pushes) if pushes else [])
+
 
 GOOD = Submit(1, "k", ["u:7", "r:1", "u:7"], 5, b"x", 1500, ("7_1",))
 
@@ -27,17 +41,19 @@ def test_a_push_is_published_as_http_would() -> None:
         (Submit(2, "", [], 5, b""), "1 to"),
         (Submit(2, "", ["u:1"] * (RECIPIENTS + 1), 5, b""), "1 to"),
         (Submit(2, "", ["u:7", "7"], 5, b""), "'7' is no stream"),
-        (Submit(2, "", ["r:a\0"], 5, b""), "control characters"),
-        (Submit(2, "", ["u:7"], 4, b""), "op is 4"),
-        (Submit(2, "", ["u:7"], 5, b"", 0, ("7_1", "8_1")), "only has '8_1'"),
-        (Submit(2, "", ["u:7"], 5, b"", 0, ("7",)), "only has '7'"),
-        (Submit(2, "", ["u:7"], 26, b""), "op is 26"),
-        (Submit(2, "", ["u:7"], -1, b""), "op is -1"),
-        (Submit(2, "", ["u:7"], 254, b""), "op is 254"),
-        (Submit(2, "", ["u:7"], 255, b""), "op is 255"),
-        (Submit(2, "", ["u:7"], 5, b"", -1), "ttl_ms is -1"),
-        (Submit(2, "", ["u:7"], 5, b"", 1 << 62), "ttl_ms is 4611686018427387904"),
-        (Submit(2, "", ["u:7"], 5, b"", (1 << 64) - 1), "ttl_ms is 18446744073709551615"),
+        (Submit(2, "", ["r:a\0"], 5, b""), "is no stream"),
+        (Submit(2, "", ["u:7"], 4, b""), "op: 4"),
+        (Submit(2, "", ["u:7"], 5, b"", 0, ("7_1", "8_1")), "only: '8_1'"),
+        (Submit(2, "", ["u:7"], 5, b"", 0, ("7",)), "only: '7'"),
+        (Submit(2, "", ["u:7"], 26, b""), "op: 26"),
+        (Submit(2, "", ["u:7"], -1, b""), "op: -1"),
+        (Submit(2, "", ["u:7"], 254, b""), "op: 254"),
+        (Submit(2, "", ["u:7"], 255, b""), "op: 255"),
+        (Submit(2, "x" * (KEY_BYTES + 1), ["u:7"], 5, b""), "cannot be a key"),
+        (Submit(2, "a\n", ["u:7"], 5, b""), "cannot be a key"),
+        (Submit(2, "", ["u:7"], 5, b"", -1), "ttl_s: -0.001"),
+        (Submit(2, "", ["u:7"], 5, b"", 1 << 62), "ttl_s: 4.6"),
+        (Submit(2, "", ["u:7"], 5, b"", (1 << 64) - 1), "ttl_s: 1.8"),
     ],
 )
 def test_what_is_wrong_is_named_and_the_others_are_published(bad: Submit, says: str) -> None:

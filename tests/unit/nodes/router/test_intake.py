@@ -7,14 +7,30 @@ from typing import Any
 import pytest
 
 from zim.fabric.sharding import Shards
+from zim.net.batches import Batches
 from zim.nodes.router.directory import Directory
 from zim.nodes.router.feed import Feed
 from zim.nodes.router.intake import PATIENCE_S, REMEMBER_S, Admission, Intake
 from zim.nodes.router.log import Appended, Unavailable, Unknown
 from zim.nodes.router.log.memory import Failure, MemoryLog, MemoryStore
-from zim.protocol.messages import Begin, Changes, Publish, Published, Put
+from zim.protocol.messages import Begin, Changes, Publish, PublishReply, Put
 
 MAX_BEHIND = 10_000
+
+
+class Counted(Batches[Admission[str]]):
+    """A queue that is limited by a number. room: how many pushes it takes."""
+
+    def __init__(self) -> None:
+        super().__init__(1 << 30)
+        self.room = 1000
+
+    @property
+    def waiting(self) -> list[Admission[str]]:
+        return [admission for admission, _ in self._items]
+
+    def put(self, item: Admission[str], size: int) -> bool:
+        return len(self._items) < self.room and super().put(item, size)
 
 
 class Desk:
@@ -22,8 +38,8 @@ class Desk:
 
     Attributes:
         answers: statuses and offsets, by request.
-        room: how many pushes the queue of the next commit takes.
-        batch: what waits for it.
+        commits, lookups: the intake's queues.
+        batch: what waits for the next commit; asked: for being looked up.
     """
 
     def __init__(self, term: int = 7, store: MemoryStore | None = None, routers: int = 1) -> None:
@@ -34,28 +50,21 @@ class Desk:
         self.lease = lease
         self.directory = Directory(1)
         shards = Shards([f"router-{i}" for i in range(1, routers + 1)])
-        self.intake: Intake[str] = Intake(
-            "router-1", term, shards, self.directory, self._admit, self._look_up, MAX_BEHIND
-        )
-        self.room = self.lookups = 1000
-        self.batch: list[Admission[str]] = []
-        self.asked: list[Admission[str]] = []
+        self.intake: Intake[str] = Intake("router-1", term, shards, self.directory, MAX_BEHIND)
+        self.intake.commits = self.commits = Counted()
+        self.intake.lookups = self.lookups = Counted()
         self.answers: dict[int, tuple[str, list[int]]] = {}
         self.fresh: list[tuple[str, int]] = []
         self.now = 0.0
         self._reqs = 0
 
-    def _admit(self, admission: Admission[str], size: int) -> bool:
-        if len(self.batch) < self.room:
-            self.batch.append(admission)
-            return True
-        return False
+    @property
+    def batch(self) -> list[Admission[str]]:
+        return self.commits.waiting
 
-    def _look_up(self, admission: Admission[str], size: int) -> bool:
-        if len(self.asked) < self.lookups:
-            self.asked.append(admission)
-            return True
-        return False
+    @property
+    def asked(self) -> list[Admission[str]]:
+        return self.lookups.waiting
 
     def publish(self, push_id: str, *streams: str, digest: bytes = b"", body: bytes = b"x", **keys: Any) -> int:
         """A Publish comes; returns its number."""
@@ -69,7 +78,7 @@ class Desk:
 
     def commit(self, failure: Failure | None = None) -> None:
         """As zim.nodes.router.node does it."""
-        batch, self.batch = self.batch, []
+        batch = self.commits.drain()
         records = self.intake.records(batch)
         if failure:
             self.store.failures.append(failure)
@@ -88,8 +97,7 @@ class Desk:
 
     def look_up(self) -> None:
         """The log says what it knows of pushes that would be refused."""
-        asked, self.asked = self.asked, []
-        for a in asked:
+        for a in self.lookups.drain():
             self._hear(self.intake.looked_up(a, self.log.find(a.push.push_id, a.push.digest, a.push.streams)))
 
     def tick(self, seconds: float) -> None:
@@ -97,7 +105,7 @@ class Desk:
         self.now += seconds
         self._hear(self.intake.tick(self.now))
 
-    def _hear(self, answers: list[tuple[str, Published]]) -> None:
+    def _hear(self, answers: list[tuple[str, PublishReply]]) -> None:
         for _, m in answers:
             assert m.req not in self.answers, "two answers to one request"
             self.answers[m.req] = m.status, m.offsets
@@ -146,14 +154,14 @@ def test_a_repeat_is_known_before_it_is_refused(digest: bytes) -> None:
     desk = Desk()
     desk.publish("a", digest=digest)
     desk.commit()
-    desk.room = 0
+    desk.commits.room = 0
     again = desk.publish("a", digest=digest, attempt=2, term=7)
     assert desk.answers[again] == ("ok", [1])
 
 
 def test_a_push_without_a_key_is_refused_at_once_when_full() -> None:
     desk = Desk()
-    desk.room = 0
+    desk.commits.room = 0
     assert desk.answers[desk.publish("a")] == ("unavailable", [])
     assert desk.asked == []
 
@@ -164,7 +172,7 @@ def test_a_push_with_a_key_is_looked_up_before_it_is_refused() -> None:
     desk.commit()
     desk.tick(REMEMBER_S + 1)
     desk.tick(REMEMBER_S + 1)
-    desk.room = 0
+    desk.commits.room = 0
     reqs = [
         desk.publish("a", digest=b"d"),
         desk.publish("a", digest=b"other"),
@@ -181,9 +189,9 @@ def test_a_push_with_a_key_is_looked_up_before_it_is_refused() -> None:
 def test_a_look_up_that_meets_its_repeat_has_its_answer(is_stored: bool) -> None:
     """The first logic is refused for want of room, the second one is not, and the log is asked in between."""
     desk = Desk()
-    desk.room = 0
+    desk.commits.room = 0
     first = desk.publish("a", digest=b"d")
-    desk.room = 9
+    desk.commits.room = 9
     second = desk.publish("a", digest=b"d")
     if is_stored:
         desk.commit()
@@ -194,7 +202,7 @@ def test_a_look_up_that_meets_its_repeat_has_its_answer(is_stored: bool) -> None
 
 def test_when_nobody_can_look_a_key_up_the_answer_is_unknown() -> None:
     desk = Desk()
-    desk.room = desk.lookups = 0
+    desk.commits.room = desk.lookups.room = 0
     assert desk.answers[desk.publish("a", digest=b"d")] == ("unknown", [])
 
 
@@ -274,7 +282,7 @@ def test_a_batch_whose_end_is_unknown_is_settled() -> None:
 def test_a_batch_of_which_nobody_can_tell_is_unknown() -> None:
     desk = Desk()
     reqs = [desk.publish("a"), desk.publish("b", digest=b"d"), desk.publish("a", attempt=2, term=7)]
-    desk._hear(desk.intake.not_told(desk.batch))
+    desk._hear(desk.intake.not_told(desk.commits.drain()))
     assert desk.answers == dict.fromkeys(reqs, ("unknown", []))
 
 
@@ -353,10 +361,10 @@ def test_a_standstill_is_no_reason_to_forget_or_to_give_up() -> None:
 def test_a_repeat_with_its_streams_in_another_order_gets_its_own_offsets() -> None:
     desk = Desk()
     desk.publish("z", "u:1")
-    desk.room = 1
+    desk.commits.room = 1
     first = desk.publish("a", "u:1", "u:2", digest=b"d")  # refused, and to be looked up
     desk.commit()
-    desk.room = 9
+    desk.commits.room = 9
     second = desk.publish("a", "u:2", "u:1", digest=b"d")
     desk.commit()
     desk.look_up()
@@ -367,7 +375,7 @@ def test_a_repeat_with_its_streams_in_another_order_gets_its_own_offsets() -> No
 def test_a_repeat_is_not_answered_with_the_offsets_of_one_in_another_order() -> None:
     desk = Desk()
     desk.publish("z", "u:1")
-    desk.room = 1
+    desk.commits.room = 1
     first = desk.publish("a", "u:1", "u:2", digest=b"d")  # refused, and to be looked up
     desk.commit()
     second = desk.publish("a", "u:2", "u:1", digest=b"d")

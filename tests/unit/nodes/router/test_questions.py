@@ -6,20 +6,25 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import gevent
 import pytest
 
 from tests.unit.nodes.router.log.sqlite_support import acquired, direct, opened, told
+from zim.fabric.answers import Unread
+from zim.fabric.questions import PushReceipt, UnreadCount
 from zim.fabric.retention import Retention
 from zim.fabric.sharding import Shards
 from zim.fabric.tally import Tally
+from zim.nodes.effects import Replies
+from zim.nodes.router.effects import DiskEffect, ReadDisk
+from zim.nodes.router.log.clock import LogClock
 from zim.nodes.router.log.memory import MemoryLog, MemoryStore
-from zim.nodes.router.questions import Questions
 from zim.nodes.router.receipt_store import ReceiptStore
-from zim.nodes.router.receipts import Ledger
+from zim.nodes.router.receipts import RouterLedger
+from zim.nodes.router.runner import RouterRunner
 from zim.nodes.router.shard import Shard
+from zim.nodes.router.storage import Storage
 from zim.nodes.router.streams import Streams
-from zim.protocol.messages import Acknowledge, Acknowledged, Message, Read, Records, Track, Tracked, Unread, Unreads
+from zim.protocol.messages import Acknowledge, Acknowledged, Answered, Ask, Read, Records
 
 COUNT = 20
 
@@ -34,36 +39,26 @@ class Desk:
         assert live_lease is not None
         streams = Streams(self.log, acquired(self.log), live, live_lease, Retention())
         self.receipts = ReceiptStore(folder, 1, 60.0, direct)
-        ledger = Ledger(Tally(), 0, 0, 0, 0)
-        shard: Shard[Any] = Shard(
-            "router-1", 1, Shards(["router-1"]), [], lambda *_: True, lambda *_: True, 0.0, 1, 1, ledger
-        )
-        self.answers: list[tuple[str, Message]] = []
-        self.questions = Questions(shard, streams, self.receipts, forgotten, lambda: 0, self.answers.extend)
-        self.greenlets: list[gevent.Greenlet[..., Any]] = []
-        self.questions.spawn(lambda run: self.greenlets.append(gevent.spawn(run)))
+        ledger = RouterLedger(Tally(), 0, 0, 0, 0)
+        self.storage = Storage(streams, self.receipts)
+        shard: Shard[str] = Shard("router-1", 1, Shards(["router-1"]), [], 0.0, 1, 1, ledger)
+        self.runner = RouterRunner(shard, LogClock(0, 0.0, 0.0), 1 << 40, forgotten, [], [], 0.0)
 
-    def ask(self, *questions: tuple[str, Read | Unread | Track]) -> list[tuple[str, Any]]:
+    def ask(self, *asked: tuple[str, Read | Ask | Acknowledge]) -> list[tuple[str, Any]]:
         """What is answered to questions that come at once."""
-        for peer, m in questions:
-            self.questions.ask(peer, m)
-        return self._hear()
-
-    def acknowledge(self, *asked: tuple[str, Acknowledge]) -> list[tuple[str, Any]]:
-        for peer, m in asked:
-            self.questions.acknowledge(peer, m)
-        return self._hear()
-
-    def _hear(self) -> list[tuple[str, Any]]:
-        while any(queue.waiting_bytes for queue in self.questions.queues.values()):
-            gevent.sleep(0)
-        for _ in range(50):
-            gevent.sleep(0)
-        answers, self.answers[:] = list(self.answers), []
+        effects = [effect for peer, m in asked for effect in self.runner.on_messages(peer, [m], 0.0)]
+        self.done: list[DiskEffect] = []
+        answers: list[tuple[str, Any]] = []
+        while effects:
+            effect = effects.pop(0)
+            if isinstance(effect, Replies):
+                answers += effect.answers
+            elif isinstance(effect, DiskEffect):
+                self.done.append(effect)
+                effects += self.runner.on_done(effect, self.storage.perform(effect, 0), 0.0)
         return answers
 
     def close(self) -> None:
-        gevent.killall(self.greenlets)
         self.receipts.close()
         self.log.close()
 
@@ -93,18 +88,37 @@ def test_who_asks_the_same_gets_the_same_under_a_number_of_its_own(desk: Desk) -
     ]
 
 
+def test_what_comes_while_the_disk_is_read_is_asked_of_it_once(desk: Desk) -> None:
+    first = desk.runner.on_messages("a", [Read(1, "u:7", 0, 9, 99)], 0.0)
+    for n in range(2, 100):
+        assert desk.runner.on_messages("b", [Read(n, "u:7", 3, 9, 99)], 0.0) == []
+    (effect,) = first
+    assert isinstance(effect, ReadDisk)
+    _, second = desk.runner.on_done(effect, desk.storage.perform(effect, 0), 0.0)
+    assert isinstance(second, ReadDisk)
+    (answers,) = desk.runner.on_done(second, desk.storage.perform(second, 0), 0.0)
+    assert isinstance(answers, Replies)
+    assert [m.req for _, m in answers.answers] == list(range(2, 100))  # type: ignore[attr-defined]
+
+
 def test_cursors_move_together_and_only_forward(desk: Desk) -> None:
-    answers = desk.acknowledge(("a", Acknowledge(1, "u:7", 3)), ("b", Acknowledge(2, "u:7", 9)))
+    answers = desk.ask(("a", Acknowledge(1, "u:7", 3)), ("b", Acknowledge(2, "u:7", 9)))
     assert answers == [("a", Acknowledged(1, "router-1", 9)), ("b", Acknowledged(2, "router-1", 9))]
-    assert desk.acknowledge(("a", Acknowledge(3, "u:7", 4))) == [("a", Acknowledged(3, "router-1", 9))]
-    ((_, unread),) = desk.ask(("l", Unread(4, "u:7")))
-    assert unread == Unreads(4, "router-1", desk.log.epoch, 0, COUNT, 9)
+    assert desk.ask(("a", Acknowledge(3, "u:7", 4))) == [("a", Acknowledged(3, "router-1", 9))]
+    ((_, unread),) = desk.ask(("l", Ask(4, UnreadCount("7"))))
+    assert unread == Answered(4, "router-1", Unread("u:7", desk.log.epoch, COUNT, 9, COUNT - 9))
 
 
 def test_a_push_whose_receipt_went_with_a_crash_is_forgotten_and_not_unknown(desk: Desk) -> None:
-    answers = [m for _, m in desk.ask(("l", Track(1, "kept")), ("l", Track(2, "never")))]
-    assert all(isinstance(m, Tracked) for m in answers)
-    assert [(m.is_known, m.is_forgotten) for m in answers] == [(True, True), (False, False)]
+    asked = [
+        ("l", Ask(1, PushReceipt("kept"))),
+        ("l", Ask(2, PushReceipt("never"))),
+        ("m", Ask(3, PushReceipt("kept"))),
+    ]
+    answers = desk.ask(*asked)
+    assert [(peer, m.req) for peer, m in answers] == [("l", 1), ("l", 2), ("m", 3)]
+    told = [(m.answer.is_known, m.answer.forgotten) for _, m in answers]
+    assert told == [(True, ["router-1"]), (False, []), (True, ["router-1"])]
 
 
 def test_a_damaged_message_is_passed_over_and_what_is_around_it_is_not(folder: Path) -> None:

@@ -15,7 +15,7 @@ import pytest
 from zim.errors import NodeError
 from zim.fabric.tally import Tally
 from zim.nodes.router.receipt_store import FILE, SEGMENTS, ReceiptStore
-from zim.nodes.router.receipts import Ledger, Receipt, Row
+from zim.nodes.router.receipts import RouterLedger, RouterReceipt, Row
 from zim.protocol.messages import Result
 
 T = TypeVar("T")
@@ -38,11 +38,11 @@ def opened(folder: Path, run: int = 1, keep_s: float = KEEP_S) -> Iterator[Recei
         store.close()
 
 
-def receipt(push_id: str = "aa", serial: int = 1, delivered: int = 0, open_rows: int = 1) -> Receipt:
-    return Receipt(push_id, serial, 10, 12, 20, Tally(targeted=3, delivered=delivered), 1, open_rows)
+def receipt(push_id: str = "aa", serial: int = 1, delivered: int = 0, open_rows: int = 1) -> RouterReceipt:
+    return RouterReceipt(push_id, serial, 10, 12, 20, Tally(targeted=3, delivered=delivered), 1, open_rows)
 
 
-def write(store: ReceiptStore, *receipts: Receipt, now_ms: int = 1_000) -> None:
+def write(store: ReceiptStore, *receipts: RouterReceipt, now_ms: int = 1_000) -> None:
     tally = Tally(sum(r.tally.targeted for r in receipts), sum(r.tally.delivered for r in receipts))
     store.write(receipts, tally, 5, len(receipts), now_ms)
 
@@ -89,11 +89,11 @@ def test_a_restart_turns_pending_into_unknown(tmp_path: Path) -> None:
 
 def test_serials_go_on_over_runs(tmp_path: Path) -> None:
     with opened(tmp_path, run=1) as store:
-        book = Ledger(*store.totals, store.left)
+        book = RouterLedger(*store.totals, store.left)
         first = book.open("aa", 1, 2)
         store.keep(book, 1_000)
     with opened(tmp_path, run=2) as store:
-        book = Ledger(*store.totals, store.left)
+        book = RouterLedger(*store.totals, store.left)
         second = book.open("aa", 3, 4)
         store.keep(book, 2_000)
         assert [r.serial for r in store.find("aa")] == [first.serial, second.serial]
@@ -197,7 +197,7 @@ def test_a_disk_that_takes_nothing_costs_receipts_and_not_the_totals(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
 ) -> None:
     with opened(tmp_path) as store:
-        book = Ledger(*store.totals, store.left)
+        book = RouterLedger(*store.totals, store.left)
         row = Row(book, book.open("aa", 1, 2), 2)
         other = sqlite3.connect(tmp_path / FILE, isolation_level=None)
         pages = other.execute("PRAGMA page_count").fetchone()[0]

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from zim.fabric.sharding import Shards
 from zim.fabric.tally import Tally
-from zim.nodes.router.intake import REMEMBER_S, Admission
+from zim.nodes.router.intake import REMEMBER_S
 from zim.nodes.router.log import Appended
-from zim.nodes.router.receipts import Ledger
+from zim.nodes.router.receipts import RouterLedger
 from zim.nodes.router.shard import LEASE_S, RENEW_S, SPARE_S, Shard
-from zim.protocol.messages import Begin, Change, Changes, Publish, Published, Put
+from zim.protocol.messages import Begin, Change, Changes, Publish, PublishReply, Put
 
 
-def fresh(admit: Callable[[Admission[Any], int], bool] = lambda *_: True) -> Shard[Any]:
-    ledger = Ledger(Tally(), 0, 0, 0, 0)
-    return Shard("router-1", 7, Shards(["router-1"]), ["comet-1"], admit, lambda *_: True, 0.0, 1 << 20, 5, ledger)
+def fresh() -> Shard[Any]:
+    ledger = RouterLedger(Tally(), 0, 0, 0, 0)
+    return Shard("router-1", 7, Shards(["router-1"]), ["comet-1"], 0.0, 1 << 20, 5, ledger)
 
 
 def tell(shard: Shard[Any], *changes: Change, now: float = 0.0) -> list[int]:
@@ -45,19 +44,13 @@ def test_a_router_that_stood_still_gives_nobody_up_for_it() -> None:
 
 def test_a_router_that_stood_still_knows_the_pushes_before_it() -> None:
     """A publisher whose answer did not come asks again; for as long as that, the router remembers."""
-    batch: list[Admission[Any]] = []
-
-    def admit(admission: Admission[Any], size: int) -> bool:
-        batch.append(admission)
-        return True
-
-    shard = fresh(admit)
+    shard = fresh()
     shard.tick(0.1)
     assert shard.intake.publish("logic", Publish(1, "a", ["u:1"], 5, b"x", 1, 7), 0.1, 100) is None
-    shard.committed(batch, [Appended("stored", 1)], 0.2, 200)
+    shard.committed(shard.intake.commits.begin(), [Appended("stored", 1)], 0.2, 200)
     shard.tick(0.2 + 2 * REMEMBER_S)
     again = shard.intake.publish("logic", Publish(2, "a", ["u:1"], 5, b"x", 2, 7), 0.3 + 2 * REMEMBER_S, 25_000)
-    assert isinstance(again, Published)
+    assert isinstance(again, PublishReply)
     assert (again.req, again.status, again.offsets) == (2, "ok", [1])
 
 

@@ -1,0 +1,127 @@
+"""Every question: it and its answers survive the way between logic and router, and several answers become one."""
+
+from __future__ import annotations
+
+from typing import Any, get_args
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from zim.fabric.answers import Counts, Forgotten, Ledger, Located, Place, Receipt, Unread
+from zim.fabric.questions import (
+    AnyQuestion,
+    ForgetComet,
+    OnlineCounts,
+    PushReceipt,
+    Question,
+    UnreadCount,
+    UserSessions,
+    WholeLedger,
+)
+from zim.fabric.streams import is_stream
+from zim.fabric.tally import Tally, account
+from zim.nodes.router.answering import AT_ONCE, STORED, WHOLE
+from zim.protocol import codec, messages
+from zim.protocol.errors import CodecError
+
+KINDS: tuple[type[Question[Any]], ...] = get_args(AnyQuestion)
+ROUTERS = ("router-1", "router-2", "router-3")
+NAME = st.text(min_size=1, max_size=5).filter(lambda name: name.isprintable())
+COUNT = st.integers(0, 99)
+NUMBERS = st.dictionaries(NAME, COUNT, max_size=3)
+PLACES = st.builds(Place, NAME, NAME, st.lists(NAME, max_size=2).map(tuple))
+QUESTIONS: dict[type[Question[Any]], st.SearchStrategy[Question[Any]]] = {
+    UserSessions: st.builds(UserSessions, NAME),
+    UnreadCount: st.builds(UnreadCount, NAME),
+    OnlineCounts: st.just(OnlineCounts()),
+    PushReceipt: st.builds(PushReceipt, NAME),
+    WholeLedger: st.just(WholeLedger()),
+    ForgetComet: st.builds(ForgetComet, NAME),
+}
+TALLIES = st.builds(Tally, *[COUNT] * 6)
+HOPS = st.fixed_dictionaries({}, optional={"kept": st.floats(0, 9), "reported": st.floats(0, 9)})
+ANSWERS: dict[type[Question[Any]], st.SearchStrategy[Any]] = {
+    UserSessions: st.builds(Located, st.lists(PLACES, max_size=3)),
+    UnreadCount: st.builds(Unread, NAME, NAME, COUNT, COUNT, COUNT),
+    OnlineCounts: st.builds(Counts, NUMBERS, NUMBERS, COUNT),
+    PushReceipt: st.builds(Receipt.of, NAME, TALLIES, COUNT, HOPS, st.lists(st.sampled_from(ROUTERS), max_size=1)),
+    WholeLedger: st.builds(Ledger.of, COUNT, st.builds(account, TALLIES, COUNT, COUNT)),
+    ForgetComet: st.builds(Forgotten, COUNT),
+}
+EACH = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
+
+
+def over_the_wire(question: Question[Any], answer: Any) -> tuple[Question[Any], Any]:
+    (asked,) = codec.decode(codec.encode([messages.Ask(1, question)]), messages.ToRouter)  # type: ignore[arg-type]
+    (answered,) = codec.decode(codec.encode([messages.Answered(1, "router-1", answer)]), messages.ToAsker)
+    return asked.question, codec.decode_answer(answered, question)
+
+
+def test_none_is_left_out() -> None:
+    assert set(QUESTIONS) == set(ANSWERS) == set(KINDS) == set(get_args(AT_ONCE | WHOLE | STORED))
+
+
+@EACH
+def test_a_question_and_its_answer_survive(kind: type[Question[Any]]) -> None:
+    @given(QUESTIONS[kind], ANSWERS[kind])
+    def check(question: Question[Any], answer: Any) -> None:
+        assert over_the_wire(question, answer) == (question, answer)
+        assert hash(question) == hash(over_the_wire(question, answer)[0])
+
+    check()
+
+
+@EACH
+def test_several_answers_become_one_of_their_type(kind: type[Question[Any]]) -> None:
+    @given(QUESTIONS[kind], st.lists(ANSWERS[kind], min_size=1, max_size=3), st.data())
+    def check(question: Question[Any], answers: list[Any], data: st.DataObject) -> None:
+        stream = question.asked_at()
+        assert not stream or is_stream(stream)
+        by_router = dict(zip(ROUTERS, answers[:1] if stream else answers, strict=False))
+        silent = [r for r in ROUTERS if r not in by_router] if question.names_silent else []
+        merged = question.merge(by_router, silent)
+        assert type(merged) is kind.answer_type()
+        assert over_the_wire(question, merged)[1] == merged
+        turned = {router: by_router[router] for router in data.draw(st.permutations(list(by_router)))}
+        if isinstance(merged, Counts | Ledger | Forgotten):
+            assert question.merge(turned, silent) == merged
+
+    check()
+
+
+@EACH
+@pytest.mark.parametrize("answer", [None, 7, [], "x", {}, {"rooms": {"1": "2"}, "comets": {}, "roomless": 0}])
+def test_what_is_no_answer_is_an_error(kind: type[Question[Any]], answer: Any) -> None:
+    with pytest.raises(CodecError, match=kind.__name__):
+        codec.decode_answer(messages.Answered(1, "router-1", answer), kind(*["x"] * len(kind.__struct_fields__)))
+
+
+def test_an_answer_to_another_question_is_an_error() -> None:
+    with pytest.raises(CodecError):
+        codec.decode_answer(messages.Answered(1, "router-1", {"sessions": 3}), UserSessions("7"))
+
+
+def test_counts_are_sums() -> None:
+    answers = {"router-1": Counts({"a": 1, "b": 2}, {"comet-1": 3}, 1), "router-2": Counts({"b": 3}, {"comet-1": 1}, 2)}
+    assert OnlineCounts().merge(answers, []) == Counts({"a": 1, "b": 5}, {"comet-1": 4}, 3)
+
+
+def test_a_receipt_is_the_sum_and_its_hops_are_the_slowest() -> None:
+    one = Receipt.of("p", Tally(3, 2, shed=1), 1, {"kept": 2.0, "reported": 8.0}, [])
+    two = Receipt.of("p", Tally(2, unknown=1), 0, {"kept": 5.0}, ["router-2"])
+    never = Receipt.of("p", Tally(), 0, {}, [])
+    for turned in ({"router-1": one, "router-2": two}, {"router-2": two, "router-1": one}):
+        assert PushReceipt("p").merge(turned, []).hops_ms == {"kept": 5.0, "reported": 8.0}
+    merged = PushReceipt("p").merge({"router-1": one, "router-2": two, "router-4": never}, ["router-3"])
+    assert (merged.targeted, merged.delivered, merged.shed, merged.unknown, merged.pending) == (5, 2, 1, 1, 1)
+    assert (merged.hops_ms, merged.offline, merged.is_known) == ({"kept": 5.0, "reported": 8.0}, 1, True)
+    assert (merged.silent, merged.forgotten) == (["router-3"], ["router-2"])
+    assert not PushReceipt("p").merge({"router-4": never}, ["router-3"]).is_known
+    assert not PushReceipt("p").merge({}, list(ROUTERS)).is_known
+
+
+def test_a_ledger_without_a_router_does_not_balance() -> None:
+    part = Ledger.of(2, account(Tally(3, 3), 0))
+    assert WholeLedger().merge({"router-1": part, "router-2": part}, []).balanced
+    assert not WholeLedger().merge({"router-1": part}, ["router-2"]).balanced

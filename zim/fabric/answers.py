@@ -1,0 +1,128 @@
+"""What a fabric answers to questions: the values of the domain, which are the documents of the HTTP API as well.
+
+A router answers with the same types as the whole fabric; `zim.fabric.questions` says how several become one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+from zim.fabric.tally import Account, Tally, account
+
+_HOPS = "kept: from the router's taking it to its being on disk; reported: from then to the last news of it"
+_FORGOTTEN = "routers that kept it and crashed before they had stored its receipt"
+
+
+class Place(msgspec.Struct, frozen=True):
+    """One session: at which comet, its key `uid_seq`, its rooms."""
+
+    comet: str
+    key: str
+    rooms: tuple[str, ...]
+
+
+class Located(msgspec.Struct, frozen=True):
+    """A user's sessions."""
+
+    sessions: list[Place]
+
+
+class Counts(msgspec.Struct, frozen=True):
+    """Who is online.
+
+    Attributes:
+        rooms: sessions by room, without the `r:` of the stream's name.
+        comets: sessions by the name of their comet.
+        roomless: sessions in no room.
+    """
+
+    rooms: dict[str, int]
+    comets: dict[str, int]
+    roomless: int
+
+
+class Forgotten(msgspec.Struct, frozen=True):
+    """A comet's sessions are forgotten. sessions: how many they were."""
+
+    sessions: int
+
+
+class Unread(msgspec.Struct, frozen=True):
+    """What a user has not acknowledged."""
+
+    stream: str
+    epoch: str
+    head: int
+    acknowledged: Annotated[int, Meta(description="the last offset acknowledged; 0 for none")]
+    unread: Annotated[int, Meta(description="messages behind it that are kept")]
+
+
+class PushAccount(Account, frozen=True):
+    """Of one push."""
+
+    push_id: str = msgspec.field(name="id")
+
+
+class Receipt(PushAccount, frozen=True, kw_only=True):
+    """What became of one push, counted in sessions: targeted is the sum of delivered, gone, shed, expired, unknown and
+    pending. `offline` counts users without a session, and stands outside."""
+
+    hops_ms: Annotated[dict[str, float], Meta(description=_HOPS)]
+    forgotten: Annotated[list[str], Meta(description=_FORGOTTEN)]
+
+    @staticmethod
+    def of(push_id: str, tally: Tally, offline: int, hops_ms: dict[str, float], forgotten: list[str]) -> Receipt:
+        """A receipt of one router."""
+        return Receipt(push_id, **account(tally, offline), silent=[], hops_ms=hops_ms, forgotten=forgotten)
+
+    @property
+    def is_known(self) -> bool:
+        """Some router has kept the push."""
+        return "kept" in self.hops_ms
+
+
+class Ledger(Account, frozen=True):
+    """What became of all pushes, counted as in Receipt; pending is counted by itself, not as what is left."""
+
+    pushes: int
+    balanced: Annotated[bool, Meta(description="every router answered, and every session is accounted for")]
+
+    @staticmethod
+    def of(pushes: int, numbers: dict[str, int], silent: Sequence[str] = ()) -> Ledger:
+        """A ledger of these numbers, see `account` and `sum_accounts`."""
+        found = Ledger(pushes, False, **numbers, silent=list(silent))
+        return msgspec.structs.replace(found, balanced=found.is_balanced)
+
+
+@dataclass(frozen=True, slots=True)
+class KeptMessage:
+    """One message of a stream. time_ms: when it was kept, Unix time in milliseconds."""
+
+    offset: int
+    time_ms: int
+    op: int
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A piece of a stream.
+
+    Attributes:
+        stream: its canonical name.
+        epoch: which history the offsets belong to.
+        first: the first offset that is kept; head + 1 if none is.
+        head: the last offset; 0 before the first message.
+        messages: in order. Those that have expired are left out.
+    """
+
+    stream: str
+    epoch: str
+    first: int
+    head: int
+    messages: Sequence[KeptMessage]

@@ -1,0 +1,45 @@
+"""The port of the fabric: what a backend can ask for. The logic node implements it; HTTP and ZeroMQ call it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol, TypeVar
+
+from zim.fabric.answers import Piece, Receipt
+from zim.fabric.push import Published, Push
+from zim.fabric.questions import Question
+
+A = TypeVar("A")
+
+
+class Fabric(Protocol):
+    """What a backend can ask for. Every method switches."""
+
+    def publish(self, push: Push) -> Published:
+        """Publish one body to streams. Never raises for faults of the fabric: they are in the answer."""
+
+    def publish_many(self, pushes: Sequence[Push]) -> Sequence[Published]:
+        """Publish many at once, cheaper than one by one. One answer for each, in their order."""
+
+    def ask(self, question: Question[A]) -> A:
+        """The answer to a question. Routers that are silent are named in it, if the question says so; else:
+
+        Raises:
+            zim.errors.Unavailable: a router did not answer, and surely did nothing.
+            zim.errors.Unknown: the question is an order, and a router did not answer: it may have done it.
+        """
+
+    def history(self, stream: str, after: int, limit: int) -> Piece:
+        """A piece of a stream: at most `limit` messages after an offset, fewer where they get large.
+
+        Raises:
+            zim.errors.Unavailable: its router did not answer.
+        """
+
+    def receipt(self, push_id: str, wait_s: float = 0.0) -> Receipt:
+        """The answer to PushReceipt, as soon as nothing of the push is pending.
+
+        Args:
+            push_id: from Published.
+            wait_s: for how long to wait for that at most.
+        """

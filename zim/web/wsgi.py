@@ -1,0 +1,52 @@
+"""One call of a WSGI application, its answer gathered whole before any of it is sent.
+
+Source: PEP 3333.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIApplication
+
+Headers = list[tuple[str, str]]
+ExcInfo = tuple[type[BaseException], BaseException, TracebackType] | tuple[None, None, None]
+
+
+def call_app(app: WSGIApplication, environ: dict[str, Any]) -> tuple[str, Headers, bytes]:
+    """Call it; gives status, headers and body of its answer.
+
+    Nothing is sent before the application is done, so it may replace its answer by that to an error until then.
+
+    Switches, as the application does.
+
+    Raises:
+        RuntimeError: it has not said status and headers, or said them twice without an error.
+        Exception: what it let out.
+    """
+    said: list[tuple[str, Headers]] = []
+    pieces: list[bytes] = []
+
+    def start_response(status: str, headers: Headers, exc_info: ExcInfo | None = None, /) -> Callable[[bytes], object]:
+        if exc_info is None and said:
+            raise RuntimeError("start_response was called twice")
+        if exc_info is not None:
+            pieces.clear()
+        said[:] = [(status, list(headers))]
+        return pieces.append
+
+    answer = app(environ, start_response)
+    try:
+        for piece in answer:
+            pieces.append(piece)  # noqa: PERF402 - one by one: what comes first may write, or replace all of it
+    finally:
+        close = getattr(answer, "close", None)
+        if close is not None:
+            close()
+    if not said:
+        raise RuntimeError("start_response was not called")
+    ((status, headers),) = said
+    return status, headers, b"".join(pieces)
