@@ -11,7 +11,7 @@ from typing import TypeVar, cast, get_args
 import gevent
 from typing_extensions import override
 
-from zim.errors import Unavailable, Unknown, ZimError
+from zim.errors import Unavailable, Unknown
 from zim.fabric.answers import KeptMessage, Piece, Receipt
 from zim.fabric.limits import OFFSET
 from zim.fabric.port import Fabric
@@ -62,14 +62,16 @@ class RouterFabric(Fabric):
         stream = question.asked_at()
         asked = [self._shards.owner(stream)] if stream else list(self._routers)
         answers: dict[str, A] = {}
-        silent: dict[str, ZimError] = {}
+        silent: dict[str, Unavailable | Unknown] = {}
         for router, found in self._at_each(asked, lambda router: self._answer_of(router, question)).items():
-            if isinstance(found, ZimError):
+            if isinstance(found, Unavailable | Unknown):
                 silent[router] = found
             else:
                 answers[router] = found
         if silent and not question.names_silent:
-            raise next(iter(silent.values()))
+            may_be_done = bool(answers) or any(isinstance(error, Unknown) for error in silent.values())
+            error = next(iter(silent.values()))
+            raise (Unknown if question.is_order and may_be_done else Unavailable)(error.who, error.why)
         return question.merge(answers, list(silent))
 
     @override
@@ -103,20 +105,18 @@ class RouterFabric(Fabric):
             gevent.sleep(pause_s)
             pause_s = min(2 * pause_s, MOST_WAIT_S)
 
-    def _answer_of(self, router: str, question: Question[A]) -> A | ZimError:
+    def _answer_of(self, router: str, question: Question[A]) -> A | Unavailable | Unknown:
         """One router's answer, or why there is none."""
         give_up_s, retry_s = (SILENT_S, 0.0) if question.names_silent else (GIVE_UP_S, GIVE_UP_S)
         try:
             m = self._ask(router, lambda req: messages.Ask(req, cast(AnyQuestion, question)), give_up_s, retry_s)
             assert isinstance(m, messages.Answered)
             return codec.decode_answer(m, question)
-        except NotSent as e:
+        except (NotSent, Unknown) as e:
             return e
-        except Unknown as e:
-            return e if question.is_order else Unavailable(e.who, e.why)
         except CodecError as e:
             log.error("answer not understood", extra={"peer": router, "error": str(e)})
-            return (Unknown if question.is_order else Unavailable)(router, "its answer is not understood")
+            return Unknown(router, "its answer is not understood")
 
     def _ask(
         self, router: str, make: Callable[[int], messages.Message], give_up_s: float, retry_s: float

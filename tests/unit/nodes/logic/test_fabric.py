@@ -91,6 +91,9 @@ def test_an_order_without_an_answer_may_have_been_carried_out() -> None:
     with pytest.raises(Unknown, match="router-2: no answer within 5 s"):
         fabric.ask(ForgetComet("comet-1"))
     fabric, _ = fabric_of(plain(Forgotten(1)), AWAY)
+    with pytest.raises(Unknown, match="not connected"):  # by the others
+        fabric.ask(ForgetComet("comet-1"))
+    fabric, _ = fabric_of(AWAY, AWAY)
     with pytest.raises(Unavailable, match="not connected"):
         fabric.ask(ForgetComet("comet-1"))
 
