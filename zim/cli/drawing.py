@@ -39,7 +39,7 @@ def draw(topology: Topology) -> str:
     floor = 3 + upper  # the first line below the upper boxes
     canvas.write(3, floor - 1, "┬")
     canvas.write(3, floor, "│")
-    canvas.write(3, floor + 1, "│ Publish, Locate")
+    canvas.write(3, floor + 1, "│ Publish, Ask")
     canvas.write(3, floor + 2, "▼")
     elbow, up = left - 4, column + right - 12
     canvas.write(column + 3, floor - 1, "┬")

@@ -25,8 +25,8 @@ class Fabric(Protocol):
         """The answer to a question. Routers that are silent are named in it, if the question says so; else:
 
         Raises:
-            zim.errors.Unavailable: a router did not answer, and surely did nothing.
-            zim.errors.Unknown: the question is an order, and a router did not answer: it may have done it.
+            zim.errors.Unavailable: a router did not answer, and surely nothing was done.
+            zim.errors.Unknown: it is an order, a router did not answer, and it or another one may have obeyed.
         """
 
     def history(self, stream: str, after: int, limit: int) -> Piece:

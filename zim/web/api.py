@@ -35,7 +35,7 @@ _RECIPIENTS_BYTES = 20 * RECIPIENTS
 
 def push(asked: ApiRequest) -> Response:
     """Push one body to users, rooms, sessions, everybody, any mix."""
-    key = parse_header(asked.idempotency_key)
+    key = parse_header(asked.key)
     line = PUSH_REQUEST.read(request.get_data(cache=False))
     wanted = make_push(line, asked.max_body_bytes, key)
     published = asked.fabric.publish(wanted)
@@ -48,7 +48,7 @@ def push(asked: ApiRequest) -> Response:
 
 def batch(asked: ApiRequest) -> Response:
     """Push many: a push a line, its verdict a line, in the same order."""
-    if asked.idempotency_key is not None:
+    if asked.key is not None:
         why = "Idempotency-Key: a batch is many pushes, and each of its lines has a key of its own, the field id"
         raise Problem(IDEMPOTENCY_KEY, why, key="Idempotency-Key", expected="no such header; id in the lines")
     lines, max_body_bytes = request.environ["wsgi.input"], asked.max_body_bytes

@@ -55,7 +55,6 @@ class InPath:
 _ANY_NAME = InPath(is_name, NAME, {"type": "string", "minLength": 1, "maxLength": NAME_BYTES, "pattern": NAME_PATTERN})
 IN_PATH = {
     "uid": _ANY_NAME,
-    "room": _ANY_NAME,
     "id": _ANY_NAME,
     "stream": InPath(is_stream, STREAM, {"type": "string", "maxLength": STREAM_BYTES, "pattern": STREAM_PATTERN}),
 }

@@ -29,18 +29,14 @@ class ApiRequest:
         max_body_bytes: of one push.
         name: what stands in the path.
         query: what stands behind the question mark.
+        key: the header Idempotency-Key.
     """
 
     fabric: Fabric
     max_body_bytes: int
     name: str
     query: Any
-
-    @property
-    def idempotency_key(self) -> str | None:
-        """The header of that name."""
-        header: str | None = request.environ.get("HTTP_IDEMPOTENCY_KEY")
-        return header
+    key: str | None
 
 
 @dataclass(frozen=True)
@@ -106,7 +102,7 @@ def add_route(app: Flask, route: Route, fabric: Fabric, max_body_bytes: int) -> 
         if route.body is not None:
             _require_type(route.media_type)
         name = name_in_path(str(request.environ["PATH_INFO"]), route.path)
-        return route.view(ApiRequest(fabric, max_body_bytes, name, query))
+        return route.view(ApiRequest(fabric, max_body_bytes, name, query, request.environ.get("HTTP_IDEMPOTENCY_KEY")))
 
     rule = re.sub(r"\{\w+\}", "<path:_>", route.path)
     app.add_url_rule(rule, rule, view, methods=[route.method], provide_automatic_options=False)

@@ -27,7 +27,7 @@ PAGE_RECORDS = 1_000  # of one Read
 READS = 64  # under way to one router: more would only wait there
 
 
-class Reader(Protocol):
+class PieceReader(Protocol):
     """Who wants a piece of a stream that no entry carries."""
 
     @property
@@ -45,7 +45,7 @@ class PageTurn:
 
     @property
     def is_wanted(self) -> bool:
-        """See Reader."""
+        """See PieceReader."""
         return self.catchup in self.view.catchups and self.catchup.turn == self.number
 
 
@@ -54,7 +54,7 @@ class Reading:
     """A question for a piece of a stream, asked until it is answered or nobody wants it any more."""
 
     view: View
-    reader: Reader
+    reader: PieceReader
     after: int
     upto: int
     limit: int
@@ -162,7 +162,7 @@ class Passes:
     def read(
         self,
         view: View,
-        reader: Reader,
+        reader: PieceReader,
         after: int,
         upto: int,
         now: float,
@@ -201,7 +201,7 @@ class Passes:
                     self._begin(following, now)
         return reading
 
-    def on_records(self, m: Records, now: float) -> Reader | None:
+    def on_records(self, m: Records, now: float) -> PieceReader | None:
         """A piece of a stream that somebody misses: a page for the next pass. Returns who else wanted it."""
         reading = self._end(m.req, now)
         if reading is None or not reading.reader.is_wanted:

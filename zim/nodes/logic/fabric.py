@@ -12,7 +12,7 @@ import gevent
 from gevent.event import AsyncResult
 from typing_extensions import override
 
-from zim.errors import Unavailable, Unknown, ZimError
+from zim.errors import Unavailable, Unknown
 from zim.fabric.answers import KeptMessage, Piece, Receipt
 from zim.fabric.limits import OFFSET
 from zim.fabric.port import Fabric
@@ -62,18 +62,19 @@ class RouterFabric(Fabric):
     def ask(self, question: Question[A]) -> A:
         stream = question.asked_at()
         asked = [self._shards.owner(stream)] if stream else self._routers
-        patience_s = SILENT_S if question.names_silent else GIVE_UP_S
+        patience = (SILENT_S, 0.0) if question.names_silent else (GIVE_UP_S, GIVE_UP_S)
         answers: dict[str, A] = {}
         silent: dict[str, Unavailable | Unknown] = {}
         make = partial(messages.Ask, question=cast(AnyQuestion, question))
-        for router, m in self._ask(asked, make, patience_s).items():
+        for router, m in self._ask(asked, make, *patience).items():
             try:
                 answers[router] = _answer(m, question)
             except (Unavailable, Unknown) as e:
                 silent[router] = e
         if silent and not question.names_silent:
+            may_be_done = bool(answers) or any(isinstance(error, Unknown) for error in silent.values())
             error = next(iter(silent.values()))
-            raise error if question.is_order else _nothing_done(error)
+            raise (Unknown if question.is_order and may_be_done else Unavailable)(error.who, error.why)
         return question.merge(answers, list(silent))
 
     @override
@@ -90,9 +91,9 @@ class RouterFabric(Fabric):
 
     def _read(self, owner: str, stream: str, after: int, limit: int) -> messages.Records:
         make = partial(messages.Read, stream=stream, after=after, upto=OFFSET, limit=limit)
-        m = self._ask([owner], make, GIVE_UP_S)[owner]
-        if isinstance(m, ZimError):
-            raise _nothing_done(m)
+        m = self._ask([owner], make, GIVE_UP_S, GIVE_UP_S)[owner]
+        if isinstance(m, Unavailable | Unknown):
+            raise Unavailable(m.who, m.why)  # reading changes nothing
         assert isinstance(m, messages.Records)
         return m
 
@@ -107,10 +108,10 @@ class RouterFabric(Fabric):
             pause_s = min(2 * pause_s, MOST_WAIT_S)
 
     def _ask(
-        self, routers: Sequence[str], make: Callable[[int], messages.Message], patience_s: float
+        self, routers: Sequence[str], make: Callable[[int], messages.Message], patience_s: float, retry_s: float
     ) -> Mapping[str, messages.ToAsker | Unavailable | Unknown]:
         ticket: AsyncResult[Any] = AsyncResult()
-        self._perform(self._runner.on_question(ticket, routers, make, patience_s, time.monotonic()))
+        self._perform(self._runner.on_question(ticket, routers, make, patience_s, retry_s, time.monotonic()))
         return cast(Mapping[str, messages.ToAsker | Unavailable | Unknown], ticket.get())
 
 
@@ -120,7 +121,7 @@ def _answer(m: messages.ToAsker | Unavailable | Unknown, question: Question[A]) 
     Raises:
         Unavailable, Unknown: nothing, or nothing that is understood.
     """
-    if isinstance(m, ZimError):
+    if isinstance(m, Unavailable | Unknown):
         raise m
     assert isinstance(m, messages.Answered)
     try:
@@ -128,8 +129,3 @@ def _answer(m: messages.ToAsker | Unavailable | Unknown, question: Question[A]) 
     except CodecError as e:
         log.error("answer not understood", extra={"peer": m.router, "error": str(e)})
         raise Unknown(m.router, "its answer is not understood") from None
-
-
-def _nothing_done(error: Unavailable | Unknown) -> Unavailable:
-    """Of a question that changes nothing."""
-    return Unavailable(error.who, error.why)

@@ -63,11 +63,11 @@ class _Group:
 class _Inquiry(Call):
     """A question to one router. found: its answer, or why there is none."""
 
-    __slots__ = ("_give_up_at", "_make", "found", "router")
+    __slots__ = ("_give_up_at", "_make", "_retry_until", "found", "router")
 
-    def __init__(self, router: str, make: Callable[[int], Message], give_up_at: float) -> None:
+    def __init__(self, router: str, make: Callable[[int], Message], give_up_at: float, retry_until: float) -> None:
         super().__init__()
-        self.router, self._make, self._give_up_at = router, make, give_up_at
+        self.router, self._make, self._give_up_at, self._retry_until = router, make, give_up_at, retry_until
         self.found: Message | Unavailable | Unknown = Unavailable(router, "away")
 
     def attempt(self, req: int, now: float) -> tuple[str, Message, int, float]:
@@ -84,7 +84,7 @@ class _Inquiry(Call):
 
     def on_not_sent(self, now: float) -> None:
         """See Call."""
-        self.again_at, self.is_over = now + RETRY_S, now >= self._give_up_at
+        self.again_at, self.is_over = now + RETRY_S, now >= self._retry_until
 
 
 class LogicRunner:
@@ -124,15 +124,22 @@ class LogicRunner:
         return self._begin(ticket, flat, lambda: [published(mine) for mine in shares], now)
 
     def on_question(
-        self, ticket: Any, routers: Sequence[str], make: Callable[[int], Message], patience_s: float, now: float
+        self,
+        ticket: Any,
+        routers: Sequence[str],
+        make: Callable[[int], Message],
+        patience_s: float,
+        retry_s: float,
+        now: float,
     ) -> list[Effect]:
         """A question for routers.
 
         Args:
             make: the message, around its number.
-            patience_s: how long they have, and how long one that is away is waited for.
+            patience_s: how long they have.
+            retry_s: for how long one that cannot be reached is tried again.
         """
-        inquiries = [_Inquiry(router, make, now + patience_s) for router in routers]
+        inquiries = [_Inquiry(router, make, now + patience_s, now + retry_s) for router in routers]
         return self._begin(ticket, inquiries, lambda: {i.router: i.found for i in inquiries}, now)
 
     def _begin(

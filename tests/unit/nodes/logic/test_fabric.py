@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any, cast
 
 import gevent
@@ -56,6 +57,10 @@ class Driver(Performer):
             case _:
                 raise AssertionError(effect)
 
+    def _tick(self) -> None:
+        self.now += 1.0
+        self.perform(self.runner.on_tick(self.now))
+
     def _answer(self, router: Router, m: Any) -> None:
         router.asked.append(msgspec.structs.replace(m, req=0))
         answer = router.answers.pop(0) if len(router.answers) > 1 else router.answers[0]
@@ -64,7 +69,7 @@ class Driver(Performer):
             self.perform(self.runner.on_gone(router.name, self.now))
         elif answer is AWAY:
             self.perform(self.runner.on_not_sent([m.req], self.now))
-            gevent.spawn(lambda: self.perform(self.runner.on_tick(self.now)))
+            gevent.spawn(self._tick)
         elif isinstance(answer, Message):
             self.perform(
                 self.runner.on_answers(router.name, [msgspec.structs.replace(cast(Any, answer), req=m.req)], self.now)
@@ -82,7 +87,8 @@ def fabric_of(*answers: Any) -> tuple[RouterFabric, list[Router]]:
 
 @pytest.fixture(autouse=True)
 def clock(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("zim.nodes.logic.fabric.time.monotonic", lambda: 0.0)
+    instants = itertools.count()
+    monkeypatch.setattr("zim.nodes.logic.fabric.time.monotonic", lambda: next(instants) / 1e6)
 
 
 def plain(struct: Any) -> Any:
@@ -122,6 +128,9 @@ def test_an_order_without_an_answer_may_have_been_carried_out() -> None:
     with pytest.raises(Unknown, match="router-2: the connection broke"):
         fabric.ask(ForgetComet("comet-1"))
     fabric, _ = fabric_of(plain(Forgotten(1)), AWAY)
+    with pytest.raises(Unknown, match="away"):  # by the others
+        fabric.ask(ForgetComet("comet-1"))
+    fabric, _ = fabric_of(AWAY, AWAY)
     with pytest.raises(Unavailable, match="away"):
         fabric.ask(ForgetComet("comet-1"))
 
