@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tests.simulation.kernel import Violation
 from zim.fabric.retention import Retention, RoomClass, Rule
 from zim.fabric.sharding import Shards
-from zim.fabric.tally import Tally
 from zim.nodes.router.effects import Append, DiskEffect, ReadDisk, ReadHeads, Settle, Trim
 from zim.nodes.router.feed import Feed
 from zim.nodes.router.log.clock import LogClock
 from zim.nodes.router.log.memory import MemoryLog, MemoryStore
+from zim.nodes.router.log.memory_receipts import MemoryReceipts, ReceiptBook
 from zim.nodes.router.receipts import RouterLedger
 from zim.nodes.router.shard import Shard
 from zim.nodes.router.storage import Storage
@@ -61,25 +60,12 @@ class SimRetention(Retention):
         return self.classes[0].rule if stream == "r:live" else self.keeps
 
 
-class MemoryReceipts:
-    """Receipts that outlive a router: totals, and nothing that anybody asks for."""
-
-    def __init__(self) -> None:
-        self.totals = (Tally(), 0, 0, 0)
-
-    def write(self, receipts: Any, tally: Tally, offline: int, pushes: int, now_ms: int) -> None:
-        self.totals = (tally, offline, pushes, 0)
-
-    def find(self, push_id: str) -> list[Any]:
-        return []
-
-
 class RouterDisk:
     """What a router keeps."""
 
     def __init__(self, name: str) -> None:
         self.store = MemoryStore(epoch=f"epoch of {name}")
-        self.receipts = MemoryReceipts()
+        self.receipts = ReceiptBook()
         self.is_full = False
 
     def open(self, name: str, clock: Callable[[], float]) -> Shard[str]:
@@ -93,12 +79,12 @@ class RouterDisk:
         assert live_lease
         self.retention = SimRetention(classes=LIVE_ONLY)
         streams = Streams(log, lease, live, live_lease, self.retention)
-        self.storage = Storage(streams, self.receipts)  # type: ignore[arg-type]
+        receipts = MemoryReceipts(self.receipts, lease.term)
+        self.storage = Storage(streams, receipts)
         self.clock = LogClock(log.last_time_ms, WALL_S + now, now)
         self.opened_ms = self.clock.at(now)
         self.feeds_since: dict[Feed, float] = {}
-        tally, offline, pushes, serial = self.receipts.totals
-        ledger = RouterLedger(replace(tally, unknown=tally.unknown + tally.pending), offline, pushes, serial)
+        ledger = RouterLedger(*receipts.before)
         next_seq = streams.reserve_seqs(1000)
         self.shard: Shard[str] = Shard(
             name, lease.term, SHARDS, COMETS, now, MAX_BEHIND_BYTES, next_seq, ledger, SPARE_S, ADMIT_BYTES

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import gevent
 from gevent.event import Event
+from typing_extensions import override
 
 from zim import __version__
 from zim.errors import ZimError
@@ -94,8 +95,9 @@ class NodeProcess(Performer):
 
     # -- effects
 
+    @override
     def perform_one(self, effect: Effect) -> None:
-        """See Performer. Subclasses add what their runners want beside these."""
+        """Subclasses add what their runners want beside these."""
         match effect:
             case Note(level=level, event=event, fields=fields):
                 log.log(level, event, extra=dict(fields))

@@ -12,6 +12,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from typing_extensions import override
+
 from zim.fabric.audience import ALL, audience, audiences
 from zim.nodes.comet.effects import Gapped, Pass, Write
 from zim.nodes.comet.feed import RETRY_S, Link
@@ -36,7 +38,7 @@ class PieceReader(Protocol):
 
 
 @dataclass(slots=True, eq=False)
-class PageTurn:
+class PageTurn(PieceReader):
     """A catch-up wants its next page. number: counts them; one chain of pages, however often it is begun anew."""
 
     view: View
@@ -44,8 +46,8 @@ class PageTurn:
     number: int
 
     @property
+    @override
     def is_wanted(self) -> bool:
-        """See PieceReader."""
         return self.catchup in self.view.catchups and self.catchup.turn == self.number
 
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from typing_extensions import override
+
 from zim.nodes.calls import Call, Calls
 from zim.nodes.comet.effects import Identified
 from zim.nodes.comet.hub import Hub
@@ -31,22 +33,22 @@ class _Identification(Call):
         self._asked = 0
         self.who: Authed | None = None
 
+    @override
     def attempt(self, req: int, now: float) -> tuple[str, Message, int, float]:
-        """See Call."""
         logic = self._logics[(self._first + self._asked) % len(self._logics)]
         self._asked += 1
         return logic, Auth(req, self._token), MESSAGE_BYTES + len(self._token), now + AUTH_S
 
+    @override
     def on_answer(self, m: Authed, now: float) -> None:
-        """See Call."""
         self.who, self.is_over = m, True
 
+    @override
     def on_silence(self, why: str, now: float) -> None:
-        """See Call."""
         self.on_not_sent(now)
 
+    @override
     def on_not_sent(self, now: float) -> None:
-        """See Call."""
         self.is_over = now > self._until
         self.again_at = now if self._asked % len(self._logics) else now + PAUSE_S
 

@@ -6,6 +6,8 @@ import logging
 import time
 from collections.abc import Iterator
 
+from typing_extensions import override
+
 from zim.metrics import Metric, counter
 from zim.net.links import PeerLink
 from zim.net.transport import Inbox, Outlet
@@ -27,8 +29,8 @@ class JobNode(NodeProcess):
         super().__init__(topology, job)
         self._job = job
 
+    @override
     def setup(self) -> None:
-        """See NodeProcess."""
         self._inbox = Inbox(self._job.bind.address)
         self._comets: dict[str, PeerLink[messages.Entry]] = {
             comet.name: PeerLink(comet.name, Outlet(comet.endpoint), self._job.queue_bytes)
@@ -36,25 +38,26 @@ class JobNode(NodeProcess):
         }
         self._runner = JobRunner(self._comets)
 
+    @override
     def start(self) -> None:
-        """See NodeProcess."""
         for comet in self._comets.values():
             comet.spawn(self.spawn)
         self.spawn(self._serve)
 
+    @override
     def is_connected(self) -> bool:
-        """See NodeProcess."""
         return all(comet.is_connected for comet in self._comets.values())
 
+    @override
     def listens(self) -> dict[str, str]:
-        """See NodeProcess."""
         return {"bind": self._job.bind.address}
 
+    @override
     def stop(self) -> None:
-        """See NodeProcess. What waits in the queues the comets will fetch."""
+        """What waits in the queues the comets will fetch."""
 
+    @override
     def metrics(self) -> Iterator[Metric]:
-        """See NodeProcess."""
         runner = self._runner
         yield counter("zim_job_pushes_total", "Pushes that routers sent, cut to this job's comets", runner.pushes)
         yield counter(
@@ -71,8 +74,8 @@ class JobNode(NodeProcess):
                 continue
             self.perform(self._runner.on_messages(pushes, time.monotonic()))
 
+    @override
     def perform_one(self, effect: Effect) -> None:
-        """See NodeProcess."""
         match effect:
             case Send(peer=comet, message=messages.Entry() as entry, size=size):
                 self._comets[comet].put(entry, size)

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 
 import gevent
 from gevent.event import AsyncResult
+from typing_extensions import override
 
 from zim.fabric.questions import WholeLedger
 from zim.metrics import Metric, counter
@@ -41,8 +42,8 @@ class LogicNode(NodeProcess):
         super().__init__(topology, logic)
         self._logic = logic
 
+    @override
     def setup(self) -> None:
-        """See NodeProcess."""
         max_body_bytes = self.topology.max_body_bytes
         self._server = Server(self._logic.bind.address)
         routers = {r.name: Dealer(r.endpoint) for r in self.topology.routers}
@@ -56,8 +57,8 @@ class LogicNode(NodeProcess):
         http, timeout_s = self._logic.http, self._logic.http_timeout_s
         self._http = HttpServer(self._app, http.host_port, timeout_s, request_limits(max_body_bytes))
 
+    @override
     def start(self) -> None:
-        """See NodeProcess."""
         for router in self._routers.values():
             router.spawn(self.spawn)
             self.spawn(self._listen_to_router, router)
@@ -65,20 +66,22 @@ class LogicNode(NodeProcess):
         self.spawn(self._tick)
         self._http.start()
 
+    @override
     def is_connected(self) -> bool:
-        """See NodeProcess."""
         return all(router.is_connected for router in self._routers.values())
 
+    @override
     def listens(self) -> dict[str, str]:
-        """See NodeProcess."""
         return {"http": self._logic.http.address, "bind": self._logic.bind.address}
 
+    @override
     def stop(self) -> None:
-        """See NodeProcess. Requests under way get their answers."""
+        """Requests under way get their answers."""
         self._http.stop(timeout=2)
 
+    @override
     def metrics(self) -> Iterator[Metric]:
-        """See NodeProcess. Switches: the routers are asked for the ledger."""
+        """Switches: the routers are asked for the ledger."""
         runner = self._runner
         yield from http_metrics(self._app.answered, self._http.refused)
         yield counter("zim_logic_pushes_total", "Pushes that were answered", runner.answered, "status")
@@ -120,8 +123,8 @@ class LogicNode(NodeProcess):
 
     # -- what is to be done
 
+    @override
     def perform_one(self, effect: Effect) -> None:
-        """See NodeProcess."""
         match effect:
             case Send(peer=router, message=message, size=size):
                 self._routers[router].put(message, size)

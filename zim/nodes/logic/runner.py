@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, get_args
 
+from typing_extensions import override
+
 from zim.errors import Unavailable, Unknown
 from zim.fabric.push import Push, Status
 from zim.fabric.sharding import Shards
@@ -70,20 +72,21 @@ class _Inquiry(Call):
         self.router, self._make, self._give_up_at, self._retry_until = router, make, give_up_at, retry_until
         self.found: Message | Unavailable | Unknown = Unavailable(router, "away")
 
+    @override
     def attempt(self, req: int, now: float) -> tuple[str, Message, int, float]:
-        """See Call."""
         return self.router, self._make(req), MESSAGE_BYTES, self._give_up_at
 
+    @override
     def on_answer(self, m: Message, now: float) -> None:
-        """See Call."""
         self.found, self.is_over = m, True
 
+    @override
     def on_silence(self, why: str, now: float) -> None:
-        """See Call. It is not asked again: whoever wants to may do that."""
+        """It is not asked again: whoever wants to may do that."""
         self.found, self.is_over = Unknown(self.router, why.removeprefix(f"{self.router}: ")), True
 
+    @override
     def on_not_sent(self, now: float) -> None:
-        """See Call."""
         self.again_at, self.is_over = now + RETRY_S, now >= self._retry_until
 
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from hashlib import blake2b
 
 import msgspec
+from typing_extensions import override
 
 from zim.fabric.push import Part, Published, Push, Status
 from zim.fabric.sharding import Shards
@@ -94,8 +95,8 @@ class Share(Call):
             req, self.push_id, self.streams, p.op, p.body, self.number, self.term, self.digest, ttl_ms, p.only
         )
 
+    @override
     def attempt(self, req: int, now: float) -> tuple[str, Message, int, float]:
-        """See Call."""
         return self.router, self.message(req), self.size, now + ANSWER_S
 
     def on_answer(self, m: PublishReply, now: float) -> None:

@@ -25,10 +25,10 @@ from zim.fabric.questions import (
 from zim.fabric.streams import user_stream
 from zim.fabric.tally import Tally, account
 from zim.nodes.effects import INFO
-from zim.nodes.router.receipts import RouterReceipt
+from zim.nodes.router.log.receipts import RouterReceipt
 
 if TYPE_CHECKING:
-    from zim.nodes.router.receipt_store import ReceiptStore
+    from zim.nodes.router.log.receipts import ReceiptStore
     from zim.nodes.router.shard import Shard
     from zim.nodes.router.streams import Streams
 

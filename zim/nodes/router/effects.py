@@ -12,7 +12,7 @@ from zim.fabric.tally import Tally
 from zim.nodes.effects import Effect
 from zim.nodes.router.intake import Admission
 from zim.nodes.router.log import NewRecord
-from zim.nodes.router.receipts import RouterReceipt
+from zim.nodes.router.log.receipts import RouterReceipt
 from zim.nodes.router.shard import Applied
 from zim.protocol.messages import Acknowledge, Ask, Read
 

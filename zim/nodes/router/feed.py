@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass
 
-from zim.nodes.router.receipts import Row
+from zim.nodes.router.receipts import PushRow
 from zim.protocol.messages import Entry, Item, Result, entry_bytes
 
 
@@ -88,7 +88,7 @@ class Feed:
         self.sessions: dict[int, Registered] = {}
         self.rooms: dict[str, int] = {}
         self.roomless = 0
-        self.rows: dict[int, Row] = {}
+        self.rows: dict[int, PushRow] = {}
         self._unhandled: deque[tuple[Body, list[Item], int]] = deque()  # entry `made` is the last one
 
     @property

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import gevent
+from typing_extensions import override
 
 from zim.fabric.questions import OnlineCounts, UserSessions
 from zim.fabric.sharding import Shards
@@ -21,9 +22,8 @@ from zim.nodes.queues import Queue
 from zim.nodes.router.effects import Append, DiskEffect, ForgetIdle
 from zim.nodes.router.log.clock import LogClock
 from zim.nodes.router.log.memory import MemoryLog, MemoryStore
-from zim.nodes.router.log.sqlite import SqliteLog
+from zim.nodes.router.log.sqlite import SqliteLog, SqliteReceipts
 from zim.nodes.router.metrics import LogCounts, router_metrics
-from zim.nodes.router.receipt_store import ReceiptStore
 from zim.nodes.router.receipts import RouterLedger
 from zim.nodes.router.runner import RouterRunner
 from zim.nodes.router.shard import Shard
@@ -62,8 +62,8 @@ class RouterNode(NodeProcess):
         super().__init__(topology, router)
         self._router = router
 
+    @override
     def setup(self) -> None:
-        """See NodeProcess."""
         t, in_thread = self.topology, gevent.get_hub().threadpool.apply
         self._state = StateDir(t.data_dir, self.name)
         routers, comets, jobs = ([node.name for node in nodes] for nodes in (t.routers, t.comets, t.jobs))
@@ -87,7 +87,7 @@ class RouterNode(NodeProcess):
         live_lease = live.acquire(self.name, SHARD_LEASE_S)
         assert live_lease is not None
         streams = Streams(durable, lease, live, live_lease, t.retention)
-        receipts = ReceiptStore(self._state.path, lease.term, t.receipts_s, in_thread)
+        receipts = SqliteReceipts(self._state.path, lease.term, t.receipts_s, in_thread)
         self._storage = Storage(streams, receipts)
         self._server = Server(self._router.bind.address)
         next_seq, now = streams.reserve_seqs(SEQS), time.monotonic()
@@ -99,7 +99,7 @@ class RouterNode(NodeProcess):
             now,
             self._router.max_behind_bytes,
             next_seq,
-            RouterLedger(*receipts.totals, receipts.left),
+            RouterLedger(*receipts.before),
         )
         clock = LogClock(durable.last_time_ms, time.time(), now)
         forgotten = dict(durable.newest(receipts.newest_ms - FORGOTTEN_MS, FORGOTTEN))
@@ -110,23 +110,23 @@ class RouterNode(NodeProcess):
         }
         self._counts = LogCounts()
 
+    @override
     def start(self) -> None:
-        """See NodeProcess."""
         for job in self._jobs.values():
             job.spawn(self.spawn)
         self.spawn(self._tick)
         self.spawn(self._serve)
 
+    @override
     def is_connected(self) -> bool:
-        """See NodeProcess."""
         return all(job.is_connected for job in self._jobs.values())
 
+    @override
     def listens(self) -> dict[str, str]:
-        """See NodeProcess."""
         return {"bind": self._router.bind.address}
 
+    @override
     def stop(self) -> None:
-        """See NodeProcess."""
         self._server.close()
         last_words = self._runner.last_words(time.monotonic())
         if last_words is not None:
@@ -135,8 +135,8 @@ class RouterNode(NodeProcess):
         self._durable.close()
         self._state.close()
 
+    @override
     def metrics(self) -> Iterator[Metric]:
-        """See NodeProcess."""
         intake, questions = self._runner.shard.intake, self._runner.questions
         waiting: dict[str, Queue] = {
             "commit": intake.commits,
@@ -190,8 +190,8 @@ class RouterNode(NodeProcess):
 
     # -- what is to be done
 
+    @override
     def perform_one(self, effect: Effect) -> None:
-        """See NodeProcess."""
         match effect:
             case Replies(answers=answers):
                 self._reply(answers)

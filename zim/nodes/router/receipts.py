@@ -6,37 +6,15 @@ Counted in sessions, and always in balance: targeted = delivered + gone + shed +
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import NamedTuple
 
 from zim.fabric.tally import Tally
+from zim.nodes.router.log.receipts import RouterReceipt
 from zim.protocol.messages import Result
 
 
-@dataclass(slots=True)
-class RouterReceipt:
-    """What became of one push at one router.
-
-    Attributes:
-        push_id, serial: which; a push that is completed later, under the same key, has a receipt for each part.
-        accepted_ms: log time at which the router took it.
-        kept_ms, reported_ms: log time of its commit, and of the last news of it.
-        tally: over all its rows.
-        offline: users who had no session.
-        open_rows: that may still change.
-    """
-
-    push_id: str
-    serial: int
-    accepted_ms: int
-    kept_ms: int
-    reported_ms: int = 0
-    tally: Tally = field(default_factory=Tally)
-    offline: int = 0
-    open_rows: int = 0
-
-
-class Row:
+class PushRow:
     """What became of one push at one comet."""
 
     __slots__ = ("_ledger", "_receipt", "delivered", "expired", "gone", "shed", "targeted")

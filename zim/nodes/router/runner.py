@@ -12,6 +12,7 @@ from typing import Any, Generic
 
 import msgspec
 
+from zim.errors import Unavailable, Unknown
 from zim.fabric.sharding import rank
 from zim.nodes.effects import ERROR, MESSAGE_BYTES, Effect, End, Note, Replies, Send
 from zim.nodes.router.answering import STORED
@@ -28,7 +29,7 @@ from zim.nodes.router.effects import (
     Trim,
 )
 from zim.nodes.router.intake import Peer
-from zim.nodes.router.log import Appended, Unavailable, Unknown
+from zim.nodes.router.log import Appended
 from zim.nodes.router.log.clock import LogClock
 from zim.nodes.router.questions import Questions
 from zim.nodes.router.shard import Shard

@@ -18,7 +18,8 @@ from zim.nodes.router.directory import Directory, stream_of
 from zim.nodes.router.feed import Body, Feed
 from zim.nodes.router.intake import ADMITTED_BYTES, Admission, Intake, Peer, Stored
 from zim.nodes.router.log import Appended, Head
-from zim.nodes.router.receipts import RouterLedger, RouterReceipt, Row
+from zim.nodes.router.log.receipts import RouterReceipt
+from zim.nodes.router.receipts import PushRow, RouterLedger
 from zim.protocol.messages import (
     Answer,
     Answered,
@@ -153,7 +154,7 @@ class Shard(Generic[Peer]):
                     targets, size = [], 0
                 n = feed.enter(body, part)
                 targeted = sum(self.directory.targets(feed, s, to.get(s, ALL)) for s, _ in part)
-                feed.rows[n] = Row(self.ledger, receipt, targeted)
+                feed.rows[n] = PushRow(self.ledger, receipt, targeted)
                 targets.append(Target(feed.comet, feed.inc, n, part))
                 size += len(part)
         if targets:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from typing import Any
 
+from zim.errors import ZimError
 from zim.nodes.router.answering import read_stored
 from zim.nodes.router.effects import (
     Append,
@@ -19,8 +20,8 @@ from zim.nodes.router.effects import (
     StoreReceipts,
     Trim,
 )
-from zim.nodes.router.log import Damaged, LogError, Page
-from zim.nodes.router.receipt_store import ReceiptStore
+from zim.nodes.router.log import Damaged, StreamPage
+from zim.nodes.router.log.receipts import ReceiptStore
 from zim.nodes.router.shard import PAGE_BYTES
 from zim.nodes.router.streams import Streams
 from zim.protocol.messages import Read
@@ -44,7 +45,7 @@ class Storage:
         """
         try:
             return self._perform(effect, now_ms)
-        except LogError as error:
+        except ZimError as error:
             return error
 
     def _perform(self, effect: DiskEffect, now_ms: int) -> Any:
@@ -82,5 +83,5 @@ class Storage:
                 # As if it were not kept any more: whoever asks is told of a gap, and goes on behind it.
                 log.error("a damaged message is passed over", extra={"error": str(error)})
                 head = streams.heads([m.stream])[m.stream]
-                return Page(head.epoch, error.offset, head.head, [], error.offset)
+                return StreamPage(head.epoch, error.offset, head.head, [], error.offset)
         return read_stored(m.question, streams, self.receipts)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from zim.fabric.retention import Retention
-from zim.nodes.router.log import Appended, Head, Lease, Log, NewRecord, Page
+from zim.nodes.router.log import Appended, Head, Lease, Log, NewRecord, StreamPage
 from zim.nodes.router.log.memory import MemoryLog
 
 
@@ -76,7 +76,7 @@ class Streams:
         found = self._durable.heads(durable) if durable else {}
         return {**found, **self._live.heads(live)} if live else found
 
-    def read(self, stream: str, after: int, upto: int, max_records: int, max_bytes: int, now_ms: int) -> Page:
+    def read(self, stream: str, after: int, upto: int, max_records: int, max_bytes: int, now_ms: int) -> StreamPage:
         """See Log.read."""
         read = self._live.read if self._is_live_only(stream) else self._durable.read
         return read(stream, after, upto, max_records, max_bytes, now_ms)

@@ -12,7 +12,8 @@ from zim.fabric.sharding import Shards
 from zim.fabric.tally import Tally
 from zim.nodes.router.answering import answer_from_disk, sum_up
 from zim.nodes.router.log import Head
-from zim.nodes.router.receipts import RouterLedger, RouterReceipt
+from zim.nodes.router.log.receipts import RouterReceipt
+from zim.nodes.router.receipts import RouterLedger
 from zim.nodes.router.shard import LEASE_S, QUESTIONS, Shard
 from zim.protocol import codec
 from zim.protocol.messages import Answered, Ask, Begin, Change, Changes, Put, Room

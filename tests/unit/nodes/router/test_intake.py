@@ -6,12 +6,13 @@ from typing import Any
 
 import pytest
 
+from zim.errors import Unavailable, Unknown
 from zim.fabric.sharding import Shards
 from zim.net.batches import Batches
 from zim.nodes.router.directory import Directory
 from zim.nodes.router.feed import Feed
 from zim.nodes.router.intake import PATIENCE_S, REMEMBER_S, Admission, Intake
-from zim.nodes.router.log import Appended, Unavailable, Unknown
+from zim.nodes.router.log import Appended
 from zim.nodes.router.log.memory import Failure, MemoryLog, MemoryStore
 from zim.protocol.messages import Begin, Changes, Publish, PublishReply, Put
 

@@ -18,7 +18,7 @@ from zim.nodes.effects import Replies
 from zim.nodes.router.effects import DiskEffect, ReadDisk
 from zim.nodes.router.log.clock import LogClock
 from zim.nodes.router.log.memory import MemoryLog, MemoryStore
-from zim.nodes.router.receipt_store import ReceiptStore
+from zim.nodes.router.log.sqlite import SqliteReceipts
 from zim.nodes.router.receipts import RouterLedger
 from zim.nodes.router.runner import RouterRunner
 from zim.nodes.router.shard import Shard
@@ -38,7 +38,7 @@ class Desk:
         live_lease = live.acquire("router-1", 1.0)
         assert live_lease is not None
         streams = Streams(self.log, acquired(self.log), live, live_lease, Retention())
-        self.receipts = ReceiptStore(folder, 1, 60.0, direct)
+        self.receipts = SqliteReceipts(folder, 1, 60.0, direct)
         ledger = RouterLedger(Tally(), 0, 0, 0, 0)
         self.storage = Storage(streams, self.receipts)
         shard: Shard[str] = Shard("router-1", 1, Shards(["router-1"]), [], 0.0, 1, 1, ledger)

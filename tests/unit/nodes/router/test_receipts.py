@@ -10,7 +10,8 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invaria
 
 from zim.fabric.tally import Tally
 from zim.nodes.router.feed import Feed
-from zim.nodes.router.receipts import RouterLedger, RouterReceipt, Row
+from zim.nodes.router.log.receipts import RouterReceipt
+from zim.nodes.router.receipts import PushRow, RouterLedger
 from zim.protocol.messages import Result
 
 SESSIONS = st.integers(0, 5)
@@ -36,7 +37,7 @@ class LedgerMachine(RuleBasedStateMachine):
         super().__init__()
         self.ledger = ledger()
         self.alive: list[Feed] = []
-        self.rows: list[tuple[RouterReceipt, Row]] = []  # of this run
+        self.rows: list[tuple[RouterReceipt, PushRow]] = []  # of this run
         self.offline = self.pushes = 0
 
     @rule(target=feeds)
@@ -53,7 +54,7 @@ class LedgerMachine(RuleBasedStateMachine):
             self.ledger.count_offline(receipt, offline)
         for at, sessions in zip(self.alive, targeted, strict=False):
             at.made += 1
-            at.rows[at.made] = row = Row(self.ledger, receipt, sessions)
+            at.rows[at.made] = row = PushRow(self.ledger, receipt, sessions)
             self.rows.append((receipt, row))
 
     @rule(at=feeds, data=st.data(), targeted=ANY, delivered=ANY, gone=ANY, shed=ANY, expired=ANY)
@@ -117,7 +118,7 @@ TestLedger = LedgerMachine.TestCase
 def test_a_row_that_is_closed_ignores_what_comes_late(targeted: int, late: int) -> None:
     book, at = ledger(), feed()
     receipt = book.open("p", 1, 2)
-    at.rows[1] = Row(book, receipt, targeted)
+    at.rows[1] = PushRow(book, receipt, targeted)
     at.report([Result(1, targeted, targeted, 0, 0, 0)], 3)
     assert (at.rows, receipt.open_rows) == ({}, 0)
     at.report([Result(1, late, 0, late, 0, 0)], 4)
@@ -128,7 +129,7 @@ def test_a_row_that_is_closed_ignores_what_comes_late(targeted: int, late: int) 
 
 def test_a_later_report_replaces_an_earlier_one() -> None:
     book, at = ledger(), feed()
-    at.rows[1] = Row(book, book.open("p", 1, 2), 5)
+    at.rows[1] = PushRow(book, book.open("p", 1, 2), 5)
     at.report([Result(1, 4, 1, 1, 0, 0)], 3)
     assert book.tally == Tally(targeted=4, delivered=1, gone=1)
     at.report([Result(1, 4, 2, 1, 1, 0)], 4)
@@ -137,7 +138,7 @@ def test_a_later_report_replaces_an_earlier_one() -> None:
 
 def test_a_report_that_counts_no_sessions_is_passed_over() -> None:
     book, at = ledger(), feed()
-    at.rows[1] = Row(book, book.open("p", 1, 2), 2)
+    at.rows[1] = PushRow(book, book.open("p", 1, 2), 2)
     at.report([Result(1, 2, 3, 0, 0, 0), Result(1, 2, -1, 0, 0, 0)], 3)
     assert book.tally == Tally(targeted=2)
 
@@ -145,7 +146,7 @@ def test_a_report_that_counts_no_sessions_is_passed_over() -> None:
 def test_a_receipt_is_forgotten_when_it_is_stored_and_cannot_change() -> None:
     book, at = ledger(), feed()
     receipt = book.open("p", 1, 2)
-    at.rows[1] = Row(book, receipt, 1)
+    at.rows[1] = PushRow(book, receipt, 1)
     book.stored(book.take_changed())
     assert book.find("p") == [receipt]
     at.report([Result(1, 1, 1, 0, 0, 0)], 3)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from zim.errors import Unavailable, Unknown
 from zim.fabric.retention import Retention, RoomClass, Rule
-from zim.nodes.router.log import Appended, NewRecord, Unavailable, Unknown
+from zim.nodes.router.log import Appended, NewRecord
 from zim.nodes.router.log.memory import MemoryLog, MemoryStore
 from zim.nodes.router.streams import Streams
 

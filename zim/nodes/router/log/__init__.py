@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol
 
-from zim.errors import ZimError
+from zim.errors import Unavailable, Unknown, ZimError
 from zim.fabric.retention import Retention
 from zim.protocol.messages import Record
 
@@ -68,7 +68,7 @@ class Head(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Page:
+class StreamPage:
     """A piece of a stream, as of one moment.
 
     Attributes:
@@ -100,23 +100,17 @@ class Lease:
 
 
 class LogError(ZimError):
-    """The log could not do what it was asked."""
+    """The log refuses what it was asked, and nothing was written. See also Unavailable and Unknown of zim.errors."""
 
 
-class Unavailable(LogError):
-    """Surely nothing was written. Attributes: reason, for people."""
-
-    def __init__(self, reason: str) -> None:
-        super().__init__(f"the log cannot be written: {reason}")
-        self.reason = reason
+def unavailable(reason: str) -> Unavailable:
+    """The error of a log that has surely written nothing. reason: for people."""
+    return Unavailable("the log", f"it cannot be written: {reason}")
 
 
-class Unknown(LogError):
-    """It cannot be told whether it was written: `settle` tells, or the next start."""
-
-    def __init__(self, reason: str) -> None:
-        super().__init__(f"it cannot be told what the log has written: {reason}")
-        self.reason = reason
+def unknown(reason: str) -> Unknown:
+    """The error of a log that cannot tell what it has written: `settle` tells, or the next start."""
+    return Unknown("the log", f"it cannot be told what was written: {reason}")
 
 
 class Fenced(LogError):
@@ -157,9 +151,6 @@ class Log(Protocol):
             Fenced: another has it.
         """
 
-    def release(self, lease: Lease) -> None:
-        """Ends it: another may acquire."""
-
     def append(self, lease: Lease, batch: Sequence[NewRecord]) -> list[Appended]:
         """Appends a batch: atomic, durable on return, in its order. One call at a time.
 
@@ -178,7 +169,7 @@ class Log(Protocol):
     def find(self, push_id: str, digest: bytes, streams: Sequence[str]) -> list[Appended | None]:
         """For each stream, where the keyed push of that id is: "duplicate" or "conflict" and its offset, or nothing."""
 
-    def read(self, stream: str, after: int, upto: int, max_records: int, max_bytes: int, now_ms: int) -> Page:
+    def read(self, stream: str, after: int, upto: int, max_records: int, max_bytes: int, now_ms: int) -> StreamPage:
         """The records in (after, upto], as many as the limits hold, at least one if there is one.
 
         Args:

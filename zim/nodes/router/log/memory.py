@@ -12,8 +12,21 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Literal, NamedTuple
 
+from typing_extensions import override
+
 from zim.fabric.retention import Retention
-from zim.nodes.router.log import RECORD_BYTES, Appended, Fenced, Head, Lease, NewRecord, Page, Unavailable, Unknown
+from zim.nodes.router.log import (
+    RECORD_BYTES,
+    Appended,
+    Fenced,
+    Head,
+    Lease,
+    Log,
+    NewRecord,
+    StreamPage,
+    unavailable,
+    unknown,
+)
 from zim.protocol.messages import Record
 
 IDLE_S = 60.0  # how long a live stream without records and subscribers is remembered: many leases
@@ -29,7 +42,7 @@ class Kept(NamedTuple):
     expires_ms: int
 
 
-class Key(NamedTuple):
+class MemoryKey(NamedTuple):
     """Where a keyed push is in a stream."""
 
     offset: int
@@ -66,16 +79,16 @@ class MemoryStore:
     time_ms: int = 0
     next_seq: int = 1
     books: dict[str, Book] = field(default_factory=dict)
-    keys: dict[tuple[str, str], Key] = field(default_factory=dict)
+    keys: dict[tuple[str, str], MemoryKey] = field(default_factory=dict)
     cursors: dict[str, int] = field(default_factory=dict)
     failures: deque[Failure] = field(default_factory=deque)
 
 
-def _seen(key: Key, digest: bytes) -> Appended:
+def _seen(key: MemoryKey, digest: bytes) -> Appended:
     return Appended("duplicate" if key.digest == digest else "conflict", key.offset)
 
 
-class MemoryLog:
+class MemoryLog(Log):
     """See zim.nodes.router.log.Log."""
 
     def __init__(
@@ -108,31 +121,27 @@ class MemoryLog:
         self._is_unsettled = False
 
     @property
+    @override
     def last_time_ms(self) -> int:
-        """See Log."""
         return self._store.time_ms
 
     # -- the owner
 
+    @override
     def acquire(self, owner: str, ttl_s: float) -> Lease | None:
-        """See Log."""
         store = self._store
         store.owner, store.term = owner, max(store.term + 1, int(self._wall_s() * 1000))
         self._ttl_s, self._is_unsettled = ttl_s, False
         return Lease(owner, store.term, self._clock() + ttl_s)
 
+    @override
     def renew(self, lease: Lease) -> Lease:
-        """See Log."""
         self._check(lease)
         return Lease(lease.shard, lease.term, self._clock() + self._ttl_s)
 
-    def release(self, lease: Lease) -> None:
-        """See Log."""
-        if (self._store.owner, self._store.term) == (lease.shard, lease.term):
-            self._store.owner = ""
-
+    @override
     def close(self) -> None:
-        """See Log."""
+        """Nothing to do."""
 
     def _check(self, lease: Lease) -> None:
         if (self._store.owner, self._store.term) != (lease.shard, lease.term):
@@ -140,16 +149,16 @@ class MemoryLog:
 
     # -- writing
 
+    @override
     def append(self, lease: Lease, batch: Sequence[NewRecord]) -> list[Appended]:
-        """See Log."""
         self._check(lease)
         self._refuse_unsettled()
         failure = self._store.failures.popleft() if self._store.failures else ""
         if failure == "unavailable":
-            raise Unavailable("as the store was told")
+            raise unavailable("as the store was told")
         if failure == "unknown, lost":
             self._is_unsettled, self._unsettled = True, None
-            raise Unknown("as the store was told")
+            raise unknown("as the store was told")
         now, last_push = self._clock(), ""
         answers = []
         for record in batch:
@@ -159,7 +168,7 @@ class MemoryLog:
             self._drop_oldest(now)
         if failure == "unknown, stored":
             self._is_unsettled, self._unsettled = True, answers
-            raise Unknown("as the store was told")
+            raise unknown("as the store was told")
         return answers
 
     def _append_one(self, new: NewRecord, now: float, has_body: bool) -> Appended:
@@ -173,7 +182,7 @@ class MemoryLog:
         book.kept.append(Kept(Record(book.head, new.push_id, new.op, new.body, new.time_ms, new.only), new.expires_ms))
         store.time_ms = max(store.time_ms, new.time_ms)
         if new.digest:
-            store.keys[new.push_id, new.stream] = Key(book.head, new.digest, new.time_ms + self._key_window_ms)
+            store.keys[new.push_id, new.stream] = MemoryKey(book.head, new.digest, new.time_ms + self._key_window_ms)
         if self._keep_s is not None or self._keep_bytes is not None:
             size = RECORD_BYTES + (0 if has_body else len(new.body))  # one body, however many streams it is in
             self._ages.append((now, new.stream, book.head, size))
@@ -195,24 +204,24 @@ class MemoryLog:
         """A live stream is made when somebody asks for it, so that its epoch is what they were told."""
         return self._store.books.get(stream) or (Book(self._store.epoch) if self._store.epoch else self._book(stream))
 
+    @override
     def settle(self, lease: Lease, batch: Sequence[NewRecord]) -> list[Appended] | None:
-        """See Log."""
         self._check(lease)
         self._is_unsettled, unsettled, self._unsettled = False, self._unsettled, None
         return unsettled
 
     def _refuse_unsettled(self) -> None:
         if self._is_unsettled:
-            raise Unknown("the batch before is not settled")
+            raise unknown("the batch before is not settled")
 
+    @override
     def reserve_seqs(self, lease: Lease, count: int) -> int:
-        """See Log."""
         self._check(lease)
         self._store.next_seq += count
         return self._store.next_seq - count
 
+    @override
     def acknowledge(self, lease: Lease, offsets: Mapping[str, int]) -> Mapping[str, int]:
-        """See Log."""
         self._check(lease)
         cursors = self._store.cursors
         for stream, offset in offsets.items():
@@ -223,14 +232,14 @@ class MemoryLog:
 
     # -- reading
 
+    @override
     def find(self, push_id: str, digest: bytes, streams: Sequence[str]) -> list[Appended | None]:
-        """See Log."""
         keys = [self._store.keys.get((push_id, stream)) for stream in streams]
         now_ms = self._store.time_ms
         return [_seen(key, digest) if key is not None and key.until_ms > now_ms else None for key in keys]
 
-    def read(self, stream: str, after: int, upto: int, max_records: int, max_bytes: int, now_ms: int) -> Page:
-        """See Log."""
+    @override
+    def read(self, stream: str, after: int, upto: int, max_records: int, max_bytes: int, now_ms: int) -> StreamPage:
         book = self._look_up(stream)
         floor, end = book.floor, min(upto, book.head)
         found: list[Record] = []
@@ -244,27 +253,28 @@ class MemoryLog:
                 last = found[-1].offset
                 break
             found.append(record)
-        return Page(book.epoch, floor, book.head, found, last)
+        return StreamPage(book.epoch, floor, book.head, found, last)
 
+    @override
     def newest(self, since_ms: int, most: int) -> list[tuple[str, int]]:
-        """See Log."""
         kept = (k.record for book in self._store.books.values() for k in book.kept)
         times = {record.push_id: record.time_ms for record in kept if record.time_ms >= since_ms}
         return sorted(times.items(), key=lambda pair: -pair[1])[:most]
 
+    @override
     def heads(self, streams: Sequence[str]) -> Mapping[str, Head]:
-        """See Log."""
         books = {stream: self._look_up(stream) for stream in streams}
         return {stream: Head(book.epoch, book.floor, book.head) for stream, book in books.items()}
 
+    @override
     def acknowledged(self, streams: Sequence[str]) -> Mapping[str, int]:
-        """See Log."""
         return {stream: self._store.cursors.get(stream, 0) for stream in streams}
 
     # -- letting go
 
+    @override
     def trim(self, lease: Lease, retention: Retention, now_ms: int, before_ms: int, budget: int) -> int:
-        """See Log. For streams that are kept by rule; looks at all of them."""
+        """For streams that are kept by rule; looks at all of them."""
         self._check(lease)
         self._refuse_unsettled()
         gone = 0

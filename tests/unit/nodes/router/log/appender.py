@@ -16,7 +16,7 @@ from pathlib import Path
 
 from tests.unit.nodes.router.log.contract import FOR_EVER, NOW, rules
 from tests.unit.nodes.router.log.sqlite_support import acquired, direct, opened, told
-from zim.nodes.router.log import Unavailable
+from zim.errors import Unavailable
 
 STREAMS = [f"r:{i}" for i in range(5)]
 _MORE = 20

@@ -253,15 +253,6 @@ class Contract(abc.ABC):
         assert log.append(other, [new()]) == stored(2)
         assert log.renew(other).deadline >= other.deadline
 
-    def test_who_released_is_fenced(self, log: Log, lease: Lease) -> None:
-        log.release(lease)
-        with pytest.raises(Fenced):
-            log.append(lease, [new()])
-        again = log.acquire("router-1", 5.0)
-        assert again is not None
-        log.release(lease)  # the old one: nothing happens
-        assert log.append(again, [new()]) == stored(1)
-
     def test_session_numbers_are_never_given_twice(self, log: Log, lease: Lease) -> None:
         first = log.reserve_seqs(lease, 10)
         assert first >= 1

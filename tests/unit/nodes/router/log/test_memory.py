@@ -5,7 +5,8 @@ from hypothesis import settings
 
 from tests.unit.nodes.router.log.contract import KEY_WINDOW_S, NOW, Contract, new, stored
 from tests.unit.nodes.router.log.model import LogMachine
-from zim.nodes.router.log import Lease, Log, NewRecord, Unavailable, Unknown
+from zim.errors import Unavailable, Unknown
+from zim.nodes.router.log import Lease, Log, NewRecord
 from zim.nodes.router.log.memory import IDLE_S, MemoryLog, MemoryStore
 
 

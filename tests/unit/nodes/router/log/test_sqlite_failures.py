@@ -13,7 +13,8 @@ import pytest
 
 from tests.unit.nodes.router.log.contract import FOR_EVER, NOW, new, rules, stored
 from tests.unit.nodes.router.log.sqlite_support import acquired, check_told, direct, in_thread, opened, told
-from zim.nodes.router.log import Appended, Fenced, Unavailable, Unknown
+from zim.errors import Unavailable, Unknown
+from zim.nodes.router.log import Appended, Fenced
 from zim.nodes.router.log.sqlite.standings import Standings
 from zim.nodes.router.log.sqlite.worker import Turn
 

@@ -12,7 +12,8 @@ import pytest
 
 from tests.unit.nodes.router.log.contract import FOR_EVER, NOW, rules
 from tests.unit.nodes.router.log.sqlite_support import Clock, acquired, check_told, direct, in_thread, opened, told
-from zim.nodes.router.log import Lease, Unavailable
+from zim.errors import Unavailable
+from zim.nodes.router.log import Lease
 from zim.nodes.router.log.sqlite import SqliteLog
 
 MB = 1 << 20

@@ -8,10 +8,12 @@ trimming  what may go, and letting it go
 opening   making and checking the database
 wal       what SQLite does not say about a damaged WAL
 worker    one connection, one job at a time, in a thread
+receipts  what became of pushes, in a file of their own
 failures  SQLite's errors → ours
 ballast   room for the day when the disk is full
 """
 
 from zim.nodes.router.log.sqlite.engine import SqliteLog
+from zim.nodes.router.log.sqlite.receipts import SqliteReceipts
 
-__all__ = ["SqliteLog"]
+__all__ = ["SqliteLog", "SqliteReceipts"]

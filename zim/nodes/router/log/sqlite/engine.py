@@ -10,11 +10,14 @@ from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
+from typing_extensions import override
+
+from zim.errors import Unknown
 from zim.fabric.retention import Retention
-from zim.nodes.router.log import Appended, Damaged, Fenced, Head, Lease, NewRecord, Page, Unknown
+from zim.nodes.router.log import Appended, Damaged, Fenced, Head, Lease, Log, NewRecord, StreamPage, unknown
 from zim.nodes.router.log.sqlite import failures, tables, trimming
 from zim.nodes.router.log.sqlite.ballast import Ballast
-from zim.nodes.router.log.sqlite.opening import FILE, Opened, open_database
+from zim.nodes.router.log.sqlite.opening import FILE, OpenedFile, open_database
 from zim.nodes.router.log.sqlite.planning import Ids, Plan, Standing, plan
 from zim.nodes.router.log.sqlite.standings import Standings
 from zim.nodes.router.log.sqlite.worker import InThread, Turn, Worker
@@ -35,7 +38,7 @@ class _Unsettled:
     plan: Plan | None = None
 
 
-class SqliteLog:
+class SqliteLog(Log):
     """See zim.nodes.router.log.Log. Made by `open`.
 
     Attributes:
@@ -45,7 +48,7 @@ class SqliteLog:
 
     def __init__(
         self,
-        opened: Opened,
+        opened: OpenedFile,
         path: Path,
         in_thread: InThread,
         key_window_s: float,
@@ -54,7 +57,7 @@ class SqliteLog:
         monotonic: Callable[[], float],
     ) -> None:
         """See `open`."""
-        self.last_time_ms, self.epoch = opened.time_ms, opened.epoch
+        self._time_ms, self.epoch = opened.time_ms, opened.epoch
         self._path = path
         self._writer = Writer(Worker(opened.writer, in_thread), path, ballast, monotonic)
         self._reader = Worker(opened.reader, in_thread)
@@ -101,19 +104,25 @@ class SqliteLog:
         return cls(opened, folder / FILE, in_thread, key_window_s, ballast, wall_s, monotonic)
 
     @property
+    @override
+    def last_time_ms(self) -> int:
+        return self._time_ms
+
+    @property
     def is_full(self) -> bool:
         """The disk was, and nothing is appended until there is room."""
         return self._writer.is_full
 
+    @override
     def close(self) -> None:
-        """See Log."""
         self._writer.close()
         self._reader.close()
 
     # -- the owner
 
+    @override
     def acquire(self, owner: str, ttl_s: float) -> Lease | None:
-        """See Log. The folder's lock keeps others out; whoever comes past it fences the one before."""
+        """The folder's lock keeps others out; whoever comes past it fences the one before."""
         started = self._monotonic()
 
         def job(c: sqlite3.Connection) -> tuple[int, int, Ids]:
@@ -125,22 +134,19 @@ class SqliteLog:
             self._standings, self._unsettled, self._ttl_s = Standings(), None, ttl_s
         return Lease(owner, term, started + ttl_s)
 
+    @override
     def renew(self, lease: Lease) -> Lease:
-        """See Log. As long as it was acquired for."""
+        """As long as it was acquired for."""
         started = self._monotonic()
         if self._read(tables.owner) != (lease.shard, lease.term):
             raise Fenced(f"{lease.shard} of term {lease.term} is not the owner any more")
         return Lease(lease.shard, lease.term, started + self._ttl_s)
 
-    def release(self, lease: Lease) -> None:
-        """See Log."""
-        with self._writer.turn:
-            self._writer.commit(lambda c: tables.release(c, lease.shard, lease.term))
-
     # -- writing
 
+    @override
     def append(self, lease: Lease, batch: Sequence[NewRecord]) -> list[Appended]:
-        """See Log. Switches: until the batch is on the disk."""
+        """Switches: until the batch is on the disk."""
         if not batch:
             return []
         with self._writer.turn:
@@ -191,12 +197,13 @@ class SqliteLog:
         assert done is not None
         self._unsettled = None
         self._ids = done.ids
-        self.last_time_ms = max(self.last_time_ms, done.time_ms)
+        self._time_ms = max(self._time_ms, done.time_ms)
         self._standings.moved(done.standings)
         return done.answers
 
+    @override
     def settle(self, lease: Lease, batch: Sequence[NewRecord]) -> list[Appended] | None:
-        """See Log. Commits, so that nothing of a batch that is not in the log can be found by the next start."""
+        """Commits, so that nothing of a batch that is not in the log can be found by the next start."""
         with self._writer.turn:
             unsettled = self._unsettled
             if unsettled is None:
@@ -213,12 +220,12 @@ class SqliteLog:
             self._unsettled = None
             return None
 
+    @override
     def reserve_seqs(self, lease: Lease, count: int) -> int:
-        """See Log."""
         return self._write(lease, lambda c: tables.reserve_seqs(c, count))
 
+    @override
     def acknowledge(self, lease: Lease, offsets: Mapping[str, int]) -> Mapping[str, int]:
-        """See Log."""
         known = self._known(list(offsets))
         moves = {s: (known[s].id, max(0, min(at, known[s].head))) for s, at in offsets.items() if known[s].id}
         moved = self._write(lease, lambda c: {s: tables.move_cursor(c, *move) for s, move in moves.items()})
@@ -242,35 +249,36 @@ class SqliteLog:
 
     def _refuse_unsettled(self) -> None:
         if self._unsettled is not None:
-            raise Unknown("the batch before is not settled")
+            raise unknown("the batch before is not settled")
 
     # -- reading
 
-    def read(self, stream: str, after: int, upto: int, max_records: int, max_bytes: int, now_ms: int) -> Page:
-        """See Log."""
+    @override
+    def read(self, stream: str, after: int, upto: int, max_records: int, max_bytes: int, now_ms: int) -> StreamPage:
         standing = self._known([stream])[stream]
         if not standing.id:
-            return Page(self.epoch, 0, 0, [], 0)
+            return StreamPage(self.epoch, 0, 0, [], 0)
         row = (standing.id, stream)
         return self._read(lambda c: tables.read(c, self.epoch, row, after, upto, max_records, max_bytes, now_ms))
 
+    @override
     def heads(self, streams: Sequence[str]) -> Mapping[str, Head]:
-        """See Log. Switches: only if one of them was not used lately."""
+        """Switches: only if one of them was not used lately."""
         return {name: Head(self.epoch, s.floor, s.head) for name, s in self._known(streams).items()}
 
+    @override
     def newest(self, since_ms: int, most: int) -> list[tuple[str, int]]:
-        """See Log."""
         return self._read(lambda c: tables.newest(c, since_ms, most))
 
+    @override
     def find(self, push_id: str, digest: bytes, streams: Sequence[str]) -> list[Appended | None]:
-        """See Log."""
         found: list[Appended | None] = [None] * len(streams)
-        for at, offset, seen in self._read(lambda c: tables.find(c, push_id, streams, self.last_time_ms)):
+        for at, offset, seen in self._read(lambda c: tables.find(c, push_id, streams, self._time_ms)):
             found[at] = Appended("duplicate" if bytes.fromhex(seen) == digest else "conflict", offset)
         return found
 
+    @override
     def acknowledged(self, streams: Sequence[str]) -> Mapping[str, int]:
-        """See Log."""
         return self._read(lambda c: tables.cursors(c, streams))
 
     def _known(self, streams: Sequence[str]) -> dict[str, Standing]:
@@ -307,8 +315,9 @@ class SqliteLog:
 
     # -- trimming
 
+    @override
     def trim(self, lease: Lease, retention: Retention, now_ms: int, before_ms: int, budget: int) -> int:
-        """See Log. Switches: often; appends come between its steps."""
+        """Switches: often; appends come between its steps."""
         standings, sweep = self._standings, self._sweep
         standings.use(retention)
         with self._trimming:

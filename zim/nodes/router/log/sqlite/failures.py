@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sqlite3
 
-from zim.nodes.router.log import Damaged, LogError, Unavailable, Unknown
+from zim.errors import ZimError
+from zim.nodes.router.log import Damaged, unavailable, unknown
 
 _PRIMARY = 0xFF  # an extended result code's last byte is the primary one; https://sqlite.org/rescode.html
 
@@ -22,17 +23,17 @@ def is_full(error: sqlite3.Error) -> bool:
     return _code(error) & _PRIMARY == sqlite3.SQLITE_FULL
 
 
-def before_commit(error: sqlite3.Error, file: str) -> LogError:
+def before_commit(error: sqlite3.Error, file: str) -> ZimError:
     """What it means before COMMIT, or out of a SELECT: nothing was written."""
-    return Damaged(file, _text(error)) if is_damage(error) else Unavailable(_text(error))
+    return Damaged(file, _text(error)) if is_damage(error) else unavailable(_text(error))
 
 
-def of_commit(error: sqlite3.Error, file: str) -> LogError:
+def of_commit(error: sqlite3.Error, file: str) -> ZimError:
     """What it means out of COMMIT."""
     code = _code(error)
     if code in _SURELY_NOT_COMMITTED or code & _PRIMARY in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_BUSY):
         return before_commit(error, file)
-    return Unknown(_text(error))
+    return unknown(_text(error))
 
 
 def is_damage(error: sqlite3.Error) -> bool:

@@ -26,7 +26,7 @@ _BUSY_MS = 2_000  # someone else holds the file: a backup, a person with sqlite3
 
 
 @dataclass(frozen=True)
-class Opened:
+class OpenedFile:
     """A database that is good to use.
 
     Attributes:
@@ -41,7 +41,7 @@ class Opened:
     time_ms: int
 
 
-def open_database(folder: Path, routers: Sequence[str], factory: type[sqlite3.Connection]) -> Opened:
+def open_database(folder: Path, routers: Sequence[str], factory: type[sqlite3.Connection]) -> OpenedFile:
     """
     Raises:
         NodeError: it cannot be used; says why, and what to do.
@@ -57,7 +57,7 @@ def open_database(folder: Path, routers: Sequence[str], factory: type[sqlite3.Co
         _check_pages(path, writer)
         epoch, theirs, time_ms = _check_meta(path, writer)
         _check_routers(path, routers, theirs)
-        return Opened(writer, _connect(path, factory, _READER_CACHE_KB), epoch, time_ms)
+        return OpenedFile(writer, _connect(path, factory, _READER_CACHE_KB), epoch, time_ms)
     except sqlite3.Error as e:
         _close(writer)
         if failures.is_damage(e):

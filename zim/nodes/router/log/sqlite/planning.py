@@ -21,7 +21,7 @@ class Standing(msgspec.Struct, frozen=True, gc=False):
     head: int
 
 
-class Key(NamedTuple):
+class StoredKey(NamedTuple):
     """Where the keyed push of an id is in a stream."""
 
     offset: int
@@ -72,7 +72,7 @@ def content_checksum(push_id: str, op: int, time_ms: int, expires_ms: int, body:
 def plan(
     batch: Sequence[NewRecord],
     known: Mapping[str, Standing],
-    keys: Mapping[tuple[str, str], Key],
+    keys: Mapping[tuple[str, str], StoredKey],
     free: Ids,
     key_window_ms: int,
 ) -> Plan:
@@ -86,7 +86,7 @@ def plan(
     """
     result = Plan(free)
     next_stream, next_push, next_key = free
-    fresh: dict[tuple[str, str], Key] = {}  # keys of this batch
+    fresh: dict[tuple[str, str], StoredKey] = {}  # keys of this batch
     ids: dict[str, int] = {}
     heads: dict[str, int] = {}
     last: tuple[Any, ...] = ()
@@ -123,7 +123,7 @@ def plan(
         records += (ids[stream], head, push, record_checksum(crc, stream, head, only_for), only_for)
         answers.append(Appended("stored", head))
         if digest:
-            fresh[push_id, stream] = key = Key(head, digest, time_ms + key_window_ms)
+            fresh[push_id, stream] = key = StoredKey(head, digest, time_ms + key_window_ms)
             result.keys += (next_key, push_id, ids[stream], *key)
             next_key += 1
     if extra:

@@ -14,8 +14,8 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from zim.nodes.router.log import RECORD_BYTES, Damaged, Fenced, Page
-from zim.nodes.router.log.sqlite.planning import Ids, Key, Plan, Standing, content_checksum, record_checksum
+from zim.nodes.router.log import RECORD_BYTES, Damaged, Fenced, StreamPage
+from zim.nodes.router.log.sqlite.planning import Ids, Plan, Standing, StoredKey, content_checksum, record_checksum
 from zim.protocol.messages import Record
 
 T = TypeVar("T")
@@ -122,11 +122,6 @@ def acquire(connection: sqlite3.Connection, owner: str, least_term: int) -> int:
     return rows(connection, "SELECT json_array(term) FROM meta", (), tuple[int])[0]
 
 
-def release(connection: sqlite3.Connection, owner: str, term: int) -> None:
-    """Leaves the log without an owner, if it was this one."""
-    connection.execute("UPDATE meta SET owner = '' WHERE one = 1 AND term = ? AND owner = ?", (term, owner))
-
-
 def reserve_seqs(connection: sqlite3.Connection, count: int) -> int:
     """Returns the first of them."""
     connection.execute("UPDATE meta SET next_seq = next_seq + ? WHERE one = 1", (count,))
@@ -198,12 +193,12 @@ _KEYS = """
 
 def keys(
     connection: sqlite3.Connection, wanted: Iterable[tuple[str, str]], known: Mapping[str, Standing]
-) -> dict[tuple[str, str], Key]:
+) -> dict[tuple[str, str], StoredKey]:
     """What is known of keyed pushes, by push id and stream."""
     asked = [pair for pair in wanted if known[pair[1]].id]
     ids = json.dumps([(push_id, known[stream].id) for push_id, stream in asked])
     found = rows(connection, _KEYS, (ids,), list[tuple[int, int, str, int]])
-    return {asked[at]: Key(offset, bytes.fromhex(digest), until_ms) for at, offset, digest, until_ms in found}
+    return {asked[at]: StoredKey(offset, bytes.fromhex(digest), until_ms) for at, offset, digest, until_ms in found}
 
 
 _FIND = """
@@ -275,14 +270,14 @@ def read(
     max_records: int,
     max_bytes: int,
     now_ms: int,
-) -> Page:
+) -> StreamPage:
     """A page of a stream, given by id and name. See Log.read."""
     most = max(1, min(max_records, max_bytes // RECORD_BYTES + 1))  # more would not fit
     wanted = {"stream": stream[0], "after": after, "upto": upto, "most": most}
     row = connection.execute(_READ, {**wanted, "max_bytes": max_bytes, "now_ms": now_ms}).fetchone()
     floor, head, measured, text, bodies = row
     if floor is None:
-        return Page(epoch, 0, 0, [], min(after, 0))
+        return StreamPage(epoch, 0, 0, [], min(after, 0))
     head = floor if head is None else head
     records: list[Record] = []
     at = 0
@@ -304,4 +299,4 @@ def read(
         records.append(Record(offset, push_id, op, body, time_ms, decoded(only, tuple[str, ...]) if only else ()))
     end = min(upto, head)
     is_cut = is_damaged or measured > len(records)
-    return Page(epoch, floor, head, records, records[-1].offset if is_cut else max(end, min(after, head)))
+    return StreamPage(epoch, floor, head, records, records[-1].offset if is_cut else max(end, min(after, head)))

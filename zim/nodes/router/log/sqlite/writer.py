@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
-from zim.nodes.router.log import Damaged, Unavailable
+from zim.nodes.router.log import Damaged, unavailable
 from zim.nodes.router.log.sqlite import failures, tables
 from zim.nodes.router.log.sqlite.ballast import Ballast
 from zim.nodes.router.log.sqlite.opening import WAL_KEPT_BYTES
@@ -83,9 +83,9 @@ class Writer:
             try:
                 self._worker.run(self._look_for_room)
             except (sqlite3.Error, OSError) as e:
-                raise Unavailable(str(e)) from None
+                raise unavailable(str(e)) from None
         if self.is_full:
-            raise Unavailable("the disk is full")
+            raise unavailable("the disk is full")
 
     def tend(self, readers: Turn) -> None:
         """Looks after the files, once a second: a WAL that grew, a disk that was full, the ballast.
@@ -102,7 +102,7 @@ class Writer:
             except sqlite3.Error as e:
                 raise failures.before_commit(e, str(self._path)) from None
             except OSError as e:
-                raise Unavailable(str(e)) from None
+                raise unavailable(str(e)) from None
 
     def _look_after_files(self, c: sqlite3.Connection) -> None:
         _roll_back(c)

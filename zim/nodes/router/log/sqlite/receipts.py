@@ -8,23 +8,25 @@ from __future__ import annotations
 
 import logging
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-import gevent
+from typing_extensions import override
 
-from zim.errors import NodeError
+from zim.errors import NodeError, Unavailable
 from zim.fabric.tally import COUNTS, Tally
+from zim.net.fairness import give_way
+from zim.nodes.router.log.receipts import Before, ReceiptStore, RouterReceipt
 from zim.nodes.router.log.sqlite.worker import InThread, Worker
-from zim.nodes.router.receipts import RouterLedger, RouterReceipt
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 FILE = "receipts.db"
 SEGMENTS = 8  # of what is kept
 BUSY_S = 2.0  # someone else holds the file: a backup, a person with sqlite3
-AT_ONCE = 500  # receipts that are looked at between two chances for others to run
 ROWS = 200  # of one statement: each statement gives the interpreter away, and has to get it back
 
 _COUNTS = ", ".join(COUNTS)
@@ -35,15 +37,8 @@ _WIDTH = _COLUMNS.count(",") + 1
 _USELESS = (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_ERROR)
 
 
-class ReceiptStore:
-    """See the module. Every method but the first and the last blocks only the calling greenlet.
-
-    Attributes:
-        totals: what was before this run: the tally of all pushes, of which what was pending is unknown now; users
-            offline, how many pushes, the last serial.
-        left: how many sessions were pending.
-        newest_ms: log time of the newest push whose receipt is there.
-    """
+class SqliteReceipts(ReceiptStore):
+    """See the module."""
 
     def __init__(self, folder: Path, run: int, keep_s: float, in_thread: InThread) -> None:
         """Opens it, or makes it anew if what is there is no such file. Blocks.
@@ -78,38 +73,28 @@ class ReceiptStore:
         self.newest_ms: int = db.execute(newest).fetchone()[0] or 0
         offline, pushes, self._serial, *counts = totals
         tally = Tally(*counts)
-        self.left = tally.give_up()
-        self.totals: tuple[Tally, int, int, int] = (tally, offline, pushes, self._serial)
+        left = tally.give_up()
+        self.before = Before(tally, offline, pushes, self._serial, left)
 
-    def keep(self, ledger: RouterLedger, now_ms: int) -> None:
-        """Stores what has changed. What the disk does not take is lost, and the log says so."""
-        changed = ledger.take_changed()
-        if not changed:
-            return
-        try:
-            self.write(changed, ledger.tally, ledger.offline, ledger.pushes, now_ms)
-        except sqlite3.Error as e:
-            log.warning("receipts cannot be stored", extra={"receipts": len(changed), "error": str(e)})
-        ledger.stored(changed)
-
+    @override
     def write(self, receipts: Sequence[RouterReceipt], tally: Tally, offline: int, pushes: int, now_ms: int) -> None:
-        """Stores receipts as they are now, and the totals over all.
-
-        Raises:
-            sqlite3.Error: the disk does not take them.
-        """
         values: list[Any] = []
-        for n, r in enumerate(receipts):
+        for r in receipts:
             values += (
                 *(_key(r.push_id), r.serial, self._run, r.accepted_ms, r.kept_ms, r.reported_ms, r.offline),
                 *(r.open_rows, *r.tally.counts),
             )
-            if n % AT_ONCE == AT_ONCE - 1:
-                gevent.sleep(0)
+            give_way()
         self._serial = max([self._serial, *(r.serial for r in receipts)])
         totals = (offline, pushes, self._serial, *tally.counts)
-        with self._worker.turn:
-            self._worker.run(lambda db: self._write(db, values, totals, now_ms))
+        self._run_job(lambda db: self._write(db, values, totals, now_ms))
+
+    def _run_job(self, job: Callable[[sqlite3.Connection], T]) -> T:
+        try:
+            with self._worker.turn:
+                return self._worker.run(job)
+        except sqlite3.Error as e:
+            raise Unavailable("the receipts", str(e)) from None
 
     def _write(self, db: sqlite3.Connection, values: list[Any], totals: tuple[int, ...], now_ms: int) -> None:
         with db:
@@ -136,10 +121,9 @@ class ReceiptStore:
         db.execute(f"CREATE TABLE segment_{now_ms} ({_COLUMNS}, PRIMARY KEY (push_id, serial)) WITHOUT ROWID")
         return f"segment_{now_ms}"
 
+    @override
     def find(self, push_id: str) -> list[RouterReceipt]:
-        """The receipts of a push. What an earlier run left pending is unknown."""
-        with self._worker.turn:
-            return self._worker.run(lambda db: self._find(db, push_id))
+        return self._run_job(lambda db: self._find(db, push_id))
 
     def _find(self, db: sqlite3.Connection, push_id: str) -> list[RouterReceipt]:
         found: dict[int, RouterReceipt] = {}
@@ -156,8 +140,9 @@ class ReceiptStore:
                 found[serial] = RouterReceipt(push_id, serial, *times_ms, tally, offline, open_rows)
         return list(found.values())
 
+    @override
     def close(self) -> None:
-        """Gives back what it holds. Switches: until a job that runs is done."""
+        """Switches: until a job that runs is done."""
         self._worker.close()
 
 
