@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from tests.simulation.kernel import Violation
+import msgspec
+
+from tests.simulation.kernel import Kernel, Violation
 from zim.fabric.retention import Retention, RoomClass, Rule
 from zim.fabric.sharding import Shards
 from zim.nodes.router.effects import Append, DiskEffect, ReadDisk, ReadHeads, Settle, Trim
@@ -21,9 +22,6 @@ from zim.nodes.router.storage import Storage
 from zim.nodes.router.streams import Streams
 from zim.nodes.state import StateDir
 from zim.protocol import messages
-
-if TYPE_CHECKING:
-    from tests.simulation.nodes import RouterNode
 
 ROUTERS, JOBS, COMETS = ["router-1", "router-2"], ["job-1", "job-2"], ["comet-1", "comet-2"]
 LOGICS = ["logic-1", "logic-2"]
@@ -61,16 +59,23 @@ class SimRetention(Retention):
 
 
 class RouterDisk:
-    """What a router keeps."""
+    """What a router keeps, and what becomes of it."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, kernel: Kernel) -> None:
+        self.name, self._kernel = name, kernel
         self.store = MemoryStore(epoch=f"epoch of {name}")
         self.receipts = ReceiptBook()
         self.is_full = False
+        self.on_append: Callable[[str, str, int, str], None] = lambda stream, epoch, offset, body: None
+        self.working: list[DiskEffect] = []
 
-    def open(self, name: str, clock: Callable[[], float]) -> Shard[str]:
+    def open(self) -> Shard[str]:
         """A new run of its router."""
-        now = clock()
+        now, name = self._kernel.now, self.name
+
+        def clock() -> float:
+            return self._kernel.now
+
         log = MemoryLog(self.store, clock, lambda: WALL_S + clock())
         lease = log.acquire(name, 1e9)
         assert lease
@@ -82,17 +87,18 @@ class RouterDisk:
         receipts = MemoryReceipts(self.receipts, lease.term)
         self.storage = Storage(streams, receipts)
         self.clock = LogClock(log.last_time_ms, WALL_S + now, now)
-        self.opened_ms = self.clock.at(now)
+        self.opened_ms, self.working = self.clock.at(now), []
         self.feeds_since: dict[Feed, float] = {}
-        ledger = RouterLedger(*receipts.before)
-        next_seq = streams.reserve_seqs(1000)
+        next_seq, ledger = streams.reserve_seqs(1000), RouterLedger(*receipts.before)
         self.shard: Shard[str] = Shard(
             name, lease.term, SHARDS, COMETS, now, MAX_BEHIND_BYTES, next_seq, ledger, SPARE_S, ADMIT_BYTES
         )
         return self.shard
 
-    def delay_s(self, rng: random.Random, effect: DiskEffect) -> float:
-        """How long it takes."""
+    def begin(self, effect: DiskEffect) -> float:
+        """Something is to be done. Returns how long that takes."""
+        self.working.append(effect)
+        rng = self._kernel.rng
         match effect:
             case Append():
                 return rng.choice([0, 0.001, 0.004, 0.03, 0.2])
@@ -102,15 +108,23 @@ class RouterDisk:
                 return rng.choice([0, 0, 0.002, 0.02])
         return rng.choice([0, 0.002])
 
-    def epochs(self, effect: DiskEffect) -> dict[str, str]:
-        """Of the streams that an effect appends to, before it does."""
-        streams = [r.stream for r in effect.records] if isinstance(effect, Append | Settle) else []
-        return {stream: head.epoch for stream, head in self.storage.streams.heads(streams).items()}
+    def crash(self) -> None:
+        """A commit under way may have come to its end; nobody was told."""
+        for effect in list(self.working):
+            if isinstance(effect, Append) and not self.is_full and self._kernel.rng.random() < 0.5:
+                self.end(effect)
 
-    def perform(self, effect: DiskEffect, now_ms: int) -> Any:
-        """What really happens."""
+    def end(self, effect: DiskEffect) -> Any:
+        """It is done; or what the disk has against it."""
+        self.working.remove(effect)
+        if isinstance(effect, ReadDisk) and isinstance(effect.question, messages.Read):
+            limit = self._kernel.rng.choice([3, effect.question.limit])
+            effect = ReadDisk(msgspec.structs.replace(effect.question, limit=limit), effect.askers)
         if isinstance(effect, Append) and self.is_full:
             self.store.failures.append("unavailable")
+        streams, now_ms = self.storage.streams, self.clock.at(self._kernel.now)
+        records = effect.records if isinstance(effect, Append | Settle) else []
+        heads = streams.heads([record.stream for record in records])
         before = self._kept() if isinstance(effect, Trim) and self.retention.keeps is not EVERYTHING else {}
         result = self.storage.perform(effect, now_ms)
         if isinstance(effect, Append):
@@ -118,6 +132,9 @@ class RouterDisk:
         if isinstance(effect, Trim) and result:
             after = self._kept()
             self._check_trimmed({place: ms for place, ms in before.items() if place not in after}, now_ms)
+        for record, a in zip(records, result if isinstance(result, list) else (), strict=False):
+            if a.outcome == "stored":
+                self.on_append(record.stream, heads[record.stream].epoch, a.offset, record.body.decode())
         return result
 
     # -- what must hold
@@ -130,7 +147,7 @@ class RouterDisk:
         """Nothing goes soon after a start, nothing young, nothing that a comet has not handled."""
         if not gone:
             return
-        name, spare_ms = self.shard.name, SPARE_S * 1000
+        name, spare_ms = self.name, SPARE_S * 1000
         if now_ms - self.opened_ms < spare_ms:
             raise Violation(f"{name} trims, and started only {now_ms - self.opened_ms} ms ago")
         if max(gone.values()) > now_ms - spare_ms:
@@ -140,19 +157,19 @@ class RouterDisk:
         if owed & gone.keys():
             raise Violation(f"{name} trims {owed & gone.keys()}, which a comet has not handled")
 
-    def check_renew(self, name: str, shard: Shard[str], m: Any) -> None:
+    def check_message(self, m: Any) -> None:
         """A comet confirms what was made."""
         if isinstance(m, messages.Renew):
-            feed = shard.directory.feeds.get(m.comet)
-            if feed is not None and (m.inc, m.term) == (feed.inc, shard.term) and m.handled > feed.made:
-                raise Violation(f"{m.comet} confirms entry {m.handled}, {name} has made {feed.made}")
+            feed = self.shard.directory.feeds.get(m.comet)
+            if feed is not None and (m.inc, m.term) == (feed.inc, self.shard.term) and m.handled > feed.made:
+                raise Violation(f"{m.comet} confirms entry {m.handled}, {self.name} has made {feed.made}")
 
-    def check_behind(self, node: RouterNode, m: Any) -> None:
+    def check_behind(self, m: Any) -> None:
         """What one comet has not handled, counted anew: of pushes that were admitted since it is there."""
         if not isinstance(m, messages.Publish):
             return
-        serving, now = self.shard.directory.serving, node.now
-        under_way = [a for e in node.working if isinstance(e, Append | Settle) for a in e.batch]
+        serving, now = self.shard.directory.serving, self._kernel.now
+        under_way = [a for e in self.working if isinstance(e, Append | Settle) for a in e.batch]
         waiting = [*under_way, *(a for a, _ in self.shard.intake.commits._items)]
         for feed in {feed for stream in m.streams for feed in serving(stream)}:
             since = self.feeds_since.setdefault(feed, now)
@@ -160,5 +177,5 @@ class RouterDisk:
             mine = [a.size for a in waiting if a.time_ms > since_ms and any(feed in serving(s) for s in a.push.streams)]
             if now - since > 0.5 and feed.behind_bytes + sum(mine) > 1.5 * MAX_BEHIND_BYTES:
                 raise Violation(
-                    f"{node.name} admits more, and keeps {feed.behind_bytes} + {sum(mine)} for {feed.comet}"
+                    f"{self.name} admits more, and keeps {feed.behind_bytes} + {sum(mine)} for {feed.comet}"
                 )

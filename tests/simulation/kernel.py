@@ -8,16 +8,21 @@ from __future__ import annotations
 
 import heapq
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+from zim.nodes.comet.effects import Identified
+from zim.nodes.effects import Effect, Note, Replies, Send
+from zim.nodes.logic.runner import Settled
+from zim.nodes.performer import Performer
 from zim.protocol import codec, messages
 
 DELAYS = [0.0005, 0.001, 0.001, 0.005, 0.02]
 BACKLOG = 100  # messages that wait for a stopped node: what libzmq and the kernel hold
 
-_ANY: Any = messages.ToRouter | messages.ToComet | messages.ToJob | messages.Entry | messages.ToAsker
+_OTHERS = messages.ToJob | messages.Entry | messages.ToAsker | messages.Auth | messages.Authed
+_ANY: Any = messages.ToRouter | messages.ToComet | _OTHERS
 
 
 class Violation(AssertionError):
@@ -48,6 +53,9 @@ class Node:
     def receive(self, src: str, m: Any) -> None:
         """A message has come."""
 
+    def lost(self, peer: str) -> None:
+        """A peer is dead, and the link to it broken."""
+
     def send(self, dst: str, m: Any) -> bool:
         """Sends a message, or says that nobody is there. What is sent may get lost."""
         return self.kernel.send(self.name, dst, m)
@@ -64,6 +72,40 @@ class Node:
             self.later(period_s, again)
 
         self.later(period_s * self.kernel.rng.random(), again)
+
+
+class Driver(Node, Performer):
+    """A process that does what its runner wants."""
+
+    runner: Any
+
+    def __init__(self, kernel: Kernel, name: str) -> None:
+        Node.__init__(self, kernel, name)
+        Performer.__init__(self)
+
+    def perform_one(self, effect: Effect) -> None:
+        match effect:
+            case Send(peer=peer, message=m):
+                if not self.send(peer, m) and isinstance(m, messages.Publish | messages.Auth):
+                    req = m.req
+                    self.later(0, lambda: self.perform(self.runner.on_not_sent([req], self.now)))
+            case Replies(answers=answers):
+                for asker, m in answers:
+                    self.send(asker, m)
+            case Note(event=event, fields=fields):
+                self.kernel.note(self.name, event, fields)
+            case Settled(ticket=done, outcome=outcome) | Identified(ticket=done, who=outcome):
+                done(outcome)
+            case _:
+                raise Violation(f"{self.name} wants {effect}")
+
+    def look_at(self, peers: Iterable[str]) -> None:
+        """Tells the runner which of them are there."""
+        for peer in peers:
+            self.runner.on_link(peer, self.kernel.is_connected(self.name, peer))
+
+    def receive(self, src: str, m: Any) -> None:
+        self.perform(self.runner.on_messages(src, [m], self.now))
 
 
 @dataclass
@@ -185,6 +227,9 @@ class Kernel:
         for pair, pipe in self.pipes.items():
             if name in pair:
                 pipe.generation += 1
+        for other in self.nodes.values():
+            if other.is_up:
+                self.after(0.001, lambda other=other: other.lost(name), other)  # type: ignore[misc]
         return True
 
     def stop(self, name: str, for_s: float) -> None:

@@ -17,6 +17,7 @@ from zim.nodes.comet.outbox import Outbox
 from zim.nodes.comet.results import Row
 from zim.nodes.comet.views import Session
 from zim.protocol.frame import VERSION, Op, Packet
+from zim.protocol.messages import Authed
 from zim.protocol.vocabularies.base import Missed, Start
 from zim.protocol.vocabularies.zim import ZIM
 
@@ -79,7 +80,7 @@ class Wire(Session):
         self.is_closed = True
         if self.outbox is not None:
             self.outbox.abandon(outcome)
-        self.comet.act(self.comet.hub.leave(self, self.comet.now))
+        self.comet.act(self.comet.hub.leave, self, self.comet.now)
 
     def _tell(self, op: int, body: bytes, seq: int = 0) -> None:
         self.write(self.speech.framing.encode(Packet(op, seq, VERSION, body)))
@@ -147,15 +148,18 @@ class Person:
         wire = self.wire = Wire(self, self.world.kernel.number(), comet)
         resume = dict(self.have) if self.is_zim else None
 
-        def join() -> None:
-            if not wire.is_closed:
-                comet.act(comet.hub.join(wire, self.uid, self.rooms, comet.now, resume))
+        def show_token() -> None:
+            comet.act(comet.runner.on_token, join, self.uid.encode(), comet.now)
+
+        def join(who: Authed | None) -> None:
+            if who is not None and not wire.is_closed:
+                comet.act(comet.hub.join, wire, who.uid, self.rooms, comet.now, resume)
 
         def give_up() -> None:
             if self.wire is wire and not self.is_ready:
                 self.move()
 
-        comet.later(0.001, join)
+        comet.later(0.001, show_token)
         self.world.kernel.after(4.0, give_up)
 
     def move(self) -> None:
@@ -191,11 +195,11 @@ class Person:
         if room in self.rooms and stream in self.have:
             self.rooms.remove(room)
             self.leaving = stream
-            comet.act(comet.hub.leave_rooms(wire, [room], 1, now))
+            comet.act(comet.hub.leave_rooms, wire, [room], 1, now)
         elif room not in self.rooms:
             self.rooms.append(room)
             resume = {stream: self.have[stream]} if stream in self.have else None
-            comet.act(comet.hub.join_rooms(wire, [room], 1, now, resume))
+            comet.act(comet.hub.join_rooms, wire, [room], 1, now, resume)
 
     def acknowledge(self) -> None:
         """What it has of its own stream."""
@@ -203,7 +207,7 @@ class Person:
         if self.is_zim and wire is not None and self.is_ready and stream in self.have and not wire.comet.is_stopped:
             offset = self.have[stream][1]
             self.world.acks[self.uid] = max(offset, self.world.acks.get(self.uid, 0))
-            wire.comet.act(wire.comet.hub.acknowledge(wire, offset, wire.comet.now))
+            wire.comet.act(wire.comet.hub.acknowledge, wire, offset, wire.comet.now)
 
     # -- receiving
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import random
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from tests.simulation.disk import COMETS, EVERYTHING, JOBS, LOGICS, ROUTERS, SHARDS
@@ -189,3 +191,18 @@ def shrink(seed: int, plan: list[Op], tries: int = 400) -> tuple[int, list[Op]]:
                 i += size
         size //= 2
     return seed, plan
+
+
+def save(file: Path, seed: int, plan: list[Op]) -> None:
+    """Writes a schedule, so that it can be played again after the code that makes plans has changed."""
+    file.write_text(json.dumps({"seed": seed, "plan": [[op.at, op.verb, op.args] for op in plan]}, indent=1))
+
+
+def load(file: Path) -> tuple[int, list[Op]]:
+    """A schedule that `save` wrote: the seed for the links, and the steps."""
+    found = json.loads(file.read_text())
+    return found["seed"], [Op(at, verb, _tuples(args)) for at, verb, args in found["plan"]]
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
+from pathlib import Path
 
 import pytest
 
-from tests.simulation.plans import PROFILES, make_plan, run, shrink
+from tests.simulation.plans import PROFILES, load, make_plan, run, save, shrink
 
 SEEDS = int(os.environ.get("SEEDS", "300"))
 PART = 100  # seeds of one test, so that several workers share them
@@ -23,6 +24,13 @@ def test_no_seed_breaks_a_promise(profile: str, first: int, caplog: pytest.LogCa
             less_seed, plan = shrink(seed, make_plan(seed, profile))
             steps = "\n".join(map(str, plan))
             pytest.fail(f"seed {seed} of {profile}: {found}\nshrunk, with seed {less_seed}:\n{steps}")
+
+
+def test_a_schedule_can_be_saved_and_replayed(tmp_path: Path) -> None:
+    for profile in PROFILES:
+        plan = make_plan(3, profile)
+        save(tmp_path / "plan.json", 3, plan)
+        assert load(tmp_path / "plan.json") == (3, plan)
 
 
 def test_a_seed_replays_exactly(caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]) -> None:

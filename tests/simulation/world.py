@@ -16,7 +16,7 @@ from tests.simulation.people import Backend, Person, Wire
 from zim.fabric.push import Published
 from zim.nodes.comet.passes import is_live_only
 from zim.nodes.logic.shares import Share
-from zim.protocol.messages import PublishReply as Answer
+from zim.protocol.messages import PublishReply
 from zim.protocol.vocabularies.base import Missed, Start
 
 STREAMS = ["u:1", "u:2", "u:3", "r:a", "r:b", "r:live", "*"]
@@ -44,7 +44,7 @@ class World:
                 kernel.nodes[name] = kind(kernel, name)
                 kernel.start(name)
         for router in self.routers():
-            router.on_append = self.saw_append
+            router.disk.on_append = self.saw_append
             router.on_answer = self.saw_answer
         self.backend = Backend(self)
         self.people = [
@@ -116,8 +116,10 @@ class World:
                 if offset is not None and self.places[stream, push_id][1] != offset and stream != "r:live":
                     self._fail(f"{push_id} is said to be {offset} of {stream}, is {self.places[stream, push_id]}")
 
-    def saw_answer(self, peer: str, m: Answer) -> None:
+    def saw_answer(self, peer: str, m: Any) -> None:
         """503 means surely not stored, when a router says it."""
+        if not isinstance(m, PublishReply):
+            return
         logic = self.kernel.nodes[peer]
         assert isinstance(logic, LogicNode)
         share, *_ = logic.runner._calls._waiting.get(m.req, (None,))

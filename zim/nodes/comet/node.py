@@ -147,7 +147,7 @@ class CometNode(NodeProcess):
 
     def _on_not_asked(self, logic: str, lost: Sequence[Message]) -> None:
         reqs = [m.req for m in lost if isinstance(m, messages.Auth)]
-        self.perform(self._runner.on_not_asked(reqs, time.monotonic()))
+        self.perform(self._runner.on_not_sent(reqs, time.monotonic()))
 
     def _on_logic(self, logic: str, is_connected: bool) -> None:
         if not is_connected:

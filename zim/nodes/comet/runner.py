@@ -107,7 +107,7 @@ class CometRunner:
         """A logic has answered."""
         return _ended([self._calls.on_answer(m, now) for m in answers])
 
-    def on_not_asked(self, reqs: Sequence[int], now: float) -> list[Effect]:
+    def on_not_sent(self, reqs: Sequence[int], now: float) -> list[Effect]:
         """Questions to a logic that never left."""
         return _ended([self._calls.on_not_sent(req, now) for req in reqs])
 
