@@ -67,11 +67,13 @@ class Node:
     def every(self, period_s: float, step: Callable[[], None]) -> None:
         """Does something again and again, while this run lasts."""
 
+        after = self.kernel.after
+
         def again() -> None:
             step()
-            self.later(period_s, again)
+            after(period_s, again, self)
 
-        self.later(period_s * self.kernel.rng.random(), again)
+        after(period_s * self.kernel.rng.random(), again, self)
 
 
 class Driver(Node, Performer):
@@ -171,11 +173,17 @@ class Kernel:
 
     def pipe(self, src: str, dst: str) -> Lane:
         """The way from one node to another."""
-        return self.pipes.setdefault((src, dst), Lane())
+        found = self.pipes.get((src, dst))
+        if found is None:
+            found = self.pipes[src, dst] = Lane()
+        return found
 
     def is_connected(self, src: str, dst: str) -> bool:
         """Whether a message would be taken."""
-        return self.nodes[dst].is_up and self.pipe(src, dst).cut_until <= self.now
+        if not self.nodes[dst].is_up:
+            return False
+        lane = self.pipes.get((src, dst))
+        return lane is None or lane.cut_until <= self.now
 
     def send(self, src: str, dst: str, m: Any) -> bool:
         """First in, first out; lost where ZeroMQ can lose."""

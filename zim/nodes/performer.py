@@ -20,7 +20,7 @@ class Performer(ABC):
     def perform(self, effects: Iterable[Effect]) -> None:
         """Does what a runner wants, in order. Does not switch."""
         self._due.extend(effects)
-        if self._is_performing:
+        if self._is_performing or not self._due:
             return
         self._is_performing = True
         try:

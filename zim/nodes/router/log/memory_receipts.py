@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from copy import deepcopy
 from dataclasses import dataclass, field, replace
 
 from typing_extensions import override
@@ -42,7 +41,7 @@ class MemoryReceipts(ReceiptStore):
     def write(self, receipts: Sequence[RouterReceipt], tally: Tally, offline: int, pushes: int, now_ms: int) -> None:
         book = self._book
         for receipt in receipts:
-            book.receipts.setdefault(receipt.push_id, {})[receipt.serial] = self._run, deepcopy(receipt)
+            book.receipts.setdefault(receipt.push_id, {})[receipt.serial] = self._run, _copy(receipt)
             book.serial = max(book.serial, receipt.serial)
         book.tally, book.offline, book.pushes = replace(tally), offline, pushes
 
@@ -50,12 +49,15 @@ class MemoryReceipts(ReceiptStore):
     def find(self, push_id: str) -> list[RouterReceipt]:
         found = []
         for run, receipt in self._book.receipts.get(push_id, {}).values():
-            receipt = deepcopy(receipt)
+            found.append(_copy(receipt))
             if run != self._run:
-                receipt.tally.give_up()
-            found.append(receipt)
+                found[-1].tally.give_up()
         return found
 
     @override
     def close(self) -> None:
         """There is nothing to give back."""
+
+
+def _copy(receipt: RouterReceipt) -> RouterReceipt:
+    return replace(receipt, tally=replace(receipt.tally))
