@@ -1,0 +1,189 @@
+"""Logic's runner: every request is settled once, whatever routers, links and the time do."""
+
+from __future__ import annotations
+
+import itertools
+from functools import partial
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from zim.errors import Unavailable, Unknown
+from zim.fabric.push import Push
+from zim.fabric.questions import OnlineCounts
+from zim.nodes.calls import RETRY_S
+from zim.nodes.effects import Effect, Note, Replies, Send
+from zim.nodes.logic.auth import GoimTokens
+from zim.nodes.logic.runner import SUBMITTED_BYTES, LogicRunner, Settled
+from zim.nodes.logic.shares import ANSWER_S, ATTEMPTS, GIVE_UP_S
+from zim.protocol.messages import Answered, Ask, Auth, Authed, Publish, PublishReply, Submit, Submitted
+
+ROUTERS = ["router-1", "router-2"]
+EVERYWHERE = Push(["u:1", "u:2", "u:3", "r:1", "r:2", "*"], b"x")
+
+
+def fresh(routers: list[str] = ROUTERS) -> LogicRunner:
+    ids = itertools.count()
+    return LogicRunner(routers, GoimTokens(), 1000, lambda: f"id{next(ids)}")
+
+
+def sends(effects: list[Effect]) -> list[tuple[str, Any]]:
+    return [(e.peer, e.message) for e in effects if isinstance(e, Send)]
+
+
+def settled(effects: list[Effect]) -> list[tuple[Any, Any]]:
+    return [(e.ticket, e.outcome) for e in effects if isinstance(e, Settled)]
+
+
+def ok(m: Publish, router: str) -> PublishReply:
+    return PublishReply(m.req, router, 7, "ok", [1] * len(m.streams))
+
+
+def test_a_push_is_settled_when_all_its_routers_have_answered() -> None:
+    runner = fresh()
+    (one, first), (two, second) = sends(runner.on_push("ticket", [EVERYWHERE], 0.0))
+    assert {one, two} == set(ROUTERS)
+    assert settled(runner.on_answers(one, [ok(first, one)], 0.1)) == []
+    ((ticket, (published,)),) = settled(runner.on_answers(two, [ok(second, two)], 0.2))
+    assert (ticket, published.status, published.push_id) == ("ticket", "ok", "id0")
+    assert runner.answered["ok"] == 1
+    assert runner.on_answers(two, [ok(second, two)], 0.3) == []  # twice
+    assert runner.on_tick(1e6) == []
+
+
+def test_no_pushes_are_settled_at_once() -> None:
+    assert settled(fresh().on_push("ticket", [], 0.0)) == [("ticket", [])]
+
+
+def test_a_silent_router_is_asked_again_with_the_same_push_until_it_is_unknown() -> None:
+    runner, now = fresh(["router-1"]), 0.0
+    ((_, m),) = sends(runner.on_push("ticket", [Push(["u:1"], b"x")], now))
+    for attempt in range(2, ATTEMPTS + 1):
+        now += ANSWER_S
+        ((_, again),) = sends(runner.on_tick(now)) or sends(runner.on_tick(now))
+        assert (again.push_id, again.attempt, again.term) == (m.push_id, attempt, m.term)
+    ((_, (published,)),) = settled(runner.on_tick(now + ANSWER_S))
+    assert published.status == "unknown"
+
+
+def test_a_router_that_is_away_is_tried_until_the_time_is_up_and_then_it_is_surely_not_stored() -> None:
+    runner, now = fresh(["router-1"]), 0.0
+    effects = runner.on_push("ticket", [Push(["u:1"], b"x")], now)
+    while now < GIVE_UP_S + 2 * RETRY_S and not settled(effects):
+        effects = [e for _, m in sends(effects) for e in runner.on_not_sent([m.req], now)] or runner.on_tick(now)
+        now += RETRY_S
+    ((_, (published,)),) = settled(effects)
+    assert (published.status, now > GIVE_UP_S) == ("unavailable", True)
+
+
+def test_a_broken_link_may_have_carried_it() -> None:
+    runner = fresh(["router-1"])
+    ((_, m),) = sends(runner.on_push("ticket", [Push(["u:1"], b"x")], 0.0))
+    assert runner.on_gone("router-1", 0.1) == []
+    ((_, again),) = sends(runner.on_tick(0.1))
+    assert (again.push_id, again.attempt) == (m.push_id, 2)
+    unavailable = PublishReply(again.req, "router-1", 8, "unavailable")
+    ((_, (published,)),) = settled(runner.on_answers("router-1", [unavailable], 0.2))
+    assert published.status == "unknown"
+
+
+def test_the_term_of_the_first_attempt_stays_and_the_next_push_has_the_new_one() -> None:
+    runner = fresh(["router-1"])
+    ((_, m),) = sends(runner.on_push("ticket", [Push(["u:1"], b"x")], 0.0))
+    assert m.term == 0
+    runner.on_answers("router-1", [ok(m, "router-1")], 0.1)
+    ((_, m),) = sends(runner.on_push("ticket", [Push(["u:1"], b"x")], 0.2))
+    assert m.term == 7
+
+
+def test_a_refused_stream_is_noted() -> None:
+    runner = fresh(["router-1"])
+    ((_, m),) = sends(runner.on_push("ticket", [Push(["u:1"], b"x")], 0.0))
+    note, end = runner.on_answers("router-1", [PublishReply(m.req, "router-1", 7, "refused")], 0.1)
+    assert isinstance(note, Note)
+    assert "topologies differ" in note.event
+    assert isinstance(end, Settled)
+
+
+def ask(runner: LogicRunner, patience_s: float = 1.0, retry_s: float = 0.0) -> list[Effect]:
+    return runner.on_question("ticket", ROUTERS, partial(Ask, question=OnlineCounts()), patience_s, retry_s, 0.0)
+
+
+def test_each_router_has_its_answer_or_a_reason() -> None:
+    runner = fresh()
+    (one, m), (two, _) = sends(ask(runner))
+    answer = Answered(m.req, one, {})
+    assert runner.on_answers(one, [answer], 0.1) == []
+    assert runner.on_tick(0.9) == []
+    ((_, found),) = settled(runner.on_tick(1.0))
+    assert found[one] is answer
+    assert isinstance(found[two], Unknown)
+
+
+def test_who_could_not_be_reached_is_tried_again_only_as_long_as_wanted() -> None:
+    runner = fresh()
+    reqs = [m.req for _, m in sends(ask(runner))]
+    ((_, found),) = settled(runner.on_not_sent(reqs, 0.0))
+    assert [type(error) for error in found.values()] == [Unavailable, Unavailable]
+    reqs = [m.req for _, m in sends(ask(runner, 1.0, 0.5))]
+    assert runner.on_not_sent(reqs, 0.1) == []
+    assert len(sends(runner.on_tick(0.2))) == 2
+
+
+def test_tokens_are_answered_at_once() -> None:
+    runner = fresh()
+    (replies,) = runner.on_messages("comet-1", [Auth(1, b"7"), Auth(2, b"x")], 0.0)
+    assert isinstance(replies, Replies)
+    assert replies.answers == [("comet-1", Authed(1, "7", ("1",), None)), ("comet-1", Authed(2, "0", (), None))]
+    assert runner.identified == 2
+
+
+def test_submitted_pushes_are_answered_together_and_the_wrong_ones_named() -> None:
+    runner = fresh(["router-1"])
+    submits = [Submit(1, "", ["u:1"], 5, b"x"), Submit(2, "", ["no stream"], 5, b"x"), Submit(3, "", ["*"], 5, b"x")]
+    effects = runner.on_messages("publisher", submits, 0.0)
+    assert runner.waiting_bytes > 0
+    (_, first), (_, second) = sends(effects)
+    assert runner.on_answers("router-1", [ok(second, "router-1")], 0.1) == []
+    (replies,) = runner.on_answers("router-1", [ok(first, "router-1")], 0.1)
+    assert isinstance(replies, Replies)
+    answers: list[Any] = [m for _, m in replies.answers]
+    assert [(m.req, m.status) for m in answers] == [(1, "ok"), (2, "invalid"), (3, "ok")]
+    assert runner.waiting_bytes == 0
+
+
+def test_too_many_submitted_pushes_are_refused_and_counted() -> None:
+    runner = fresh(["router-1"])
+    large = Submit(1, "", ["u:1"], 5, b"x" * 900)
+    runner.waiting_bytes = SUBMITTED_BYTES - 10
+    (replies,) = runner.on_messages("publisher", [large], 0.0)
+    assert isinstance(replies, Replies)
+    ((_, m),) = replies.answers
+    assert isinstance(m, Submitted)
+    assert (m.status, runner.dropped) == ("unavailable", 1)
+
+
+@given(st.lists(st.sampled_from(["answer", "lose", "break", "tick"]), max_size=30), st.randoms(use_true_random=False))
+def test_every_push_is_settled_once(steps: list[str], random: Any) -> None:
+    runner, now = fresh(), 0.0
+    effects = runner.on_push("ticket", [EVERYWHERE, Push(["u:9"], b"y", key="k")], now)
+    flying, ends = sends(effects), settled(effects)
+    for step in [*steps, *["tick"] * 40]:
+        effects = []
+        if step == "tick":
+            now += 0.5
+            effects = runner.on_tick(now)
+        elif step == "break":
+            router = random.choice(ROUTERS)
+            flying = [(at, m) for at, m in flying if at != router]
+            effects = runner.on_gone(router, now)
+        elif flying:
+            router, m = flying.pop(random.randrange(len(flying)))
+            effects = (
+                runner.on_not_sent([m.req], now) if step == "lose" else runner.on_answers(router, [ok(m, router)], now)
+            )
+        flying += sends(effects)
+        ends += settled(effects)
+    assert len(ends) == 1
+    assert len(runner._calls) == 0
