@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from zim.metrics import Metric, counter, gauge
 
 
 class Queue(Protocol):
-    """Bounded in bytes: a Gatherer, a Sender, an Asker."""
+    """Bounded in bytes: Batches, a PeerLink."""
 
     @property
     def waiting_bytes(self) -> int:
@@ -18,13 +18,6 @@ class Queue(Protocol):
     @property
     def dropped(self) -> int:
         """How many items were not taken, or given up."""
-
-
-class Fill(NamedTuple):
-    """A queue that is no object of its own."""
-
-    waiting_bytes: int
-    dropped: int
 
 
 def queues(kind: str, found: Mapping[str, Queue]) -> Iterator[Metric]:

@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from zim.topology import Comet, Node
+from zim.topology.nodes import Comet, Node
 
 BACK_OFF_S = 0.1  # before the first restart, then doubling
 MAX_BACK_OFF_S = 5.0

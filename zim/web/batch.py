@@ -10,12 +10,12 @@ import logging
 from collections.abc import Iterator
 from typing import IO
 
-import gevent
 import msgspec
 
 from zim.fabric.limits import RECIPIENTS
 from zim.fabric.port import Fabric
 from zim.fabric.push import Published, Push
+from zim.net.fairness import give_way
 from zim.web.documents import accepted, not_accepted
 from zim.web.problems import TOO_LARGE, Problem, defect
 from zim.web.push import BATCH_LINE, make_push, n_recipients
@@ -80,7 +80,7 @@ class _Batch:
 
     def answer(self, lines: list[tuple[int, bytes]]) -> bytes:
         """Publish lines. Switches."""
-        gevent.sleep(0)  # lines that are all broken do not switch
+        give_way()  # lines that are all broken do not switch
         read = [self._read(line) for _, line in lines]
         published = iter(self._publish([push for push in read if isinstance(push, Push)]))
         verdicts = (_verdict(what, published, number) for what, (number, _) in zip(read, lines, strict=True))

@@ -26,6 +26,7 @@ from gevent.pywsgi import WSGIServer
 from typing_extensions import override
 
 from zim.net.accept import PatientServer, listen
+from zim.net.fairness import give_way
 from zim.web.parsing import Bodies, BodyLimits, Refused, Request, Requests
 from zim.web.problems import API, PROBLEM_JSON, Problem, defect, refused
 from zim.web.wsgi import call_app
@@ -108,7 +109,7 @@ class HttpConnection:
         try:
             self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # else each answer may wait 40 ms
             while self._handle_request():
-                gevent.sleep(0)  # a client that pipelines must not starve the others
+                give_way()  # a client that pipelines must not starve the others
         except OSError as error:
             log.debug("client gone", extra={"error": str(error), "client": self._address})
         except Exception:
@@ -162,7 +163,7 @@ class HttpConnection:
                 deadline = time.monotonic() + server.timeout_s
             requests.feed(data)
             if requests.is_in_chunks:
-                gevent.sleep(0)  # nor one with chunks of a byte each, which take long to parse
+                give_way()  # nor one with chunks of a byte each, which take long to parse
         return requests.ready.popleft()
 
     def _receive(self, deadline: float) -> bytes:
