@@ -114,7 +114,7 @@ class RouterNode(NodeProcess):
     def start(self) -> None:
         for job in self._jobs.values():
             job.spawn(self.spawn)
-        self.spawn(self._tick)
+        self._ticking = self.spawn(self._tick)
         self.spawn(self._serve)
 
     @override
@@ -128,6 +128,7 @@ class RouterNode(NodeProcess):
     @override
     def stop(self) -> None:
         self._server.close()
+        self._ticking.kill()
         last_words = self._runner.last_words(time.monotonic())
         if last_words is not None:
             self._work(last_words)

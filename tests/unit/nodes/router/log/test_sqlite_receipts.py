@@ -12,9 +12,9 @@ from typing import TypeVar
 import gevent
 import pytest
 
+from tests.unit.nodes.router.log.receipts_contract import keep, receipt, write
 from zim.errors import NodeError, Unavailable
 from zim.fabric.tally import Tally
-from zim.nodes.router.log.receipts import RouterReceipt
 from zim.nodes.router.log.sqlite.receipts import FILE, SEGMENTS, SqliteReceipts
 from zim.nodes.router.receipts import PushRow, RouterLedger
 from zim.protocol.messages import Result
@@ -37,22 +37,6 @@ def opened(folder: Path, run: int = 1, keep_s: float = KEEP_S) -> Iterator[Sqlit
         yield store
     finally:
         store.close()
-
-
-def receipt(push_id: str = "aa", serial: int = 1, delivered: int = 0, open_rows: int = 1) -> RouterReceipt:
-    return RouterReceipt(push_id, serial, 10, 12, 20, Tally(targeted=3, delivered=delivered), 1, open_rows)
-
-
-def write(store: SqliteReceipts, *receipts: RouterReceipt, now_ms: int = 1_000) -> None:
-    tally = Tally(sum(r.tally.targeted for r in receipts), sum(r.tally.delivered for r in receipts))
-    store.write(receipts, tally, 5, len(receipts), now_ms)
-
-
-def keep(store: SqliteReceipts, ledger: RouterLedger, now_ms: int) -> None:
-    """As the router does it from time to time."""
-    changed = ledger.take_changed()
-    store.write(changed, ledger.tally, ledger.offline, ledger.pushes, now_ms)
-    ledger.stored(changed)
 
 
 def segments(folder: Path) -> list[str]:
