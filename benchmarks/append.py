@@ -130,8 +130,7 @@ class Bench:
 
 def made(folder: Path) -> Bench:
     log = SqliteLog.open(folder, ["router-1"], gevent.get_hub().threadpool.apply)
-    lease = log.acquire("router-1", 5.0)
-    assert lease is not None
+    lease = log.acquire("router-1")
     return Bench(log, lease, folder)
 
 

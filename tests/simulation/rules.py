@@ -71,9 +71,9 @@ def _uncommitted_heads(on_heads: Any, questions: Questions, effect: Any, result:
     return on_heads(questions, effect, (heads, cursors))
 
 
-def _forget_keys(acquire: Any, log: MemoryLog, owner: str, ttl_s: float) -> Any:
+def _forget_keys(acquire: Any, log: MemoryLog, owner: str) -> Any:
     log._store.keys.clear()
-    return acquire(log, owner, ttl_s)
+    return acquire(log, owner)
 
 
 def _no_memory(publish: Any, intake: Intake[Any], peer: Any, m: Any, now: float, now_ms: int) -> Any:

@@ -69,8 +69,7 @@ class Live:
     def __init__(self) -> None:
         self.clock = Clock()
         self.log = MemoryLog(MemoryStore(), self.clock, lambda: 1.0, keep_s=10, keep_bytes=10_000)
-        lease = self.log.acquire("router-1", 5.0)
-        assert lease is not None
+        lease = self.log.acquire("router-1")
         self.lease = lease
 
     def append(self, stream: str, *bodies: bytes) -> list[int]:

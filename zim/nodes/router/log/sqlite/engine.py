@@ -14,7 +14,7 @@ from typing_extensions import override
 
 from zim.errors import Unknown
 from zim.fabric.retention import Retention
-from zim.nodes.router.log import Appended, Damaged, Fenced, Head, Lease, Log, NewRecord, StreamPage, unknown
+from zim.nodes.router.log import Appended, Damaged, Head, Lease, Log, NewRecord, StreamPage, unknown
 from zim.nodes.router.log.sqlite import failures, tables, trimming
 from zim.nodes.router.log.sqlite.ballast import Ballast
 from zim.nodes.router.log.sqlite.opening import FILE, OpenedFile, open_database
@@ -39,10 +39,9 @@ class _Unsettled:
 
 
 class SqliteLog(Log):
-    """See zim.nodes.router.log.Log. Made by `open`.
+    """The log of one folder. Made by `open`.
 
     Attributes:
-        last_time_ms: see Log.
         epoch: of all streams.
     """
 
@@ -56,19 +55,18 @@ class SqliteLog(Log):
         wall_s: Callable[[], float],
         monotonic: Callable[[], float],
     ) -> None:
-        """See `open`."""
+        """Takes what `open` has opened."""
         self._time_ms, self.epoch = opened.time_ms, opened.epoch
         self._path = path
         self._writer = Writer(Worker(opened.writer, in_thread), path, ballast, monotonic)
         self._reader = Worker(opened.reader, in_thread)
         self._key_window_ms = int(key_window_s * 1000)
-        self._wall_s, self._monotonic = wall_s, monotonic
+        self._wall_s = wall_s
         self._standings = Standings()
         self._batch, self._ids = 0, Ids(1, 1, 1)
         self._unsettled: _Unsettled | None = None
         self._trimming = Turn()
         self._sweep = trimming.Sweep()
-        self._ttl_s = 0.0
 
     @classmethod
     def open(
@@ -109,8 +107,8 @@ class SqliteLog(Log):
         return self._time_ms
 
     @property
+    @override
     def is_full(self) -> bool:
-        """The disk was, and nothing is appended until there is room."""
         return self._writer.is_full
 
     @override
@@ -121,9 +119,8 @@ class SqliteLog(Log):
     # -- the owner
 
     @override
-    def acquire(self, owner: str, ttl_s: float) -> Lease | None:
-        """The folder's lock keeps others out; whoever comes past it fences the one before."""
-        started = self._monotonic()
+    def acquire(self, owner: str) -> Lease:
+        """The folder's lock keeps other processes out. Whoever comes past it fences the one before."""
 
         def job(c: sqlite3.Connection) -> tuple[int, int, Ids]:
             term = tables.acquire(c, owner, int(self._wall_s() * 1000))
@@ -131,16 +128,8 @@ class SqliteLog(Log):
 
         with self._writer.turn:
             term, self._batch, self._ids = self._writer.commit(job)
-            self._standings, self._unsettled, self._ttl_s = Standings(), None, ttl_s
-        return Lease(owner, term, started + ttl_s)
-
-    @override
-    def renew(self, lease: Lease) -> Lease:
-        """As long as it was acquired for."""
-        started = self._monotonic()
-        if self._read(tables.owner) != (lease.shard, lease.term):
-            raise Fenced(f"{lease.shard} of term {lease.term} is not the owner any more")
-        return Lease(lease.shard, lease.term, started + self._ttl_s)
+            self._standings, self._unsettled = Standings(), None
+        return Lease(owner, term)
 
     # -- writing
 

@@ -38,7 +38,7 @@ _USELESS = (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_ERROR)
 
 
 class SqliteReceipts(ReceiptStore):
-    """See the module."""
+    """The receipts of one folder."""
 
     def __init__(self, folder: Path, run: int, keep_s: float, in_thread: InThread) -> None:
         """Opens it, or makes it anew if what is there is no such file. Blocks.
@@ -57,20 +57,18 @@ class SqliteReceipts(ReceiptStore):
         file = folder / FILE
         try:
             try:
-                db, totals = _open(file)
+                db, newest_ms, totals = _open(file)
             except sqlite3.DatabaseError as e:
                 if getattr(e, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF not in _USELESS:
                     raise
                 log.warning("receipts are lost, their file cannot be read", extra={"file": str(file), "error": str(e)})
                 for path in folder.glob(FILE + "*"):
                     path.unlink()
-                db, totals = _open(file)
+                db, newest_ms, totals = _open(file)
         except (sqlite3.Error, OSError) as e:
             raise NodeError(f"{file} cannot be opened: {e}") from None
         self._worker = Worker(db, in_thread)
-        begins = _segments(db)
-        newest = f"SELECT max(kept_ms) FROM segment_{begins[0]}" if begins else "SELECT 0"
-        self.newest_ms: int = db.execute(newest).fetchone()[0] or 0
+        self.newest_ms = newest_ms
         offline, pushes, self._serial, *counts = totals
         tally = Tally(*counts)
         left = tally.give_up()
@@ -146,20 +144,26 @@ class SqliteReceipts(ReceiptStore):
         self._worker.close()
 
 
-def _open(file: Path) -> tuple[sqlite3.Connection, tuple[int, ...]]:
-    """The file, and its totals: users offline, pushes, the last serial, and the counts of the tally."""
+def _open(file: Path) -> tuple[sqlite3.Connection, int, tuple[int, ...]]:
+    """The file, when its newest push was kept, and its totals.
+
+    The totals are users offline, pushes, the last serial, and the counts of the tally.
+    """
     db = sqlite3.connect(file, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
     try:
         db.execute("PRAGMA journal_mode = WAL").fetchall()
         db.execute("PRAGMA synchronous = NORMAL")
         db.execute(f"CREATE TABLE IF NOT EXISTS totals (one INTEGER PRIMARY KEY, offline, pushes, serial, {_COUNTS})")
         row = db.execute(f"SELECT offline, pushes, serial, {_COUNTS} FROM totals").fetchone()
-        for began in _segments(db):
+        begins = _segments(db)
+        for began in begins:
             db.execute(f"SELECT {_COLUMNS} FROM segment_{began} LIMIT 1").fetchall()
+        newest = f"SELECT ifnull(max(kept_ms), 0) FROM segment_{begins[0]}" if begins else "SELECT 0"
+        (newest_ms,) = db.execute(newest).fetchone()
     except sqlite3.Error:
         db.close()
         raise
-    return db, row or (0,) * 9
+    return db, newest_ms, row or (0,) * 9
 
 
 def _segments(db: sqlite3.Connection) -> list[int]:

@@ -156,11 +156,6 @@ def empty_wal(connection: sqlite3.Connection) -> None:
         connection.execute(f"PRAGMA busy_timeout = {patience_ms}")
 
 
-def owner(connection: sqlite3.Connection) -> tuple[str, int]:
-    """Who owns the log, and its term."""
-    return rows(connection, "SELECT json_array(owner, term) FROM meta", (), tuple[str, int])
-
-
 def last_batch(connection: sqlite3.Connection) -> int:
     """The number of the last transaction."""
     return rows(connection, "SELECT json_array(batch) FROM meta", (), tuple[int])[0]
