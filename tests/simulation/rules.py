@@ -63,8 +63,8 @@ def _stale_heads(receive: Any, node: RouterNode, src: str, m: Any) -> Any:
 
 def _uncommitted_heads(on_heads: Any, questions: Questions, effect: Any, result: Any) -> Any:
     heads, cursors = result
-    for told in effect.told:
-        for a in told.applied:
+    for changes in effect.changes:
+        for a in changes.applied:
             coming = [c for c in questions._shard.intake._coming.values() if a.stream in c.push.streams]
             if a.stream in heads and coming:
                 heads = {**heads, a.stream: heads[a.stream]._replace(head=heads[a.stream].head + len(coming))}

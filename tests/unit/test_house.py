@@ -68,6 +68,8 @@ def test_every_library_has_its_one_place(path: Path) -> None:
     assert not uses["msgpack"] or module == "zim.protocol.codec"
     assert not uses["flask"] or is_in(module, "zim.web")
     assert not uses["prometheus_client"] or module == "zim.metrics"
+    if not is_in(module, "zim.nodes.router.log"):
+        assert not any(is_in(m, "sqlite3", "zim.nodes.router.log.sqlite") for m in found)
     if is_in(module, "zim.protocol"):
         assert not any(is_in(m, "gevent", "socket", "logging", "time", "threading") for m in found)
     if is_in(module, "zim.client"):
@@ -81,7 +83,15 @@ def test_every_library_has_its_one_place(path: Path) -> None:
 @pytest.mark.parametrize(
     "module",
     [
+        "router.runner",
         "router.shard",
+        "router.intake",
+        "router.questions",
+        "router.upkeep",
+        "router.receipts",
+        "router.streams",
+        "router.log.memory",
+        "router.log.memory_receipts",
         "router.directory",
         "router.feed",
         "comet.hub",
@@ -107,13 +117,14 @@ def test_the_domain_is_pure_and_knows_nobody(path: Path) -> None:
 DOCUMENTED = {"Accepted", "Message", "Push"}  # names that the client, or the document of the HTTP API, has given away
 
 
-def test_classes_of_the_domain_and_of_http_share_no_name() -> None:
+def test_classes_of_the_domain_of_http_and_of_the_router_share_no_name() -> None:
     places: dict[str, set[str]] = {}
     for path in MODULES:
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.ClassDef):
                 places.setdefault(node.name, set()).add(name_of(path))
-    shared = {name for name, at in places.items() if len(at) > 1 and any(is_in(m, "zim.fabric", "zim.web") for m in at)}
+    here = ("zim.fabric", "zim.web", "zim.nodes.router")
+    shared = {name for name, at in places.items() if len(at) > 1 and any(is_in(m, *here) for m in at)}
     assert shared <= DOCUMENTED, {name: places[name] for name in shared}
 
 

@@ -8,10 +8,7 @@ from typing import NamedTuple
 
 from zim.nodes.router.log import Lease, Log
 from zim.nodes.router.log.receipts import ReceiptStore
-from zim.nodes.router.log.sqlite.engine import SqliteLog
-from zim.nodes.router.log.sqlite.opening import begin_epoch
-from zim.nodes.router.log.sqlite.receipts import SqliteReceipts
-from zim.nodes.router.log.sqlite.worker import InThread
+from zim.nodes.router.log.sqlite import InThread, SqliteLog, SqliteReceipts, begin_epoch
 
 __all__ = ["Durable", "begin_epoch", "open_durable"]
 
@@ -39,13 +36,13 @@ def open_durable(
     Args:
         folder: whoever calls holds its lock.
         owner: the router's name.
-        routers: see SqliteLog.open, as for key_window_s and ballast_bytes.
+        routers: see SqliteLog, as for key_window_s and ballast_bytes.
         in_thread: runs a job in a thread, and blocks the calling greenlet only.
         receipts_s: how long receipts are kept.
 
     Raises:
         NodeError: it cannot be used; says why, and what to do.
     """
-    log = SqliteLog.open(folder, routers, in_thread, key_window_s=key_window_s, ballast_bytes=ballast_bytes)
+    log = SqliteLog(folder, routers, in_thread, key_window_s=key_window_s, ballast_bytes=ballast_bytes)
     lease = log.acquire(owner)
     return Durable(log, lease, SqliteReceipts(folder, lease.term, receipts_s, in_thread))

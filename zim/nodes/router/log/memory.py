@@ -89,7 +89,7 @@ def _seen(key: MemoryKey, digest: bytes) -> Appended:
 
 
 class MemoryLog(Log):
-    """See zim.nodes.router.log.Log."""
+    """A log over a MemoryStore."""
 
     def __init__(
         self,
@@ -140,7 +140,7 @@ class MemoryLog(Log):
 
     @override
     def close(self) -> None:
-        """Nothing to do."""
+        """There is nothing to give back."""
 
     def _check(self, lease: Lease) -> None:
         if (self._store.owner, self._store.term) != (lease.shard, lease.term):
@@ -288,7 +288,7 @@ class MemoryLog(Log):
         self._forget_keys(now_ms)
         return gone
 
-    def forget(self, now: float, is_served: Callable[[str], bool] = lambda stream: False) -> None:
+    def forget(self, now: float, is_served: Callable[[str], bool]) -> None:
         """For live-only streams: lets go of what is older than keep_s, and of streams that nobody uses.
 
         Args:

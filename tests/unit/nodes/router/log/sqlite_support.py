@@ -49,7 +49,7 @@ def opened(
     factory: type[sqlite3.Connection] = sqlite3.Connection,
 ) -> SqliteLog:
     """The log of a folder."""
-    return SqliteLog.open(
+    return SqliteLog(
         folder,
         routers,
         run,

@@ -4,30 +4,23 @@ from __future__ import annotations
 
 import gc
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
 
 import gevent
 import pytest
 
+from tests.unit.nodes.router.log.receipts_contract import keep, receipt, write
+from tests.unit.nodes.router.log.sqlite_support import in_thread
 from zim.errors import NodeError, Unavailable
 from zim.fabric.tally import Tally
-from zim.nodes.router.log.receipts import RouterReceipt
 from zim.nodes.router.log.sqlite.receipts import FILE, SEGMENTS, SqliteReceipts
 from zim.nodes.router.receipts import PushRow, RouterLedger
 from zim.protocol.messages import Result
 
-T = TypeVar("T")
-
 KEEP_S = 80.0
 SEGMENT_MS = int(KEEP_S * 1000) // SEGMENTS
-
-
-def in_thread(job: Callable[[], T]) -> T:
-    result: T = gevent.get_hub().threadpool.apply(job)
-    return result
 
 
 @contextmanager
@@ -37,22 +30,6 @@ def opened(folder: Path, run: int = 1, keep_s: float = KEEP_S) -> Iterator[Sqlit
         yield store
     finally:
         store.close()
-
-
-def receipt(push_id: str = "aa", serial: int = 1, delivered: int = 0, open_rows: int = 1) -> RouterReceipt:
-    return RouterReceipt(push_id, serial, 10, 12, 20, Tally(targeted=3, delivered=delivered), 1, open_rows)
-
-
-def write(store: SqliteReceipts, *receipts: RouterReceipt, now_ms: int = 1_000) -> None:
-    tally = Tally(sum(r.tally.targeted for r in receipts), sum(r.tally.delivered for r in receipts))
-    store.write(receipts, tally, 5, len(receipts), now_ms)
-
-
-def keep(store: SqliteReceipts, ledger: RouterLedger, now_ms: int) -> None:
-    """As the router does it from time to time."""
-    changed = ledger.take_changed()
-    store.write(changed, ledger.tally, ledger.offline, ledger.pushes, now_ms)
-    ledger.stored(changed)
 
 
 def segments(folder: Path) -> list[str]:
@@ -140,6 +117,22 @@ def test_tables_of_another_shape_are_replaced_with_a_warning(
         write(store, receipt())
         assert len(store.find("aa")) == 1
     assert [record.getMessage() for record in caplog.records] == ["receipts are lost, their file cannot be read"]
+
+
+def test_receipts_that_are_damaged_are_lost_and_stop_nobody(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The tables are as they should be, and one of the pages of the newest is not."""
+    with opened(tmp_path) as store:
+        write(store, *(receipt(f"{i:08x}", i) for i in range(1, 1_000)))
+    file = tmp_path / FILE
+    data = file.read_bytes()
+    middle = len(data) // 2 // 4096 * 4096
+    file.write_bytes(data[:middle] + b"\xff" * 4096 + data[middle + 4096 :])
+    with opened(tmp_path, run=2) as store:
+        assert store.before == (Tally(), 0, 0, 0, 0)
+        write(store, receipt())
+        assert len(store.find("aa")) == 1
+    assert [record.getMessage() for record in caplog.records] == ["receipts are lost, their file cannot be read"]
+    gc.collect()
 
 
 def test_an_empty_file_is_as_none(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

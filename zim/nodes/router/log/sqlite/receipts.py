@@ -18,6 +18,7 @@ from zim.errors import NodeError, Unavailable
 from zim.fabric.tally import COUNTS, Tally
 from zim.net.fairness import give_way
 from zim.nodes.router.log.receipts import Before, ReceiptStore, RouterReceipt
+from zim.nodes.router.log.sqlite import failures
 from zim.nodes.router.log.sqlite.worker import InThread, Worker
 
 log = logging.getLogger(__name__)
@@ -32,9 +33,6 @@ ROWS = 200  # of one statement: each statement gives the interpreter away, and h
 _COUNTS = ", ".join(COUNTS)
 _COLUMNS = f"push_id, serial, run, accepted_ms, kept_ms, reported_ms, offline, open_rows, {_COUNTS}"
 _WIDTH = _COLUMNS.count(",") + 1
-
-# What a file says of itself that is not ours, or not whole. Anything else, a full disk say, is no reason to lose it.
-_USELESS = (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_ERROR)
 
 
 class SqliteReceipts(ReceiptStore):
@@ -59,7 +57,7 @@ class SqliteReceipts(ReceiptStore):
             try:
                 db, newest_ms, totals = _open(file)
             except sqlite3.DatabaseError as e:
-                if getattr(e, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF not in _USELESS:
+                if not failures.is_damage(e):  # a full disk, say: no reason to lose them
                     raise
                 log.warning("receipts are lost, their file cannot be read", extra={"file": str(file), "error": str(e)})
                 for path in folder.glob(FILE + "*"):
@@ -79,7 +77,7 @@ class SqliteReceipts(ReceiptStore):
         values: list[Any] = []
         for r in receipts:
             values += (
-                *(_key(r.push_id), r.serial, self._run, r.accepted_ms, r.kept_ms, r.reported_ms, r.offline),
+                *(_encode_id(r.push_id), r.serial, self._run, r.accepted_ms, r.kept_ms, r.reported_ms, r.offline),
                 *(r.open_rows, *r.tally.counts),
             )
             give_way()
@@ -127,7 +125,7 @@ class SqliteReceipts(ReceiptStore):
         found: dict[int, RouterReceipt] = {}
         for began in _segments(db):
             sql = f"SELECT {_COLUMNS} FROM segment_{began} WHERE push_id = ?"
-            for row in db.execute(sql, (_key(push_id),)):
+            for row in db.execute(sql, (_encode_id(push_id),)):
                 _, serial, run, accepted_ms, kept_ms, reported_ms, offline, open_rows, *counts = row
                 if serial in found:
                     continue  # an older state of it
@@ -172,8 +170,8 @@ def _segments(db: sqlite3.Connection) -> list[int]:
     return sorted((int(name.removeprefix("segment_")) for (name,) in rows), reverse=True)
 
 
-def _key(push_id: str) -> bytes | str:
-    """Push ids are 16 bytes in hex; any other text is itself."""
+def _encode_id(push_id: str) -> bytes | str:
+    """A push id as it is stored. Most are 16 bytes in hex; any other text is itself."""
     try:
         return bytes.fromhex(push_id)
     except ValueError:
