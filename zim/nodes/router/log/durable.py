@@ -1,4 +1,4 @@
-"""What a router keeps on its disk. Which engines do that is known here, and to nobody above."""
+"""What a router keeps on its disk. This module chooses the engines; nobody above it knows which they are."""
 
 from __future__ import annotations
 
