@@ -129,9 +129,10 @@ class Bench:
 
 
 def made(folder: Path) -> Bench:
-    log = SqliteLog.open(folder, ["router-1"], gevent.get_hub().threadpool.apply)
-    lease = log.acquire("router-1", 5.0)
-    assert lease is not None
+    log = SqliteLog(
+        folder, ["router-1"], gevent.get_hub().threadpool.apply, key_window_s=86_400.0, ballast_bytes=8 << 20
+    )
+    lease = log.acquire("router-1")
     return Bench(log, lease, folder)
 
 

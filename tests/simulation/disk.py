@@ -77,11 +77,9 @@ class RouterDisk:
             return self._kernel.now
 
         log = MemoryLog(self.store, clock, lambda: WALL_S + clock())
-        lease = log.acquire(name, 1e9)
-        assert lease
+        lease = log.acquire(name)
         live = MemoryLog(MemoryStore(term=lease.term), clock, lambda: WALL_S, keep_s=KEEP_S, keep_bytes=1 << 30)
-        live_lease = live.acquire(name, 1e9)
-        assert live_lease
+        live_lease = live.acquire(name)
         self.retention = SimRetention(classes=LIVE_ONLY)
         streams = Streams(log, lease, live, live_lease, self.retention)
         receipts = MemoryReceipts(self.receipts, lease.term)

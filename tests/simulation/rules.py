@@ -63,17 +63,17 @@ def _stale_heads(receive: Any, node: RouterNode, src: str, m: Any) -> Any:
 
 def _uncommitted_heads(on_heads: Any, questions: Questions, effect: Any, result: Any) -> Any:
     heads, cursors = result
-    for told in effect.told:
-        for a in told.applied:
+    for changes in effect.changes:
+        for a in changes.applied:
             coming = [c for c in questions._shard.intake._coming.values() if a.stream in c.push.streams]
             if a.stream in heads and coming:
                 heads = {**heads, a.stream: heads[a.stream]._replace(head=heads[a.stream].head + len(coming))}
     return on_heads(questions, effect, (heads, cursors))
 
 
-def _forget_keys(acquire: Any, log: MemoryLog, owner: str, ttl_s: float) -> Any:
+def _forget_keys(acquire: Any, log: MemoryLog, owner: str) -> Any:
     log._store.keys.clear()
-    return acquire(log, owner, ttl_s)
+    return acquire(log, owner)
 
 
 def _no_memory(publish: Any, intake: Intake[Any], peer: Any, m: Any, now: float, now_ms: int) -> Any:

@@ -24,7 +24,7 @@ from zim.fabric.limits import NAME_BYTES
 from zim.fabric.retention import Retention, Rule
 from zim.nodes.comet.edge import ANSWER_S
 from zim.nodes.router.log import Log, NewRecord
-from zim.nodes.router.log.sqlite.opening import begin_epoch
+from zim.nodes.router.log.durable import begin_epoch
 from zim.protocol import frame
 from zim.protocol.frame import Op, Packet
 from zim.protocol.framings.text import parse_text

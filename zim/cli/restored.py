@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from zim.errors import TopologyError
-from zim.nodes.router.log.sqlite.opening import begin_epoch
+from zim.nodes.router.log.durable import begin_epoch
 from zim.nodes.state import StateDir
 from zim.topology import load
 

@@ -64,7 +64,7 @@ def read_stored(question: AnyQuestion, streams: Streams, receipts: ReceiptStore)
     Switches.
 
     Raises:
-        LogError: it does not tell.
+        ZimError: it does not tell.
     """
     match question:
         case UnreadCount(uid):

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from zim.fabric.tally import Tally
 from zim.nodes.effects import Effect
@@ -44,7 +44,7 @@ class LookUp(DiskEffect, frozen=True):
     admission: Admission[Any]
 
 
-class Told(Effect, frozen=True):
+class AppliedChanges(NamedTuple):
     """Changes of a comet that were applied, and wait for the heads of their streams. inc: of the comet."""
 
     asker: Any
@@ -55,13 +55,13 @@ class Told(Effect, frozen=True):
 class ReadHeads(DiskEffect, frozen=True):
     """Where do streams stand, and the cursors of users' ones? Result: heads, and cursors, both by stream."""
 
-    told: Sequence[Told]
+    changes: Sequence[AppliedChanges]
     streams: Sequence[str]
     with_cursors: Sequence[str]
 
 
 class ReadDisk(DiskEffect, frozen=True):
-    """The same question of all who ask it. Result: a Page for Read; for Ask see
+    """The same question of all who ask it. Result: a StreamPage for Read; for Ask see
     `zim.nodes.router.answering`."""
 
     question: DiskQuestion

@@ -21,8 +21,8 @@ from zim.nodes.effects import Effect, Replies, Send
 from zim.nodes.queues import Queue
 from zim.nodes.router.effects import Append, DiskEffect, ForgetIdle
 from zim.nodes.router.log.clock import LogClock
+from zim.nodes.router.log.durable import open_durable
 from zim.nodes.router.log.memory import MemoryLog, MemoryStore
-from zim.nodes.router.log.sqlite import SqliteLog, SqliteReceipts
 from zim.nodes.router.metrics import LogCounts, router_metrics
 from zim.nodes.router.receipts import RouterLedger
 from zim.nodes.router.runner import RouterRunner
@@ -40,7 +40,6 @@ log = logging.getLogger(__name__)
 TICK_S = 0.1
 FORGOTTEN_MS, FORGOTTEN = 5_000, 50_000  # how long before the newest receipt one may be missing, and how many
 LIVE_KEYS_S = 60.0  # how long a key is known that went to a live-only stream: in memory, as the stream is
-SHARD_LEASE_S = 3600.0  # is never looked at: SQLite's owner has the lock on the data directory while it lives
 JOB_QUEUE_BYTES = 16 << 20  # for one job; above it entries are dropped, and the comets fetch
 
 
@@ -67,15 +66,15 @@ class RouterNode(NodeProcess):
         t, in_thread = self.topology, gevent.get_hub().threadpool.apply
         self._state = StateDir(t.data_dir, self.name)
         routers, comets, jobs = ([node.name for node in nodes] for nodes in (t.routers, t.comets, t.jobs))
-        self._durable = durable = SqliteLog.open(
+        durable, lease, receipts = open_durable(
             self._state.path,
+            self.name,
             routers,
             in_thread,
             key_window_s=t.idempotency_s,
             ballast_bytes=self._router.ballast_bytes,
+            receipts_s=t.receipts_s,
         )
-        lease = durable.acquire(self.name, SHARD_LEASE_S)
-        assert lease is not None  # the lock on the folder is ours
         live = MemoryLog(
             MemoryStore(term=lease.term),  # so that no epoch of a live-only stream is given twice
             time.monotonic,
@@ -84,11 +83,8 @@ class RouterNode(NodeProcess):
             keep_s=self._router.keep_s,
             keep_bytes=self._router.keep_bytes,
         )
-        live_lease = live.acquire(self.name, SHARD_LEASE_S)
-        assert live_lease is not None
-        streams = Streams(durable, lease, live, live_lease, t.retention)
-        receipts = SqliteReceipts(self._state.path, lease.term, t.receipts_s, in_thread)
-        self._storage = Storage(streams, receipts)
+        streams = Streams(durable, lease, live, live.acquire(self.name), t.retention)
+        self._durable, self._storage = durable, Storage(streams, receipts)
         self._server = Server(self._router.bind.address)
         next_seq, now = streams.reserve_seqs(SEQS), time.monotonic()
         shard: Shard[Asker] = Shard(

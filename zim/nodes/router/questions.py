@@ -14,7 +14,7 @@ import msgspec
 from zim.net.batches import Batches
 from zim.nodes.effects import ERROR, MESSAGE_BYTES, Effect, Note, Replies
 from zim.nodes.router.answering import answer_from_disk
-from zim.nodes.router.effects import DiskQuestion, MoveCursors, ReadDisk, ReadHeads, Told
+from zim.nodes.router.effects import AppliedChanges, DiskQuestion, MoveCursors, ReadDisk, ReadHeads
 from zim.nodes.router.shard import Applied, Shard
 from zim.protocol.messages import Acknowledge, Acknowledged, Answered, Ask, Changes, Read, Records
 
@@ -22,7 +22,7 @@ QUEUE_BYTES = 16 << 20  # of each kind; above it questions are dropped, and aske
 
 
 class Questions:
-    """See the module.
+    """What waits for the disk, and what is asked of it now.
 
     Attributes:
         changes, reads, acks: the queues, for the metrics.
@@ -34,14 +34,14 @@ class Questions:
             forgotten: pushes that an earlier run kept, and may have crashed too soon to store a receipt of.
         """
         self._shard, self._forgotten = shard, forgotten
-        self.changes: Batches[Told] = Batches(QUEUE_BYTES)
+        self.changes: Batches[AppliedChanges] = Batches(QUEUE_BYTES)
         self.reads: Batches[tuple[Any, DiskQuestion]] = Batches(QUEUE_BYTES)
         self.acks: Batches[tuple[Any, Acknowledge]] = Batches(QUEUE_BYTES)
         self._to_read: deque[ReadDisk] = deque()  # of the batch under way
 
     def tell_heads(self, asker: Any, m: Changes, applied: list[Applied]) -> None:
         """Changes that were applied: they are answered with the heads of their streams."""
-        self.changes.put(Told(asker, m.inc, applied), MESSAGE_BYTES * len(applied))
+        self.changes.put(AppliedChanges(asker, m.inc, applied), MESSAGE_BYTES * len(applied))
 
     def ask(self, asker: Any, m: DiskQuestion) -> None:
         """A question for something that is stored."""
@@ -54,10 +54,10 @@ class Questions:
     def begin(self) -> list[Effect]:
         """What can be asked of the disk now."""
         found: list[Effect] = []
-        if told := self.changes.begin():
-            streams = list({a.stream for t in told for a in t.applied if a.stream})
-            puts = list({a.stream for t in told for a in t.applied if a.is_put})
-            found.append(ReadHeads(told, streams, puts))
+        if changes := self.changes.begin():
+            streams = list({a.stream for c in changes for a in c.applied if a.stream})
+            puts = list({a.stream for c in changes for a in c.applied if a.is_put})
+            found.append(ReadHeads(changes, streams, puts))
         if reads := self.reads.begin():
             self._group(reads)
             found.append(self._to_read.popleft())
@@ -83,7 +83,7 @@ class Questions:
         if isinstance(result, Exception):
             return [Note(ERROR, "heads cannot be read", {"error": str(result)})]
         heads, cursors = result
-        answers = [(t.asker, self._shard.answers(t.inc, t.applied, heads, cursors)) for t in effect.told]
+        answers = [(c.asker, self._shard.answers(c.inc, c.applied, heads, cursors)) for c in effect.changes]
         return [Replies(answers)]
 
     def on_read(self, effect: ReadDisk, result: Any) -> list[Effect]:

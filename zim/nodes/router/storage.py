@@ -36,7 +36,7 @@ class Storage:
         self.streams, self.receipts = streams, receipts
 
     def perform(self, effect: DiskEffect, now_ms: int) -> Any:
-        """The effect's result; or the error that the log has raised.
+        """The effect's result; or the error that the log, or the store of receipts, has raised.
 
         Args:
             now_ms: log time.

@@ -10,7 +10,7 @@ from zim.nodes.router.log.memory import MemoryLog
 
 
 class Streams:
-    """What the router calls; which engine answers is a question of the stream's retention. Every call may switch."""
+    """The calls of Log, without the leases. A stream's retention says which engine answers. Every call may switch."""
 
     def __init__(self, durable: Log, lease: Lease, live: MemoryLog, live_lease: Lease, retention: Retention) -> None:
         """
@@ -40,7 +40,7 @@ class Streams:
         return durable, live
 
     def append(self, batch: Sequence[NewRecord]) -> list[Appended]:
-        """See Log.append. The durable part first: only if it is kept the rest is."""
+        """Appends a batch, and answers in its order. The durable part is first: the rest is kept only if that is."""
         is_live = [self._is_live_only(record.stream) for record in batch]
         if not any(is_live):
             return self._durable.append(self._lease, batch)
@@ -49,7 +49,7 @@ class Streams:
         return self._with_live(batch, is_live, durable)
 
     def settle(self, batch: Sequence[NewRecord]) -> list[Appended] | None:
-        """See Log.settle."""
+        """What became of a batch whose append raised Unknown. If its durable part is not kept, nothing of it is."""
         is_live = [self._is_live_only(record.stream) for record in batch]
         kept = [record for record, live in zip(batch, is_live, strict=True) if not live]
         durable = self._durable.settle(self._lease, kept)
@@ -64,41 +64,41 @@ class Streams:
         return [next(of_live if live else of_durable) for live in is_live]
 
     def find(self, push_id: str, digest: bytes, streams: Sequence[str]) -> list[Appended | None]:
-        """See Log.find."""
+        """For each stream, where the keyed push of that id is, or nothing."""
         durable, live = self._split(streams)
         found = dict(zip(durable, self._durable.find(push_id, digest, durable), strict=True)) if durable else {}
         found |= zip(live, self._live.find(push_id, digest, live), strict=True)
         return [found[stream] for stream in streams]
 
     def heads(self, streams: Sequence[str]) -> Mapping[str, Head]:
-        """See Log.heads."""
+        """Where streams stand, also those that do not exist."""
         durable, live = self._split(streams)
         found = self._durable.heads(durable) if durable else {}
         return {**found, **self._live.heads(live)} if live else found
 
     def read(self, stream: str, after: int, upto: int, max_records: int, max_bytes: int, now_ms: int) -> StreamPage:
-        """See Log.read."""
+        """A piece of a stream, within the limits of Log.read."""
         read = self._live.read if self._is_live_only(stream) else self._durable.read
         return read(stream, after, upto, max_records, max_bytes, now_ms)
 
     def acknowledge(self, offsets: Mapping[str, int]) -> Mapping[str, int]:
-        """See Log.acknowledge. A stream that is not kept has no cursor."""
+        """Moves cursors forward. A stream that is not kept has none: it stays at 0."""
         kept = {stream: offset for stream, offset in offsets.items() if not self._is_live_only(stream)}
         found = self._durable.acknowledge(self._lease, kept) if kept else {}
         return {stream: found.get(stream, 0) for stream in offsets}
 
     def acknowledged(self, streams: Sequence[str]) -> Mapping[str, int]:
-        """See Log.acknowledged."""
+        """The streams' cursors; 0 for a stream that is not kept."""
         durable, live = self._split(streams)
         found = self._durable.acknowledged(durable) if durable else {}
         return {**found, **dict.fromkeys(live, 0)} if live else found
 
     def reserve_seqs(self, count: int) -> int:
-        """See Log.reserve_seqs."""
+        """The first of `count` session numbers that no one was ever given."""
         return self._durable.reserve_seqs(self._lease, count)
 
     def trim(self, now_ms: int, before_ms: int, budget: int) -> int:
-        """See Log.trim."""
+        """Lets go of durable records that no rule keeps, as Log.trim does. Returns how many went."""
         return self._durable.trim(self._lease, self._retention, now_ms, before_ms, budget)
 
     def forget(self, now: float, is_served: Callable[[str], bool]) -> None:

@@ -17,7 +17,7 @@ SEQS = 1 << 20  # session numbers reserved at a time
 
 
 class Upkeep:
-    """See the module.
+    """What is due, and what is under way.
 
     Attributes:
         trimmed: records that were let go.

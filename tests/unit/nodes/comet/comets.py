@@ -145,8 +145,7 @@ class Router:
         """With an epoch, a log of its own; without one, live-only streams."""
         self.store = MemoryStore(epoch, term=self.term)
         self.log = MemoryLog(self.store, lambda: 0.0, lambda: 0.0)
-        lease = self.log.acquire(self.name, 1.0)
-        assert lease is not None
+        lease = self.log.acquire(self.name)
         self.lease = lease
 
     def append(self, stream: str, body: str, only: Sequence[str] = (), expires_ms: int = 0) -> int:

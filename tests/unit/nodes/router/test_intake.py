@@ -46,8 +46,7 @@ class Desk:
     def __init__(self, term: int = 7, store: MemoryStore | None = None, routers: int = 1) -> None:
         self.store = store or MemoryStore("a", term=term - 1)
         self.log = MemoryLog(self.store, lambda: 0.0, lambda: 0.0)
-        lease = self.log.acquire("router-1", 1.0)
-        assert lease is not None
+        lease = self.log.acquire("router-1")
         self.lease = lease
         self.directory = Directory(1)
         shards = Shards([f"router-{i}" for i in range(1, routers + 1)])

@@ -35,8 +35,7 @@ class Desk:
     def __init__(self, folder: Path, forgotten: dict[str, int]) -> None:
         self.log = opened(folder, direct)
         live = MemoryLog(MemoryStore(), lambda: 0.0, lambda: 0.0)
-        live_lease = live.acquire("router-1", 1.0)
-        assert live_lease is not None
+        live_lease = live.acquire("router-1")
         streams = Streams(self.log, acquired(self.log), live, live_lease, Retention())
         self.receipts = SqliteReceipts(folder, 1, 60.0, direct)
         ledger = RouterLedger(Tally(), 0, 0, 0, 0)

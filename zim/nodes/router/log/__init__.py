@@ -91,12 +91,10 @@ class Lease:
     Attributes:
         shard: the owner's name.
         term: of this acquisition; above all before it.
-        deadline: monotonic seconds; past it the owner answers nothing.
     """
 
     shard: str
     term: int
-    deadline: float
 
 
 class LogError(ZimError):
@@ -141,15 +139,12 @@ class Log(Protocol):
     def last_time_ms(self) -> int:
         """The newest log time that is stored."""
 
-    def acquire(self, owner: str, ttl_s: float) -> Lease | None:
-        """Makes `owner` the only writer of its shard, or nothing if another is."""
+    @property
+    def is_full(self) -> bool:
+        """The disk had no room, and pushes are refused until there is some."""
 
-    def renew(self, lease: Lease) -> Lease:
-        """The lease with a later deadline.
-
-        Raises:
-            Fenced: another has it.
-        """
+    def acquire(self, owner: str) -> Lease:
+        """Makes `owner` the only writer of its shard. The lease before this one is fenced."""
 
     def append(self, lease: Lease, batch: Sequence[NewRecord]) -> list[Appended]:
         """Appends a batch: atomic, durable on return, in its order. One call at a time.

@@ -89,7 +89,7 @@ def _seen(key: MemoryKey, digest: bytes) -> Appended:
 
 
 class MemoryLog(Log):
-    """See zim.nodes.router.log.Log."""
+    """A log over a MemoryStore."""
 
     def __init__(
         self,
@@ -116,7 +116,6 @@ class MemoryLog(Log):
         self._bytes = 0
         self._ages: deque[tuple[float, str, int, int]] = deque()  # of live records: since when, stream, offset, size
         self._idle: dict[str, float] = {}  # live streams without records, and since when; oldest first
-        self._ttl_s = 0.0
         self._unsettled: list[Appended] | None = None
         self._is_unsettled = False
 
@@ -125,23 +124,23 @@ class MemoryLog(Log):
     def last_time_ms(self) -> int:
         return self._store.time_ms
 
+    @property
+    @override
+    def is_full(self) -> bool:
+        return False
+
     # -- the owner
 
     @override
-    def acquire(self, owner: str, ttl_s: float) -> Lease | None:
+    def acquire(self, owner: str) -> Lease:
         store = self._store
         store.owner, store.term = owner, max(store.term + 1, int(self._wall_s() * 1000))
-        self._ttl_s, self._is_unsettled = ttl_s, False
-        return Lease(owner, store.term, self._clock() + ttl_s)
-
-    @override
-    def renew(self, lease: Lease) -> Lease:
-        self._check(lease)
-        return Lease(lease.shard, lease.term, self._clock() + self._ttl_s)
+        self._is_unsettled = False
+        return Lease(owner, store.term)
 
     @override
     def close(self) -> None:
-        """Nothing to do."""
+        """There is nothing to give back."""
 
     def _check(self, lease: Lease) -> None:
         if (self._store.owner, self._store.term) != (lease.shard, lease.term):
@@ -289,7 +288,7 @@ class MemoryLog(Log):
         self._forget_keys(now_ms)
         return gone
 
-    def forget(self, now: float, is_served: Callable[[str], bool] = lambda stream: False) -> None:
+    def forget(self, now: float, is_served: Callable[[str], bool]) -> None:
         """For live-only streams: lets go of what is older than keep_s, and of streams that nobody uses.
 
         Args:

@@ -23,7 +23,7 @@ class ReceiptBook:
 
 
 class MemoryReceipts(ReceiptStore):
-    """See the module."""
+    """The receipts of a ReceiptBook."""
 
     def __init__(self, book: ReceiptBook, run: int) -> None:
         """

@@ -82,9 +82,7 @@ class LogMachine(RuleBasedStateMachine):
         self.lease = self.acquire()
 
     def acquire(self) -> Lease:
-        lease = self.log.acquire("router-1", 5.0)
-        assert lease is not None
-        return lease
+        return self.log.acquire("router-1")
 
     @rule(batch=st.lists(new_records, max_size=12), later=st.sampled_from([0, 1, 5_000, 40_000]))
     def append(self, batch: list[NewRecord], later: int) -> None:

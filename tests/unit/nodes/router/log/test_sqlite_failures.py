@@ -130,7 +130,6 @@ def test_two_processes_of_one_folder(tmp_path: Path) -> None:
     batch = [told("r:1", 2), told("r:1", 3)]
     for call in (
         lambda: first.append(old, batch),
-        lambda: first.renew(old),
         lambda: first.reserve_seqs(old, 1),
         lambda: first.acknowledge(old, {"r:1": 1}),
     ):

@@ -4,30 +4,23 @@ from __future__ import annotations
 
 import gc
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
 
 import gevent
 import pytest
 
 from tests.unit.nodes.router.log.receipts_contract import keep, receipt, write
+from tests.unit.nodes.router.log.sqlite_support import in_thread
 from zim.errors import NodeError, Unavailable
 from zim.fabric.tally import Tally
 from zim.nodes.router.log.sqlite.receipts import FILE, SEGMENTS, SqliteReceipts
 from zim.nodes.router.receipts import PushRow, RouterLedger
 from zim.protocol.messages import Result
 
-T = TypeVar("T")
-
 KEEP_S = 80.0
 SEGMENT_MS = int(KEEP_S * 1000) // SEGMENTS
-
-
-def in_thread(job: Callable[[], T]) -> T:
-    result: T = gevent.get_hub().threadpool.apply(job)
-    return result
 
 
 @contextmanager
@@ -124,6 +117,22 @@ def test_tables_of_another_shape_are_replaced_with_a_warning(
         write(store, receipt())
         assert len(store.find("aa")) == 1
     assert [record.getMessage() for record in caplog.records] == ["receipts are lost, their file cannot be read"]
+
+
+def test_receipts_that_are_damaged_are_lost_and_stop_nobody(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The tables are as they should be, and one of the pages of the newest is not."""
+    with opened(tmp_path) as store:
+        write(store, *(receipt(f"{i:08x}", i) for i in range(1, 1_000)))
+    file = tmp_path / FILE
+    data = file.read_bytes()
+    middle = len(data) // 2 // 4096 * 4096
+    file.write_bytes(data[:middle] + b"\xff" * 4096 + data[middle + 4096 :])
+    with opened(tmp_path, run=2) as store:
+        assert store.before == (Tally(), 0, 0, 0, 0)
+        write(store, receipt())
+        assert len(store.find("aa")) == 1
+    assert [record.getMessage() for record in caplog.records] == ["receipts are lost, their file cannot be read"]
+    gc.collect()
 
 
 def test_an_empty_file_is_as_none(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

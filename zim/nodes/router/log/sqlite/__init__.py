@@ -1,4 +1,4 @@
-"""The durable log on SQLite; no SQL is anywhere else. See `zim.nodes.router.log.Log` for what it promises.
+"""The durable log, and the receipts beside it, on SQLite. No SQL is anywhere else.
 
 engine    the calls of Log, on the hub: who has the turn, what the caches may show
 planning  a batch → the rows to write and the answers; pure
@@ -14,6 +14,8 @@ ballast   room for the day when the disk is full
 """
 
 from zim.nodes.router.log.sqlite.engine import SqliteLog
+from zim.nodes.router.log.sqlite.opening import begin_epoch
 from zim.nodes.router.log.sqlite.receipts import SqliteReceipts
+from zim.nodes.router.log.sqlite.worker import InThread
 
-__all__ = ["SqliteLog", "SqliteReceipts"]
+__all__ = ["InThread", "SqliteLog", "SqliteReceipts", "begin_epoch"]

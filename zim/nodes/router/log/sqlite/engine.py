@@ -14,10 +14,10 @@ from typing_extensions import override
 
 from zim.errors import Unknown
 from zim.fabric.retention import Retention
-from zim.nodes.router.log import Appended, Damaged, Fenced, Head, Lease, Log, NewRecord, StreamPage, unknown
+from zim.nodes.router.log import Appended, Damaged, Head, Lease, Log, NewRecord, StreamPage, unknown
 from zim.nodes.router.log.sqlite import failures, tables, trimming
 from zim.nodes.router.log.sqlite.ballast import Ballast
-from zim.nodes.router.log.sqlite.opening import FILE, OpenedFile, open_database
+from zim.nodes.router.log.sqlite.opening import FILE, open_database
 from zim.nodes.router.log.sqlite.planning import Ids, Plan, Standing, plan
 from zim.nodes.router.log.sqlite.standings import Standings
 from zim.nodes.router.log.sqlite.worker import InThread, Turn, Worker
@@ -25,8 +25,6 @@ from zim.nodes.router.log.sqlite.writer import Writer
 
 T = TypeVar("T")
 
-KEY_WINDOW_S = 86_400.0
-BALLAST_BYTES = 8 << 20
 _LOOKS = 8  # of one call of trim, beyond those that its budget makes
 
 
@@ -39,50 +37,23 @@ class _Unsettled:
 
 
 class SqliteLog(Log):
-    """See zim.nodes.router.log.Log. Made by `open`.
+    """The log of one folder.
 
     Attributes:
-        last_time_ms: see Log.
         epoch: of all streams.
     """
 
     def __init__(
         self,
-        opened: OpenedFile,
-        path: Path,
-        in_thread: InThread,
-        key_window_s: float,
-        ballast: Ballast,
-        wall_s: Callable[[], float],
-        monotonic: Callable[[], float],
-    ) -> None:
-        """See `open`."""
-        self._time_ms, self.epoch = opened.time_ms, opened.epoch
-        self._path = path
-        self._writer = Writer(Worker(opened.writer, in_thread), path, ballast, monotonic)
-        self._reader = Worker(opened.reader, in_thread)
-        self._key_window_ms = int(key_window_s * 1000)
-        self._wall_s, self._monotonic = wall_s, monotonic
-        self._standings = Standings()
-        self._batch, self._ids = 0, Ids(1, 1, 1)
-        self._unsettled: _Unsettled | None = None
-        self._trimming = Turn()
-        self._sweep = trimming.Sweep()
-        self._ttl_s = 0.0
-
-    @classmethod
-    def open(
-        cls,
         folder: Path,
         routers: Sequence[str],
         in_thread: InThread,
         *,
-        key_window_s: float = KEY_WINDOW_S,
-        ballast_bytes: int = BALLAST_BYTES,
-        wall_s: Callable[[], float] = time.time,
+        key_window_s: float,
+        ballast_bytes: int,
         monotonic: Callable[[], float] = time.monotonic,
         factory: type[sqlite3.Connection] = sqlite3.Connection,
-    ) -> SqliteLog:
+    ) -> None:
         """Makes the log in a router's folder, or opens the one that is there. Blocks.
 
         Args:
@@ -91,7 +62,7 @@ class SqliteLog(Log):
             in_thread: runs a job in a thread: `gevent.get_hub().threadpool.apply`.
             key_window_s: for how long a publisher's key is known.
             ballast_bytes: of the file that is given up when the disk is full.
-            factory: of connections, for tests.
+            monotonic, factory: the clock, and of connections, for tests.
 
         Raises:
             NodeError: the log is damaged, of another program, a newer zim or other routers; says what to do.
@@ -101,7 +72,16 @@ class SqliteLog(Log):
             ballast.give_up()  # a full disk: opening takes some room, too
         opened = open_database(folder, routers, factory)
         ballast.make()
-        return cls(opened, folder / FILE, in_thread, key_window_s, ballast, wall_s, monotonic)
+        self._time_ms, self.epoch = opened.time_ms, opened.epoch
+        self._path = folder / FILE
+        self._writer = Writer(Worker(opened.writer, in_thread), self._path, ballast, monotonic)
+        self._reader = Worker(opened.reader, in_thread)
+        self._key_window_ms = int(key_window_s * 1000)
+        self._standings = Standings()
+        self._batch, self._ids = 0, Ids(1, 1, 1)
+        self._unsettled: _Unsettled | None = None
+        self._trimming = Turn()
+        self._sweep = trimming.Sweep()
 
     @property
     @override
@@ -109,8 +89,8 @@ class SqliteLog(Log):
         return self._time_ms
 
     @property
+    @override
     def is_full(self) -> bool:
-        """The disk was, and nothing is appended until there is room."""
         return self._writer.is_full
 
     @override
@@ -121,26 +101,17 @@ class SqliteLog(Log):
     # -- the owner
 
     @override
-    def acquire(self, owner: str, ttl_s: float) -> Lease | None:
-        """The folder's lock keeps others out; whoever comes past it fences the one before."""
-        started = self._monotonic()
+    def acquire(self, owner: str) -> Lease:
+        """The folder's lock keeps other processes out. Whoever comes past it fences the one before."""
 
         def job(c: sqlite3.Connection) -> tuple[int, int, Ids]:
-            term = tables.acquire(c, owner, int(self._wall_s() * 1000))
+            term = tables.acquire(c, owner, int(time.time() * 1000))
             return term, tables.last_batch(c), tables.next_ids(c)
 
         with self._writer.turn:
             term, self._batch, self._ids = self._writer.commit(job)
-            self._standings, self._unsettled, self._ttl_s = Standings(), None, ttl_s
-        return Lease(owner, term, started + ttl_s)
-
-    @override
-    def renew(self, lease: Lease) -> Lease:
-        """As long as it was acquired for."""
-        started = self._monotonic()
-        if self._read(tables.owner) != (lease.shard, lease.term):
-            raise Fenced(f"{lease.shard} of term {lease.term} is not the owner any more")
-        return Lease(lease.shard, lease.term, started + self._ttl_s)
+            self._standings, self._unsettled = Standings(), None
+        return Lease(owner, term)
 
     # -- writing
 

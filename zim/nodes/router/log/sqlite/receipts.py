@@ -18,6 +18,7 @@ from zim.errors import NodeError, Unavailable
 from zim.fabric.tally import COUNTS, Tally
 from zim.net.fairness import give_way
 from zim.nodes.router.log.receipts import Before, ReceiptStore, RouterReceipt
+from zim.nodes.router.log.sqlite import failures
 from zim.nodes.router.log.sqlite.worker import InThread, Worker
 
 log = logging.getLogger(__name__)
@@ -33,12 +34,9 @@ _COUNTS = ", ".join(COUNTS)
 _COLUMNS = f"push_id, serial, run, accepted_ms, kept_ms, reported_ms, offline, open_rows, {_COUNTS}"
 _WIDTH = _COLUMNS.count(",") + 1
 
-# What a file says of itself that is not ours, or not whole. Anything else, a full disk say, is no reason to lose it.
-_USELESS = (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_ERROR)
-
 
 class SqliteReceipts(ReceiptStore):
-    """See the module."""
+    """The receipts of one folder."""
 
     def __init__(self, folder: Path, run: int, keep_s: float, in_thread: InThread) -> None:
         """Opens it, or makes it anew if what is there is no such file. Blocks.
@@ -57,20 +55,18 @@ class SqliteReceipts(ReceiptStore):
         file = folder / FILE
         try:
             try:
-                db, totals = _open(file)
+                db, newest_ms, totals = _open(file)
             except sqlite3.DatabaseError as e:
-                if getattr(e, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF not in _USELESS:
+                if not failures.is_damage(e):  # a full disk, say: no reason to lose them
                     raise
                 log.warning("receipts are lost, their file cannot be read", extra={"file": str(file), "error": str(e)})
                 for path in folder.glob(FILE + "*"):
                     path.unlink()
-                db, totals = _open(file)
+                db, newest_ms, totals = _open(file)
         except (sqlite3.Error, OSError) as e:
             raise NodeError(f"{file} cannot be opened: {e}") from None
         self._worker = Worker(db, in_thread)
-        begins = _segments(db)
-        newest = f"SELECT max(kept_ms) FROM segment_{begins[0]}" if begins else "SELECT 0"
-        self.newest_ms: int = db.execute(newest).fetchone()[0] or 0
+        self.newest_ms = newest_ms
         offline, pushes, self._serial, *counts = totals
         tally = Tally(*counts)
         left = tally.give_up()
@@ -81,7 +77,7 @@ class SqliteReceipts(ReceiptStore):
         values: list[Any] = []
         for r in receipts:
             values += (
-                *(_key(r.push_id), r.serial, self._run, r.accepted_ms, r.kept_ms, r.reported_ms, r.offline),
+                *(_encode_id(r.push_id), r.serial, self._run, r.accepted_ms, r.kept_ms, r.reported_ms, r.offline),
                 *(r.open_rows, *r.tally.counts),
             )
             give_way()
@@ -129,7 +125,7 @@ class SqliteReceipts(ReceiptStore):
         found: dict[int, RouterReceipt] = {}
         for began in _segments(db):
             sql = f"SELECT {_COLUMNS} FROM segment_{began} WHERE push_id = ?"
-            for row in db.execute(sql, (_key(push_id),)):
+            for row in db.execute(sql, (_encode_id(push_id),)):
                 _, serial, run, accepted_ms, kept_ms, reported_ms, offline, open_rows, *counts = row
                 if serial in found:
                     continue  # an older state of it
@@ -146,20 +142,26 @@ class SqliteReceipts(ReceiptStore):
         self._worker.close()
 
 
-def _open(file: Path) -> tuple[sqlite3.Connection, tuple[int, ...]]:
-    """The file, and its totals: users offline, pushes, the last serial, and the counts of the tally."""
+def _open(file: Path) -> tuple[sqlite3.Connection, int, tuple[int, ...]]:
+    """The file, when its newest push was kept, and its totals.
+
+    The totals are users offline, pushes, the last serial, and the counts of the tally.
+    """
     db = sqlite3.connect(file, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
     try:
         db.execute("PRAGMA journal_mode = WAL").fetchall()
         db.execute("PRAGMA synchronous = NORMAL")
         db.execute(f"CREATE TABLE IF NOT EXISTS totals (one INTEGER PRIMARY KEY, offline, pushes, serial, {_COUNTS})")
         row = db.execute(f"SELECT offline, pushes, serial, {_COUNTS} FROM totals").fetchone()
-        for began in _segments(db):
+        begins = _segments(db)
+        for began in begins:
             db.execute(f"SELECT {_COLUMNS} FROM segment_{began} LIMIT 1").fetchall()
+        newest = f"SELECT ifnull(max(kept_ms), 0) FROM segment_{begins[0]}" if begins else "SELECT 0"
+        (newest_ms,) = db.execute(newest).fetchone()
     except sqlite3.Error:
         db.close()
         raise
-    return db, row or (0,) * 9
+    return db, newest_ms, row or (0,) * 9
 
 
 def _segments(db: sqlite3.Connection) -> list[int]:
@@ -168,8 +170,8 @@ def _segments(db: sqlite3.Connection) -> list[int]:
     return sorted((int(name.removeprefix("segment_")) for (name,) in rows), reverse=True)
 
 
-def _key(push_id: str) -> bytes | str:
-    """Push ids are 16 bytes in hex; any other text is itself."""
+def _encode_id(push_id: str) -> bytes | str:
+    """A push id as it is stored. Most are 16 bytes in hex; any other text is itself."""
     try:
         return bytes.fromhex(push_id)
     except ValueError:

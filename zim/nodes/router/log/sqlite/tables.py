@@ -80,11 +80,15 @@ def rows(connection: sqlite3.Connection, sql: str, parameters: Any, of: type[T])
         Damaged: the answer is of another type.
     """
     (text,) = connection.execute(sql, parameters).fetchone()
-    return decoded(text, of)
+    return parse_json(text, of)
 
 
-def decoded(text: Any, of: type[T]) -> T:
-    """As `rows`, of a text that is here."""
+def parse_json(text: Any, of: type[T]) -> T:
+    """A text of JSON that is in the database.
+
+    Raises:
+        Damaged: it is of another type.
+    """
     try:
         return msgspec.json.decode(text, type=of)
     except (TypeError, msgspec.DecodeError) as e:
@@ -154,11 +158,6 @@ def empty_wal(connection: sqlite3.Connection) -> None:
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
     finally:
         connection.execute(f"PRAGMA busy_timeout = {patience_ms}")
-
-
-def owner(connection: sqlite3.Connection) -> tuple[str, int]:
-    """Who owns the log, and its term."""
-    return rows(connection, "SELECT json_array(owner, term) FROM meta", (), tuple[str, int])
 
 
 def last_batch(connection: sqlite3.Connection) -> int:
@@ -282,7 +281,7 @@ def read(
     records: list[Record] = []
     at = 0
     is_damaged = False
-    for offset, push_id, op, time_ms, expires_ms, crc, size, only in decoded(text, list[_Row]):
+    for offset, push_id, op, time_ms, expires_ms, crc, size, only in parse_json(text, list[_Row]):
         where, is_damaged = f"{stream[1]}, offset {offset}", True
         if push_id is None or op is None or time_ms is None or expires_ms is None or size is None:
             if records:
@@ -296,7 +295,7 @@ def read(
                 break
             raise Damaged(where, "its checksum does not fit", offset)
         is_damaged = False
-        records.append(Record(offset, push_id, op, body, time_ms, decoded(only, tuple[str, ...]) if only else ()))
+        records.append(Record(offset, push_id, op, body, time_ms, parse_json(only, tuple[str, ...]) if only else ()))
     end = min(upto, head)
     is_cut = is_damaged or measured > len(records)
     return StreamPage(epoch, floor, head, records, records[-1].offset if is_cut else max(end, min(after, head)))

@@ -58,7 +58,7 @@ class Turn:
 
 
 class Worker:
-    """See above.
+    """One connection, and the thread that its job runs in.
 
     Attributes:
         turn: to be held around `run`, and around whatever must not come between two jobs.

@@ -20,7 +20,7 @@ _LOOK_S = 1.0  # how often a log without room looks whether there is some
 
 
 class Writer:
-    """See above. Whoever calls has the turn.
+    """The connection that writes. Whoever calls has the turn.
 
     Attributes:
         turn: to write.

@@ -1,0 +1,48 @@
+"""What a router keeps on its disk. This module chooses the engines; nobody above it knows which they are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from zim.nodes.router.log import Lease, Log
+from zim.nodes.router.log.receipts import ReceiptStore
+from zim.nodes.router.log.sqlite import InThread, SqliteLog, SqliteReceipts, begin_epoch
+
+__all__ = ["Durable", "begin_epoch", "open_durable"]
+
+
+class Durable(NamedTuple):
+    """What is in a router's folder. lease: the right to write the log."""
+
+    log: Log
+    lease: Lease
+    receipts: ReceiptStore
+
+
+def open_durable(
+    folder: Path,
+    owner: str,
+    routers: Sequence[str],
+    in_thread: InThread,
+    *,
+    key_window_s: float,
+    ballast_bytes: int,
+    receipts_s: float,
+) -> Durable:
+    """Opens what is in a router's folder, or makes it. The router owns it from now on. Blocks.
+
+    Args:
+        folder: whoever calls holds its lock.
+        owner: the router's name.
+        routers: see SqliteLog, as for key_window_s and ballast_bytes.
+        in_thread: runs a job in a thread, and blocks the calling greenlet only.
+        receipts_s: how long receipts are kept.
+
+    Raises:
+        NodeError: it cannot be used; says why, and what to do.
+    """
+    log = SqliteLog(folder, routers, in_thread, key_window_s=key_window_s, ballast_bytes=ballast_bytes)
+    lease = log.acquire(owner)
+    return Durable(log, lease, SqliteReceipts(folder, lease.term, receipts_s, in_thread))
