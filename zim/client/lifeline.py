@@ -13,16 +13,19 @@ from typing import Generic, TypeVar
 from zim.client.address import CometAddress, comet_address
 from zim.client.backoff import Backoff
 from zim.client.connection import Line
-from zim.client.errors import AddressError, ClientError, ConnectionLost, LoginRefused, Unreachable, WireError
+from zim.client.errors import AddressError, ClientError, ConnectionLost, LoginRefused, Unreachable
 from zim.client.goim import GoimSession
 from zim.client.session import ZimSession
 from zim.client.values import Event, State, StateName
 from zim.client.waiting import Waker, wait
 from zim.client.wire import MAX_PACKET_BYTES
+from zim.errors import ZimError
+from zim.protocol.errors import WireError
 from zim.protocol.frame import Op, Packet
 
 _LAST_WORDS_S = 1.0  # for an acknowledgement to be confirmed when one leaves
 _MIN_HEARTBEAT_S = 0.1
+_STATES: dict[type[ZimError], StateName] = {Unreachable: "unreachable", LoginRefused: "refused"}
 
 _S = TypeVar("_S", ZimSession, GoimSession)
 
@@ -127,14 +130,9 @@ class Lifeline(Generic[_S]):
             self._is_logged_in = True
             self._on_state(State("connected", str(address)))
             yield from self._receive(connection, events, packets)
-        except Unreachable as error:
-            name, reason = "unreachable", str(error)
-        except LoginRefused as error:
-            name, reason = "refused", str(error)
-        except ClientError as error:
-            reason = str(error)
-        except WireError as error:
-            reason = f"the server broke the wire: {error}"
+        except (ClientError, WireError) as error:
+            name = _STATES.get(type(error), "disconnected")
+            reason = f"the server broke the wire: {error}" if isinstance(error, WireError) else str(error)
         finally:
             self._hang_up(connection)
         if not self._is_closed:
