@@ -8,7 +8,6 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Generic, TypeVar
 
 from zim.client.address import CometAddress, comet_address
 from zim.client.backoff import Backoff
@@ -18,7 +17,6 @@ from zim.client.goim import GoimSession
 from zim.client.session import ZimSession
 from zim.client.values import Event, State, StateName
 from zim.client.waiting import Waker, wait
-from zim.client.wire import MAX_PACKET_BYTES
 from zim.errors import ZimError
 from zim.protocol.errors import WireError
 from zim.protocol.frame import Op, Packet
@@ -27,10 +25,8 @@ _LAST_WORDS_S = 1.0  # for an acknowledgement to be confirmed when one leaves
 _MIN_HEARTBEAT_S = 0.1
 _STATES: dict[type[ZimError], StateName] = {Unreachable: "unreachable", LoginRefused: "refused"}
 
-_S = TypeVar("_S", ZimSession, GoimSession)
 
-
-class Lifeline(Generic[_S]):
+class Lifeline:
     """A session, and the connections that it lives on, one after another.
 
     One thread iterates over `events`; any thread may call `wake`, and `close`, more than once.
@@ -38,14 +34,14 @@ class Lifeline(Generic[_S]):
 
     def __init__(
         self,
-        session: _S,
+        session: ZimSession | GoimSession,
         addresses: str | Sequence[str],
+        heartbeat_s: float,
+        timeout_s: float,
+        max_packet_bytes: int,
+        backoff: Backoff | None,
+        on_state: Callable[[State], object] | None,
         *,
-        heartbeat_s: float = 30.0,
-        timeout_s: float = 10.0,
-        max_packet_bytes: int = MAX_PACKET_BYTES,
-        backoff: Backoff | None = None,
-        on_state: Callable[[State], object] | None = None,
         acks: bool = False,
     ) -> None:
         """Does not connect yet. See Listener for the arguments.
@@ -56,7 +52,7 @@ class Lifeline(Generic[_S]):
         texts = [addresses] if isinstance(addresses, str) else list(addresses)
         if not texts:
             raise AddressError("no address to connect to")
-        self.session: _S = session
+        self.session = session
         self._addresses = [comet_address(text) for text in texts]
         self._heartbeat_s = heartbeat_s
         self._timeout_s = timeout_s
