@@ -6,7 +6,7 @@ from itertools import zip_longest
 
 from zim.topology import ListenAddress, Node, Topology
 from zim.topology.drafts import CONNECTS_TO
-from zim.topology.endpoints import parse_link, parse_listener
+from zim.topology.endpoints import parse_link
 
 MAX_ADDRESS_CHARS = 27  # holds tcp://192.168.100.100:65535; two boxes then fit into some 100 columns
 MAX_HOST_CHARS = 8
@@ -76,18 +76,13 @@ def _rows(nodes: tuple[Node, ...]) -> list[str]:
 
 
 def _addresses(node: Node) -> list[tuple[str, str]]:
-    found = [(what, _cut(one.address) + ("" if _is_local(one) else " !")) for what, one in _listeners(node)]
+    found = [(what, _cut(one.address) + ("" if one.parsed.is_local else " !")) for what, one in _listeners(node)]
     return found + ([("as", _cut(node.advertise))] if node.advertise else [])
 
 
 def _listeners(node: Node) -> list[tuple[str, ListenAddress]]:
     found = {what: getattr(node, key, None) for what, key in LISTENERS.items()}
     return [(what, one) for what, one in found.items() if one is not None]
-
-
-def _is_local(listener: ListenAddress) -> bool:
-    parse = parse_link if "://" in listener.address else parse_listener
-    return parse(listener.address).is_local
 
 
 def _cut(text: str, most: int = MAX_ADDRESS_CHARS) -> str:
@@ -107,7 +102,7 @@ def _remarks(topology: Topology) -> list[str]:
         remarks.append("Each arrow joins every node at its one end with every node at the other.")
     if len(topology.routers) > 1:
         remarks.append("Every user, and every room, has one router; each keeps its share of them.")
-    if any(not _is_local(listener) for node in topology.nodes for _, listener in _listeners(node)):
+    if any(not listener.parsed.is_local for node in topology.nodes for _, listener in _listeners(node)):
         remarks.append("! can be reached from other machines, unprotected: the file says insecure = true.")
     for node in topology.nodes:
         elsewhere = {n.host for n in topology.nodes if node.kind in CONNECTS_TO[n.kind] and n.host != node.host}
