@@ -76,18 +76,11 @@ def parse(toml: str, path: Path) -> Topology:
     if problems:
         raise TopologyError(problems)
     nodes: dict[str, tuple[Any, ...]] = {
-        kind: tuple(cls(**draft.values) for draft in drafts if draft.kind == kind) for kind, cls in _CLASSES.items()
+        f"{kind}s": tuple(cls(**draft.values) for draft in drafts if draft.kind == kind)
+        for kind, cls in _CLASSES.items()
     }
     fabric["data_dir"] = (path.parent / fabric["data_dir"]).absolute()
-    return Topology(
-        routers=nodes["router"],
-        logics=nodes["logic"],
-        jobs=nodes["job"],
-        comets=nodes["comet"],
-        retention=kept,
-        path=path.absolute(),
-        **fabric,
-    )
+    return Topology(**nodes, retention=kept, path=path.absolute(), **fabric)
 
 
 def _read_toml(toml: str, path: Path) -> dict[str, Any]:
@@ -107,9 +100,7 @@ def _read_toml(toml: str, path: Path) -> dict[str, Any]:
 def _read_fabric(file: Table) -> dict[str, Any]:
     right = 'one table [fabric], with name = "demo" and data_dir = "var"'
     table = file.table("fabric", right) if file.require("fabric", right) else None
-    if table is None:
-        return {}
-    return table.read(_FABRIC, _FABRIC_REQUIRED)
+    return {} if table is None else table.read(_FABRIC, _FABRIC_REQUIRED)
 
 
 def _read_kind(file: Table, kind: str) -> list[Draft]:
