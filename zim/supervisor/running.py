@@ -1,9 +1,9 @@
 """Starts the processes of a topology, restarts those that die, stops all in the order of the data.
 
 What it decides is in `zim.supervisor.restarts`; here it acts: one greenlet for each node keeps it alive and tells what
-became of it; the one that `run()` is called in waits for a reason to stop. No node outlives the supervisor: each inherits the reading end of a pipe, the
-*lifeline*, whose only writing end is here, and ends when it reads the end of file. That holds for `kill -9` too, and on
-macOS.
+became of it; the one that `run()` is called in waits for a reason to stop. No node outlives the supervisor: each
+inherits the reading end of a pipe, the *lifeline*, whose only writing end is here, and ends when it reads the end of
+file. That holds for `kill -9` too, and on macOS.
 """
 
 from __future__ import annotations

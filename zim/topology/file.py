@@ -75,7 +75,7 @@ def parse(toml: str, path: Path) -> Topology:
     check_together(drafts)
     if problems:
         raise TopologyError(problems)
-    nodes: dict[str, tuple[Any, ...]] = {
+    nodes: dict[str, Any] = {
         f"{kind}s": tuple(cls(**draft.values) for draft in drafts if draft.kind == kind)
         for kind, cls in _CLASSES.items()
     }
