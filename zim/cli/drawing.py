@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from itertools import zip_longest
 
-from zim.topology import Comet, ListenAddress, Logic, Node, Topology
+from zim.topology import ListenAddress, Node, Topology
 from zim.topology.drafts import CONNECTS_TO
-from zim.topology.endpoints import parse_link, parse_listener
+from zim.topology.endpoints import parse_link
 
 MAX_ADDRESS_CHARS = 27  # holds tcp://192.168.100.100:65535; two boxes then fit into some 100 columns
 MAX_HOST_CHARS = 8
 GAP = 10  # between the boxes; holds an arrow with its word
 MIN_WIDTH = 36  # of a box; the words of two arrows fit below it
+LISTENERS = {"tcp": "tcp", "ws": "ws", "http": "http", "link": "bind", "admin": "admin"}  # in this order; their fields
 
 
 def draw(topology: Topology) -> str:
@@ -19,119 +20,69 @@ def draw(topology: Topology) -> str:
 
     An arrow starts at who connects. At most about 100 columns wide, whatever the addresses are.
     """
-    logic, comet = _Box("logic", _rows(topology.logics)), _Box("comet", _rows(topology.comets))
-    router, job = _Box("router", _rows(topology.routers)), _Box("job", _rows(topology.jobs))
-    left, right = max(logic.width, router.width), max(comet.width, job.width)
-    upper, lower = max(logic.height, comet.height), max(router.height, job.height)
-
-    canvas = _Canvas()
+    logic, comet = _rows(topology.logics), _rows(topology.comets)
+    router, job = _rows(topology.routers), _rows(topology.jobs)
+    left, right = _width(logic, router), _width(comet, job)
+    upper, lower = max(len(logic), len(comet)), max(len(router), len(job))
     column = left + GAP
-    canvas.write(1, 0, "backend")
-    canvas.write(column + 1, 0, "client")
-    canvas.write(3, 1, "│ HTTP")
-    canvas.write(column + 3, 1, "│ TCP, WebSocket")
-    canvas.write(3, 2, "▼")
-    canvas.write(column + 3, 2, "▼")
-    canvas.box(0, 3, logic, left, upper)
-    canvas.box(column, 3, comet, right, upper)
-    canvas.write(left, 4, "◄─ Auth ──┤")
-
-    floor = 3 + upper  # the first line below the upper boxes
-    canvas.write(3, floor - 1, "┬")
-    canvas.write(3, floor, "│")
-    canvas.write(3, floor + 1, "│ Publish, Ask")
-    canvas.write(3, floor + 2, "▼")
+    floor = 5 + upper  # the first line below the upper boxes
     elbow, up = left - 4, column + right - 12
-    canvas.write(column + 3, floor - 1, "┬")
-    canvas.write(column + 3, floor, "│ changes, Renew")
-    canvas.write(elbow, floor + 1, "┌" + "─" * (column + 2 - elbow) + "┘")
-    canvas.write(elbow, floor + 2, "▼")
-    canvas.write(up, floor, "▲")
-    canvas.write(up, floor + 1, "│ Deliver")
-    canvas.write(up, floor + 2, "│")
-    canvas.box(0, floor + 3, router, left, lower)
-    canvas.box(column, floor + 3, job, right, lower)
-    canvas.write(up, floor + 3, "┴")
-    canvas.write(left - 1, floor + 4, "├── Push ─►")
-    return "\n".join([_title(topology), "", canvas.text(), "", *_remarks(topology)]).rstrip() + "\n"
+    picture = _overlay(
+        (1, 0, "backend\n  │ HTTP\n  ▼"),
+        (column + 1, 0, "client\n  │ TCP, WebSocket\n  ▼"),
+        (0, 3, _box("logic", logic, left, upper)),
+        (column, 3, _box("comet", comet, right, upper)),
+        (left, 4, "◄─ Auth ──┤"),
+        (3, floor - 1, "┬\n│\n│ Publish, Ask\n▼"),
+        (column + 3, floor - 1, "┬\n│ changes, Renew"),
+        (elbow, floor + 1, "┌" + "─" * (column + 2 - elbow) + "┘\n▼"),
+        (0, floor + 3, _box("router", router, left, lower)),
+        (column, floor + 3, _box("job", job, right, lower)),
+        (up, floor, "▲\n│ Deliver\n│\n┴"),
+        (left - 1, floor + 4, "├── Push ─►"),
+    )
+    return "\n".join([_title(topology), "", picture, "", *_remarks(topology)]).rstrip() + "\n"
 
 
-@dataclass(frozen=True)
-class _Box:
-    title: str
-    rows: list[str]
-
-    @property
-    def width(self) -> int:
-        return max(MIN_WIDTH, *(len(row) + 4 for row in self.rows))
-
-    @property
-    def height(self) -> int:
-        return len(self.rows) + 2
+def _overlay(*pieces: tuple[int, int, str]) -> str:
+    """Pieces of text, each from a column and a line on; what comes later covers what was there."""
+    lines: list[str] = []
+    for x, y, text in pieces:
+        for at, part in enumerate(text.split("\n"), y):
+            lines.extend([""] * (at + 1 - len(lines)))
+            lines[at] = lines[at][:x].ljust(x) + part + lines[at][x + len(part) :]
+    return "\n".join(line.rstrip() for line in lines)
 
 
-class _Canvas:
-    """Characters by line and column; what is written later covers what was there."""
+def _box(title: str, rows: list[str], width: int, n_rows: int) -> str:
+    top = f"┌─ {title} ".ljust(width - 1, "─") + "┐"
+    inner = [f"│ {row.ljust(width - 4)} │" for row in rows + [""] * (n_rows - len(rows))]
+    return "\n".join([top, *inner, "└" + "─" * (width - 2) + "┘"])
 
-    def __init__(self) -> None:
-        self._lines: list[list[str]] = []
 
-    def write(self, x: int, y: int, text: str) -> None:
-        while len(self._lines) <= y:
-            self._lines.append([])
-        line = self._lines[y]
-        line.extend(" " * (x + len(text) - len(line)))
-        line[x : x + len(text)] = text
-
-    def box(self, x: int, y: int, box: _Box, width: int, height: int) -> None:
-        title = f"┌─ {box.title} "
-        self.write(x, y, title + "─" * (width - len(title) - 1) + "┐")
-        rows = box.rows + [""] * (height - 2 - len(box.rows))
-        for i, row in enumerate(rows, 1):
-            self.write(x, y + i, f"│ {row.ljust(width - 4)} │")
-        self.write(x, y + height - 1, "└" + "─" * (width - 2) + "┘")
-
-    def text(self) -> str:
-        return "\n".join("".join(line).rstrip() for line in self._lines)
+def _width(*boxes: list[str]) -> int:
+    return max(MIN_WIDTH, *(len(row) + 4 for rows in boxes for row in rows))
 
 
 def _rows(nodes: tuple[Node, ...]) -> list[str]:
     cells: list[tuple[str, str, str]] = []
     for node in nodes:
-        labels = [node.name, f"@{_cut(node.host, MAX_HOST_CHARS)}" if node.host else ""]
-        addresses = _addresses(node)
-        for i in range(max(len(addresses), 2 if node.host else 1)):
-            label = labels[i] if i < len(labels) else ""
-            cells.append((label, *(addresses[i] if i < len(addresses) else ("", ""))))
+        labels = [node.name, *([f"@{_cut(node.host, MAX_HOST_CHARS)}"] if node.host else [])]
+        for label, address in zip_longest(labels, _addresses(node)):
+            cells.append((label or "", *(address or ("", ""))))
     width = max(len(label) for label, _, _ in cells)
     wide = max(4, *(len(what) for _, what, _ in cells))
     return [f"{label:<{width}}  {what:<{wide}} {where}" for label, what, where in cells]
 
 
 def _addresses(node: Node) -> list[tuple[str, str]]:
-    found = []
-    for what, listener in _listeners(node):
-        mark = "" if _is_local(listener) else " !"
-        found.append((what, _cut(listener.address) + mark))
-    if node.advertise:
-        found.append(("as", _cut(node.advertise)))
-    return found
+    found = [(what, _cut(one.address) + ("" if one.parsed.is_local else " !")) for what, one in _listeners(node)]
+    return found + ([("as", _cut(node.advertise))] if node.advertise else [])
 
 
 def _listeners(node: Node) -> list[tuple[str, ListenAddress]]:
-    found = [("link", node.bind)]
-    if isinstance(node, Logic):
-        found.insert(0, ("http", node.http))
-    if isinstance(node, Comet):
-        found[:0] = [(what, one) for what, one in (("tcp", node.tcp), ("ws", node.ws)) if one is not None]
-    if node.admin is not None:
-        found.append(("admin", node.admin))
-    return found
-
-
-def _is_local(listener: ListenAddress) -> bool:
-    parse = parse_link if "://" in listener.address else parse_listener
-    return parse(listener.address).is_local
+    found = {what: getattr(node, key, None) for what, key in LISTENERS.items()}
+    return [(what, one) for what, one in found.items() if one is not None]
 
 
 def _cut(text: str, most: int = MAX_ADDRESS_CHARS) -> str:
@@ -141,13 +92,8 @@ def _cut(text: str, most: int = MAX_ADDRESS_CHARS) -> str:
 
 
 def _title(topology: Topology) -> str:
-    counts = (
-        ("router", topology.routers),
-        ("logic", topology.logics),
-        ("job", topology.jobs),
-        ("comet", topology.comets),
-    )
-    return f"{topology.name}: " + ", ".join(f"{len(nodes)} {kind}{'s' * (len(nodes) > 1)}" for kind, nodes in counts)
+    kinds = (topology.routers, topology.logics, topology.jobs, topology.comets)
+    return f"{topology.name}: " + ", ".join(f"{len(n)} {n[0].kind}{'s' * (len(n) > 1)}" for n in kinds)
 
 
 def _remarks(topology: Topology) -> list[str]:
@@ -156,7 +102,7 @@ def _remarks(topology: Topology) -> list[str]:
         remarks.append("Each arrow joins every node at its one end with every node at the other.")
     if len(topology.routers) > 1:
         remarks.append("Every user, and every room, has one router; each keeps its share of them.")
-    if any(not _is_local(listener) for node in topology.nodes for _, listener in _listeners(node)):
+    if any(not listener.parsed.is_local for node in topology.nodes for _, listener in _listeners(node)):
         remarks.append("! can be reached from other machines, unprotected: the file says insecure = true.")
     for node in topology.nodes:
         elsewhere = {n.host for n in topology.nodes if node.kind in CONNECTS_TO[n.kind] and n.host != node.host}

@@ -70,63 +70,40 @@ def push(ctx: click.Context, http: str | None, topology: Path | None) -> None:
     ctx.obj = (http, topology)
 
 
-@push.command(context_settings=_NUMBERS)
-@click.argument("uid")
-@click.argument("body", callback=_read_body)
-@_target
-@click.pass_context
-def user(ctx: click.Context, uid: str, body: bytes, http: str | None, topology: Path | None) -> None:
-    """Push BODY to every session of user UID."""
-    _run(ctx, http, topology, lambda publisher: publisher.push_user(uid, body))
+def _add_command(name: str, metavar: str, summary: str, act: Callable[[Publisher, str, bytes], str]) -> None:
+    """Adds a subcommand: the name of its argument before BODY, "" for none, and what it does with a publisher."""
 
-
-@push.command(context_settings=_NUMBERS)
-@click.argument("uids", metavar="UID,UID,…")
-@click.argument("body", callback=_read_body)
-@_target
-@click.pass_context
-def users(ctx: click.Context, uids: str, body: bytes, http: str | None, topology: Path | None) -> None:
-    """Push BODY, which must be JSON here, to several users."""
-    _run(ctx, http, topology, lambda publisher: publisher.push_users(uids.split(","), body))
-
-
-@push.command(context_settings=_NUMBERS)
-@click.argument("room")
-@click.argument("body", callback=_read_body)
-@_target
-@click.pass_context
-def room(ctx: click.Context, room: str, body: bytes, http: str | None, topology: Path | None) -> None:
-    """Push BODY to everybody in ROOM."""
-    _run(ctx, http, topology, lambda publisher: publisher.push_room(room, body))
-
-
-@push.command(name="all", context_settings=_NUMBERS)
-@click.argument("body", callback=_read_body)
-@_target
-@click.pass_context
-def everybody(ctx: click.Context, body: bytes, http: str | None, topology: Path | None) -> None:
-    """Push BODY to everybody who is connected."""
-    _run(ctx, http, topology, lambda publisher: publisher.push_all(body))
-
-
-def _run(ctx: click.Context, http: str | None, topology: Path | None, act: Callable[[Publisher], str]) -> None:
-    outer_http, outer_topology = ctx.obj or (None, None)
-    if not (http or topology):
-        http, topology = outer_http, outer_topology
-    try:
-        publisher = Publisher(http_address(http, topology))
+    @_target
+    @click.pass_context
+    def run(ctx: click.Context, body: bytes, http: str | None, topology: Path | None, to: str = "") -> None:
+        if not (http or topology):
+            http, topology = ctx.obj or (None, None)
         try:
-            push_id = act(publisher)
-        finally:
-            publisher.close()
-    except (PushUnavailable, PushUnknown) as error:
-        _fail(error, EXIT_UNKNOWN)
-    except ZimError as error:
-        _fail(error, EXIT_REFUSED)
-    if push_id:
-        click.echo(push_id)
-    else:
-        click.echo("accepted; the server names no push id", err=True)
+            with Publisher(http_address(http, topology)) as publisher:
+                push_id = act(publisher, to, body)
+        except (PushUnavailable, PushUnknown) as error:
+            _fail(error, EXIT_UNKNOWN)
+        except ZimError as error:
+            _fail(error, EXIT_REFUSED)
+        if push_id:
+            click.echo(push_id)
+        else:
+            click.echo("accepted; the server names no push id", err=True)
+
+    run = click.argument("body", callback=_read_body)(run)
+    run = click.argument("to", metavar=metavar)(run) if metavar else run
+    push.command(name, help=summary, context_settings=_NUMBERS)(run)
+
+
+_add_command("user", "UID", "Push BODY to every session of user UID.", Publisher.push_user)
+_add_command(
+    "users",
+    "UID,UID,…",
+    "Push BODY, which must be JSON here, to several users.",
+    lambda publisher, uids, body: publisher.push_users(uids.split(","), body),
+)
+_add_command("room", "ROOM", "Push BODY to everybody in ROOM.", Publisher.push_room)
+_add_command("all", "", "Push BODY to everybody who is connected.", lambda publisher, _, body: publisher.push_all(body))
 
 
 def _fail(error: ZimError, code: int) -> NoReturn:

@@ -15,8 +15,6 @@ from zim.client.errors import (
     PushUnavailable,
     PushUnknown,
     Unreachable,
-    WireError,
-    ZimError,
 )
 from zim.client.listener import GoimListener, Listener
 from zim.client.pending import PendingPush
@@ -24,6 +22,8 @@ from zim.client.publisher import Publisher
 from zim.client.pushes import Accepted, Push
 from zim.client.values import Event, Gap, Message, NotJoined, NotRecovered, Position, State
 from zim.client.zeromq import ZmqPublisher
+from zim.errors import ZimError
+from zim.protocol.errors import WireError
 
 __all__ = [
     "Accepted",

@@ -10,10 +10,11 @@ import time
 from typing import Any
 
 from zim.client.address import CometAddress
-from zim.client.errors import ConnectionLost, Unreachable, ZimError
+from zim.client.errors import ConnectionLost, Unreachable
 from zim.client.waiting import Waker, wait
 from zim.client.wire import TcpWire
 from zim.client.ws import WsWire
+from zim.errors import ZimError
 from zim.protocol.frame import Packet
 
 _RECV_BYTES = 64 << 10
@@ -145,19 +146,13 @@ class Line:
     def _read(self, timeout_s: float) -> bytes | None:
         sock = self._open_socket()
         try:
-            return sock.recv(_RECV_BYTES)
-        except BlockingIOError:
-            pass
+            with contextlib.suppress(BlockingIOError):
+                return sock.recv(_RECV_BYTES)
+            with contextlib.suppress(BlockingIOError):
+                return sock.recv(_RECV_BYTES) if wait(sock, self._waker, timeout_s) else None
         except OSError as error:
             raise ConnectionLost(f"connection lost: {why(error)}") from None
-        if not wait(sock, self._waker, timeout_s):
-            return None
-        try:
-            return sock.recv(_RECV_BYTES)
-        except BlockingIOError:
-            return None
-        except OSError as error:
-            raise ConnectionLost(f"connection lost: {why(error)}") from None
+        return None
 
     def _write(self, data: bytes) -> None:
         sock = self._open_socket() if data else None

@@ -1,7 +1,6 @@
 """What can go wrong between an application and the fabric. Each text is one sentence for a person."""
 
 from zim.errors import ZimError
-from zim.protocol.errors import WireError
 
 
 class ClientError(ZimError):
@@ -60,19 +59,3 @@ class PushUnavailable(PushError):
 
 class PushUnknown(PushError):
     """Nobody knows whether it was accepted. Trying again may push it twice, unless with the same id."""
-
-
-__all__ = [
-    "AddressError",
-    "ClientError",
-    "ConnectionLost",
-    "LoginRefused",
-    "PushConflict",
-    "PushError",
-    "PushRefused",
-    "PushUnavailable",
-    "PushUnknown",
-    "Unreachable",
-    "WireError",
-    "ZimError",
-]

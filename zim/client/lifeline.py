@@ -8,26 +8,25 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Generic, TypeVar
 
 from zim.client.address import CometAddress, comet_address
 from zim.client.backoff import Backoff
 from zim.client.connection import Line
-from zim.client.errors import AddressError, ClientError, ConnectionLost, LoginRefused, Unreachable, WireError
+from zim.client.errors import AddressError, ClientError, ConnectionLost, LoginRefused, Unreachable
 from zim.client.goim import GoimSession
 from zim.client.session import ZimSession
 from zim.client.values import Event, State, StateName
 from zim.client.waiting import Waker, wait
-from zim.client.wire import MAX_PACKET_BYTES
+from zim.errors import ZimError
+from zim.protocol.errors import WireError
 from zim.protocol.frame import Op, Packet
 
 _LAST_WORDS_S = 1.0  # for an acknowledgement to be confirmed when one leaves
 _MIN_HEARTBEAT_S = 0.1
+_STATES: dict[type[ZimError], StateName] = {Unreachable: "unreachable", LoginRefused: "refused"}
 
-_S = TypeVar("_S", ZimSession, GoimSession)
 
-
-class Lifeline(Generic[_S]):
+class Lifeline:
     """A session, and the connections that it lives on, one after another.
 
     One thread iterates over `events`; any thread may call `wake`, and `close`, more than once.
@@ -35,14 +34,14 @@ class Lifeline(Generic[_S]):
 
     def __init__(
         self,
-        session: _S,
+        session: ZimSession | GoimSession,
         addresses: str | Sequence[str],
+        heartbeat_s: float,
+        timeout_s: float,
+        max_packet_bytes: int,
+        backoff: Backoff | None,
+        on_state: Callable[[State], object] | None,
         *,
-        heartbeat_s: float = 30.0,
-        timeout_s: float = 10.0,
-        max_packet_bytes: int = MAX_PACKET_BYTES,
-        backoff: Backoff | None = None,
-        on_state: Callable[[State], object] | None = None,
         acks: bool = False,
     ) -> None:
         """Does not connect yet. See Listener for the arguments.
@@ -53,7 +52,7 @@ class Lifeline(Generic[_S]):
         texts = [addresses] if isinstance(addresses, str) else list(addresses)
         if not texts:
             raise AddressError("no address to connect to")
-        self.session: _S = session
+        self.session = session
         self._addresses = [comet_address(text) for text in texts]
         self._heartbeat_s = heartbeat_s
         self._timeout_s = timeout_s
@@ -127,14 +126,9 @@ class Lifeline(Generic[_S]):
             self._is_logged_in = True
             self._on_state(State("connected", str(address)))
             yield from self._receive(connection, events, packets)
-        except Unreachable as error:
-            name, reason = "unreachable", str(error)
-        except LoginRefused as error:
-            name, reason = "refused", str(error)
-        except ClientError as error:
-            reason = str(error)
-        except WireError as error:
-            reason = f"the server broke the wire: {error}"
+        except (ClientError, WireError) as error:
+            name = _STATES.get(type(error), "disconnected")
+            reason = f"the server broke the wire: {error}" if isinstance(error, WireError) else str(error)
         finally:
             self._hang_up(connection)
         if not self._is_closed:

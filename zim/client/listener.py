@@ -14,8 +14,7 @@ Plain sockets: the same code runs in a thread and, monkey-patched, in a greenlet
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from types import TracebackType
-from typing import Any, TypeVar, cast
+from typing import Any, Self, cast
 
 from zim.client.backoff import Backoff
 from zim.client.goim import GoimSession
@@ -24,18 +23,16 @@ from zim.client.session import ZimSession
 from zim.client.values import Event, Gap, Message, Position, State
 from zim.client.wire import MAX_PACKET_BYTES
 
-_L = TypeVar("_L", bound="_Listening")
-
 
 class _Listening:
     """What both listeners have in common: they end."""
 
-    _lifeline: Lifeline[Any]
+    _lifeline: Lifeline
 
-    def __enter__(self: _L) -> _L:
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -97,14 +94,7 @@ class Listener(_Listening):
         about = {key: value for key, value in (("device", device), ("platform", platform)) if value}
         self._session = ZimSession(token, rooms, resume, about)
         self._lifeline = Lifeline(
-            self._session,
-            addresses,
-            heartbeat_s=heartbeat_s,
-            timeout_s=timeout_s,
-            max_packet_bytes=max_packet_bytes,
-            backoff=backoff,
-            on_state=on_state,
-            acks=auto_ack,
+            self._session, addresses, heartbeat_s, timeout_s, max_packet_bytes, backoff, on_state, acks=auto_ack
         )
 
     def __iter__(self) -> Iterator[Event]:
@@ -182,15 +172,8 @@ class GoimListener(_Listening):
         Raises:
             AddressError: an address is none.
         """
-        self._lifeline = Lifeline(
-            GoimSession(token),
-            addresses,
-            heartbeat_s=heartbeat_s,
-            timeout_s=timeout_s,
-            max_packet_bytes=max_packet_bytes,
-            backoff=backoff,
-            on_state=on_state,
-        )
+        session = GoimSession(token)
+        self._lifeline = Lifeline(session, addresses, heartbeat_s, timeout_s, max_packet_bytes, backoff, on_state)
 
     def __iter__(self) -> Iterator[Message]:
         """What arrives, as Listener's."""

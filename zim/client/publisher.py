@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from zim.client.backoff import Backoff
 from zim.client.errors import AddressError, PushError, PushUnavailable, PushUnknown
 from zim.client.goim_pushes import GoimPushes
-from zim.client.http import Answer, HttpLink
+from zim.client.http import HttpLink
 from zim.client.pushes import Accepted, Names, Push, encode_push, read_answer
 from zim.fabric.push import PUSH_OP
 
@@ -22,6 +22,7 @@ _MAX_LINES = 1_000  # of a request
 _MAX_BYTES = 256 << 10
 _MAX_RECIPIENTS = 50_000  # zim takes 100,000
 _Line = tuple[str, bytes]  # id, JSON
+_Found = tuple[list[Accepted | PushError], float]  # what became of each line; how long to wait before the next request
 
 
 class Publisher(GoimPushes):
@@ -86,10 +87,11 @@ class Publisher(GoimPushes):
         key = id or make_id()
         line = encode_push(Push(body, users, rooms, keys, everybody, op, ttl_s), key)
 
-        def judge(answer: Answer) -> list[Accepted | PushError]:
-            return [read_answer(answer.status, answer.body, key, answer.retry_after_s)]
+        def attempt(link: HttpLink, lines: list[_Line]) -> _Found:
+            answer = link.post("/api/push", line + b"\n", "application/json")
+            return [read_answer(answer.status, answer.body, key, answer.retry_after_s)], answer.retry_after_s
 
-        (result,) = self._settle([(key, line)], "/api/push", "application/json", judge)
+        (result,) = self._settle([(key, line)], attempt)
         if isinstance(result, PushError):
             raise result
         return result
@@ -108,30 +110,29 @@ class Publisher(GoimPushes):
         """
         results: list[Accepted | PushError] = []
         for lines in _requests(pushes):
-            results += self._settle(lines, "/api/push/batch", "application/x-ndjson", None)
+            results += self._settle(lines, _push_lines)
         return results
 
     def _settle(
-        self,
-        lines: list[_Line],
-        path: str,
-        content_type: str,
-        judge: Callable[[Answer], list[Accepted | PushError]] | None,
+        self, lines: list[_Line], attempt: Callable[[HttpLink, list[_Line]], _Found]
     ) -> list[Accepted | PushError]:
         """Sends these in one request, and what fails again, until all is settled or the time is over."""
         results: list[Accepted | PushError | None] = [None] * len(lines)
         open_, unknown = list(range(len(lines))), set[int]()
         deadline, backoff = time.monotonic() + self._retry_s, Backoff(0.1, 2.0)
-        attempt = 0
+        n_attempts = 0
         while True:
-            link = self._links[attempt % len(self._links)]
-            found, wait_s = self._attempt(link, [lines[at] for at in open_], path, content_type, judge)
+            link, left = self._links[n_attempts % len(self._links)], [lines[at] for at in open_]
+            try:
+                found, wait_s = attempt(link, left)
+            except PushError as error:
+                found, wait_s = [type(error)(str(error), 0, key) for key, _ in left], 0.0
             for at, result in zip(open_, found, strict=True):
                 unknown |= {at} if isinstance(result, PushUnknown) else set()
                 results[at] = _honest(result, at in unknown)
             open_ = [at for at in open_ if _may_do_later(results[at])]
-            attempt += 1
-            if attempt < len(self._links) and self._retry_s and wait_s == 0:
+            n_attempts += 1
+            if n_attempts < len(self._links) and self._retry_s and wait_s == 0:
                 wait_s = 0.001  # another node may do at once
             else:
                 wait_s = max(wait_s, backoff.next_s())
@@ -139,35 +140,23 @@ class Publisher(GoimPushes):
                 return [result for result in results if result is not None]
             time.sleep(wait_s)
 
-    def _attempt(
-        self,
-        link: HttpLink,
-        lines: list[_Line],
-        path: str,
-        content_type: str,
-        judge: Callable[[Answer], list[Accepted | PushError]] | None,
-    ) -> tuple[list[Accepted | PushError], float]:
-        """One request; what became of each line, and how long to wait before the next."""
-        try:
-            answer = link.post(path, b"".join([line + b"\n" for _, line in lines]), content_type)
-        except PushError as error:
-            return [type(error)(str(error), 0, key) for key, _ in lines], 0.0
-        if judge is not None:
-            return judge(answer), answer.retry_after_s
-        if answer.status != 200:
-            wait_s = answer.retry_after_s
-            return [read_answer(answer.status, answer.body, key, wait_s) for key, _ in lines], wait_s
-        texts = answer.body.split(b"\n", len(lines))
-        texts += [b""] * (len(lines) - len(texts))
-        found = [read_answer(0, text, key) for text, (key, _) in zip(texts, lines, strict=False)]
-        return found, max(
-            (result.retry_after_s for result in found if isinstance(result, PushUnavailable)), default=0.0
-        )
-
 
 def make_id() -> str:
     """An idempotency key that nobody else has."""
     return secrets.token_hex(12)
+
+
+def _push_lines(link: HttpLink, lines: list[_Line]) -> _Found:
+    """Pushes these in one batch."""
+    answer = link.post("/api/push/batch", b"".join([line + b"\n" for _, line in lines]), "application/x-ndjson")
+    wait_s = answer.retry_after_s
+    if answer.status != 200:
+        return [read_answer(answer.status, answer.body, key, wait_s) for key, _ in lines], wait_s
+    texts = answer.body.split(b"\n", len(lines))
+    texts += [b""] * (len(lines) - len(texts))
+    found = [read_answer(0, text, key) for text, (key, _) in zip(texts, lines, strict=False)]
+    waits_s = [result.retry_after_s for result in found if isinstance(result, PushUnavailable)]
+    return found, max(waits_s, default=0.0)
 
 
 def _may_do_later(result: Accepted | PushError | None) -> bool:

@@ -13,11 +13,12 @@ import threading
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from zim.client.errors import ClientError, WireError
+from zim.client.errors import ClientError
 from zim.client.values import Event, Gap, Message, NotJoined, NotRecovered, Position
 from zim.fabric.limits import OFFSET
 from zim.fabric.names import shown
 from zim.fabric.streams import ROOM, is_room, is_user_stream, room_stream
+from zim.protocol.errors import WireError
 from zim.protocol.frame import VERSION, Op, Packet
 
 AUTH_SEQ = 1

@@ -10,9 +10,10 @@ import json
 import re
 from typing import Any
 
-from zim.client.errors import WireError, ZimError
+from zim.errors import ZimError
 from zim.fabric.limits import STREAM_BYTES
 from zim.protocol import frame
+from zim.protocol.errors import WireError
 from zim.protocol.frame import Packet
 from zim.protocol.framings.tcp import TcpReader
 

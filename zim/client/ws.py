@@ -6,9 +6,11 @@ import base64
 import hashlib
 import os
 
-from zim.client.errors import ConnectionLost, LoginRefused, WireError, ZimError
+from zim.client.errors import ConnectionLost, LoginRefused
 from zim.client.wire import MAX_PACKET_BYTES, decode_text, encode_text
+from zim.errors import ZimError
 from zim.protocol import websocket
+from zim.protocol.errors import WireError
 from zim.protocol.frame import Packet
 from zim.protocol.websocket import FrameReader, encode_close, encode_frame
 

@@ -1,9 +1,9 @@
 """Starts the processes of a topology, restarts those that die, stops all in the order of the data.
 
-What it decides is in `zim.supervisor.restarts`; here it acts: one greenlet for each node keeps it alive and reports to
-the one that `run()` is called in. No node outlives the supervisor: each inherits the reading end of a pipe, the
-*lifeline*, whose only writing end is here, and ends when it reads the end of file. That holds for `kill -9` too, and on
-macOS.
+What it decides is in `zim.supervisor.restarts`; here it acts: one greenlet for each node keeps it alive and tells what
+became of it; the one that `run()` is called in waits for a reason to stop. No node outlives the supervisor: each
+inherits the reading end of a pipe, the *lifeline*, whose only writing end is here, and ends when it reads the end of
+file. That holds for `kill -9` too, and on macOS.
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ from typing import Any, BinaryIO
 import gevent
 from gevent import Greenlet, subprocess
 from gevent.event import Event
-from gevent.queue import Empty, Queue
 
 from zim.supervisor.restarts import Readiness, Restarts, open_file_limits, open_files_needed, parse_ready, stop_order
 from zim.topology import Node, Topology
@@ -50,26 +49,6 @@ class RunningNode:
     node: Node
     pid: int
     listening: dict[str, str]
-
-
-@dataclass(frozen=True)
-class _Ready:
-    running: RunningNode
-
-
-@dataclass(frozen=True)
-class _Lost:
-    name: str
-
-
-@dataclass(frozen=True)
-class _GaveUp:
-    name: str
-
-
-@dataclass(frozen=True)
-class _Stop:
-    reason: str
 
 
 def node_command(topology: Topology, *options: str) -> Command:
@@ -115,18 +94,18 @@ class _Keeper:
 
     def run(self) -> None:
         """Starts it, and again when it dies, until it is stopped or given up."""
-        name, report, clock = self.node.name, self._supervisor.report, self._supervisor.clock
+        name, supervisor = self.node.name, self._supervisor
         while not self._stopping.is_set():
             exit_code = self._run_once()
-            report(_Lost(name))
+            supervisor.on_lost(name)
             if self._stopping.is_set():
                 return
-            delay = self._restarts.died(exit_code, clock())
+            delay = self._restarts.died(exit_code, supervisor.clock())
             how = _how_it_ended(exit_code)
             if delay is None:
                 extra = {"node": name, "ended": how, "deaths": self._restarts.deaths}
                 log.error("node given up\n%s", _indent(self.last_lines), extra=extra)
-                report(_GaveUp(name))
+                supervisor.on_lost(name, for_good=True)
                 return
             log.warning("node died", extra={"node": name, "ended": how, "restart_in_s": delay})
             self._stopping.wait(delay)
@@ -185,7 +164,7 @@ class _Keeper:
                 self._pass_on(line)
                 continue
             self._restarts.ready(self._supervisor.clock())
-            self._supervisor.report(_Ready(RunningNode(self.node, process.pid, listening)))
+            self._supervisor.on_ready(RunningNode(self.node, process.pid, listening))
 
     def _forward(self, stderr: Any) -> None:
         for line in _lines(stderr):
@@ -227,7 +206,10 @@ class Supervisor:
         self._on_complete = on_complete
         self._keepers = {node.name: _Keeper(node, self) for node in self.nodes}
         self._greenlets: dict[str, Greenlet[..., Any]] = {}
-        self._reports: Queue[_Ready | _Lost | _GaveUp | _Stop] = Queue()
+        self._readiness = Readiness(list(self._keepers))
+        self._running: dict[str, RunningNode] = {}
+        self._over = Event()
+        self._reason = ""  # to stop, unless that is nodes that were given up
         self._is_stopping = False
         self._is_killed = False
         self._has_failed = False
@@ -246,7 +228,7 @@ class Supervisor:
         signals = [gevent.signal_handler(number, self._on_signal, number) for number in numbers]
         try:
             self._greenlets = {name: self.spawn(keeper.run) for name, keeper in self._keepers.items()}
-            given_up = self._watch()
+            self._wait()
             self._stop()
         finally:
             for keeper in self._keepers.values():
@@ -255,13 +237,30 @@ class Supervisor:
                 handler.cancel()
             os.close(self._lifeline_end)
             os.close(self.lifeline)
-        if given_up or self._has_failed:
+        if self._readiness.given_up or self._has_failed:
             return 1
         return 130 if self._is_killed else 0
 
-    def report(self, what: _Ready | _Lost | _GaveUp | _Stop) -> None:
-        """Tells the greenlet of `run()`."""
-        self._reports.put(what)
+    # ------------------------------------------------------------ from the keepers
+
+    def on_ready(self, one: RunningNode) -> None:
+        """A node is ready."""
+        name, readiness = one.node.name, self._readiness
+        self._running[name] = one
+        if self._over.is_set():
+            return
+        if readiness.ready(name):
+            self._on_complete([self._running[name] for name in readiness.names])
+        elif readiness.was_complete:
+            log.info("node ready again", extra={"node": name, "pid": one.pid})
+
+    def on_lost(self, name: str, *, for_good: bool = False) -> None:
+        """A node has ended; for good if it was given up."""
+        if self._over.is_set():
+            return
+        self._readiness.gave_up(name) if for_good else self._readiness.lost(name)
+        if self._readiness.is_hopeless:
+            self._over.set()
 
     def spawn(self, run: Callable[..., object], *args: object) -> Greenlet[..., Any]:
         """Starts a greenlet whose failure ends the supervisor, as nothing else would notice it."""
@@ -269,36 +268,23 @@ class Supervisor:
         greenlet.link_exception(self._on_failure)
         return greenlet
 
-    def _watch(self) -> list[str]:
-        """Follows the reports until there is a reason to stop. Gives the nodes that were given up."""
-        readiness = Readiness([node.name for node in self.nodes])
-        running: dict[str, RunningNode] = {}
-        late_at: float | None = self.clock() + READY_TIMEOUT_S
-        while not readiness.is_hopeless:
-            try:
-                timeout = None if late_at is None else max(0.0, late_at - self.clock())
-                what = self._reports.get(timeout=timeout)
-            except Empty:
-                late_at = None
-                log.warning("nodes not ready yet", extra={"missing": ",".join(readiness.missing)})
-                continue
-            match what:
-                case _Ready(one):
-                    running[one.node.name] = one
-                    if readiness.ready(one.node.name):
-                        late_at = None
-                        self._on_complete([running[name] for name in readiness.names])
-                    elif readiness.was_complete:
-                        log.info("node ready again", extra={"node": one.node.name, "pid": one.pid})
-                case _Lost(name):
-                    readiness.lost(name)
-                case _GaveUp(name):
-                    readiness.gave_up(name)
-                case _Stop(reason):
-                    log.info("stopping", extra={"reason": reason})
-                    return readiness.given_up
-        log.error("no use going on without these nodes, stopping", extra={"nodes": ",".join(readiness.given_up)})
-        return readiness.given_up
+    def _wait(self) -> None:
+        """Until there is a reason to stop."""
+        readiness = self._readiness
+        if not self._over.wait(READY_TIMEOUT_S) and not readiness.was_complete:
+            log.warning("nodes not ready yet", extra={"missing": ",".join(readiness.missing)})
+        self._over.wait()
+        if self._reason:
+            log.info("stopping", extra={"reason": self._reason})
+        else:
+            nodes = ",".join(readiness.given_up)
+            log.error("no use going on without these nodes, stopping", extra={"nodes": nodes})
+
+    def _end(self, reason: str) -> None:
+        """There is a reason to stop."""
+        if not self._over.is_set():
+            self._reason = reason
+            self._over.set()
 
     def _stop(self) -> None:
         """Stops the nodes, kind after kind; kills those that take too long."""
@@ -322,12 +308,12 @@ class Supervisor:
                 keeper.kill()
             return
         self._is_stopping = True
-        self.report(_Stop(signal.Signals(number).name))
+        self._end(signal.Signals(number).name)
 
     def _on_failure(self, greenlet: Greenlet[..., Any]) -> None:
         log.error("supervisor failed", extra={"error": repr(greenlet.exception)})
         self._has_failed = True
-        self.report(_Stop("failure"))
+        self._end("failure")
 
 
 def _lines(stream: Any) -> Iterable[bytes]:

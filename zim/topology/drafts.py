@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
 from zim.topology.endpoints import Endpoint
+from zim.topology.nodes import ListenAddress
 from zim.topology.tables import Table
 
 # Who opens a connection to whom, so whom it must be able to reach.
@@ -15,12 +16,16 @@ CONNECTS_TO = {"logic": ("router",), "router": ("job",), "job": ("comet",), "com
 
 @dataclass(frozen=True)
 class Draft:
-    """A node as far as its values are right. `endpoints` are what it binds, by key."""
+    """A node as far as its values are right."""
 
     kind: str
     table: Table
-    values: dict[str, Any] = field(default_factory=dict)
-    endpoints: dict[str, Endpoint] = field(default_factory=dict)
+    values: dict[str, Any]
+
+    @property
+    def endpoints(self) -> dict[str, Endpoint]:
+        """What it binds, by key."""
+        return {key: value.parsed for key, value in self.values.items() if isinstance(value, ListenAddress)}
 
     @property
     def host(self) -> str:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from zim.fabric.retention import Retention
+from zim.topology.endpoints import Endpoint, parse_link, parse_listener
 
 
 @dataclass(frozen=True)
@@ -19,6 +20,11 @@ class ListenAddress:
 
     address: str
     insecure: bool = False
+
+    @property
+    def parsed(self) -> Endpoint:
+        """The address, taken apart."""
+        return parse_link(self.address) if "://" in self.address else parse_listener(self.address)
 
     @property
     def host_port(self) -> tuple[str, int]:

@@ -2,44 +2,43 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from zim.fabric.retention import DAY_S, Retention, RoomClass, Rule
-from zim.topology.tables import Table, show
+from zim.topology.tables import Reader, Table, checked, seconds, text, whole
 
-_MOST_COUNT = 1_000_000_000
-_MOST_AGE_S = 3650 * DAY_S
-_RULE = "{ count = 1000, age_s = 86400 }"
+_EXAMPLE = "{ count = 1000, age_s = 86400 }"
+_PATTERNS = 'an array of patterns, such as ["ticker-*"]'
 
 
-def read(whole: Table) -> Retention:
+def read(file: Table) -> Retention:
     """`[retention]` and `[[room_class]]` of a topology; both may be missing. Notes problems in the table."""
-    kinds: dict[str, Rule] = {}
-    if "retention" in whole.values:
-        table = whole.table("retention", f"a table with users, rooms, everybody, each such as {_RULE}")
-        if table is not None:
-            names = ("users", "rooms", "everybody")
-            table.refuse_unknown(names)
-            for name in names:
-                if name in table.values and (inner := table.table(name, f"a table, {_RULE}")) is not None:
-                    inner.refuse_unknown(["count", "age_s"])
-                    kinds[name] = _rule(inner, getattr(Retention, name))
-    classes = [_room_class(table) for table in whole.tables("room_class")] if "room_class" in whole.values else []
-    return Retention(**kinds, classes=tuple(c for c in classes if c is not None))
+    right = f"a table with users, rooms, everybody, each such as {_EXAMPLE}"
+    table = file.table("retention", right) if "retention" in file.values else None
+    kinds = {} if table is None else table.read(dict.fromkeys(("users", "rooms", "everybody"), _read_rule), {})
+    classes = [_room_class(each) for each in file.tables("room_class")] if "room_class" in file.values else []
+    return Retention(**kinds, classes=tuple(found for found in classes if found is not None))
 
 
-def _rule(table: Table, default: Rule) -> Rule:
-    count = table.whole("count", 0, _MOST_COUNT) if "count" in table.values else default.count
-    age_s = table.seconds("age_s", 0, _MOST_AGE_S) if "age_s" in table.values else default.age_s
-    return Rule(default.count if count is None else count, default.age_s if age_s is None else age_s)
+def _read_rule(table: Table, key: str) -> Rule | None:
+    inner = table.table(key, f"a table, {_EXAMPLE}")
+    default: Rule = getattr(Retention, key)
+    return None if inner is None else replace(default, **inner.read(_RULE, {}))
 
 
 def _room_class(table: Table) -> RoomClass | None:
-    table.refuse_unknown(["name", "rooms", "count", "age_s"])
-    right = 'an array of patterns, such as ["ticker-*"]'
-    name = table.text("name", 'a name for people, such as "ticker"') if table.require("name", '"ticker"') else None
-    patterns = table.values.get("rooms")
-    if not table.require("rooms", right):
-        return None
-    if not isinstance(patterns, list) or not patterns or not all(isinstance(p, str) and p for p in patterns):
-        table.add("rooms", f"is {show(patterns)}; right is {right}")
-        return None
-    return None if name is None else RoomClass(name, tuple(patterns), _rule(table, Retention.rooms))
+    values = table.read(_ROOM_CLASS, {"name": '"ticker"', "rooms": _PATTERNS})
+    name, rooms = values.pop("name", None), values.pop("rooms", None)
+    return RoomClass(name, rooms, replace(Retention.rooms, **values)) if name and rooms else None
+
+
+def _is_patterns(value: object) -> bool:
+    return isinstance(value, list) and value != [] and all(isinstance(p, str) and p for p in value)
+
+
+_RULE: dict[str, Reader] = {"count": whole(0, 1_000_000_000), "age_s": seconds(0, 3650 * DAY_S)}
+_ROOM_CLASS = {
+    "name": text('a name for people, such as "ticker"'),
+    "rooms": checked(_is_patterns, _PATTERNS, tuple),
+    **_RULE,
+}

@@ -1,27 +1,16 @@
 """TOML tables → typed values. Every problem is collected with its dotted key, so that one run shows all of them.
 
-Pure; knows nothing of nodes. A getter gives None where there is no usable value: the problem is then already listed.
+Pure; knows nothing of nodes. A reader gives None where there is no usable value: the problem is then already listed.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from difflib import get_close_matches
 from typing import Any
 
 _SHOWN_CHARS = 60
-
-
-class Problems:
-    """What is wrong so far, one sentence each, in the order found."""
-
-    def __init__(self) -> None:
-        self.sentences: list[str] = []
-
-    def add(self, key: str, sentence: str) -> None:
-        """Notes a problem of that dotted key."""
-        self.sentences.append(f"{key}: {sentence}")
 
 
 class Table:
@@ -29,20 +18,21 @@ class Table:
 
     Attributes:
         key: its dotted key, `comet[0]`; "" for the whole file.
+        problems: what is wrong with the file so far, one sentence each, in the order found.
     """
 
-    def __init__(self, key: str, values: dict[str, Any], problems: Problems) -> None:
+    def __init__(self, key: str, values: dict[str, Any], problems: list[str]) -> None:
         self.key = key
         self.values = values
         self.problems = problems
 
     def path(self, key: str) -> str:
-        """The dotted key of one of its keys."""
-        return f"{self.key}.{key}" if self.key else key
+        """The dotted key of one of its keys; of the table itself for ""."""
+        return f"{self.key}.{key}".strip(".")
 
     def add(self, key: str, sentence: str) -> None:
-        """Notes a problem of one of its keys."""
-        self.problems.add(self.path(key), sentence)
+        """Notes a problem of one of its keys, or of the table itself for ""."""
+        self.problems.append(f"{self.path(key)}: {sentence}")
 
     def refuse_unknown(self, known: Iterable[str]) -> None:
         """Notes each key that is not one of `known`, with the likeliest meaning and the list."""
@@ -60,42 +50,20 @@ class Table:
         self.add(key, f"is missing; right is {right}")
         return False
 
-    def text(self, key: str, right: str) -> str | None:
-        """A string that is not empty and has no control characters."""
-        value: str | None = self._checked(key, lambda v: isinstance(v, str) and v != "" and v.isprintable(), right)
-        return value
+    def read(self, readers: Mapping[str, Reader], required: Mapping[str, str]) -> dict[str, Any]:
+        """Its values, as far as they are right. Notes keys that are unknown or missing, and values that are wrong.
 
-    def choice(self, key: str, choices: tuple[str, ...]) -> str | None:
-        """One of the choices."""
-        value = self.values.get(key)
-        if isinstance(value, str) and value in choices:
-            return value
-        self.add(key, f"is {show(value)}; right is {' or '.join(show(c) for c in choices)}")
-        return None
-
-    def flag(self, key: str) -> bool | None:
-        """true or false."""
-        value: bool | None = self._checked(key, lambda v: isinstance(v, bool), "true or false")
-        return value
-
-    def whole(self, key: str, least: int, most: int) -> int | None:
-        """A whole number in a range, both ends included."""
-        right = f"a whole number from {least} to {most}"
-        value: int | None = self._checked(key, lambda v: _is_whole(v) and least <= v <= most, right)
-        return value
-
-    def seconds(self, key: str, least: float, most: float) -> float | None:
-        """A number in a range, both ends included; whole numbers will do."""
-
-        def is_right(value: Any) -> bool:
-            return (_is_whole(value) or (isinstance(value, float) and math.isfinite(value))) and least <= value <= most
-
-        value: float | None = self._checked(key, is_right, f"a number of seconds from {least:g} to {most:g}")
-        return None if value is None else float(value)
+        Args:
+            readers: of each key that it may have.
+            required: what would be right, of each key that it must have.
+        """
+        self.refuse_unknown(readers)
+        found = {key: reader(self, key) for key, reader in readers.items() if self._has(key, required)}
+        return {key: value for key, value in found.items() if value is not None}
 
     def table(self, key: str, right: str) -> Table | None:
         """A table in it."""
-        value = self._checked(key, lambda v: isinstance(v, dict), right)
+        value = checked(lambda v: isinstance(v, dict), right)(self, key)
         return None if value is None else Table(self.path(key), value, self.problems)
 
     def tables(self, key: str) -> list[Table]:
@@ -115,12 +83,49 @@ class Table:
                 self.add(f"{key}[{i}]", f"is {show(entry)}; right is a table, written [[{key}]]")
         return found
 
-    def _checked(self, key: str, is_right: Callable[[Any], bool], right: str) -> Any:
-        value = self.values.get(key)
+    def _has(self, key: str, required: Mapping[str, str]) -> bool:
+        return self.require(key, required[key]) if key in required else key in self.values
+
+
+Reader = Callable[[Table, str], Any]
+"""Gives the value of a key; None if it is wrong, which is noted then."""
+
+
+def checked(is_right: Callable[[Any], bool], right: str, convert: Callable[[Any], object] = lambda v: v) -> Reader:
+    """Reads what is right, and converts it. Of what is not it says what would be."""
+
+    def read(table: Table, key: str) -> Any:
+        value = table.values.get(key)
         if is_right(value):
-            return value
-        self.add(key, f"is {show(value)}; right is {right}")
+            return convert(value)
+        table.add(key, f"is {show(value)}; right is {right}")
         return None
+
+    return read
+
+
+def text(right: str) -> Reader:
+    """Reads a string that is not empty and has no control characters."""
+    return checked(lambda v: isinstance(v, str) and v != "" and v.isprintable(), right)
+
+
+def choice(*choices: str) -> Reader:
+    """Reads one of the choices."""
+    return checked(lambda v: isinstance(v, str) and v in choices, " or ".join(map(show, choices)))
+
+
+def whole(least: int, most: int) -> Reader:
+    """Reads a whole number in a range, both ends included."""
+    return checked(lambda v: _is_whole(v) and least <= v <= most, f"a whole number from {least} to {most}")
+
+
+def seconds(least: float, most: float) -> Reader:
+    """Reads a number in a range, both ends included; whole numbers will do."""
+
+    def is_right(value: Any) -> bool:
+        return (_is_whole(value) or (isinstance(value, float) and math.isfinite(value))) and least <= value <= most
+
+    return checked(is_right, f"a number of seconds from {least:g} to {most:g}", float)
 
 
 def show(value: object) -> str:

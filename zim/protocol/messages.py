@@ -1,18 +1,29 @@
-"""The two feeds between a router and a comet, the way of entries through the jobs, and reading what no feed carries.
+"""The messages between nodes, as frozen values; who sends each to whom stands in its first line.
 
-A feed is named by its comet's incarnation (`inc`) and its router's term (`term`); both stand in whatever belongs to it.
+One ZeroMQ message is one frame: a msgpack array of these, each an array `[name, field, …]`.
+
+Two feeds lie between a router and a comet. A feed is named by its comet's incarnation (`inc`) and its router's term
+(`term`); both stand in whatever belongs to it.
 """
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 
-from zim.protocol.messages.base import Int32, Item, Message
+from zim.fabric.questions import AnyQuestion
 
 ENTRY_BYTES, ITEM_BYTES = 200, 40  # what an entry and each of its items cost beside the body, in memory and on the wire
 CHANGE_BYTES = 64  # what a change costs beside the names in it
+
+
+class Message(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=str.lower):
+    """What all messages are."""
+
+
+Item = tuple[str, int]  # stream, offset
+Int32 = Annotated[int, msgspec.Meta(ge=-(1 << 31), lt=1 << 31)]
 
 # ---------------------------------------------------------------- comet → router: the feed up
 
@@ -251,3 +262,108 @@ class Push(Message, frozen=True):
     targets: list[Target]
     left_ms: int = 0
     only: tuple[str, ...] = ()
+
+
+# ---------------------------------------------------------------- logic ⇄ router
+
+
+class Publish(Message, frozen=True):
+    """logic → router.
+
+    digest: what the push is, if it has a publisher's key; ttl_ms: 0 for ever; only: see Entry; term: the router's, as
+    logic knew it at the first attempt (0: not yet).
+    """
+
+    req: int
+    push_id: str
+    streams: list[str]
+    op: Int32
+    body: bytes
+    attempt: int
+    term: int
+    digest: bytes = b""
+    ttl_ms: int = 0
+    only: tuple[str, ...] = ()
+
+
+class PublishReply(Message, frozen=True):
+    """router → logic: ok, unavailable (surely not stored), unknown, conflict (the key was used for another content), or
+    refused (another router's stream). offsets: of each stream, if ok."""
+
+    req: int
+    router: str
+    term: int
+    status: Literal["ok", "unavailable", "unknown", "conflict", "refused"]
+    offsets: list[int] = msgspec.field(default_factory=list)
+
+
+class Ask(Message, frozen=True):
+    """logic → router: a question."""
+
+    req: int
+    question: AnyQuestion
+
+
+class Answered(Message, frozen=True):
+    """router → logic: the answer to Ask, of the type that the question names: see `codec.decode_answer`."""
+
+    req: int
+    router: str
+    answer: Any
+
+
+# ---------------------------------------------------------------- comet ⇄ logic
+
+
+class Auth(Message, frozen=True):
+    """comet → logic: who is this?"""
+
+    req: int
+    token: bytes
+
+
+class Authed(Message, frozen=True):
+    """logic → comet: who it is, and the rooms that it is in. may_join: other ones that it may ask for; null for any."""
+
+    req: int
+    uid: str
+    rooms: tuple[str, ...]
+    may_join: tuple[str, ...] | None
+
+
+# ---------------------------------------------------------------- publisher ⇄ logic
+
+
+class Submit(Message, frozen=True):
+    """publisher → logic: a push, over ZeroMQ instead of HTTP.
+
+    key: the publisher's idempotency key, "" for none; ttl_ms: 0 for ever; only: session keys, see `NewRecord`.
+    """
+
+    req: int
+    key: str
+    streams: list[str]
+    op: Int32
+    body: bytes
+    ttl_ms: int = 0
+    only: tuple[str, ...] = ()
+
+
+class Submitted(Message, frozen=True):
+    """logic → publisher: as `POST /api/push` answers. why: for people, where the status is not "ok"."""
+
+    req: int
+    push_id: str
+    status: Literal["ok", "unavailable", "unknown", "conflict", "invalid"]
+    why: str = ""
+
+
+# ---------------------------------------------------------------- what each link carries
+
+ToRouter = Changes | Renew | Fetch | Read | Acknowledge | Publish | Ask
+ToComet = Answers | Renewed | Fetched | Records | Acknowledged
+ToJob = Push
+ToAsker = PublishReply | Records | Answered
+ToLogic = Auth | Submit
+FromLogic = Authed
+ToPublisher = Submitted
