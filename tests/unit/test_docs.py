@@ -194,9 +194,10 @@ def test_the_simulator_is_as_it_says() -> None:
 # ---------------------------------------------------------------- glossary
 
 WORDS = """
-    acknowledge, change, connection, cursor, delivered, directory, drain, driver, effect, entry, epoch, feed, framing, gap,
-    head, idempotency key, incarnation, lease, ledger, live only, locate, node, offset, outbox, owner, pass, position, push,
-    receipt, resume, room, runner, session, session key, shard, slow consumer, start, stream, term, user, vocabulary
+    acknowledge, change, connection, cursor, delivered, directory, drain, driver, effect, entry, epoch, feed, framing,
+    gap, head, idempotency key, incarnation, lease, ledger, live only, locate, node, offset, outbox, owner, pass,
+    position, push, receipt, resume, room, runner, session, session key, shard, slow consumer, start, stream, term,
+    user, vocabulary
 """
 
 
