@@ -166,6 +166,8 @@ def test_the_example_of_a_topology_says_what_it_does() -> None:
 
 # ---------------------------------------------------------------- architecture
 
+ORDINALS = ["First", "Second", "Third", "Fourth", "Fifth", "Last"]
+
 
 def test_numbers_are_those_of_the_code() -> None:
     row = r"^\| `(zim\.[\w.]+)\.([A-Z_]+)` \| ([\d.]+)(?: (\w+))? \|"
@@ -186,9 +188,22 @@ def test_the_interface_of_the_log_is_whole() -> None:
 
 
 def test_the_simulator_is_as_it_says() -> None:
-    text = page("architecture")
+    text = " ".join(page("architecture").split())
     assert re.findall(r"`(\w+)`", text.partition("profiles: ")[2].partition(". A seed")[0]) == list(PROFILES)
-    assert f"\n{len(RULES)} rules" in text
+    assert f" {len(RULES)} rules of the design" in text
+
+
+def test_each_stop_of_a_push_says_that_it_is_one() -> None:
+    section = page("architecture").partition("## The path of a push")[2].partition("\n## ")[0]
+    stops = re.findall(r"^\d\. (`[^:]*`):", section, re.MULTILINE)
+    assert len(stops) == len(ORDINALS)
+    at = {
+        path: ordinal for ordinal, paths in zip(ORDINALS, stops, strict=True) for path in re.findall(r"`(.*?)`", paths)
+    }
+    for path in (ROOT / "zim").rglob("*.py"):
+        docstring = " ".join((ast.get_docstring(ast.parse(path.read_text())) or "").split())
+        said = re.findall(r"(\w+) stop of a push", docstring)
+        assert said == [at[name]] if (name := str(path.relative_to(ROOT))) in at else not said, path
 
 
 # ---------------------------------------------------------------- glossary
