@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import importlib.util
 import json
@@ -165,6 +166,8 @@ def test_the_example_of_a_topology_says_what_it_does() -> None:
 
 # ---------------------------------------------------------------- architecture
 
+ORDINALS = ["First", "Second", "Third", "Fourth", "Fifth", "Last"]
+
 
 def test_numbers_are_those_of_the_code() -> None:
     row = r"^\| `(zim\.[\w.]+)\.([A-Z_]+)` \| ([\d.]+)(?: (\w+))? \|"
@@ -185,9 +188,41 @@ def test_the_interface_of_the_log_is_whole() -> None:
 
 
 def test_the_simulator_is_as_it_says() -> None:
-    text = page("architecture")
+    text = " ".join(page("architecture").split())
     assert re.findall(r"`(\w+)`", text.partition("profiles: ")[2].partition(". A seed")[0]) == list(PROFILES)
-    assert f"\n{len(RULES)} rules" in text
+    assert f" {len(RULES)} rules of the design" in text
+
+
+def test_each_stop_of_a_push_says_that_it_is_one() -> None:
+    section = page("architecture").partition("## The path of a push")[2].partition("\n## ")[0]
+    stops = re.findall(r"^\d\. (`[^:]*`):", section, re.MULTILINE)
+    assert len(stops) == len(ORDINALS)
+    at = {
+        path: ordinal for ordinal, paths in zip(ORDINALS, stops, strict=True) for path in re.findall(r"`(.*?)`", paths)
+    }
+    for path in (ROOT / "zim").rglob("*.py"):
+        docstring = " ".join((ast.get_docstring(ast.parse(path.read_text())) or "").split())
+        said = re.findall(r"(\w+) stop of a push", docstring)
+        assert said == [at[name]] if (name := str(path.relative_to(ROOT))) in at else not said, path
+
+
+# ---------------------------------------------------------------- glossary
+
+WORDS = """
+    acknowledge, change, connection, cursor, delivered, directory, drain, driver, effect, entry, epoch, feed, framing,
+    gap, head, idempotency key, incarnation, lease, ledger, live only, locate, node, offset, outbox, owner, pass,
+    position, push, receipt, resume, room, runner, session, session key, shard, slow consumer, start, stream, term,
+    user, vocabulary
+"""
+
+
+def test_the_glossary_explains_each_word_once_and_shortly() -> None:
+    rows = re.findall(r"^\| (?!word |-)(.+?) \| (.+) \|$", page("glossary"), re.MULTILINE)
+    words = [word for words, _ in rows for word in words.split(", ")]
+    assert len(words) == len(set(words))
+    assert set(re.findall(r"[a-z]+(?: [a-z]+)*", WORDS)) <= set(words)
+    for words, meaning in rows:
+        assert 1 <= len(re.findall(r"[.!?](?: |$)", meaning)) <= 3, words
 
 
 # ---------------------------------------------------------------- the client's wire
@@ -266,8 +301,9 @@ def check_session(packets: list[tuple[str, Packet]]) -> None:
             assert ZIM.encode_missed(gap).body == packet.body
 
 
-def test_the_dialect_is_as_it_says() -> None:
-    text = page("client-protocol").partition("## zim's dialect")[2]
+def test_zims_own_protocol_is_as_it_says() -> None:
+    text = page("client-protocol").partition("## zim's own protocol")[2]
+    assert text
     for words in (zim_words.NOT_ALLOWED, zim_words.RETRYING, zim_words.JOINED_ALREADY):
         assert f'`{{"error":"{words}"}}`' in text
     first_cells = re.findall(r"^\| ([\d /]+?)(?:, or 100 and up)? \|", text, re.MULTILINE)
@@ -281,13 +317,46 @@ def test_the_dialect_is_as_it_says() -> None:
 # ---------------------------------------------------------------- operations
 
 
+LOGGERS = {"debug", "info", "warning", "error", "critical", "exception"}  # log.info("event", …)
+NOTES = {"Note", "note"}  # a runner's: Note(LEVEL, "event", …), self.note(LEVEL, "event", …)
+
+
+def name_of(function: ast.expr) -> str:
+    """What is called: `warning` of `log.warning`, `Note` of `Note`."""
+    return ast.unparse(function).rpartition(".")[2]
+
+
+def events_in(code: str) -> set[str]:
+    """The constant events that a module logs, or has its driver log."""
+    found: set[str] = set()
+    for call in (node for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Call)):
+        name, args = name_of(call.func), call.args
+        if name == "spawn" and args:  # gevent.spawn(log.error, "event", …)
+            name, args = name_of(args[0]), args[1:]
+        event = args[:1] if name in LOGGERS else args[1:2] if name in NOTES else []
+        found |= {e.value.partition("\n")[0] for e in event if isinstance(e, ast.Constant) and isinstance(e.value, str)}
+    return found
+
+
 def test_events_that_are_explained_are_logged() -> None:
-    code = "".join(path.read_text() for path in (ROOT / "zim").rglob("*.py"))
+    logged = set[str]().union(*(events_in(path.read_text()) for path in (ROOT / "zim").rglob("*.py")))
     section = page("operations").partition("## Logs")[2].partition("\n## ")[0]
     rows: list[str] = re.findall(r"^\| (`.*?) \|", section, re.MULTILINE)
     assert len(rows) > 10
     for event in (event for row in rows for event in re.findall(r"`([^`]+)`", row)):
-        assert f'("{event}"' in code, event
+        assert event in logged, event
+
+
+def test_an_event_is_only_what_is_logged() -> None:
+    code = """
+log.warning("by a driver", extra={})
+gevent.spawn(log.error, "from another greenlet")
+out.append(Note(INFO, "by a runner", {}))
+self.note(WARNING, "by a shard", comet=comet)
+unavailable("of an error")
+log.info(text)
+"""
+    assert events_in(code) == {"by a driver", "from another greenlet", "by a runner", "by a shard"}
 
 
 def test_a_log_can_be_backed_up_and_restored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,7 @@
 """zim's own HTTP API, under `/api/`: pushes one by one and in batches, streams, receipts.
 
+First stop of a push. In: a request of a backend. Out: a Push to the fabric, and back what became of it, as JSON.
+
 ROUTES is the API: Flask's rules and the OpenAPI document are made of it. The summaries there are the first lines of
 the docstrings of views and questions. A question of `zim.fabric.questions` needs a row and no view. Where something is
 wrong a view raises a Problem, or an error of the fabric's port; the app answers with it.

@@ -1,6 +1,6 @@
 """The HTTP API of goim v1.2, as recorded from it: six endpoints under `/1/`.
 
-In comes a request of a backend; out goes a publish to streams, and back what became of it, as `ret`.
+First stop of a push. In: a request of a backend. Out: a Push to the fabric, and back what became of it, as `ret`.
 Source: goim v1.2 `logic/http.go`. Where zim does otherwise, it says so here:
 
 - Every push answer has an `X-Zim-Push-Id`, also where nothing was published.

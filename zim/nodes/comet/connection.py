@@ -1,4 +1,6 @@
-"""One client's connection: the only writer to its pipe. Last stop of a push: a chunk comes in, bytes go to the kernel.
+"""One client's connection: the only writer to its pipe. Last stop of a push.
+
+In: a chunk, with the pushes of one pass. Out: bytes to the kernel, and to its rows what became of them.
 
 A write goes straight to the pipe, without blocking and without a switch. Only one that is full gets an outbox and a
 greenlet that waits for it; until that is empty, later chunks join it.

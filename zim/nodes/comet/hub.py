@@ -1,9 +1,7 @@
 """What a comet decides: who is subscribed to what, what a push becomes for whom, what a router must be told.
 
-Fifth stop of a push: an Entry comes in, a Pass over subscribers goes out.
-
-Pure: it touches no socket and no clock, so that a simulator can run it; zim.nodes.comet.node talks, and performs the
-passes, one at a time.
+In: what routers and jobs send, what clients want, the time. Out: effects: a Pass over subscribers, words to a client,
+messages to routers. The comet's driver performs them, one pass at a time. Pure: no socket, no clock.
 """
 
 from __future__ import annotations

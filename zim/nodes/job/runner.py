@@ -1,4 +1,8 @@
-"""A job's runner: one Push becomes one Entry for each comet. Fourth stop of a push. Pure."""
+"""A job's runner: the fan-out, first half. Fourth stop of a push.
+
+In: a Push, with all comets that it is for. Out: one Entry for each of them. Pure: no socket, no clock; the simulator
+runs it as it ships.
+"""
 
 from __future__ import annotations
 

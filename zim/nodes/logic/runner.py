@@ -1,8 +1,8 @@
 """Logic's runner: what becomes of pushes and questions on their way to the routers, and of requests by ZeroMQ.
 
-Second stop of a push: in comes a Push of a backend, out goes a Publish to each router that owns one of its streams; and
-in the end one honest answer. `shares` decides what is honest, `zim.nodes.calls` keeps the attempts. Pure: no socket, no
-clock; the simulator runs it as it ships.
+Second stop of a push. In: a Push of a backend. Out: a Publish to each router that owns one of its streams, and in the
+end one honest answer. `shares` decides what is honest, `zim.nodes.calls` keeps the attempts. Pure: no socket, no clock;
+the simulator runs it as it ships.
 """
 
 from __future__ import annotations

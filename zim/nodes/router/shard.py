@@ -1,7 +1,7 @@
 """What a router decides for comets: whom a push reaches, what a comet is told, whose lease is over.
 
-Third stop of a push. In: messages of comets and logics, what the log has stored, the time. Out: answers, and pushes for
-the jobs. Pure: it touches no socket and no clock, so that a simulator can run it; zim.nodes.router.node talks.
+In: messages of comets and logics, what the log has stored, the time. Out: answers, and pushes for the jobs. The
+router's runner makes effects of them. Pure: no socket, no clock.
 """
 
 from __future__ import annotations
