@@ -1,16 +1,17 @@
-# up: run the fabric    check: lint and types    test: check, then all tests    bench: measure the fan-out
-# simulate: SEEDS of simulated weather a profile, over zim's own deciding code
-# chaos: kill, stop and cut off real nodes under load, then look for what is lost; the same SEED does the same
+# up: run the fabric    check: lint and types    quick: check, fast unit tests, 50 seeds; under a minute
+# test: check, then all tests, with coverage    bench: measure the fan-out
+# simulate: SEEDS (1000) of simulated weather a profile, over zim's own deciding code
+# chaos: for SECONDS (60) kill, stop and cut off real nodes under load, then look for what is lost; the same SEED (1)
+#   does the same
+# soak: what is too long for CI, about an hour: SEEDS (5000) a profile from SEED on, every broken rule, chaos for
+#   SECONDS (600)
 # Works with BSD make and GNU make from 3.81. `make PYTHON=/path/to/python3.12 up` chooses the interpreter.
 
 PYTHON =
 WORKERS = 3
-SEEDS = 1000
-SEED = 1
-SECONDS = 60
 INSTALLED = .venv/.installed
 
-.PHONY: up check test bench simulate chaos
+.PHONY: up check quick test bench simulate chaos soak
 
 up: $(INSTALLED)
 	@.venv/bin/zim up
@@ -20,17 +21,29 @@ check: $(INSTALLED)
 	.venv/bin/ruff format --check
 	.venv/bin/mypy
 
+quick: check
+	.venv/bin/python -m pytest tests/unit -n $(WORKERS) -m 'not slow' -q
+	.venv/bin/python -m tests.simulation --seeds 5
+
 test: check
-	.venv/bin/python -m pytest -n $(WORKERS)
+	.venv/bin/python -m pytest -n $(WORKERS) --cov --cov-report=
 
 bench: $(INSTALLED)
 	.venv/bin/python -m benchmarks.fanout
 
 simulate: $(INSTALLED)
-	.venv/bin/python -m tests.simulation --seeds $(SEEDS)
+	@seeds="$(SEEDS)"; .venv/bin/python -m tests.simulation --seeds "$${seeds:-1000}"
 
 chaos: $(INSTALLED)
-	.venv/bin/python -m tests.fault.chaos --seed $(SEED) --seconds $(SECONDS)
+	@seed="$(SEED)"; for_s="$(SECONDS)"; \
+	.venv/bin/python -m tests.fault.chaos --seed "$${seed:-1}" --seconds "$${for_s:-60}"
+
+soak: $(INSTALLED)
+	@seed="$(SEED)"; seeds="$(SEEDS)"; first=$${seed:-1}; \
+	.venv/bin/python -m tests.simulation --seeds "$$first:$$((first + $${seeds:-5000}))"
+	.venv/bin/python -m pytest tests/simulation/test_rules.py -n $(WORKERS) -q
+	@seed="$(SEED)"; for_s="$(SECONDS)"; \
+	.venv/bin/python -m tests.fault.chaos --seed "$${seed:-1}" --seconds "$${for_s:-600}"
 
 # A virtual environment that an interrupted attempt, or a Python since removed, left without a working pip is made anew.
 $(INSTALLED): pyproject.toml

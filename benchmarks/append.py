@@ -96,6 +96,7 @@ class Bench:
                 answer.set(None)
 
     def publish(self, stream: str, digest: bytes) -> None:
+        """One push; waits until it is on disk."""
         record = NewRecord(stream, secrets.token_hex(16), digest, 5, BODY, int(time.time() * 1000))
         answer: AsyncResult[None] = AsyncResult()
         started = time.perf_counter()
@@ -106,12 +107,14 @@ class Bench:
         self.waits.append(time.perf_counter() - started)
 
     def publisher(self, load: Load, until: float, seed: int) -> None:
+        """One push after the other."""
         rng = random.Random(seed)
         digest = b"d" * 16 if load.has_keys else b""
         while time.perf_counter() < until:
             self.publish(f"u:{rng.randrange(load.streams)}", digest)
 
     def tick(self, load: Load) -> None:
+        """Trims, as the router does."""
         rule = Rule(load.kept, 86_400)
         retention = Retention(rule, rule, rule)
         while True:
@@ -121,6 +124,7 @@ class Bench:
             self.wal_bytes = max(self.wal_bytes, (self.folder / "log.db-wal").stat().st_size)
 
     def spin(self, share: float) -> None:
+        """Uses a share of the processor, as the rest of a router would."""
         while True:
             until = time.perf_counter() + 0.002 * share
             while time.perf_counter() < until:
@@ -129,6 +133,7 @@ class Bench:
 
 
 def made(folder: Path) -> Bench:
+    """A bench with an empty log."""
     log = SqliteLog(
         folder, ["router-1"], gevent.get_hub().threadpool.apply, key_window_s=86_400.0, ballast_bytes=8 << 20
     )

@@ -143,6 +143,7 @@ def bare_sync(folder: Path, times: int = 300) -> list[float]:
 
 
 def main() -> None:
+    """The benchmark as a program."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--seconds", type=float, default=5.0)
     parser.add_argument("--runs", type=int, default=3)

@@ -29,84 +29,109 @@ from tests.fault.history import (
 STREAMS = ("u:7", "r:1", "*")
 
 
-def clean(seed: int, has_offsets: bool = True) -> History:
-    """A run without faults: pushes of every verdict, a zim client that reconnects and leaves, two goim clients."""
-    rng = random.Random(seed)
-    history = History(seed)
-    logs = {stream: Log(stream, "e1", 1, 0) for stream in STREAMS}
-    zim, stays, comes_back = Client("zim", "zim"), Client("goim-1", "goim"), Client("goim-2", "goim")
-    history.clients = [zim, stays, comes_back]
-    positions: dict[str, int] = {}
-    inside: set[str] = set()
-    at = 0.0
+class Run:
+    """A run without faults: a zim client that reconnects and leaves, two goim clients of which one comes back."""
 
-    def tick() -> float:
-        nonlocal at
-        at += rng.uniform(0.001, 0.1)
-        return at
+    def __init__(self, seed: int, has_offsets: bool) -> None:
+        """has_offsets: publishers are told where their pushes are, and the logs can be read."""
+        self.rng = random.Random(seed)
+        self.history = History(seed)
+        self.has_offsets = has_offsets
+        self.logs = {stream: Log(stream, "e1", 1, 0) for stream in STREAMS}
+        self.zim, self.stays, self.comes_back = Client("zim", "zim"), Client("goim-1", "goim"), Client("goim-2", "goim")
+        self.history.clients = [self.zim, self.stays, self.comes_back]
+        self.positions: dict[str, int] = {}
+        self.inside: set[str] = set()  # streams that the zim client is in
+        self.is_back = True
+        self.at = 0.0
+        for client in self.history.clients:
+            client.events.append(Connected(self.tick(), "comet-1", () if client is self.zim else STREAMS))
+        self.join(STREAMS)
 
-    def catch_up(stream: str) -> None:
-        for entry in logs[stream].entries[positions[stream] :]:
-            zim.events.append(Received(tick(), entry.number, stream, entry.offset))
-        positions[stream] = logs[stream].head
+    def tick(self) -> float:
+        """The time, a little later."""
+        self.at += self.rng.uniform(0.001, 0.1)
+        return self.at
 
-    def connect(streams: tuple[str, ...]) -> None:
+    def catch_up(self, stream: str) -> None:
+        """The zim client gets what it has not."""
+        for entry in self.logs[stream].entries[self.positions[stream] :]:
+            self.zim.events.append(Received(self.tick(), entry.number, stream, entry.offset))
+        self.positions[stream] = self.logs[stream].head
+
+    def join(self, streams: tuple[str, ...]) -> None:
+        """The zim client begins with these, or goes on where it was."""
         for stream in streams:
-            resume = ("e1", positions[stream]) if stream in positions else None
-            offset = positions.setdefault(stream, logs[stream].head)
-            zim.events.append(Joined(tick(), stream, "e1", offset, resume is not None, resume))
-            inside.add(stream)
+            resume = ("e1", self.positions[stream]) if stream in self.positions else None
+            offset = self.positions.setdefault(stream, self.logs[stream].head)
+            self.zim.events.append(Joined(self.tick(), stream, "e1", offset, resume is not None, resume))
+            self.inside.add(stream)
         for stream in streams:
-            catch_up(stream)
+            self.catch_up(stream)
 
-    for client in history.clients:
-        client.events.append(Connected(tick(), "comet-1", () if client is zim else STREAMS))
-    connect(STREAMS)
-    goims = {"goim-1": True, "goim-2": True}
-    for number in range(1, rng.randint(10, 40)):
+    def push(self, number: int) -> None:
+        """One push, of any verdict."""
+        rng = self.rng
         streams = (rng.choice(STREAMS),) if rng.random() < 0.8 else ("u:7", "r:1")
-        push = Push(number, streams, tick(), key=f"k{number}")
-        history.pushes.append(push)
+        push = Push(number, streams, self.tick(), key=f"k{number}")
+        self.history.pushes.append(push)
         push.verdict = rng.choices(("accepted", "refused", "unknown"), (8, 1, 1))[0]
         if push.verdict == "accepted" or (push.verdict == "unknown" and rng.random() < 0.5):
-            for stream in streams:
-                log = logs[stream]
-                log.head += 1
-                log.entries.append(Entry(log.head, number))
-                if push.verdict == "accepted" and has_offsets:
-                    push.offsets[stream] = log.head
-                for client in (stays, comes_back):
-                    if goims[client.name]:
-                        client.events.append(Received(tick(), number))
-            for stream in sorted(inside):
-                catch_up(stream)
-        push.answered_at = tick()
-        match rng.randrange(12):
+            self.deliver(push)
+        push.answered_at = self.tick()
+
+    def deliver(self, push: Push) -> None:
+        """It is appended, and comes to whoever is there."""
+        for stream in push.streams:
+            log = self.logs[stream]
+            log.head += 1
+            log.entries.append(Entry(log.head, push.number))
+            if push.verdict == "accepted" and self.has_offsets:
+                push.offsets[stream] = log.head
+            for client in (self.stays, self.comes_back) if self.is_back else (self.stays,):
+                client.events.append(Received(self.tick(), push.number))
+        for stream in sorted(self.inside):
+            self.catch_up(stream)
+
+    def move(self) -> None:
+        """Perhaps a client comes, goes, joins or leaves."""
+        zim, inside = self.zim, self.inside
+        match self.rng.randrange(12):
             case 0 if inside:
-                zim.events.append(Closed(tick(), "killed"))
+                zim.events.append(Closed(self.tick(), "killed"))
                 inside.clear()
             case 1 if not inside:
-                zim.events.append(Connected(tick(), "comet-2"))
-                connect(STREAMS)
+                zim.events.append(Connected(self.tick(), "comet-2"))
+                self.join(STREAMS)
             case 2 if "r:1" in inside:
-                zim.events.append(Left(tick(), "r:1"))
+                zim.events.append(Left(self.tick(), "r:1"))
                 inside.discard("r:1")
             case 3 if "r:1" not in inside and "*" in inside:
-                connect(("r:1",))
-            case 4 if goims["goim-2"]:
-                comes_back.events.append(Closed(tick(), "killed"))
-                goims["goim-2"] = False
-            case 5 if not goims["goim-2"]:
-                comes_back.events.append(Connected(tick(), "comet-2", STREAMS))
-                goims["goim-2"] = True
-            case _:
-                pass
-    if not inside:
-        zim.events.append(Connected(tick(), "comet-2"))
-    connect(tuple(stream for stream in STREAMS if stream not in inside))
+                self.join(("r:1",))
+            case 4 if self.is_back:
+                self.comes_back.events.append(Closed(self.tick(), "killed"))
+                self.is_back = False
+            case 5 if not self.is_back:
+                self.comes_back.events.append(Connected(self.tick(), "comet-2", STREAMS))
+                self.is_back = True
+
+    def end(self) -> None:
+        """The zim client is in all streams again."""
+        if not self.inside:
+            self.zim.events.append(Connected(self.tick(), "comet-2"))
+        self.join(tuple(stream for stream in STREAMS if stream not in self.inside))
+
+
+def clean(seed: int, has_offsets: bool = True) -> History:
+    """The history of a run without faults, with pushes of every verdict."""
+    run = Run(seed, has_offsets)
+    for number in range(1, run.rng.randint(10, 40)):
+        run.push(number)
+        run.move()
+    run.end()
     if has_offsets:
-        history.logs = list(logs.values())
-    return history
+        run.history.logs = list(run.logs.values())
+    return run.history
 
 
 def received(client: Client, is_accepted: set[int] | None = None) -> list[int]:

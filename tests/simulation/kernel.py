@@ -66,7 +66,6 @@ class Node:
 
     def every(self, period_s: float, step: Callable[[], None]) -> None:
         """Does something again and again, while this run lasts."""
-
         after = self.kernel.after
 
         def again() -> None:

@@ -36,7 +36,7 @@ from zim.protocol.vocabularies.zim import ZIM
 from zim.topology import Comet, Job, ListenAddress, Logic, Node, Router, Topology, parse
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
 def page(name: str) -> str:
@@ -108,6 +108,39 @@ def test_options_that_are_mentioned_exist(mention: str) -> None:
     command, arguments = find(mention.split()[1:])
     known = {option for parameter in command.params for option in parameter.opts}
     assert {a for a in arguments if a.startswith("-")} <= known
+
+
+def programs() -> list[str]:
+    """Every command line of the pages' shell blocks that runs a module."""
+    lines = [line for _, text in blocks("sh") for line in text.splitlines()]
+    return [line for line in lines if line.startswith(".venv/bin/python -m ")]
+
+
+@pytest.mark.parametrize("line", programs())
+def test_programs_exist_and_have_these_options(line: str) -> None:
+    module, *arguments = shlex.split(line, comments=True)[2:]
+    if module == "pytest":
+        for argument in arguments:
+            path, _, name = argument.partition("::")
+            if path.startswith("tests"):
+                assert (ROOT / path).exists(), path
+                assert not name or f"def {name}(" in (ROOT / path).read_text(), name
+        return
+    spec = importlib.util.find_spec(module)
+    assert spec is not None
+    if spec.submodule_search_locations:
+        spec = importlib.util.find_spec(f"{module}.__main__")
+    assert spec is not None
+    assert spec.origin is not None
+    text = Path(spec.origin).read_text()
+    for option in (a for a in arguments if a.startswith("--")):
+        assert f'"{option}"' in text, option
+
+
+def test_names_in_contributing_are_in_the_code() -> None:
+    names = set(re.findall(r"`(_?[A-Za-z]\w+)`", (ROOT / "CONTRIBUTING.md").read_text())) - {"make"}
+    code = "\n".join(path.read_text() for folder in ("zim", "tests") for path in (ROOT / folder).rglob("*.py"))
+    assert names <= set(re.findall(r"\w+", code))
 
 
 def test_make_targets_exist() -> None:

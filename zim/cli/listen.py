@@ -6,7 +6,7 @@ import json
 import os
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -82,11 +82,7 @@ def listen(
       2    the command line is wrong
       130  Ctrl-C
     """
-    who = token if uid is None else uid
-    if who is None or (uid is not None and token is not None):
-        raise click.UsageError("who listens? give --uid or --token (and only one)")
-    if uid is not None and not (uid.isascii() and uid.isdecimal() and int(uid[:20]) < 1 << 63):
-        raise click.UsageError(f"a uid is a number from 0 on, not {uid!r}; for another token use --token")
+    who = _token(uid, token)
     if tcp is not None and (ws or addresses):
         raise click.UsageError("--tcp names a TCP address; leave out --ws and --address")
     if topology is not None and (tcp or addresses):
@@ -105,22 +101,43 @@ def listen(
         sys.exit(1)
     show = _as_json if as_json else _with_place if verbose else _body
     with _closing_after(listener, timeout_s):
-        got = 0
-        for event in listener:
-            if not isinstance(event, Message):
-                _tell_loss(event)
-            elif not _print(show(event)):
-                got = max(got, count or 1)
-                break
-            else:
-                got += 1
-                if ack and isinstance(listener, Listener):
-                    listener.ack(event)
-                if got == count:
-                    break
+        got = _print_messages(listener, show, ack, count)
     if got < (count or 1):
         click.echo(f"zim listen: {got} of {count or 1} messages in {timeout_s:g} s", err=True)
         sys.exit(1)
+
+
+def _token(uid: str | None, token: str | None) -> str:
+    """What to log in with.
+
+    Raises:
+        click.UsageError: nobody is named, or two are, or the uid is none.
+    """
+    who = token if uid is None else uid
+    if who is None or (uid is not None and token is not None):
+        raise click.UsageError("who listens? give --uid or --token (and only one)")
+    if uid is not None and not (uid.isascii() and uid.isdecimal() and int(uid[:20]) < 1 << 63):
+        raise click.UsageError(f"a uid is a number from 0 on, not {uid!r}; for another token use --token")
+    return who
+
+
+def _print_messages(
+    listener: Listener | GoimListener, show: Callable[[Message], bytes], ack: bool, count: int | None
+) -> int:
+    """Prints until `count` messages came or the listener ends. How many came; enough, if nobody reads any more."""
+    got = 0
+    for event in listener:
+        if not isinstance(event, Message):
+            _tell_loss(event)
+            continue
+        if not _print(show(event)):
+            return max(got, count or 1)
+        got += 1
+        if ack and isinstance(listener, Listener):
+            listener.ack(event)
+        if got == count:
+            break
+    return got
 
 
 def _print(line: bytes) -> bool:

@@ -16,8 +16,9 @@ _NUMBER = re.compile(r"[+-]?[0-9]{1,19}")
 
 
 class GoimPushes:
-    """Every method returns the push id, or "" if the server names none (goim does not). They raise, all of them
-    PushError:
+    """Pushes by goim's HTTP API.
+
+    Every method returns the push id, or "" if the server names none (goim does not). They raise, all of them PushError:
 
     - PushRefused: the request is wrong, and will be the next time.
     - PushUnavailable: surely not accepted; try again, after `retry_after_s`.

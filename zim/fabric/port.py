@@ -22,7 +22,7 @@ class Fabric(Protocol):
         """Publish many at once, cheaper than one by one. One answer for each, in their order."""
 
     def ask(self, question: Question[A]) -> A:
-        """The answer to a question. Routers that are silent are named in it, if the question says so; else:
+        """The answer to a question. Routers that are silent are named in it, if the question says so.
 
         Raises:
             zim.errors.Unavailable: a router did not answer, and surely nothing was done.

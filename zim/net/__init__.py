@@ -1,0 +1,1 @@
+"""Sockets under gevent: links between nodes, accepting clients, pipes to them."""

@@ -179,12 +179,15 @@ class Requests:
     # What httptools calls; an error goes to `feed`.
 
     def on_message_begin(self) -> None:
+        """A request comes."""
         self._has_begun = True
 
     def on_url(self, url: bytes) -> None:
+        """A piece of its path and query."""
         self._url += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
+        """A header, or behind chunks a trailer."""
         self._n_headers += 1
         if self._n_headers > MAX_HEADERS:
             raise Refused(431, "too many headers")
@@ -194,6 +197,7 @@ class Requests:
         self._environ[key] = f"{self._environ[key]},{text}" if key in self._environ else text
 
     def on_headers_complete(self) -> None:
+        """All headers are there: is it a request that may go on?"""
         if self._begun:
             return
         environ, version = self._environ, self._parser.get_http_version()
@@ -215,6 +219,7 @@ class Requests:
         self._hold(self._begun, int(environ.get("CONTENT_LENGTH", 0)))
 
     def on_body(self, piece: bytes) -> None:
+        """A piece of its body."""
         assert self._begun
         self._fruitless_bytes = 0
         self._begun.body.write(piece)
@@ -222,6 +227,7 @@ class Requests:
             self._hold(self._begun, self._begun.body.tell())
 
     def on_message_complete(self) -> None:
+        """The request is whole."""
         if self._begun and not self._parser.should_upgrade():
             self._begun.environ["CONTENT_LENGTH"] = str(self._begun.body.tell())
             self._begun.body.seek(0)

@@ -71,6 +71,7 @@ def url(fabric: Recorder) -> Iterator[str]:
         yield f"http://127.0.0.1:{server.address[1]}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("path", "method"), OPERATIONS)
 def test_right_requests(path: str, method: str, fabric: Recorder, url: str) -> None:
     @settings(EXAMPLES)
@@ -89,6 +90,7 @@ def test_right_requests(path: str, method: str, fabric: Recorder, url: str) -> N
     check()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("path", "method"),
     [(p, m) for p, m in OPERATIONS if DOCUMENT["paths"][p][m].keys() & {"parameters", "requestBody"}],
@@ -106,6 +108,7 @@ def test_wrong_requests(path: str, method: str, url: str) -> None:
     check()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fate", ["unavailable", "unknown", "conflict"])
 @pytest.mark.parametrize("path", ["/api/push", "/api/push/batch"])
 def test_failures(path: str, fate: Status, fabric: Recorder, url: str, monkeypatch: pytest.MonkeyPatch) -> None:

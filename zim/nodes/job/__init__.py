@@ -1,0 +1,1 @@
+"""The fan-out: turns one push into one message to each comet."""

@@ -1,0 +1,1 @@
+"""The memory: who is online where, and the log of every stream."""

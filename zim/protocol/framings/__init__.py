@@ -1,0 +1,1 @@
+"""How packets lie in a stream of bytes."""

@@ -1,4 +1,4 @@
-"""zim's own, version 3: clients that know streams and offsets, and resume. Bodies are JSON:
+"""zim's own, version 3: clients that know streams and offsets, and resume. Bodies are JSON.
 
     op                      body
     7 auth                  {"token": "7", "rooms": ["a"], "resume": {"u:7": ["epoch", 12]}, "device": …, "platform": …}

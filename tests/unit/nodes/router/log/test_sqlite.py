@@ -58,5 +58,5 @@ class _Machine(LogMachine):
             self.folder.cleanup()
 
 
-TestModel = _Machine.TestCase
+TestModel = pytest.mark.slow(_Machine.TestCase)
 TestModel.settings = settings(max_examples=40, stateful_step_count=25, deadline=None)

@@ -30,6 +30,7 @@ def appender(folder: Path, seed: int, *more: str) -> subprocess.Popen[str]:
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
 
+@pytest.mark.slow
 def test_what_was_acknowledged_outlives_kill_9(tmp_path: Path) -> None:
     rng = random.Random(7)
     before = dict.fromkeys(STREAMS, 0)
@@ -83,6 +84,7 @@ def crashed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(share=st.floats(0, 1))
 def test_a_torn_wal_is_a_prefix(crashed: Path, tmp_path_factory: pytest.TempPathFactory, share: float) -> None:

@@ -160,6 +160,7 @@ def test_nothing_else_of_a_record_changes_unnoticed(folder: Path, sql: str) -> N
     log.close()
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(seed=st.integers(0, 1 << 30), is_large=st.booleans())
 def test_whatever_is_flipped_nothing_wrong_is_handed_out(

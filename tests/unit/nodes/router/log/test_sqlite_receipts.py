@@ -179,6 +179,7 @@ def test_a_disk_that_takes_nothing_costs_receipts_and_not_the_totals(
         assert [r.tally.delivered for r in store.find("aa")] == [2]
 
 
+@pytest.mark.slow
 def test_finding_and_writing_at_once_do_not_meet(tmp_path: Path) -> None:
     """They share a connection: a table that somebody reads cannot be dropped."""
     with opened(tmp_path) as store:

@@ -135,7 +135,7 @@ def _make(path: Path, routers: Sequence[str]) -> None:
 
 
 def _check_is_ours(path: Path) -> None:
-    """By the header, before SQLite touches the file. https://sqlite.org/fileformat2.html#the_database_header"""
+    """By the header (https://sqlite.org/fileformat2.html#the_database_header), before SQLite touches the file."""
     with path.open("rb") as f:
         header = f.read(100)
     if len(header) < 100 or not header.startswith(b"SQLite format 3\0"):
