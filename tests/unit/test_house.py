@@ -220,7 +220,7 @@ def test_every_library_has_its_one_place(path: Path) -> None:
 
 @pytest.mark.parametrize("path", MODULES, ids=name_of)
 def test_only_the_pipe_knows_the_inside_of_gevents_sockets(path: Path) -> None:
-    inside = {"_sock", "_read_event", "_write_event", "_wait"}
+    inside = {"_sock", "_read_event", "_write_event"}
     used = {node.attr for node in ast.walk(tree(path)) if isinstance(node, ast.Attribute)}
     assert name_of(path) == "zim.net.pipe" or not used & inside
 

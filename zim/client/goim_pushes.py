@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from urllib.parse import quote
 
 from zim.client.errors import PushRefused, PushUnavailable, PushUnknown
-from zim.client.http import Answer, HttpLink
+from zim.client.http import HttpAnswer, HttpLink
 from zim.client.pushes import body_bytes
 
 RET_OK = 1
@@ -61,7 +61,7 @@ class GoimPushes:
         return answer.push_id
 
 
-def _judge(answer: Answer, address: str, size: int, hint: str) -> None:
+def _judge(answer: HttpAnswer, address: str, size: int, hint: str) -> None:
     """Raises unless it is goim's answer for success."""
     status, wait_s = answer.status, answer.retry_after_s
     if status == 503:

@@ -18,7 +18,7 @@ _PIECE_BYTES = 64 << 10
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class HttpAnswer:
     """What the server says.
 
     Attributes:
@@ -64,7 +64,7 @@ class HttpLink:
         self._max_answer_bytes = max_answer_bytes
         self._local = threading.local()
 
-    def post(self, path: str, body: bytes, content_type: str = "") -> Answer:
+    def post(self, path: str, body: bytes, content_type: str = "") -> HttpAnswer:
         """Sends a request and waits for the answer.
 
         Raises:
@@ -92,7 +92,7 @@ class HttpLink:
         if response.will_close:
             self.close()
         wait_s = _seconds(response.getheader("Retry-After"))
-        return Answer(response.status, text, response.getheader("X-Zim-Push-Id") or "", wait_s)
+        return HttpAnswer(response.status, text, response.getheader("X-Zim-Push-Id") or "", wait_s)
 
     def close(self) -> None:
         """Closes this thread's connection. The next request opens another."""

@@ -38,7 +38,7 @@ P = TypeVar("P", bound=Settling)
 
 
 @dataclass(slots=True, eq=False)
-class Job(Generic[P]):
+class PushJob(Generic[P]):
     """One push on its way.
 
     Attributes:
@@ -73,9 +73,9 @@ class Pipeline(Generic[P]):
         self.node = 0
         self._connected = [False] * n_nodes
         self._answer_s = answer_s
-        self._waiting: deque[Job[P]] = deque()
-        self._later: list[tuple[float, int, Job[P]]] = []
-        self._sent: dict[int, Job[P]] = {}  # by the number of the request, oldest attempt first
+        self._waiting: deque[PushJob[P]] = deque()
+        self._later: list[tuple[float, int, PushJob[P]]] = []
+        self._sent: dict[int, PushJob[P]] = {}  # by the number of the request, oldest attempt first
         self._numbers = itertools.count()
 
     def __len__(self) -> int:
@@ -91,7 +91,7 @@ class Pipeline(Generic[P]):
         """The node that is pushed to is connected."""
         return self._connected[self.node]
 
-    def add(self, jobs: Iterable[Job[P]]) -> None:
+    def add(self, jobs: Iterable[PushJob[P]]) -> None:
         """New pushes, in the order in which they are to go."""
         self._waiting.extend(jobs)
 
@@ -133,9 +133,9 @@ class Pipeline(Generic[P]):
             job.may_be_kept, job.why = True, "the link to the logic node broke before it answered"
         self._again(again, now)
 
-    def answered(self, node: int, answers: Iterable[Submitted], now: float) -> list[tuple[Job[P], Outcome]]:
+    def answered(self, node: int, answers: Iterable[Submitted], now: float) -> list[tuple[PushJob[P], Outcome]]:
         """Answers of a node; gives what is settled by them."""
-        settled: list[tuple[Job[P], Outcome]] = []
+        settled: list[tuple[PushJob[P], Outcome]] = []
         for answer in answers:
             job = self._sent.get(answer.req)
             if job is None or (job.node != node and answer.status in ("unavailable", "unknown")):
@@ -156,7 +156,7 @@ class Pipeline(Generic[P]):
                 heapq.heappush(self._later, (now + wait_s, next(self._numbers), job))
         return settled
 
-    def tick(self, now: float) -> list[tuple[Job[P], Outcome]]:
+    def tick(self, now: float) -> list[tuple[PushJob[P], Outcome]]:
         """Time has passed: what was not answered is sent again; gives what is settled because its time is over."""
         silent = []
         for job in self._sent.values():
@@ -172,7 +172,7 @@ class Pipeline(Generic[P]):
         while self._later and self._later[0][0] <= now:
             ready.append(heapq.heappop(self._later)[2])
         self._again(silent + ready, now)
-        settled: list[tuple[Job[P], Outcome]] = []
+        settled: list[tuple[PushJob[P], Outcome]] = []
         while self._waiting and self._ends_at(self._waiting[0]) <= now:
             job = self._waiting.popleft()
             settled.append((job, _give_up(job)))
@@ -187,7 +187,7 @@ class Pipeline(Generic[P]):
             found.append(self._ends_at(self._waiting[0]))
         return min(found, default=float("inf"))
 
-    def end(self) -> list[tuple[Job[P], Outcome]]:
+    def end(self) -> list[tuple[PushJob[P], Outcome]]:
         """It is over; gives what became of all that is not settled."""
         for job in self._sent.values():
             job.may_be_kept = True
@@ -199,7 +199,7 @@ class Pipeline(Generic[P]):
             job.why = "the publisher was closed before it was answered"
         return [(job, _give_up(job)) for job in jobs]
 
-    def _ends_at(self, job: Job[P]) -> float:
+    def _ends_at(self, job: PushJob[P]) -> float:
         """When one that waits is given up. The first attempt waits for a connection as long as one for an answer."""
         return job.give_up_at if job.attempts else job.give_up_at + self._answer_s
 
@@ -210,7 +210,7 @@ class Pipeline(Generic[P]):
             others = [(node + step) % n_nodes for step in range(1, n_nodes)]
             self.node = next((other for other in others if self._connected[other]), node)
 
-    def _again(self, jobs: list[Job[P]], now: float) -> None:
+    def _again(self, jobs: list[PushJob[P]], now: float) -> None:
         """Puts these before all others, those whose time is over first: `tick` finds them there."""
         over = [job for job in jobs if job.give_up_at <= now]
         rest = [job for job in jobs if job.give_up_at > now]
@@ -218,7 +218,7 @@ class Pipeline(Generic[P]):
         self._waiting.extendleft(reversed(over))
 
 
-def _give_up(job: Job[P]) -> PushError:
+def _give_up(job: PushJob[P]) -> PushError:
     key = job.submit.key
     if job.may_be_kept:
         return PushUnknown(f"it is not known whether the push was accepted: {job.why}", id=key)

@@ -25,7 +25,7 @@ from zmq.utils.monitor import recv_monitor_message
 from zim.client.address import split_address
 from zim.client.errors import AddressError, PushUnavailable
 from zim.client.pending import PendingPush
-from zim.client.pipeline import MESSAGE_BYTES, Job, Outcome, Pipeline
+from zim.client.pipeline import MESSAGE_BYTES, Outcome, Pipeline, PushJob
 from zim.client.pushes import Names, Push, make_submit
 from zim.client.waiting import Waker
 from zim.fabric.push import PUSH_OP
@@ -74,7 +74,7 @@ class ZmqPublisher:
         self._prefix, self._numbers = secrets.token_hex(8), itertools.count(1)
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
-        self._added: list[Job[PendingPush]] = []
+        self._added: list[PushJob[PendingPush]] = []
         self._n_pending = self._n_bytes = self._n_waiting = 0
         self._is_awake = self._is_closed = False
         self._waker = Waker()
@@ -124,7 +124,7 @@ class ZmqPublisher:
         submit = make_submit(number, Push(body, users, rooms, keys, everybody, op, ttl_s), key)
         size = MESSAGE_BYTES + len(submit.body) + sum(map(len, submit.streams)) + sum(map(len, submit.only))
         pending = PendingPush(key, self._lock)
-        job = Job(submit, pending, size, 0.0)
+        job = PushJob(submit, pending, size, 0.0)
         with self._lock:
             while self._is_full(size) and not self._is_closed:
                 self._n_waiting += 1
@@ -178,7 +178,7 @@ class ZmqPublisher:
                 self._changed.notify_all()
             self._waker.close()
 
-    def _settle(self, settled: list[tuple[Job[PendingPush], Outcome]]) -> None:
+    def _settle(self, settled: list[tuple[PushJob[PendingPush], Outcome]]) -> None:
         if not settled:
             return
         with self._lock:
@@ -239,7 +239,7 @@ class _Owner:
         self._poller.register(socket, zmq.POLLIN)
         socket.connect(endpoint)
 
-    def step(self, timeout_s: float) -> list[tuple[Job[PendingPush], Outcome]]:
+    def step(self, timeout_s: float) -> list[tuple[PushJob[PendingPush], Outcome]]:
         """Sends what can be sent, waits until something happens, and gives what is settled."""
         pipeline = self.pipeline
         self._send()
@@ -250,7 +250,7 @@ class _Owner:
         if self._waker.fileno() in ready:
             self._waker.clear()
         now = time.monotonic()
-        settled: list[tuple[Job[PendingPush], Outcome]] = []
+        settled: list[tuple[PushJob[PendingPush], Outcome]] = []
         for node, socket in enumerate(self._sockets):
             if socket in ready:
                 settled += self._receive(node, now)
@@ -279,8 +279,8 @@ class _Owner:
                 self._poller.modify(self._sockets[node], flags)
             self._wants_to_write = wants_to_write
 
-    def _receive(self, node: int, now: float) -> list[tuple[Job[PendingPush], Outcome]]:
-        settled: list[tuple[Job[PendingPush], Outcome]] = []
+    def _receive(self, node: int, now: float) -> list[tuple[PushJob[PendingPush], Outcome]]:
+        settled: list[tuple[PushJob[PendingPush], Outcome]] = []
         try:
             for _ in range(_HWM):
                 frame = self._sockets[node].recv_multipart(zmq.NOBLOCK)[-1]
@@ -304,7 +304,7 @@ class _Owner:
         except zmq.Again:
             return
 
-    def close(self) -> list[tuple[Job[PendingPush], Outcome]]:
+    def close(self) -> list[tuple[PushJob[PendingPush], Outcome]]:
         """Ends it; gives what became of what is still under way."""
         self._destroy()
         return self.pipeline.end()

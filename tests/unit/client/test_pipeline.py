@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from zim.client import Accepted, PushRefused, PushUnavailable, PushUnknown
-from zim.client.pipeline import Job, Outcome, Pipeline
+from zim.client.pipeline import Outcome, Pipeline, PushJob
 from zim.protocol.messages import Submit, Submitted
 
 ANSWER_S, RETRY_S = 6.0, 15.0
@@ -39,12 +39,12 @@ class World:
     def __init__(self) -> None:
         self.pipeline: Pipeline[Handle] = Pipeline(2, ANSWER_S)
         self.now = 0.0
-        self.jobs: list[Job[Handle]] = []
+        self.jobs: list[PushJob[Handle]] = []
         self.at_node: list[list[Submit]] = [[], []]
         self.stored: Counter[str] = Counter()
         self.is_connected = [False, False]
 
-    def settle(self, settled: list[tuple[Job[Handle], Outcome]]) -> None:
+    def settle(self, settled: list[tuple[PushJob[Handle], Outcome]]) -> None:
         """Tells the handles."""
         for job, outcome in settled:
             job.handle.settle(outcome)
@@ -55,7 +55,7 @@ class World:
         if act == "push":
             for _ in range(what):
                 submit = Submit(len(self.jobs), f"k{len(self.jobs)}", ["u:7"], 5, b"")
-                job = Job(submit, Handle(), 100, self.now + RETRY_S)
+                job = PushJob(submit, Handle(), 100, self.now + RETRY_S)
                 self.jobs.append(job)
                 pipeline.add([job])
         elif act == "wait":

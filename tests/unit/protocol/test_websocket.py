@@ -186,11 +186,11 @@ def took_s(pieces: list[bytes]) -> float:
     """The best of two readings of these."""
     times = []
     for _ in range(2):
-        reader, started = FrameReader(1 << 24, is_server=False), time.perf_counter()
+        reader, started = FrameReader(1 << 24, is_server=False), time.process_time()
         for piece in pieces:
             for _ in reader.receive(piece):
                 pass
-        times.append(time.perf_counter() - started)
+        times.append(time.process_time() - started)
     return min(times)
 
 
@@ -205,4 +205,4 @@ def test_reading_is_linear(how: str) -> None:
         return [b"".join(fragments)] if how == "fragments in one piece" else fragments
 
     few, many = took_s(pieces(10_000)), took_s(pieces(320_000))
-    assert many < 32 * few * 3
+    assert many < 32 * few * 8  # were it quadratic, 32 times as much
