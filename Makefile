@@ -9,7 +9,7 @@
 
 PYTHON =
 WORKERS = 3
-COVERED = 75
+COVERED = 80
 INSTALLED = .venv/.installed
 
 .PHONY: up check quick test bench simulate chaos soak

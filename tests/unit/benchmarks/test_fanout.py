@@ -141,5 +141,6 @@ def test_the_publisher_counts_what_http_said() -> None:
     assert {path for path, _ in server.requests} == {"/1/push/room?rid=1"}
 
 
+@pytest.mark.slow
 def test_a_bare_send_costs_something() -> None:
     assert 0 < bare_send_us(10, 200.0, MIN_SIZE) < 10_000

@@ -194,6 +194,7 @@ def took_s(pieces: list[bytes]) -> float:
     return min(times)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["fragments in one piece", "fragments", "bytes"])
 def test_reading_is_linear(how: str) -> None:
     def pieces(count: int) -> list[bytes]:

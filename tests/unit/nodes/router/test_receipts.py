@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, multiple, rule
@@ -111,7 +112,7 @@ class LedgerMachine(RuleBasedStateMachine):
                 assert receipt in self.ledger.find(receipt.push_id)
 
 
-TestLedger = LedgerMachine.TestCase
+TestLedger = pytest.mark.slow(LedgerMachine.TestCase)
 
 
 @given(SESSIONS, SESSIONS)
