@@ -6,8 +6,6 @@ import json
 import os
 import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -104,8 +102,12 @@ def listen(
         click.echo(f"zim listen: {error}", err=True)
         sys.exit(1)
     show = _as_json if as_json else _with_place if verbose else _body
-    with _closing_after(listener, timeout_s):
-        got = 0
+    timer = threading.Timer(timeout_s or 0.0, listener.close)
+    timer.daemon = True
+    if timeout_s is not None:
+        timer.start()
+    got = 0
+    try:
         for event in listener:
             if not isinstance(event, Message):
                 _tell_loss(event)
@@ -118,6 +120,8 @@ def listen(
                     listener.ack(event)
                 if got == count:
                     break
+    finally:
+        timer.cancel()
     if got < (count or 1):
         click.echo(f"zim listen: {got} of {count or 1} messages in {timeout_s:g} s", err=True)
         sys.exit(1)
@@ -176,17 +180,3 @@ def _tell_loss(event: Gap | NotRecovered | NotJoined) -> None:
         case NotJoined():
             text = f"nothing of {event.stream} comes: {event.reason}"
     click.echo(text, err=True)
-
-
-@contextmanager
-def _closing_after(listener: Listener | GoimListener, timeout_s: float | None) -> Iterator[None]:
-    if timeout_s is None:
-        yield
-        return
-    timer = threading.Timer(timeout_s, listener.close)
-    timer.daemon = True
-    timer.start()
-    try:
-        yield
-    finally:
-        timer.cancel()

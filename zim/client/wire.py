@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
+
+from typing_extensions import override
 
 from zim.errors import ZimError
 from zim.fabric.limits import STREAM_BYTES
@@ -19,6 +22,8 @@ from zim.protocol.framings.tcp import TcpReader
 
 MAX_PACKET_BYTES = 16 << 20
 
+T = TypeVar("T")
+
 _STRING_OR_BRACKET = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{}]', re.DOTALL)
 _SPACE = re.compile(r"[ \t\n\r]*")
 # Python's limit on the digits of a number is not JSON's; no field has more than 19.
@@ -26,8 +31,8 @@ _DECODER = json.JSONDecoder(parse_int=lambda text: int(text) if len(text) < 20 e
 _NUMBERS = {"ver": (-(1 << 15), 1 << 15), "op": (0, 1 << 31), "seq": (-(1 << 31), 1 << 31), "offset": (0, 1 << 63)}
 
 
-class TcpWire:
-    """Packets on a TCP stream.
+class Wire:
+    """How packets lie on a stream of bytes.
 
     Attributes:
         opening: what the client says before anything else.
@@ -38,29 +43,45 @@ class TcpWire:
 
     opening = b""
     closing = b""
-
-    def __init__(self, max_packet_bytes: int = MAX_PACKET_BYTES) -> None:
-        self.is_open = True
-        self.broken: ZimError | None = None
-        self._reader = TcpReader(max_packet_bytes, extended=True)
+    is_open = True
+    broken: ZimError | None = None
 
     def send(self, packet: Packet) -> bytes:
         """The bytes of a packet."""
-        return frame.encode(packet)
+        raise NotImplementedError
 
     def receive(self, data: bytes) -> list[Packet]:
         """The packets that are complete with `data`. Afterwards look at `broken`."""
         packets: list[Packet] = []
         if self.broken is None:
             try:
-                packets.extend(self._reader.receive(data))
-            except WireError as error:
+                packets.extend(self._read(data))
+            except ZimError as error:
                 self.broken = error
         return packets
 
     def replies(self) -> bytes:
-        """What the stream itself asks to be answered; on TCP nothing."""
+        """What the stream itself asks to be answered, once."""
         return b""
+
+    def _read(self, data: bytes) -> Iterator[Packet]:
+        """The packets, one by one; an error after those before it."""
+        raise NotImplementedError
+
+
+class TcpWire(Wire):
+    """Packets on a TCP stream."""
+
+    def __init__(self, max_packet_bytes: int = MAX_PACKET_BYTES) -> None:
+        self._reader = TcpReader(max_packet_bytes, extended=True)
+
+    @override
+    def send(self, packet: Packet) -> bytes:
+        return frame.encode(packet)
+
+    @override
+    def _read(self, data: bytes) -> Iterator[Packet]:
+        return self._reader.receive(data)
 
 
 def encode_text(packet: Packet) -> bytes:
@@ -93,15 +114,7 @@ class _Scanner:
         self._at = 0
 
     def packets(self) -> list[Packet]:
-        packets = []
-        if self._take("["):
-            if not self._take("]"):
-                packets.append(self._packet())
-                while self._take(","):
-                    packets.append(self._packet())
-                self._want("]")
-        else:
-            packets.append(self._packet())
+        packets = list(self._items("]", self._packet)) if self._take("[") else [self._packet()]
         if self._take("") and self._at != len(self._text):
             raise ValueError("text after the end")
         return packets
@@ -110,11 +123,7 @@ class _Scanner:
         found: dict[str, int] = {}
         stream, body = "", b""
         self._want("{")
-        more = not self._take("}")
-        while more:
-            key, _ = self._value()
-            self._want(":")
-            value, raw = self._value()
+        for key, value, raw in self._items("}", self._member):
             if key == "body":
                 body = raw.encode()
             elif key == "stream":
@@ -124,11 +133,22 @@ class _Scanner:
                 if type(value) is not int or not low <= value < high:
                     raise ValueError(f"{key} is beyond its field")
                 found[key] = value
-            more = self._take(",")
-            if not more:
-                self._want("}")
         offset = found.get("offset", 0) if stream else 0
         return Packet(found["op"], found.get("seq", 0), found.get("ver", 0), body, stream, offset)
+
+    def _member(self) -> tuple[Any, Any, str]:
+        key, _ = self._value()
+        self._want(":")
+        return key, *self._value()
+
+    def _items(self, end: str, read: Callable[[], T]) -> Iterator[T]:
+        """What stands between commas, up to the end."""
+        if self._take(end):
+            return
+        yield read()
+        while self._take(","):
+            yield read()
+        self._want(end)
 
     def _value(self) -> tuple[Any, str]:
         self._take("")
