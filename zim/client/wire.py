@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator
-from typing import Any, TypeVar
+from collections.abc import Iterator
+from typing import Any
 
 from typing_extensions import override
 
 from zim.errors import ZimError
 from zim.fabric.limits import STREAM_BYTES
+from zim.json_text import Scanner
 from zim.protocol import frame
 from zim.protocol.errors import WireError
 from zim.protocol.frame import Packet
@@ -22,10 +23,7 @@ from zim.protocol.framings.tcp import TcpReader
 
 MAX_PACKET_BYTES = 16 << 20
 
-T = TypeVar("T")
-
 _STRING_OR_BRACKET = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{}]', re.DOTALL)
-_SPACE = re.compile(r"[ \t\n\r]*")
 # Python's limit on the digits of a number is not JSON's; no field has more than 19.
 _DECODER = json.JSONDecoder(parse_int=lambda text: int(text) if len(text) < 20 else text)
 _NUMBERS = {"ver": (-(1 << 15), 1 << 15), "op": (0, 1 << 31), "seq": (-(1 << 31), 1 << 31), "offset": (0, 1 << 63)}
@@ -101,29 +99,22 @@ def decode_text(text: str) -> list[Packet]:
         WireError: it is anything else.
     """
     try:
-        return _Scanner(text).packets()
+        return _Scanner(text, _DECODER).packets()
     except (ValueError, KeyError, TypeError, RecursionError, OverflowError):
         raise WireError("text frame that is not an array of packets", 1007) from None
 
 
-class _Scanner:
-    """Reads the objects by hand, so that a body stays the bytes it was; json would turn 1.0e0 into 1.0."""
-
-    def __init__(self, text: str) -> None:
-        self._text = text
-        self._at = 0
-
+class _Scanner(Scanner):
     def packets(self) -> list[Packet]:
-        packets = list(self._items("]", self._packet)) if self._take("[") else [self._packet()]
-        if self._take("") and self._at != len(self._text):
-            raise ValueError("text after the end")
+        packets = list(self.items("]", self._packet)) if self.take("[") else [self._packet()]
+        self.end()
         return packets
 
     def _packet(self) -> Packet:
         found: dict[str, int] = {}
         stream, body = "", b""
-        self._want("{")
-        for key, value, raw in self._items("}", self._member):
+        self.want("{")
+        for key, value, raw in self.items("}", self.member):
             if key == "body":
                 body = raw.encode()
             elif key == "stream":
@@ -136,40 +127,13 @@ class _Scanner:
         offset = found.get("offset", 0) if stream else 0
         return Packet(found["op"], found.get("seq", 0), found.get("ver", 0), body, stream, offset)
 
-    def _member(self) -> tuple[Any, Any, str]:
-        key, _ = self._value()
-        self._want(":")
-        return key, *self._value()
-
-    def _items(self, end: str, read: Callable[[], T]) -> Iterator[T]:
-        """What stands between commas, up to the end."""
-        if self._take(end):
-            return
-        yield read()
-        while self._take(","):
-            yield read()
-        self._want(end)
-
-    def _value(self) -> tuple[Any, str]:
-        self._take("")
-        start = self._at
+    @override
+    def value(self) -> tuple[Any, str]:
         try:
-            value, self._at = _DECODER.raw_decode(self._text, start)
+            return super().value()
         except RecursionError:  # how deep it goes depends on who calls; a message must not depend on that
-            value, self._at = None, _end_of_nested(self._text, start)
-        return value, self._text[start : self._at]
-
-    def _take(self, mark: str) -> bool:
-        match = _SPACE.match(self._text, self._at)
-        self._at = match.end() if match else self._at
-        if not self._text.startswith(mark, self._at):
-            return False
-        self._at += len(mark)
-        return True
-
-    def _want(self, mark: str) -> None:
-        if not self._take(mark):
-            raise ValueError(f"no {mark}")
+            start, self.at = self.at, _end_of_nested(self.text, self.at)
+            return None, self.text[start : self.at]
 
 
 def _name(value: object) -> str:
