@@ -15,7 +15,7 @@ import itertools
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, TypeVar
 
 from zim.client.errors import PushConflict, PushError, PushRefused, PushUnavailable, PushUnknown
 from zim.client.pushes import Accepted
@@ -27,14 +27,8 @@ MESSAGE_BYTES = 200  # what a push counts for beside its body
 Outcome = Accepted | PushError
 
 
-class Settling(Protocol):
-    """Whoever wants to know what became of a push."""
-
-    def settle(self, outcome: Outcome) -> None:
-        """It is settled."""
-
-
-P = TypeVar("P", bound=Settling)
+P = TypeVar("P")
+"""Whoever wants to know what became of a push."""
 
 
 @dataclass(slots=True, eq=False)

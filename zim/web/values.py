@@ -13,8 +13,9 @@ from urllib.parse import unquote
 
 import msgspec
 
+from zim.json_text import Scanner
+
 _INTEGER = re.compile(r"([+-]?)0*([0-9]+)")
-_WHITE = re.compile(r"[ \t\r\n]*")
 _BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _UIDS = msgspec.json.Decoder(list[int | float | None] | None)
 
@@ -81,43 +82,16 @@ def _parse_pushs(text: str) -> tuple[list[int], bytes]:
     body = b""
     if text.strip(" \t\r\n") == "null":
         return uids, body
-    at = _skip(text, 0)
-    if text[at : at + 1] != "{":
-        raise ValueError("not an object")
-    at = _skip(text, at + 1)
-    has_member = text[at : at + 1] != "}"
-    while has_member:
-        key, start, end = _member(text, at)
+    scanner = Scanner(text, _JSON)
+    scanner.want("{")
+    for key, _, raw in scanner.items("}", scanner.member):
         match key.lower():
             case "u":
-                uids = _parse_uids(text[start:end].encode("latin-1"))
+                uids = _parse_uids(raw.encode("latin-1"))
             case "m":
-                body = text[start:end].encode("latin-1")
-        at = _skip(text, end)
-        has_member = text[at : at + 1] == ","
-        at = _skip(text, at + 1) if has_member else at
-    if text[at : at + 1] != "}" or _skip(text, at + 1) != len(text):
-        raise ValueError("no end, or more behind it")
+                body = raw.encode("latin-1")
+    scanner.end()
     return uids, body
-
-
-def _member(text: str, at: int) -> tuple[str, int, int]:
-    """The key that begins at `at`, and where its value begins and ends."""
-    if text[at : at + 1] != '"':
-        raise ValueError("not a key")
-    key, at = _JSON.raw_decode(text, at)
-    at = _skip(text, at)
-    if text[at : at + 1] != ":":
-        raise ValueError("no value")
-    start = _skip(text, at + 1)
-    _, end = _JSON.raw_decode(text, start)
-    return str(key), start, end
-
-
-def _skip(text: str, at: int) -> int:
-    """Where the white space ends that begins at `at`."""
-    match = _WHITE.match(text, at)
-    return at if match is None else match.end()
 
 
 def _parse_uids(array: bytes) -> list[int]:
