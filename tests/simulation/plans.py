@@ -87,9 +87,7 @@ def _fault(rng: random.Random, fault: str, at: float, nodes: list[str], push: An
         for i in range(60):
             push(round(at + 0.01 * i, 3), [rng.choice(streams)], rng.random() < 0.7)
         return [Op(round(at + rng.choice([0.1, 0.2, 0.3]), 3), "kill", (router, rng.choice([0.2, 0.5])))]
-    if (
-        verb == "held"
-    ):  # a job stands still with entries of a comet, which loses its lease or dies, and comes back meanwhile
+    if verb == "held":  # a job stands still with entries of a comet, which loses its lease or dies, and is back
         comet, router = rng.choice(COMETS), rng.choice(ROUTERS)
         streams = [s for s in STREAMS if SHARDS.owner(s) == router]
         for i in range(20):
