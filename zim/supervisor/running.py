@@ -145,10 +145,7 @@ class _Keeper:
         self._process = process
         if self._stopping.is_set():  # asked while Popen let others run, when there was nothing to signal yet
             self._signal(signal.SIGKILL if self._is_killed else signal.SIGTERM)
-        readers = [
-            supervisor.spawn(self._read_stdout, process),
-            supervisor.spawn(self._forward, process.stderr),
-        ]
+        readers = [supervisor.spawn(self._read_stdout, process), supervisor.spawn(self._forward, process.stderr)]
         exit_code: int = process.wait()
         gevent.joinall(readers, timeout=DRAIN_TIMEOUT_S)
         gevent.killall(readers)

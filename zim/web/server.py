@@ -18,7 +18,7 @@ from contextlib import suppress
 from email.utils import formatdate
 from functools import lru_cache
 from http import HTTPStatus
-from typing import TYPE_CHECKING
+from wsgiref.types import WSGIApplication
 
 import gevent
 import gevent.socket
@@ -29,9 +29,6 @@ from zim.net.accept import PatientServer, listen
 from zim.web.parsing import Bodies, BodyLimits, Refused, Request, Requests
 from zim.web.problems import API, PROBLEM_JSON, Problem, defect, refused
 from zim.web.wsgi import call_app
-
-if TYPE_CHECKING:
-    from _typeshed.wsgi import WSGIApplication
 
 log = logging.getLogger(__name__)
 
