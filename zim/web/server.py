@@ -194,7 +194,7 @@ class HttpConnection:
         """Answer a request that the app will not see, and end the connection."""
         self._server.refused[why.status] += 1
         log.debug("bad request", extra={"status": why.status, "reason": str(why), "client": self._address})
-        status, headers, body = _said(refused(why.status, str(why), dict(why.headers)), self._requests.path)
+        status, headers, body = _said(refused(why.status, str(why), why.retry_after_s), self._requests.path)
         self._send(_message(status, [*headers, ("Connection", "close")], body))
         # Closing with unread bytes would reset the connection, and the client might lose the answer (RFC 9112 9.6).
         self._socket.shutdown(socket.SHUT_WR)
