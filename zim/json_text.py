@@ -1,15 +1,23 @@
-"""JSON read by hand, so that a value stays the bytes it was: json would turn 1.0e0 into 1.0. Pure."""
+"""JSON, strictly; and read by hand, so that a value stays the bytes it was: json would turn 1.0e0 into 1.0. Pure."""
 
 from __future__ import annotations
 
 import json
 import re
 from collections.abc import Callable, Iterator
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 T = TypeVar("T")
 
 _SPACE = re.compile(r"[ \t\n\r]*")
+
+
+def _refuse(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")
+
+
+# JSON and nothing else: Python alone takes NaN. Numbers stay text, as it would refuse to convert very long ones.
+STRICT = json.JSONDecoder(parse_int=str, parse_float=str, parse_constant=_refuse)
 
 
 class Scanner:

@@ -76,14 +76,9 @@ class Pipeline(Generic[P]):
         return len(self._waiting) + len(self._later) + len(self._sent)
 
     @property
-    def has_waiting(self) -> bool:
-        """Something could be sent now."""
-        return bool(self._waiting)
-
-    @property
     def can_send(self) -> bool:
-        """The node that is pushed to is connected."""
-        return self._connected[self.node]
+        """Something waits, and the node that is pushed to is connected."""
+        return bool(self._waiting) and self._connected[self.node]
 
     def add(self, jobs: Iterable[PushJob[P]]) -> None:
         """New pushes, in the order in which they are to go."""

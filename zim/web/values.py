@@ -6,14 +6,12 @@ which drops malformed pairs.
 
 from __future__ import annotations
 
-import json
 import re
-from typing import NoReturn
 from urllib.parse import unquote
 
 import msgspec
 
-from zim.json_text import Scanner
+from zim.json_text import STRICT, Scanner
 
 _INTEGER = re.compile(r"([+-]?)0*([0-9]+)")
 _BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
@@ -53,14 +51,6 @@ def _unescape(text: str) -> str | None:
     return text.replace("+", " ")
 
 
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not JSON")
-
-
-# Numbers stay text: none of them is looked at here, and Python would refuse to convert very long ones.
-_JSON = json.JSONDecoder(parse_int=str, parse_float=str, parse_constant=_refuse_constant)
-
-
 def parse_pushs(document: bytes) -> tuple[list[int], bytes]:
     """The uids and the body in `{"u":[1,2],"m":…}`, as Go's encoding/json finds them.
 
@@ -82,7 +72,7 @@ def _parse_pushs(text: str) -> tuple[list[int], bytes]:
     body = b""
     if text.strip(" \t\r\n") == "null":
         return uids, body
-    scanner = Scanner(text, _JSON)
+    scanner = Scanner(text, STRICT)
     scanner.want("{")
     for key, _, raw in scanner.items("}", scanner.member):
         match key.lower():

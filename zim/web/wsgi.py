@@ -6,11 +6,8 @@ Source: PEP 3333.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from _typeshed import OptExcInfo
-    from _typeshed.wsgi import WSGIApplication
+from typing import Any
+from wsgiref.types import WSGIApplication
 
 Headers = list[tuple[str, str]]
 
@@ -29,7 +26,7 @@ def call_app(app: WSGIApplication, environ: dict[str, Any]) -> tuple[str, Header
     said: list[tuple[str, Headers]] = []
     pieces: list[bytes] = []
 
-    def start_response(status: str, headers: Headers, error: OptExcInfo | None = None, /) -> Callable[[bytes], object]:
+    def start_response(status: str, headers: Headers, error: object = None, /) -> Callable[[bytes], object]:
         if error is None and said:
             raise RuntimeError("start_response was called twice")
         if error is not None:
