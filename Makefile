@@ -9,6 +9,7 @@
 
 PYTHON =
 WORKERS = 3
+COVERED = 75
 INSTALLED = .venv/.installed
 
 .PHONY: up check quick test bench simulate chaos soak
@@ -26,7 +27,7 @@ quick: check
 	.venv/bin/python -m tests.simulation --seeds 5
 
 test: check
-	.venv/bin/python -m pytest -n $(WORKERS) --cov --cov-report=
+	.venv/bin/python -m pytest -n $(WORKERS) --cov --cov-report= --cov-fail-under=$(COVERED)
 
 bench: $(INSTALLED)
 	.venv/bin/python -m benchmarks.fanout
