@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
-from prometheus_client.registry import Collector
+from typing_extensions import override
 
 __all__ = ["CONTENT_TYPE_LATEST", "Histogram", "Metric", "Page", "counter", "gauge"]
 
@@ -78,19 +78,7 @@ class Histogram:
         return HistogramMetricFamily(name, what, buckets=buckets, sum_value=self._sum)
 
 
-class _Node(Collector):
-    def __init__(self, read: Callable[[], Iterable[Metric]]) -> None:
-        self._read = read
-
-    def collect(self) -> Iterable[Metric]:
-        return self._read()
-
-    def describe(self) -> Iterable[Metric]:
-        """Nothing: to register must not read."""
-        return ()
-
-
-class Page:
+class Page(CollectorRegistry):
     """All metrics of one process: the node's, and `process_…`: memory, CPU time, open files."""
 
     def __init__(self, read: Callable[[], Iterable[Metric]]) -> None:
@@ -98,10 +86,16 @@ class Page:
         Args:
             read: what the node has to tell, at the moment. It may switch.
         """
-        self._registry = CollectorRegistry()
-        self._registry.register(_Node(read))
-        ProcessCollector(registry=self._registry)
+        super().__init__()
+        self._read = read
+        ProcessCollector(registry=self)
+
+    @override
+    def collect(self) -> Iterable[Metric]:
+        """The node's metrics, then the process'. Switches: where `read` does."""
+        yield from self._read()
+        yield from super().collect()
 
     def render(self) -> bytes:
         """The text, of the type CONTENT_TYPE_LATEST. Switches: where `read` does."""
-        return generate_latest(self._registry)
+        return generate_latest(self)

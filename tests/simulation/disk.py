@@ -109,7 +109,8 @@ class RouterDisk:
     def crash(self) -> None:
         """A commit under way may have come to its end; nobody was told."""
         for effect in list(self.working):
-            if isinstance(effect, Append) and not self.is_full and self._kernel.rng.random() < 0.5:
+            came_to_its_end = isinstance(effect, Append) and not self.is_full and self._kernel.rng.random() < 0.5
+            if came_to_its_end or isinstance(effect, Settle):  # what was unsure is stored, or not: see what it is
                 self.end(effect)
 
     def end(self, effect: DiskEffect) -> Any:

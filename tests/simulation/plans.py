@@ -13,6 +13,7 @@ from tests.simulation.kernel import Violation
 from tests.simulation.nodes import RouterNode
 from tests.simulation.world import CHAOS_S, STREAMS, World
 from zim.fabric.retention import Rule
+from zim.fabric.sharding import rank
 
 TRIM_S = 0.5  # how long a router keeps less, for a schedule's sake
 
@@ -20,13 +21,13 @@ PROFILES: dict[str, tuple[str, ...]] = {
     "calm": (),
     "loss": ("lose", "cut", "cut"),
     "crash": ("kill", "kill", "kill", "cut"),
-    "pause": ("stop", "stop", "lose"),
-    "disk": ("full", "unsure", "trim", "kill router", "trim", "stop"),
+    "pause": ("stop", "stop", "lose", "held"),
+    "disk": ("full", "unsure", "trim", "kill router", "trim", "stop", "herd"),
     "slow": ("slow", "slow", "stop", "burst", "cut"),
-    "stale": ("kill router", "kill comet", "stop job", "stop comet", "stop router", "late", "untold"),
+    "stale": ("kill router", "kill comet", "stop job", "stop comet", "stop router", "late", "untold", "held"),
     "fence": ("kill comet", "kill comet", "cut", "moves"),
     "retention": ("trim", "trim", "trim", "trim", "stop comet", "kill router", "cut"),
-    "storm": ("lose", "cut", "kill", "kill", "stop", "stop", "full", "unsure", "trim", "slow", "burst"),
+    "storm": ("lose", "cut", "kill", "kill", "stop", "stop", "full", "unsure", "trim", "slow", "burst", "herd"),
 }
 
 
@@ -80,6 +81,20 @@ def _fault(rng: random.Random, fault: str, at: float, nodes: list[str], push: An
         for i in range(40):
             push(round(at + 0.01 * i, 3), [rng.choice(["r:a", "r:b", "u:1"])], rng.random() < 0.4)
         return []
+    if verb == "herd":  # a router dies in a burst, and all that waited for it, kept or not, comes at once
+        router = rng.choice(ROUTERS)
+        streams = [s for s in STREAMS if SHARDS.owner(s) == router]
+        for i in range(60):
+            push(round(at + 0.01 * i, 3), [rng.choice(streams)], rng.random() < 0.7)
+        return [Op(round(at + rng.choice([0.1, 0.2, 0.3]), 3), "kill", (router, rng.choice([0.2, 0.5])))]
+    if verb == "held":  # a job stands still with entries of a comet, which loses its lease or dies, and is back
+        comet, router = rng.choice(COMETS), rng.choice(ROUTERS)
+        streams = [s for s in STREAMS if SHARDS.owner(s) == router]
+        for i in range(20):
+            push(round(at + 0.02 * i, 3), [rng.choice(streams)], False)
+        stop = Op(at, "stop", (rank(comet, JOBS)[0], 4.2))
+        lost = rng.choice([("cut", (comet, router, 3.0, 2)), ("kill", (comet, 0.5))])
+        return [stop, Op(round(at + 0.4, 3), *lost)]
     if verb == "late":  # a job has entries of a router that is another run by the time they come
         router, streams = rng.choice(ROUTERS), rng.choice([["r:a", "r:b", "*"], ["r:live"]])
         for i in range(30):

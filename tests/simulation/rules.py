@@ -225,7 +225,7 @@ RULES: dict[str, Rule] = {
     "what is admitted counts as behind": Rule(Intake, "_enter", _enter_uncounted, "slow,pause"),
     "leases end": Rule(Shard, "tick", lambda shard, now: [*shard._end_rebuilding(now)], "crash,stale"),
     "entry numbers go on after a lease": Rule(
-        Feed, "__init__", _wrap(Feed, "__init__", _fresh_numbers), "pause,loss,storm"
+        Feed, "__init__", _wrap(Feed, "__init__", _fresh_numbers), "pause,stale,storm"
     ),
     "a standstill extends all deadlines": Rule(
         Shard, "tick", _wrap(Shard, "tick", _no_standstill), "stale,retention,pause"

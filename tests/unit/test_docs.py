@@ -63,6 +63,11 @@ def test_links_and_paths_exist(page: Path) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_words_that_have_another_name_are_not_used(page: Path) -> None:
+    assert not re.findall(r"dialect|gatherer", page.read_text())
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_to_headings_lead_to_one(page: Path) -> None:
     for path, anchor in re.findall(r"\]\(([^)#]*)#([^)]+)\)", page.read_text()):
         target = (page.parent / path).read_text() if path else page.read_text()
@@ -224,6 +229,14 @@ def test_the_simulator_is_as_it_says() -> None:
     text = " ".join(page("architecture").split())
     assert re.findall(r"`(\w+)`", text.partition("profiles: ")[2].partition(". A seed")[0]) == list(PROFILES)
     assert f" {len(RULES)} rules of the design" in text
+
+
+def test_runners_and_drivers_are_where_the_table_says() -> None:
+    rows = re.findall(r"^\| (\w+) \| `(zim/nodes/\w+)/runner\.py` \|(.*)\|$", page("architecture"), re.MULTILINE)
+    assert {kind for kind, _, _ in rows} == {"comet", "logic", "router", "job"}
+    for _, folder, rest in rows:
+        for name in re.findall(r"`([\w/]+\.py)`", rest):
+            assert (ROOT / name).exists() or (ROOT / folder / name).exists(), name
 
 
 def test_each_stop_of_a_push_says_that_it_is_one() -> None:

@@ -12,8 +12,6 @@ from typing import NoReturn
 
 import click
 import msgspec
-from rich.console import Console
-from rich.table import Table
 
 from zim.cli.where import http_address
 from zim.client import ZimError
@@ -76,10 +74,8 @@ def ledger(topology: Path | None, address: str | None, wait_s: float, as_json: b
         where = http_address(address, topology)
         split_address(where)
         found = _ask_until_settled(where, wait_s)
-    except _NotTold as error:
-        _fail(str(error), EXIT_UNKNOWN)
     except ZimError as error:
-        _fail(str(error), EXIT_WRONG)
+        _fail(str(error), EXIT_UNKNOWN if isinstance(error, _NotTold) else EXIT_WRONG)
     click.echo(json.dumps(msgspec.to_builtins(found)) if as_json else _table(found))
     if found.silent:
         _fail(f"no answer from {', '.join(found.silent)}: what they know is missing here", EXIT_UNKNOWN)
@@ -122,16 +118,9 @@ def _ask(where: str) -> Ledger:
 
 
 def _table(found: Ledger) -> str:
-    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
-    table.add_column()
-    table.add_column(justify="right")
-    table.add_column()
-    for name, what in ROWS.items():
-        table.add_row(name, f"{getattr(found, name):,}", what)
-    console = Console(highlight=False, markup=False, width=100)
-    with console.capture() as captured:
-        console.print(table)
-    return "\n".join(line.rstrip() for line in captured.get().splitlines())
+    numbers = {name: f"{getattr(found, name):,}" for name in ROWS}
+    wide, widest = max(map(len, ROWS)), max(map(len, numbers.values()))
+    return "\n".join(f"{name:<{wide}}  {numbers[name]:>{widest}}  {what}" for name, what in ROWS.items())
 
 
 def _fail(why: str, code: int) -> NoReturn:

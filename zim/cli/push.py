@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Any, TypeVar
 
 import click
 
@@ -81,14 +81,10 @@ def _add_command(name: str, metavar: str, summary: str, act: Callable[[Publisher
         try:
             with Publisher(http_address(http, topology)) as publisher:
                 push_id = act(publisher, to, body)
-        except (PushUnavailable, PushUnknown) as error:
-            _fail(error, EXIT_UNKNOWN)
         except ZimError as error:
-            _fail(error, EXIT_REFUSED)
-        if push_id:
-            click.echo(push_id)
-        else:
-            click.echo("accepted; the server names no push id", err=True)
+            click.echo(f"zim push: {error}", err=True)
+            sys.exit(EXIT_UNKNOWN if isinstance(error, PushUnavailable | PushUnknown) else EXIT_REFUSED)
+        click.echo(push_id or "accepted; the server names no push id", err=not push_id)
 
     run = click.argument("body", callback=_read_body)(run)
     run = click.argument("to", metavar=metavar)(run) if metavar else run
@@ -104,8 +100,3 @@ _add_command(
 )
 _add_command("room", "ROOM", "Push BODY to everybody in ROOM.", Publisher.push_room)
 _add_command("all", "", "Push BODY to everybody who is connected.", lambda publisher, _, body: publisher.push_all(body))
-
-
-def _fail(error: ZimError, code: int) -> NoReturn:
-    click.echo(f"zim push: {error}", err=True)
-    sys.exit(code)

@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from zim import logs
+from zim.cli.where import reachable
 from zim.errors import TopologyError
 from zim.supervisor import RunningNode, Supervisor, node_command, raise_open_files
 from zim.topology import load
@@ -90,7 +91,7 @@ def how_to_try(running: Iterable[RunningNode], is_found: bool) -> list[str]:
     first: dict[str, str] = {}
     for one in running:
         for what, where in one.listening.items():
-            first.setdefault(what, _reachable(where))
+            first.setdefault(what, reachable(where))
     lines = []
     zim = zim_command()
     if "tcp" in first:
@@ -100,9 +101,3 @@ def how_to_try(running: Iterable[RunningNode], is_found: bool) -> list[str]:
     if "http" in first:
         lines.append(f"""  curl -d '{{"test":1}}' 'http://{first["http"]}/1/push?uid=7'""")
     return [*(["Try it:", *lines] if lines else []), "Ctrl-C stops it."]
-
-
-def _reachable(address: str) -> str:
-    """The address, or loopback where it stands for every address."""
-    host, _, port = address.rpartition(":")
-    return f"{ {'0.0.0.0': '127.0.0.1', '[::]': '[::1]'}.get(host, host) }:{port}"

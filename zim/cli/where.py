@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from zim.errors import TopologyError
-from zim.topology import ListenAddress, Topology, load
+from zim.topology import Topology, load
 
 DEFAULT_FILE = Path("topology.toml")
 DEFAULT_HTTP = "127.0.0.1:7172"
@@ -23,7 +23,7 @@ def http_address(http: str | None, topology: Path | None) -> str:
     if http:
         return http
     found = _topology(topology)
-    return _reachable(found.logics[0].http) if found else DEFAULT_HTTP
+    return reachable(found.logics[0].http.address) if found else DEFAULT_HTTP
 
 
 def comet_addresses(is_ws: bool, addresses: Sequence[str], topology: Path | None) -> list[str]:
@@ -37,7 +37,7 @@ def comet_addresses(is_ws: bool, addresses: Sequence[str], topology: Path | None
         addresses = [DEFAULT_WS if is_ws else DEFAULT_TCP]
     elif found is not None:
         listeners = [comet.ws if is_ws else comet.tcp for comet in found.comets]
-        addresses = [_reachable(listener) for listener in listeners if listener is not None]
+        addresses = [reachable(listener.address) for listener in listeners if listener is not None]
         if not addresses:
             kind, hint = ("ws", "leave out --ws") if is_ws else ("tcp", "use --ws")
             raise TopologyError([f"{found.path}: no comet listens for {kind}; {hint}, or name an --address"])
@@ -50,8 +50,7 @@ def _topology(path: Path | None) -> Topology | None:
     return load(path or DEFAULT_FILE)
 
 
-def _reachable(listener: ListenAddress) -> str:
-    """An address that binds every interface is reached over loopback."""
-    host, port = listener.host_port
-    host = {"0.0.0.0": "127.0.0.1", "": "127.0.0.1", "*": "127.0.0.1", "::": "::1"}.get(host, host)
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+def reachable(address: str) -> str:
+    """The address `host:port`, or loopback's where it stands for every address."""
+    host, _, port = address.rpartition(":")
+    return f"{ {'0.0.0.0': '127.0.0.1', '[::]': '[::1]'}.get(host, host) }:{port}"

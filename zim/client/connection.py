@@ -12,7 +12,7 @@ from typing import Any
 from zim.client.address import CometAddress
 from zim.client.errors import ConnectionLost, Unreachable
 from zim.client.waiting import Waker, wait
-from zim.client.wire import TcpWire
+from zim.client.wire import TcpWire, Wire
 from zim.client.ws import WsWire
 from zim.errors import ZimError
 from zim.protocol.frame import Packet
@@ -39,11 +39,10 @@ class Line:
         self._timeout_s = timeout_s
         self._socket: socket.socket | None = None
         self._is_cut = False
-        self._wire: TcpWire | WsWire
-        if address.transport == "ws":
-            self._wire = WsWire(address.netloc, address.path, max_packet_bytes)
-        else:
-            self._wire = TcpWire(max_packet_bytes)
+        is_ws = address.transport == "ws"
+        self._wire: Wire = (
+            WsWire(address.netloc, address.path, max_packet_bytes) if is_ws else TcpWire(max_packet_bytes)
+        )
 
     @property
     def is_open(self) -> bool:

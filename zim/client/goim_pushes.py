@@ -10,6 +10,7 @@ from urllib.parse import quote
 from zim.client.errors import PushRefused, PushUnavailable, PushUnknown
 from zim.client.http import HttpAnswer, HttpLink
 from zim.client.pushes import body_bytes
+from zim.json_text import STRICT
 
 RET_OK = 1
 _NUMBER = re.compile(r"[+-]?[0-9]{1,19}")
@@ -83,11 +84,8 @@ def _judge(answer: HttpAnswer, address: str, size: int, hint: str) -> None:
 
 
 def _is_json(raw: bytes) -> bool:
-    def refuse(name: str) -> None:
-        raise ValueError(name)
-
     try:
-        json.loads(raw.decode(), parse_constant=refuse)  # Python alone takes NaN
+        STRICT.decode(raw.decode())
     except (ValueError, RecursionError):
         return False
     return True

@@ -77,17 +77,12 @@ class HttpLink:
             link.request("POST", path, body, {"Content-Type": content_type} if content_type else {})
             response = link.getresponse()
             text = self._read(response, deadline)
-        except TimeoutError:
-            self.close()
-            raise PushUnknown(
-                f"no answer from {self.address} in {self._timeout_s:g} s; it is not known whether the push was accepted"
-            ) from None
         except (OSError, http.client.HTTPException) as error:
             self.close()
-            raise PushUnknown(
-                f"{self.address} hung up before it answered ({why(error)}); "
-                "it is not known whether the push was accepted"
-            ) from None
+            what = f"{self.address} hung up before it answered ({why(error)})"
+            if isinstance(error, TimeoutError):
+                what = f"no answer from {self.address} in {self._timeout_s:g} s"
+            raise PushUnknown(f"{what}; it is not known whether the push was accepted") from None
         self._local.used_at = time.monotonic()
         if response.will_close:
             self.close()

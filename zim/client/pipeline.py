@@ -15,7 +15,7 @@ import itertools
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, TypeVar
 
 from zim.client.errors import PushConflict, PushError, PushRefused, PushUnavailable, PushUnknown
 from zim.client.pushes import Accepted
@@ -27,14 +27,8 @@ MESSAGE_BYTES = 200  # what a push counts for beside its body
 Outcome = Accepted | PushError
 
 
-class Settling(Protocol):
-    """Whoever wants to know what became of a push."""
-
-    def settle(self, outcome: Outcome) -> None:
-        """It is settled."""
-
-
-P = TypeVar("P", bound=Settling)
+P = TypeVar("P")
+"""Whoever wants to know what became of a push."""
 
 
 @dataclass(slots=True, eq=False)
@@ -82,14 +76,9 @@ class Pipeline(Generic[P]):
         return len(self._waiting) + len(self._later) + len(self._sent)
 
     @property
-    def has_waiting(self) -> bool:
-        """Something could be sent now."""
-        return bool(self._waiting)
-
-    @property
     def can_send(self) -> bool:
-        """The node that is pushed to is connected."""
-        return self._connected[self.node]
+        """Something waits, and the node that is pushed to is connected."""
+        return bool(self._waiting) and self._connected[self.node]
 
     def add(self, jobs: Iterable[PushJob[P]]) -> None:
         """New pushes, in the order in which they are to go."""

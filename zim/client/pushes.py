@@ -89,16 +89,12 @@ def encode_push(push: Push, id: str) -> bytes:
     Raises:
         PushRefused: it is for nobody.
     """
-    to: dict[str, Any] = {
-        "users": names(push.users),
-        "rooms": names(push.rooms),
-        "keys": names(push.keys),
-        "everybody": push.everybody,
-    }
-    found: dict[str, Any] = {"to": {key: value for key, value in to.items() if value}}
-    if not found["to"]:
+    to: dict[str, Any] = {"users": names(push.users), "rooms": names(push.rooms), "keys": names(push.keys)}
+    to = {key: value for key, value in (to | {"everybody": push.everybody}).items() if value}
+    if not to:
         raise PushRefused("a push to nobody; name users, rooms, keys or everybody", id=id)
-    found |= {"base64": base64.b64encode(body_bytes(push.body)).decode(), "op": push.op, "id": id}
+    body = base64.b64encode(body_bytes(push.body)).decode()
+    found: dict[str, Any] = {"to": to, "base64": body, "op": push.op, "id": id}
     if push.ttl_s:
         found["ttl_s"] = push.ttl_s
     return json.dumps(found, separators=(",", ":")).encode()

@@ -8,10 +8,14 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
 from typing import Any
+
+from typing_extensions import override
 
 from zim.errors import ZimError
 from zim.fabric.limits import STREAM_BYTES
+from zim.json_text import Scanner
 from zim.protocol import frame
 from zim.protocol.errors import WireError
 from zim.protocol.frame import Packet
@@ -20,14 +24,13 @@ from zim.protocol.framings.tcp import TcpReader
 MAX_PACKET_BYTES = 16 << 20
 
 _STRING_OR_BRACKET = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{}]', re.DOTALL)
-_SPACE = re.compile(r"[ \t\n\r]*")
 # Python's limit on the digits of a number is not JSON's; no field has more than 19.
 _DECODER = json.JSONDecoder(parse_int=lambda text: int(text) if len(text) < 20 else text)
 _NUMBERS = {"ver": (-(1 << 15), 1 << 15), "op": (0, 1 << 31), "seq": (-(1 << 31), 1 << 31), "offset": (0, 1 << 63)}
 
 
-class TcpWire:
-    """Packets on a TCP stream.
+class Wire:
+    """How packets lie on a stream of bytes.
 
     Attributes:
         opening: what the client says before anything else.
@@ -38,29 +41,45 @@ class TcpWire:
 
     opening = b""
     closing = b""
-
-    def __init__(self, max_packet_bytes: int = MAX_PACKET_BYTES) -> None:
-        self.is_open = True
-        self.broken: ZimError | None = None
-        self._reader = TcpReader(max_packet_bytes, extended=True)
+    is_open = True
+    broken: ZimError | None = None
 
     def send(self, packet: Packet) -> bytes:
         """The bytes of a packet."""
-        return frame.encode(packet)
+        raise NotImplementedError
 
     def receive(self, data: bytes) -> list[Packet]:
         """The packets that are complete with `data`. Afterwards look at `broken`."""
         packets: list[Packet] = []
         if self.broken is None:
             try:
-                packets.extend(self._reader.receive(data))
-            except WireError as error:
+                packets.extend(self._read(data))
+            except ZimError as error:
                 self.broken = error
         return packets
 
     def replies(self) -> bytes:
-        """What the stream itself asks to be answered; on TCP nothing."""
+        """What the stream itself asks to be answered, once."""
         return b""
+
+    def _read(self, data: bytes) -> Iterator[Packet]:
+        """The packets, one by one; an error after those before it."""
+        raise NotImplementedError
+
+
+class TcpWire(Wire):
+    """Packets on a TCP stream."""
+
+    def __init__(self, max_packet_bytes: int = MAX_PACKET_BYTES) -> None:
+        self._reader = TcpReader(max_packet_bytes, extended=True)
+
+    @override
+    def send(self, packet: Packet) -> bytes:
+        return frame.encode(packet)
+
+    @override
+    def _read(self, data: bytes) -> Iterator[Packet]:
+        return self._reader.receive(data)
 
 
 def encode_text(packet: Packet) -> bytes:
@@ -80,41 +99,22 @@ def decode_text(text: str) -> list[Packet]:
         WireError: it is anything else.
     """
     try:
-        return _Scanner(text).packets()
+        return _Scanner(text, _DECODER).packets()
     except (ValueError, KeyError, TypeError, RecursionError, OverflowError):
         raise WireError("text frame that is not an array of packets", 1007) from None
 
 
-class _Scanner:
-    """Reads the objects by hand, so that a body stays the bytes it was; json would turn 1.0e0 into 1.0."""
-
-    def __init__(self, text: str) -> None:
-        self._text = text
-        self._at = 0
-
+class _Scanner(Scanner):
     def packets(self) -> list[Packet]:
-        packets = []
-        if self._take("["):
-            if not self._take("]"):
-                packets.append(self._packet())
-                while self._take(","):
-                    packets.append(self._packet())
-                self._want("]")
-        else:
-            packets.append(self._packet())
-        if self._take("") and self._at != len(self._text):
-            raise ValueError("text after the end")
+        packets = list(self.items("]", self._packet)) if self.take("[") else [self._packet()]
+        self.end()
         return packets
 
     def _packet(self) -> Packet:
         found: dict[str, int] = {}
         stream, body = "", b""
-        self._want("{")
-        more = not self._take("}")
-        while more:
-            key, _ = self._value()
-            self._want(":")
-            value, raw = self._value()
+        self.want("{")
+        for key, value, raw in self.items("}", self.member):
             if key == "body":
                 body = raw.encode()
             elif key == "stream":
@@ -124,32 +124,16 @@ class _Scanner:
                 if type(value) is not int or not low <= value < high:
                     raise ValueError(f"{key} is beyond its field")
                 found[key] = value
-            more = self._take(",")
-            if not more:
-                self._want("}")
         offset = found.get("offset", 0) if stream else 0
         return Packet(found["op"], found.get("seq", 0), found.get("ver", 0), body, stream, offset)
 
-    def _value(self) -> tuple[Any, str]:
-        self._take("")
-        start = self._at
+    @override
+    def value(self) -> tuple[Any, str]:
         try:
-            value, self._at = _DECODER.raw_decode(self._text, start)
+            return super().value()
         except RecursionError:  # how deep it goes depends on who calls; a message must not depend on that
-            value, self._at = None, _end_of_nested(self._text, start)
-        return value, self._text[start : self._at]
-
-    def _take(self, mark: str) -> bool:
-        match = _SPACE.match(self._text, self._at)
-        self._at = match.end() if match else self._at
-        if not self._text.startswith(mark, self._at):
-            return False
-        self._at += len(mark)
-        return True
-
-    def _want(self, mark: str) -> None:
-        if not self._take(mark):
-            raise ValueError(f"no {mark}")
+            start, self.at = self.at, _end_of_nested(self.text, self.at)
+            return None, self.text[start : self.at]
 
 
 def _name(value: object) -> str:

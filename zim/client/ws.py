@@ -5,10 +5,12 @@ from __future__ import annotations
 import base64
 import hashlib
 import os
+from collections.abc import Iterator
+
+from typing_extensions import override
 
 from zim.client.errors import ConnectionLost, LoginRefused
-from zim.client.wire import MAX_PACKET_BYTES, decode_text, encode_text
-from zim.errors import ZimError
+from zim.client.wire import MAX_PACKET_BYTES, Wire, decode_text, encode_text
 from zim.protocol import websocket
 from zim.protocol.errors import WireError
 from zim.protocol.frame import Packet
@@ -57,8 +59,8 @@ def check_response(head: bytes, key: bytes, path: str = "/sub") -> None:
         raise WireError("wrong Sec-WebSocket-Accept")
 
 
-class WsWire:
-    """Packets as JSON in WebSocket text frames. Same attributes as TcpWire."""
+class WsWire(Wire):
+    """Packets as JSON in WebSocket text frames."""
 
     def __init__(self, address: str, path: str = "/sub", max_packet_bytes: int = MAX_PACKET_BYTES) -> None:
         self._key = base64.b64encode(os.urandom(16))
@@ -66,26 +68,19 @@ class WsWire:
         self.opening = opening_request(address, path, self._key)
         self.closing = encode_close(websocket.NORMAL, mask=random_mask())
         self.is_open = False
-        self.broken: ZimError | None = None
         self._head = b""
         self._frames = FrameReader(max_packet_bytes, is_server=False)
         self._replies = b""
 
+    @override
     def send(self, packet: Packet) -> bytes:
-        """The bytes of a packet."""
         return encode_frame(websocket.TEXT, encode_text(packet), random_mask())
 
-    def receive(self, data: bytes) -> list[Packet]:
-        """The packets that are complete with `data`. Afterwards look at `broken`."""
-        packets: list[Packet] = []
-        if self.broken is None:
-            try:
-                if self.is_open or (data := self._shake_hands(data)):
-                    for said in self._frames.receive(data):
-                        packets += self._handle(said)
-            except ZimError as error:
-                self.broken = error
-        return packets
+    @override
+    def _read(self, data: bytes) -> Iterator[Packet]:
+        if self.is_open or (data := self._shake_hands(data)):
+            for said in self._frames.receive(data):
+                yield from self._handle(said)
 
     def _shake_hands(self, data: bytes) -> bytes:
         """Reads the answer to `opening`. What follows it is returned."""
@@ -100,8 +95,8 @@ class WsWire:
         self._head = b""
         return data
 
+    @override
     def replies(self) -> bytes:
-        """Pongs that are due, once."""
         replies, self._replies = self._replies, b""
         return replies
 

@@ -209,7 +209,6 @@ class _Owner:
         self._poller = library.Poller()
         self._poller.register(waker.fileno(), zmq.POLLIN)
         self._rest: Callable[[], None] = (lambda: time.sleep(0)) if library is not zmq else (lambda: None)
-        self._wants_to_write = -1
         try:
             for endpoint in endpoints:
                 self._connect(endpoint)
@@ -261,7 +260,7 @@ class _Owner:
     def _send(self) -> None:
         pipeline = self.pipeline
         wants_to_write = -1
-        while pipeline.has_waiting and pipeline.can_send:
+        while pipeline.can_send:
             socket = self._sockets[pipeline.node]
             submits: list[Submit] = []
             try:
@@ -273,11 +272,8 @@ class _Owner:
                 pipeline.untake(submits)
             wants_to_write = pipeline.node
             break
-        if wants_to_write != self._wants_to_write:
-            for node in {wants_to_write, self._wants_to_write} - {-1}:
-                flags = zmq.POLLIN | (zmq.POLLOUT if node == wants_to_write else 0)
-                self._poller.modify(self._sockets[node], flags)
-            self._wants_to_write = wants_to_write
+        for node, socket in enumerate(self._sockets):
+            self._poller.modify(socket, zmq.POLLIN | (zmq.POLLOUT if node == wants_to_write else 0))
 
     def _receive(self, node: int, now: float) -> list[tuple[PushJob[PendingPush], Outcome]]:
         settled: list[tuple[PushJob[PendingPush], Outcome]] = []

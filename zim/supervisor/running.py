@@ -18,7 +18,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, BinaryIO
+from typing import Any
 
 import gevent
 from gevent import Greenlet, subprocess
@@ -100,7 +100,7 @@ class _Keeper:
             supervisor.on_lost(name)
             if self._stopping.is_set():
                 return
-            delay = self._restarts.died(exit_code, supervisor.clock())
+            delay = self._restarts.died(exit_code, time.monotonic())
             how = _how_it_ended(exit_code)
             if delay is None:
                 extra = {"node": name, "ended": how, "deaths": self._restarts.deaths}
@@ -145,10 +145,7 @@ class _Keeper:
         self._process = process
         if self._stopping.is_set():  # asked while Popen let others run, when there was nothing to signal yet
             self._signal(signal.SIGKILL if self._is_killed else signal.SIGTERM)
-        readers = [
-            supervisor.spawn(self._read_stdout, process),
-            supervisor.spawn(self._forward, process.stderr),
-        ]
+        readers = [supervisor.spawn(self._read_stdout, process), supervisor.spawn(self._forward, process.stderr)]
         exit_code: int = process.wait()
         gevent.joinall(readers, timeout=DRAIN_TIMEOUT_S)
         gevent.killall(readers)
@@ -163,7 +160,7 @@ class _Keeper:
             if listening is None:
                 self._pass_on(line)
                 continue
-            self._restarts.ready(self._supervisor.clock())
+            self._restarts.ready(time.monotonic())
             self._supervisor.on_ready(RunningNode(self.node, process.pid, listening))
 
     def _forward(self, stderr: Any) -> None:
@@ -173,8 +170,8 @@ class _Keeper:
     def _pass_on(self, line: bytes) -> None:
         self.last_lines.append(line.decode("utf-8", "replace").rstrip("\n"))
         with contextlib.suppress(OSError, ValueError):  # our reader is gone; the nodes must not stall for that
-            self._supervisor.output.write(line if line.endswith(b"\n") else line + b"\n")
-            self._supervisor.output.flush()
+            sys.stderr.buffer.write(line if line.endswith(b"\n") else line + b"\n")
+            sys.stderr.buffer.flush()
 
 
 class Supervisor:
@@ -184,23 +181,13 @@ class Supervisor:
         nodes: those to run.
         command: gives the command line for a node and its lifeline's file descriptor.
         on_complete: called once, when all nodes are ready for the first time.
-        output: where the nodes' stderr goes, line by line.
-        clock: monotonic seconds.
     """
 
     def __init__(
-        self,
-        nodes: Iterable[Node],
-        command: Command,
-        on_complete: Callable[[list[RunningNode]], None] = lambda running: None,
-        *,
-        output: BinaryIO | None = None,
-        clock: Callable[[], float] = time.monotonic,
+        self, nodes: Iterable[Node], command: Command, on_complete: Callable[[list[RunningNode]], None]
     ) -> None:
         self.nodes = list(nodes)
         self.command = command
-        self.clock = clock
-        self.output = output if output is not None else sys.stderr.buffer
         # Neither end is inheritable (PEP 446); Popen passes the reading one on, so that the writing one stays alone.
         self.lifeline, self._lifeline_end = os.pipe()
         self._on_complete = on_complete

@@ -10,19 +10,16 @@ import tomllib
 from collections.abc import Callable
 from dataclasses import MISSING, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 from zim.errors import TopologyError
 from zim.topology import retention
 from zim.topology.drafts import Draft, check_together
 from zim.topology.endpoints import Endpoint, parse_link, parse_listener
-from zim.topology.nodes import Comet, Job, ListenAddress, Logic, Node, Router, Topology
-from zim.topology.tables import Reader, Table, checked, choice, seconds, text, whole
+from zim.topology.nodes import MOST_S, Comet, Job, ListenAddress, Logic, Node, Router, Topology
+from zim.topology.tables import Reader, Table, checked, seconds, text, whole
 
 _CLASSES: dict[str, type[Node]] = {"router": Router, "logic": Logic, "job": Job, "comet": Comet}  # as in the file
-
-_BYTES = 1 << 40  # more than a machine has; a typing error, not a limit
-_DAYS_S = 30 * 86_400.0
 
 _WHY_LOCAL = {
     "http": "the HTTP API believes everybody who reaches it",
@@ -112,7 +109,9 @@ def _read_kind(file: Table, kind: str) -> list[Draft]:
 def _read_node(kind: str, table: Table) -> Draft:
     node_fields = fields(_CLASSES[kind])
     required = {f.name: _EXAMPLES[f.name] for f in node_fields if f.default is MISSING and f.default_factory is MISSING}
-    draft = Draft(kind, table, table.read({f.name: _READERS[f.name] for f in node_fields}, required))
+    hints = get_type_hints(_CLASSES[kind], include_extras=True)
+    readers = {f.name: _READERS.get(f.name) or hints[f.name].__metadata__[0] for f in node_fields}
+    draft = Draft(kind, table, table.read(readers, required))
     if kind == "comet" and not {"tcp", "ws"} & table.values.keys():
         table.add("", 'has neither tcp nor ws; right is one or both, such as ws = "127.0.0.1:8090"')
     return draft
@@ -163,25 +162,7 @@ _FABRIC_REQUIRED = {
 _FABRIC: dict[str, Reader] = {
     **{key: text(right) for key, right in _FABRIC_REQUIRED.items()},
     "max_body_bytes": whole(1, 16 << 20),
-    "idempotency_s": seconds(1, _DAYS_S),
-    "receipts_s": seconds(1, _DAYS_S),
+    "idempotency_s": seconds(1, MOST_S),
+    "receipts_s": seconds(1, MOST_S),
 }
-_READERS: dict[str, Reader] = {
-    **dict.fromkeys(_WHY_LOCAL, _read_listener),
-    "id": whole(1, (1 << 31) - 1),
-    "host": text('the name of a machine, such as "a"'),
-    "advertise": _read_advertise,
-    "max_behind_bytes": whole(1, _BYTES),
-    "keep_s": seconds(0.001, _DAYS_S),
-    "keep_bytes": whole(1, _BYTES),
-    "ballast_bytes": whole(0, _BYTES),
-    "queue_bytes": whole(1, _BYTES),
-    "http_timeout_s": seconds(0.001, _DAYS_S),
-    "max_connections": whole(1, 10_000_000),
-    "max_packet_bytes": whole(16, 16 << 20),  # a packet's header alone has 16
-    "handshake_timeout_s": seconds(0.001, _DAYS_S),
-    "heartbeat_s": seconds(0.001, _DAYS_S),
-    "keepalive_s": whole(0, 32_767),  # Linux takes no more for TCP_KEEPIDLE
-    "outbox_bytes": whole(1, _BYTES),
-    "slow_consumer": choice("close", "drop"),
-}
+_READERS: dict[str, Reader] = {**dict.fromkeys(_WHY_LOCAL, _read_listener), "advertise": _read_advertise}

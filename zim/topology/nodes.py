@@ -1,12 +1,22 @@
-"""A fabric as its topology describes it: frozen values, already checked, so that nodes never look at raw TOML. Pure."""
+"""A fabric as its topology describes it: frozen values, already checked, so that nodes never look at raw TOML. Pure.
+
+What a key of the file takes stands beside its field; addresses alone are read elsewhere, as they depend on each other.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated
 
 from zim.fabric.retention import Retention
 from zim.topology.endpoints import Endpoint, parse_link, parse_listener
+from zim.topology.tables import choice, seconds, text, whole
+
+MOST_BYTES = 1 << 40  # more than a machine has; a typing error, not a limit
+MOST_S = 30 * 86_400.0
+Bytes = Annotated[int, whole(1, MOST_BYTES)]
+Seconds = Annotated[float, seconds(0.001, MOST_S)]
 
 
 @dataclass(frozen=True)
@@ -46,9 +56,9 @@ class Node:
     """
 
     kind = ""
-    id: int
+    id: Annotated[int, whole(1, (1 << 31) - 1)]
     bind: ListenAddress
-    host: str = ""
+    host: Annotated[str, text('the name of a machine, such as "a"')] = ""
     advertise: str = ""
     admin: ListenAddress | None = field(default=None, kw_only=True)
 
@@ -68,10 +78,11 @@ class Router(Node):
     """The memory. Limits in bytes, times in seconds."""
 
     kind = "router"
-    max_behind_bytes: int = 64 << 20  # of what one comet has not handled; above it its streams' publishers get 503
-    keep_s: float = 10.0  # how long a message of a live-only stream stays in memory, for repair
-    keep_bytes: int = 256 << 20  # how much of it, over all these streams
-    ballast_bytes: int = 16 << 20  # a file to give up when the disk is full, so that old messages can be deleted
+    max_behind_bytes: Bytes = 64 << 20  # of what one comet has not handled; above it its streams' publishers get 503
+    keep_s: Seconds = 10.0  # how long a message of a live-only stream stays in memory, for repair
+    keep_bytes: Bytes = 256 << 20  # how much of it, over all these streams
+    # A file to give up when the disk is full, so that old messages can be deleted.
+    ballast_bytes: Annotated[int, whole(0, MOST_BYTES)] = 16 << 20
 
 
 @dataclass(frozen=True)
@@ -79,7 +90,7 @@ class Job(Node):
     """The fan-out between router and comets."""
 
     kind = "job"
-    queue_bytes: int = 16 << 20  # of the queue for one comet; above it the job drops, and the comet fetches
+    queue_bytes: Bytes = 16 << 20  # of the queue for one comet; above it the job drops, and the comet fetches
 
 
 @dataclass(frozen=True)
@@ -88,7 +99,7 @@ class Logic(Node):
 
     kind = "logic"
     http: ListenAddress = field(kw_only=True)
-    http_timeout_s: float = 10.0  # for reading one request, head and body, and between two on one connection
+    http_timeout_s: Seconds = 10.0  # for reading one request, head and body, and between two on one connection
 
 
 @dataclass(frozen=True)
@@ -98,13 +109,15 @@ class Comet(Node):
     kind = "comet"
     tcp: ListenAddress | None = None
     ws: ListenAddress | None = None
-    max_connections: int = 100_000
-    max_packet_bytes: int = 65_536  # of one packet or WebSocket message from a client
-    handshake_timeout_s: float = 5.0  # from accept to the auth reply
-    heartbeat_s: float = 300.0  # a client that says nothing for longer is closed
-    keepalive_s: int = 60  # idle seconds before TCP keep-alive probes; 0 turns them off
-    outbox_bytes: int = 1 << 20  # backlog of one connection whose socket is full
-    slow_consumer: str = "close"  # or "drop": its oldest messages go first
+    max_connections: Annotated[int, whole(1, 10_000_000)] = 100_000
+    # Of one packet or WebSocket message from a client; a packet's header alone has 16.
+    max_packet_bytes: Annotated[int, whole(16, 16 << 20)] = 65_536
+    handshake_timeout_s: Seconds = 5.0  # from accept to the auth reply
+    heartbeat_s: Seconds = 300.0  # a client that says nothing for longer is closed
+    # Idle seconds before TCP keep-alive probes; 0 turns them off. Linux takes no more for TCP_KEEPIDLE.
+    keepalive_s: Annotated[int, whole(0, 32_767)] = 60
+    outbox_bytes: Bytes = 1 << 20  # backlog of one connection whose socket is full
+    slow_consumer: Annotated[str, choice("close", "drop")] = "close"  # or "drop": its oldest messages go first
 
 
 @dataclass(frozen=True)

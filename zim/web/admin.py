@@ -7,14 +7,11 @@ comet has no other use for it.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING
+from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 from zim.metrics import CONTENT_TYPE_LATEST, Metric, Page
 from zim.web.parsing import BodyLimits
 from zim.web.server import HttpServer
-
-if TYPE_CHECKING:
-    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
 TIMEOUT_S = 10.0  # for reading a request, and between two
 TEXT, JSON = "text/plain; charset=utf-8", "application/json"

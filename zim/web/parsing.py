@@ -32,12 +32,12 @@ class Refused(ZimError):
 
     Attributes:
         status: the HTTP status that says why.
-        headers: more of the answer's.
+        retry_after_s: when it is worth another try; None: nobody knows.
     """
 
-    def __init__(self, status: int, reason: str, *headers: tuple[str, str]) -> None:
+    def __init__(self, status: int, reason: str, retry_after_s: int | None = None) -> None:
         super().__init__(reason)
-        self.status, self.headers = status, headers
+        self.status, self.retry_after_s = status, retry_after_s
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +172,7 @@ class Requests:
         if n_bytes > limit:
             raise Refused(413, f"the body has more than {limit} bytes")
         if n_bytes > SMALL_BODY_BYTES and self._bodies.n_bytes + more > MAX_BODIES_BYTES:
-            raise Refused(503, "too many bodies at once", ("Retry-After", "1"))
+            raise Refused(503, "too many bodies at once", retry_after_s=1)
         self._bodies.n_bytes += more
         request.held_bytes = n_bytes
 

@@ -6,7 +6,6 @@ or parameter that was wrong, `expected` says what would be right.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -78,11 +77,10 @@ class Problem(ZimError):
         return msgspec.json.encode(self.document(**more))
 
 
-def refused(status: int, why: str, headers: Mapping[str, str] | None = None) -> Problem:
+def refused(status: int, why: str, retry_after_s: int | None = None) -> Problem:
     """The problem of a request that broke HTTP's rules, or the server's limits, and never reached a view."""
     kind = {413: TOO_LARGE, 500: DEFECT, 503: UNAVAILABLE}.get(status, BROKEN_REQUEST)
-    retry_after = (headers or {}).get("Retry-After")
-    problem = Problem(kind, why, retry_after_s=int(retry_after) if retry_after else None)
+    problem = Problem(kind, why, retry_after_s=retry_after_s)
     problem.status = status
     return problem
 

@@ -18,7 +18,7 @@ from contextlib import suppress
 from email.utils import formatdate
 from functools import lru_cache
 from http import HTTPStatus
-from typing import TYPE_CHECKING
+from wsgiref.types import WSGIApplication
 
 import gevent
 import gevent.socket
@@ -30,9 +30,6 @@ from zim.net.fairness import give_way
 from zim.web.parsing import Bodies, BodyLimits, Refused, Request, Requests
 from zim.web.problems import API, PROBLEM_JSON, Problem, defect, refused
 from zim.web.wsgi import call_app
-
-if TYPE_CHECKING:
-    from _typeshed.wsgi import WSGIApplication
 
 log = logging.getLogger(__name__)
 
@@ -198,7 +195,7 @@ class HttpConnection:
         """Answer a request that the app will not see, and end the connection."""
         self._server.refused[why.status] += 1
         log.debug("bad request", extra={"status": why.status, "reason": str(why), "client": self._address})
-        status, headers, body = _said(refused(why.status, str(why), dict(why.headers)), self._requests.path)
+        status, headers, body = _said(refused(why.status, str(why), why.retry_after_s), self._requests.path)
         self._send(_message(status, [*headers, ("Connection", "close")], body))
         # Closing with unread bytes would reset the connection, and the client might lose the answer (RFC 9112 9.6).
         self._socket.shutdown(socket.SHUT_WR)

@@ -89,9 +89,8 @@ class _Api:
         it accepts, so it changes nothing.
         """
         rid = parse_int(_query("rid"), 32)
-        streams = (
-            None if rid is None else [room_stream(str(rid))] if rid >= 0 else []
-        )  # nobody can be in a room below 0
+        # Nobody can be in a room below 0.
+        streams = None if rid is None else [room_stream(str(rid))] if rid >= 0 else []
         return self._publish(streams, request.get_data(cache=False))
 
     def push_all(self) -> Response:

@@ -6,15 +6,14 @@ which drops malformed pairs.
 
 from __future__ import annotations
 
-import json
 import re
-from typing import NoReturn
 from urllib.parse import unquote
 
 import msgspec
 
+from zim.json_text import STRICT, Scanner
+
 _INTEGER = re.compile(r"([+-]?)0*([0-9]+)")
-_WHITE = re.compile(r"[ \t\r\n]*")
 _BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _UIDS = msgspec.json.Decoder(list[int | float | None] | None)
 
@@ -52,14 +51,6 @@ def _unescape(text: str) -> str | None:
     return text.replace("+", " ")
 
 
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not JSON")
-
-
-# Numbers stay text: none of them is looked at here, and Python would refuse to convert very long ones.
-_JSON = json.JSONDecoder(parse_int=str, parse_float=str, parse_constant=_refuse_constant)
-
-
 def parse_pushs(document: bytes) -> tuple[list[int], bytes]:
     """The uids and the body in `{"u":[1,2],"m":…}`, as Go's encoding/json finds them.
 
@@ -81,43 +72,16 @@ def _parse_pushs(text: str) -> tuple[list[int], bytes]:
     body = b""
     if text.strip(" \t\r\n") == "null":
         return uids, body
-    at = _skip(text, 0)
-    if text[at : at + 1] != "{":
-        raise ValueError("not an object")
-    at = _skip(text, at + 1)
-    has_member = text[at : at + 1] != "}"
-    while has_member:
-        key, start, end = _member(text, at)
+    scanner = Scanner(text, STRICT)
+    scanner.want("{")
+    for key, _, raw in scanner.items("}", scanner.member):
         match key.lower():
             case "u":
-                uids = _parse_uids(text[start:end].encode("latin-1"))
+                uids = _parse_uids(raw.encode("latin-1"))
             case "m":
-                body = text[start:end].encode("latin-1")
-        at = _skip(text, end)
-        has_member = text[at : at + 1] == ","
-        at = _skip(text, at + 1) if has_member else at
-    if text[at : at + 1] != "}" or _skip(text, at + 1) != len(text):
-        raise ValueError("no end, or more behind it")
+                body = raw.encode("latin-1")
+    scanner.end()
     return uids, body
-
-
-def _member(text: str, at: int) -> tuple[str, int, int]:
-    """The key that begins at `at`, and where its value begins and ends."""
-    if text[at : at + 1] != '"':
-        raise ValueError("not a key")
-    key, at = _JSON.raw_decode(text, at)
-    at = _skip(text, at)
-    if text[at : at + 1] != ":":
-        raise ValueError("no value")
-    start = _skip(text, at + 1)
-    _, end = _JSON.raw_decode(text, start)
-    return str(key), start, end
-
-
-def _skip(text: str, at: int) -> int:
-    """Where the white space ends that begins at `at`."""
-    match = _WHITE.match(text, at)
-    return at if match is None else match.end()
 
 
 def _parse_uids(array: bytes) -> list[int]:

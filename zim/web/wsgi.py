@@ -6,14 +6,10 @@ Source: PEP 3333.
 from __future__ import annotations
 
 from collections.abc import Callable
-from types import TracebackType
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from _typeshed.wsgi import WSGIApplication
+from typing import Any
+from wsgiref.types import WSGIApplication
 
 Headers = list[tuple[str, str]]
-ExcInfo = tuple[type[BaseException], BaseException, TracebackType] | tuple[None, None, None]
 
 
 def call_app(app: WSGIApplication, environ: dict[str, Any]) -> tuple[str, Headers, bytes]:
@@ -30,10 +26,10 @@ def call_app(app: WSGIApplication, environ: dict[str, Any]) -> tuple[str, Header
     said: list[tuple[str, Headers]] = []
     pieces: list[bytes] = []
 
-    def start_response(status: str, headers: Headers, exc_info: ExcInfo | None = None, /) -> Callable[[bytes], object]:
-        if exc_info is None and said:
+    def start_response(status: str, headers: Headers, error: object = None, /) -> Callable[[bytes], object]:
+        if error is None and said:
             raise RuntimeError("start_response was called twice")
-        if exc_info is not None:
+        if error is not None:
             pieces.clear()
         said[:] = [(status, list(headers))]
         return pieces.append
@@ -43,9 +39,7 @@ def call_app(app: WSGIApplication, environ: dict[str, Any]) -> tuple[str, Header
         for piece in answer:
             pieces.append(piece)  # noqa: PERF402 - one by one: what comes first may write, or replace all of it
     finally:
-        close = getattr(answer, "close", None)
-        if close is not None:
-            close()
+        getattr(answer, "close", lambda: None)()
     if not said:
         raise RuntimeError("start_response was not called")
     ((status, headers),) = said

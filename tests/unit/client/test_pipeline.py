@@ -69,7 +69,7 @@ class World:
             self.is_connected[what], self.at_node[what] = False, []
             pipeline.lost(what, self.now)
         elif act in ("send", "full", "swallow"):
-            if pipeline.can_send and pipeline.has_waiting:
+            if pipeline.can_send:
                 submits = pipeline.take(250, self.now)
                 assert 0 < len(submits) <= 2
                 if act == "full":
