@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from tests.simulation.kernel import Kernel, Violation
+from zim.errors import Unknown
 from zim.fabric.retention import Retention, RoomClass, Rule
 from zim.fabric.sharding import Shards
 from zim.nodes.router.effects import Append, DiskEffect, ReadDisk, ReadHeads, Settle, Trim
@@ -111,7 +112,10 @@ class RouterDisk:
         for effect in list(self.working):
             came_to_its_end = isinstance(effect, Append) and not self.is_full and self._kernel.rng.random() < 0.5
             if came_to_its_end or isinstance(effect, Settle):  # what was unsure is stored, or not: see what it is
-                self.end(effect)
+                result = self.end(effect)
+                if isinstance(effect, Append) and isinstance(result, Unknown):  # stored, or not: see what it is
+                    self.working.append(settle := Settle(effect.batch, effect.records))
+                    self.end(settle)
 
     def end(self, effect: DiskEffect) -> Any:
         """It is done; or what the disk has against it."""
