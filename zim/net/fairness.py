@@ -15,15 +15,21 @@ import gevent
 BUDGET_S = 0.001  # of work between two turns of the event loop
 
 _monotonic = time.monotonic
-_until = 0.0  # when the budget of this turn is used up
+_turn, _until = -1, 0.0  # the last turn in which somebody asked, and when its budget is used up
 
 
 def give_way() -> None:
     """Lets all others run, if this turn has taken its time. Cheap enough to be called after every small step.
 
+    A turn's time begins with its first call. So a process that was idle does not sleep at its first one, which would
+    cost a millisecond: the timer would be in the future, and epoll counts in milliseconds.
+
     Switches: once in BUDGET_S at most.
     """
-    global _until
-    if _monotonic() >= _until:
+    global _turn, _until
+    loop = gevent.get_hub().loop
+    if loop.iteration == _turn:
+        if _monotonic() < _until:
+            return
         gevent.sleep(1e-6)
-        _until = _monotonic() + BUDGET_S
+    _turn, _until = loop.iteration, _monotonic() + BUDGET_S
