@@ -75,7 +75,7 @@ class Part(msgspec.Struct, frozen=True):
     router: str
     status: Status
     streams: Annotated[dict[str, int | None], Meta(description="its offset in each stream; null where it is not known")]
-    why: Annotated[str, Meta(description="for people, where the status is not ok")]
+    why: Annotated[str, Meta(description="for people, where the status is not ok; names the router")]
 
 
 @dataclass(frozen=True, slots=True)

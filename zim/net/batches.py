@@ -64,6 +64,10 @@ class Batches(Generic[T]):
         """The batch is done with."""
         self.is_busy = False
 
+    def halt(self) -> None:
+        """No batch begins any more: what became of the last one cannot be told."""
+        self.is_busy = True
+
     def drain(self) -> list[T]:
         """Gives up what waits, and returns it."""
         items = [item for item, _ in self._items]

@@ -165,7 +165,7 @@ class Edge:
                 connection.close("closed by the client", code)
 
     def on_closed(self, connection: Connection) -> None:
-        """See Owner."""
+        """Its socket is closed. Does not switch."""
         del self._connections[connection]
         reason = connection.reason
         self.closed_for[reason if reason in _REASONS else GAP if reason.startswith("messages of ") else OTHER] += 1

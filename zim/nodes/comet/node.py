@@ -195,7 +195,7 @@ class CometNode(NodeProcess):
                 self.perform(hub.begin_pass(time.monotonic()))
 
     def _write(self, todo: Pass) -> None:
-        """Last but one stop of a push: to each connection. Switches: to give way."""
+        """A pass to its connections, in order. Switches: to give way."""
         for write in todo.writes:
             chunk, rows, sessions = write.chunk, write.rows, write.sessions
             for start in range(0, len(sessions), BATCH):

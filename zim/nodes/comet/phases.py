@@ -58,7 +58,7 @@ GOING_AWAY, POLICY, TRY_AGAIN = 1001, 1008, 1013  # RFC 6455 7.4.1, and the IANA
 # What a client is told that has been silent for too long, and the close code for it.
 SILENT: Mapping[Phase, tuple[str, int]] = {
     Phase.HANDSHAKE: ("handshake timeout", 0),
-    Phase.AUTHENTICATING: ("handshake timeout", 0),
+    Phase.AUTHENTICATING: ("handshake timeout", TRY_AGAIN),  # its login may be as good as it can be: logics are away
     Phase.JOINING: ("handshake timeout", TRY_AGAIN),
     Phase.OPEN: ("heartbeat timeout", GOING_AWAY),
 }

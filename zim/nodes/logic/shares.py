@@ -105,7 +105,7 @@ class Share(Call):
             case "ok":
                 self._end("ok", "", m.offsets)
             case "conflict":
-                self._end("conflict", "the key was used for another push")
+                self._end("conflict", f"{self.router} knows the key of another push")
             case "unavailable":
                 self._end("unavailable", f"{self.router} cannot take it now")
             case "unknown":

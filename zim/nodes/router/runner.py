@@ -152,7 +152,7 @@ class RouterRunner(Generic[Peer]):
         if isinstance(effect, Append) and isinstance(result, Unavailable):
             return [Note(ERROR, "pushes refused", fields), Replies(intake.not_stored(batch))]
         if isinstance(result, Exception):  # not even that can be told; our next run reads the truth
-            intake.commits.is_busy = True
+            intake.commits.halt()
             return [Replies(intake.not_told(batch)), End(str(result))]
         if result is None:
             return [Replies(intake.not_stored(batch))]
