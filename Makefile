@@ -23,11 +23,11 @@ check: $(INSTALLED)
 	.venv/bin/mypy
 
 quick: check
-	.venv/bin/python -m pytest tests/unit -n $(WORKERS) -m 'not slow' -q
+	.venv/bin/python -m pytest tests/unit -n $(WORKERS) --dist worksteal -m 'not slow' -q
 	.venv/bin/python -m tests.simulation --seeds 5
 
 test: check
-	.venv/bin/python -m pytest -n $(WORKERS) --cov --cov-report= --cov-fail-under=$(COVERED)
+	.venv/bin/python -m pytest -n $(WORKERS) --dist worksteal --cov --cov-report= --cov-fail-under=$(COVERED)
 
 bench: $(INSTALLED)
 	.venv/bin/python -m benchmarks.fanout
@@ -42,7 +42,7 @@ chaos: $(INSTALLED)
 soak: $(INSTALLED)
 	@seed="$(SEED)"; seeds="$(SEEDS)"; first=$${seed:-1}; \
 	.venv/bin/python -m tests.simulation --seeds "$$first:$$((first + $${seeds:-5000}))"
-	.venv/bin/python -m pytest tests/simulation/test_rules.py -n $(WORKERS) -q
+	.venv/bin/python -m pytest tests/simulation/test_rules.py -n $(WORKERS) --dist worksteal -q
 	@seed="$(SEED)"; for_s="$(SECONDS)"; \
 	.venv/bin/python -m tests.fault.chaos --seed "$${seed:-1}" --seconds "$${for_s:-600}"
 
