@@ -8,8 +8,13 @@ from gevent import monkey
 monkey.patch_all()
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 _UNIT = Path(__file__).with_name("unit")
+
+# The first text that hypothesis makes on a machine takes seconds, and no test asserts a time.
+settings.register_profile("zim", suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("zim")
 
 # pytest-xdist's workers wait for their master in a thread that the hub does not see: without anything to wait for,
 # gevent would say that the main greenlet would block for ever.

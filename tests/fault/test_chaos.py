@@ -121,7 +121,7 @@ def test_publishers_as_fast_as_they_can() -> None:
             clients(fabric, history, [Goim] * len(UIDS)) as people,
             publishers(fabric, history, 64, 0, world) as pushing,
         ):
-            wait_until(lambda: len(accepted(history)) > 10_000, "10,000 are accepted")
+            wait_until(lambda: len(accepted(history)) > 10_000, "10,000 are accepted", 90.0)
             stop(pushing)
             everybody_has(people, {"r:1": pushing[0].last("r:1")})
     assert {push.verdict for push in history.pushes} <= {"accepted", "refused"}

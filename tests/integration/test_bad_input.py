@@ -335,7 +335,7 @@ def test_a_client_that_never_reads_is_cut_off(fabric: Fabric) -> None:
             fabric.post("/1/push?uid=88", body)
         if "slow consumer" in fabric.log:
             break
-    assert "slow consumer uid=88" in fabric.log
+    wait_until(lambda: "slow consumer uid=88" in fabric.log, "it is cut off")
     wait_until(lambda: fabric.count("server") == {1: 1}, "it is gone")
 
 
