@@ -50,7 +50,7 @@ class Call(ABC):
 
     @abstractmethod
     def on_silence(self, why: str, now: float) -> None:
-        """An attempt went out and will not be answered. The peer may have acted upon it. why: for people."""
+        """An attempt went out and will not be answered. The peer may have acted upon it. why: without its name."""
 
     @abstractmethod
     def on_not_sent(self, now: float) -> None:
@@ -111,8 +111,8 @@ class Calls:
         return due, silent
 
     def _silent(self, req: int, why: str, now: float) -> Call:
-        call, peer, _ = self._waiting.pop(req)
-        call.on_silence(f"{peer}: {why}", now)
+        call, _, _ = self._waiting.pop(req)
+        call.on_silence(why, now)
         self._schedule(call)
         return call
 

@@ -83,7 +83,7 @@ class _Inquiry(Call):
     @override
     def on_silence(self, why: str, now: float) -> None:
         """It is not asked again: whoever wants to may do that."""
-        self.found, self.is_over = Unknown(self.router, why.removeprefix(f"{self.router}: ")), True
+        self.found, self.is_over = Unknown(self.router, why), True
 
     @override
     def on_not_sent(self, now: float) -> None:

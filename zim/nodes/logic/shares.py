@@ -115,6 +115,7 @@ class Share(Call):
 
     def on_silence(self, why: str, now: float) -> None:
         """An attempt went out, and nothing came back."""
+        why = f"{self.router}: {why}"
         self.number, self.may_be_stored, self.why, self.again_at = self.number + 1, True, why, now
         if self.number > ATTEMPTS:
             self._end("unknown", why)

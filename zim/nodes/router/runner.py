@@ -145,12 +145,13 @@ class RouterRunner(Generic[Peer]):
     ) -> list[Effect]:
         """A commit has ended. The next one begins once it is known how: only then the next offset is."""
         intake, batch = self.shard.intake, effect.batch
-        fields = {"pushes": len(batch), "error": str(result)}
         if isinstance(effect, Append) and isinstance(result, Unknown):
-            return [Note(ERROR, "the end of a commit is not known", fields), Settle(batch, effect.records)]
+            note = Note(ERROR, "the end of a commit is not known", {"pushes": len(batch), "error": str(result)})
+            return [note, Settle(batch, effect.records)]
         intake.commits.end()
         if isinstance(effect, Append) and isinstance(result, Unavailable):
-            return [Note(ERROR, "pushes refused", fields), Replies(intake.not_stored(batch))]
+            note = Note(ERROR, "pushes refused", {"pushes": len(batch), "error": str(result)})
+            return [note, Replies(intake.not_stored(batch))]
         if isinstance(result, Exception):  # not even that can be told; our next run reads the truth
             intake.commits.halt()
             return [Replies(intake.not_told(batch)), End(str(result))]

@@ -80,8 +80,8 @@ def test_attempts_end() -> None:
     found = fresh()
     for _ in range(ATTEMPTS):
         assert not found.is_over
-        found.on_silence("no answer from router-1", 1.0)
-    assert (found.status, found.why) == ("unknown", "no answer from router-1")
+        found.on_silence("no answer in time", 1.0)
+    assert (found.status, found.why) == ("unknown", "router-1: no answer in time")
 
 
 @pytest.mark.parametrize(
