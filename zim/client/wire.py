@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import Any
 
@@ -29,7 +30,7 @@ _DECODER = json.JSONDecoder(parse_int=lambda text: int(text) if len(text) < 20 e
 _NUMBERS = {"ver": (-(1 << 15), 1 << 15), "op": (0, 1 << 31), "seq": (-(1 << 31), 1 << 31), "offset": (0, 1 << 63)}
 
 
-class Wire:
+class Wire(ABC):
     """How packets lie on a stream of bytes.
 
     Attributes:
@@ -44,9 +45,9 @@ class Wire:
     is_open = True
     broken: ZimError | None = None
 
+    @abstractmethod
     def send(self, packet: Packet) -> bytes:
         """The bytes of a packet."""
-        raise NotImplementedError
 
     def receive(self, data: bytes) -> list[Packet]:
         """The packets that are complete with `data`. Afterwards look at `broken`."""
@@ -62,9 +63,9 @@ class Wire:
         """What the stream itself asks to be answered, once."""
         return b""
 
+    @abstractmethod
     def _read(self, data: bytes) -> Iterator[Packet]:
         """The packets, one by one; an error after those before it."""
-        raise NotImplementedError
 
 
 class TcpWire(Wire):
