@@ -2,7 +2,7 @@
 
 `gevent.sleep(0)` is not that. It only puts the greenlet behind the other callbacks of this turn of the event loop, and
 gevent looks at its clock, and then at the sockets, only after 50 callbacks (gevent `_ffi/loop.py`, `_run_callbacks`). A
-timer, however short, lets the loop finish its turn: the sockets are polled, and whoever is ready comes first.
+timer of no time lets the loop finish its turn: the sockets are polled, and whoever is ready comes first.
 `python -m benchmarks.fairness` measures both.
 """
 
@@ -21,15 +21,15 @@ _turn, _until = -1, 0.0  # the last turn in which somebody asked, and when its b
 def give_way() -> None:
     """Lets all others run, if this turn has taken its time. Cheap enough to be called after every small step.
 
-    A turn's time begins with its first call. So a process that was idle does not sleep at its first one, which would
-    cost a millisecond: the timer would be in the future, and epoll counts in milliseconds.
+    A turn's time begins with its first call: a process that was idle goes on at once.
 
     Switches: once in BUDGET_S at most.
     """
     global _turn, _until
-    loop = gevent.get_hub().loop
+    hub = gevent.get_hub()
+    loop = hub.loop
     if loop.iteration == _turn:
         if _monotonic() < _until:
             return
-        gevent.sleep(1e-6)
+        hub.wait(loop.timer(0))
     _turn, _until = loop.iteration, _monotonic() + BUDGET_S
