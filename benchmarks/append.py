@@ -27,7 +27,8 @@ from rich.table import Table
 from benchmarks.report import percentile
 from zim.fabric.retention import Retention, Rule
 from zim.net.batches import Batches
-from zim.nodes.router.log import Lease, NewRecord
+from zim.nodes.router.log import Lease, NewPush
+from zim.nodes.router.log.keys import KeyUse
 from zim.nodes.router.log.sqlite import SqliteLog
 
 BODY = b"x" * 100
@@ -80,7 +81,7 @@ class Bench:
     log: SqliteLog
     lease: Lease
     folder: Path
-    queue: Batches[tuple[NewRecord, AsyncResult[None]]] = field(default_factory=lambda: Batches(64 << 20))
+    queue: Batches[tuple[NewPush, AsyncResult[None]]] = field(default_factory=lambda: Batches(64 << 20))
     waits: list[float] = field(default_factory=list)
     batches: int = 0
     trimmed: int = 0
@@ -89,7 +90,7 @@ class Bench:
     def commit(self) -> None:
         """What gathers while one commit runs is the next one, as in the router."""
         while batch := self.queue.begin():
-            self.log.append(self.lease, [record for record, _ in batch])
+            self.log.append(self.lease, [push for push, _ in batch])
             self.queue.end()
             self.batches += 1
             for _, answer in batch:
@@ -97,10 +98,11 @@ class Bench:
 
     def publish(self, stream: str, digest: bytes) -> None:
         """One push; waits until it is on disk."""
-        record = NewRecord(stream, secrets.token_hex(16), digest, 5, BODY, int(time.time() * 1000))
+        key = KeyUse(digest) if digest else None
+        push = NewPush(secrets.token_hex(16), [stream], 5, BODY, int(time.time() * 1000), key=key)
         answer: AsyncResult[None] = AsyncResult()
         started = time.perf_counter()
-        self.queue.put((record, answer), len(BODY) + 200)
+        self.queue.put((push, answer), len(BODY) + 200)
         if not self.queue.is_busy:
             gevent.spawn(self.commit)
         answer.get()
@@ -191,9 +193,9 @@ def idle(base: Path) -> tuple[float, float, float]:
             started = time.perf_counter()
             pool.apply(bare, (at,))
             hops.append(time.perf_counter() - started)
-            record = NewRecord(f"u:{i % 100}", secrets.token_hex(16), b"", 5, BODY, int(time.time() * 1000))
+            push = NewPush(secrets.token_hex(16), [f"u:{i % 100}"], 5, BODY, int(time.time() * 1000))
             started = time.perf_counter()
-            bench.log.append(bench.lease, [record])
+            bench.log.append(bench.lease, [push])
             appends.append(time.perf_counter() - started)
         os.close(file)
         bench.log.close()

@@ -64,7 +64,8 @@ def at_router(endpoint: str, publishers: int, seconds: float) -> tuple[int, list
         for _ in range(count):
             req = next(reqs)
             asked[req] = now
-            batch.append(messages.Publish(req, f"{prefix}-{req:x}", [next(streams)], 5, BODY, 1, 0))
+            pushes = [messages.Publication(f"{prefix}-{req:x}", [next(streams)], 5, BODY)]
+            batch.append(messages.Publish(req, 1, 0, pushes))
         for start in range(0, len(batch), 500):
             assert dealer.send(codec.encode(batch[start : start + 500]))
 
@@ -75,7 +76,7 @@ def at_router(endpoint: str, publishers: int, seconds: float) -> tuple[int, list
         answers = codec.decode(frame, messages.ToAsker)
         for m in answers:
             assert isinstance(m, messages.PublishReply)
-            assert m.status == "ok", m
+            assert m.outcomes[0].status == "ok", m
             took.append(now - asked.pop(m.req))
         if now < until:
             ask(len(answers))

@@ -21,7 +21,15 @@ from zim.protocol import codec, messages
 DELAYS = [0.0005, 0.001, 0.001, 0.005, 0.02]
 BACKLOG = 100  # messages that wait for a stopped node: what libzmq and the kernel hold
 
-_OTHERS = messages.ToJob | messages.Entry | messages.ToAsker | messages.Auth | messages.Authed
+_OTHERS = (
+    messages.ToJob
+    | messages.Entry
+    | messages.ToAsker
+    | messages.Auth
+    | messages.Authed
+    | messages.Submit
+    | messages.Submitted
+)
 _ANY: Any = messages.ToRouter | messages.ToComet | _OTHERS
 
 
@@ -50,8 +58,8 @@ class Node:
     def crash(self) -> None:
         """Dies."""
 
-    def receive(self, src: str, m: Any) -> None:
-        """A message has come."""
+    def receive(self, src: str, run: int, m: Any) -> None:
+        """A message has come. run: that of its sender."""
 
     def lost(self, peer: str) -> None:
         """A peer is dead, and the link to it broken."""
@@ -91,8 +99,9 @@ class Driver(Node, Performer):
                     req = m.req
                     self.later(0, lambda: self.perform(self.runner.on_not_sent([req], self.now)))
             case Replies(answers=answers):
-                for asker, m in answers:
-                    self.send(asker, m)
+                for (asker, run), m in answers:
+                    if self.kernel.nodes[asker].run == run:  # the connection of an earlier run is gone with it
+                        self.send(asker, m)
             case Note(event=event, fields=fields):
                 self.kernel.note(self.name, event, fields)
             case Settled(ticket=done, outcome=outcome) | Identified(ticket=done, who=outcome):
@@ -105,8 +114,8 @@ class Driver(Node, Performer):
         for peer in peers:
             self.runner.on_link(peer, self.kernel.is_connected(self.name, peer))
 
-    def receive(self, src: str, m: Any) -> None:
-        self.perform(self.runner.on_messages(src, [m], self.now))
+    def receive(self, src: str, run: int, m: Any) -> None:
+        self.perform(self.runner.on_messages((src, run), [m], self.now))
 
 
 @dataclass
@@ -190,7 +199,7 @@ class Kernel:
             return False
         if self.crosses_codec:
             (m,) = codec.decode(codec.encode([m]), _ANY)
-        node, pipe = self.nodes[dst], self.pipe(src, dst)
+        node, pipe, run = self.nodes[dst], self.pipe(src, dst), self.nodes[src].run
         if (self.loss and self.rng.random() < self.loss) or len(node.backlog) > BACKLOG:
             self.note(src, f"lost on the way to {dst}", m)
             return True
@@ -201,7 +210,7 @@ class Kernel:
 
         def arrive() -> None:
             if generation == pipe.generation or self.rng.random() < 0.3:
-                node.receive(src, m)
+                node.receive(src, run, m)
 
         self.after(pipe.last - self.now, arrive, node)
         return True

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from tests.simulation.disk import COMETS, JOBS, LOGICS, MAX_BEHIND_BYTES, ROUTERS, Disk, RouterDisk
+from tests.simulation.disk import COMETS, JOBS, LIVE, LOGICS, MAX_BEHIND_BYTES, ROUTERS, Disk, RouterDisk
 from tests.simulation.kernel import Driver, Kernel
 from zim.fabric.push import Published, Push
 from zim.nodes.comet.effects import Pass, SessionEffect, Write
@@ -18,7 +18,7 @@ from zim.nodes.logic.auth import GoimTokens
 from zim.nodes.logic.runner import LogicRunner
 from zim.nodes.router.effects import DiskEffect, ForgetIdle
 from zim.nodes.router.runner import RouterRunner
-from zim.protocol.messages import Auth, Authed
+from zim.protocol.messages import Auth, Authed, Submit
 
 TICK_S = 0.05  # of a logic; the real one asks again a little sooner
 
@@ -36,21 +36,22 @@ class RouterNode(Driver):
     def crash(self) -> None:
         self.disk.crash()
 
-    def receive(self, src: str, m: Any) -> None:
+    def receive(self, src: str, run: int, m: Any) -> None:
         self.look_at(JOBS)
         self.disk.check_message(m)
-        super().receive(src, m)
+        super().receive(src, run, m)
         self.disk.check_behind(m)
 
     def perform_one(self, effect: Effect) -> None:
         match effect:
             case DiskEffect():
                 self.later(self.disk.begin(effect), lambda: self._end(effect))
-            case ForgetIdle(now=now):
-                self.disk.storage.streams.forget(now, self.runner.shard.directory.is_served)
+            case ForgetIdle(now=now, now_ms=now_ms):
+                self.disk.storage.streams.forget(now, now_ms, self.runner.shard.directory.is_served)
             case _:
-                for peer, m in effect.answers if isinstance(effect, Replies) else ():
-                    self.on_answer(peer, m)
+                for (peer, run), m in effect.answers if isinstance(effect, Replies) else ():
+                    if self.kernel.nodes[peer].run == run:
+                        self.on_answer(peer, m)
                 super().perform_one(effect)
 
     def _end(self, effect: DiskEffect) -> None:
@@ -61,7 +62,7 @@ class JobNode(Driver):
     def boot(self) -> None:
         self.runner = JobRunner(COMETS)
 
-    def receive(self, src: str, m: Any) -> None:
+    def receive(self, src: str, run: int, m: Any) -> None:
         self.perform(self.runner.on_messages([m], self.now))
 
 
@@ -84,7 +85,7 @@ class CometNode(Driver):
         self.perform(step(*args))
         self.perform(self.hub.begin_pass(self.now))
 
-    def receive(self, src: str, m: Any) -> None:
+    def receive(self, src: str, run: int, m: Any) -> None:
         self.act(self.runner.on_identities if isinstance(m, Authed) else self.runner.on_messages, [m], self.now)
 
     def perform_one(self, effect: Effect) -> None:
@@ -110,7 +111,9 @@ class CometNode(Driver):
 
 class LogicNode(Driver):
     def boot(self) -> None:
-        self.runner = LogicRunner(ROUTERS, GoimTokens(), 1 << 20, lambda: f"id-{self.kernel.number()}")
+        self.runner = LogicRunner(
+            ROUTERS, lambda stream: stream == LIVE, GoimTokens(), 1 << 20, lambda: f"id-{self.kernel.number()}"
+        )
         self.every(TICK_S, lambda: self.perform(self.runner.on_tick(self.now)))
 
     def lost(self, peer: str) -> None:
@@ -120,6 +123,8 @@ class LogicNode(Driver):
         """Publishes, and tells the publisher, if this run lasts."""
         self.perform(self.runner.on_push(lambda found: answered(*found), [push], self.now))
 
-    def receive(self, src: str, m: Any) -> None:
-        step = self.runner.on_messages if isinstance(m, Auth) else self.runner.on_answers
-        self.perform(step(src, [m], self.now))
+    def receive(self, src: str, run: int, m: Any) -> None:
+        if isinstance(m, Auth | Submit):
+            super().receive(src, run, m)
+        else:
+            self.perform(self.runner.on_answers(src, [m], self.now))

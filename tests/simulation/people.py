@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from tests.simulation.disk import LOGICS
-from tests.simulation.kernel import Violation
+from tests.simulation.kernel import Kernel, Node, Violation
 from tests.simulation.nodes import CometNode, LogicNode
 from tests.wires import GOIM_TCP, ZIM_TCP, packets_in
 from zim.fabric.push import Published, Push
@@ -17,7 +17,7 @@ from zim.nodes.comet.outbox import Outbox
 from zim.nodes.comet.results import Row
 from zim.nodes.comet.views import Session
 from zim.protocol.frame import VERSION, Op, Packet
-from zim.protocol.messages import Authed
+from zim.protocol.messages import Authed, Submit, Submitted
 from zim.protocol.vocabularies.base import Missed, Start
 from zim.protocol.vocabularies.zim import ZIM
 
@@ -301,6 +301,7 @@ class Backend:
         self.pushes: dict[str, tuple[Push, float]] = {}
         self.heard: dict[str, list[Published]] = {}
         self.attempts: dict[str, int] = {}
+        self._shared: set[str] = set()
 
     def push(self, push_id: str, streams: Sequence[str], is_keyed: bool, logic: int, races: bool) -> None:
         """Asks for a push."""
@@ -311,8 +312,19 @@ class Backend:
         if races:
             self._attempt(push_id, logic + 1, 0)
 
+    def steal(self, push_id: str, victim: str, streams: Sequence[str], logic: int) -> None:
+        """Asks for another push under a key that was used, or will be."""
+        self.pushes[push_id] = Push(list(streams), push_id.encode(), key=victim), self.world.kernel.now
+        self.heard[push_id] = []
+        self._shared |= {push_id, victim}
+        self._attempt(push_id, logic, 0)
+
+    def is_shared(self, push_id: str) -> bool:
+        """Another push has the same key."""
+        return push_id in self._shared
+
     def _attempt(self, push_id: str, logic: int, tries: int) -> None:
-        kernel, (push, _) = self.world.kernel, self.pushes[push_id]
+        kernel, (push, asked_at) = self.world.kernel, self.pushes[push_id]
         node = kernel.nodes[LOGICS[logic % 2]]
         assert isinstance(node, LogicNode)
         answered: list[Published] = []
@@ -327,7 +339,8 @@ class Backend:
             node.later(0.001, lambda: node.publish(push, answer))
 
         def again() -> None:
-            if push.key and tries < 15 and not any(p.status == "ok" for p in self.heard[push_id]):
+            is_late = asked_at < self.world.settled_at or kernel.now - asked_at > self.world.key_window_s - 2.5
+            if push.key and tries < 15 and not is_late and not {"ok", "conflict"} & self.statuses(push_id):
                 self._attempt(push_id, logic + 1, tries + 1)
 
         kernel.after(6.0 if not answered else 1.0, again)
@@ -339,3 +352,36 @@ class Backend:
     def statuses(self, push_id: str) -> set[str]:
         """All that it heard of a push."""
         return {p.status for p in self.heard[push_id]}
+
+
+class Publisher(Node):
+    """A publisher over ZeroMQ, which sends on without waiting for answers.
+
+    Attributes:
+        sent: the ids of its pushes, in its order, by the run of the logic that it sent them to.
+    """
+
+    def __init__(self, kernel: Kernel, world: World) -> None:
+        super().__init__(kernel, "publisher-1")
+        self.world = world
+        self.sent: dict[int, list[str]] = {}
+        self._asked: list[str] = []
+
+    def submit(self, push_id: str, streams: Sequence[str], is_keyed: bool) -> None:
+        """Asks for a push."""
+        backend, logic = self.world.backend, self.kernel.nodes[LOGICS[0]]
+        push = Push(list(streams), push_id.encode(), key=push_id if is_keyed else "")
+        backend.pushes[push_id] = push, self.now
+        backend.heard[push_id], backend.attempts[push_id] = [], 1
+        self.sent.setdefault(logic.run, []).append(push_id)
+        self._asked.append(push_id)
+        self.send(logic.name, Submit(len(self._asked) - 1, push.key, list(streams), push.op, push.body))
+
+    def receive(self, src: str, run: int, m: Submitted) -> None:
+        """What became of one."""
+        push_id = self._asked[m.req]
+        if m.status == "invalid":
+            raise Violation(f"{push_id} is refused: {m.why}")
+        published = Published(m.push_id, m.status)
+        self.world.backend.heard[push_id].append(published)
+        self.world.check_answer(push_id, published)

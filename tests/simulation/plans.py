@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.simulation.disk import COMETS, EVERYTHING, JOBS, LOGICS, ROUTERS, SHARDS
+from tests.simulation.disk import COMETS, EVERYTHING, JOBS, LIVE, LOGICS, ROUTERS, SHARDS
 from tests.simulation.kernel import Violation
 from tests.simulation.nodes import RouterNode
 from tests.simulation.world import CHAOS_S, STREAMS, World
@@ -53,7 +53,7 @@ def make_plan(seed: int, profile: str) -> list[Op]:
         races = is_keyed and rng.random() < 0.3
         plan.append(Op(at, "push", (f"p{len(plan)}", tuple(streams), is_keyed, rng.randrange(2), races)))
 
-    streams = rng.choice([STREAMS, STREAMS, ["r:live", "*"], ["u:1", "r:b"]])
+    streams = rng.choice([STREAMS, STREAMS, [LIVE, "*"], ["u:1", "r:b"]])
     for _ in range(int(CHAOS_S * rng.choice([2, 5, 12]))):
         push(when(), rng.sample(streams, min(len(streams), rng.choice([1, 1, 1, 2, 3]))), rng.random() < 0.4)
     for verb, most in (("move", 8), ("hop", 6), ("acknowledge", 8), ("forget", 3)):
@@ -63,9 +63,19 @@ def make_plan(seed: int, profile: str) -> list[Op]:
     for _ in range(rng.randrange(4)):  # out of a room and back at once
         at, who = when(), (rng.randrange(3), rng.choice(["a", "b"]))
         plan += [Op(at, "hop", who), Op(round(at + rng.choice([0.01, 0.03, 0.1]), 3), "hop", who)]
+    for _ in range(rng.randrange(3)):  # a publisher that sends on without waiting
+        at, gap, mine = when(), rng.choice([0.0, 0.001, 0.01]), rng.sample(streams, rng.choice([1, 2]))
+        for i in range(rng.choice([5, 40])):
+            args = (f"s{len(plan)}", (rng.choice(mine),), rng.random() < 0.3)
+            plan.append(Op(round(at + gap * i, 3), "submit", args))
     faults = PROFILES[profile]
     for _ in range(rng.choice([1, 2, 4, 8]) if faults else 0):
         plan += _fault(rng, rng.choice(faults), when(), nodes, push)
+    keyed = [op for op in plan if op.verb == "push" and op.args[2]]
+    for victim in rng.sample(keyed, min(len(keyed), rng.randrange(4))):  # its key is used for another push, too
+        at = max(0.1, victim.at + rng.choice([-0.1, 0.0, 0.002, 0.01, 0.5, 3.0, 5.1]))
+        theirs = tuple(rng.sample(STREAMS, rng.choice([1, 2])))
+        plan.append(Op(round(at, 3), "steal", (f"t{len(plan)}", victim.args[0], theirs, rng.randrange(2))))
     return sorted(plan, key=lambda op: op.at)
 
 
@@ -96,17 +106,17 @@ def _fault(rng: random.Random, fault: str, at: float, nodes: list[str], push: An
         lost = rng.choice([("cut", (comet, router, 3.0, 2)), ("kill", (comet, 0.5))])
         return [stop, Op(round(at + 0.4, 3), *lost)]
     if verb == "late":  # a job has entries of a router that is another run by the time they come
-        router, streams = rng.choice(ROUTERS), rng.choice([["r:a", "r:b", "*"], ["r:live"]])
+        router, streams = rng.choice(ROUTERS), rng.choice([["r:a", "r:b", "*"], [LIVE]])
         for i in range(30):
             push(round(at + 0.05 * i, 3), [rng.choice(streams)], False)
         stop = Op(at, "stop", (rng.choice(JOBS), 0.8))
         return [stop, Op(round(at + 0.3, 3), "kill", (router, 0.01))]
     if verb == "untold":  # a router dies between the first messages of a stream and its answer to who joined it
-        owner, hop = SHARDS.owner("r:live"), Op(at, "hop", (rng.randrange(1, 3), "live"))
+        owner, hop = SHARDS.owner(LIVE), Op(at, "hop", (rng.randrange(1, 3), "live"))
         for i in range(5):
-            push(round(at + 0.002 * i, 3), ["r:live"], False)
+            push(round(at + 0.002 * i, 3), [LIVE], False)
         for i in range(5):
-            push(round(at + 2.0 + 0.1 * i, 3), ["r:live"], False)
+            push(round(at + 2.0 + 0.1 * i, 3), [LIVE], False)
         return [hop, Op(round(at + rng.choice([0.008, 0.012, 0.02]), 3), "kill", (owner, 0.01))]
     args: dict[str, tuple[Any, ...]] = {
         "kill": (node, rng.choice([0.01, 0.05, 0.5, 2.0, 4.0, 7.0])),
@@ -124,8 +134,8 @@ def _fault(rng: random.Random, fault: str, at: float, nodes: list[str], push: An
 def do(world: World, op: Op) -> None:
     """Plays one step."""
     kernel, a = world.kernel, op.args
-    if op.verb == "push":
-        world.backend.push(*a)
+    if op.verb in ("push", "steal", "submit"):
+        getattr(world.publisher if op.verb == "submit" else world.backend, op.verb)(*a)
     elif op.verb in ("move", "hop", "acknowledge", "forget"):
         person = world.people[a[0]]
         if op.verb == "hop":
@@ -183,7 +193,7 @@ def run(seed: int, plan: list[Op], trace: bool = False) -> str:
         world = World(seed, trace)
         for op in plan:
             world.kernel.after(op.at, lambda op=op: do(world, op))  # type: ignore[misc]
-        world.kernel.go(CHAOS_S)
+        world.kernel.go(max([CHAOS_S, *(op.at for op in plan)]))
         world.settle()
     except Violation as e:
         return str(e)

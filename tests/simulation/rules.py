@@ -15,8 +15,10 @@ from zim.nodes.comet.hub import Hub
 from zim.nodes.comet.passes import Passes
 from zim.nodes.comet.results import Reports
 from zim.nodes.comet.views import Catchup, View
-from zim.nodes.logic import runner, shares
-from zim.nodes.logic.shares import Share
+from zim.nodes.logic import runner
+from zim.nodes.logic.lines import Line
+from zim.nodes.logic.shares import Share, Splitter
+from zim.nodes.router import log
 from zim.nodes.router.directory import stream_of
 from zim.nodes.router.feed import Feed
 from zim.nodes.router.intake import Intake
@@ -48,9 +50,9 @@ def _wrap(owner: Any, name: str, around: Callable[..., Any]) -> Any:
 # -- router
 
 
-def _stale_heads(receive: Any, node: RouterNode, src: str, m: Any) -> Any:
+def _stale_heads(receive: Any, node: RouterNode, src: str, run: int, m: Any) -> Any:
     if not isinstance(m, messages.Changes):
-        return receive(node, src, m)
+        return receive(node, src, run, m)
     heads = node.disk.storage.streams.heads([stream for c in m.changes if (stream := stream_of(c))])
     shard = node.runner.shard
 
@@ -71,9 +73,9 @@ def _uncommitted_heads(on_heads: Any, questions: Questions, effect: Any, result:
     return on_heads(questions, effect, (heads, cursors))
 
 
-def _forget_keys(acquire: Any, log: MemoryLog, owner: str) -> Any:
-    log._store.keys.clear()
-    return acquire(log, owner)
+def _forget_keys(acquire: Any, memory: MemoryLog, owner: str) -> Any:
+    memory._store.keys.clear()
+    return acquire(memory, owner)
 
 
 def _no_memory(publish: Any, intake: Intake[Any], peer: Any, m: Any, now: float, now_ms: int) -> Any:
@@ -85,8 +87,8 @@ def _any_term(publish: Any, intake: Intake[Any], peer: Any, m: Any, now: float, 
     return publish(intake, peer, msgspec.structs.replace(m, term=intake.term), now, now_ms)
 
 
-def _deny(intake: Intake[Any], admission: Any) -> Any:
-    return intake._published(admission.askers[0][1], "unavailable")
+def _deny(intake: Intake[Any], admission: Any) -> None:
+    intake._answer(admission, "unavailable")
 
 
 def _enter_uncounted(intake: Intake[Any], admission: Any) -> bool:
@@ -195,10 +197,8 @@ def _any_503(published: Any, of: Any) -> Any:
     return replace(p, status="unavailable") if any(s.status == "unavailable" for s in of) else p
 
 
-def _forget_attempts(share: Share, why: str, now: float) -> None:
-    share.number, share.again_at = share.number + 1, now
-    if share.number > shares.ATTEMPTS:
-        share._end("unavailable", why)
+def _forget_attempts(share: Share, why: str) -> None:
+    share.why = why
 
 
 def _keep_positions(register: Any, hub: Hub, link: Link, term: int, now: float) -> None:
@@ -208,7 +208,42 @@ def _keep_positions(register: Any, hub: Hub, link: Link, term: int, now: float) 
         view.position = position
 
 
+def _key_of_each_log(split: Any, splitter: Splitter, push: Any, push_id: str, now: float) -> list[Share]:
+    found: list[Share] = split(splitter, push, push_id, now)
+    for share in found:
+        share.home, share.followers = None, []
+    return found
+
+
+def _no_home_time(publication: Any, share: Share, now: float) -> Any:
+    return msgspec.structs.replace(publication(share, now), home_ms=0, age_ms=0)
+
+
+def _by_digest(seen: Any, key: Any, found: Any, *args: Any) -> Any:
+    return seen(key, found, *args) if found is None or found.digest == key.digest else None
+
+
+def _any_reach(seen: Any, key: Any, found: Any, now_ms: int, window_ms: int, reach_ms: int) -> Any:
+    return seen(key, found, now_ms, window_ms, 1 << 60)
+
+
+def _one_by_one(line: Line) -> list[Share]:
+    found: list[Share] = [line._waiting.popleft()] if line._waiting and line._waiting[0].is_ready else []
+    for share in found:
+        share.is_begun = True
+        for stream in share.streams:
+            line._busy[stream] = line._busy.get(stream, 0) + 1
+    return found
+
+
 RULES: dict[str, Rule] = {
+    "a key has one home": Rule(Splitter, "split", _wrap(Splitter, "split", _key_of_each_log), "calm,storm"),
+    "home says when it stored a key": Rule(
+        Share, "publication", _wrap(Share, "publication", _no_home_time), "calm,storm"
+    ),
+    "a key is one push": Rule(log, "seen", _wrap(log, "seen", _by_digest), "calm"),
+    "memory that began later cannot tell": Rule(log, "seen", _wrap(log, "seen", _any_reach), "crash,stale"),
+    "who shares a stream waits": Rule(Line, "next", _one_by_one, "loss,storm"),
     "the head is committed": Rule(
         Questions, "on_heads", _wrap(Questions, "on_heads", _uncommitted_heads), "loss,fence,crash"
     ),

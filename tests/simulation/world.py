@@ -6,22 +6,24 @@ every view must agree.
 
 from __future__ import annotations
 
+import itertools
 import random
 from typing import Any
 
-from tests.simulation.disk import ADMIT_BYTES, COMETS, JOBS, LOGICS, MAX_BEHIND_BYTES, ROUTERS, SHARDS
+from tests.simulation.disk import ADMIT_BYTES, COMETS, JOBS, LIVE, LOGICS, MAX_BEHIND_BYTES, ROUTERS, SHARDS
 from tests.simulation.kernel import Kernel, Violation
 from tests.simulation.nodes import CometNode, JobNode, LogicNode, RouterNode
-from tests.simulation.people import Backend, Person, Wire
+from tests.simulation.people import Backend, Person, Publisher, Wire
 from zim.fabric.push import Published
 from zim.nodes.comet.passes import is_live_only
-from zim.nodes.logic.shares import Share
+from zim.nodes.logic.trains import Train
 from zim.protocol.messages import PublishReply
 from zim.protocol.vocabularies.base import Missed, Start
 
-STREAMS = ["u:1", "u:2", "u:3", "r:a", "r:b", "r:live", "*"]
+STREAMS = ["u:1", "u:2", "u:3", "r:a", "r:b", LIVE, "*"]
 AWAY_S = 3.5  # a lease is 2.5 s, and what is under way may be late
 CHAOS_S, SETTLE_S = 10.0, 14.0
+LATE_S = 2.5  # how much later than its publisher asked a push may be kept
 
 
 class World:
@@ -32,21 +34,30 @@ class World:
         self.kernel = kernel = Kernel(rng, crosses_codec=seed % 16 == 0, trace=trace)
         self.history: dict[tuple[str, str], list[str]] = {}  # stream and epoch → push ids, in order
         self.places: dict[tuple[str, str], tuple[str, int]] = {}  # stream and push id → epoch and offset
+        self.first: dict[tuple[str, str], int] = {}  # stream and push id → when it came there first, counted
+        self.under_key: dict[str, tuple[str, float]] = {}  # the push that was kept under a key last, and when first
         self.appended_at: dict[tuple[str, str], float] = {}
         self.acks: dict[str, int] = {}  # how far devices have asked to move their user's cursor
         self.router_died = dict.fromkeys(ROUTERS, -1.0)
         self.is_trimmed = False
+        self.settled_at = 0.0
         kinds: list[tuple[list[str], Any]] = [
             (ROUTERS, RouterNode), (JOBS, JobNode), (COMETS, CometNode), (LOGICS, LogicNode),
         ]  # fmt: skip
         for names, kind in kinds:
             for name in names:
                 kernel.nodes[name] = kind(kernel, name)
-                kernel.start(name)
+        self.key_window_s = 5.0 if seed % 3 == 0 else 86_400.0
         for router in self.routers():
+            router.disk.key_window_s = self.key_window_s
             router.disk.on_append = self.saw_append
             router.on_answer = self.saw_answer
+        for name in list(kernel.nodes):
+            kernel.start(name)
         self.backend = Backend(self)
+        self.publisher = Publisher(kernel, self)
+        kernel.nodes[self.publisher.name] = self.publisher
+        kernel.start(self.publisher.name)
         self.people = [
             Person(self, "zim-a", "1", ["a", "live"], True),
             Person(self, "zim-b", "2", ["a", "b"], True),
@@ -77,10 +88,23 @@ class World:
         if offset != len(history) + 1:
             self._fail(f"{stream} gets offset {offset} after {len(history)}")
         history.append(push_id)
-        if (stream, push_id) in self.places and not is_live_only(epoch):
-            self._fail(f"{push_id} is in {stream} twice")
+        self._check_once(stream, epoch, push_id)
         self.places[stream, push_id] = epoch, offset
+        self.first.setdefault((stream, push_id), len(self.first))
         self.appended_at[stream, push_id] = self.kernel.now
+
+    def _check_once(self, stream: str, epoch: str, push_id: str) -> None:
+        """A key is one push; and no push is in a stream twice, unless a router lost its memory of it."""
+        push, _ = self.backend.pushes[push_id]
+        if push.key and set(push.streams) != {LIVE}:
+            other, since = self.under_key.get(push.key, (push_id, self.kernel.now))
+            if other != push_id and self.kernel.now - since < self.key_window_s - LATE_S:
+                self._fail(f"{push_id} is in {stream}, and {other} was sent under its key before")
+            self.under_key[push.key] = push_id, since if other == push_id else self.kernel.now
+        before = self.places.get((stream, push_id))
+        is_remembered = before is not None and before[0] == epoch
+        if before is not None and (is_remembered or stream != LIVE or (push.key and set(push.streams) != {LIVE})):
+            self._fail(f"{push_id} is in {stream} twice")
 
     def streams_of(self, push_id: str) -> list[str]:
         """Where a push goes."""
@@ -109,11 +133,11 @@ class World:
         kept = [s for s in self.streams_of(push_id) if (s, push_id) in self.places]
         if p.status == "ok" and len(kept) < len(self.streams_of(push_id)):
             self._fail(f"{push_id} got success and is only in {kept}")
-        if p.status == "conflict":
+        if p.status == "conflict" and not self.backend.is_shared(push_id):
             self._fail(f"{push_id} got 422, and nobody used its key for anything else")
         for part in p.parts:
             for stream, offset in part.streams.items():
-                if offset is not None and self.places[stream, push_id][1] != offset and stream != "r:live":
+                if offset is not None and self.places[stream, push_id][1] != offset and stream != LIVE:
                     self._fail(f"{push_id} is said to be {offset} of {stream}, is {self.places[stream, push_id]}")
 
     def saw_answer(self, peer: str, m: Any) -> None:
@@ -122,11 +146,12 @@ class World:
             return
         logic = self.kernel.nodes[peer]
         assert isinstance(logic, LogicNode)
-        share, *_ = logic.runner._calls._waiting.get(m.req, (None,))
-        if isinstance(share, Share) and m.status == "unavailable":
-            name = share.push.body.decode()
-            kept = [s for s in share.streams if (s, name) in self.places and s != "r:live"]
-            if kept:
+        train, *_ = logic.runner._calls._waiting.get(m.req, (None,))
+        for outcome in m.outcomes if isinstance(train, Train) else ():
+            share = train._asked[outcome.at]
+            name = share.publication(0.0).body.decode()
+            kept = [s for s in share.streams if (s, name) in self.places and s != LIVE]
+            if kept and outcome.status == "unavailable":
                 self._fail(f"{name} gets 503 and is in {kept}")
 
     def check_start(self, person: Person, start: Start) -> None:
@@ -142,7 +167,7 @@ class World:
         is_old = had[0] != start.epoch
         if is_old and not is_live_only(start.epoch):
             self._fail(f"{person.name} {start.stream}: another epoch, and nobody restored a backup")
-        if not is_old and not (self.is_trimmed or start.stream == "r:live"):
+        if not is_old and not (self.is_trimmed or start.stream == LIVE):
             self._fail(f"{person.name} {start.stream}: recovered: false without a reason")
 
     def saw_gap(self, wire: Wire, gap: Missed) -> None:
@@ -222,6 +247,7 @@ class World:
             self.backend.push(f"last{stream}", [stream], True, i, False)
         kernel.go(kernel.now + 6.0)
         self._check_answers()
+        self._check_order()
         self._check_people()
         self._check_directory()
 
@@ -231,8 +257,19 @@ class World:
             kept = [s for s in self.streams_of(push_id) if (s, push_id) in self.places]
             if push_id.startswith("last") and "ok" not in statuses:
                 self._fail(f"{push_id}: still no success, after the faults are over: {statuses}")
+            if statuses == {"conflict"} and kept:
+                self._fail(f"{push_id} got 422 and is in {kept}")
             if statuses == {"unavailable"} and kept and self.backend.is_told(push_id):
                 self._fail(f"{push_id} got 503 and is in {kept}")
+
+    def _check_order(self) -> None:
+        """A publisher's pushes are in each stream in its order; what ended as unknown may have come later."""
+        for sent in self.publisher.sent.values():
+            for stream in STREAMS:
+                kept = [p for p in sent if self.backend.statuses(p) == {"ok"} and stream in self.streams_of(p)]
+                for one, other in itertools.pairwise(kept):
+                    if self.first[stream, one] > self.first[stream, other]:
+                        self._fail(f"{other} came into {stream} before {one}, which its publisher had sent first")
 
     def _check_people(self) -> None:
         for person in self.people:
@@ -256,7 +293,7 @@ class World:
             router = SHARDS.owner(stream)
             if stream not in person.streams or asked_at < person.since.get(stream, self.settled_at):
                 continue
-            if stream == "r:live" and at <= self.router_died[router]:
+            if stream == LIVE and at <= self.router_died[router]:
                 continue  # gone with the router's memory
             if push_id not in person.got:
                 self._fail(f"{person.name} lacks {push_id} of {stream}, kept at {at:.3f}")

@@ -24,7 +24,7 @@ from zim.errors import NodeError
 from zim.fabric.limits import NAME_BYTES
 from zim.fabric.retention import Retention, Rule
 from zim.nodes.comet.edge import ANSWER_S
-from zim.nodes.router.log import Log, NewRecord
+from zim.nodes.router.log import Log, NewPush
 from zim.nodes.router.log.durable import begin_epoch
 from zim.protocol import frame
 from zim.protocol.frame import Op, Packet
@@ -417,7 +417,7 @@ def test_a_log_can_be_backed_up_and_restored(tmp_path: Path, monkeypatch: pytest
     for folder in (live, copy):
         folder.mkdir(parents=True)
     log = opened(live)
-    log.append(acquired(log), [NewRecord("u:7", "one", b"", 5, b"1", 1)])
+    log.append(acquired(log), [NewPush("one", ["u:7"], 5, b"1", 1)])
     exec(backup, {})
     epoch, head = log.epoch, log.heads(["u:7"])["u:7"].head
     log.close()

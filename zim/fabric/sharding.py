@@ -30,6 +30,10 @@ class Shards:
         self.routers = tuple(routers)
         self.owner = lru_cache(maxsize=1 << 16)(self._owner)
 
+    def home(self, push_id: str) -> str:
+        """The router that alone knows what the key of a push was used for. Not cached: ids do not come back."""
+        return self._owner(push_id)
+
     def _owner(self, stream: str) -> str:
         if len(self.routers) == 1:
             return self.routers[0]

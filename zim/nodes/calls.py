@@ -23,13 +23,11 @@ class Call(ABC):
     Attributes:
         is_over: nothing more is to be asked.
         again_at: when the next attempt is due; monotonic seconds.
-        group: for whoever has begun it.
     """
 
-    __slots__ = ("again_at", "group", "is_over")
+    __slots__ = ("again_at", "is_over")
 
     def __init__(self) -> None:
-        self.group: Any = None
         self.is_over = False
         self.again_at = 0.0
 
@@ -46,7 +44,7 @@ class Call(ABC):
 
     @abstractmethod
     def on_answer(self, m: Any, now: float) -> None:
-        """The peer has answered."""
+        """The peer has answered. Unless the request is over now, the rest of the answer is waited for."""
 
     @abstractmethod
     def on_silence(self, why: str, now: float) -> None:
@@ -78,11 +76,12 @@ class Calls:
         return Send(peer, message, size)
 
     def on_answer(self, m: Any, now: float) -> Call | None:
-        """An answer has come. Returns whose it is; None if nobody waits for it."""
-        call, _, _ = self._waiting.pop(m.req, (None, "", 0.0))
+        """An answer has come, to all that was asked or to a part. Returns whose it is; None if nobody waits for it."""
+        call, _, _ = self._waiting.get(m.req, (None, "", 0.0))
         if call is not None:
             call.on_answer(m, now)
-            self._schedule(call)
+            if call.is_over:
+                del self._waiting[m.req]
         return call
 
     def on_not_sent(self, req: int, now: float) -> Call | None:

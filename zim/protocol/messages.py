@@ -267,34 +267,64 @@ class Push(Message, frozen=True):
 # ---------------------------------------------------------------- logic ⇄ router
 
 
-class Publish(Message, frozen=True):
-    """logic → router.
+class Publication(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """One router's share of a push.
 
-    digest: what the push is, if it has a publisher's key; ttl_ms: 0 for ever; only: see Entry; term: the router's, as
-    logic knew it at the first attempt (0: not yet).
+    digest: what the whole push is, if it has a publisher's key; home_ms, age_ms, is_live_only: see `KeyUse` of the log.
+    ttl_ms: 0 for ever; only: see Entry.
     """
 
-    req: int
     push_id: str
     streams: list[str]
     op: Int32
     body: bytes
-    attempt: int
-    term: int
     digest: bytes = b""
+    home_ms: int = 0
+    age_ms: int = 0
+    is_live_only: bool = False
     ttl_ms: int = 0
     only: tuple[str, ...] = ()
 
+    @property
+    def size(self) -> int:
+        """What it counts for in every limit, in bytes."""
+        return ENTRY_BYTES + len(self.body) + ITEM_BYTES * (len(self.streams) + len(self.only))
+
+
+class Publish(Message, frozen=True):
+    """logic → router: pushes of one publisher, to be taken in their order.
+
+    term: the router's, as logic knew it at the first attempt (0: not yet).
+    """
+
+    req: int
+    attempt: int
+    term: int
+    pushes: list[Publication]
+
+
+class Outcome(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """What became of one of them: ok, unavailable (surely not stored), unknown, conflict (the key was used for another
+    content), or refused (another router's stream).
+
+    at: which of them. offsets: of each stream, if ok; 0 where it is not known. home_ms, age_ms: at the home of its key,
+    since when it has that, by its log time, and for how long.
+    """
+
+    at: int
+    status: Literal["ok", "unavailable", "unknown", "conflict", "refused"]
+    offsets: tuple[int, ...] = ()
+    home_ms: int = 0
+    age_ms: int = 0
+
 
 class PublishReply(Message, frozen=True):
-    """router → logic: ok, unavailable (surely not stored), unknown, conflict (the key was used for another content), or
-    refused (another router's stream). offsets: of each stream, if ok."""
+    """router → logic: what became of some of the pushes of a Publish. Each is told once."""
 
     req: int
     router: str
     term: int
-    status: Literal["ok", "unavailable", "unknown", "conflict", "refused"]
-    offsets: list[int] = msgspec.field(default_factory=list)
+    outcomes: list[Outcome]
 
 
 class Ask(Message, frozen=True):

@@ -47,7 +47,13 @@ class LogicNode(NodeProcess):
         max_body_bytes = self.topology.max_body_bytes
         self._server = Server(self._logic.bind.address)
         routers = {r.name: Dealer(r.endpoint) for r in self.topology.routers}
-        self._runner = LogicRunner(list(routers), GoimTokens(), max_body_bytes, lambda: secrets.token_hex(16))
+        self._runner = LogicRunner(
+            list(routers),
+            lambda stream: self.topology.retention.rule(stream).is_live_only,
+            GoimTokens(),
+            max_body_bytes,
+            lambda: secrets.token_hex(16),
+        )
         self._routers: dict[str, PeerLink[Message]] = {
             name: PeerLink(name, dealer, ROUTER_QUEUE_BYTES, self._on_lost, self._on_change)
             for name, dealer in routers.items()

@@ -7,19 +7,21 @@ the simulator runs it as it ships.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple, get_args
 
 from typing_extensions import override
 
 from zim.errors import Unavailable, Unknown
 from zim.fabric.push import Push, Status
-from zim.fabric.sharding import Shards
 from zim.nodes.calls import RETRY_S, Call, Calls
 from zim.nodes.effects import ERROR, MESSAGE_BYTES, Effect, Note, Replies
 from zim.nodes.logic.auth import GoimTokens
-from zim.nodes.logic.shares import Share, published, push_id_of, split
+from zim.nodes.logic.lines import Line, Lines
+from zim.nodes.logic.shares import Share, Splitter, published, push_id_of
 from zim.nodes.logic.submitting import answer_submits, read_submit
+from zim.nodes.logic.trains import Train
 from zim.protocol import messages
 from zim.protocol.messages import ENTRY_BYTES, ITEM_BYTES, Message, Submit
 
@@ -48,7 +50,7 @@ class _Submission(NamedTuple):
 
 
 class _Group:
-    """Calls that are answered together.
+    """Shares or inquiries that are answered together.
 
     Attributes:
         ticket: whose.
@@ -65,12 +67,13 @@ class _Group:
 class _Inquiry(Call):
     """A question to one router. found: its answer, or why there is none."""
 
-    __slots__ = ("_give_up_at", "_make", "_retry_until", "found", "router")
+    __slots__ = ("_give_up_at", "_make", "_retry_until", "found", "group", "router")
 
     def __init__(self, router: str, make: Callable[[int], Message], give_up_at: float, retry_until: float) -> None:
         super().__init__()
         self.router, self._make, self._give_up_at, self._retry_until = router, make, give_up_at, retry_until
         self.found: Message | Unavailable | Unknown = Unavailable(router, "away")
+        self.group: Any = None
 
     @override
     def attempt(self, req: int, now: float) -> tuple[str, Message, int, float]:
@@ -101,30 +104,54 @@ class LogicRunner:
     """
 
     def __init__(
-        self, routers: Sequence[str], tokens: GoimTokens, max_body_bytes: int, new_id: Callable[[], str]
+        self,
+        routers: Sequence[str],
+        is_live_only: Callable[[str], bool],
+        tokens: GoimTokens,
+        max_body_bytes: int,
+        new_id: Callable[[], str],
     ) -> None:
         """
         Args:
             routers: names of all routers.
+            is_live_only: whether a stream is.
             new_id: an id for a push without a key; nobody may have had it.
         """
         self.answered: dict[str, int] = dict.fromkeys(get_args(Status), 0)
         self.identified = self.waiting_bytes = self.dropped = 0
         self._tokens, self._max_body_bytes, self._new_id = tokens, max_body_bytes, new_id
-        self._shards = Shards(routers)
+        self._splitter = Splitter(routers, is_live_only)
+        self._publishers: dict[Any, Lines] = {}  # over ZeroMQ, those of whom something is under way
+        self._waiting: deque[Share] = deque()  # shares that were not begun at once
         self._terms = dict.fromkeys(routers, 0)
         self._calls = Calls()
 
     # -- requests
 
     def on_push(self, ticket: Any, pushes: Sequence[Push], now: float) -> list[Effect]:
-        """A backend's pushes."""
-        shares = [
-            split(push, push_id_of(push.key) if push.key else self._new_id(), self._shards, self._terms, now)
-            for push in pushes
-        ]
+        """A backend's pushes, in its order."""
+        return self._publish(ticket, pushes, Lines(), now)
+
+    def _publish(self, ticket: Any, pushes: Sequence[Push], lines: Lines, now: float) -> list[Effect]:
+        split = self._splitter.split
+        shares = [split(p, push_id_of(p.key) if p.key else self._new_id(), now) for p in pushes]
         flat = [share for mine in shares for share in mine]
-        return self._begin(ticket, flat, lambda: [published(mine) for mine in shares], now)
+        group = _Group(ticket, len(flat), lambda: [published(mine) for mine in shares])
+        for share in flat:
+            share.group = group
+        if not flat:
+            return self._settle(group)
+        out = self._go_on(lines.put(flat), now)
+        self._waiting += [share for share in flat if not share.is_begun]
+        return out
+
+    def _go_on(self, lines: Iterable[Line], now: float) -> list[Effect]:
+        """What may go next."""
+        out: list[Effect] = []
+        for line in lines:
+            while shares := line.next():
+                out.append(self._calls.begin(Train(line.router, shares, self._terms[line.router]), now))
+        return out
 
     def on_question(
         self,
@@ -143,15 +170,10 @@ class LogicRunner:
             retry_s: for how long one that cannot be reached is tried again.
         """
         inquiries = [_Inquiry(router, make, now + patience_s, now + retry_s) for router in routers]
-        return self._begin(ticket, inquiries, lambda: {i.router: i.found for i in inquiries}, now)
-
-    def _begin(
-        self, ticket: Any, calls: Sequence[Share | _Inquiry], outcome: Callable[[], Any], now: float
-    ) -> list[Effect]:
-        group = _Group(ticket, len(calls), outcome)
-        for call in calls:
-            call.group = group
-        return [self._calls.begin(call, now) for call in calls] if calls else self._settle(group)
+        group = _Group(ticket, len(inquiries), lambda: {i.router: i.found for i in inquiries})
+        for inquiry in inquiries:
+            inquiry.group = group
+        return [self._calls.begin(inquiry, now) for inquiry in inquiries]
 
     def on_messages(self, asker: Any, asked: Sequence[messages.ToLogic], now: float) -> list[Effect]:
         """Comets ask who their clients are; publishers push over ZeroMQ."""
@@ -177,7 +199,8 @@ class LogicRunner:
         read = [read_submit(m, self._max_body_bytes) for m in submits]
         problems = [found if isinstance(found, str) else "" for found in read]
         pushes = [found for found in read if isinstance(found, Push)]
-        return self.on_push(_Submission(asker, submits, problems, size), pushes, now)
+        lines = self._publishers.setdefault(asker, Lines())
+        return self._publish(_Submission(asker, submits, problems, size), pushes, lines, now)
 
     # -- routers
 
@@ -187,29 +210,59 @@ class LogicRunner:
         for m in answers:
             if isinstance(m, messages.PublishReply):
                 self._terms[router] = m.term
-                if m.status == "refused":
+                if any(outcome.status == "refused" for outcome in m.outcomes):
                     fields = {"router": router}
                     out.append(Note(ERROR, "a router refuses a stream: the topologies differ", fields))
-            out += self._ended(self._calls.on_answer(m, now))
+            out += self._ended(self._calls.on_answer(m, now), now)
         return out
 
     def on_not_sent(self, reqs: Sequence[int], now: float) -> list[Effect]:
         """Requests that never left."""
-        return [effect for req in reqs for effect in self._ended(self._calls.on_not_sent(req, now))]
+        return [effect for req in reqs for effect in self._ended(self._calls.on_not_sent(req, now), now)]
 
     def on_gone(self, router: str, now: float) -> list[Effect]:
         """The link to a router has broken."""
-        return [effect for call in self._calls.on_gone(router, now) for effect in self._ended(call)]
+        return [effect for call in self._calls.on_gone(router, now) for effect in self._ended(call, now)]
 
     def on_tick(self, now: float) -> list[Effect]:
         """Fifty times a second: what was not answered in time, and what is due again."""
         due, silent = self._calls.on_tick(now)
-        return due + [effect for call in silent for effect in self._ended(call)]
+        out = due + [effect for call in silent for effect in self._ended(call, now)]
+        return out + self._give_up(now)
 
-    def _ended(self, call: Call | None) -> list[Effect]:
-        if call is None or not call.is_over:
-            return []
-        group: _Group = call.group
+    def _give_up(self, now: float) -> list[Effect]:
+        """Those that have waited for too long for others."""
+        late: list[Share] = []
+        waiting = self._waiting
+        while waiting and (waiting[0].is_begun or waiting[0].is_over or waiting[0].give_up_at < now):
+            share = waiting.popleft()
+            if not share.is_begun and not share.is_over:
+                share.give_up("what its publisher sent before it has not come to an end")
+                late.append(share)
+        return self._shares_ended(late, now)
+
+    def _ended(self, call: Call | None, now: float) -> list[Effect]:
+        if isinstance(call, Train):
+            return self._shares_ended(call.take_ended(), now)
+        return self._count(call.group) if isinstance(call, _Inquiry) and call.is_over else []
+
+    def _shares_ended(self, ended: list[Share], now: float) -> list[Effect]:
+        """Shares are over: those that follow them, or come after them, may go."""
+        out: list[Effect] = []
+        touched: dict[Line, None] = {}
+        for share in ended:
+            touched[share.line] = None
+            if share.is_begun:
+                share.line.ended(share)
+            for follower in share.followers:
+                touched[follower.line] = None
+                if share.status != "ok" and not follower.is_over:
+                    follower.follow(share)
+                    out += self._count(follower.group)
+            out += self._count(share.group)
+        return self._go_on(touched, now) + out
+
+    def _count(self, group: _Group) -> list[Effect]:
         group.missing -= 1
         return [] if group.missing else self._settle(group)
 
@@ -220,6 +273,8 @@ class LogicRunner:
                 self.answered[p.status] += 1
         if isinstance(ticket, _Submission):
             self.waiting_bytes -= ticket.size
+            if not self._publishers.get(ticket.asker):
+                self._publishers.pop(ticket.asker, None)
             answers = answer_submits(ticket.submits, ticket.problems, outcome)
             return [Replies([(ticket.asker, m) for m in answers])]
         return [Settled(ticket, outcome)]

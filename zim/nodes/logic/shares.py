@@ -1,23 +1,24 @@
 """What each router is to do of a push, and the one answer that comes of it. Pure: no socket, no clock.
 
 The answer is honest: ok means stored, unavailable means surely not stored, and whatever cannot be told is unknown.
+
+A push with a publisher's key begins at the home of the key: a router that alone knows what the key was used for. The
+others are asked once home has said yes; see `zim.nodes.router.log.keys`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from hashlib import blake2b
+from typing import Any
 
 import msgspec
-from typing_extensions import override
 
+from zim.fabric.audience import audiences
 from zim.fabric.push import Part, Published, Push, Status
 from zim.fabric.sharding import Shards
-from zim.nodes.calls import RETRY_S, Call
-from zim.protocol.messages import Message, Publish, PublishReply
+from zim.protocol.messages import Outcome, Publication
 
-ATTEMPTS = 3
-ANSWER_S = 2.0  # for one attempt; a router makes a publisher wait at most one second for a comet that is behind
 GIVE_UP_S = 5.0  # over all attempts, and for a router that is away
 
 
@@ -34,75 +35,94 @@ def digest_of(push: Push) -> bytes:
     return blake2b(msgspec.msgpack.encode(content), digest_size=16).digest()
 
 
-class Share(Call):
+class Share:
     """What one router is to do of one push, and what is known of it.
 
     Attributes:
-        push, push_id, digest: of the whole.
         router, streams: whose share, and of which streams.
-        term: the router's, as it was known at the first attempt.
-        give_up_at: no attempt after that; monotonic seconds.
-        number: of the attempt under way, from 1.
+        home: the share of the home of its key, if that is another; followers: those that it is home for.
+        give_up_at: no attempt begins after that; monotonic seconds.
         may_be_stored: an attempt had no answer: from then on no "unavailable" is honest.
         status, why: see Part; final once it is over.
         offsets: of the streams, where the push is; none unless the status is "ok".
+        is_begun: its router was asked.
+        line, group: where it stands in its publisher's order, and who waits for it.
     """
 
     __slots__ = (
-        "digest",
+        "_home_at",
+        "_home_ms",
+        "_publication",
+        "followers",
         "give_up_at",
+        "group",
+        "home",
+        "is_begun",
+        "is_over",
+        "line",
         "may_be_stored",
-        "number",
         "offsets",
-        "push",
-        "push_id",
         "router",
+        "size",
         "status",
         "streams",
-        "term",
         "why",
     )
 
-    def __init__(
-        self, push: Push, push_id: str, digest: bytes, router: str, streams: list[str], now: float, term: int = 0
-    ) -> None:
-        super().__init__()
-        self.push, self.push_id, self.digest = push, push_id, digest
-        self.router, self.streams, self.term = router, streams, term
+    def __init__(self, router: str, publication: Publication, now: float, home: Share | None = None) -> None:
+        """
+        Args:
+            publication: what the router is asked, but for what home says.
+        """
+        self.router, self._publication, self.home = router, publication, home
+        self.streams, self.size = publication.streams, publication.size
         self.give_up_at = now + GIVE_UP_S
-        self.number = 1
-        self.may_be_stored = False
+        self.followers: list[Share] = []
+        if home is not None:
+            home.followers.append(self)
+        self._home_ms, self._home_at = 0, 0.0
+        self.is_begun = self.is_over = self.may_be_stored = False
         self.status: Status = "unavailable"
         self.offsets: Sequence[int] = ()
         self.why = ""
+        self.group: Any = None
+        self.line: Any = None
 
     @property
-    def size(self) -> int:
-        """In bytes, in every limit."""
-        return len(self.push.body) + 64 * (len(self.streams) + len(self.push.only))
+    def push_id(self) -> str:
+        """See Published."""
+        return self._publication.push_id
+
+    @property
+    def is_keyed(self) -> bool:
+        """Its publisher has given a key."""
+        return bool(self._publication.digest)
+
+    @property
+    def is_ready(self) -> bool:
+        """Its router may be asked."""
+        return self.home is None or self.home.status == "ok"
 
     @property
     def part(self) -> Part:
         """What became of it."""
-        offsets = self.offsets if self.status == "ok" else [None] * len(self.streams)
-        return Part(self.router, self.status, dict(zip(self.streams, offsets, strict=True)), self.why)
+        offsets = self.offsets if self.status == "ok" else [0] * len(self.streams)
+        at = {stream: offset or None for stream, offset in zip(self.streams, offsets, strict=True)}
+        return Part(self.router, self.status, at, self.why)
 
-    def message(self, req: int) -> Publish:
+    def publication(self, now: float) -> Publication:
         """What the router is asked."""
-        p = self.push
-        ttl_ms = max(1, int(p.ttl_s * 1000)) if p.ttl_s else 0
-        return Publish(
-            req, self.push_id, self.streams, p.op, p.body, self.number, self.term, self.digest, ttl_ms, p.only
-        )
+        home = self.home
+        if home is None:
+            return self._publication
+        age_ms = int((now - home._home_at) * 1000)
+        return msgspec.structs.replace(self._publication, home_ms=home._home_ms, age_ms=age_ms)
 
-    @override
-    def attempt(self, req: int, now: float) -> tuple[str, Message, int, float]:
-        return self.router, self.message(req), self.size, now + ANSWER_S
-
-    def on_answer(self, m: PublishReply, now: float) -> None:
+    def on_outcome(self, m: Outcome, now: float) -> None:
         """The router has said what became of it."""
         match m.status:
             case "ok":
+                self._home_ms, self._home_at = m.home_ms, now - m.age_ms / 1000
                 self._end("ok", "", m.offsets)
             case "conflict":
                 self._end("conflict", f"{self.router} knows the key of another push")
@@ -113,25 +133,18 @@ class Share(Call):
             case "refused":
                 self.give_up(f"{self.router} says that {self.streams[0]} is another's: the topologies differ")
 
-    def on_silence(self, why: str, now: float) -> None:
-        """An attempt went out, and nothing came back."""
-        why = f"{self.router}: {why}"
-        self.number, self.may_be_stored, self.why, self.again_at = self.number + 1, True, why, now
-        if self.number > ATTEMPTS:
-            self._end("unknown", why)
-        elif now > self.give_up_at:
-            self.give_up(why)
-
-    def on_not_sent(self, now: float) -> None:
-        """The router is away; it may be back before the time is up."""
-        self.again_at = now + RETRY_S
-        if now > self.give_up_at:
-            self.give_up(f"{self.router} is away")
+    def on_silence(self, why: str) -> None:
+        """The router was asked, and nothing came back."""
+        self.may_be_stored, self.why = True, why
 
     def give_up(self, why: str) -> None:
         """There is no time for more. With a key it may have been stored through another logic, or earlier."""
-        if not self.is_over:
-            self._end("unknown" if self.digest else "unavailable", self.why or why)
+        is_unsure = self.is_keyed or self.may_be_stored
+        self._end("unknown" if is_unsure else "unavailable", self.why or why)
+
+    def follow(self, home: Share) -> None:
+        """Home has not said yes, so its router is not asked."""
+        self._end(home.status, home.why)
 
     def _end(self, status: Status, why: str, offsets: Sequence[int] = ()) -> None:
         if status == "unavailable" and self.may_be_stored:  # it may yet arrive, by a link that was thought broken
@@ -139,16 +152,39 @@ class Share(Call):
         self.is_over, self.status, self.why, self.offsets = True, status, why, offsets
 
 
-def split(push: Push, push_id: str, shards: Shards, terms: Mapping[str, int], now: float) -> list[Share]:
-    """A push's shares, one for each router that owns some of its streams. terms: of the routers, as far as known."""
-    by_router: dict[str, list[str]] = {}
-    for stream in push.streams:
-        by_router.setdefault(shards.owner(stream), []).append(stream)
-    digest = digest_of(push)
-    return [
-        Share(push, push_id, digest, router, streams, now, terms.get(router, 0))
-        for router, streams in by_router.items()
-    ]
+class Splitter:
+    """Makes shares of pushes."""
+
+    def __init__(self, routers: Sequence[str], is_live_only: Callable[[str], bool]) -> None:
+        """
+        Args:
+            routers: names of all of them.
+            is_live_only: whether a stream is.
+        """
+        self._shards, self._is_live_only = Shards(routers), is_live_only
+
+    def split(self, push: Push, push_id: str, now: float) -> list[Share]:
+        """A push's shares, one for each router that owns some of its streams or is the home of its key. Home first."""
+        home = self._shards.home(push_id) if push.key else ""
+        by_router: dict[str, list[str]] = {home: []} if home else {}
+        for stream in push.streams:
+            by_router.setdefault(self._shards.owner(stream), []).append(stream)
+        ttl_ms = max(1, int(push.ttl_s * 1000)) if push.ttl_s else 0
+        to = audiences(push.only) if len(by_router) > 1 else {}
+        digest = digest_of(push)
+        is_live_only = bool(digest) and all(map(self._is_live_only, push.streams))
+        shares: list[Share] = []
+        for router, streams in by_router.items():
+            only = tuple(key for s in streams if s in to for key in to[s].keys) if to else push.only
+            shares.append(
+                Share(
+                    router,
+                    Publication(push_id, streams, push.op, push.body, digest, 0, 0, is_live_only, ttl_ms, only),
+                    now,
+                    shares[0] if home and shares else None,
+                )
+            )
+        return shares
 
 
 def published(shares: Sequence[Share]) -> Published:
@@ -159,4 +195,4 @@ def published(shares: Sequence[Share]) -> Published:
         status = "conflict"
     elif len(statuses) == 1:
         (status,) = statuses
-    return Published(shares[0].push_id, status, [share.part for share in shares])
+    return Published(shares[0].push_id, status, [share.part for share in shares if share.streams])

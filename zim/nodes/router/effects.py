@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from zim.fabric.tally import Tally
 from zim.nodes.effects import Effect
 from zim.nodes.router.intake import Admission
-from zim.nodes.router.log import NewRecord
+from zim.nodes.router.log import NewPush
 from zim.nodes.router.log.receipts import RouterReceipt
 from zim.nodes.router.shard import Applied
 from zim.protocol.messages import Acknowledge, Ask, Read
@@ -25,23 +25,24 @@ class DiskEffect(Effect, frozen=True):
 
 
 class Append(DiskEffect, frozen=True):
-    """One commit for pushes. Result: an Appended for each record."""
+    """One commit for pushes. Result: an Appended for each."""
 
     batch: Sequence[Admission[Any]]
-    records: Sequence[NewRecord]
+    pushes: Sequence[NewPush]
 
 
 class Settle(DiskEffect, frozen=True):
     """What became of an Append that ended as Unknown? Result: as of Append, or None: it is not stored."""
 
     batch: Sequence[Admission[Any]]
-    records: Sequence[NewRecord]
+    pushes: Sequence[NewPush]
 
 
 class LookUp(DiskEffect, frozen=True):
     """Where is a push with a key? Result: as of Log.find."""
 
     admission: Admission[Any]
+    push: NewPush
 
 
 class AppliedChanges(NamedTuple):
@@ -100,6 +101,8 @@ class ReserveSeqs(DiskEffect, frozen=True):
 
 
 class ForgetIdle(Effect, frozen=True):
-    """Lets go of what is old in live-only streams. Done at once: it is in memory. now: monotonic seconds."""
+    """Lets go of what is old in live-only streams. Done at once: it is in memory. now: monotonic seconds; now_ms: log
+    time."""
 
     now: float
+    now_ms: int

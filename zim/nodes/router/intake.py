@@ -1,7 +1,7 @@
 """Which pushes a router takes, and what their publishers hear. Pure: no socket, no clock.
 
-In: Publish, and the log's verdict. Out: what the log is to append, and answers: one for each Publish, and an honest
-one. "unavailable" means surely not stored; a push that was taken before is known before it may be refused.
+In: Publish, and the log's verdict. Out: what the log is to append, and answers: one for each push, and an honest one.
+"unavailable" means surely not stored; a push that was taken before is known before it may be refused.
 """
 
 from __future__ import annotations
@@ -11,13 +11,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, NamedTuple, TypeVar
 
-from zim.fabric.audience import ALL, audiences
+from zim.fabric.audience import audiences
 from zim.fabric.sharding import Shards
 from zim.net.batches import Batches
 from zim.nodes.router.directory import Directory
 from zim.nodes.router.feed import Feed
-from zim.nodes.router.log import Appended, NewRecord
-from zim.protocol.messages import ENTRY_BYTES, ITEM_BYTES, Item, Publish, PublishReply
+from zim.nodes.router.log import Appended, NewPush
+from zim.nodes.router.log.keys import KeyUse
+from zim.protocol.messages import Item, Outcome, Publication, Publish, PublishReply
 
 PATIENCE_S = 1.0  # how long a push waits for a comet that is behind
 RETRIES = 1_000  # of waiting pushes that are looked at at once
@@ -33,15 +34,15 @@ class Admission(Generic[Peer]):
 
     Attributes:
         push: as it came.
-        askers: who is to be answered, and to which request.
+        askers: who is to be answered, to which request, and to which push of it.
         size: in bytes, in every limit.
         deadline: of waiting for a comet that is behind; monotonic.
         time_ms: log time.
         feeds: counted as behind by its size, until it is in the log.
     """
 
-    push: Publish
-    askers: list[tuple[Peer, int]]
+    push: Publication
+    askers: list[tuple[Peer, int, int]]
     size: int
     deadline: float
     time_ms: int
@@ -59,6 +60,12 @@ class Known(NamedTuple):
     digest: bytes
     streams: tuple[str, ...]
     offsets: tuple[int, ...]
+    home_ms: int
+
+    def is_same(self, push: Publication) -> bool:
+        """Whether it is this push, or a repeat of it."""
+        is_use = not push.home_ms or push.home_ms == self.home_ms
+        return is_use and self.digest == push.digest and self.streams == tuple(push.streams)
 
 
 class Stored(NamedTuple):
@@ -70,7 +77,7 @@ class Stored(NamedTuple):
         time_ms, expires_ms: log time.
     """
 
-    push: Publish
+    push: Publication
     items: list[Item]
     time_ms: int
     expires_ms: int
@@ -119,59 +126,81 @@ class Intake(Generic[Peer]):
         self._coming: dict[str, Admission[Peer]] = {}  # on their way into the log, by push id
         self._recent: dict[str, Known] = {}  # there
         self._ages: deque[tuple[float, str]] = deque()  # of what is in _recent
+        self._outcomes: dict[tuple[Peer, int], list[Outcome]] = {}  # to be told, by asker and request
 
     # -- publishers
 
     def publish(self, peer: Peer, m: Publish, now: float, now_ms: int) -> PublishReply | None:
-        """Takes a push.
+        """Takes pushes, in their order.
 
         Returns:
-            The answer if it is known already. Otherwise it comes out of another method.
+            What is known already of some of them. The rest comes out of other methods.
         """
-        owner, name = self._shards.owner, self.name
-        for stream in m.streams:
+        may_be_stored = m.attempt > 1 and m.term != self.term  # by an earlier run, whose ids are forgotten
+        for at, push in enumerate(m.pushes):
+            self._publish(Admission(push, [(peer, m.req, at)], push.size, now + PATIENCE_S, now_ms), may_be_stored)
+        return next((reply for _, reply in self._take()), None)
+
+    def _publish(self, admission: Admission[Peer], may_be_stored: bool) -> None:
+        push, owner, name = admission.push, self._shards.owner, self.name
+        for stream in push.streams:
             if owner(stream) != name:
-                return self._published(m.req, "refused")
-        known = self._recent.get(m.push_id)
-        if known is not None and known.digest == m.digest and known.streams == tuple(m.streams):
-            return self._published(m.req, "ok", known.offsets)
-        coming = self._coming.get(m.push_id)
-        if coming is not None and coming.push.digest == m.digest and coming.push.streams == m.streams:
-            coming.askers.append((peer, m.req))
-            return None
-        if m.attempt > 1 and m.term != self.term and not m.digest:
-            return self._published(m.req, "unknown")  # an earlier run may have it, and its ids are forgotten
-        size = ENTRY_BYTES + len(m.body) + ITEM_BYTES * len(m.streams)
-        admission = Admission(m, [(peer, m.req)], size, now + PATIENCE_S, now_ms)
-        if self._is_behind(m.streams, size) or not self._waiting_for.isdisjoint(m.streams):
-            if self.waiting_bytes + size > ADMITTED_BYTES:
-                self.dropped += 1
-                return self._refuse(admission)
-            self._behind.append(admission)
-            self._waiting_for.update(m.streams)
-            self.waiting_bytes += size
-        elif not self._enter(admission):
-            return self._refuse(admission)
-        if coming is None:
-            self._coming[m.push_id] = admission
-        return None
+                self._answer(admission, "refused")
+                return
+        known, coming = self._recent.get(push.push_id), self._coming.get(push.push_id)
+        if known is not None and known.is_same(push):
+            self._confirm(admission, known.offsets, known.home_ms)
+        elif coming is not None and _is_same(coming.push, push):
+            coming.askers += admission.askers
+        elif may_be_stored and (not push.digest or push.is_live_only):
+            self._answer(admission, "unknown")
+        elif self._admit(admission):
+            if coming is None:
+                self._coming[push.push_id] = admission
+        else:
+            self._refuse(admission)
 
-    def _refuse(self, admission: Admission[Peer]) -> PublishReply | None:
-        """To one asker. With a key the push may be stored already, by an earlier run or long ago."""
-        req = admission.askers[0][1]
-        if not admission.push.digest:
-            return self._published(req, "unavailable")
-        if self.lookups.put(admission, admission.size):
-            return None
-        return self._published(req, "unknown")
+    def _admit(self, admission: Admission[Peer]) -> bool:
+        """On its way into the log, or waiting for a comet that is behind. False: there is no room for it."""
+        streams, size = admission.push.streams, admission.size
+        if not self._is_behind(streams, size) and self._waiting_for.isdisjoint(streams):
+            return self._enter(admission)
+        if self.waiting_bytes + size > ADMITTED_BYTES:
+            self.dropped += 1
+            return False
+        self._behind.append(admission)
+        self._waiting_for.update(streams)
+        self.waiting_bytes += size
+        return True
 
-    def _published(self, req: int, status: Any, offsets: Sequence[int] = ()) -> PublishReply:
-        self.answered[status] += 1
-        return PublishReply(req, self.name, self.term, status, list(offsets))
+    def _refuse(self, admission: Admission[Peer]) -> None:
+        """It is surely not stored now. With a key it may have been before, by an earlier run or long ago."""
+        if admission.push.digest:
+            self._look_up(admission)
+        else:
+            self._answer(admission, "unavailable")
 
-    def _answer(self, admission: Admission[Peer], status: Any, offsets: Sequence[int] = ()) -> Answers[Peer]:
+    def _look_up(self, admission: Admission[Peer]) -> None:
+        if not self.lookups.put(admission, admission.size):
+            self._answer(admission, "unknown")
+
+    def _answer(
+        self, admission: Admission[Peer], status: Any, offsets: Sequence[int] = (), home_ms: int = 0, age_ms: int = 0
+    ) -> None:
         askers, admission.askers = admission.askers, []
-        return [(peer, self._published(req, status, offsets)) for peer, req in askers]
+        self.answered[status] += len(askers)
+        for peer, req, at in askers:
+            outcome = Outcome(at, status, tuple(offsets), home_ms, age_ms)
+            self._outcomes.setdefault((peer, req), []).append(outcome)
+
+    def _confirm(self, admission: Admission[Peer], offsets: Sequence[int], home_ms: int) -> None:
+        age_ms = max(0, admission.time_ms - home_ms) if home_ms else 0
+        self._answer(admission, "ok", offsets, home_ms, age_ms)
+
+    def _take(self) -> Answers[Peer]:
+        """All that is to be told, one message to each request."""
+        outcomes, self._outcomes = self._outcomes, {}
+        return [(peer, PublishReply(req, self.name, self.term, told)) for (peer, req), told in outcomes.items()]
 
     def _feeds(self, streams: Sequence[str]) -> Iterable[Feed]:
         serving = self._directory.serving
@@ -205,84 +234,63 @@ class Intake(Generic[Peer]):
 
     # -- the log
 
-    def records(self, batch: Sequence[Admission[Peer]]) -> list[NewRecord]:
-        """What the log is to append for these pushes, in their order."""
-        found: list[NewRecord] = []
-        for a in batch:
-            m, expires_ms = a.push, a.expires_ms
-            to = audiences(m.only)
-            for s in m.streams:
-                only = tuple(to.get(s, ALL).keys)
-                found.append(NewRecord(s, m.push_id, m.digest, m.op, m.body, a.time_ms, expires_ms, only))
-        return found
-
     def stored(
         self, batch: Sequence[Admission[Peer]], appended: Sequence[Appended], now: float
     ) -> tuple[list[Stored], Answers[Peer]]:
         """A batch is in the log.
 
         Args:
-            batch: as it was given to `records`.
-            appended: one for each of its records.
+            batch: as it was taken from `commits`.
+            appended: one for each of its pushes.
             now: monotonic seconds.
 
         Returns:
             What is new in it, to be handed down in this step; and answers.
         """
         fresh: list[Stored] = []
-        answers: Answers[Peer] = []
-        at = 0
-        for admission in batch:
-            m = admission.push
-            mine = appended[at : at + len(m.streams)]
-            at += len(mine)
+        for admission, (outcome, offsets, home_ms) in zip(batch, appended, strict=True):
+            push = admission.push
             self._left(admission)
-            items = [(s, a.offset) for s, a in zip(m.streams, mine, strict=True) if a.outcome == "stored"]
-            if items:
-                fresh.append(Stored(m, items, admission.time_ms, admission.expires_ms))
-            if any(a.outcome == "conflict" for a in mine):
-                answers += self._answer(admission, "conflict")
-                continue
-            offsets = [a.offset for a in mine]
-            answers += self._answer(admission, "ok", offsets)
-            self._recent[m.push_id] = Known(m.digest, tuple(m.streams), tuple(offsets))
-            self._ages.append((now, m.push_id))
-        return fresh, answers
+            if outcome in ("stored", "duplicate"):
+                self._recent[push.push_id] = Known(push.digest, tuple(push.streams), offsets, home_ms)
+                self._ages.append((now, push.push_id))
+                self._confirm(admission, offsets, home_ms)
+                if outcome == "stored" and offsets:
+                    items = list(zip(push.streams, offsets, strict=True))
+                    fresh.append(Stored(push, items, admission.time_ms, admission.expires_ms))
+            else:
+                self._answer(admission, "unavailable" if outcome == "no room" else outcome)
+        return fresh, self._take()
 
     def not_stored(self, batch: Sequence[Admission[Peer]]) -> Answers[Peer]:
-        """A batch is surely not in the log; parts of it with a key may have been there before, and are looked up."""
-        answers: Answers[Peer] = []
+        """A batch is surely not in the log; those of it with a key may have been there before, and are looked up."""
         for admission in batch:
             self._left(admission)
-            if not admission.push.digest:
-                answers += self._answer(admission, "unavailable")
-            elif not self.lookups.put(admission, admission.size):
-                answers += self._answer(admission, "unknown")
-        return answers
+            self._refuse(admission)
+        return self._take()
 
     def not_told(self, batch: Sequence[Admission[Peer]]) -> Answers[Peer]:
         """Nobody can say whether a batch is in the log."""
-        answers: Answers[Peer] = []
         for admission in batch:
             self._left(admission)
-            answers += self._answer(admission, "unknown")
-        return answers
+            self._answer(admission, "unknown")
+        return self._take()
 
-    def looked_up(self, admission: Admission[Peer], found: Sequence[Appended | None]) -> Answers[Peer]:
-        """The log knows these of its streams: only if it knows none may the answer be "unavailable"."""
-        m = admission.push
-        known, twin = self._recent.get(m.push_id), self._coming.get(m.push_id)  # it may have come meanwhile
-        if known is not None and known.digest == m.digest and known.streams == tuple(m.streams):
-            return self._answer(admission, "ok", known.offsets)
-        if twin is not None and twin.push.digest == m.digest and twin.push.streams == m.streams:
+    def looked_up(self, admission: Admission[Peer], found: Appended | None) -> Answers[Peer]:
+        """What the log has of its key: only if it has nothing may the answer be "unavailable"."""
+        push = admission.push
+        known, twin = self._recent.get(push.push_id), self._coming.get(push.push_id)  # it may have come meanwhile
+        if known is not None and known.is_same(push):
+            self._confirm(admission, known.offsets, known.home_ms)
+        elif twin is not None and _is_same(twin.push, push):
             twin.askers += admission.askers
-            return []
-        if any(a is not None and a.outcome == "conflict" for a in found):
-            return self._answer(admission, "conflict")
-        offsets = [a.offset for a in found if a is not None]
-        if len(offsets) == len(found):
-            return self._answer(admission, "ok", offsets)
-        return self._answer(admission, "unknown" if offsets else "unavailable")
+        elif found is None:
+            self._answer(admission, "unavailable")
+        elif found.outcome == "duplicate":
+            self._confirm(admission, found.offsets, found.home_ms)
+        else:
+            self._answer(admission, found.outcome)
+        return self._take()
 
     # -- time
 
@@ -291,20 +299,16 @@ class Intake(Generic[Peer]):
         while self._ages and self._ages[0][0] < now - REMEMBER_S:
             self._recent.pop(self._ages.popleft()[1], None)
         self.retry()
-        answers: Answers[Peer] = []
         is_over = False
         while self._behind and self._behind[0].deadline < now:
             is_over = True
             admission = self._behind.popleft()
             self.waiting_bytes -= admission.size
             self._left(admission)
-            if not admission.push.digest:
-                answers += self._answer(admission, "unavailable")
-            elif not self.lookups.put(admission, admission.size):
-                answers += self._answer(admission, "unknown")
+            self._refuse(admission)
         if is_over:
             self._forget_streams()
-        return answers
+        return self._take()
 
     def retry(self) -> None:
         """Admits what waits for a comet that has caught up, or is gone; of each stream in order."""
@@ -338,3 +342,16 @@ class Intake(Generic[Peer]):
         self._ages = deque((at + for_s, push_id) for at, push_id in self._ages)
         for admission in self._behind:
             admission.deadline += for_s
+
+
+def _is_same(one: Publication, other: Publication) -> bool:
+    """Whether they are the same push."""
+    return (one.digest, one.home_ms, one.streams) == (other.digest, other.home_ms, other.streams)
+
+
+def new_push(admission: Admission[Any]) -> NewPush:
+    """What the log is to append for a push."""
+    p = admission.push
+    key = KeyUse(p.digest, p.home_ms, p.age_ms, p.is_live_only) if p.digest else None
+    only = {stream: tuple(to.keys) for stream, to in audiences(p.only).items()}
+    return NewPush(p.push_id, p.streams, p.op, p.body, admission.time_ms, admission.expires_ms, only, key)

@@ -40,6 +40,7 @@ log = logging.getLogger(__name__)
 TICK_S = 0.1
 FORGOTTEN_MS, FORGOTTEN = 5_000, 50_000  # how long before the newest receipt one may be missing, and how many
 LIVE_KEYS_S = 60.0  # how long a key is known that went to a live-only stream: in memory, as the stream is
+LIVE_KEYS_BYTES = 64 << 20  # of them; above it pushes with another key to live-only streams are refused
 JOB_QUEUE_BYTES = 16 << 20  # for one job; above it entries are dropped, and the comets fetch
 
 
@@ -82,6 +83,7 @@ class RouterNode(NodeProcess):
             key_window_s=min(t.idempotency_s, LIVE_KEYS_S),
             keep_s=self._router.keep_s,
             keep_bytes=self._router.keep_bytes,
+            keys_bytes=LIVE_KEYS_BYTES,
         )
         streams = Streams(durable, lease, live, live.acquire(self.name), t.retention)
         self._durable, self._storage = durable, Storage(streams, receipts)
@@ -196,8 +198,8 @@ class RouterNode(NodeProcess):
                 self._jobs[job].put(push, size)
             case DiskEffect():
                 self.spawn(self._work, effect)
-            case ForgetIdle(now=now):
-                self._storage.streams.forget(now, self._runner.shard.directory.is_served)
+            case ForgetIdle(now=now, now_ms=now_ms):
+                self._storage.streams.forget(now, now_ms, self._runner.shard.directory.is_served)
             case _:
                 super().perform_one(effect)
 

@@ -28,7 +28,7 @@ from zim.nodes.router.effects import (
     StoreReceipts,
     Trim,
 )
-from zim.nodes.router.intake import Peer
+from zim.nodes.router.intake import Peer, new_push
 from zim.nodes.router.log import Appended
 from zim.nodes.router.log.clock import LogClock
 from zim.nodes.router.questions import Questions
@@ -106,8 +106,8 @@ class RouterRunner(Generic[Peer]):
         """Adds what can begin now: one batch of each kind is under way at a time."""
         intake = self.shard.intake
         if batch := intake.commits.begin():
-            out.append(Append(batch, intake.records(batch)))
-        out += map(LookUp, intake.lookups.begin())
+            out.append(Append(batch, [new_push(admission) for admission in batch]))
+        out += [LookUp(admission, new_push(admission)) for admission in intake.lookups.begin()]
         out += self.questions.begin()
         if self.shard.notes:
             out += self.shard.notes
@@ -147,7 +147,7 @@ class RouterRunner(Generic[Peer]):
         intake, batch = self.shard.intake, effect.batch
         if isinstance(effect, Append) and isinstance(result, Unknown):
             note = Note(ERROR, "the end of a commit is not known", {"pushes": len(batch), "error": str(result)})
-            return [note, Settle(batch, effect.records)]
+            return [note, Settle(batch, effect.pushes)]
         intake.commits.end()
         if isinstance(effect, Append) and isinstance(result, Unavailable):
             note = Note(ERROR, "pushes refused", {"pushes": len(batch), "error": str(result)})

@@ -51,13 +51,12 @@ class Storage:
     def _perform(self, effect: DiskEffect, now_ms: int) -> Any:
         streams = self.streams
         match effect:
-            case Append(records=records):
-                return streams.append(records)
-            case Settle(records=records):
-                return streams.settle(records)
-            case LookUp(admission=admission):
-                push = admission.push
-                return streams.find(push.push_id, push.digest, push.streams)
+            case Append(pushes=pushes):
+                return streams.append(pushes)
+            case Settle(pushes=pushes):
+                return streams.settle(pushes)
+            case LookUp(push=push):
+                return streams.find(push)
             case ReadHeads():
                 return streams.heads(effect.streams), streams.acknowledged(effect.with_cursors)
             case ReadDisk(question=question):

@@ -3,10 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
 from zim.fabric.retention import Retention
-from zim.nodes.router.log import Appended, Head, Lease, Log, NewRecord, StreamPage
+from zim.nodes.router.log import Appended, Head, Lease, Log, NewPush, StreamPage
 from zim.nodes.router.log.memory import MemoryLog
+
+
+class _Parted(NamedTuple):
+    """A push, and what of it goes into which log; into none if the other one has its key for another push."""
+
+    push: NewPush
+    durable: NewPush | None
+    live: NewPush | None
+
+    def joined(self, answer: Appended, live: Sequence[int]) -> Appended:
+        """The answer of the durable log, with the offsets in the other streams; 0 where there are none."""
+        offsets = dict.fromkeys(self.push.streams, 0)
+        for part, found in ((self.durable, answer.offsets), (self.live, live)):
+            if part is not None:
+                offsets.update(zip(part.streams, found, strict=False))
+        return answer._replace(offsets=tuple(offsets.values()))
+
+
+def _is_at_home(push: NewPush) -> bool:
+    """Whether this router alone tells what its key was used for."""
+    return push.key is not None and not push.key.home_ms
 
 
 class Streams:
@@ -39,36 +61,76 @@ class Streams:
             (live if self._is_live_only(stream) else durable).append(stream)
         return durable, live
 
-    def append(self, batch: Sequence[NewRecord]) -> list[Appended]:
+    def append(self, batch: Sequence[NewPush]) -> list[Appended]:
         """Appends a batch, and answers in its order. The durable part is first: the rest is kept only if that is."""
-        is_live = [self._is_live_only(record.stream) for record in batch]
-        if not any(is_live):
-            return self._durable.append(self._lease, batch)
-        kept = [record for record, live in zip(batch, is_live, strict=True) if not live]
-        durable = self._durable.append(self._lease, kept) if kept else []
-        return self._with_live(batch, is_live, durable)
+        parts = self._parts(batch)
+        durable = [part.durable for part in parts if part.durable is not None]
+        return self._with_live(parts, self._durable.append(self._lease, durable) if durable else [])
 
-    def settle(self, batch: Sequence[NewRecord]) -> list[Appended] | None:
+    def settle(self, batch: Sequence[NewPush]) -> list[Appended] | None:
         """What became of a batch whose append raised Unknown. If its durable part is not kept, nothing of it is."""
-        is_live = [self._is_live_only(record.stream) for record in batch]
-        kept = [record for record, live in zip(batch, is_live, strict=True) if not live]
-        durable = self._durable.settle(self._lease, kept)
-        return None if durable is None else self._with_live(batch, is_live, durable)
+        parts = self._parts(batch)
+        durable = self._durable.settle(self._lease, [part.durable for part in parts if part.durable is not None])
+        return None if durable is None else self._with_live(parts, durable)
 
-    def _with_live(
-        self, batch: Sequence[NewRecord], is_live: Sequence[bool], durable: Sequence[Appended]
-    ) -> list[Appended]:
-        passing = [record for record, live in zip(batch, is_live, strict=True) if live]
-        of_live = iter(self._live.append(self._live_lease, passing) if passing else ())
-        of_durable = iter(durable)
-        return [next(of_live if live else of_durable) for live in is_live]
+    def _parts(self, batch: Sequence[NewPush]) -> list[_Parted]:
+        parts = [self._part(push) for push in batch]
+        for at, (push, durable, _) in enumerate(parts):
+            if durable is not None and _is_at_home(push) and self._live.find(push) is not None:
+                parts[at] = _Parted(push, None, None)
+        return parts
 
-    def find(self, push_id: str, digest: bytes, streams: Sequence[str]) -> list[Appended | None]:
-        """For each stream, where the keyed push of that id is, or nothing."""
-        durable, live = self._split(streams)
-        found = dict(zip(durable, self._durable.find(push_id, digest, durable), strict=True)) if durable else {}
-        found |= zip(live, self._live.find(push_id, digest, live), strict=True)
-        return [found[stream] for stream in streams]
+    def _part(self, push: NewPush) -> _Parted:
+        """A key is where the push's durable streams are, and in memory if there are none."""
+        key = push.key
+        if (key is None or not key.is_live_only) and not any(map(self._is_live_only, push.streams)):
+            return _Parted(push, push, None)
+        durable, live = self._split(push.streams)
+        is_passing = key is None or key.is_live_only or bool(key.home_ms)
+        if is_passing and not durable:
+            return _Parted(push, None, push)
+        if not live:
+            return _Parted(push, push, None)
+        return _Parted(push, push._replace(streams=durable), push._replace(streams=live, key=None))
+
+    def _with_live(self, parts: Sequence[_Parted], durable: Sequence[Appended]) -> list[Appended]:
+        """Puts the live-only parts of pushes behind their durable ones. A repeat is not sent there again."""
+        kept = iter(durable)
+        answers: list[Appended | None] = [
+            next(kept) if part.durable is not None else self._refused(part) for part in parts
+        ]
+        live = [
+            part.live
+            for part, answer in zip(parts, answers, strict=True)
+            if part.live is not None and (answer is None or answer.outcome == "stored")
+        ]
+        passed = iter(self._live.append(self._live_lease, live) if live else ())
+        found: list[Appended] = []
+        for part, answer in zip(parts, answers, strict=True):
+            if answer is None:
+                found.append(next(passed))
+            elif part.live is None or answer.outcome not in ("stored", "duplicate"):
+                found.append(answer)
+            else:
+                offsets = next(passed).offsets if answer.outcome == "stored" else ()
+                found.append(part.joined(answer, offsets))
+        return found
+
+    def _refused(self, part: _Parted) -> Appended | None:
+        """The answer to a push without a durable part, if its key is that of another push in the other log."""
+        if part.live is None:
+            return Appended("conflict")
+        return self._durable.find(part.push) if _is_at_home(part.push) else None
+
+    def find(self, push: NewPush) -> Appended | None:
+        """What a push with a key would be if it came now; nothing if it is new."""
+        (part,) = self._parts([push])
+        if part.durable is None:
+            return self._refused(part) or self._live.find(push)
+        found = self._durable.find(part.durable)
+        if found is None or part.live is None or found.outcome != "duplicate":
+            return found
+        return part.joined(found, ())
 
     def heads(self, streams: Sequence[str]) -> Mapping[str, Head]:
         """Where streams stand, also those that do not exist."""
@@ -101,6 +163,6 @@ class Streams:
         """Lets go of durable records that no rule keeps, as Log.trim does. Returns how many went."""
         return self._durable.trim(self._lease, self._retention, now_ms, before_ms, budget)
 
-    def forget(self, now: float, is_served: Callable[[str], bool]) -> None:
+    def forget(self, now: float, now_ms: int, is_served: Callable[[str], bool]) -> None:
         """Lets go of what is old in live-only streams. See MemoryLog.forget."""
-        self._live.forget(now, is_served)
+        self._live.forget(now, now_ms, is_served)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from tests.wires import ZIM_TCP, packets_in
-from zim.fabric.audience import ALL, audiences
+from zim.fabric.audience import audiences
 from zim.fabric.retention import Retention, Rule
 from zim.fabric.sharding import Shards
 from zim.fabric.streams import room_stream, user_stream
@@ -19,7 +19,7 @@ from zim.nodes.comet.results import Row
 from zim.nodes.comet.views import Session
 from zim.nodes.effects import Effect, Note, Send
 from zim.nodes.performer import Performer
-from zim.nodes.router.log import NewRecord
+from zim.nodes.router.log import NewPush
 from zim.nodes.router.log.memory import MemoryLog, MemoryStore
 from zim.protocol.messages import (
     Acknowledge,
@@ -150,10 +150,9 @@ class Router:
 
     def append(self, stream: str, body: str, only: Sequence[str] = (), expires_ms: int = 0) -> int:
         """A push that goes into the log, and into no feed."""
-        record = NewRecord(
-            stream, "id", b"", 5, body.encode(), 1, expires_ms, tuple(audiences(only).get(stream, ALL).keys)
-        )
-        return self.log.append(self.lease, [record])[0].offset
+        keys = {name: tuple(to.keys) for name, to in audiences(only).items()}
+        push = NewPush("id", [stream], 5, body.encode(), 1, expires_ms, keys)
+        return self.log.append(self.lease, [push])[0].offsets[0]
 
     def publish(self, *streams: str, body: str, only: tuple[str, ...] = (), left_ms: int = 0) -> int:
         """A push. Its entry waits in the pipe; returns the entry's number."""

@@ -45,7 +45,7 @@ class Driver(Performer):
     def __init__(self, routers: list[Router]) -> None:
         super().__init__()
         self.routers = {router.name: router for router in routers}
-        self.runner = LogicRunner(list(self.routers), GoimTokens(), 1 << 20, lambda: "id")
+        self.runner = LogicRunner(list(self.routers), lambda _: False, GoimTokens(), 1 << 20, lambda: "id")
         self.now = 0.0
 
     def perform_one(self, effect: Effect) -> None:

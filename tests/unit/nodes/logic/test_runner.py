@@ -12,12 +12,14 @@ from hypothesis import strategies as st
 from zim.errors import Unavailable, Unknown
 from zim.fabric.push import Push
 from zim.fabric.questions import OnlineCounts
+from zim.fabric.sharding import Shards
 from zim.nodes.calls import RETRY_S
 from zim.nodes.effects import Effect, Note, Replies, Send
 from zim.nodes.logic.auth import GoimTokens
 from zim.nodes.logic.runner import SUBMITTED_BYTES, LogicRunner, Settled
-from zim.nodes.logic.shares import ANSWER_S, ATTEMPTS, GIVE_UP_S
-from zim.protocol.messages import Answered, Ask, Auth, Authed, Publish, PublishReply, Submit, Submitted
+from zim.nodes.logic.shares import GIVE_UP_S, push_id_of
+from zim.nodes.logic.trains import ANSWER_S, ATTEMPTS
+from zim.protocol.messages import Answered, Ask, Auth, Authed, Outcome, Publish, PublishReply, Submit, Submitted
 
 ROUTERS = ["router-1", "router-2"]
 EVERYWHERE = Push(["u:1", "u:2", "u:3", "r:1", "r:2", "*"], b"x")
@@ -25,7 +27,7 @@ EVERYWHERE = Push(["u:1", "u:2", "u:3", "r:1", "r:2", "*"], b"x")
 
 def fresh(routers: list[str] = ROUTERS) -> LogicRunner:
     ids = itertools.count()
-    return LogicRunner(routers, GoimTokens(), 1000, lambda: f"id{next(ids)}")
+    return LogicRunner(routers, lambda _: False, GoimTokens(), 1000, lambda: f"id{next(ids)}")
 
 
 def sends(effects: list[Effect]) -> list[tuple[str, Any]]:
@@ -36,8 +38,14 @@ def settled(effects: list[Effect]) -> list[tuple[Any, Any]]:
     return [(e.ticket, e.outcome) for e in effects if isinstance(e, Settled)]
 
 
-def ok(m: Publish, router: str) -> PublishReply:
-    return PublishReply(m.req, router, 7, "ok", [1] * len(m.streams))
+def ok(m: Publish, router: str, *at: int) -> PublishReply:
+    """Its router has stored some of them, or all."""
+    outcomes = [Outcome(n, "ok", (1,) * len(m.pushes[n].streams), 5, 0) for n in at or range(len(m.pushes))]
+    return PublishReply(m.req, router, 7, outcomes)
+
+
+def said(m: Publish, status: Any, term: int = 7) -> PublishReply:
+    return PublishReply(m.req, "router-1", term, [Outcome(0, status)])
 
 
 def test_a_push_is_settled_when_all_its_routers_have_answered() -> None:
@@ -62,7 +70,7 @@ def test_a_silent_router_is_asked_again_with_the_same_push_until_it_is_unknown()
     for attempt in range(2, ATTEMPTS + 1):
         now += ANSWER_S
         ((_, again),) = sends(runner.on_tick(now)) or sends(runner.on_tick(now))
-        assert (again.push_id, again.attempt, again.term) == (m.push_id, attempt, m.term)
+        assert (again.pushes, again.attempt, again.term) == (m.pushes, attempt, m.term)
     ((_, (published,)),) = settled(runner.on_tick(now + ANSWER_S))
     assert published.status == "unknown"
 
@@ -82,9 +90,8 @@ def test_a_broken_link_may_have_carried_it() -> None:
     ((_, m),) = sends(runner.on_push("ticket", [Push(["u:1"], b"x")], 0.0))
     assert runner.on_gone("router-1", 0.1) == []
     ((_, again),) = sends(runner.on_tick(0.1))
-    assert (again.push_id, again.attempt) == (m.push_id, 2)
-    unavailable = PublishReply(again.req, "router-1", 8, "unavailable")
-    ((_, (published,)),) = settled(runner.on_answers("router-1", [unavailable], 0.2))
+    assert (again.pushes, again.attempt) == (m.pushes, 2)
+    ((_, (published,)),) = settled(runner.on_answers("router-1", [said(again, "unavailable", 8)], 0.2))
     assert published.status == "unknown"
 
 
@@ -100,7 +107,7 @@ def test_the_term_of_the_first_attempt_stays_and_the_next_push_has_the_new_one()
 def test_a_refused_stream_is_noted() -> None:
     runner = fresh(["router-1"])
     ((_, m),) = sends(runner.on_push("ticket", [Push(["u:1"], b"x")], 0.0))
-    note, end = runner.on_answers("router-1", [PublishReply(m.req, "router-1", 7, "refused")], 0.1)
+    note, end = runner.on_answers("router-1", [said(m, "refused")], 0.1)
     assert isinstance(note, Note)
     assert "topologies differ" in note.event
     assert isinstance(end, Settled)
@@ -144,13 +151,14 @@ def test_submitted_pushes_are_answered_together_and_the_wrong_ones_named() -> No
     submits = [Submit(1, "", ["u:1"], 5, b"x"), Submit(2, "", ["no stream"], 5, b"x"), Submit(3, "", ["*"], 5, b"x")]
     effects = runner.on_messages("publisher", submits, 0.0)
     assert runner.waiting_bytes > 0
-    (_, first), (_, second) = sends(effects)
-    assert runner.on_answers("router-1", [ok(second, "router-1")], 0.1) == []
-    (replies,) = runner.on_answers("router-1", [ok(first, "router-1")], 0.1)
+    ((_, m),) = sends(effects)
+    assert runner.on_answers("router-1", [ok(m, "router-1", 1)], 0.1) == []
+    (replies,) = runner.on_answers("router-1", [ok(m, "router-1", 0)], 0.1)
     assert isinstance(replies, Replies)
     answers: list[Any] = [m for _, m in replies.answers]
     assert [(m.req, m.status) for m in answers] == [(1, "ok"), (2, "invalid"), (3, "ok")]
     assert runner.waiting_bytes == 0
+    assert runner._publishers == {}
 
 
 def test_too_many_submitted_pushes_are_refused_and_counted() -> None:
@@ -162,6 +170,47 @@ def test_too_many_submitted_pushes_are_refused_and_counted() -> None:
     ((_, m),) = replies.answers
     assert isinstance(m, Submitted)
     assert (m.status, runner.dropped) == ("unavailable", 1)
+
+
+def test_pushes_of_one_publisher_wait_for_those_before_them_in_their_stream() -> None:
+    runner = fresh(["router-1"])
+    ((_, first),) = sends(runner.on_messages("p", [Submit(1, "", ["u:1"], 5, b"x")], 0.0))
+    second = [Submit(2, "", ["u:1"], 5, b"x"), Submit(3, "", ["u:2"], 5, b"x")]
+    ((_, other),) = sends(runner.on_messages("p", second, 0.0))
+    assert [p.streams for p in other.pushes] == [["u:2"]]
+    assert sends(runner.on_messages("q", [Submit(1, "", ["u:1"], 5, b"x")], 0.0))  # another publisher
+    ((_, waited),) = sends(runner.on_answers("router-1", [ok(first, "router-1")], 0.1))
+    assert [p.streams for p in waited.pushes] == [["u:1"]]
+
+
+def test_a_push_that_waits_for_too_long_is_surely_not_stored() -> None:
+    runner, now = fresh(["router-1"]), 0.0
+    runner.on_messages("p", [Submit(1, "", ["u:1"], 5, b"x")], now)
+    runner.on_messages("p", [Submit(2, "", ["u:1"], 5, b"x")], now)
+    statuses: dict[int, str] = {}
+    for _ in range(80):
+        now += 0.1
+        for effect in runner.on_tick(now):
+            if isinstance(effect, Replies):
+                statuses |= {m.req: m.status for _, m in effect.answers if isinstance(m, Submitted)}
+    assert statuses == {1: "unknown", 2: "unavailable"}
+    assert (runner.waiting_bytes, len(runner._waiting), runner._publishers) == (0, 0, {})
+
+
+def test_a_push_with_a_key_begins_at_home_and_follows_its_word() -> None:
+    for status in ("ok", "conflict"):
+        runner = fresh()
+        ((home, m),) = sends(runner.on_push("ticket", [Push(EVERYWHERE.streams, b"x", key="k")], 0.0))
+        assert home == Shards(ROUTERS).home(push_id_of("k"))
+        reply = ok(m, home) if status == "ok" else PublishReply(m.req, home, 7, [Outcome(0, "conflict")])
+        effects = runner.on_answers(home, [reply], 0.1)
+        if status == "conflict":
+            ((_, (published,)),) = settled(effects)
+        else:
+            ((other, second),) = sends(effects)
+            assert (other, second.pushes[0].home_ms) == (({*ROUTERS} - {home}).pop(), 5)
+            ((_, (published,)),) = settled(runner.on_answers(other, [ok(second, other)], 0.2))
+        assert published.status == status
 
 
 @given(st.lists(st.sampled_from(["answer", "lose", "break", "tick"]), max_size=30), st.randoms(use_true_random=False))

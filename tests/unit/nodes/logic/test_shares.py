@@ -12,20 +12,19 @@ from hypothesis import strategies as st
 
 from zim.fabric.push import Push, Status
 from zim.fabric.sharding import Shards
-from zim.nodes.calls import RETRY_S
-from zim.nodes.logic.shares import ATTEMPTS, GIVE_UP_S, Share, digest_of, published, push_id_of, split
-from zim.protocol.messages import PublishReply
+from zim.nodes.logic.shares import GIVE_UP_S, Share, Splitter, digest_of, published, push_id_of
+from zim.protocol.messages import Outcome, Publication
 
 PUSH = Push(["u:1", "r:2"], b"x", key="k")
 
 
-def fresh(digest: bytes = b"") -> Share:
-    return Share(PUSH, "id", digest, "router-1", ["u:1"], 0.0)
+def fresh(digest: bytes = b"", home: Share | None = None) -> Share:
+    return Share("router-1", Publication("id", ["u:1"], 5, b"x", digest), 0.0, home)
 
 
 def share(status: Any, digest: bytes = b"") -> Share:
     found = fresh(digest)
-    found.on_answer(PublishReply(1, "router-1", 7, status, [3] if status == "ok" else []), 0.0)
+    found.on_outcome(Outcome(0, status, (3,) if status == "ok" else ()), 0.0)
     assert found.is_over
     return found
 
@@ -53,55 +52,41 @@ def test_the_status_of_all_shares(statuses: list[Status], status: Status) -> Non
         assert [part.streams for part in answer.parts] == [{"u:1": 3 if s == "ok" else None} for s in order]
 
 
-def test_after_an_attempt_without_an_answer_unavailable_would_be_a_lie() -> None:
-    found = fresh()
-    found.on_silence("no answer from router-1", 1.0)
+@pytest.mark.parametrize("digest", [b"", b"d"])
+def test_after_an_attempt_without_an_answer_unavailable_would_be_a_lie(digest: bytes) -> None:
+    found = fresh(digest)
+    found.on_silence("no answer from router-1")
     assert not found.is_over
-    found.on_answer(PublishReply(1, "router-1", 7, "unavailable"), 1.0)
+    found.on_outcome(Outcome(0, "unavailable"), 1.0)
     assert (found.status, found.is_over) == ("unknown", True)
     assert found.why == "an earlier attempt had no answer; then: router-1 cannot take it now"
 
 
-def test_with_a_key_too_for_an_attempt_may_yet_arrive() -> None:
-    found = fresh(b"d")
-    found.on_silence("no answer from router-1", 1.0)
-    found.on_answer(PublishReply(1, "router-1", 7, "unavailable"), 1.0)
-    assert found.status == "unknown"
-
-
 def test_after_an_attempt_without_an_answer_ok_is_still_ok() -> None:
     found = fresh()
-    found.on_silence("no answer from router-1", 1.0)
-    found.on_answer(PublishReply(1, "router-1", 7, "ok", [4]), 1.0)
-    assert (found.status, found.why, found.offsets) == ("ok", "", [4])
+    found.on_silence("no answer from router-1")
+    found.on_outcome(Outcome(0, "ok", (4,)), 1.0)
+    assert (found.status, found.why, found.part.streams) == ("ok", "", {"u:1": 4})
 
 
-def test_attempts_end() -> None:
+def test_an_offset_that_is_not_known_is_none() -> None:
     found = fresh()
-    for _ in range(ATTEMPTS):
-        assert not found.is_over
-        found.on_silence("no answer in time", 1.0)
-    assert (found.status, found.why) == ("unknown", "router-1: no answer in time")
+    found.on_outcome(Outcome(0, "ok", (0,)), 1.0)
+    assert (found.status, found.part.streams) == ("ok", {"u:1": None})
 
 
 @pytest.mark.parametrize(
-    ("attempts", "digest", "status"),
-    [(0, b"", "unavailable"), (1, b"", "unknown"), (0, b"d", "unknown"), (1, b"d", "unknown")],
+    ("is_asked", "digest", "status"),
+    [(False, b"", "unavailable"), (True, b"", "unknown"), (False, b"d", "unknown"), (True, b"d", "unknown")],
 )
-def test_there_is_no_time_for_more(attempts: int, digest: bytes, status: str) -> None:
+def test_there_is_no_time_for_more(is_asked: bool, digest: bytes, status: str) -> None:
     """With a key nobody has looked for it: it may be stored through another logic."""
     found = fresh(digest)
-    for _ in range(attempts):
-        found.on_silence("no answer from router-1", 1.0)
+    if is_asked:
+        found.on_silence("no answer from router-1")
     found.give_up("router-1 is away")
     assert found.status == status
     assert "router-1" in found.why
-
-
-def test_what_is_over_is_not_given_up() -> None:
-    found = share("ok")
-    found.give_up("router-1 is away")
-    assert (found.status, found.why) == ("ok", "")
 
 
 @pytest.mark.parametrize(("digest", "status"), [(b"", "unavailable"), (b"d", "unknown")])
@@ -109,6 +94,9 @@ def test_a_stream_that_is_refused_is_not_stored_here(digest: bytes, status: str)
     found = share("refused", digest)
     assert found.status == status
     assert "topologies differ" in found.why
+
+
+# -- keys
 
 
 def test_a_key_names_the_push() -> None:
@@ -138,43 +126,75 @@ def test_the_order_of_recipients_is_no_content() -> None:
     assert digest_of(keys) == digest_of(replace(keys, only=("1_3", "1_2")))
 
 
-@given(st.lists(st.integers(0, 30).map("u:{}".format), min_size=1, max_size=20, unique=True), st.integers(1, 4))
-def test_each_stream_is_in_the_share_of_its_router(streams: list[str], routers: int) -> None:
+def test_who_follows_home_says_when_home_stored_the_key() -> None:
+    home = fresh(b"d")
+    follower = fresh(b"d", home)
+    assert (home.is_ready, follower.is_ready, home.followers) == (True, False, [follower])
+    home.on_outcome(Outcome(0, "ok", (), 5_000, 300), 10.0)
+    assert follower.is_ready
+    asked = follower.publication(12.0)
+    assert (asked.home_ms, asked.age_ms, asked.digest) == (5_000, 2_300, b"d")
+    assert home.publication(12.0).home_ms == 0
+
+
+@pytest.mark.parametrize("status", ["conflict", "unavailable", "unknown"])
+def test_what_home_refuses_is_sent_to_nobody_else(status: Status) -> None:
+    home = share(status, b"d")
+    follower = fresh(b"d", home)
+    assert not follower.is_ready
+    follower.follow(home)
+    assert (follower.is_over, follower.status, follower.why) == (True, status, home.why)
+    assert published([home, follower]).status == status
+
+
+# -- splitting
+
+
+@given(
+    st.lists(st.integers(0, 30).map("u:{}".format), min_size=1, max_size=20, unique=True),
+    st.integers(1, 4),
+    st.sampled_from(["", "key"]),
+)
+def test_each_stream_is_in_the_share_of_its_router(streams: list[str], routers: int, key: str) -> None:
     names = [f"router-{n}" for n in range(routers)]
-    shares = split(Push(streams, b""), "id", Shards(names), {"router-1": 7}, 0.0)
+    shares = Splitter(names, lambda _: False).split(Push(streams, b"", key=key), "id", 0.0)
     assert sorted(s for share in shares for s in share.streams) == sorted(streams)
     assert {share.push_id for share in shares} == {"id"}
     for found in shares:
-        assert {Shards(names).owner(stream) for stream in found.streams} == {found.router}
-        assert found.term == (7 if found.router == "router-1" else 0)
+        assert {Shards(names).owner(stream) for stream in found.streams} <= {found.router}
+        assert found.give_up_at == GIVE_UP_S
+    if key:
+        home, *others = shares
+        assert (home.router, home.home, home.followers) == (Shards(names).home("id"), None, others)
+        assert all(share.home is home for share in others)
+    else:
+        assert all(share.home is None and share.streams for share in shares)
+    assert sorted(s for part in published(shares).parts for s in part.streams) == sorted(streams)
 
 
-def test_a_router_that_is_away_is_tried_again_until_the_time_is_up() -> None:
-    found = fresh()
-    found.on_not_sent(1.0)
-    assert (found.is_over, found.again_at) == (False, 1.0 + RETRY_S)
-    found.on_not_sent(GIVE_UP_S + 0.1)
-    assert (found.is_over, found.status) == (True, "unavailable")
+def test_each_router_is_told_the_session_keys_of_its_own_streams() -> None:
+    names = ["router-1", "router-2"]
+    keys = tuple(f"{n}_1" for n in range(20))
+    push = Push([f"u:{n}" for n in range(20)], b"", only=keys)
+    shares = Splitter(names, lambda _: False).split(push, "id", 0.0)
+    asked = [share.publication(0.0) for share in shares]
+    assert sorted(key for p in asked for key in p.only) == sorted(keys)
+    assert all({f"u:{key.split('_')[0]}" for key in p.only} == set(p.streams) for p in asked)
 
 
-def test_a_silence_at_the_end_is_the_end() -> None:
-    found = fresh()
-    found.on_silence("no answer in time", GIVE_UP_S + 0.1)
-    assert (found.is_over, found.status) == (True, "unknown")
+@pytest.mark.parametrize(
+    ("streams", "key", "is_live_only"),
+    [(["r:a"], "k", True), (["r:a", "u:1"], "k", False), (["u:1"], "k", False), (["r:a"], "", False)],
+)
+def test_a_key_whose_streams_are_all_live_only(streams: list[str], key: str, is_live_only: bool) -> None:
+    splitter = Splitter(["router-1"], lambda stream: stream == "r:a")
+    (found,) = splitter.split(Push(streams, b"", key=key), "id", 0.0)
+    assert found.publication(0.0).is_live_only is is_live_only
 
 
 @pytest.mark.parametrize(("ttl_s", "ttl_ms"), [(0.0, 0), (0.0001, 1), (1.5, 1500)])
 def test_a_ttl_is_never_rounded_to_for_ever(ttl_s: float, ttl_ms: int) -> None:
-    found = Share(replace(PUSH, ttl_s=ttl_s, only=("1_2",)), "id", b"d", "router-1", ["u:1"], 0.0, term=4)
-    found.number = 2
-    m = found.message(9)
-    assert m.ttl_ms == ttl_ms
-    assert (m.req, m.push_id, m.streams, m.attempt, m.term, m.digest, m.only) == (
-        9,
-        "id",
-        ["u:1"],
-        2,
-        4,
-        b"d",
-        ("1_2",),
-    )
+    push = replace(PUSH, streams=["u:1"], ttl_s=ttl_s, only=("1_2",))
+    (found,) = Splitter(["router-1"], lambda _: False).split(push, "id", 0.0)
+    m = found.publication(9.0)
+    assert (m.push_id, m.streams, m.digest, m.ttl_ms, m.only) == ("id", ["u:1"], digest_of(push), ttl_ms, ("1_2",))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 
 from zim.errors import Unavailable, Unknown
@@ -11,10 +12,10 @@ from zim.fabric.sharding import Shards
 from zim.net.batches import Batches
 from zim.nodes.router.directory import Directory
 from zim.nodes.router.feed import Feed
-from zim.nodes.router.intake import PATIENCE_S, REMEMBER_S, Admission, Intake
+from zim.nodes.router.intake import PATIENCE_S, REMEMBER_S, Admission, Intake, new_push
 from zim.nodes.router.log import Appended
 from zim.nodes.router.log.memory import Failure, MemoryLog, MemoryStore
-from zim.protocol.messages import Begin, Changes, Publish, PublishReply, Put
+from zim.protocol.messages import Begin, Changes, Publication, Publish, PublishReply, Put
 
 MAX_BEHIND = 10_000
 
@@ -54,6 +55,7 @@ class Desk:
         self.intake.commits = self.commits = Counted()
         self.intake.lookups = self.lookups = Counted()
         self.answers: dict[int, tuple[str, list[int]]] = {}
+        self.homes: dict[int, int] = {}
         self.fresh: list[tuple[str, int]] = []
         self.now = 0.0
         self._reqs = 0
@@ -70,7 +72,8 @@ class Desk:
         """A Publish comes; returns its number."""
         self._reqs += 1
         attempt, term = keys.pop("attempt", 1), keys.pop("term", 0)
-        m = Publish(self._reqs, push_id, list(streams or ["u:1"]), 5, body, attempt, term, digest, **keys)
+        share = Publication(push_id, list(streams or ["u:1"]), 5, body, digest, **keys)
+        m = Publish(self._reqs, attempt, term, [share])
         answer = self.intake.publish("logic", m, self.now, int(self.now * 1000))
         if answer is not None:
             self._hear([("logic", answer)])
@@ -79,15 +82,15 @@ class Desk:
     def commit(self, failure: Failure | None = None) -> None:
         """As zim.nodes.router.node does it."""
         batch = self.commits.drain()
-        records = self.intake.records(batch)
+        pushes = [new_push(admission) for admission in batch]
         if failure:
             self.store.failures.append(failure)
         try:
-            appended: list[Appended] | None = self.log.append(self.lease, records)
+            appended: list[Appended] | None = self.log.append(self.lease, pushes)
         except Unavailable:
             appended = None
         except Unknown:
-            appended = self.log.settle(self.lease, records)
+            appended = self.log.settle(self.lease, pushes)
         if appended is None:
             self._hear(self.intake.not_stored(batch))
             return
@@ -98,7 +101,7 @@ class Desk:
     def look_up(self) -> None:
         """The log says what it knows of pushes that would be refused."""
         for a in self.lookups.drain():
-            self._hear(self.intake.looked_up(a, self.log.find(a.push.push_id, a.push.digest, a.push.streams)))
+            self._hear(self.intake.looked_up(a, self.log.find(new_push(a))))
 
     def tick(self, seconds: float) -> None:
         """Time passes."""
@@ -108,7 +111,9 @@ class Desk:
     def _hear(self, answers: list[tuple[str, PublishReply]]) -> None:
         for _, m in answers:
             assert m.req not in self.answers, "two answers to one request"
-            self.answers[m.req] = m.status, m.offsets
+            ((_, status, offsets, home_ms, _),) = map(msgspec.structs.astuple, m.outcomes)
+            self.answers[m.req] = status, list(offsets)
+            self.homes[m.req] = home_ms
 
     def serve(self, uid: str = "1") -> Feed:
         """A comet where the user is."""
@@ -177,12 +182,12 @@ def test_a_push_with_a_key_is_looked_up_before_it_is_refused() -> None:
         desk.publish("a", digest=b"d"),
         desk.publish("a", digest=b"other"),
         desk.publish("b", digest=b"d"),
-        desk.publish("a", "u:1", "u:2", digest=b"d"),
+        desk.publish("a", "u:1", "u:2", digest=b"both"),
     ]
     assert set(desk.answers) == {stored}
     desk.look_up()
     statuses = [desk.answers[req] for req in reqs]
-    assert statuses == [("ok", [1]), ("conflict", []), ("unavailable", []), ("unknown", [])]
+    assert statuses == [("ok", [1]), ("conflict", []), ("unavailable", []), ("conflict", [])]
 
 
 @pytest.mark.parametrize("is_stored", [True, False])
@@ -230,14 +235,47 @@ def test_a_key_outlives_the_memory_and_the_router() -> None:
     assert later.fresh == []
 
 
-def test_a_push_that_failed_at_one_stream_is_completed() -> None:
+def test_a_key_is_one_push_and_the_refused_one_is_stored_nowhere() -> None:
     desk = Desk()
-    desk.publish("a", "u:1", digest=b"d")
+    first = desk.publish("a", "u:1", digest=b"d")
     desk.commit()
-    both = desk.publish("a", "u:1", "u:2", digest=b"d")
+    others = [desk.publish("a", "u:1", "u:2", digest=b"e"), desk.publish("a", "u:3", digest=b"f")]
     desk.commit()
-    assert desk.answers[both] == ("ok", [1, 1])
-    assert desk.fresh == [("u:1", 1), ("u:2", 1)]
+    assert desk.answers == {first: ("ok", [1]), **dict.fromkeys(others, ("conflict", []))}
+    assert desk.fresh == [("u:1", 1)]
+
+
+def test_a_key_is_known_by_when_its_home_stored_it() -> None:
+    desk = Desk()
+    desk.now = 100.0
+    req = desk.publish("a", digest=b"d")
+    desk.commit()
+    assert desk.homes[req] == 100_000  # it is home itself
+    use, repeat = (desk.publish("b", digest=b"d", home_ms=500) for _ in range(2))
+    desk.commit()
+    again = desk.publish("b", digest=b"d", home_ms=500)
+    later = desk.publish("b", digest=b"e", home_ms=700)
+    desk.commit()
+    assert [desk.answers[r] for r in (use, repeat, again, later)] == [("ok", [2])] * 3 + [("ok", [3])]
+
+
+def test_the_pushes_of_one_message_are_answered_as_they_are_known() -> None:
+    desk = Desk()
+    desk.serve("2").behind_bytes = MAX_BEHIND
+    m = Publish(1, 1, 0, [Publication(name, [f"u:{at}"], 5, b"x") for at, name in enumerate("abc")])
+    assert desk.intake.publish("logic", m, 0.0, 0) is None
+    appended = [Appended("stored", (1,))] * 2
+    batch = desk.commits.drain()
+    _, ((_, reply),) = desk.intake.stored(batch, appended, 0.0)
+    assert [(o.at, o.status) for o in reply.outcomes] == [(0, "ok"), (1, "ok")]
+    ((_, reply),) = desk.intake.tick(PATIENCE_S + 0.1)
+    assert [(o.at, o.status) for o in reply.outcomes] == [(2, "unavailable")]
+
+
+def test_live_only_pushes_are_not_known_after_a_restart_even_with_a_key() -> None:
+    desk = Desk()
+    req = desk.publish("a", digest=b"d", is_live_only=True, attempt=2, term=6)
+    assert desk.answers[req] == ("unknown", [])
 
 
 @pytest.mark.parametrize(
@@ -418,10 +456,8 @@ def test_records_tell_ttl_and_whom_they_are_for() -> None:
     desk.now = 5.0
     desk.publish("a", "u:1", "u:2", "r:1", ttl_ms=100, only=("1_7", "1_8", "3_1"))
     desk.publish("b", "u:1")
-    records = desk.intake.records(desk.batch)
-    assert [(r.stream, r.time_ms, r.expires_ms, r.only) for r in records] == [
-        ("u:1", 5000, 5100, ("1_7", "1_8")),
-        ("u:2", 5000, 5100, ()),
-        ("r:1", 5000, 5100, ()),
-        ("u:1", 5000, 0, ()),
+    pushes = [new_push(admission) for admission in desk.batch]
+    assert [(p.streams, p.time_ms, p.expires_ms, p.only) for p in pushes] == [
+        (["u:1", "u:2", "r:1"], 5000, 5100, {"u:1": ("1_7", "1_8"), "u:3": ("3_1",)}),
+        (["u:1"], 5000, 0, {}),
     ]

@@ -17,7 +17,7 @@ from zim.nodes.router.receipts import RouterLedger
 from zim.nodes.router.runner import RouterRunner
 from zim.nodes.router.shard import SPARE_S, Shard
 from zim.nodes.router.upkeep import SEQS, TRIM_AGAIN_S, TRIM_RECORDS
-from zim.protocol.messages import Begin, Changes, Publish, PublishReply, Push, Put
+from zim.protocol.messages import Begin, Changes, Publication, Publish, PublishReply, Push, Put
 
 JOBS = ["job-1", "job-2"]
 
@@ -30,12 +30,12 @@ def fresh(seqs_end: int = 1 << 40) -> RouterRunner[str]:
 
 
 def publish(runner: RouterRunner[str], req: int, digest: bytes = b"") -> list[Effect]:
-    return runner.on_messages("logic-1", [Publish(req, f"id{req}", ["u:1"], 5, b"x", 1, 0, digest)], 0.0)
+    return runner.on_messages("logic-1", [Publish(req, 1, 0, [Publication(f"id{req}", ["u:1"], 5, b"x", digest)])], 0.0)
 
 
 def statuses(effects: list[Effect]) -> dict[int, str]:
     answers: list[Any] = [m for effect in effects if isinstance(effect, Replies) for _, m in effect.answers]
-    return {m.req: m.status for m in answers if isinstance(m, PublishReply)}
+    return {m.req: m.outcomes[0].status for m in answers if isinstance(m, PublishReply)}
 
 
 def first(effects: list[Effect], kind: type[Any]) -> Any:
@@ -48,9 +48,9 @@ def test_what_comes_while_a_commit_runs_is_the_next_one() -> None:
     append = first(publish(runner, 1), Append)
     assert publish(runner, 2) == []
     assert publish(runner, 3) == []
-    effects = runner.on_done(append, [Appended("stored", 1)], 0.1)
+    effects = runner.on_done(append, [Appended("stored", (1,))], 0.1)
     assert statuses(effects) == {1: "ok"}
-    assert [record.push_id for record in first(effects, Append).records] == ["id2", "id3"]
+    assert [push.push_id for push in first(effects, Append).pushes] == ["id2", "id3"]
 
 
 def test_a_push_goes_down_to_the_job_that_is_there() -> None:
@@ -60,7 +60,7 @@ def test_a_push_goes_down_to_the_job_that_is_there() -> None:
         runner.on_messages("comet-1", [Changes("comet-1", 1, 7, [Begin(1, 1), Put(2, 9, "1", 0, ())])], 0.0)
         for job in there:
             runner.on_link(job, True)
-        effects = runner.on_done(first(publish(runner, 1), Append), [Appended("stored", 1)], 0.1)
+        effects = runner.on_done(first(publish(runner, 1), Append), [Appended("stored", (1,))], 0.1)
         send, replies = effects
         assert isinstance(send, Send)
         assert isinstance(send.message, Push)
@@ -68,7 +68,7 @@ def test_a_push_goes_down_to_the_job_that_is_there() -> None:
         assert [(t.comet, t.items) for t in send.message.targets] == [("comet-1", [("u:1", 1)])]
         assert isinstance(replies, Replies)
     runner.on_link(best, False)
-    effects = runner.on_done(first(publish(runner, 2), Append), [Appended("stored", 2)], 0.1)
+    effects = runner.on_done(first(publish(runner, 2), Append), [Appended("stored", (2,))], 0.1)
     assert first(effects, Send).peer == other
 
 
@@ -87,12 +87,12 @@ def test_with_a_key_the_log_is_asked_before_503_is_said() -> None:
     effects = runner.on_done(first(publish(runner, 1, b"d"), Append), Unavailable("the log", "full"), 0.1)
     assert statuses(effects) == {}
     look_up = first(effects, LookUp)
-    assert statuses(runner.on_done(look_up, [None], 0.2)) == {1: "unavailable"}
+    assert statuses(runner.on_done(look_up, None, 0.2)) == {1: "unavailable"}
     again = first(runner.on_done(first(publish(runner, 2, b"d"), Append), Unavailable("the log", "full"), 0.3), LookUp)
     assert statuses(runner.on_done(again, Unavailable("the log", "full"), 0.4)) == {2: "unknown"}
 
 
-@pytest.mark.parametrize(("settled", "status"), [([Appended("stored", 1)], "ok"), (None, "unavailable")])
+@pytest.mark.parametrize(("settled", "status"), [([Appended("stored", (1,))], "ok"), (None, "unavailable")])
 def test_a_commit_whose_end_is_unknown_is_settled_before_anything_else(settled: Any, status: str) -> None:
     runner = fresh()
     effects = runner.on_done(first(publish(runner, 1), Append), Unknown("the log", "an error"), 0.1)
@@ -115,11 +115,11 @@ def test_what_cannot_be_settled_ends_the_node_and_nothing_is_appended_any_more(e
 
 def test_receipts_are_stored_once_a_second_and_not_twice_at_once() -> None:
     runner = fresh()
-    runner.on_done(first(publish(runner, 1), Append), [Appended("stored", 1)], 0.1)
+    runner.on_done(first(publish(runner, 1), Append), [Appended("stored", (1,))], 0.1)
     assert not any(isinstance(e, StoreReceipts) for e in runner.on_tick(0.5))
     store = first(runner.on_tick(1.1), StoreReceipts)
     assert ([r.push_id for r in store.receipts], store.pushes) == (["id1"], 1)
-    runner.on_done(first(publish(runner, 2), Append), [Appended("stored", 2)], 1.2)
+    runner.on_done(first(publish(runner, 2), Append), [Appended("stored", (2,))], 1.2)
     assert not any(isinstance(e, StoreReceipts) for e in runner.on_tick(9.0))
     assert first(runner.on_done(store, Unavailable("the receipts", "full"), 9.1), Note).fields["receipts"] == 1
     assert first(runner.on_tick(9.2), StoreReceipts).pushes == 2

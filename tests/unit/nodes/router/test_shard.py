@@ -10,7 +10,7 @@ from zim.nodes.router.intake import REMEMBER_S
 from zim.nodes.router.log import Appended
 from zim.nodes.router.receipts import RouterLedger
 from zim.nodes.router.shard import LEASE_S, RENEW_S, SPARE_S, Shard
-from zim.protocol.messages import Begin, Change, Changes, Publish, PublishReply, Put
+from zim.protocol.messages import Begin, Change, Changes, Outcome, Publication, Publish, PublishReply, Put
 
 
 def fresh() -> Shard[Any]:
@@ -46,12 +46,13 @@ def test_a_router_that_stood_still_knows_the_pushes_before_it() -> None:
     """A publisher whose answer did not come asks again; for as long as that, the router remembers."""
     shard = fresh()
     shard.tick(0.1)
-    assert shard.intake.publish("logic", Publish(1, "a", ["u:1"], 5, b"x", 1, 7), 0.1, 100) is None
-    shard.committed(shard.intake.commits.begin(), [Appended("stored", 1)], 0.2, 200)
+    pushes = [Publication("a", ["u:1"], 5, b"x")]
+    assert shard.intake.publish("logic", Publish(1, 1, 7, pushes), 0.1, 100) is None
+    shard.committed(shard.intake.commits.begin(), [Appended("stored", (1,))], 0.2, 200)
     shard.tick(0.2 + 2 * REMEMBER_S)
-    again = shard.intake.publish("logic", Publish(2, "a", ["u:1"], 5, b"x", 2, 7), 0.3 + 2 * REMEMBER_S, 25_000)
+    again = shard.intake.publish("logic", Publish(2, 2, 7, pushes), 0.3 + 2 * REMEMBER_S, 25_000)
     assert isinstance(again, PublishReply)
-    assert (again.req, again.status, again.offsets) == (2, "ok", [1])
+    assert (again.req, again.outcomes) == (2, [Outcome(0, "ok", (1,))])
 
 
 def test_nothing_is_trimmed_soon_after_a_start_or_a_standstill() -> None:

@@ -12,7 +12,7 @@ from zim.fabric.questions import PushReceipt
 from zim.fabric.retention import Retention
 from zim.fabric.tally import Tally
 from zim.nodes.router.effects import Append, DiskEffect, ReadDisk, ReserveSeqs, StoreReceipts
-from zim.nodes.router.log import Appended, Fenced, NewRecord
+from zim.nodes.router.log import Appended, Fenced, NewPush
 from zim.nodes.router.log.memory import MemoryLog, MemoryStore
 from zim.nodes.router.log.memory_receipts import MemoryReceipts, ReceiptBook
 from zim.nodes.router.log.receipts import RouterReceipt
@@ -20,8 +20,8 @@ from zim.nodes.router.storage import Storage
 from zim.nodes.router.streams import Streams
 from zim.protocol.messages import Ask
 
-RECORD = NewRecord("u:1", "p", b"", 5, b"x", 1)
-APPEND = Append([], [RECORD])
+PUSH = NewPush("p", ["u:1"], 5, b"x", 1)
+APPEND = Append([], [PUSH])
 
 
 class FullDisk(MemoryReceipts):
@@ -51,8 +51,8 @@ def test_what_the_log_raises_is_a_result() -> None:
     result = kept.perform(APPEND, 1)
     assert isinstance(result, Unknown)
     assert str(result) == "the log: it cannot be told what was written: as the store was told"
-    assert kept.streams.settle([RECORD]) is None
-    assert kept.perform(APPEND, 1) == [Appended("stored", 1)]
+    assert kept.streams.settle([PUSH]) is None
+    assert kept.perform(APPEND, 1) == [Appended("stored", (1,))]
     store.term += 1
     assert isinstance(kept.perform(APPEND, 1), Fenced)
     assert isinstance(kept.perform(ReserveSeqs(1), 1), Fenced)

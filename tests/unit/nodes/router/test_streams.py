@@ -6,7 +6,8 @@ import pytest
 
 from zim.errors import Unavailable, Unknown
 from zim.fabric.retention import Retention, RoomClass, Rule
-from zim.nodes.router.log import Appended, NewRecord
+from zim.nodes.router.log import Appended, NewPush
+from zim.nodes.router.log.keys import KeyUse
 from zim.nodes.router.log.memory import MemoryLog, MemoryStore
 from zim.nodes.router.streams import Streams
 
@@ -28,28 +29,32 @@ class Pair:
         self.streams = Streams(logs[0], leases[0], logs[1], leases[1], RETENTION)
 
 
-def record(stream: str, push_id: str = "id", digest: bytes = b"", body: bytes = b"x", time_ms: int = 1) -> NewRecord:
-    return NewRecord(stream, push_id, digest, 5, body, time_ms)
+def push(*streams: str, push_id: str = "id", key: KeyUse | None = None, body: bytes = b"x") -> NewPush:
+    return NewPush(push_id, streams, 5, body, 1, key=key)
+
+
+def stored(*offsets: int, home_ms: int = 0) -> Appended:
+    return Appended("stored", offsets, home_ms)
 
 
 def test_a_mixed_batch_is_answered_in_its_order() -> None:
     pair = Pair()
-    batch = [record(LIVE), record(KEPT), record(KEPT), record("u:1"), record(LIVE), record("*")]
-    assert pair.streams.append(batch) == [Appended("stored", n) for n in (1, 1, 2, 1, 2, 1)]
+    batch = [push(LIVE), push(KEPT), push(KEPT, LIVE, "u:1"), push(LIVE), push("*")]
+    assert pair.streams.append(batch) == [stored(1), stored(1), stored(2, 2, 1), stored(3), stored(1)]
     assert set(pair.durable.books) == {KEPT, "u:1", "*"}
     assert set(pair.live.books) == {LIVE}
 
 
 @pytest.mark.parametrize("batch", [[], [KEPT], [LIVE], [LIVE, LIVE]])
 def test_batches_of_one_kind(batch: list[str]) -> None:
-    assert [a.outcome for a in Pair().streams.append([record(s) for s in batch])] == ["stored"] * len(batch)
+    assert [a.outcome for a in Pair().streams.append([push(s) for s in batch])] == ["stored"] * len(batch)
 
 
 def test_if_the_durable_part_fails_nothing_is_kept() -> None:
     pair = Pair()
     pair.durable.failures.append("unavailable")
     with pytest.raises(Unavailable):
-        pair.streams.append([record(LIVE), record(KEPT)])
+        pair.streams.append([push(LIVE), push(KEPT)])
     assert pair.streams.heads([LIVE])[LIVE].head == 0
 
 
@@ -57,25 +62,65 @@ def test_if_the_durable_part_fails_nothing_is_kept() -> None:
 def test_a_mixed_batch_is_settled(is_stored: bool) -> None:
     pair = Pair()
     pair.durable.failures.append("unknown, stored" if is_stored else "unknown, lost")
-    batch = [record(LIVE), record(KEPT)]
+    batch = [push(LIVE), push(KEPT)]
     with pytest.raises(Unknown):
         pair.streams.append(batch)
-    assert pair.streams.settle(batch) == ([Appended("stored", 1)] * 2 if is_stored else None)
+    assert pair.streams.settle(batch) == ([stored(1)] * 2 if is_stored else None)
     assert {head.head for head in pair.streams.heads([LIVE, KEPT]).values()} == {int(is_stored)}
 
 
-def test_keys_are_known_in_both() -> None:
+def test_a_key_is_where_the_durable_streams_are() -> None:
     pair = Pair()
-    streams = [LIVE, KEPT, "u:1"]
-    pair.streams.append([record(s, digest=b"d") for s in streams[:2]])
-    assert pair.streams.append([record(s, digest=b"d") for s in streams]) == [
-        Appended("duplicate", 1),
-        Appended("duplicate", 1),
-        Appended("stored", 1),
-    ]
-    assert pair.streams.find("id", b"e", ["u:1", LIVE, KEPT]) == [Appended("conflict", 1)] * 3
-    assert pair.streams.find("another", b"d", [LIVE, KEPT]) == [None, None]
-    assert pair.streams.find("id", b"d", [LIVE]) == [Appended("duplicate", 1)]
+    mixed = push(LIVE, KEPT, "u:1", key=KeyUse(b"d"))
+    assert pair.streams.append([mixed]) == [stored(1, 1, 1, home_ms=1)]
+    assert (list(pair.durable.keys), list(pair.live.keys)) == (["id"], [])
+    again = Appended("duplicate", (1, 0, 1), 1)  # it is not sent to the live-only one again
+    assert pair.streams.append([push(KEPT, LIVE, "u:1", key=KeyUse(b"d"))]) == [again]
+    assert pair.streams.find(push(KEPT, LIVE, "u:1", key=KeyUse(b"d"))) == again
+    other = push(LIVE, key=KeyUse(b"e"))
+    assert pair.streams.append([other]) == [Appended("conflict")]
+    assert pair.streams.find(other) == Appended("conflict")
+    assert pair.streams.heads([LIVE])[LIVE].head == 1
+
+
+def test_without_a_durable_stream_a_key_is_in_memory() -> None:
+    pair = Pair()
+    live = push(LIVE, key=KeyUse(b"d", is_live_only=True))
+    assert pair.streams.append([live, live]) == [stored(1, home_ms=1), Appended("duplicate", (1,), 1)]
+    assert pair.streams.find(live) == Appended("duplicate", (1,), 1)
+    alone = push(push_id="b", key=KeyUse(b"d", is_live_only=True))
+    assert pair.streams.append([alone]) == [stored(home_ms=1)]
+    assert pair.durable.keys == {}
+
+
+@pytest.mark.parametrize("is_live_first", [True, False])
+def test_a_key_is_one_push_in_both_logs(is_live_first: bool) -> None:
+    pair = Pair()
+    live, kept = push(LIVE, key=KeyUse(b"d", is_live_only=True)), push(KEPT, LIVE, key=KeyUse(b"e"))
+    first, second = (live, kept) if is_live_first else (kept, live)
+    assert pair.streams.append([first])[0].outcome == "stored"
+    assert pair.streams.find(second) == Appended("conflict")
+    assert pair.streams.append([second]) == [Appended("conflict")]
+    assert {h.head for h in pair.streams.heads([KEPT, LIVE]).values()} == ({0, 1} if is_live_first else {1})
+    both = Pair()
+    outcomes = [answer.outcome for answer in both.streams.append([first, second])]
+    assert sorted(outcomes) == ["conflict", "stored"]
+
+
+@pytest.mark.parametrize("streams", [(), (LIVE,)])
+def test_the_home_of_a_push_with_durable_streams_elsewhere_keeps_its_key_durably(streams: tuple[str, ...]) -> None:
+    pair = Pair()
+    assert pair.streams.append([push(*streams, key=KeyUse(b"d"))]) == [stored(*[1] * len(streams), home_ms=1)]
+    assert (list(pair.durable.keys), list(pair.live.keys)) == (["id"], [])
+    assert pair.streams.find(push(push_id="b", key=KeyUse(b"d"))) is None
+
+
+def test_elsewhere_a_live_only_part_is_known_by_when_home_stored_its_key() -> None:
+    pair = Pair()
+    pair.clock = 5.0
+    part = push(LIVE, key=KeyUse(b"d", home_ms=40, age_ms=1))
+    assert pair.streams.append([part, part]) == [stored(1, home_ms=40), Appended("duplicate", (1,), 40)]
+    assert pair.durable.keys == {}
 
 
 def test_each_tells_its_own_epoch() -> None:
@@ -84,7 +129,7 @@ def test_each_tells_its_own_epoch() -> None:
     assert heads[KEPT].epoch == "a"
     assert heads[LIVE].epoch.startswith("live-")
     assert heads[LIVE].epoch != heads["r:live-2"].epoch
-    pair.streams.append([record(KEPT), record(LIVE)])
+    pair.streams.append([push(KEPT), push(LIVE)])
     for stream in (KEPT, LIVE):
         page = pair.streams.read(stream, 0, 9, 10, 10_000, 1)
         assert (page.epoch, page.head, [r.offset for r in page.records]) == (heads[stream].epoch, 1, [1])
@@ -93,7 +138,7 @@ def test_each_tells_its_own_epoch() -> None:
 def test_only_what_is_kept_has_a_cursor() -> None:
     retention = Retention(users=Rule(0, 0))
     pair = Pair()
-    pair.streams.append([record("u:1"), record(LIVE)])
+    pair.streams.append([push("u:1"), push(LIVE)])
     assert pair.streams.acknowledge({"u:1": 5, LIVE: 1}) == {"u:1": 1, LIVE: 0}
     assert pair.streams.acknowledged([LIVE, "u:1", "u:2"]) == {"u:1": 1, "u:2": 0, LIVE: 0}
     assert pair.streams.acknowledge({LIVE: 1}) == {LIVE: 0}
@@ -102,9 +147,9 @@ def test_only_what_is_kept_has_a_cursor() -> None:
 
 def test_live_records_go_after_some_seconds_and_durable_ones_by_rule() -> None:
     pair = Pair()
-    pair.streams.append([record(KEPT), record(LIVE)])
+    pair.streams.append([push(KEPT), push(LIVE)])
     pair.clock = 11.0
-    pair.streams.forget(pair.clock, lambda _: True)
+    pair.streams.forget(pair.clock, 1, lambda _: True)
     live, kept = (pair.streams.read(s, 0, 9, 10, 10_000, 1) for s in (LIVE, KEPT))
     assert (live.floor, live.head, live.records) == (1, 1, [])
     assert (kept.floor, kept.head) == (0, 1)

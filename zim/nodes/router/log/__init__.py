@@ -8,49 +8,63 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Literal, NamedTuple, Protocol
 
 from zim.errors import Unavailable, Unknown, ZimError
 from zim.fabric.retention import Retention
+from zim.nodes.router.log.keys import KeyUse, Seen, StoredKey, as_asked, seen
 from zim.protocol.messages import Record
 
 RECORD_BYTES = 300  # what a record counts for in every limit beside its body
 
 
-class NewRecord(NamedTuple):
-    """A message to append. The log gives it the next offset of its stream.
+class NewPush(NamedTuple):
+    """A push to append: a record in each of its streams, which gets the next offset there.
 
     Attributes:
-        stream: canonical name.
-        push_id: the same in all records of one push; they follow each other in a batch and share op and body.
-        digest: what the push is, for a push with a publisher's key; b"" for one without.
+        push_id: names it.
+        streams: canonical names, none twice; none at all for a key alone.
         op, body: what clients get.
         time_ms: log time.
         expires_ms: log time; 0 for never.
-        only: keys of the sessions that it is for; all of them if empty.
+        only: by stream, keys of the sessions that it is for; all of them where there is nothing.
+        key: of its publisher.
     """
 
-    stream: str
     push_id: str
-    digest: bytes
+    streams: Sequence[str]
     op: int
     body: bytes
     time_ms: int
     expires_ms: int = 0
-    only: tuple[str, ...] = ()
+    only: Mapping[str, tuple[str, ...]] = MappingProxyType({})
+    key: KeyUse | None = None
 
 
 class Appended(NamedTuple):
-    """What became of one record.
+    """What became of one push.
 
     Attributes:
-        outcome: "stored" now; "duplicate": the push's key was seen in this stream within its window; "conflict": it
-            was, with another digest, and nothing is stored for this record.
-        offset: where it is; for a duplicate or conflict, where the first one is.
+        outcome: "stored" now; "duplicate": it was, under this key; "conflict": another push was; "unknown": under this
+            key something may have been, and nobody can tell; "no room" for the key. Nothing but "stored" stores.
+        offsets: of its streams, in their order; 0 where it is not known. None of a conflict.
+        home_ms: see KeyUse; of a push with a key.
     """
 
-    outcome: Literal["stored", "duplicate", "conflict"]
-    offset: int
+    outcome: Literal["stored", "no room"] | Seen
+    offsets: tuple[int, ...] = ()
+    home_ms: int = 0
+
+
+def repeated(push: NewPush, found: StoredKey | None, window_ms: int, reach_ms: int | None = None) -> Appended | None:
+    """What a push with a key is; nothing if it is new. Arguments as of `zim.nodes.router.log.keys.seen`."""
+    if push.key is None:
+        return None
+    outcome = seen(push.key, found, push.time_ms, window_ms, window_ms if reach_ms is None else reach_ms)
+    if outcome == "duplicate" and found is not None:
+        return Appended(outcome, as_asked(push.streams, found.offsets), found.home_ms)
+    return None if outcome is None else Appended(outcome)
 
 
 class Head(NamedTuple):
@@ -146,11 +160,11 @@ class Log(Protocol):
     def acquire(self, owner: str) -> Lease:
         """Makes `owner` the only writer of its shard. The lease before this one is fenced."""
 
-    def append(self, lease: Lease, batch: Sequence[NewRecord]) -> list[Appended]:
+    def append(self, lease: Lease, batch: Sequence[NewPush]) -> list[Appended]:
         """Appends a batch: atomic, durable on return, in its order. One call at a time.
 
         Returns:
-            One for each record.
+            One for each push.
 
         Raises:
             Fenced: the lease is another's.
@@ -158,11 +172,11 @@ class Log(Protocol):
             Unknown: it cannot be told; nothing else may be asked before `settle`.
         """
 
-    def settle(self, lease: Lease, batch: Sequence[NewRecord]) -> list[Appended] | None:
+    def settle(self, lease: Lease, batch: Sequence[NewPush]) -> list[Appended] | None:
         """What became of the batch whose append raised Unknown; nothing if it is not in the log."""
 
-    def find(self, push_id: str, digest: bytes, streams: Sequence[str]) -> list[Appended | None]:
-        """For each stream, where the keyed push of that id is: "duplicate" or "conflict" and its offset, or nothing."""
+    def find(self, push: NewPush) -> Appended | None:
+        """What a push with a key would be if it came now; nothing if it is new."""
 
     def read(self, stream: str, after: int, upto: int, max_records: int, max_bytes: int, now_ms: int) -> StreamPage:
         """The records in (after, upto], as many as the limits hold, at least one if there is one.

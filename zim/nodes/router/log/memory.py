@@ -22,15 +22,18 @@ from zim.nodes.router.log import (
     Head,
     Lease,
     Log,
-    NewRecord,
+    NewPush,
     StreamPage,
+    repeated,
     unavailable,
     unknown,
 )
+from zim.nodes.router.log.keys import StoredKey, by_name, kept_ms
 from zim.protocol.messages import Record
 
 IDLE_S = 60.0  # how long a live stream without records and subscribers is remembered: many leases
 IDLE_STREAMS = 1_000  # of them looked at in one call, so that none takes long
+KEYS_AT_ONCE = 5_000  # that one call forgets, ten times a second: more than can come
 
 Failure = Literal["unavailable", "unknown, stored", "unknown, lost"]
 
@@ -40,14 +43,6 @@ class Kept(NamedTuple):
 
     record: Record
     expires_ms: int
-
-
-class MemoryKey(NamedTuple):
-    """Where a keyed push is in a stream."""
-
-    offset: int
-    digest: bytes
-    until_ms: int
 
 
 @dataclass(slots=True)
@@ -79,13 +74,9 @@ class MemoryStore:
     time_ms: int = 0
     next_seq: int = 1
     books: dict[str, Book] = field(default_factory=dict)
-    keys: dict[tuple[str, str], MemoryKey] = field(default_factory=dict)
+    keys: dict[str, StoredKey] = field(default_factory=dict)
     cursors: dict[str, int] = field(default_factory=dict)
     failures: deque[Failure] = field(default_factory=deque)
-
-
-def _seen(key: MemoryKey, digest: bytes) -> Appended:
-    return Appended("duplicate" if key.digest == digest else "conflict", key.offset)
 
 
 class MemoryLog(Log):
@@ -100,6 +91,7 @@ class MemoryLog(Log):
         key_window_s: float = 86_400.0,
         keep_s: float | None = None,
         keep_bytes: int | None = None,
+        keys_bytes: int | None = None,
     ) -> None:
         """
         Args:
@@ -108,11 +100,15 @@ class MemoryLog(Log):
             wall_s: the wall clock, for terms.
             key_window_s: for how long a publisher's key is known.
             keep_s, keep_bytes: what `forget` and `append` leave of all streams together; None for all.
+            keys_bytes: of keys that are kept at once; None for any number.
         """
         self._store, self._clock, self._wall_s = store, clock, wall_s
         self._key_window_ms = int(key_window_s * 1000)
-        self._keep_s, self._keep_bytes = keep_s, keep_bytes
+        self._key_kept_ms = kept_ms(self._key_window_ms)
+        self._keep_s, self._keep_bytes, self._keys_bytes = keep_s, keep_bytes, keys_bytes
+        self._opened = clock()
         self._made = 0
+        self._used_bytes = 0  # by keys
         self._bytes = 0
         self._ages: deque[tuple[float, str, int, int]] = deque()  # of live records: since when, stream, offset, size
         self._idle: dict[str, float] = {}  # live streams without records, and since when; oldest first
@@ -149,7 +145,7 @@ class MemoryLog(Log):
     # -- writing
 
     @override
-    def append(self, lease: Lease, batch: Sequence[NewRecord]) -> list[Appended]:
+    def append(self, lease: Lease, batch: Sequence[NewPush]) -> list[Appended]:
         self._check(lease)
         self._refuse_unsettled()
         failure = self._store.failures.popleft() if self._store.failures else ""
@@ -158,11 +154,8 @@ class MemoryLog(Log):
         if failure == "unknown, lost":
             self._is_unsettled, self._unsettled = True, None
             raise unknown("as the store was told")
-        now, last_push = self._clock(), ""
-        answers = []
-        for record in batch:
-            answers.append(self._append_one(record, now, record.push_id == last_push))
-            last_push = record.push_id
+        now = self._clock()
+        answers = [self._append_one(push, now) for push in batch]
         while self._keep_bytes is not None and self._bytes > self._keep_bytes:
             self._drop_oldest(now)
         if failure == "unknown, stored":
@@ -170,24 +163,34 @@ class MemoryLog(Log):
             raise unknown("as the store was told")
         return answers
 
-    def _append_one(self, new: NewRecord, now: float, has_body: bool) -> Appended:
-        store = self._store
-        if new.digest:
-            key = store.keys.get((new.push_id, new.stream))
-            if key is not None and key.until_ms > new.time_ms:
-                return _seen(key, new.digest)
-        book = self._book(new.stream)
-        book.head += 1
-        book.kept.append(Kept(Record(book.head, new.push_id, new.op, new.body, new.time_ms, new.only), new.expires_ms))
-        store.time_ms = max(store.time_ms, new.time_ms)
-        if new.digest:
-            store.keys[new.push_id, new.stream] = MemoryKey(book.head, new.digest, new.time_ms + self._key_window_ms)
-        if self._keep_s is not None or self._keep_bytes is not None:
-            size = RECORD_BYTES + (0 if has_body else len(new.body))  # one body, however many streams it is in
-            self._ages.append((now, new.stream, book.head, size))
-            self._bytes += size
-        self._idle.pop(new.stream, None)
-        return Appended("stored", book.head)
+    def _append_one(self, push: NewPush, now: float) -> Appended:
+        if (answer := self.find(push)) is not None:
+            return answer
+        store, key = self._store, push.key
+        push_id, streams, op, body, time_ms, expires_ms, only, _ = push
+        if key is not None and self._keys_bytes is not None and self._used_bytes >= self._keys_bytes:
+            return Appended("no room")
+        store.time_ms = max(store.time_ms, time_ms)
+        offsets = []
+        body_bytes = len(body)  # it counts once, however many streams it is in
+        for stream in streams:
+            book = self._book(stream)
+            book.head += 1
+            offsets.append(book.head)
+            record = Record(book.head, push_id, op, body, time_ms, only.get(stream, ()))
+            book.kept.append(Kept(record, expires_ms))
+            if self._keep_s is not None or self._keep_bytes is not None:
+                size, body_bytes = RECORD_BYTES + body_bytes, 0
+                self._ages.append((now, stream, book.head, size))
+                self._bytes += size
+            self._idle.pop(stream, None)
+        if key is None:
+            return Appended("stored", tuple(offsets))
+        stored = StoredKey(key.digest, time_ms, key.home_ms or time_ms, by_name(streams, offsets))
+        self._forget_key(push_id)
+        store.keys[push_id] = stored
+        self._used_bytes += stored.size
+        return Appended("stored", tuple(offsets), stored.home_ms)
 
     def _book(self, stream: str) -> Book:
         store = self._store
@@ -204,7 +207,7 @@ class MemoryLog(Log):
         return self._store.books.get(stream) or (Book(self._store.epoch) if self._store.epoch else self._book(stream))
 
     @override
-    def settle(self, lease: Lease, batch: Sequence[NewRecord]) -> list[Appended] | None:
+    def settle(self, lease: Lease, batch: Sequence[NewPush]) -> list[Appended] | None:
         self._check(lease)
         self._is_unsettled, unsettled, self._unsettled = False, self._unsettled, None
         return unsettled
@@ -232,10 +235,9 @@ class MemoryLog(Log):
     # -- reading
 
     @override
-    def find(self, push_id: str, digest: bytes, streams: Sequence[str]) -> list[Appended | None]:
-        keys = [self._store.keys.get((push_id, stream)) for stream in streams]
-        now_ms = self._store.time_ms
-        return [_seen(key, digest) if key is not None and key.until_ms > now_ms else None for key in keys]
+    def find(self, push: NewPush) -> Appended | None:
+        reach_ms = None if self._store.epoch else min(self._key_window_ms, int((self._clock() - self._opened) * 1000))
+        return repeated(push, self._store.keys.get(push.push_id), self._key_window_ms, reach_ms)
 
     @override
     def read(self, stream: str, after: int, upto: int, max_records: int, max_bytes: int, now_ms: int) -> StreamPage:
@@ -288,11 +290,11 @@ class MemoryLog(Log):
         self._forget_keys(now_ms)
         return gone
 
-    def forget(self, now: float, is_served: Callable[[str], bool]) -> None:
-        """For live-only streams: lets go of what is older than keep_s, and of streams that nobody uses.
+    def forget(self, now: float, now_ms: int, is_served: Callable[[str], bool]) -> None:
+        """For live-only streams: lets go of what is older than keep_s, of old keys, and of streams that nobody uses.
 
         Args:
-            now: monotonic seconds.
+            now: monotonic seconds; now_ms: log time.
             is_served: whether somebody listens to a stream, whose epoch must stay.
         """
         while self._ages and self._keep_s is not None and self._ages[0][0] < now - self._keep_s:
@@ -306,7 +308,7 @@ class MemoryLog(Log):
             else:
                 del self._store.books[stream]
                 self._store.cursors.pop(stream, None)
-        self._forget_keys(self._store.time_ms)
+        self._forget_keys(now_ms)
 
     def _drop_oldest(self, now: float) -> None:
         _, stream, offset, size = self._ages.popleft()
@@ -318,9 +320,13 @@ class MemoryLog(Log):
             self._idle[stream] = now
 
     def _forget_keys(self, now_ms: int) -> None:
-        """They are about in the order in which they end: one clock, one window."""
+        """They are about in the order in which they were made; a few more than can come in between."""
         keys = self._store.keys
-        for pair in list(islice(keys, IDLE_STREAMS)):
-            if keys[pair].until_ms > now_ms:
+        for push_id in list(islice(keys, KEYS_AT_ONCE)):
+            if keys[push_id].time_ms + self._key_kept_ms > now_ms:
                 break
-            del keys[pair]
+            self._forget_key(push_id)
+
+    def _forget_key(self, push_id: str) -> None:
+        stored = self._store.keys.pop(push_id, None)
+        self._used_bytes -= stored.size if stored is not None else 0

@@ -8,7 +8,8 @@ from collections.abc import Iterator, Sequence
 import pytest
 
 from zim.fabric.retention import Retention, RoomClass, Rule
-from zim.nodes.router.log import RECORD_BYTES, Appended, Fenced, Head, Lease, Log, NewRecord
+from zim.nodes.router.log import RECORD_BYTES, Appended, Fenced, Head, Lease, Log, NewPush
+from zim.nodes.router.log.keys import KeyUse
 
 NOW = 1_000_000  # log time
 KEY_WINDOW_S = 60.0
@@ -24,14 +25,33 @@ def new(
     at: int = NOW,
     expires: int = 0,
     only: tuple[str, ...] = (),
-) -> NewRecord:
-    """A record with what matters to a test."""
-    return NewRecord(stream, push_id, digest, 5, body, at, expires, only)
+) -> NewPush:
+    """A push to one stream with what matters to a test."""
+    key = KeyUse(digest) if digest else None
+    return NewPush(push_id, [stream], 5, body, at, expires, {stream: only} if only else {}, key)
+
+
+def many(push_id: str, *streams: str, digest: bytes = b"d", home_ms: int = 0, age_ms: int = 0) -> NewPush:
+    """A push with a key to some streams."""
+    return NewPush(push_id, streams, 5, b"hello", NOW, key=KeyUse(digest, home_ms, age_ms))
 
 
 def stored(*offsets: int) -> list[Appended]:
-    """The answers to a batch that was stored."""
-    return [Appended("stored", offset) for offset in offsets]
+    """The answers to a batch of pushes without a key, each to one stream."""
+    return [Appended("stored", (offset,)) for offset in offsets]
+
+
+def keyed(*offsets: int, at: int = NOW) -> list[Appended]:
+    """The answers to a batch of pushes with a key, each to one stream."""
+    return [Appended("stored", (offset,), at) for offset in offsets]
+
+
+def duplicate(*offsets: int, at: int = NOW) -> Appended:
+    """The answer to a repeat."""
+    return Appended("duplicate", offsets, at)
+
+
+CONFLICT = Appended("conflict")
 
 
 def rules(count: int = 1_000, age_s: float = DAY_S) -> Retention:
@@ -76,8 +96,9 @@ class Contract(abc.ABC):
 
     def test_what_is_read_is_what_was_written(self, log: Log, lease: Lease) -> None:
         body = bytes(range(256)) * 50
-        log.append(lease, [NewRecord("r:ü", "p ' \" \\ é", b"", -(1 << 31), body, NOW - 5, 0, ("7_1", 'é"_2'))])
-        log.append(lease, [NewRecord("r:ü", "q", b"", (1 << 31) - 1, b"", NOW)])
+        only = {"r:ü": ("7_1", 'é"_2')}
+        log.append(lease, [NewPush("p ' \" \\ é", ["r:ü"], -(1 << 31), body, NOW - 5, 0, only)])
+        log.append(lease, [NewPush("q", ["r:ü"], (1 << 31) - 1, b"", NOW)])
         first, second = log.read("r:ü", 0, 9, 9, 1 << 20, NOW).records
         assert (first.offset, first.push_id, first.op, first.body) == (1, "p ' \" \\ é", -(1 << 31), body)
         assert (first.time_ms, first.only) == (NOW - 5, ("7_1", 'é"_2'))
@@ -134,7 +155,7 @@ class Contract(abc.ABC):
     def test_one_push_to_many_streams(self, log: Log, lease: Lease) -> None:
         streams = [f"r:{i}" for i in range(300)]
         only = {"r:7": ("1_1",), "r:8": ("2_1", "2_2")}
-        log.append(lease, [new(s, "p", body=b"x" * 9, only=only.get(s, ())) for s in streams] + [new("r:0", "q")])
+        log.append(lease, [NewPush("p", streams, 5, b"x" * 9, NOW, only=only), new("r:0", "q")])
         for stream in streams:
             record = log.read(stream, 0, 1, 1, 1, NOW).records[0]
             assert (record.push_id, record.body, record.only) == ("p", b"x" * 9, only.get(stream, ()))
@@ -142,7 +163,7 @@ class Contract(abc.ABC):
 
     def test_many_heads_at_once(self, log: Log, lease: Lease) -> None:
         streams = [f"u:{i}" for i in range(20_000)]
-        log.append(lease, [new(s, "p") for s in streams[::2]])
+        log.append(lease, [NewPush("p", streams[::2], 5, b"", NOW)])
         log = self.reopen(log)
         heads = log.heads([*streams, "u:0"])
         assert [heads[s].head for s in streams] == [1, 0] * 10_000
@@ -159,7 +180,7 @@ class Contract(abc.ABC):
         assert log.heads(["u:1"]) == {"u:1": Head(epoch, 0, 5)}
         assert self.bodies(log, "u:1") == [b"0", b"1", b"2", b"3", b"4"]
         assert log.append(again, [new("u:1", "3", b"d"), new("u:1", "5", b"d")]) == [
-            Appended("duplicate", 4), Appended("stored", 6),
+            duplicate(4, at=NOW + 3), *keyed(6),
         ]  # fmt: skip
         assert log.reserve_seqs(again, 1) == first + 10
         assert log.acknowledged(["u:1"]) == {"u:1": 3}
@@ -167,18 +188,51 @@ class Contract(abc.ABC):
     # -- keys
 
     def test_the_same_push_twice(self, log: Log, lease: Lease) -> None:
-        assert log.append(lease, [new(push_id="a", digest=b"1"), new(push_id="b", digest=b"2")]) == stored(1, 2)
+        assert log.append(lease, [new(push_id="a", digest=b"1"), new(push_id="b", digest=b"2")]) == keyed(1, 2)
         batch = [
-            new(push_id="b", digest=b"2"), new("u:2", "b", b"2"), new(push_id="a", digest=b"x"),
-            new(push_id="c", digest=b"3"), new(push_id="c", digest=b"3"), new(push_id="c", digest=b"y"),
-            new(push_id="d"),
+            new(push_id="b", digest=b"2"), new(push_id="a", digest=b"x"), new(push_id="c", digest=b"3"),
+            new(push_id="c", digest=b"3"), new(push_id="c", digest=b"y"), new(push_id="d"),
         ]  # fmt: skip
         assert log.append(lease, batch) == [
-            Appended("duplicate", 2), Appended("stored", 1), Appended("conflict", 1),
-            Appended("stored", 3), Appended("duplicate", 3), Appended("conflict", 3), Appended("stored", 4),
+            duplicate(2), CONFLICT, *keyed(3), duplicate(3), CONFLICT, *stored(4),
         ]  # fmt: skip
         assert self.floor_and_head(log, "u:1") == (0, 4)
         assert [r.push_id for r in log.read("u:1", 0, 9, 9, 1 << 20, NOW).records] == ["a", "b", "c", "d"]
+
+    def test_a_key_is_one_push_whatever_its_streams(self, log: Log, lease: Lease) -> None:
+        assert log.append(lease, [many("a", "u:1")]) == [Appended("stored", (1,), NOW)]
+        other = many("a", "u:1", "u:2", digest=b"e")
+        assert log.append(lease, [other, many("a", "u:9", digest=b"f")]) == [CONFLICT, CONFLICT]
+        assert log.find(other) == CONFLICT
+        assert [self.floor_and_head(log, s) for s in ("u:1", "u:2", "u:9")] == [(0, 1), (0, 0), (0, 0)]
+
+    def test_a_repeat_has_its_offsets_in_its_own_order(self, log: Log, lease: Lease) -> None:
+        log.append(lease, [new("u:2", "x"), new("u:2", "y"), new("*", "z")])
+        assert log.append(lease, [many("a", "u:1", "u:2", "*")]) == [Appended("stored", (1, 3, 2), NOW)]
+        log = self.reopen(log)
+        lease = log.acquire("router-1")
+        assert log.append(lease, [many("a", "*", "u:1", "u:2")]) == [duplicate(2, 1, 3)]
+        assert log.find(many("a", "u:2", "*", "u:1")) == duplicate(3, 2, 1)
+
+    def test_a_key_alone(self, log: Log, lease: Lease) -> None:
+        assert log.append(lease, [many("a"), new(), many("a")]) == [
+            Appended("stored", (), NOW), *stored(1), duplicate(),
+        ]  # fmt: skip
+        assert log.append(lease, [many("a", "u:1", digest=b"e")]) == [CONFLICT]
+        assert [r.push_id for r in log.read("u:1", 0, 9, 9, 1 << 20, NOW).records] == ["p"]
+
+    def test_a_key_whose_home_is_another_log(self, log: Log, lease: Lease) -> None:
+        """Home says when it stored the key: that tells a repeat from a later use, and from one before."""
+        first = many("a", "u:1", home_ms=500)
+        assert log.append(lease, [first, first]) == [Appended("stored", (1,), 500), duplicate(1, at=500)]
+        log = self.reopen(log)
+        lease = log.acquire("router-1")
+        assert log.append(lease, [first]) == [duplicate(1, at=500)]
+        assert log.append(lease, [many("a", "u:1", digest=b"e", home_ms=700)]) == [Appended("stored", (2,), 700)]
+        assert log.append(lease, [first]) == [CONFLICT]
+        window_ms = int(KEY_WINDOW_S * 1000)
+        old = [many(push_id, "u:1", home_ms=9, age_ms=window_ms - n) for n, push_id in ((0, "b"), (1, "c"))]
+        assert log.append(lease, old) == [Appended("unknown"), Appended("stored", (3,), 9)]
 
     def test_a_push_without_a_key_is_stored_each_time(self, log: Log, lease: Lease) -> None:
         assert log.append(lease, [new(), new()]) == stored(1, 2)
@@ -186,50 +240,47 @@ class Contract(abc.ABC):
 
     def test_a_batch_of_duplicates_stores_nothing(self, log: Log, lease: Lease) -> None:
         log.append(lease, [new(digest=b"1")])
-        assert log.append(lease, [new(digest=b"1")]) == [Appended("duplicate", 1)]
+        assert log.append(lease, [new(digest=b"1")]) == [duplicate(1)]
         assert self.floor_and_head(log, "u:1") == (0, 1)
         assert log.append(lease, [new(push_id="q")]) == stored(2)
 
     def test_a_key_is_known_for_its_window(self, log: Log, lease: Lease) -> None:
         log.append(lease, [new(digest=b"1")])
         late = NOW + int(KEY_WINDOW_S * 1000)
-        assert log.append(lease, [new(digest=b"1", at=late - 1)]) == [Appended("duplicate", 1)]
-        assert log.append(lease, [new(digest=b"2", at=late)]) == stored(2)
-        assert log.append(lease, [new(digest=b"2", at=late + 1)]) == [Appended("duplicate", 2)]
+        assert log.append(lease, [new(digest=b"1", at=late - 1)]) == [duplicate(1)]
+        assert log.find(new(digest=b"1", at=late)) is None
+        assert log.append(lease, [new(digest=b"2", at=late)]) == keyed(2, at=late)
+        assert log.append(lease, [new(digest=b"2", at=late + 1)]) == [duplicate(2, at=late)]
 
     def test_keys_past_their_window_go(self, log: Log, lease: Lease) -> None:
         log.append(lease, [new(push_id=str(i), digest=b"1") for i in range(10)])
-        late = NOW + int(KEY_WINDOW_S * 1000)
+        late = NOW + 2 * int(KEY_WINDOW_S * 1000)
         log.append(lease, [new("u:2", "x", b"1", at=late)])
         log.trim(lease, rules(), late, 0, 100)
-        assert log.find("3", b"1", ["u:1"]) == [None]
-        assert log.find("x", b"1", ["u:2"]) == [Appended("duplicate", 1)]
+        assert log.find(new(push_id="3", digest=b"1")) is None
+        assert log.find(new("u:2", "x", b"1", at=late)) == duplicate(1, at=late)
 
     def test_trimming_says_when_there_may_be_more_keys(self, log: Log, lease: Lease) -> None:
         for part in range(9):
             log.append(lease, [new(push_id=f"{part} {i}", digest=b"1") for i in range(100)])
-        late = NOW + int(KEY_WINDOW_S * 1000)
+        late = NOW + 2 * int(KEY_WINDOW_S * 1000)
         while log.trim(lease, rules(), late, 0, 100) >= 100:
             pass
-        log.append(lease, [new("u:2", at=late)])
-        assert log.find("8 99", b"1", ["u:1"]) == [None]
-        assert log.append(lease, [new(push_id="8 99", digest=b"2", at=late)]) == stored(901)
+        assert log.find(new(push_id="8 99", digest=b"1")) is None
+        assert log.append(lease, [new(push_id="8 99", digest=b"2", at=late)]) == keyed(901, at=late)
 
     def test_the_newest_pushes(self, log: Log, lease: Lease) -> None:
-        log.append(lease, [new("u:1", "a", at=NOW), new("u:1", "b", at=NOW + 1), new("u:2", "b", at=NOW + 1)])
+        log.append(lease, [new("u:1", "a", at=NOW), NewPush("b", ["u:1", "u:2"], 5, b"", NOW + 1)])
         log.append(lease, [new("r:1", "c", at=NOW + 2)])
         assert log.newest(NOW + 1, 9) == [("c", NOW + 2), ("b", NOW + 1)]
         assert log.newest(0, 2) == [("c", NOW + 2), ("b", NOW + 1)]
         assert log.newest(NOW + 3, 9) == []
 
     def test_find(self, log: Log, lease: Lease) -> None:
-        log.append(lease, [new("u:1", "q"), new("u:1", "p", b"1"), new("u:2", "p", b"1"), new("u:3", "p")])
-        assert log.find("p", b"1", ["u:2", "u:9", "u:1", "u:3"]) == [
-            Appended("duplicate", 1), None, Appended("duplicate", 2), None,
-        ]  # fmt: skip
-        assert log.find("p", b"2", ["u:1"]) == [Appended("conflict", 2)]
-        assert log.find("z", b"1", ["u:1"]) == [None]
-        assert log.find("p", b"1", []) == []
+        log.append(lease, [new("u:1", "q"), many("p", "u:2", "u:1")])
+        assert log.find(many("p", "u:1", "u:2")) == duplicate(2, 1)
+        assert log.find(many("p", "u:1", "u:2", digest=b"2")) == CONFLICT
+        assert log.find(many("z", "u:1")) is None
 
     # -- the owner
 
@@ -315,14 +366,14 @@ class Contract(abc.ABC):
         assert self.floor_and_head(log, "r:t-1") == (5, 5)
 
     def test_a_shared_body_goes_with_its_last_record(self, log: Log, lease: Lease) -> None:
-        log.append(lease, [new("u:1", "p"), new("u:2", "p"), new("u:3", "p")])
+        log.append(lease, [NewPush("p", ["u:1", "u:2", "u:3"], 5, b"hello", NOW)])
         log.append(lease, [new("u:1", f"q{i}") for i in range(50)] + [new("u:3", f"q{i}") for i in range(50)])
         assert self.trim_all(log, lease, rules(count=1), NOW) == 100
         assert self.bodies(log, "u:2") == [b"hello"]
 
     def test_trimming_between_appends(self, log: Log, lease: Lease) -> None:
         for i in range(60):
-            batch: Sequence[NewRecord] = [new("u:1", f"{i} {n}", body=b"%d" % (i * 10 + n)) for n in range(10)]
+            batch: Sequence[NewPush] = [new("u:1", f"{i} {n}", body=b"%d" % (i * 10 + n)) for n in range(10)]
             log.append(lease, batch)
             log.trim(lease, rules(count=50), NOW + i, FOR_EVER, 1_000)
             floor, head = self.floor_and_head(log, "u:1")

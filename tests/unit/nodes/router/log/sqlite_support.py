@@ -10,7 +10,7 @@ from typing import TypeVar
 import gevent
 
 from tests.unit.nodes.router.log.contract import KEY_WINDOW_S, NOW
-from zim.nodes.router.log import Lease, Log, NewRecord
+from zim.nodes.router.log import Lease, Log, NewPush
 from zim.nodes.router.log.sqlite import SqliteLog
 from zim.nodes.router.log.sqlite.worker import InThread
 
@@ -65,10 +65,10 @@ def acquired(log: Log) -> Lease:
     return log.acquire("router-1")
 
 
-def told(stream: str, offset: int, size: int = 40) -> NewRecord:
+def told(stream: str, offset: int, size: int = 40) -> NewPush:
     """A record that says where it belongs, so that a reader can tell whether it stands there."""
     text = f"{stream} {offset} ".encode()
-    return NewRecord(stream, f"{stream}/{offset}", b"", offset, text.ljust(size, b"."), NOW + offset)
+    return NewPush(f"{stream}/{offset}", [stream], offset, text.ljust(size, b"."), NOW + offset)
 
 
 def check_told(log: Log, stream: str, size: int = 40) -> tuple[int, int]:

@@ -3,10 +3,10 @@ from __future__ import annotations
 import pytest
 from hypothesis import settings
 
-from tests.unit.nodes.router.log.contract import KEY_WINDOW_S, NOW, Contract, new, stored
+from tests.unit.nodes.router.log.contract import KEY_WINDOW_S, NOW, Contract, duplicate, many, new, stored
 from tests.unit.nodes.router.log.model import LogMachine
 from zim.errors import Unavailable, Unknown
-from zim.nodes.router.log import Lease, Log, NewRecord
+from zim.nodes.router.log import Lease, Log, NewPush
 from zim.nodes.router.log.memory import IDLE_S, MemoryLog, MemoryStore
 
 
@@ -73,8 +73,8 @@ class Live:
         self.lease = lease
 
     def append(self, stream: str, *bodies: bytes) -> list[int]:
-        batch = [NewRecord(stream, f"push {i}", b"", 5, body, NOW) for i, body in enumerate(bodies)]
-        return [answer.offset for answer in self.log.append(self.lease, batch)]
+        batch = [NewPush(f"push {i}", [stream], 5, body, NOW) for i, body in enumerate(bodies)]
+        return [answer.offsets[0] for answer in self.log.append(self.lease, batch)]
 
 
 @pytest.fixture
@@ -87,7 +87,7 @@ def test_old_messages_go_and_the_head_stays(live: Live) -> None:
     live.clock.now = 6
     live.append("u:1", b"new")
     live.clock.now = 11
-    live.log.forget(live.clock.now, lambda stream: False)
+    live.log.forget(live.clock.now, NOW, lambda stream: False)
     page = live.log.read("u:1", 0, 9, 9, 9999, NOW)
     assert (page.floor, [r.body for r in page.records], page.head) == (1, [b"new"], 2)
 
@@ -114,7 +114,26 @@ def test_streams_that_nobody_uses_are_forgotten_and_come_back_in_a_new_epoch(liv
     epoch = live.log.heads(["u:1"])["u:1"].epoch
     for _ in range(3):
         live.clock.now += IDLE_S + 11
-        live.log.forget(live.clock.now, lambda stream: stream == "u:2")
+        live.log.forget(live.clock.now, NOW, lambda stream: stream == "u:2")
     heads = live.log.heads(["u:1", "u:2"])
     assert (heads["u:2"].head, heads["u:1"].head) == (1, 0)
     assert heads["u:1"].epoch != epoch
+
+
+def test_keys_go_after_their_window_and_are_bounded() -> None:
+    clock = Clock()
+    log = MemoryLog(MemoryStore(), clock, lambda: 1.0, key_window_s=60, keep_s=10, keys_bytes=1_000)
+    lease = log.acquire("router-1")
+    outcomes = [log.append(lease, [new(push_id=str(i), digest=b"1")])[0].outcome for i in range(5)]
+    assert outcomes == ["stored", "stored", "stored", "no room", "no room"]
+    assert log.append(lease, [new(push_id="x"), new(push_id="0", digest=b"1")]) == [*stored(4), duplicate(1)]
+    log.forget(0.0, NOW + 120_000, lambda _: True)
+    assert log.append(lease, [new(push_id="9", digest=b"1", at=NOW + 120_000)])[0].outcome == "stored"
+
+
+def test_after_a_start_nobody_can_tell_what_was_under_a_key_before(live: Live) -> None:
+    live.clock.now = 5.0
+    young, old = (many("a", "u:1", home_ms=1, age_ms=age_ms) for age_ms in (4_999, 5_000))
+    assert [live.log.append(live.lease, [push])[0].outcome for push in (old, young, old)] == [
+        "unknown", "stored", "duplicate",
+    ]  # fmt: skip

@@ -99,6 +99,6 @@ def test_a_torn_wal_is_a_prefix(crashed: Path, tmp_path_factory: pytest.TempPath
     assert (share < 1) or heads == {30}
     lease = acquired(log)
     head = heads.pop()
-    assert [a.offset for a in log.append(lease, [told("r:0", head + 1)])] == [head + 1]
+    assert [a.offsets for a in log.append(lease, [told("r:0", head + 1)])] == [(head + 1,)]
     log.close()
     shutil.rmtree(folder)

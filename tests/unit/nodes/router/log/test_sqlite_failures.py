@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import gevent
 import pytest
 
-from tests.unit.nodes.router.log.contract import FOR_EVER, NOW, new, rules, stored
+from tests.unit.nodes.router.log.contract import FOR_EVER, NOW, many, new, rules, stored
 from tests.unit.nodes.router.log.sqlite_support import acquired, check_told, direct, in_thread, opened, told
 from zim.errors import Unavailable, Unknown
 from zim.nodes.router.log import Appended, Fenced
@@ -46,7 +46,7 @@ def test_a_commit_of_which_nothing_is_known(tmp_path: Path, is_done: bool) -> No
     log = opened(tmp_path, in_thread, factory=factory)
     lease = acquired(log)
     log.append(lease, [new(push_id="a")])
-    batch = [new(push_id="b", digest=b"1"), new("u:2", push_id="b", digest=b"1")]
+    batch = [many("b", "u:1", "u:2")]
     factory.is_armed = True  # type: ignore[attr-defined]
     with pytest.raises(Unknown):
         log.append(lease, batch)
@@ -58,11 +58,9 @@ def test_a_commit_of_which_nothing_is_known(tmp_path: Path, is_done: bool) -> No
     ):
         with pytest.raises(Unknown):
             call()
-    assert log.settle(lease, batch) == (stored(2, 1) if is_done else None)
+    assert log.settle(lease, batch) == ([Appended("stored", (2, 1), NOW)] if is_done else None)
     assert log.settle(lease, batch) is None  # nothing is open any more
-    assert log.append(lease, batch) == (
-        [Appended("duplicate", 2), Appended("duplicate", 1)] if is_done else stored(2, 1)
-    )
+    assert log.append(lease, batch) == [Appended("duplicate" if is_done else "stored", (2, 1), NOW)]
     log.close()
     log = opened(tmp_path, direct)
     assert [log.heads([s])[s].head for s in ("u:1", "u:2")] == [2, 1]
@@ -279,7 +277,7 @@ def test_many_callers_at_once(tmp_path: Path) -> None:
                 log.trim(lease, rules(count=10), NOW + i * 10_000, FOR_EVER, 50)
 
     gevent.joinall([gevent.spawn(publisher, number) for number in range(20)], raise_error=True)
-    assert sorted(a.offset for a in answers) == list(range(1, 401))
+    assert sorted(a.offsets[0] for a in answers) == list(range(1, 401))
     assert log.heads(["r:1"])["r:1"].head == 400
     assert [h.head for h in log.heads([f"u:{n}" for n in range(20)]).values()] == [20] * 20
     log.close()
@@ -328,7 +326,7 @@ def test_bodies_and_keys_leave_nothing_behind(tmp_path: Path) -> None:
     lease = acquired(log)
     streams = [f"r:{i}" for i in range(20)]
     for i in range(10):
-        log.append(lease, [new(s, f"{i}", b"d") for s in streams] + [new("u:1", f"x{i}")])
+        log.append(lease, [many(f"{i}", *streams), new("u:1", f"x{i}")])
     for i in range(10):
         log.trim(lease, rules(count=0), NOW + i * 60_000, FOR_EVER, 1_000)
     tables = ("records", "pushes", "shared", "keys")

@@ -14,7 +14,8 @@ from typing_extensions import override
 
 from zim.errors import Unknown
 from zim.fabric.retention import Retention
-from zim.nodes.router.log import Appended, Damaged, Head, Lease, Log, NewRecord, StreamPage, unknown
+from zim.nodes.router.log import Appended, Damaged, Head, Lease, Log, NewPush, StreamPage, repeated, unknown
+from zim.nodes.router.log.keys import kept_ms
 from zim.nodes.router.log.sqlite import failures, tables, trimming
 from zim.nodes.router.log.sqlite.ballast import Ballast
 from zim.nodes.router.log.sqlite.opening import FILE, open_database
@@ -77,6 +78,7 @@ class SqliteLog(Log):
         self._writer = Writer(Worker(opened.writer, in_thread), self._path, ballast, monotonic)
         self._reader = Worker(opened.reader, in_thread)
         self._key_window_ms = int(key_window_s * 1000)
+        self._key_kept_ms = kept_ms(self._key_window_ms) if len(routers) > 1 else self._key_window_ms
         self._standings = Standings()
         self._batch, self._ids = 0, Ids(1, 1, 1)
         self._unsettled: _Unsettled | None = None
@@ -116,7 +118,7 @@ class SqliteLog(Log):
     # -- writing
 
     @override
-    def append(self, lease: Lease, batch: Sequence[NewRecord]) -> list[Appended]:
+    def append(self, lease: Lease, batch: Sequence[NewPush]) -> list[Appended]:
         """Switches: until the batch is on the disk."""
         if not batch:
             return []
@@ -135,29 +137,29 @@ class SqliteLog(Log):
             return self._committed(unsettled)
 
     def _append_job(
-        self, lease: Lease, batch: Sequence[NewRecord], unsettled: _Unsettled
+        self, lease: Lease, batch: Sequence[NewPush], unsettled: _Unsettled
     ) -> Callable[[sqlite3.Connection], None]:
         known: dict[str, Standing] = {}
         missing: dict[str, None] = {}
-        for record in batch:
-            stream = record.stream
-            if stream not in known:
-                standing = self._standings.get(stream)
-                if standing is None:
-                    missing[stream] = None
-                else:
-                    known[stream] = standing
-        keyed = dict.fromkeys((record.push_id, record.stream) for record in batch if record.digest)
+        for push in batch:
+            for stream in push.streams:
+                if stream not in known:
+                    standing = self._standings.get(stream)
+                    if standing is None:
+                        missing[stream] = None
+                    else:
+                        known[stream] = standing
+        keyed = list({push.push_id: None for push in batch if push.key is not None})
         ids = self._ids
         if not missing and not keyed:
             unsettled.plan = plan(batch, known, {}, ids, self._key_window_ms)
-        time_ms = max(record.time_ms for record in batch)
+        time_ms = max(push.time_ms for push in batch)
 
         def job(c: sqlite3.Connection) -> None:
             tables.claim(c, lease.shard, lease.term, unsettled.number, time_ms)
             if unsettled.plan is None:
                 known.update(tables.standings(c, list(missing)) if missing else {})
-                keys = tables.keys(c, keyed, known) if keyed else {}
+                keys = tables.keys(c, keyed) if keyed else {}
                 unsettled.plan = plan(batch, known, keys, ids, self._key_window_ms)
             tables.write(c, unsettled.plan)
 
@@ -173,7 +175,7 @@ class SqliteLog(Log):
         return done.answers
 
     @override
-    def settle(self, lease: Lease, batch: Sequence[NewRecord]) -> list[Appended] | None:
+    def settle(self, lease: Lease, batch: Sequence[NewPush]) -> list[Appended] | None:
         """Commits, so that nothing of a batch that is not in the log can be found by the next start."""
         with self._writer.turn:
             unsettled = self._unsettled
@@ -242,11 +244,9 @@ class SqliteLog(Log):
         return self._read(lambda c: tables.newest(c, since_ms, most))
 
     @override
-    def find(self, push_id: str, digest: bytes, streams: Sequence[str]) -> list[Appended | None]:
-        found: list[Appended | None] = [None] * len(streams)
-        for at, offset, seen in self._read(lambda c: tables.find(c, push_id, streams, self._time_ms)):
-            found[at] = Appended("duplicate" if bytes.fromhex(seen) == digest else "conflict", offset)
-        return found
+    def find(self, push: NewPush) -> Appended | None:
+        stored = self._read(lambda c: tables.keys(c, [push.push_id]))
+        return repeated(push, stored.get(push.push_id), self._key_window_ms)
 
     @override
     def acknowledged(self, streams: Sequence[str]) -> Mapping[str, int]:
@@ -314,11 +314,12 @@ class SqliteLog(Log):
     def _trim_some(
         self, lease: Lease, names: list[str], retention: Retention, now_ms: int, before_ms: int, most: int
     ) -> int:
-        found = self._read(lambda c: trimming.look(c, names, retention, now_ms, before_ms, most))
+        keys_ms = now_ms - self._key_kept_ms
+        found = self._read(lambda c: trimming.look(c, names, retention, now_ms, before_ms, keys_ms, most))
         if not found.records and not found.keys:
             return 0
         with self._writer.turn:
-            rows = self._commit_claimed(lease, lambda c: trimming.let_go(c, found, now_ms))
+            rows = self._commit_claimed(lease, lambda c: trimming.let_go(c, found))
             self._standings.moved({name: Standing(*standing) for name, *standing in rows})
         return max(found.records, found.keys)
 

@@ -12,11 +12,11 @@ from pathlib import Path
 
 from zim.errors import NodeError
 from zim.nodes.router.log.sqlite import failures, tables
+from zim.nodes.router.log.sqlite.migrating import FORMAT, migrate
 from zim.nodes.router.log.sqlite.wal import lost_commits
 
 FILE = "log.db"
 APPLICATION = 0x7A696D4C  # "zimL", in the file's header
-FORMAT = 1
 CHECKED_BYTES = 256 << 20  # a file up to this size is checked page by page; a larger one would keep the router waiting
 
 WAL_PAGES = 1_000  # at which a commit also checkpoints: 4 MB, a few milliseconds
@@ -51,12 +51,13 @@ def open_database(folder: Path, routers: Sequence[str], factory: type[sqlite3.Co
     try:
         if not path.exists():
             _make(path, routers)
-        _check_is_ours(path)
+        version = _check_is_ours(path)
         writer = _connect(path, factory, _WRITER_CACHE_KB)
         _check_wal(path, writer)
         _check_pages(path, writer)
         epoch, theirs, time_ms = _check_meta(path, writer)
         _check_routers(path, routers, theirs)
+        migrate(writer, version)
         return OpenedFile(writer, _connect(path, factory, _READER_CACHE_KB), epoch, time_ms)
     except sqlite3.Error as e:
         _close(writer)
@@ -134,8 +135,12 @@ def _make(path: Path, routers: Sequence[str]) -> None:
         os.close(directory)
 
 
-def _check_is_ours(path: Path) -> None:
-    """By the header (https://sqlite.org/fileformat2.html#the_database_header), before SQLite touches the file."""
+def _check_is_ours(path: Path) -> int:
+    """By the header (https://sqlite.org/fileformat2.html#the_database_header), before SQLite touches the file.
+
+    Returns:
+        The format.
+    """
     with path.open("rb") as f:
         header = f.read(100)
     if len(header) < 100 or not header.startswith(b"SQLite format 3\0"):
@@ -143,11 +148,12 @@ def _check_is_ours(path: Path) -> None:
     application, version = header[68:72], int.from_bytes(header[60:64], "big")
     if application != APPLICATION.to_bytes(4, "big"):
         raise NodeError(f"{path} is a database of another program; move it away, or set another fabric.data_dir")
-    if version != FORMAT:
+    if not 0 < version <= FORMAT:
         raise NodeError(
             f"{path} has format {version}, and this zim knows format {FORMAT}: start the zim that wrote it, or move "
             f"{path.name}* away to start with an empty log"
         )
+    return version
 
 
 def _connect(path: Path, factory: type[sqlite3.Connection], cache_kb: int) -> sqlite3.Connection:

@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from zim.nodes.router.log import Appended, NewRecord
+from zim.nodes.router.log import Appended, NewPush, repeated
+from zim.nodes.router.log.keys import StoredKey, by_name
 
 
 class Standing(msgspec.Struct, frozen=True, gc=False):
@@ -19,14 +20,6 @@ class Standing(msgspec.Struct, frozen=True, gc=False):
     id: int
     floor: int
     head: int
-
-
-class StoredKey(NamedTuple):
-    """Where the keyed push of an id is in a stream."""
-
-    offset: int
-    digest: bytes
-    until_ms: int
 
 
 class Ids(NamedTuple):
@@ -42,7 +35,7 @@ class Plan:
     """What a batch comes to. Rows are flat: one list of all their columns, as SQLite's parameters are.
 
     Attributes:
-        answers: one for each record.
+        answers: one for each push.
         standings: of the streams that move.
         ids: what stays free.
         time_ms: the newest log time.
@@ -56,7 +49,7 @@ class Plan:
     pushes: list[Any] = field(default_factory=list)  # id, push_id, op, time_ms, expires_ms, body
     shared: list[Any] = field(default_factory=list)  # push, how many records beyond the first
     records: list[Any] = field(default_factory=list)  # stream, offset, push, crc, only
-    keys: list[Any] = field(default_factory=list)  # id, push_id, stream, offset, digest, until_ms
+    keys: list[Any] = field(default_factory=list)  # id, push_id, digest, time_ms, home_ms, offsets
 
 
 def record_checksum(content: int, stream: str, offset: int, only: str | None) -> int:
@@ -70,9 +63,9 @@ def content_checksum(push_id: str, op: int, time_ms: int, expires_ms: int, body:
 
 
 def plan(
-    batch: Sequence[NewRecord],
+    batch: Sequence[NewPush],
     known: Mapping[str, Standing],
-    keys: Mapping[tuple[str, str], StoredKey],
+    keys: Mapping[str, StoredKey],
     free: Ids,
     key_window_ms: int,
 ) -> Plan:
@@ -80,54 +73,52 @@ def plan(
     Args:
         batch: what is to be appended.
         known: where all its streams stand.
-        keys: what is known of its keyed pushes, by push id and stream.
+        keys: what is stored of its keys, by push id.
         free: ids.
         key_window_ms: for how long a key is known.
     """
     result = Plan(free)
     next_stream, next_push, next_key = free
-    fresh: dict[tuple[str, str], StoredKey] = {}  # keys of this batch
+    fresh: dict[str, StoredKey] = {}  # keys of this batch
     ids: dict[str, int] = {}
     heads: dict[str, int] = {}
-    last: tuple[Any, ...] = ()
-    push = extra = crc = 0
     pushes, records, answers = result.pushes, result.records, result.answers
-    for stream, push_id, digest, op, body, time_ms, expires_ms, only in batch:
-        if digest:
-            key = fresh.get((push_id, stream)) or keys.get((push_id, stream))
-            if key is not None and key.until_ms > time_ms:
-                answers.append(Appended("duplicate" if key.digest == digest else "conflict", key.offset))
+    for push in batch:
+        push_id, streams, op, body, time_ms, expires_ms, only, key = push
+        if key is not None:
+            found = fresh.get(push_id) or keys.get(push_id)
+            if (answer := repeated(push, found, key_window_ms)) is not None:
+                answers.append(answer)
                 continue
-        head = heads.get(stream)
-        if head is None:
-            standing = known[stream]
-            ids[stream], head = standing.id, standing.head
-            if not standing.id:
-                ids[stream] = next_stream
-                result.streams += (next_stream, stream, 0)
-                next_stream += 1
-        head += 1
-        heads[stream] = head
-        content = (push_id, op, time_ms, expires_ms, body)
-        if content == last:
-            extra += 1
-        else:
-            if extra:
-                result.shared += (push, extra)
-            last, push, extra = content, next_push, 0
+        crc = content_checksum(push_id, op, time_ms, expires_ms, body)
+        offsets = []
+        for stream in streams:
+            head = heads.get(stream)
+            if head is None:
+                standing = known[stream]
+                ids[stream], head = standing.id, standing.head
+                if not standing.id:
+                    ids[stream] = next_stream
+                    result.streams += (next_stream, stream, 0)
+                    next_stream += 1
+            head += 1
+            heads[stream] = head
+            only_for = json.dumps(only[stream]) if stream in only else None
+            records += (ids[stream], head, next_push, record_checksum(crc, stream, head, only_for), only_for)
+            offsets.append(head)
+        if offsets:
+            pushes += (next_push, push_id, op, time_ms, expires_ms, body)
+            if len(offsets) > 1:
+                result.shared += (next_push, len(offsets) - 1)
             next_push += 1
-            crc = content_checksum(push_id, op, time_ms, expires_ms, body)
-            pushes += (push, *content)
-            result.time_ms = max(result.time_ms, time_ms)
-        only_for = json.dumps(only) if only else None
-        records += (ids[stream], head, push, record_checksum(crc, stream, head, only_for), only_for)
-        answers.append(Appended("stored", head))
-        if digest:
-            fresh[push_id, stream] = key = StoredKey(head, digest, time_ms + key_window_ms)
-            result.keys += (next_key, push_id, ids[stream], *key)
+        result.time_ms = max(result.time_ms, time_ms)
+        home_ms = 0
+        if key is not None:
+            home_ms = key.home_ms or time_ms
+            stored = fresh[push_id] = StoredKey(key.digest, time_ms, home_ms, by_name(streams, offsets))
+            result.keys += (next_key, push_id, key.digest, time_ms, home_ms, json.dumps(stored.offsets))
             next_key += 1
-    if extra:
-        result.shared += (push, extra)
+        answers.append(Appended("stored", tuple(offsets), home_ms))
     result.ids = Ids(next_stream, next_push, next_key)
     result.standings = {stream: Standing(ids[stream], known[stream].floor, head) for stream, head in heads.items()}
     return result

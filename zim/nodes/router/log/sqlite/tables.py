@@ -8,22 +8,30 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from functools import cache
 from typing import Any, TypeVar
 
 import msgspec
 
 from zim.nodes.router.log import RECORD_BYTES, Damaged, Fenced, StreamPage
-from zim.nodes.router.log.sqlite.planning import Ids, Plan, Standing, StoredKey, content_checksum, record_checksum
+from zim.nodes.router.log.keys import StoredKey
+from zim.nodes.router.log.sqlite.planning import Ids, Plan, Standing, content_checksum, record_checksum
 from zim.protocol.messages import Record
 
 T = TypeVar("T")
 
+# offsets: of the streams of the push, in the order of their names.
+KEYS = """
+CREATE TABLE keys (
+    id INTEGER PRIMARY KEY, push_id TEXT NOT NULL UNIQUE, digest BLOB NOT NULL, time_ms INTEGER NOT NULL,
+    home_ms INTEGER NOT NULL, offsets TEXT NOT NULL
+);
+"""
 # A record is small, and written where its stream is; its push goes to the end of pushes, once. shared counts the
 # records of a push beyond its first. A stream's head is its last record's offset, or its floor if it has none: so an
 # append writes no row of streams.
-SCHEMA = """
+SCHEMA = f"""{KEYS}
 CREATE TABLE meta (
     one INTEGER PRIMARY KEY CHECK (one = 1), epoch TEXT NOT NULL, routers TEXT NOT NULL, owner TEXT NOT NULL,
     term INTEGER NOT NULL, batch INTEGER NOT NULL, time_ms INTEGER NOT NULL, next_seq INTEGER NOT NULL
@@ -38,10 +46,6 @@ CREATE TABLE records (
     stream INTEGER NOT NULL, offset INTEGER NOT NULL, push INTEGER NOT NULL, crc INTEGER NOT NULL, only_for TEXT,
     PRIMARY KEY (stream, offset)
 ) WITHOUT ROWID;
-CREATE TABLE keys (
-    id INTEGER PRIMARY KEY, push_id TEXT NOT NULL, stream INTEGER NOT NULL, offset INTEGER NOT NULL,
-    digest BLOB NOT NULL, until_ms INTEGER NOT NULL, UNIQUE (push_id, stream)
-);
 CREATE TABLE cursors (stream INTEGER PRIMARY KEY, offset INTEGER NOT NULL);
 CREATE TRIGGER record_gone AFTER DELETE ON records BEGIN
     DELETE FROM pushes WHERE id = OLD.push AND NOT EXISTS (SELECT 1 FROM shared WHERE push = OLD.push);
@@ -186,24 +190,17 @@ def standings(connection: sqlite3.Connection, streams: Sequence[str]) -> dict[st
 
 
 _KEYS = """
-    SELECT json_group_array(json_array(j.key, k.offset, hex(k.digest), k.until_ms)) FROM json_each(?) AS j
-    CROSS JOIN keys AS k ON k.push_id = json_extract(j.value, '$[0]') AND k.stream = json_extract(j.value, '$[1]')"""
+    SELECT json_group_array(json_array(j.key, hex(k.digest), k.time_ms, k.home_ms, json(k.offsets)))
+    FROM json_each(?) AS j CROSS JOIN keys AS k ON k.push_id = j.value"""
 
 
-def keys(
-    connection: sqlite3.Connection, wanted: Iterable[tuple[str, str]], known: Mapping[str, Standing]
-) -> dict[tuple[str, str], StoredKey]:
-    """What is known of keyed pushes, by push id and stream."""
-    asked = [pair for pair in wanted if known[pair[1]].id]
-    ids = json.dumps([(push_id, known[stream].id) for push_id, stream in asked])
-    found = rows(connection, _KEYS, (ids,), list[tuple[int, int, str, int]])
-    return {asked[at]: StoredKey(offset, bytes.fromhex(digest), until_ms) for at, offset, digest, until_ms in found}
-
-
-_FIND = """
-    SELECT json_group_array(json_array(j.key, k.offset, hex(k.digest))) FROM json_each(?2) AS j
-    CROSS JOIN streams AS s ON s.name = j.value
-    CROSS JOIN keys AS k ON k.push_id = ?1 AND k.stream = s.id AND k.until_ms > ?3"""
+def keys(connection: sqlite3.Connection, push_ids: Sequence[str]) -> dict[str, StoredKey]:
+    """What is stored of publishers' keys, by push id."""
+    found = rows(connection, _KEYS, (json.dumps(push_ids),), list[tuple[int, str, int, int, list[int]]])
+    return {
+        push_ids[at]: StoredKey(bytes.fromhex(digest), time_ms, home_ms, offsets)
+        for at, digest, time_ms, home_ms, offsets in found
+    }
 
 
 def newest(connection: sqlite3.Connection, since_ms: int, most: int) -> list[tuple[str, int]]:
@@ -214,13 +211,6 @@ def newest(connection: sqlite3.Connection, since_ms: int, most: int) -> list[tup
             break
         found.append((push_id, time_ms))
     return found
-
-
-def find(
-    connection: sqlite3.Connection, push_id: str, streams: Sequence[str], now_ms: int
-) -> list[tuple[int, int, str]]:
-    """A stream's place in the list, the offset of the keyed push in it, and its digest in hex."""
-    return rows(connection, _FIND, (push_id, json.dumps(streams), now_ms), list[tuple[int, int, str]])
 
 
 _CURSORS = """

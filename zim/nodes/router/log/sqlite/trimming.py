@@ -53,11 +53,11 @@ _RAISE = """
 _NAMES = f"""
     SELECT json_group_array(json_array(s.name, s.id, s.floor, {HEAD}))
     FROM json_each(?) AS j CROSS JOIN streams AS s ON s.id = json_extract(j.value, '$[0]')"""
-# Keys stand in the order in which they were made, and so in that of their ends.
+# Keys stand in the order in which they were made.
 _OLD_KEYS = """
-    SELECT ifnull(max(id), 0), count(*) FROM (SELECT id, until_ms FROM keys ORDER BY id LIMIT :most)
-    WHERE until_ms <= :now_ms"""
-_DELETE_KEYS = "DELETE FROM keys WHERE id <= ? AND until_ms <= ?"
+    SELECT ifnull(max(id), 0), count(*) FROM (SELECT id, time_ms FROM keys ORDER BY id LIMIT :most)
+    WHERE time_ms <= :keys_ms"""
+_DELETE_KEYS = "DELETE FROM keys WHERE id <= ? AND time_ms <= ?"
 
 
 class Look(NamedTuple):
@@ -66,13 +66,14 @@ class Look(NamedTuple):
     Attributes:
         raised: pairs of a stream's id and its new floor.
         records: how many.
-        keys: how many have ended, and key: the last of them.
+        keys: how many have ended, key: the last of them, and keys_ms: the time up to which they have.
     """
 
     raised: list[tuple[int, int]]
     records: int
     keys: int
     key: int
+    keys_ms: int
 
 
 @dataclass(slots=True)
@@ -114,9 +115,10 @@ def look(
     retention: Retention,
     now_ms: int,
     before_ms: int,
+    keys_ms: int,
     most: int,
 ) -> Look:
-    """What may go of some streams, at most so many records. Blocks; called in a thread."""
+    """What may go of some streams, at most so many records, and of keys up to `keys_ms`. Blocks; called in a thread."""
     rules = ((name, retention.rule(name)) for name in names)
     due = json.dumps([(name, rule.count, _kept_from(rule, now_ms)) for name, rule in rules])
     raised: list[tuple[int, int]] = []
@@ -128,18 +130,18 @@ def look(
         if count > 0:
             raised.append((stream, floor + count))
             left -= count
-    key, keys = connection.execute(_OLD_KEYS, {"most": most, "now_ms": now_ms}).fetchone()
-    return Look(raised, most - left, keys, key)
+    key, keys = connection.execute(_OLD_KEYS, {"most": most, "keys_ms": keys_ms}).fetchone()
+    return Look(raised, most - left, keys, key, keys_ms)
 
 
-def let_go(connection: sqlite3.Connection, found: Look, now_ms: int) -> list[tuple[str, int, int, int]]:
+def let_go(connection: sqlite3.Connection, found: Look) -> list[tuple[str, int, int, int]]:
     """Does it, in a transaction. Blocks; called in a thread.
 
     Returns:
         Name, id, floor and head of each stream that has a new floor.
     """
     if found.keys:
-        connection.execute(_DELETE_KEYS, (found.key, now_ms))
+        connection.execute(_DELETE_KEYS, (found.key, found.keys_ms))
     if not found.raised:
         return []
     raised = json.dumps(found.raised)

@@ -1,0 +1,147 @@
+"""A publisher's order: in no stream does a push overtake one before it that may still come."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from zim.net.batches import CUT_BYTES
+from zim.nodes.logic.lines import LOOKS, Line, Lines
+from zim.nodes.logic.shares import Share
+from zim.protocol.messages import Outcome, Publication
+
+
+def share(name: str, *streams: str, body: bytes = b"", home: Share | None = None, router: str = "r") -> Share:
+    return Share(router, Publication(name, list(streams), 5, body), 0.0, home)
+
+
+def line(*shares: Share) -> Line:
+    found = Line("r")
+    for one in shares:
+        found.put(one)
+    return found
+
+
+def names(shares: list[Share]) -> list[str]:
+    return [one.push_id for one in shares]
+
+
+def end(of: Line, one: Share, status: Any = "ok") -> None:
+    one.on_outcome(Outcome(0, status, (1,) * len(one.streams)), 0.0)
+    of.ended(one)
+
+
+def test_what_is_there_goes_as_one_message() -> None:
+    found = line(share("a", "u:1"), share("b", "u:1"), share("c", "u:2"))
+    assert names(found.next()) == ["a", "b", "c"]
+    assert found.next() == []
+
+
+def test_what_shares_a_stream_waits_for_all_of_the_message_before() -> None:
+    a, b = share("a", "u:1"), share("b", "u:1", "u:2")
+    found = line(a, b)
+    assert names(found.next()) == ["a", "b"]
+    c, d = share("c", "u:1"), share("d", "u:3")
+    found.put(c)
+    found.put(d)
+    assert names(found.next()) == ["d"]
+    end(found, a)
+    assert found.next() == []
+    end(found, b, "unavailable")
+    assert names(found.next()) == ["c"]
+    end(found, c)
+    end(found, d)
+    assert not found
+
+
+def test_who_waits_lets_nobody_of_its_streams_pass() -> None:
+    a = share("a", "u:1")
+    found = line(a)
+    found.next()
+    for one in (share("b", "u:1", "u:2"), share("c", "u:2", "u:3"), share("d", "u:3"), share("e", "u:4")):
+        found.put(one)
+    assert names(found.next()) == ["e"]
+    end(found, a)
+    assert names(found.next()) == ["b", "c", "d"]
+
+
+def test_a_push_waits_in_its_place_for_the_home_of_its_key() -> None:
+    home = share("k", router="other")
+    follower = share("k", "u:1", home=home)
+    found = line(follower, share("b", "u:1"), share("c", "u:2"))
+    assert names(found.next()) == ["c"]
+    home.on_outcome(Outcome(0, "ok", (), 5, 0), 0.0)
+    assert names(found.next()) == ["k", "b"]
+
+
+def test_what_its_home_refuses_holds_up_nobody() -> None:
+    home = share("k", router="other")
+    follower = share("k", "u:1", home=home)
+    found = line(follower, share("b", "u:1"))
+    assert found.next() == []
+    home.on_outcome(Outcome(0, "conflict"), 0.0)
+    follower.follow(home)
+    assert names(found.next()) == ["b"]
+
+
+def test_a_message_is_bounded_and_the_rest_of_a_stream_waits_for_it() -> None:
+    body = bytes(CUT_BYTES // 2)
+    shares = [share("a", "u:1", body=body), share("b", "u:1", body=body), share("c", "u:1")]
+    found = line(*shares)
+    assert names(found.next()) == ["a"]
+    assert names(found.next()) == []
+    end(found, shares[0])
+    assert names(found.next()) == ["b", "c"]
+    large = line(share("d", "u:2", body=bytes(CUT_BYTES)), share("e", "u:3"))
+    assert (names(large.next()), names(large.next())) == (["d"], ["e"])
+
+
+def test_a_long_queue_is_not_looked_through_each_time() -> None:
+    a = share("a", "u:1")
+    found = line(a)
+    found.next()
+    for n in range(LOOKS + 10):
+        found.put(share(f"b{n}", "u:1"))
+    found.put(share("c", "u:2"))
+    assert found.next() == []
+    end(found, a)
+    assert len(found.next()) > 500
+
+
+def test_each_router_has_its_own() -> None:
+    lines = Lines()
+    touched = lines.put([share("a", "u:1"), share("a", "u:2", router="s"), share("b", "u:1")])
+    assert [(one.router, names(one.next())) for one in touched] == [("r", ["a", "b"]), ("s", ["a"])]
+    assert lines
+
+
+@given(
+    st.lists(st.lists(st.sampled_from(["u:1", "u:2", "u:3"]), min_size=1, max_size=2, unique=True), max_size=30),
+    st.data(),
+)
+def test_no_push_overtakes(pushes: list[list[str]], data: Any) -> None:
+    found = Line("r")
+    under_way: list[Share] = []
+    gone: list[Share] = []
+    coming = [share(str(n), *streams) for n, streams in enumerate(pushes)]
+    is_over: set[str] = set()
+    while coming or under_way:
+        if coming and (not under_way or data.draw(st.booleans())):
+            found.put(coming.pop(0))
+        else:
+            one = data.draw(st.sampled_from(under_way))
+            under_way.remove(one)
+            is_over.add(one.push_id)
+            end(found, one, data.draw(st.sampled_from(["ok", "unknown"])))
+        train = found.next()
+        for one in train:
+            mine = set(one.streams)
+            before = [s for s in gone if not mine.isdisjoint(s.streams)]
+            assert all(int(s.push_id) < int(one.push_id) for s in before)
+            assert all(s.push_id in is_over or s in train for s in before)
+            gone.append(one)
+        under_way += train
+    assert len(gone) == len(pushes)
+    assert not found
