@@ -34,6 +34,13 @@ SPARE_S = 4.5  # the real one would spare everything: a simulation is over befor
 KEEP_S = 20.0  # of live-only streams
 LIVE_ONLY = (RoomClass("live", ("live",), Rule(0, 0)),)
 LIVE = "r:live"
+
+
+def is_live(stream: str) -> bool:
+    """Whether it is live only."""
+    return stream == LIVE
+
+
 EVERYTHING = Rule(1_000_000_000, 1e6)
 
 
@@ -57,7 +64,7 @@ class SimRetention(Retention):
     keeps = EVERYTHING
 
     def rule(self, stream: str) -> Rule:
-        return self.classes[0].rule if stream == LIVE else self.keeps
+        return self.classes[0].rule if is_live(stream) else self.keeps
 
 
 class RouterDisk:

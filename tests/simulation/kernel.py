@@ -91,6 +91,7 @@ class Driver(Node, Performer):
     def __init__(self, kernel: Kernel, name: str) -> None:
         Node.__init__(self, kernel, name)
         Performer.__init__(self)
+        self.on_answer: Callable[[str, Any], None] = lambda asker, m: None
 
     def perform_one(self, effect: Effect) -> None:
         match effect:
@@ -101,6 +102,7 @@ class Driver(Node, Performer):
             case Replies(answers=answers):
                 for (asker, run), m in answers:
                     if self.kernel.nodes[asker].run == run:  # the connection of an earlier run is gone with it
+                        self.on_answer(asker, m)
                         self.send(asker, m)
             case Note(event=event, fields=fields):
                 self.kernel.note(self.name, event, fields)

@@ -6,13 +6,13 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from tests.simulation.disk import COMETS, JOBS, LIVE, LOGICS, MAX_BEHIND_BYTES, ROUTERS, Disk, RouterDisk
+from tests.simulation.disk import COMETS, JOBS, LOGICS, MAX_BEHIND_BYTES, ROUTERS, Disk, RouterDisk, is_live
 from tests.simulation.kernel import Driver, Kernel
 from zim.fabric.push import Published, Push
 from zim.nodes.comet.effects import Pass, SessionEffect, Write
 from zim.nodes.comet.runner import CometRunner
 from zim.nodes.comet.views import Session
-from zim.nodes.effects import Effect, Replies
+from zim.nodes.effects import Effect
 from zim.nodes.job.runner import JobRunner
 from zim.nodes.logic.auth import GoimTokens
 from zim.nodes.logic.runner import LogicRunner
@@ -27,7 +27,6 @@ class RouterNode(Driver):
     def __init__(self, kernel: Kernel, name: str) -> None:
         super().__init__(kernel, name)
         self.disk = RouterDisk(name, kernel)
-        self.on_answer: Callable[[str, Any], None] = lambda peer, m: None
 
     def boot(self) -> None:
         self.runner = RouterRunner(self.disk.open(), self.disk.clock, 1 << 40, {}, COMETS, JOBS, self.now)
@@ -49,9 +48,6 @@ class RouterNode(Driver):
             case ForgetIdle(now=now, now_ms=now_ms):
                 self.disk.storage.streams.forget(now, now_ms, self.runner.shard.directory.is_served)
             case _:
-                for (peer, run), m in effect.answers if isinstance(effect, Replies) else ():
-                    if self.kernel.nodes[peer].run == run:
-                        self.on_answer(peer, m)
                 super().perform_one(effect)
 
     def _end(self, effect: DiskEffect) -> None:
@@ -111,9 +107,7 @@ class CometNode(Driver):
 
 class LogicNode(Driver):
     def boot(self) -> None:
-        self.runner = LogicRunner(
-            ROUTERS, lambda stream: stream == LIVE, GoimTokens(), 1 << 20, lambda: f"id-{self.kernel.number()}"
-        )
+        self.runner = LogicRunner(ROUTERS, is_live, GoimTokens(), 1 << 20, lambda: f"id-{self.kernel.number()}")
         self.every(TICK_S, lambda: self.perform(self.runner.on_tick(self.now)))
 
     def lost(self, peer: str) -> None:

@@ -16,7 +16,7 @@ from zim.nodes.comet.passes import Passes
 from zim.nodes.comet.results import Reports
 from zim.nodes.comet.views import Catchup, View
 from zim.nodes.logic import runner
-from zim.nodes.logic.lines import Line
+from zim.nodes.logic.lanes import Lane
 from zim.nodes.logic.shares import Share, Splitter
 from zim.nodes.router import log
 from zim.nodes.router.directory import stream_of
@@ -227,12 +227,12 @@ def _any_reach(seen: Any, key: Any, found: Any, now_ms: int, window_ms: int, rea
     return seen(key, found, now_ms, window_ms, 1 << 60)
 
 
-def _one_by_one(line: Line) -> list[Share]:
-    found: list[Share] = [line._waiting.popleft()] if line._waiting and line._waiting[0].is_ready else []
+def _one_by_one(lane: Lane) -> list[Share]:
+    found: list[Share] = [lane._waiting.popleft()] if lane._waiting and lane._waiting[0].is_ready else []
     for share in found:
         share.is_begun = True
         for stream in share.streams:
-            line._busy[stream] = line._busy.get(stream, 0) + 1
+            lane._busy[stream] = lane._busy.get(stream, 0) + 1
     return found
 
 
@@ -243,7 +243,7 @@ RULES: dict[str, Rule] = {
     ),
     "a key is one push": Rule(log, "seen", _wrap(log, "seen", _by_digest), "calm"),
     "memory that began later cannot tell": Rule(log, "seen", _wrap(log, "seen", _any_reach), "crash,stale"),
-    "who shares a stream waits": Rule(Line, "next", _one_by_one, "loss,storm"),
+    "who shares a stream waits": Rule(Lane, "next", _one_by_one, "loss,storm"),
     "the head is committed": Rule(
         Questions, "on_heads", _wrap(Questions, "on_heads", _uncommitted_heads), "loss,fence,crash"
     ),

@@ -16,8 +16,21 @@ CHANGES = (
     | st.builds(messages.Put, NUMBERS, NUMBERS, st.text(), NUMBERS, st.lists(st.text(), max_size=2).map(tuple))
     | st.builds(messages.Room, NUMBERS, st.text(), NUMBERS)
 )
+PUBLICATIONS = st.builds(
+    messages.Publication,
+    st.text(),
+    st.lists(st.text(), max_size=3),
+    OPS,
+    st.binary(),
+    st.binary(max_size=16),
+    NUMBERS,
+    NUMBERS,
+    st.booleans(),
+    NUMBERS,
+    st.lists(st.text(), max_size=2).map(tuple),
+)
 TO_ROUTER = st.builds(messages.Changes, st.text(), NUMBERS, NUMBERS, st.lists(CHANGES, max_size=3)) | st.builds(
-    messages.Publish, NUMBERS, st.text(), st.lists(st.text(), max_size=3), OPS, st.binary(), NUMBERS, NUMBERS
+    messages.Publish, NUMBERS, NUMBERS, NUMBERS, st.lists(PUBLICATIONS, max_size=3)
 )
 TARGETS = st.builds(messages.Target, st.text(), NUMBERS, NUMBERS, ITEMS)
 PUSHES = st.builds(messages.Push, st.text(), NUMBERS, st.text(), OPS, st.binary(), st.lists(TARGETS, max_size=3))

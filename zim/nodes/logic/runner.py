@@ -18,7 +18,7 @@ from zim.fabric.push import Push, Status
 from zim.nodes.calls import RETRY_S, Call, Calls
 from zim.nodes.effects import ERROR, MESSAGE_BYTES, Effect, Note, Replies
 from zim.nodes.logic.auth import GoimTokens
-from zim.nodes.logic.lines import Line, Lines
+from zim.nodes.logic.lanes import Lane, Lanes
 from zim.nodes.logic.shares import Share, Splitter, published, push_id_of
 from zim.nodes.logic.submitting import answer_submits, read_submit
 from zim.nodes.logic.trains import Train
@@ -121,7 +121,7 @@ class LogicRunner:
         self.identified = self.waiting_bytes = self.dropped = 0
         self._tokens, self._max_body_bytes, self._new_id = tokens, max_body_bytes, new_id
         self._splitter = Splitter(routers, is_live_only)
-        self._publishers: dict[Any, Lines] = {}  # over ZeroMQ, those of whom something is under way
+        self._publishers: dict[Any, Lanes] = {}  # over ZeroMQ, those of whom something is under way
         self._waiting: deque[Share] = deque()  # shares that were not begun at once
         self._terms = dict.fromkeys(routers, 0)
         self._calls = Calls()
@@ -130,9 +130,9 @@ class LogicRunner:
 
     def on_push(self, ticket: Any, pushes: Sequence[Push], now: float) -> list[Effect]:
         """A backend's pushes, in its order."""
-        return self._publish(ticket, pushes, Lines(), now)
+        return self._publish(ticket, pushes, Lanes(), now)
 
-    def _publish(self, ticket: Any, pushes: Sequence[Push], lines: Lines, now: float) -> list[Effect]:
+    def _publish(self, ticket: Any, pushes: Sequence[Push], lanes: Lanes, now: float) -> list[Effect]:
         split = self._splitter.split
         shares = [split(p, push_id_of(p.key) if p.key else self._new_id(), now) for p in pushes]
         flat = [share for mine in shares for share in mine]
@@ -141,16 +141,16 @@ class LogicRunner:
             share.group = group
         if not flat:
             return self._settle(group)
-        out = self._go_on(lines.put(flat), now)
+        out = self._go_on(lanes.put(flat), now)
         self._waiting += [share for share in flat if not share.is_begun]
         return out
 
-    def _go_on(self, lines: Iterable[Line], now: float) -> list[Effect]:
+    def _go_on(self, lanes: Iterable[Lane], now: float) -> list[Effect]:
         """What may go next."""
         out: list[Effect] = []
-        for line in lines:
-            while shares := line.next():
-                out.append(self._calls.begin(Train(line.router, shares, self._terms[line.router]), now))
+        for lane in lanes:
+            while shares := lane.next():
+                out.append(self._calls.begin(Train(lane.router, shares, self._terms[lane.router]), now))
         return out
 
     def on_question(
@@ -199,8 +199,8 @@ class LogicRunner:
         read = [read_submit(m, self._max_body_bytes) for m in submits]
         problems = [found if isinstance(found, str) else "" for found in read]
         pushes = [found for found in read if isinstance(found, Push)]
-        lines = self._publishers.setdefault(asker, Lines())
-        return self._publish(_Submission(asker, submits, problems, size), pushes, lines, now)
+        lanes = self._publishers.setdefault(asker, Lanes())
+        return self._publish(_Submission(asker, submits, problems, size), pushes, lanes, now)
 
     # -- routers
 
@@ -249,13 +249,13 @@ class LogicRunner:
     def _shares_ended(self, ended: list[Share], now: float) -> list[Effect]:
         """Shares are over: those that follow them, or come after them, may go."""
         out: list[Effect] = []
-        touched: dict[Line, None] = {}
+        touched: dict[Lane, None] = {}
         for share in ended:
-            touched[share.line] = None
+            touched[share.lane] = None
             if share.is_begun:
-                share.line.ended(share)
+                share.lane.ended(share)
             for follower in share.followers:
-                touched[follower.line] = None
+                touched[follower.lane] = None
                 if share.status != "ok" and not follower.is_over:
                     follower.follow(share)
                     out += self._count(follower.group)

@@ -46,7 +46,7 @@ class Share:
         status, why: see Part; final once it is over.
         offsets: of the streams, where the push is; none unless the status is "ok".
         is_begun: its router was asked.
-        line, group: where it stands in its publisher's order, and who waits for it.
+        lane, group: where it stands in its publisher's order, and who waits for it.
     """
 
     __slots__ = (
@@ -59,7 +59,7 @@ class Share:
         "home",
         "is_begun",
         "is_over",
-        "line",
+        "lane",
         "may_be_stored",
         "offsets",
         "router",
@@ -86,7 +86,7 @@ class Share:
         self.offsets: Sequence[int] = ()
         self.why = ""
         self.group: Any = None
-        self.line: Any = None
+        self.lane: Any = None
 
     @property
     def push_id(self) -> str:

@@ -15,7 +15,7 @@ from zim.nodes.logic.shares import Share
 LOOKS = 2_000  # streams of pushes that wait, looked at for the next message
 
 
-class Line:
+class Lane:
     """The pushes of one publisher to one router, in their order."""
 
     def __init__(self, router: str) -> None:
@@ -68,22 +68,22 @@ class Line:
                 del busy[stream]
 
 
-class Lines:
+class Lanes:
     """All that one publisher has sent, by router."""
 
     def __init__(self) -> None:
-        self._lines: dict[str, Line] = {}
+        self._lanes: dict[str, Lane] = {}
 
     def __bool__(self) -> bool:
-        return any(self._lines.values())
+        return any(self._lanes.values())
 
-    def put(self, shares: Iterable[Share]) -> list[Line]:
-        """More pushes. Returns the lines that they are in."""
-        touched: dict[str, Line] = {}
+    def put(self, shares: Iterable[Share]) -> list[Lane]:
+        """More pushes. Returns the lanes that they are in."""
+        touched: dict[str, Lane] = {}
         for share in shares:
-            line = self._lines.get(share.router)
-            if line is None:
-                line = self._lines[share.router] = Line(share.router)
-            share.line = touched[share.router] = line
-            line.put(share)
+            lane = self._lanes.get(share.router)
+            if lane is None:
+                lane = self._lanes[share.router] = Lane(share.router)
+            share.lane = touched[share.router] = lane
+            lane.put(share)
         return list(touched.values())

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from zim.net.batches import CUT_BYTES
-from zim.nodes.logic.lines import LOOKS, Line, Lines
+from zim.nodes.logic.lanes import LOOKS, Lane, Lanes
 from zim.nodes.logic.shares import Share
 from zim.protocol.messages import Outcome, Publication
 
@@ -17,8 +17,8 @@ def share(name: str, *streams: str, body: bytes = b"", home: Share | None = None
     return Share(router, Publication(name, list(streams), 5, body), 0.0, home)
 
 
-def line(*shares: Share) -> Line:
-    found = Line("r")
+def lane(*shares: Share) -> Lane:
+    found = Lane("r")
     for one in shares:
         found.put(one)
     return found
@@ -28,20 +28,20 @@ def names(shares: list[Share]) -> list[str]:
     return [one.push_id for one in shares]
 
 
-def end(of: Line, one: Share, status: Any = "ok") -> None:
+def end(of: Lane, one: Share, status: Any = "ok") -> None:
     one.on_outcome(Outcome(0, status, (1,) * len(one.streams)), 0.0)
     of.ended(one)
 
 
 def test_what_is_there_goes_as_one_message() -> None:
-    found = line(share("a", "u:1"), share("b", "u:1"), share("c", "u:2"))
+    found = lane(share("a", "u:1"), share("b", "u:1"), share("c", "u:2"))
     assert names(found.next()) == ["a", "b", "c"]
     assert found.next() == []
 
 
 def test_what_shares_a_stream_waits_for_all_of_the_message_before() -> None:
     a, b = share("a", "u:1"), share("b", "u:1", "u:2")
-    found = line(a, b)
+    found = lane(a, b)
     assert names(found.next()) == ["a", "b"]
     c, d = share("c", "u:1"), share("d", "u:3")
     found.put(c)
@@ -58,7 +58,7 @@ def test_what_shares_a_stream_waits_for_all_of_the_message_before() -> None:
 
 def test_who_waits_lets_nobody_of_its_streams_pass() -> None:
     a = share("a", "u:1")
-    found = line(a)
+    found = lane(a)
     found.next()
     for one in (share("b", "u:1", "u:2"), share("c", "u:2", "u:3"), share("d", "u:3"), share("e", "u:4")):
         found.put(one)
@@ -70,7 +70,7 @@ def test_who_waits_lets_nobody_of_its_streams_pass() -> None:
 def test_a_push_waits_in_its_place_for_the_home_of_its_key() -> None:
     home = share("k", router="other")
     follower = share("k", "u:1", home=home)
-    found = line(follower, share("b", "u:1"), share("c", "u:2"))
+    found = lane(follower, share("b", "u:1"), share("c", "u:2"))
     assert names(found.next()) == ["c"]
     home.on_outcome(Outcome(0, "ok", (), 5, 0), 0.0)
     assert names(found.next()) == ["k", "b"]
@@ -79,7 +79,7 @@ def test_a_push_waits_in_its_place_for_the_home_of_its_key() -> None:
 def test_what_its_home_refuses_holds_up_nobody() -> None:
     home = share("k", router="other")
     follower = share("k", "u:1", home=home)
-    found = line(follower, share("b", "u:1"))
+    found = lane(follower, share("b", "u:1"))
     assert found.next() == []
     home.on_outcome(Outcome(0, "conflict"), 0.0)
     follower.follow(home)
@@ -89,18 +89,18 @@ def test_what_its_home_refuses_holds_up_nobody() -> None:
 def test_a_message_is_bounded_and_the_rest_of_a_stream_waits_for_it() -> None:
     body = bytes(CUT_BYTES // 2)
     shares = [share("a", "u:1", body=body), share("b", "u:1", body=body), share("c", "u:1")]
-    found = line(*shares)
+    found = lane(*shares)
     assert names(found.next()) == ["a"]
     assert names(found.next()) == []
     end(found, shares[0])
     assert names(found.next()) == ["b", "c"]
-    large = line(share("d", "u:2", body=bytes(CUT_BYTES)), share("e", "u:3"))
+    large = lane(share("d", "u:2", body=bytes(CUT_BYTES)), share("e", "u:3"))
     assert (names(large.next()), names(large.next())) == (["d"], ["e"])
 
 
 def test_a_long_queue_is_not_looked_through_each_time() -> None:
     a = share("a", "u:1")
-    found = line(a)
+    found = lane(a)
     found.next()
     for n in range(LOOKS + 10):
         found.put(share(f"b{n}", "u:1"))
@@ -111,10 +111,10 @@ def test_a_long_queue_is_not_looked_through_each_time() -> None:
 
 
 def test_each_router_has_its_own() -> None:
-    lines = Lines()
-    touched = lines.put([share("a", "u:1"), share("a", "u:2", router="s"), share("b", "u:1")])
+    lanes = Lanes()
+    touched = lanes.put([share("a", "u:1"), share("a", "u:2", router="s"), share("b", "u:1")])
     assert [(one.router, names(one.next())) for one in touched] == [("r", ["a", "b"]), ("s", ["a"])]
-    assert lines
+    assert lanes
 
 
 @given(
@@ -122,7 +122,7 @@ def test_each_router_has_its_own() -> None:
     st.data(),
 )
 def test_no_push_overtakes(pushes: list[list[str]], data: Any) -> None:
-    found = Line("r")
+    found = Lane("r")
     under_way: list[Share] = []
     gone: list[Share] = []
     coming = [share(str(n), *streams) for n, streams in enumerate(pushes)]
