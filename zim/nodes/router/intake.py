@@ -7,7 +7,7 @@ In: Publish, and the log's verdict. Out: what the log is to append, and answers:
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, NamedTuple, TypeVar
 
@@ -24,6 +24,8 @@ PATIENCE_S = 1.0  # how long a push waits for a comet that is behind
 RETRIES = 1_000  # of waiting pushes that are looked at at once
 REMEMBER_S = 10.0  # how long a push id is known here: logic's own retries come within seconds
 ADMITTED_BYTES = 64 << 20  # of pushes that wait for their commit, or for a comet
+
+_FOR_ALL: Mapping[str, tuple[str, ...]] = {}
 
 Peer = TypeVar("Peer")  # whatever names the sender of a request; it is only handed back
 
@@ -353,5 +355,5 @@ def new_push(admission: Admission[Any]) -> NewPush:
     """What the log is to append for a push."""
     p = admission.push
     key = KeyUse(p.digest, p.home_ms, p.age_ms, p.is_live_only) if p.digest else None
-    only = {stream: tuple(to.keys) for stream, to in audiences(p.only).items()}
+    only = {stream: tuple(to.keys) for stream, to in audiences(p.only).items()} if p.only else _FOR_ALL
     return NewPush(p.push_id, p.streams, p.op, p.body, admission.time_ms, admission.expires_ms, only, key)
