@@ -21,6 +21,10 @@ class NodeError(ZimError):
     """A node cannot start or go on, for a reason that a restart does not cure: a port in use, a lock held."""
 
 
+class NotNow(NodeError):
+    """A node cannot start for a reason that passes by itself: a full disk."""
+
+
 class Unavailable(ZimError):
     """Surely nothing was done.
 

@@ -1,7 +1,7 @@
 """A node for the supervisor's tests: it says what it is told to, and writes down what becomes of it.
 
 `python stand_in_node.py NAME LIFELINE FOLDER`. FOLDER/NAME.do says how it behaves: `run` (also without the file),
-`crash`, `fatal`, `stubborn` (SIGTERM does not end it), `mute` (never ready). In FOLDER it appends `NAME PID` to
+`crash`, `fatal`, `full`, `stubborn` (SIGTERM does not end it), `mute` (never ready). In FOLDER it appends `NAME PID` to
 `started`, `NAME` to `asked` when it gets SIGTERM, and `NAME` to `cut` when its lifeline ends.
 """
 
@@ -37,6 +37,9 @@ def main(name: str, lifeline: int, folder: Path) -> None:
     if behaviour == "fatal":
         say(f"{name}: 127.0.0.1:1 is in use")
         sys.exit(2)
+    if behaviour == "full":
+        say(f"{name}: there is no room")
+        sys.exit(3)
     if behaviour != "mute":
         os.write(1, f'ready {name} {{"tcp": "127.0.0.1:1"}}\n'.encode())
     os.read(lifeline, 1)  # nobody writes: it returns when the other end is closed

@@ -140,15 +140,37 @@ def test_given_up_before_the_fabric_was_complete(start: Start) -> None:
     assert not any(is_alive(pid) for _, pid in fabric.started)
 
 
-def test_given_up_later_the_others_go_on(start: Start) -> None:
+@pytest.mark.parametrize("ailment", ["crash", "fatal"])
+def test_who_was_ready_once_comes_back_whatever_ails_it(start: Start, ailment: str) -> None:
+    fabric = start("BACK_OFF_S=0.001")
+    pids = fabric.wait_complete()
+    do = fabric.folder / "comet-1.do"
+    do.write_text(ailment)
+    os.kill(pids.pop("comet-1"), signal.SIGKILL)
+    fabric.wait(lambda: len(fabric.starts_of("comet-1")) > 9)
+    assert all(map(is_alive, pids.values()))
+    do.unlink()
+    fabric.wait(lambda: "node ready again node=comet-1" in fabric.stderr)
+    assert fabric.end() == 0
+
+
+def test_who_is_down_at_the_end_is_in_the_exit_code(start: Start) -> None:
     fabric = start("BACK_OFF_S=0.001")
     pids = fabric.wait_complete()
     (fabric.folder / "comet-1.do").write_text("crash")
     os.kill(pids.pop("comet-1"), signal.SIGKILL)
-    fabric.wait(lambda: "node given up node=comet-1" in fabric.stderr)
-    assert all(map(is_alive, pids.values()))
+    fabric.wait(lambda: len(fabric.starts_of("comet-1")) > 3)
     assert fabric.end() == 1
     assert sorted(fabric.noted("asked")) == sorted(pids)
+
+
+def test_a_node_without_room_is_waited_for_and_named(start: Start) -> None:
+    fabric = start("BACK_OFF_S=0.001", comet_1="full")
+    fabric.wait(lambda: len(fabric.starts_of("comet-1")) > 9)
+    assert "node waits node=comet-1 for=comet-1: there is no room restart_in_s=0.001" in fabric.stderr
+    (fabric.folder / "comet-1.do").unlink()
+    fabric.wait_complete()
+    assert fabric.end() == 0
 
 
 def test_what_a_restart_does_not_cure(start: Start) -> None:
@@ -205,5 +227,5 @@ def test_who_is_late_is_told_once(start: Start) -> None:
 def test_stop_while_a_node_waits_for_its_restart(start: Start) -> None:
     fabric = start("BACK_OFF_S=1000", "MAX_BACK_OFF_S=1000", comet_1="crash")
     fabric.wait(lambda: "node died node=comet-1" in fabric.stderr)
-    assert fabric.end() == 0
+    assert fabric.end() == 1
     assert len(fabric.starts_of("comet-1")) == 1

@@ -34,7 +34,7 @@ READY_WAIT_S = 3.0  # for peers; after it a node says ready without them, for th
 GC_THRESHOLD = (2_000, 20, 100)  # old objects are looked at less often than Python does by default
 STOP_S = 4.0  # the supervisor waits 5
 
-EXIT_OK, EXIT_CRASH, EXIT_FATAL = 0, 1, 2  # after FATAL a restart would not help
+EXIT_OK, EXIT_CRASH, EXIT_FATAL, EXIT_NOT_NOW = 0, 1, 2, 3  # after FATAL a restart would not help
 
 
 class NodeProcess(Performer):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sys
 
-from zim.errors import NodeError, ZimError
-from zim.nodes.base import EXIT_CRASH, EXIT_FATAL, NodeProcess
+from zim.errors import NodeError, NotNow, Unavailable, ZimError
+from zim.nodes.base import EXIT_CRASH, EXIT_FATAL, EXIT_NOT_NOW, NodeProcess
 from zim.topology import Comet, Job, Logic, Node, Router, Topology
 
 
@@ -13,17 +13,20 @@ def run(topology: Topology, name: str, lifeline_fd: int | None = None) -> int:
     """Runs one node until it is told to stop.
 
     Returns:
-        0 after a stop, 1 after a failure, 2 after one that a restart would not cure.
+        0 after a stop, 1 after a failure, 2 after one that a restart would not cure, 3 after one that passes by itself.
 
     Raises:
         KeyError: the topology has no node of that name.
     """
     try:
         return _make(topology, topology.node(name)).run(lifeline_fd)
+    except (NotNow, Unavailable) as e:  # the disk has no room
+        sys.stderr.write(f"{name}: {e}\n")
+        return EXIT_NOT_NOW
     except NodeError as e:
         sys.stderr.write(f"{name}: {e}\n")
         return EXIT_FATAL
-    except ZimError as e:  # a full disk, say, which may have room later
+    except ZimError as e:
         sys.stderr.write(f"{name}: {e}\n")
         return EXIT_CRASH
 

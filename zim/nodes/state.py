@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import fcntl
 import os
 from pathlib import Path
 
-from zim.errors import NodeError
+from zim.errors import NodeError, NotNow
+
+_DIGITS = 20  # of a stored number
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+def _error(error: OSError, text: str) -> NodeError:
+    return NotNow(text) if error.errno in _FULL else NodeError(text)
 
 
 class StateDir:
@@ -23,15 +32,16 @@ class StateDir:
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         except OSError as e:
-            raise NodeError(f"{self.path} cannot be used: {e.strerror} (fabric.data_dir)") from None
+            raise _error(e, f"{self.path} cannot be used: {e.strerror} (fabric.data_dir)") from None
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             holder = os.pread(self._lock, 20, 0).decode(errors="replace").strip() or "unknown"
             os.close(self._lock)
             raise NodeError(f"another {node_name} runs on {self.path} already, pid {holder}") from None
-        os.ftruncate(self._lock, 0)
-        os.pwrite(self._lock, str(os.getpid()).encode(), 0)
+        with contextlib.suppress(OSError):  # for people; the lock is held
+            os.ftruncate(self._lock, 0)
+            os.pwrite(self._lock, str(os.getpid()).encode(), 0)
 
     def close(self) -> None:
         """Gives the lock back."""
@@ -45,7 +55,7 @@ class StateDir:
         """
         file = self.path / name
         try:
-            return int(file.read_text())
+            return max(map(int, file.read_text().split()))
         except FileNotFoundError:
             return 0
         except (OSError, ValueError) as e:
@@ -54,13 +64,30 @@ class StateDir:
     def write(self, name: str, number: int) -> None:
         """Stores a number durably: it is on disk when this returns. Blocks for a sync of the disk.
 
+        The file has two of them in places of their own. The smaller one is written over: that takes no room, so it
+        works on a full disk, too, and the larger one stays whatever happens meanwhile.
+
         Raises:
             NodeError: the disk does not take it.
         """
+        try:
+            with (self.path / name).open("r+") as f:
+                numbers = f.read().split(" ")
+                if [len(text) for text in numbers] == [_DIGITS, _DIGITS]:
+                    f.seek((_DIGITS + 1) * (int(numbers[0]) > int(numbers[1])))
+                    f.write(f"{number:0{_DIGITS}}")
+                    f.flush()
+                    os.fsync(f.fileno())
+                    return
+        except (OSError, ValueError):
+            pass  # there is none yet, or it is of an older zim
+        self._make(name, number)
+
+    def _make(self, name: str, number: int) -> None:
         fresh = self.path / f"{name}.new"
         try:
             with fresh.open("w") as f:
-                f.write(str(number))
+                f.write(f"{number:0{_DIGITS}} {0:0{_DIGITS}}")
                 f.flush()
                 os.fsync(f.fileno())
             fresh.replace(self.path / name)
@@ -70,7 +97,7 @@ class StateDir:
             finally:
                 os.close(folder)
         except OSError as e:
-            raise NodeError(f"{self.path / name} cannot be written: {e.strerror}") from None
+            raise _error(e, f"{self.path / name} cannot be written: {e.strerror}") from None
 
     def next_run(self, name: str, at_least: int) -> int:
         """The number of this run of the node (an incarnation): above all before it, and stored.

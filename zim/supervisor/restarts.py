@@ -1,5 +1,7 @@
 """What the supervisor decides: when a node is started again, when it is given up, who is missing, who stops first.
 
+A node that has been ready once is never given up: its topology is right, and what ails it may pass.
+
 Pure: no process, no clock. `zim.supervisor` acts on it.
 """
 
@@ -12,10 +14,11 @@ from dataclasses import dataclass, field
 from zim.topology.nodes import Comet, Node
 
 BACK_OFF_S = 0.1  # before the first restart, then doubling
-MAX_BACK_OFF_S = 5.0
+MAX_BACK_OFF_S = 30.0
 STEADY_S = 10.0  # ready for that long: its earlier deaths are forgotten
-MAX_DEATHS = 8
+MAX_DEATHS = 8  # of a node that has never been ready
 NOT_CURED_BY_RESTART = 2  # the exit code of a node whose port is in use, whose lock is held, …
+PASSES_BY_ITSELF = 3  # that of a node which waits for room on its disk
 
 # Entrances first, then what they feed, so that nothing is accepted that could not be handed on.
 STOP_ORDER = ("logic", "router", "job", "comet")
@@ -30,10 +33,11 @@ class Restarts:
 
     deaths: int = 0
     ready_since: float | None = None
+    was_ready: bool = False
 
     def ready(self, now: float) -> None:
         """It said that it is ready."""
-        self.ready_since = now
+        self.ready_since, self.was_ready = now, True
 
     def died(self, exit_code: int, now: float) -> float | None:
         """It died unasked. Gives the seconds to wait before it is started again; None gives it up."""
@@ -41,9 +45,10 @@ class Restarts:
             self.deaths = 0
         self.ready_since = None
         self.deaths += 1
-        if exit_code == NOT_CURED_BY_RESTART or self.deaths >= MAX_DEATHS:
+        may_pass = self.was_ready or exit_code == PASSES_BY_ITSELF
+        if not may_pass and (exit_code == NOT_CURED_BY_RESTART or self.deaths >= MAX_DEATHS):
             return None
-        return float(min(MAX_BACK_OFF_S, BACK_OFF_S * 2 ** (self.deaths - 1)))
+        return float(min(MAX_BACK_OFF_S, BACK_OFF_S * 2 ** min(self.deaths - 1, 20)))
 
 
 @dataclass
@@ -53,24 +58,29 @@ class Readiness:
     Attributes:
         names: of all nodes that this supervisor starts.
         was_complete: once all were ready at the same time.
+        given_up: who will not be started again. It has never been ready, so the fabric never was complete.
+        down: who has died and is not ready again.
     """
 
     names: Sequence[str]
     was_complete: bool = False
     given_up: list[str] = field(default_factory=list)
+    down: set[str] = field(default_factory=set)
     _ready: set[str] = field(default_factory=set)
 
     def ready(self, name: str) -> bool:
         """A node is ready. True once: when this makes the fabric complete for the first time."""
         self._ready.add(name)
+        self.down.discard(name)
         if self.was_complete or self.missing:
             return False
         self.was_complete = True
         return True
 
     def lost(self, name: str) -> None:
-        """A node is ready no longer."""
+        """A node has died."""
         self._ready.discard(name)
+        self.down.add(name)
 
     def gave_up(self, name: str) -> None:
         """A node will not be started again."""
@@ -81,11 +91,6 @@ class Readiness:
     def missing(self) -> list[str]:
         """Who is not ready."""
         return [name for name in self.names if name not in self._ready]
-
-    @property
-    def is_hopeless(self) -> bool:
-        """Nothing is left to wait for: a node was given up before the fabric was ever complete, or all were."""
-        return bool(self.given_up) and (not self.was_complete or len(self.given_up) == len(self.names))
 
 
 def stop_order(nodes: Iterable[Node]) -> list[list[Node]]:

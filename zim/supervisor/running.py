@@ -24,7 +24,15 @@ import gevent
 from gevent import Greenlet, subprocess
 from gevent.event import Event
 
-from zim.supervisor.restarts import Readiness, Restarts, open_file_limits, open_files_needed, parse_ready, stop_order
+from zim.supervisor.restarts import (
+    PASSES_BY_ITSELF,
+    Readiness,
+    Restarts,
+    open_file_limits,
+    open_files_needed,
+    parse_ready,
+    stop_order,
+)
 from zim.topology import Node, Topology
 
 log = logging.getLogger(__name__)
@@ -107,7 +115,11 @@ class _Keeper:
                 log.error("node given up\n%s", _indent(self.last_lines), extra=extra)
                 supervisor.on_lost(name, for_good=True)
                 return
-            log.warning("node died", extra={"node": name, "ended": how, "restart_in_s": delay})
+            if exit_code == PASSES_BY_ITSELF:
+                why = self.last_lines[-1] if self.last_lines else how
+                log.warning("node waits", extra={"node": name, "for": why, "restart_in_s": delay})
+            else:
+                log.warning("node died", extra={"node": name, "ended": how, "restart_in_s": delay})
             self._stopping.wait(delay)
 
     def stop(self) -> None:
@@ -205,7 +217,8 @@ class Supervisor:
         """Runs until it is told to stop by SIGINT, SIGTERM or SIGHUP, or nothing is left to run.
 
         Returns:
-            0 when told to stop; 1 when a node was given up; 130 when a second Ctrl-C killed the nodes.
+            0 when told to stop; 1 when a node was given up, or was down in the end; 130 when a second Ctrl-C killed the
+            nodes.
 
         Switches: all the time.
         """
@@ -224,7 +237,7 @@ class Supervisor:
                 handler.cancel()
             os.close(self._lifeline_end)
             os.close(self.lifeline)
-        if self._readiness.given_up or self._has_failed:
+        if self._readiness.down or self._has_failed:
             return 1
         return 130 if self._is_killed else 0
 
@@ -246,7 +259,7 @@ class Supervisor:
         if self._over.is_set():
             return
         self._readiness.gave_up(name) if for_good else self._readiness.lost(name)
-        if self._readiness.is_hopeless:
+        if self._readiness.given_up:
             self._over.set()
 
     def spawn(self, run: Callable[..., object], *args: object) -> Greenlet[..., Any]:

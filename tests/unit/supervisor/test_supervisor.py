@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 
 from zim.supervisor.restarts import (
+    MAX_BACK_OFF_S,
     MAX_DEATHS,
     NOT_CURED_BY_RESTART,
+    PASSES_BY_ITSELF,
     STEADY_S,
     Readiness,
     Restarts,
@@ -26,7 +28,21 @@ ENDLESS = -1
 def test_back_off_doubles_until_it_is_given_up() -> None:
     restarts = Restarts()
     delays = [restarts.died(1, now=0.0) for _ in range(MAX_DEATHS)]
-    assert delays == [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5.0, None]
+    assert delays == [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, None]
+
+
+@pytest.mark.parametrize("exit_code", [1, -9, NOT_CURED_BY_RESTART, PASSES_BY_ITSELF])
+def test_who_was_ready_once_is_never_given_up(exit_code: int) -> None:
+    restarts = Restarts()
+    restarts.ready(now=0.0)
+    delays = [restarts.died(exit_code, now=0.0) for _ in range(3_000)]
+    assert delays[:10] == [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8, 25.6, MAX_BACK_OFF_S]
+    assert set(delays[9:]) == {MAX_BACK_OFF_S}
+
+
+def test_what_passes_by_itself_is_waited_for_from_the_first_start_on() -> None:
+    restarts = Restarts()
+    assert all(restarts.died(PASSES_BY_ITSELF, now=0.0) for _ in range(100))
 
 
 def test_a_node_that_was_steady_starts_over() -> None:
@@ -67,23 +83,15 @@ def test_complete_once() -> None:
     assert not readiness.ready("comet-1")
 
 
-def test_given_up_before_complete_is_hopeless() -> None:
+def test_who_is_down() -> None:
     readiness = Readiness(["router-1", "comet-1"])
+    assert readiness.down == set()
     readiness.ready("router-1")
-    assert not readiness.is_hopeless
+    readiness.lost("router-1")
     readiness.gave_up("comet-1")
-    assert readiness.is_hopeless
-
-
-def test_given_up_later_leaves_the_others() -> None:
-    readiness = Readiness(["router-1", "comet-1"])
+    assert (readiness.down, readiness.given_up) == ({"router-1", "comet-1"}, ["comet-1"])
     readiness.ready("router-1")
-    readiness.ready("comet-1")
-    readiness.gave_up("comet-1")
-    assert not readiness.is_hopeless
-    readiness.gave_up("router-1")
-    assert readiness.is_hopeless
-    assert readiness.given_up == ["comet-1", "router-1"]
+    assert readiness.down == {"comet-1"}
 
 
 def test_stops_in_the_order_of_the_data() -> None:

@@ -62,20 +62,25 @@ class SqliteLog(Log):
             routers: names of all routers of the topology: they divide the streams among them.
             in_thread: runs a job in a thread: `gevent.get_hub().threadpool.apply`.
             key_window_s: for how long a publisher's key is known.
-            ballast_bytes: of the file that is given up when the disk is full.
+            ballast_bytes: of the file that is given up when the disk is full; half as much is kept for the next start.
             monotonic, factory: the clock, and of connections, for tests.
 
         Raises:
             NodeError: the log is damaged, of another program, a newer zim or other routers; says what to do.
         """
         ballast = Ballast(folder / "ballast", ballast_bytes)
+        for_start = Ballast(folder / "ballast.start", ballast_bytes // 2)  # more than the WAL has as a rule
         if ballast.is_there and ballast.free_bytes() < ballast_bytes:
             ballast.give_up()  # a full disk: opening takes some room, too
+        is_full = for_start.free_bytes() < for_start.size
+        if is_full:
+            for_start.give_up()  # it is for opening and trimming; pushes are refused
         opened = open_database(folder, routers, factory)
-        ballast.make()
+        if ballast.make():
+            for_start.make()
         self._time_ms, self.epoch = opened.time_ms, opened.epoch
         self._path = folder / FILE
-        self._writer = Writer(Worker(opened.writer, in_thread), self._path, ballast, monotonic)
+        self._writer = Writer(Worker(opened.writer, in_thread), self._path, ballast, for_start, is_full, monotonic)
         self._reader = Worker(opened.reader, in_thread)
         self._key_window_ms = int(key_window_s * 1000)
         self._key_kept_ms = kept_ms(self._key_window_ms) if len(routers) > 1 else self._key_window_ms
@@ -195,7 +200,9 @@ class SqliteLog(Log):
 
     @override
     def reserve_seqs(self, lease: Lease, count: int) -> int:
-        return self._write(lease, lambda c: tables.reserve_seqs(c, count))
+        """Also on a full disk: without numbers nobody can come in."""
+        with self._writer.turn:
+            return self._commit_claimed(lease, lambda c: tables.reserve_seqs(c, count))
 
     @override
     def acknowledge(self, lease: Lease, offsets: Mapping[str, int]) -> Mapping[str, int]:

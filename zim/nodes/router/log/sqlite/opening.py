@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import secrets
@@ -10,10 +11,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from zim.errors import NodeError
+from zim.errors import NodeError, NotNow
 from zim.nodes.router.log.sqlite import failures, tables
 from zim.nodes.router.log.sqlite.migrating import FORMAT, migrate
-from zim.nodes.router.log.sqlite.wal import lost_commits
+from zim.nodes.router.log.sqlite.wal import lost_commits, valid_frames
 
 FILE = "log.db"
 APPLICATION = 0x7A696D4C  # "zimL", in the file's header
@@ -44,7 +45,7 @@ class OpenedFile:
 def open_database(folder: Path, routers: Sequence[str], factory: type[sqlite3.Connection]) -> OpenedFile:
     """
     Raises:
-        NodeError: it cannot be used; says why, and what to do.
+        NodeError: it cannot be used; says why, and what to do. NotNow: the disk has no room.
     """
     path = folder / FILE
     writer = None
@@ -53,8 +54,8 @@ def open_database(folder: Path, routers: Sequence[str], factory: type[sqlite3.Co
             _make(path, routers)
         version = _check_is_ours(path)
         writer = _connect(path, factory, _WRITER_CACHE_KB)
-        _check_wal(path, writer)
-        _check_pages(path, writer)
+        is_whole = _check_wal(path, writer)
+        _check_pages(path, writer, is_whole)
         epoch, theirs, time_ms = _check_meta(path, writer)
         _check_routers(path, routers, theirs)
         migrate(writer, version)
@@ -63,13 +64,14 @@ def open_database(folder: Path, routers: Sequence[str], factory: type[sqlite3.Co
         _close(writer)
         if failures.is_damage(e):
             raise _damaged(path, str(e)) from None
-        raise NodeError(f"{path} cannot be opened: {e}") from None
+        raise (NotNow if failures.is_full(e) else NodeError)(f"{path} cannot be opened: {e}") from None
     except (ValueError, TypeError) as e:  # a column, or SQLite's own words for what is wrong, that are no text
         _close(writer)
         raise _damaged(path, str(e)) from None
     except OSError as e:
         _close(writer)
-        raise NodeError(f"{path} cannot be opened: {e.strerror or e}") from None
+        kind = NotNow if e.errno in (errno.ENOSPC, errno.EDQUOT) else NodeError
+        raise kind(f"{path} cannot be opened: {e.strerror or e}") from None
     except NodeError:
         _close(writer)
         raise
@@ -179,19 +181,33 @@ def _connect(path: Path, factory: type[sqlite3.Connection], cache_kb: int) -> sq
     return connection
 
 
-def _check_wal(path: Path, connection: sqlite3.Connection) -> None:
-    """Takes what a router that was killed left in the WAL, and leaves none."""
-    frames = connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()[1]
-    lost = lost_commits(path.with_name(path.name + "-wal"), frames)
+def _check_wal(path: Path, connection: sqlite3.Connection) -> bool:
+    """Takes what a router that was killed left in the WAL, and leaves none.
+
+    Returns:
+        Whether that is so: on a full disk it stays where it is.
+    """
+    wal = path.with_name(path.name + "-wal")
+    is_taken = True
+    try:
+        frames = connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()[1]
+    except sqlite3.Error as e:
+        if not failures.is_full(e):
+            raise
+        frames, is_taken = valid_frames(wal), False
+    lost = lost_commits(wal, frames)
     if lost > 1:
         raise _damaged(path, f"in {path.name}-wal a frame is broken, and {lost} commits stand behind it")
-    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    if is_taken:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    return is_taken
 
 
-def _check_pages(path: Path, connection: sqlite3.Connection) -> None:
+def _check_pages(path: Path, connection: sqlite3.Connection, is_whole: bool) -> None:
+    """is_whole: nothing of the database is in its WAL."""
     pages, page_bytes = (connection.execute(f"PRAGMA {p}").fetchone()[0] for p in ("page_count", "page_size"))
     size = path.stat().st_size
-    if size < pages * page_bytes:
+    if is_whole and size < pages * page_bytes:
         raise _damaged(path, f"it has {size} bytes where {pages * page_bytes} should be")
     if size <= CHECKED_BYTES:
         verdict = connection.execute("PRAGMA quick_check(1)").fetchone()[0]

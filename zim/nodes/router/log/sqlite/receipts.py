@@ -6,6 +6,7 @@ ones go with one DROP and a new row lands in a small index.
 
 from __future__ import annotations
 
+import errno
 import logging
 import sqlite3
 from collections.abc import Callable, Sequence
@@ -14,7 +15,7 @@ from typing import Any, TypeVar
 
 from typing_extensions import override
 
-from zim.errors import NodeError, Unavailable
+from zim.errors import NodeError, NotNow, Unavailable
 from zim.fabric.tally import COUNTS, Tally
 from zim.net.fairness import give_way
 from zim.nodes.router.log.receipts import Before, ReceiptStore, RouterReceipt
@@ -64,7 +65,8 @@ class SqliteReceipts(ReceiptStore):
                     path.unlink()
                 db, newest_ms, totals = _open(file)
         except (sqlite3.Error, OSError) as e:
-            raise NodeError(f"{file} cannot be opened: {e}") from None
+            is_full = failures.is_full(e) if isinstance(e, sqlite3.Error) else e.errno in (errno.ENOSPC, errno.EDQUOT)
+            raise (NotNow if is_full else NodeError)(f"{file} cannot be opened: {e}") from None
         self._worker = Worker(db, in_thread)
         self.newest_ms = newest_ms
         offline, pushes, self._serial, *counts = totals

@@ -14,6 +14,31 @@ _MAGIC = 0x377F0682  # its last bit is the byte order of the words that checksum
 _WORD = 0xFFFFFFFF
 
 
+def valid_frames(path: Path) -> int:
+    """How many frames SQLite takes for valid: up to the last commit of the unbroken row that starts the file. Slow."""
+    valid = at = 0
+    try:
+        with path.open("rb") as f:
+            header = f.read(_HEADER.size)
+            if len(header) < _HEADER.size:
+                return 0
+            magic, _, page_bytes, _, salts = _HEADER.unpack(header)
+            if magic & ~1 != _MAGIC:
+                return 0
+            words = struct.Struct(">II" if magic & 1 else "<II")
+            before: tuple[int, int] = struct.unpack(">II", header[-8:])
+            while len(head := f.read(_FRAME.size)) == _FRAME.size and len(page := f.read(page_bytes)) == page_bytes:
+                _, pages, frame_salts, *stored = _FRAME.unpack(head)
+                before = _checksum(before, words, head[:8] + page)
+                if frame_salts != salts or before != tuple(stored):
+                    break
+                at += 1
+                valid = at if pages else valid
+    except FileNotFoundError:
+        pass
+    return valid
+
+
 def lost_commits(path: Path, valid_frames: int) -> int:
     """How many commits stand in one unbroken row behind the frames that SQLite takes for valid.
 

@@ -27,13 +27,24 @@ class Writer:
         is_full: the disk was; nothing but trimming is let in until there is room.
     """
 
-    def __init__(self, worker: Worker, path: Path, ballast: Ballast, monotonic: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        worker: Worker,
+        path: Path,
+        ballast: Ballast,
+        for_start: Ballast,
+        is_full: bool,
+        monotonic: Callable[[], float],
+    ) -> None:
         """
         Args:
             path: of the database.
+            for_start: ballast that only a start gives up.
+            is_full: see Attributes.
         """
-        self.turn, self.is_full = worker.turn, False
-        self._worker, self._ballast, self._monotonic = worker, ballast, monotonic
+        self.turn, self.is_full = worker.turn, is_full
+        self._worker, self._monotonic = worker, monotonic
+        self._ballast, self._for_start = ballast, for_start
         self._path, self._wal = path, path.with_name(path.name + "-wal")
         self._look_at = self._tend_at = 0.0
 
@@ -112,7 +123,8 @@ class Writer:
 
     def _look_for_room(self, c: sqlite3.Connection) -> None:
         """Pages that trimming has freed are room, too."""
-        self._ballast.make()
+        if self._ballast.make():
+            self._for_start.make()
         if self.is_full:
             self.is_full = not self._ballast.is_there and tables.spare_bytes(c) < 2 * self._ballast.size
 
