@@ -34,7 +34,7 @@ def main(topology: Path, folder: Path, *constants: str) -> int:
         print("complete", *(f"{one.node.name}:{one.pid}" for one in nodes), flush=True)  # noqa: T201
 
     logs.setup("zim-up")
-    return Supervisor(load(topology).nodes, command, on_complete).run()
+    return Supervisor(load(topology).nodes, command, on_complete, logs.writer(logs.STDERR).put).run()
 
 
 if __name__ == "__main__":

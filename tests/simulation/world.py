@@ -23,7 +23,6 @@ from zim.protocol.vocabularies.base import Missed, Start
 STREAMS = ["u:1", "u:2", "u:3", "r:a", "r:b", LIVE, "*"]
 AWAY_S = 3.5  # a lease is 2.5 s, and what is under way may be late
 CHAOS_S, SETTLE_S = 10.0, 14.0
-LATE_S = 2.5  # how much later than its publisher asked a push may be kept
 
 
 class World:
@@ -35,7 +34,7 @@ class World:
         self.history: dict[tuple[str, str], list[str]] = {}  # stream and epoch → push ids, in order
         self.places: dict[tuple[str, str], tuple[str, int]] = {}  # stream and push id → epoch and offset
         self.first: dict[tuple[str, str], int] = {}  # stream and push id → when it came there first, counted
-        self.under_key: dict[str, tuple[str, float]] = {}  # the push that was kept under a key last, and when first
+        self.under_key: dict[str, str] = {}  # the push that was kept under a key first
         self.appended_at: dict[tuple[str, str], float] = {}
         self.acks: dict[str, int] = {}  # how far devices have asked to move their user's cursor
         self.router_died = dict.fromkeys(ROUTERS, -1.0)
@@ -97,10 +96,9 @@ class World:
         """A key is one push; and no push is in a stream twice, unless a router lost its memory of it."""
         push, _ = self.backend.pushes[push_id]
         if push.key and set(push.streams) != {LIVE}:
-            other, since = self.under_key.get(push.key, (push_id, self.kernel.now))
-            if other != push_id and self.kernel.now - since < self.key_window_s - LATE_S:
+            other = self.under_key.setdefault(push.key, push_id)
+            if other != push_id and self.key_window_s > CHAOS_S + SETTLE_S:  # else it may be a later use
                 self._fail(f"{push_id} is in {stream}, and {other} was sent under its key before")
-            self.under_key[push.key] = push_id, since if other == push_id else self.kernel.now
         before = self.places.get((stream, push_id))
         is_remembered = before is not None and before[0] == epoch
         if before is not None and (is_remembered or stream != LIVE or (push.key and set(push.streams) != {LIVE})):

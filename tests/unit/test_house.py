@@ -74,7 +74,7 @@ PLACES = {
     "flask": ("zim.web",),
     "werkzeug": ("zim.web",),
     "geventwebsocket": ("zim.nodes.comet.websocket",),
-    "gevent.monkey": ("zim.__main__",),
+    "gevent.monkey": ("zim.__main__", "zim.logs"),  # it patches; that one wants what was there before
 }
 
 # Names that two classes may have: each belongs to the client, or to the document of the HTTP API, and users know it.

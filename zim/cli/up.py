@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import shutil
@@ -47,7 +48,8 @@ def up(topology: Path, host: str | None, verbose: bool) -> None:
     command = node_command(fabric, *(["-v"] if verbose else []))
     # What `zim listen` finds by itself is the first comet of ./topology.toml.
     is_found = host is None and fabric.path == Path("topology.toml").absolute()
-    sys.exit(Supervisor(nodes, command, lambda running: _tell(fabric.name, running, is_found)).run())
+    pass_on = logs.writer(logs.STDERR).put
+    sys.exit(Supervisor(nodes, command, lambda running: _tell(fabric.name, running, is_found), pass_on).run())
 
 
 def _tell(fabric_name: str, running: list[RunningNode], is_found: bool) -> None:
@@ -55,17 +57,14 @@ def _tell(fabric_name: str, running: list[RunningNode], is_found: bool) -> None:
     table = Table("node", "pid", "listens", box=box.SIMPLE_HEAD)
     for one in running:
         table.add_row(one.node.name, str(one.pid), listening_text(one.listening))
-    console = Console(highlight=False, markup=False)
+    console = Console(highlight=False, markup=False, file=io.StringIO(), width=shutil.get_terminal_size().columns)
     with console.capture() as captured:
         console.print(f"{fabric_name} is up", soft_wrap=True)
         console.print(table)
         for line in how_to_try(running, is_found):
             console.print(line, soft_wrap=True)
-    try:
-        sys.stdout.write(captured.get())
-        sys.stdout.flush()
-    except OSError:  # nobody reads it, and the fabric runs all the same; Python would try once more at exit
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    text = captured.get().encode(sys.stdout.encoding, "replace")
+    logs.writer(logs.STDOUT).put(text)  # whoever does not read it holds up nobody
 
 
 def listening_text(listening: dict[str, str]) -> str:

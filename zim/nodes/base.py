@@ -18,7 +18,7 @@ import gevent
 from gevent.event import Event
 from typing_extensions import override
 
-from zim import __version__
+from zim import __version__, logs
 from zim.errors import ZimError
 from zim.metrics import Metric, gauge
 from zim.nodes.effects import Effect, End, Note
@@ -164,7 +164,7 @@ class NodeProcess(Performer):
             while not self.is_connected():
                 gevent.sleep(0.01)
         listens = self.listens() if self._admin_at is None else {**self.listens(), "admin": self._admin_at.address}
-        print(f"ready {self.name} {json.dumps(listens)}", flush=True)  # noqa: T201 stdout is for this line
+        logs.writer(logs.STDOUT).put(f"ready {self.name} {json.dumps(listens)}\n".encode())
 
     def _watch_lifeline(self, fd: int) -> None:
         gevent.socket.wait_read(fd)  # nobody ever writes: readable means that the other end is closed

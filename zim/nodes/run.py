@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import sys
-
+from zim import logs
 from zim.errors import NodeError, NotNow, Unavailable, ZimError
 from zim.nodes.base import EXIT_CRASH, EXIT_FATAL, EXIT_NOT_NOW, NodeProcess
 from zim.topology import Comet, Job, Logic, Node, Router, Topology
@@ -21,14 +20,21 @@ def run(topology: Topology, name: str, lifeline_fd: int | None = None) -> int:
     try:
         return _make(topology, topology.node(name)).run(lifeline_fd)
     except (NotNow, Unavailable) as e:  # the disk has no room
-        sys.stderr.write(f"{name}: {e}\n")
+        _say(f"{name}: {e}")
         return EXIT_NOT_NOW
     except NodeError as e:
-        sys.stderr.write(f"{name}: {e}\n")
+        _say(f"{name}: {e}")
         return EXIT_FATAL
     except ZimError as e:
-        sys.stderr.write(f"{name}: {e}\n")
+        _say(f"{name}: {e}")
         return EXIT_CRASH
+
+
+def _say(text: str) -> None:
+    """The last words of a node, as they are: the supervisor shows them."""
+    stderr = logs.writer(logs.STDERR)
+    stderr.put(text.encode("utf-8", "backslashreplace") + b"\n")
+    stderr.flush(logs.FLUSH_S)
 
 
 def _make(topology: Topology, node: Node) -> NodeProcess:

@@ -181,9 +181,7 @@ class _Keeper:
 
     def _pass_on(self, line: bytes) -> None:
         self.last_lines.append(line.decode("utf-8", "replace").rstrip("\n"))
-        with contextlib.suppress(OSError, ValueError):  # our reader is gone; the nodes must not stall for that
-            sys.stderr.buffer.write(line if line.endswith(b"\n") else line + b"\n")
-            sys.stderr.buffer.flush()
+        self._supervisor.pass_on(line if line.endswith(b"\n") else line + b"\n")
 
 
 class Supervisor:
@@ -193,13 +191,18 @@ class Supervisor:
         nodes: those to run.
         command: gives the command line for a node and its lifeline's file descriptor.
         on_complete: called once, when all nodes are ready for the first time.
+        pass_on: takes the lines that nodes write. Must not block.
     """
 
     def __init__(
-        self, nodes: Iterable[Node], command: Command, on_complete: Callable[[list[RunningNode]], None]
+        self,
+        nodes: Iterable[Node],
+        command: Command,
+        on_complete: Callable[[list[RunningNode]], None],
+        pass_on: Callable[[bytes], None],
     ) -> None:
         self.nodes = list(nodes)
-        self.command = command
+        self.command, self.pass_on = command, pass_on
         # Neither end is inheritable (PEP 446); Popen passes the reading one on, so that the writing one stays alone.
         self.lifeline, self._lifeline_end = os.pipe()
         self._on_complete = on_complete

@@ -72,7 +72,7 @@ class SqliteLog(Log):
         for_start = Ballast(folder / "ballast.start", ballast_bytes // 2)  # more than the WAL has as a rule
         if ballast.is_there and ballast.free_bytes() < ballast_bytes:
             ballast.give_up()  # a full disk: opening takes some room, too
-        is_full = for_start.free_bytes() < for_start.size
+        is_full = folder.is_dir() and for_start.free_bytes() < for_start.size
         if is_full:
             for_start.give_up()  # it is for opening and trimming; pushes are refused
         opened = open_database(folder, routers, factory)

@@ -1,0 +1,102 @@
+"""The log makes nobody wait, says what it left out, and gathers what comes too often."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from zim import logs
+from zim.logs import BURST, SECOND_S, FieldFormatter, Gathering, LineWriter, PatientHandler
+
+
+class Pipe:
+    """A pipe whose reader reads when a test says so."""
+
+    def __init__(self) -> None:
+        self.reading, self.writing = os.pipe()
+
+    def read(self, until: bytes) -> bytes:
+        """All up to and with that."""
+        found = b""
+        while until not in found:
+            found += os.read(self.reading, 1 << 16)
+        return found
+
+
+@pytest.fixture
+def pipe() -> Iterator[Pipe]:
+    found = Pipe()
+    yield found
+    with contextlib.suppress(OSError):
+        os.close(found.reading)
+    os.close(found.writing)
+
+
+def test_who_does_not_read_holds_up_nobody_and_is_told_what_was_dropped(pipe: Pipe) -> None:
+    writer = LineWriter(pipe.writing, limit_bytes=200_000)
+    line = b"x" * 999 + b"\n"
+    started = time.monotonic()
+    for _ in range(2_000):
+        writer.put(line)
+    writer.flush(0.01)
+    assert time.monotonic() - started < 5  # it would be for ever
+    assert 1_000 < writer.dropped < 2_000
+    dropped = writer.dropped
+    found = b""
+    while found.count(b"\n") < 2_000 - dropped:
+        found += os.read(pipe.reading, 1 << 16)
+    writer.put(b"the last\n")
+    rest = found + pipe.read(until=b"the last\n")
+    assert b"%d lines of the log were dropped, as nobody read them\n" % dropped in rest
+    assert rest.count(b"x" * 999) == 2_000 - dropped
+
+
+def test_a_reader_that_is_gone_is_no_error(pipe: Pipe) -> None:
+    writer = LineWriter(pipe.writing)
+    os.close(pipe.reading)
+    for _ in range(3):
+        writer.put(b"a line\n")
+        writer.flush(5)
+    assert writer._done_bytes == writer._put_bytes
+
+
+def test_an_event_that_comes_too_often_is_gathered() -> None:
+    gathering, event, other = Gathering(), ("zim", 40, "pushes refused"), ("zim", 40, "node died")
+    assert [gathering.admits(event, 0.0) for _ in range(BURST + 5)] == [True] * BURST + [False] * 5
+    assert gathering.admits(other, 0.0)
+    assert list(gathering.due(0.5)) == []
+    assert list(gathering.due(SECOND_S)) == [(event, 5)]
+    assert list(gathering.due(SECOND_S)) == []
+    assert gathering.admits(event, SECOND_S)
+
+
+class _Bad:
+    def __str__(self) -> str:
+        raise RuntimeError("no")
+
+
+def test_lines_as_they_look(pipe: Pipe) -> None:
+    handler = PatientHandler(LineWriter(pipe.writing))
+    handler.setFormatter(FieldFormatter("Büro-1"))
+    log = logging.Logger("zim.test")
+    log.addHandler(handler)
+    for n in range(BURST + 3):
+        log.error("pushes refused", extra={"pushes": n})
+    log.info("half a pair", extra={"uid": "\ud83d"})
+    log.info("bad", extra={"what": _Bad()})
+    handler.tell_gathered(time.monotonic() + SECOND_S)
+    handler.close()
+    text = pipe.read(until=b"more_in_a_second=3\n").decode()
+    assert text.count("Büro-1 ERROR pushes refused pushes=") == BURST
+    assert "Büro-1 ERROR pushes refused more_in_a_second=3\n" in text
+    assert "half a pair uid=\\ud83d\n" in text
+    assert "'bad' cannot be shown: RuntimeError('no')\n" in text
+
+
+def test_one_writer_for_each_output() -> None:
+    assert logs.writer(logs.STDERR) is logs.writer(logs.STDERR)
