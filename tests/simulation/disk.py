@@ -76,8 +76,14 @@ class RouterDisk:
         self.receipts = ReceiptBook()
         self.is_full = False
         self.key_window_s = 86_400.0
+        self.clock_off_s = 0.0  # of the wall clock, at the next start
         self.on_append: Callable[[str, str, int, str], None] = lambda stream, epoch, offset, body: None
         self.working: list[DiskEffect] = []
+
+    @property
+    def wall_s(self) -> float:
+        """The wall clock of its machine."""
+        return WALL_S + self._kernel.now + self.clock_off_s
 
     def open(self) -> Shard[str]:
         """A new run of its router."""
@@ -102,7 +108,7 @@ class RouterDisk:
         streams = Streams(log, lease, live, live_lease, self.retention)
         receipts = MemoryReceipts(self.receipts, lease.term)
         self.storage = Storage(streams, receipts)
-        self.clock = LogClock(log.last_time_ms, WALL_S + now, now)
+        self.clock = LogClock(log.last_time_ms, self.wall_s, now)
         self.opened_ms, self.working = self.clock.at(now), []
         self.feeds_since: dict[Feed, float] = {}
         next_seq, ledger = streams.reserve_seqs(1000), RouterLedger(*receipts.before)

@@ -30,7 +30,7 @@ class RouterNode(Driver):
 
     def boot(self) -> None:
         self.runner = RouterRunner(self.disk.open(), self.disk.clock, 1 << 40, {}, COMETS, JOBS, self.now)
-        self.every(0.1, lambda: self.perform(self.runner.on_tick(self.now)))
+        self.every(0.1, lambda: self.perform(self.runner.on_tick(self.now, self.disk.wall_s)))
 
     def crash(self) -> None:
         self.disk.crash()

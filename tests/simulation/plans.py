@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,13 +22,28 @@ PROFILES: dict[str, tuple[str, ...]] = {
     "calm": (),
     "loss": ("lose", "cut", "cut"),
     "crash": ("kill", "kill", "kill", "cut"),
+    "clocks": ("clock", "clock", "kill router", "cut"),
     "pause": ("stop", "stop", "lose", "held"),
     "disk": ("full", "unsure", "trim", "kill router", "trim", "stop", "herd"),
     "slow": ("slow", "slow", "stop", "burst", "cut"),
     "stale": ("kill router", "kill comet", "stop job", "stop comet", "stop router", "late", "untold", "held"),
     "fence": ("kill comet", "kill comet", "cut", "moves"),
     "retention": ("trim", "trim", "trim", "trim", "stop comet", "kill router", "cut"),
-    "storm": ("lose", "cut", "kill", "kill", "stop", "stop", "full", "unsure", "trim", "slow", "burst", "herd"),
+    "storm": (
+        "lose",
+        "cut",
+        "kill",
+        "kill",
+        "stop",
+        "stop",
+        "full",
+        "unsure",
+        "trim",
+        "slow",
+        "burst",
+        "herd",
+        "clock",
+    ),
 }
 
 
@@ -79,45 +95,84 @@ def make_plan(seed: int, profile: str) -> list[Op]:
     return sorted(plan, key=lambda op: op.at)
 
 
+def _moves(rng: random.Random, at: float, push: Any) -> list[Op]:
+    """Everybody changes the comet at about the same time."""
+    return [Op(round(at + 0.03 * i, 3), "move", (rng.randrange(5), "")) for i in range(8)]
+
+
+def _burst(rng: random.Random, at: float, push: Any) -> list[Op]:
+    """Many pushes within a moment."""
+    for i in range(40):
+        push(round(at + 0.01 * i, 3), [rng.choice(["r:a", "r:b", "u:1"])], rng.random() < 0.4)
+    return []
+
+
+def _herd(rng: random.Random, at: float, push: Any) -> list[Op]:
+    """A router dies in a burst, and all that waited for it, kept or not, comes at once."""
+    router = rng.choice(ROUTERS)
+    streams = [s for s in STREAMS if SHARDS.owner(s) == router]
+    for i in range(60):
+        push(round(at + 0.01 * i, 3), [rng.choice(streams)], rng.random() < 0.7)
+    return [Op(round(at + rng.choice([0.1, 0.2, 0.3]), 3), "kill", (router, rng.choice([0.2, 0.5])))]
+
+
+def _held(rng: random.Random, at: float, push: Any) -> list[Op]:
+    """A job stands still with entries of a comet, which loses its lease or dies, and is back."""
+    comet, router = rng.choice(COMETS), rng.choice(ROUTERS)
+    streams = [s for s in STREAMS if SHARDS.owner(s) == router]
+    for i in range(20):
+        push(round(at + 0.02 * i, 3), [rng.choice(streams)], False)
+    stop = Op(at, "stop", (rank(comet, JOBS)[0], 4.2))
+    lost = rng.choice([("cut", (comet, router, 3.0, 2)), ("kill", (comet, 0.5))])
+    return [stop, Op(round(at + 0.4, 3), *lost)]
+
+
+def _late(rng: random.Random, at: float, push: Any) -> list[Op]:
+    """A job has entries of a router that is another run by the time they come."""
+    router, streams = rng.choice(ROUTERS), rng.choice([["r:a", "r:b", "*"], [LIVE]])
+    for i in range(30):
+        push(round(at + 0.05 * i, 3), [rng.choice(streams)], False)
+    stop = Op(at, "stop", (rng.choice(JOBS), 0.8))
+    return [stop, Op(round(at + 0.3, 3), "kill", (router, 0.01))]
+
+
+def _untold(rng: random.Random, at: float, push: Any) -> list[Op]:
+    """A router dies between the first messages of a stream and its answer to who joined it."""
+    owner, hop = SHARDS.owner(LIVE), Op(at, "hop", (rng.randrange(1, 3), "live"))
+    for i in range(5):
+        push(round(at + 0.002 * i, 3), [LIVE], False)
+    for i in range(5):
+        push(round(at + 2.0 + 0.1 * i, 3), [LIVE], False)
+    return [hop, Op(round(at + rng.choice([0.008, 0.012, 0.02]), 3), "kill", (owner, 0.01))]
+
+
+def _clock(rng: random.Random, at: float, push: Any) -> list[Op]:
+    """A router starts with a wall clock that is wrong, and once more with one that is right."""
+    router, later = rng.choice(ROUTERS), rng.choice([0.5, 2.0])
+    wrong = Op(at, "clock", (router, rng.choice([-1e9, -3_600.0, 3e6, 3e8])))
+    kills = [Op(round(at + 0.01, 3), "kill", (router, 0.01)), Op(round(at + later, 3), "kill", (router, 0.01))]
+    return [wrong, Op(round(at + later - 0.1, 3), "clock", (router, 0.0)), *kills]
+
+
+_STORIES: dict[str, Callable[[random.Random, float, Any], list[Op]]] = {
+    "moves": _moves,
+    "burst": _burst,
+    "herd": _herd,
+    "held": _held,
+    "late": _late,
+    "untold": _untold,
+    "clock": _clock,
+}
+
+
 def _fault(rng: random.Random, fault: str, at: float, nodes: list[str], push: Any) -> list[Op]:
     verb, _, kind = fault.partition(" ")
     node = rng.choice([n for n in nodes if n.startswith(kind)])
     pairs = [(c, r) for c in COMETS for r in ROUTERS] + [(r, c) for c in COMETS for r in ROUTERS]
     pairs += [(r, j) for r in ROUTERS for j in JOBS] + [(j, c) for j in JOBS for c in COMETS]
     pairs += [(logic, r) for logic in LOGICS for r in ROUTERS]
-    if verb == "moves":
-        return [Op(round(at + 0.03 * i, 3), "move", (rng.randrange(5), "")) for i in range(8)]
-    if verb == "burst":
-        for i in range(40):
-            push(round(at + 0.01 * i, 3), [rng.choice(["r:a", "r:b", "u:1"])], rng.random() < 0.4)
-        return []
-    if verb == "herd":  # a router dies in a burst, and all that waited for it, kept or not, comes at once
-        router = rng.choice(ROUTERS)
-        streams = [s for s in STREAMS if SHARDS.owner(s) == router]
-        for i in range(60):
-            push(round(at + 0.01 * i, 3), [rng.choice(streams)], rng.random() < 0.7)
-        return [Op(round(at + rng.choice([0.1, 0.2, 0.3]), 3), "kill", (router, rng.choice([0.2, 0.5])))]
-    if verb == "held":  # a job stands still with entries of a comet, which loses its lease or dies, and is back
-        comet, router = rng.choice(COMETS), rng.choice(ROUTERS)
-        streams = [s for s in STREAMS if SHARDS.owner(s) == router]
-        for i in range(20):
-            push(round(at + 0.02 * i, 3), [rng.choice(streams)], False)
-        stop = Op(at, "stop", (rank(comet, JOBS)[0], 4.2))
-        lost = rng.choice([("cut", (comet, router, 3.0, 2)), ("kill", (comet, 0.5))])
-        return [stop, Op(round(at + 0.4, 3), *lost)]
-    if verb == "late":  # a job has entries of a router that is another run by the time they come
-        router, streams = rng.choice(ROUTERS), rng.choice([["r:a", "r:b", "*"], [LIVE]])
-        for i in range(30):
-            push(round(at + 0.05 * i, 3), [rng.choice(streams)], False)
-        stop = Op(at, "stop", (rng.choice(JOBS), 0.8))
-        return [stop, Op(round(at + 0.3, 3), "kill", (router, 0.01))]
-    if verb == "untold":  # a router dies between the first messages of a stream and its answer to who joined it
-        owner, hop = SHARDS.owner(LIVE), Op(at, "hop", (rng.randrange(1, 3), "live"))
-        for i in range(5):
-            push(round(at + 0.002 * i, 3), [LIVE], False)
-        for i in range(5):
-            push(round(at + 2.0 + 0.1 * i, 3), [LIVE], False)
-        return [hop, Op(round(at + rng.choice([0.008, 0.012, 0.02]), 3), "kill", (owner, 0.01))]
+    if verb in _STORIES:
+        return _STORIES[verb](rng, at, push)
     args: dict[str, tuple[Any, ...]] = {
         "kill": (node, rng.choice([0.01, 0.05, 0.5, 2.0, 4.0, 7.0])),
         "stop": (node, rng.choice([0.2, 0.8, 2.0, 3.5, 4.5, 7.5])),
@@ -179,6 +234,9 @@ def _disk(world: World, op: Op) -> None:
     if op.verb == "full":
         router.disk.is_full = True
         world.kernel.after(op.args[1], lambda: setattr(router.disk, "is_full", False))
+    elif op.verb == "clock":
+        if world.key_window_s > 2 * 3_600:  # else the hour that a start may take is longer than keys are known
+            router.disk.clock_off_s = op.args[1]
     elif op.verb == "unsure":
         router.disk.store.failures.append(op.args[1])
     elif op.verb == "trim":

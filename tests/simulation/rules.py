@@ -22,6 +22,7 @@ from zim.nodes.router import log
 from zim.nodes.router.directory import stream_of
 from zim.nodes.router.feed import Feed
 from zim.nodes.router.intake import Intake
+from zim.nodes.router.log import clock
 from zim.nodes.router.log.memory import MemoryLog
 from zim.nodes.router.questions import Questions
 from zim.nodes.router.shard import Shard
@@ -223,8 +224,8 @@ def _by_digest(seen: Any, key: Any, found: Any, *args: Any) -> Any:
     return seen(key, found, *args) if found is None or found.digest == key.digest else None
 
 
-def _any_reach(seen: Any, key: Any, found: Any, now_ms: int, window_ms: int, reach_ms: int) -> Any:
-    return seen(key, found, now_ms, window_ms, 1 << 60)
+def _any_run(seen: Any, key: Any, found: Any, now_ms: int, window_ms: int, is_lasting: bool) -> Any:
+    return seen(key, found, now_ms, window_ms, True)
 
 
 def _one_by_one(lane: Lane) -> list[Share]:
@@ -242,8 +243,9 @@ RULES: dict[str, Rule] = {
         Share, "publication", _wrap(Share, "publication", _no_home_time), "calm,storm"
     ),
     "a key is one push": Rule(log, "seen", _wrap(log, "seen", _by_digest), "calm"),
-    "memory that began later cannot tell": Rule(log, "seen", _wrap(log, "seen", _any_reach), "crash,stale"),
+    "memory cannot tell what an earlier run had": Rule(log, "seen", _wrap(log, "seen", _any_run), "crash,stale"),
     "who shares a stream waits": Rule(Lane, "next", _one_by_one, "loss,storm"),
+    "a start moves log time by an hour at most": Rule(clock, "MOST_AHEAD_MS", 1 << 60, "clocks"),
     "the head is committed": Rule(
         Questions, "on_heads", _wrap(Questions, "on_heads", _uncommitted_heads), "loss,fence,crash"
     ),

@@ -204,7 +204,7 @@ class Fetched(Message, frozen=True):
 
 
 class Record(Message, frozen=True):
-    """One message of a stream. time_ms: log time of its append; only: keys of the sessions it is for, all if empty."""
+    """One message of a stream. time_ms: the wall clock, for people; only: see Entry."""
 
     offset: int
     push_id: str
@@ -270,8 +270,8 @@ class Push(Message, frozen=True):
 class Publication(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """One router's share of a push.
 
-    digest: what the whole push is, if it has a publisher's key; home_ms, age_ms, is_live_only: see `KeyUse` of the log.
-    ttl_ms: 0 for ever; only: see Entry.
+    digest: what the whole push is, if it has a publisher's key; the next four: see `KeyUse` of the log. ttl_ms: 0 for
+    ever; only: see Entry.
     """
 
     push_id: str
@@ -281,6 +281,7 @@ class Publication(msgspec.Struct, array_like=True, frozen=True, gc=False):
     digest: bytes = b""
     home_ms: int = 0
     age_ms: int = 0
+    is_fresh: bool = False
     is_live_only: bool = False
     ttl_ms: int = 0
     only: tuple[str, ...] = ()
@@ -304,11 +305,10 @@ class Publish(Message, frozen=True):
 
 
 class Outcome(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """What became of one of them: ok, unavailable (surely not stored), unknown, conflict (the key was used for another
-    content), or refused (another router's stream).
+    """What became of one of them: ok, unavailable (surely not stored), unknown, conflict (the key has another push), or
+    refused (another router's stream).
 
-    at: which of them. offsets: of each stream, if ok; 0 where it is not known. home_ms, age_ms: at the home of its key,
-    since when it has that, by its log time, and for how long.
+    at: which one. offsets: of each stream, if ok; 0 where it is not known. home_ms and the next: at its key's home.
     """
 
     at: int
@@ -316,6 +316,7 @@ class Outcome(msgspec.Struct, array_like=True, frozen=True, gc=False):
     offsets: tuple[int, ...] = ()
     home_ms: int = 0
     age_ms: int = 0
+    is_fresh: bool = False
 
 
 class PublishReply(Message, frozen=True):

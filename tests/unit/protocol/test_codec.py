@@ -26,6 +26,7 @@ PUBLICATIONS = st.builds(
     NUMBERS,
     NUMBERS,
     st.booleans(),
+    st.booleans(),
     NUMBERS,
     st.lists(st.text(), max_size=2).map(tuple),
 )

@@ -52,6 +52,7 @@ class Share:
     __slots__ = (
         "_home_at",
         "_home_ms",
+        "_is_fresh",
         "_publication",
         "followers",
         "give_up_at",
@@ -80,7 +81,7 @@ class Share:
         self.followers: list[Share] = []
         if home is not None:
             home.followers.append(self)
-        self._home_ms, self._home_at = 0, 0.0
+        self._home_ms, self._home_at, self._is_fresh = 0, 0.0, False
         self.is_begun = self.is_over = self.may_be_stored = False
         self.status: Status = "unavailable"
         self.offsets: Sequence[int] = ()
@@ -116,13 +117,13 @@ class Share:
         if home is None:
             return self._publication
         age_ms = int((now - home._home_at) * 1000)
-        return msgspec.structs.replace(self._publication, home_ms=home._home_ms, age_ms=age_ms)
+        return msgspec.structs.replace(self._publication, home_ms=home._home_ms, age_ms=age_ms, is_fresh=home._is_fresh)
 
     def on_outcome(self, m: Outcome, now: float) -> None:
         """The router has said what became of it."""
         match m.status:
             case "ok":
-                self._home_ms, self._home_at = m.home_ms, now - m.age_ms / 1000
+                self._home_ms, self._home_at, self._is_fresh = m.home_ms, now - m.age_ms / 1000, m.is_fresh
                 self._end("ok", "", m.offsets)
             case "conflict":
                 self._end("conflict", f"{self.router} knows the key of another push")
@@ -179,7 +180,7 @@ class Splitter:
             shares.append(
                 Share(
                     router,
-                    Publication(push_id, streams, push.op, push.body, digest, 0, 0, is_live_only, ttl_ms, only),
+                    Publication(push_id, streams, push.op, push.body, digest, 0, 0, False, is_live_only, ttl_ms, only),
                     now,
                     shares[0] if home and shares else None,
                 )

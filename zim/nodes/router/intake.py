@@ -11,6 +11,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, NamedTuple, TypeVar
 
+import msgspec
+
 from zim.fabric.audience import audiences
 from zim.fabric.sharding import Shards
 from zim.net.batches import Batches
@@ -39,7 +41,7 @@ class Admission(Generic[Peer]):
         askers: who is to be answered, to which request, and to which push of it.
         size: in bytes, in every limit.
         deadline: of waiting for a comet that is behind; monotonic.
-        time_ms: log time.
+        time_ms: log time; wall_ms: the wall clock, for people.
         feeds: counted as behind by its size, until it is in the log.
     """
 
@@ -48,6 +50,7 @@ class Admission(Generic[Peer]):
     size: int
     deadline: float
     time_ms: int
+    wall_ms: int
     feeds: Sequence[Feed] = ()
 
     @property
@@ -132,7 +135,7 @@ class Intake(Generic[Peer]):
 
     # -- publishers
 
-    def publish(self, peer: Peer, m: Publish, now: float, now_ms: int) -> PublishReply | None:
+    def publish(self, peer: Peer, m: Publish, now: float, now_ms: int, wall_ms: int) -> PublishReply | None:
         """Takes pushes, in their order.
 
         Returns:
@@ -140,7 +143,10 @@ class Intake(Generic[Peer]):
         """
         may_be_stored = m.attempt > 1 and m.term != self.term  # by an earlier run, whose ids are forgotten
         for at, push in enumerate(m.pushes):
-            self._publish(Admission(push, [(peer, m.req, at)], push.size, now + PATIENCE_S, now_ms), may_be_stored)
+            if may_be_stored and push.is_fresh:
+                push = msgspec.structs.replace(push, is_fresh=False)
+            admission = Admission(push, [(peer, m.req, at)], push.size, now + PATIENCE_S, now_ms, wall_ms)
+            self._publish(admission, may_be_stored)
         return next((reply for _, reply in self._take()), None)
 
     def _publish(self, admission: Admission[Peer], may_be_stored: bool) -> None:
@@ -187,17 +193,27 @@ class Intake(Generic[Peer]):
             self._answer(admission, "unknown")
 
     def _answer(
-        self, admission: Admission[Peer], status: Any, offsets: Sequence[int] = (), home_ms: int = 0, age_ms: int = 0
+        self,
+        admission: Admission[Peer],
+        status: Any,
+        offsets: Sequence[int] = (),
+        home_ms: int = 0,
+        age_ms: int = 0,
+        is_fresh: bool = False,
     ) -> None:
+        """To all who ask. Only the first of them is told that it is fresh."""
         askers, admission.askers = admission.askers, []
         self.answered[status] += len(askers)
         for peer, req, at in askers:
-            outcome = Outcome(at, status, tuple(offsets), home_ms, age_ms)
+            outcome = Outcome(at, status, tuple(offsets), home_ms, age_ms, is_fresh)
             self._outcomes.setdefault((peer, req), []).append(outcome)
+            is_fresh = False
 
-    def _confirm(self, admission: Admission[Peer], offsets: Sequence[int], home_ms: int) -> None:
+    def _confirm(
+        self, admission: Admission[Peer], offsets: Sequence[int], home_ms: int, is_fresh: bool = False
+    ) -> None:
         age_ms = max(0, admission.time_ms - home_ms) if home_ms else 0
-        self._answer(admission, "ok", offsets, home_ms, age_ms)
+        self._answer(admission, "ok", offsets, home_ms, age_ms, is_fresh)
 
     def _take(self) -> Answers[Peer]:
         """All that is to be told, one message to each request."""
@@ -256,7 +272,7 @@ class Intake(Generic[Peer]):
             if outcome in ("stored", "duplicate"):
                 self._recent[push.push_id] = Known(push.digest, tuple(push.streams), offsets, home_ms)
                 self._ages.append((now, push.push_id))
-                self._confirm(admission, offsets, home_ms)
+                self._confirm(admission, offsets, home_ms, outcome == "stored" and home_ms > 0)
                 if outcome == "stored" and offsets:
                     items = list(zip(push.streams, offsets, strict=True))
                     fresh.append(Stored(push, items, admission.time_ms, admission.expires_ms))
@@ -354,6 +370,7 @@ def _is_same(one: Publication, other: Publication) -> bool:
 def new_push(admission: Admission[Any]) -> NewPush:
     """What the log is to append for a push."""
     p = admission.push
-    key = KeyUse(p.digest, p.home_ms, p.age_ms, p.is_live_only) if p.digest else None
+    key = KeyUse(p.digest, p.home_ms, p.age_ms, p.is_fresh, p.is_live_only) if p.digest else None
     only = {stream: tuple(to.keys) for stream, to in audiences(p.only).items()} if p.only else _FOR_ALL
-    return NewPush(p.push_id, p.streams, p.op, p.body, admission.time_ms, admission.expires_ms, only, key)
+    times_ms = admission.time_ms, admission.expires_ms
+    return NewPush(p.push_id, p.streams, p.op, p.body, *times_ms, only, key, admission.wall_ms)

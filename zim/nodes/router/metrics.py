@@ -22,12 +22,14 @@ class LogCounts:
     def __init__(self) -> None:
         self.seconds, self.pushes = Histogram(SECONDS), Histogram(SIZES)
 
-    def metrics(self, is_full: bool, trimmed: int) -> Iterator[Metric]:
-        """As they are now."""
+    def metrics(self, is_full: bool, trimmed: int, ahead_ms: int) -> Iterator[Metric]:
+        """As they are now. ahead_ms: see LogClock."""
         yield self.seconds.metric("zim_router_commit_seconds", "How long commits took")
         yield self.pushes.metric("zim_router_commit_pushes", "How many pushes each commit carried")
         yield counter("zim_router_trimmed_records_total", "Records that retention let go", trimmed)
         yield gauge("zim_router_log_full", "1 while the disk has no room for the log", is_full)
+        ahead = "How far log time is ahead of the wall clock; far from 0 one of the two was wrong"
+        yield gauge("zim_router_log_time_ahead_seconds", ahead, ahead_ms / 1000)
 
 
 def router_metrics(shard: Shard[Any], waiting: Mapping[str, Queue], dropped_answers: int) -> Iterator[Metric]:

@@ -40,6 +40,7 @@ log = logging.getLogger(__name__)
 TICK_S = 0.1
 FORGOTTEN_MS, FORGOTTEN = 5_000, 50_000  # how long before the newest receipt one may be missing, and how many
 LIVE_KEYS_S = 60.0  # how long a key is known that went to a live-only stream: in memory, as the stream is
+FAR_S = 60.0  # of log time from the wall clock: worth a line of the log
 LIVE_KEYS_BYTES = 64 << 20  # of them; above it pushes with another key to live-only streams are refused
 JOB_QUEUE_BYTES = 16 << 20  # for one job; above it entries are dropped, and the comets fetch
 
@@ -100,6 +101,8 @@ class RouterNode(NodeProcess):
             RouterLedger(*receipts.before),
         )
         clock = LogClock(durable.last_time_ms, time.time(), now)
+        if abs(ahead_s := clock.ahead_ms / 1000) > FAR_S:
+            log.warning("log time is not the wall clock's", extra={"ahead_s": round(ahead_s)})
         forgotten = dict(durable.newest(receipts.newest_ms - FORGOTTEN_MS, FORGOTTEN))
         self._runner = RouterRunner(shard, clock, next_seq + SEQS, forgotten, comets, jobs, now)
         self._jobs: dict[str, PeerLink[messages.Push]] = {
@@ -146,7 +149,7 @@ class RouterNode(NodeProcess):
             **self._jobs,
         }
         yield from router_metrics(self._runner.shard, waiting, self._server.dropped)
-        yield from self._counts.metrics(self._durable.is_full, self._runner.upkeep.trimmed)
+        yield from self._counts.metrics(self._durable.is_full, self._runner.upkeep.trimmed, self._runner.clock.ahead_ms)
 
     # -- what comes
 
@@ -185,7 +188,7 @@ class RouterNode(NodeProcess):
     def _tick(self) -> None:
         while True:
             gevent.sleep(TICK_S)
-            self.perform(self._runner.on_tick(time.monotonic()))
+            self.perform(self._runner.on_tick(time.monotonic(), time.time()))
 
     # -- what is to be done
 

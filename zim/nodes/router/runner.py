@@ -82,7 +82,7 @@ class RouterRunner(Generic[Peer]):
         shard = self.shard
         match m:
             case messages.Publish():
-                return shard.intake.publish(asker, m, now, now_ms)
+                return shard.intake.publish(asker, m, now, now_ms, self.clock.wall_at(now))
             case messages.Changes():
                 if applied := shard.changes(m, now):
                     self.questions.tell_heads(asker, m, applied)
@@ -183,8 +183,9 @@ class RouterRunner(Generic[Peer]):
 
     # -- time
 
-    def on_tick(self, now: float) -> list[Effect]:
-        """Ten times a second: all that rests on the silence of others, and what is due."""
+    def on_tick(self, now: float, wall_s: float) -> list[Effect]:
+        """Ten times a second: all that rests on the silence of others, and what is due. wall_s: the wall clock."""
+        self.clock.see(wall_s, now)
         answers = self.shard.tick(now)
         out: list[Effect] = [Replies(answers)] if answers else []
         return self._begin(out + self.upkeep.begin(now, self.clock.at(now)))

@@ -56,6 +56,7 @@ class Desk:
         self.intake.lookups = self.lookups = Counted()
         self.answers: dict[int, tuple[str, list[int]]] = {}
         self.homes: dict[int, int] = {}
+        self.fresh_keys: list[int] = []
         self.fresh: list[tuple[str, int]] = []
         self.now = 0.0
         self._reqs = 0
@@ -74,7 +75,7 @@ class Desk:
         attempt, term = keys.pop("attempt", 1), keys.pop("term", 0)
         share = Publication(push_id, list(streams or ["u:1"]), 5, body, digest, **keys)
         m = Publish(self._reqs, attempt, term, [share])
-        answer = self.intake.publish("logic", m, self.now, int(self.now * 1000))
+        answer = self.intake.publish("logic", m, self.now, int(self.now * 1000), 7)
         if answer is not None:
             self._hear([("logic", answer)])
         return self._reqs
@@ -111,7 +112,8 @@ class Desk:
     def _hear(self, answers: list[tuple[str, PublishReply]]) -> None:
         for _, m in answers:
             assert m.req not in self.answers, "two answers to one request"
-            ((_, status, offsets, home_ms, _),) = map(msgspec.structs.astuple, m.outcomes)
+            ((_, status, offsets, home_ms, _, is_fresh),) = map(msgspec.structs.astuple, m.outcomes)
+            self.fresh_keys += [m.req] if is_fresh else []
             self.answers[m.req] = status, list(offsets)
             self.homes[m.req] = home_ms
 
@@ -251,19 +253,23 @@ def test_a_key_is_known_by_when_its_home_stored_it() -> None:
     req = desk.publish("a", digest=b"d")
     desk.commit()
     assert desk.homes[req] == 100_000  # it is home itself
+    desk.publish("a", digest=b"d")
+    both = [desk.publish("c", digest=b"d") for _ in range(2)]
+    desk.commit()
+    assert desk.fresh_keys == [req, both[0]]
     use, repeat = (desk.publish("b", digest=b"d", home_ms=500) for _ in range(2))
     desk.commit()
     again = desk.publish("b", digest=b"d", home_ms=500)
     later = desk.publish("b", digest=b"e", home_ms=700)
     desk.commit()
-    assert [desk.answers[r] for r in (use, repeat, again, later)] == [("ok", [2])] * 3 + [("ok", [3])]
+    assert [desk.answers[r] for r in (use, repeat, again, later)] == [("ok", [3])] * 3 + [("ok", [4])]
 
 
 def test_the_pushes_of_one_message_are_answered_as_they_are_known() -> None:
     desk = Desk()
     desk.serve("2").behind_bytes = MAX_BEHIND
     m = Publish(1, 1, 0, [Publication(name, [f"u:{at}"], 5, b"x") for at, name in enumerate("abc")])
-    assert desk.intake.publish("logic", m, 0.0, 0) is None
+    assert desk.intake.publish("logic", m, 0.0, 0, 0) is None
     appended = [Appended("stored", (1,))] * 2
     batch = desk.commits.drain()
     _, ((_, reply),) = desk.intake.stored(batch, appended, 0.0)

@@ -116,13 +116,13 @@ def test_what_cannot_be_settled_ends_the_node_and_nothing_is_appended_any_more(e
 def test_receipts_are_stored_once_a_second_and_not_twice_at_once() -> None:
     runner = fresh()
     runner.on_done(first(publish(runner, 1), Append), [Appended("stored", (1,))], 0.1)
-    assert not any(isinstance(e, StoreReceipts) for e in runner.on_tick(0.5))
-    store = first(runner.on_tick(1.1), StoreReceipts)
+    assert not any(isinstance(e, StoreReceipts) for e in runner.on_tick(0.5, 0.0))
+    store = first(runner.on_tick(1.1, 0.0), StoreReceipts)
     assert ([r.push_id for r in store.receipts], store.pushes) == (["id1"], 1)
     runner.on_done(first(publish(runner, 2), Append), [Appended("stored", (2,))], 1.2)
-    assert not any(isinstance(e, StoreReceipts) for e in runner.on_tick(9.0))
+    assert not any(isinstance(e, StoreReceipts) for e in runner.on_tick(9.0, 0.0))
     assert first(runner.on_done(store, Unavailable("the receipts", "full"), 9.1), Note).fields["receipts"] == 1
-    assert first(runner.on_tick(9.2), StoreReceipts).pushes == 2
+    assert first(runner.on_tick(9.2, 0.0), StoreReceipts).pushes == 2
     assert runner.last_words(9.3) is None
 
 
@@ -130,26 +130,26 @@ def test_trimming_goes_on_while_there_is_more_and_rests_after_an_error() -> None
     runner, now = fresh(), 0.0
     while now + 0.5 < SPARE_S:
         now += 0.5
-        assert not any(isinstance(e, Trim) for e in runner.on_tick(now))
+        assert not any(isinstance(e, Trim) for e in runner.on_tick(now, 0.0))
     now += 1.0
-    trim = first(runner.on_tick(now), Trim)
-    assert not any(isinstance(e, Trim) for e in runner.on_tick(now + 0.2))  # one is under way
+    trim = first(runner.on_tick(now, 0.0), Trim)
+    assert not any(isinstance(e, Trim) for e in runner.on_tick(now + 0.2, 0.0))  # one is under way
     more = first(runner.on_done(trim, TRIM_RECORDS, now), Trim)
     assert runner.on_done(more, TRIM_RECORDS - 1, now) == []
     assert runner.upkeep.trimmed == 2 * TRIM_RECORDS - 1
-    last = first(runner.on_tick(now + 0.2), Trim)
+    last = first(runner.on_tick(now + 0.2, 0.0), Trim)
     assert first(runner.on_done(last, Unavailable("the log", "full"), now + 0.2), Note)
-    assert not any(isinstance(e, Trim) for e in runner.on_tick(now + 0.4))
-    assert first(runner.on_tick(now + 0.3 + TRIM_AGAIN_S), Trim)
+    assert not any(isinstance(e, Trim) for e in runner.on_tick(now + 0.4, 0.0))
+    assert first(runner.on_tick(now + 0.3 + TRIM_AGAIN_S, 0.0), Trim)
 
 
 def test_session_numbers_are_reserved_long_before_they_are_used_up() -> None:
     runner = fresh(seqs_end=SEQS + 1)
-    assert [type(e) for e in runner.on_tick(0.1)] == [ForgetIdle]
+    assert [type(e) for e in runner.on_tick(0.1, 0.0)] == [ForgetIdle]
     runner.shard.directory.next_seq = SEQS // 2 + 2
-    reserve = first(runner.on_tick(0.2), ReserveSeqs)
-    assert not any(isinstance(e, ReserveSeqs) for e in runner.on_tick(0.3))
+    reserve = first(runner.on_tick(0.2, 0.0), ReserveSeqs)
+    assert not any(isinstance(e, ReserveSeqs) for e in runner.on_tick(0.3, 0.0))
     assert first(runner.on_done(reserve, Unavailable("the log", "full"), 0.4), Note)
-    reserve = first(runner.on_tick(0.5), ReserveSeqs)
+    reserve = first(runner.on_tick(0.5, 0.0), ReserveSeqs)
     assert runner.on_done(reserve, SEQS + 1, 0.6) == []
-    assert not any(isinstance(e, ReserveSeqs) for e in runner.on_tick(0.7))
+    assert not any(isinstance(e, ReserveSeqs) for e in runner.on_tick(0.7, 0.0))

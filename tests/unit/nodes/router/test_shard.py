@@ -47,10 +47,10 @@ def test_a_router_that_stood_still_knows_the_pushes_before_it() -> None:
     shard = fresh()
     shard.tick(0.1)
     pushes = [Publication("a", ["u:1"], 5, b"x")]
-    assert shard.intake.publish("logic", Publish(1, 1, 7, pushes), 0.1, 100) is None
+    assert shard.intake.publish("logic", Publish(1, 1, 7, pushes), 0.1, 100, 0) is None
     shard.committed(shard.intake.commits.begin(), [Appended("stored", (1,))], 0.2, 200)
     shard.tick(0.2 + 2 * REMEMBER_S)
-    again = shard.intake.publish("logic", Publish(2, 2, 7, pushes), 0.3 + 2 * REMEMBER_S, 25_000)
+    again = shard.intake.publish("logic", Publish(2, 2, 7, pushes), 0.3 + 2 * REMEMBER_S, 25_000, 0)
     assert isinstance(again, PublishReply)
     assert (again.req, again.outcomes) == (2, [Outcome(0, "ok", (1,))])
 

@@ -118,7 +118,7 @@ def test_the_home_of_a_push_with_durable_streams_elsewhere_keeps_its_key_durably
 def test_elsewhere_a_live_only_part_is_known_by_when_home_stored_its_key() -> None:
     pair = Pair()
     pair.clock = 5.0
-    part = push(LIVE, key=KeyUse(b"d", home_ms=40, age_ms=1))
+    part = push(LIVE, key=KeyUse(b"d", home_ms=40, is_fresh=True))
     assert pair.streams.append([part, part]) == [stored(1, home_ms=40), Appended("duplicate", (1,), 40)]
     assert pair.durable.keys == {}
 

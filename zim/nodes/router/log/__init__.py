@@ -30,6 +30,7 @@ class NewPush(NamedTuple):
         expires_ms: log time; 0 for never.
         only: by stream, keys of the sessions that it is for; all of them where there is nothing.
         key: of its publisher.
+        wall_ms: the wall clock, for people; nothing rests on it.
     """
 
     push_id: str
@@ -40,6 +41,7 @@ class NewPush(NamedTuple):
     expires_ms: int = 0
     only: Mapping[str, tuple[str, ...]] = MappingProxyType({})
     key: KeyUse | None = None
+    wall_ms: int = 0
 
 
 class Appended(NamedTuple):
@@ -57,11 +59,11 @@ class Appended(NamedTuple):
     home_ms: int = 0
 
 
-def repeated(push: NewPush, found: StoredKey | None, window_ms: int, reach_ms: int | None = None) -> Appended | None:
+def repeated(push: NewPush, found: StoredKey | None, window_ms: int, is_lasting: bool = True) -> Appended | None:
     """What a push with a key is; nothing if it is new. Arguments as of `zim.nodes.router.log.keys.seen`."""
     if push.key is None:
         return None
-    outcome = seen(push.key, found, push.time_ms, window_ms, window_ms if reach_ms is None else reach_ms)
+    outcome = seen(push.key, found, push.time_ms, window_ms, is_lasting)
     if outcome == "duplicate" and found is not None:
         return Appended(outcome, as_asked(push.streams, found.offsets), found.home_ms)
     return None if outcome is None else Appended(outcome)

@@ -2,22 +2,42 @@
 
 from __future__ import annotations
 
+MOST_AHEAD_MS = 3_600_000  # that one start moves log time forward
+
 
 class LogClock:
-    """Milliseconds: at start the larger of wall clock and last stored, then carried on by the monotonic clock.
+    """Milliseconds: the last stored time, carried on at each start and then by the monotonic clock.
 
-    So it never goes back, and a wall clock that is set while the router runs changes nothing.
+    A start moves it on to the wall clock, but by an hour at most: what is deleted for its age stays deleted, so nothing
+    rests on a wall clock that may be years ahead. It never goes back. People are told the wall clock.
     """
 
     def __init__(self, last_stored_ms: int, wall_s: float, now: float) -> None:
         """
         Args:
-            last_stored_ms: the newest log time there is.
+            last_stored_ms: the newest log time there is; 0 for a new log.
             wall_s: the wall clock.
             now: the monotonic clock, at the same moment.
         """
-        self._offset_ms = max(last_stored_ms, int(wall_s * 1000)) - int(now * 1000)
+        start_ms = int(wall_s * 1000)
+        if last_stored_ms:
+            start_ms = max(last_stored_ms, min(start_ms, last_stored_ms + MOST_AHEAD_MS))
+        self._offset_ms = start_ms - int(now * 1000)
+        self.see(wall_s, now)
 
     def at(self, now: float) -> int:
         """Log time at an instant of the monotonic clock."""
         return self._offset_ms + int(now * 1000)
+
+    def see(self, wall_s: float, now: float) -> None:
+        """The wall clock, looked at again: it may have been set."""
+        self._wall_offset_ms = int(wall_s * 1000) - int(now * 1000)
+
+    def wall_at(self, now: float) -> int:
+        """The wall clock in ms, as it was seen last and carried on."""
+        return self._wall_offset_ms + int(now * 1000)
+
+    @property
+    def ahead_ms(self) -> int:
+        """How far log time is ahead of the wall clock; below 0 it is behind."""
+        return self._offset_ms - self._wall_offset_ms

@@ -22,12 +22,14 @@ class KeyUse(NamedTuple):
         digest: what the whole push is, its recipients too.
         home_ms: log time of the key's home, when it stored the key; 0 for home itself.
         age_ms: for how long home has had it.
+        is_fresh: home has stored it just now, and nobody can have sent it here before.
         is_live_only: all streams of the whole push are; then nothing of it is on a disk, and the key is not either.
     """
 
     digest: bytes
     home_ms: int = 0
     age_ms: int = 0
+    is_fresh: bool = False
     is_live_only: bool = False
 
 
@@ -52,14 +54,14 @@ class StoredKey(NamedTuple):
         return KEY_BYTES + OFFSET_BYTES * len(self.offsets)
 
 
-def seen(key: KeyUse, found: StoredKey | None, now_ms: int, window_ms: int, reach_ms: int) -> Seen | None:
+def seen(key: KeyUse, found: StoredKey | None, now_ms: int, window_ms: int, is_lasting: bool) -> Seen | None:
     """What a push with a key is; nothing if it is new.
 
     Args:
         found: what the log has of the key.
         now_ms: log time.
         window_ms: how long a key is known.
-        reach_ms: how far back the log knows all keys.
+        is_lasting: the log knows the keys of its earlier runs.
     """
     if not key.home_ms:
         if found is None or found.time_ms + window_ms <= now_ms:
@@ -67,7 +69,8 @@ def seen(key: KeyUse, found: StoredKey | None, now_ms: int, window_ms: int, reac
         return "duplicate" if found.digest == key.digest else "conflict"
     if found is not None and found.home_ms >= key.home_ms:  # above it is a use before the last one
         return "duplicate" if (found.home_ms, found.digest) == (key.home_ms, key.digest) else "conflict"
-    return None if key.age_ms < reach_ms else "unknown"  # it may have been here
+    is_new = key.age_ms < window_ms if is_lasting else key.is_fresh
+    return None if is_new else "unknown"  # it may have been here
 
 
 def by_name(streams: Sequence[str], offsets: Sequence[int]) -> list[int]:

@@ -39,9 +39,10 @@ Failure = Literal["unavailable", "unknown, stored", "unknown, lost"]
 
 
 class Kept(NamedTuple):
-    """A record, and when it ceases to be one: 0 for never."""
+    """A record; in log time when it was appended, and when it ceases to be one: 0 for never."""
 
     record: Record
+    time_ms: int
     expires_ms: int
 
 
@@ -106,7 +107,6 @@ class MemoryLog(Log):
         self._key_window_ms = int(key_window_s * 1000)
         self._key_kept_ms = kept_ms(self._key_window_ms)
         self._keep_s, self._keep_bytes, self._keys_bytes = keep_s, keep_bytes, keys_bytes
-        self._opened = clock()
         self._made = 0
         self._used_bytes = 0  # by keys
         self._bytes = 0
@@ -167,7 +167,7 @@ class MemoryLog(Log):
         if (answer := self.find(push)) is not None:
             return answer
         store, key = self._store, push.key
-        push_id, streams, op, body, time_ms, expires_ms, only, _ = push
+        push_id, streams, op, body, time_ms, expires_ms, only, _, wall_ms = push
         if key is not None and self._keys_bytes is not None and self._used_bytes >= self._keys_bytes:
             return Appended("no room")
         store.time_ms = max(store.time_ms, time_ms)
@@ -177,8 +177,8 @@ class MemoryLog(Log):
             book = self._book(stream)
             book.head += 1
             offsets.append(book.head)
-            record = Record(book.head, push_id, op, body, time_ms, only.get(stream, ()))
-            book.kept.append(Kept(record, expires_ms))
+            record = Record(book.head, push_id, op, body, wall_ms or time_ms, only.get(stream, ()))
+            book.kept.append(Kept(record, time_ms, expires_ms))
             if self._keep_s is not None or self._keep_bytes is not None:
                 size, body_bytes = RECORD_BYTES + body_bytes, 0
                 self._ages.append((now, stream, book.head, size))
@@ -236,8 +236,7 @@ class MemoryLog(Log):
 
     @override
     def find(self, push: NewPush) -> Appended | None:
-        reach_ms = None if self._store.epoch else min(self._key_window_ms, int((self._clock() - self._opened) * 1000))
-        return repeated(push, self._store.keys.get(push.push_id), self._key_window_ms, reach_ms)
+        return repeated(push, self._store.keys.get(push.push_id), self._key_window_ms, bool(self._store.epoch))
 
     @override
     def read(self, stream: str, after: int, upto: int, max_records: int, max_bytes: int, now_ms: int) -> StreamPage:
@@ -246,7 +245,7 @@ class MemoryLog(Log):
         found: list[Record] = []
         size = 0
         last = max(end, min(after, book.head))
-        for record, expires_ms in islice(book.kept, max(after - floor, 0), max(end - floor, 0)):
+        for record, _, expires_ms in islice(book.kept, max(after - floor, 0), max(end - floor, 0)):
             if expires_ms and expires_ms <= now_ms:
                 continue
             size += RECORD_BYTES + len(record.body)
@@ -258,8 +257,8 @@ class MemoryLog(Log):
 
     @override
     def newest(self, since_ms: int, most: int) -> list[tuple[str, int]]:
-        kept = (k.record for book in self._store.books.values() for k in book.kept)
-        times = {record.push_id: record.time_ms for record in kept if record.time_ms >= since_ms}
+        kept = (k for book in self._store.books.values() for k in book.kept)
+        times = {k.record.push_id: k.time_ms for k in kept if k.time_ms >= since_ms}
         return sorted(times.items(), key=lambda pair: -pair[1])[:most]
 
     @override
@@ -278,12 +277,13 @@ class MemoryLog(Log):
         """For streams that are kept by rule; looks at all of them."""
         self._check(lease)
         self._refuse_unsettled()
+        self._store.time_ms = max(self._store.time_ms, now_ms)
         gone = 0
         for stream, book in self._store.books.items():
             rule = retention.rule(stream)
             kept, old_ms = book.kept, now_ms - int(rule.age_s * 1000)
-            while kept and gone < budget and kept[0].record.time_ms < before_ms:
-                if len(kept) <= rule.count and kept[0].record.time_ms >= old_ms:
+            while kept and gone < budget and kept[0].time_ms < before_ms:
+                if len(kept) <= rule.count and kept[0].time_ms >= old_ms:
                     break
                 kept.popleft()
                 gone += 1

@@ -97,12 +97,12 @@ class Contract(abc.ABC):
     def test_what_is_read_is_what_was_written(self, log: Log, lease: Lease) -> None:
         body = bytes(range(256)) * 50
         only = {"r:ü": ("7_1", 'é"_2')}
-        log.append(lease, [NewPush("p ' \" \\ é", ["r:ü"], -(1 << 31), body, NOW - 5, 0, only)])
-        log.append(lease, [NewPush("q", ["r:ü"], (1 << 31) - 1, b"", NOW)])
+        log.append(lease, [NewPush("p ' \" \\ é", ["r:ü"], -(1 << 31), body, NOW - 5, 0, only, None, 1_234)])
+        log.append(lease, [NewPush("q", ["r:ü"], (1 << 31) - 1, b"", NOW, wall_ms=99)])
         first, second = log.read("r:ü", 0, 9, 9, 1 << 20, NOW).records
         assert (first.offset, first.push_id, first.op, first.body) == (1, "p ' \" \\ é", -(1 << 31), body)
-        assert (first.time_ms, first.only) == (NOW - 5, ("7_1", 'é"_2'))
-        assert (second.offset, second.op, second.body, second.time_ms, second.only) == (2, (1 << 31) - 1, b"", NOW, ())
+        assert (first.time_ms, first.only) == (1_234, ("7_1", 'é"_2'))
+        assert (second.offset, second.op, second.body, second.time_ms, second.only) == (2, (1 << 31) - 1, b"", 99, ())
 
     def test_a_batch_of_any_size_keeps_its_order(self, log: Log, lease: Lease) -> None:
         total = 0
@@ -353,6 +353,12 @@ class Contract(abc.ABC):
         assert self.trim_all(log, lease, rules(count=10), NOW + 100, before=NOW + 30) == 30
         assert self.floor_and_head(log, "u:1") == (30, 100)
         assert self.trim_all(log, lease, rules(count=10), NOW + 700_000, before=NOW + 1_000) == 60
+
+    def test_the_time_is_kept_also_where_nothing_is_appended(self, log: Log, lease: Lease) -> None:
+        log.append(lease, [new()])
+        late = NOW + 7 * 86_400_000
+        log.trim(lease, rules(age_s=1e9), late, FOR_EVER, 100)
+        assert self.reopen(log).last_time_ms == late
 
     def test_a_budget(self, log: Log, lease: Lease) -> None:
         log.append(lease, [new(push_id=str(i)) for i in range(1_000)])

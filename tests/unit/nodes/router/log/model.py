@@ -94,6 +94,7 @@ new_pushes = st.one_of(
         expires_ms=expiries,
         only=st.sampled_from([{}, {"u:1": ("7_1",)}, {"u:1": ("7_1", "8_2"), "*": ("9_1",)}]),
         key=st.none(),
+        wall_ms=st.just(0),
     ),
     st.builds(
         keyed_push,

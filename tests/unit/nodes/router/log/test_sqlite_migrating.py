@@ -14,6 +14,7 @@ from zim.errors import NodeError
 from zim.nodes.router.log.sqlite.opening import FILE
 
 OLD_KEYS = """
+    ALTER TABLE pushes DROP COLUMN wall_ms;
     DROP TABLE keys;
     CREATE TABLE keys (
         id INTEGER PRIMARY KEY, push_id TEXT NOT NULL, stream INTEGER NOT NULL, offset INTEGER NOT NULL,
@@ -45,6 +46,7 @@ def test_keys_of_format_1_are_known(old: Path) -> None:
         assert log.find(many("a", "u:1", "u:2")) == duplicate(1, 1, at=NOW + 5)
         assert log.find(many("b", "u:1", digest=b"e")) == duplicate(2, at=NOW + 5)
         assert log.find(many("b", "u:2", digest=b"f")) == CONFLICT
+        assert log.read("u:9", 0, 9, 9, 99, NOW).records[0].time_ms == NOW + 5
         log.close()
 
 

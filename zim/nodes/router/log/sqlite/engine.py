@@ -26,6 +26,7 @@ from zim.nodes.router.log.sqlite.writer import Writer
 
 T = TypeVar("T")
 
+TIME_MS = 600_000  # of log time without an append, after which it is stored: the next start goes on from there
 _LOOKS = 8  # of one call of trim, beyond those that its budget makes
 
 
@@ -216,13 +217,13 @@ class SqliteLog(Log):
             self._writer.refuse_full()
             return self._commit_claimed(lease, job)
 
-    def _commit_claimed(self, lease: Lease, job: Callable[[sqlite3.Connection], T]) -> T:
+    def _commit_claimed(self, lease: Lease, job: Callable[[sqlite3.Connection], T], time_ms: int = 0) -> T:
         self._refuse_unsettled()
         self._batch += 1
         number = self._batch
 
         def claimed(c: sqlite3.Connection) -> T:
-            tables.claim(c, lease.shard, lease.term, number)
+            tables.claim(c, lease.shard, lease.term, number, time_ms)
             return job(c)
 
         return self._writer.commit(claimed)
@@ -302,6 +303,9 @@ class SqliteLog(Log):
             with self._writer.turn:
                 self._refuse_unsettled()
                 self._writer.tend(self._reader.turn)
+                if now_ms - self._time_ms > TIME_MS:
+                    self._commit_claimed(lease, lambda c: None, now_ms)
+                    self._time_ms = now_ms
             if not sweep.is_resting(now_ms):
                 self._read(lambda c: sweep.step(c, retention, now_ms, before_ms))
             gone = 0

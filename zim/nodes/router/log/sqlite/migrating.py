@@ -26,6 +26,7 @@ def migrate(connection: sqlite3.Connection, version: int) -> None:
         return
     connection.execute("BEGIN IMMEDIATE")
     try:
+        connection.execute("ALTER TABLE pushes ADD COLUMN wall_ms INTEGER NOT NULL DEFAULT 0")
         connection.execute("ALTER TABLE keys RENAME TO old_keys")
         connection.execute(KEYS)
         writer = connection.cursor()

@@ -46,7 +46,7 @@ class Plan:
     standings: dict[str, Standing] = field(default_factory=dict)
     time_ms: int = 0
     streams: list[Any] = field(default_factory=list)  # id, name, floor
-    pushes: list[Any] = field(default_factory=list)  # id, push_id, op, time_ms, expires_ms, body
+    pushes: list[Any] = field(default_factory=list)  # id, push_id, op, time_ms, expires_ms, body, wall_ms
     shared: list[Any] = field(default_factory=list)  # push, how many records beyond the first
     records: list[Any] = field(default_factory=list)  # stream, offset, push, crc, only
     keys: list[Any] = field(default_factory=list)  # id, push_id, digest, time_ms, home_ms, offsets
@@ -84,7 +84,7 @@ def plan(
     heads: dict[str, int] = {}
     pushes, records, answers = result.pushes, result.records, result.answers
     for push in batch:
-        push_id, streams, op, body, time_ms, expires_ms, only, key = push
+        push_id, streams, op, body, time_ms, expires_ms, only, key, wall_ms = push
         if key is not None:
             found = fresh.get(push_id) or keys.get(push_id)
             if (answer := repeated(push, found, key_window_ms)) is not None:
@@ -107,7 +107,7 @@ def plan(
             records += (ids[stream], head, next_push, record_checksum(crc, stream, head, only_for), only_for)
             offsets.append(head)
         if offsets:
-            pushes += (next_push, push_id, op, time_ms, expires_ms, body)
+            pushes += (next_push, push_id, op, time_ms, expires_ms, body, wall_ms)
             if len(offsets) > 1:
                 result.shared += (next_push, len(offsets) - 1)
             next_push += 1

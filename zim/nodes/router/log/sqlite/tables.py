@@ -39,7 +39,7 @@ CREATE TABLE meta (
 CREATE TABLE streams (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, floor INTEGER NOT NULL);
 CREATE TABLE pushes (
     id INTEGER PRIMARY KEY, push_id TEXT NOT NULL, op INTEGER NOT NULL, time_ms INTEGER NOT NULL,
-    expires_ms INTEGER NOT NULL, body BLOB NOT NULL
+    expires_ms INTEGER NOT NULL, body BLOB NOT NULL, wall_ms INTEGER NOT NULL DEFAULT 0
 );
 CREATE TABLE shared (push INTEGER PRIMARY KEY, extra INTEGER NOT NULL);
 CREATE TABLE records (
@@ -54,7 +54,7 @@ CREATE TRIGGER record_gone AFTER DELETE ON records BEGIN
 END;
 """
 
-_COLUMNS = {"streams": 3, "pushes": 6, "shared": 2, "records": 5, "keys": 6}
+_COLUMNS = {"streams": 3, "pushes": 7, "shared": 2, "records": 5, "keys": 6}
 _MOST_ROWS = 2_048  # of one statement: 12,288 parameters of the 32,766 that SQLite takes
 
 
@@ -242,12 +242,13 @@ _READ = f"""
     )
     SELECT (SELECT floor FROM streams WHERE id = :stream), (SELECT max(offset) FROM records WHERE stream = :stream),
         (SELECT count(*) FROM measured),
-        json_group_array(json_array(offset, p.push_id, p.op, p.time_ms, p.expires_ms, crc, length(p.body), only_for)),
+        json_group_array(json_array(offset, p.push_id, p.op, p.time_ms, p.expires_ms, p.wall_ms, crc,
+            length(p.body), only_for)),
         CAST(group_concat(p.body, '') AS BLOB)
     FROM (SELECT * FROM page ORDER BY offset) LEFT JOIN pushes AS p ON p.id = push"""
 
 
-_Row = tuple[int, str | None, int | None, int | None, int | None, int, int | None, str | None]
+_Row = tuple[int, str | None, int | None, int | None, int | None, int | None, int, int | None, str | None]
 
 
 def read(
@@ -271,7 +272,7 @@ def read(
     records: list[Record] = []
     at = 0
     is_damaged = False
-    for offset, push_id, op, time_ms, expires_ms, crc, size, only in parse_json(text, list[_Row]):
+    for offset, push_id, op, time_ms, expires_ms, wall_ms, crc, size, only in parse_json(text, list[_Row]):
         where, is_damaged = f"{stream[1]}, offset {offset}", True
         if push_id is None or op is None or time_ms is None or expires_ms is None or size is None:
             if records:
@@ -285,7 +286,8 @@ def read(
                 break
             raise Damaged(where, "its checksum does not fit", offset)
         is_damaged = False
-        records.append(Record(offset, push_id, op, body, time_ms, parse_json(only, tuple[str, ...]) if only else ()))
+        told_ms = wall_ms or time_ms  # an older zim had one clock
+        records.append(Record(offset, push_id, op, body, told_ms, parse_json(only, tuple[str, ...]) if only else ()))
     end = min(upto, head)
     is_cut = is_damaged or measured > len(records)
     return StreamPage(epoch, floor, head, records, records[-1].offset if is_cut else max(end, min(after, head)))
