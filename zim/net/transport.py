@@ -6,7 +6,10 @@ socket has one owner: one greenlet reads it, and sends never block.
 
 from __future__ import annotations
 
+import errno
 import os
+import socket
+import stat
 from collections.abc import Iterator
 
 import zmq.green as zmq
@@ -67,8 +70,32 @@ class _Link:
             give_way()
 
 
+def _refuse_taken(endpoint: str) -> None:
+    """libzmq replaces whatever has the path of an `ipc://` address, also a socket that is served.
+
+    Raises:
+        NodeError: another process serves it, or it is no socket.
+    """
+    path = endpoint.removeprefix("ipc://")
+    if path == endpoint or not os.path.lexists(path):
+        return
+    if not stat.S_ISSOCK(os.lstat(path).st_mode):
+        raise NodeError(f"{endpoint} cannot be bound: {path} is there, and no socket")
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.setblocking(False)
+        try:
+            probe.connect(path)
+        except ConnectionRefusedError:
+            return  # whoever served it is gone
+        except OSError as e:
+            if e.errno not in (errno.EAGAIN, errno.EINPROGRESS):  # served, and its backlog is full
+                raise NodeError(f"{endpoint} cannot be bound: {e.strerror}") from None
+    raise NodeError(f"{endpoint} is in use already")
+
+
 class _Bound(_Link):
     def __init__(self, kind: int, endpoint: str) -> None:
+        _refuse_taken(endpoint)
         super().__init__(_socket(kind), endpoint)
         try:
             self._socket.bind(endpoint)

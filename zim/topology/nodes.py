@@ -99,7 +99,8 @@ class Logic(Node):
 
     kind = "logic"
     http: ListenAddress = field(kw_only=True)
-    http_timeout_s: Seconds = 10.0  # for reading one request, head and body, and between two on one connection
+    http_timeout_s: Seconds = 10.0  # for reading one request, head and body
+    http_idle_s: Seconds = 75.0  # between two requests on one connection
 
 
 @dataclass(frozen=True)

@@ -47,7 +47,9 @@ class HttpServer(PatientServer, WSGIServer):
     Args:
         app: a WSGI application; it may switch.
         listener: host and port; port 0 is any free one, `server_port` tells which.
-        timeout_s: for reading one request, head and body; for waiting for the next; for writing one answer.
+        timeout_s: for reading one request, head and body; for writing one answer.
+        idle_s: for waiting for the next request. Load balancers keep connections for a minute, and give their users
+            502 if the server ends one first.
         limits: of requests' bodies; above them the answer is 413, without reading it.
         key: of the address in the topology, for the error.
 
@@ -61,12 +63,18 @@ class HttpServer(PatientServer, WSGIServer):
     """
 
     def __init__(
-        self, app: WSGIApplication, listener: tuple[str, int], timeout_s: float, limits: BodyLimits, key: str = "http"
+        self,
+        app: WSGIApplication,
+        listener: tuple[str, int],
+        timeout_s: float,
+        limits: BodyLimits,
+        key: str = "http",
+        idle_s: float = 75.0,
     ) -> None:
         environ = {"SERVER_NAME": listener[0]}  # else pywsgi asks the DNS for it
         sock = listen(key, listener)
         WSGIServer.__init__(self, sock, app, spawn=MAX_CONNECTIONS, log=None, error_log=log, environ=environ)
-        self.timeout_s, self.limits = timeout_s, limits
+        self.timeout_s, self.idle_s, self.limits = timeout_s, idle_s, limits
         self.idle: set[HttpConnection] = set()
         self.bodies = Bodies()
         self.refused: Counter[int] = Counter()
@@ -97,6 +105,7 @@ class HttpConnection:
     def __init__(self, sock: gevent.socket.socket, address: tuple[str, int], server: HttpServer) -> None:
         self._socket, self._address, self._server = sock, address, server
         self._requests = Requests(server.bodies, server.limits)
+        self._wait_s = server.timeout_s  # for the next request: a client that has sent none yet has less time
 
     def handle(self) -> None:
         """Serve requests until one side ends the connection.
@@ -141,7 +150,7 @@ class HttpConnection:
             if not server.started:
                 return None
             server.idle.add(self)
-        deadline = time.monotonic() + server.timeout_s
+        deadline = time.monotonic() + (self._wait_s if self in server.idle else server.timeout_s)
         while not requests.ready:
             if requests.refused:
                 raise requests.refused
@@ -161,6 +170,7 @@ class HttpConnection:
             requests.feed(data)
             if requests.is_in_chunks:
                 give_way()  # nor one with chunks of a byte each, which take long to parse
+        self._wait_s = server.idle_s
         return requests.ready.popleft()
 
     def _receive(self, deadline: float) -> bytes:

@@ -23,7 +23,7 @@ def server(fabric: Recorder) -> Iterator[HttpServer]:
 @pytest.fixture
 def hasty(fabric: Recorder) -> Iterator[HttpServer]:
     """A server that waits only briefly for its clients."""
-    with serving(fabric, timeout_s=0.3) as server:
+    with serving(fabric, timeout_s=0.3, idle_s=2.0) as server:
         yield server
 
 

@@ -167,10 +167,12 @@ def router_of(stream: str) -> str:
 
 
 @contextmanager
-def serving(fabric: Recorder, timeout_s: float = 10.0, max_body_bytes: int = MAX_BODY_BYTES) -> Iterator[HttpServer]:
+def serving(
+    fabric: Recorder, timeout_s: float = 10.0, max_body_bytes: int = MAX_BODY_BYTES, idle_s: float = 10.0
+) -> Iterator[HttpServer]:
     """The app on a free port."""
     app, limits = create_app(fabric, max_body_bytes), request_limits(max_body_bytes)
-    server = HttpServer(app, ("127.0.0.1", 0), timeout_s, limits)
+    server = HttpServer(app, ("127.0.0.1", 0), timeout_s, limits, idle_s=idle_s)
     server.start()
     try:
         yield server

@@ -60,8 +60,8 @@ class LogicNode(NodeProcess):
         }
         self._fabric = RouterFabric(list(routers), self._runner, self.perform)
         self._app = create_app(self._fabric, max_body_bytes)
-        http, timeout_s = self._logic.http, self._logic.http_timeout_s
-        self._http = HttpServer(self._app, http.host_port, timeout_s, request_limits(max_body_bytes))
+        http, logic, limits = self._logic.http, self._logic, request_limits(max_body_bytes)
+        self._http = HttpServer(self._app, http.host_port, logic.http_timeout_s, limits, idle_s=logic.http_idle_s)
 
     @override
     def start(self) -> None:

@@ -1,0 +1,45 @@
+"""Links over `ipc://`: what is in use is in use, as for tcp."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+import pytest
+
+from zim.errors import NodeError
+from zim.net.transport import Inbox, Server
+
+
+def test_what_another_serves_is_in_use(tmp_path: Path) -> None:
+    endpoint = f"ipc://{tmp_path / 'link'}"
+    first = Server(endpoint)
+    for kind in (Server, Inbox):
+        with pytest.raises(NodeError, match="link is in use already"):
+            kind(endpoint)
+    first.close()
+
+
+def test_what_a_process_has_left_is_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "link"
+    endpoint = f"ipc://{path}"
+    left = socket.socket(socket.AF_UNIX)
+    left.bind(str(path))
+    left.close()
+    assert path.is_socket()
+    Inbox(endpoint).close()
+
+
+@pytest.mark.parametrize("kind", ["file", "folder", "link to nothing"])
+def test_what_is_no_socket_is_never_replaced(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "link"
+    if kind == "file":
+        path.write_text("precious")
+    elif kind == "folder":
+        path.mkdir()
+    else:
+        path.symlink_to(tmp_path / "nothing")
+    with pytest.raises(NodeError, match="is there, and no socket"):
+        Server(f"ipc://{path}")
+    assert not path.is_socket()
+    assert path.is_symlink() or path.is_dir() or path.read_text() == "precious"
