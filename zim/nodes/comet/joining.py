@@ -145,7 +145,7 @@ class Joining:
         if wish.resume is None and has_cursor and self.session.vocabulary.has_cursors:
             if not self.session.seq:
                 return False  # the answer that gives it tells the cursor too
-            wish.resume = (view.epoch, min(view.acknowledged, view.at))
+            wish.resume = (view.epoch, view.acknowledged)
         if wish.resume is None:
             return True
         epoch, offset = wish.resume

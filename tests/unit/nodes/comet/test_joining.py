@@ -316,6 +316,21 @@ def test_a_cursor_that_moved_at_another_comet_counts() -> None:
     assert comet.enter("2").bodies == []
 
 
+def test_a_cursor_that_is_ahead_of_this_comet_counts() -> None:
+    """The user's other device is at a comet that has handed out more."""
+    comet = Comet()
+    here = comet.enter("2")
+    for n in range(1, 4):
+        comet.router.publish("u:2", body=str(n))  # the entries are still in the pipe
+    comet.router.log.acknowledge(comet.router.lease, {"u:2": 2})
+    new = comet.enter("2")
+    assert new.starts["u:2"] == Start("u:2", "a", 2)
+    comet.receive()
+    comet.settle()
+    assert here.bodies == numbers(1, 3)
+    assert new.bodies == ["3"]
+
+
 def test_a_stream_that_is_live_only_has_no_offline_messages() -> None:
     comet = Comet(epoch="")
     comet.router.append("u:2", "1")

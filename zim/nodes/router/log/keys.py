@@ -63,11 +63,12 @@ def seen(key: KeyUse, found: StoredKey | None, now_ms: int, window_ms: int, is_l
         window_ms: how long a key is known.
         is_lasting: the log knows the keys of its earlier runs.
     """
-    if not key.home_ms:
-        if found is None or found.time_ms + window_ms <= now_ms:
+    if not key.home_ms or key.is_live_only:  # home may have forgotten a key that it had in memory
+        if found is not None and found.time_ms + window_ms > now_ms:
+            return "duplicate" if found.digest == key.digest else "conflict"
+        if not key.home_ms:
             return None
-        return "duplicate" if found.digest == key.digest else "conflict"
-    if found is not None and found.home_ms >= key.home_ms:  # above it is a use before the last one
+    elif found is not None and found.home_ms >= key.home_ms:  # above it is a use before the last one
         return "duplicate" if (found.home_ms, found.digest) == (key.home_ms, key.digest) else "conflict"
     is_new = key.age_ms < window_ms if is_lasting else key.is_fresh
     return None if is_new else "unknown"  # it may have been here

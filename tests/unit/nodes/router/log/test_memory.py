@@ -132,6 +132,15 @@ def test_keys_go_after_their_window_and_are_bounded() -> None:
     assert log.append(lease, [new(push_id="9", digest=b"1", at=NOW + 120_000)])[0].outcome == "stored"
 
 
+def test_home_may_have_forgotten_what_is_known_here(live: Live) -> None:
+    """A push for live-only streams has its key in memory at home, too; home was started anew, and takes a repeat."""
+    first = KeyUse(b"d", 1_000, is_fresh=True, is_live_only=True)
+    again = KeyUse(b"d", 9_000, is_fresh=True, is_live_only=True)
+    other = KeyUse(b"e", 9_000, is_fresh=True, is_live_only=True)
+    pushes = [many("a", "u:1")._replace(key=key) for key in (first, again, other)]
+    assert [a.outcome for a in live.log.append(live.lease, pushes)] == ["stored", "duplicate", "conflict"]
+
+
 def test_nobody_can_tell_what_an_earlier_run_had_under_a_key(live: Live) -> None:
     old = many("a", "u:1", home_ms=1)
     fresh = old._replace(key=KeyUse(b"d", 1, is_fresh=True))
