@@ -126,8 +126,8 @@ class RouterDisk:
                 return rng.choice([0, 0.001, 0.004, 0.03, 0.2])
             case ReadDisk():
                 return rng.choice([0, 0, 0.002, 0.02, 0.3])
-            case ReadHeads():
-                return rng.choice([0, 0, 0.002, 0.02])
+            case ReadHeads():  # now and then a Renew comes in the middle of a registration
+                return rng.choice([0, 0, 0.002, 0.02] * 5 + [1.2])
         return rng.choice([0, 0.002])
 
     def crash(self) -> None:

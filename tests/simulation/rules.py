@@ -79,13 +79,13 @@ def _forget_keys(acquire: Any, memory: MemoryLog, owner: str) -> Any:
     return acquire(memory, owner)
 
 
-def _no_memory(publish: Any, intake: Intake[Any], peer: Any, m: Any, now: float, now_ms: int) -> Any:
+def _no_memory(publish: Any, intake: Intake[Any], *args: Any) -> Any:
     intake._recent.clear()
-    return publish(intake, peer, m, now, now_ms)
+    return publish(intake, *args)
 
 
-def _any_term(publish: Any, intake: Intake[Any], peer: Any, m: Any, now: float, now_ms: int) -> Any:
-    return publish(intake, peer, msgspec.structs.replace(m, term=intake.term), now, now_ms)
+def _any_term(publish: Any, intake: Intake[Any], peer: Any, m: Any, *args: Any) -> Any:
+    return publish(intake, peer, msgspec.structs.replace(m, term=intake.term), *args)
 
 
 def _deny(intake: Intake[Any], admission: Any) -> None:
@@ -279,7 +279,7 @@ RULES: dict[str, Rule] = {
     "no entry is handled while registering": Rule(Link, "complete_registration", _start_at_once, "crash"),
     "an entry is of this incarnation": Rule(Link, "entry", _wrap(Link, "entry", _any_inc), "crash,stale,fence"),
     "an entry is of this term": Rule(Link, "entry", _wrap(Link, "entry", _any_term_entry), "stale,crash"),
-    "answers are matched by number": Rule(Hub, "_told", _wrap(Hub, "_told", _any_answer), "pause,slow,loss"),
+    "answers are matched by number": Rule(Hub, "_told", _wrap(Hub, "_told", _any_answer), "loss"),
     "a jump waits for the pass": Rule(Passes, "when_over", lambda *_: False, "stale,crash,pause"),
     "the position moves before the pass": Rule(
         Passes, "_entry_pass", _wrap(Passes, "_entry_pass", _late_positions), "pause,calm"
