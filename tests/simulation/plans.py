@@ -26,7 +26,17 @@ PROFILES: dict[str, tuple[str, ...]] = {
     "pause": ("stop", "stop", "lose", "held"),
     "disk": ("full", "unsure", "trim", "kill router", "trim", "stop", "herd"),
     "slow": ("slow", "slow", "stop", "burst", "cut"),
-    "stale": ("kill router", "kill comet", "stop job", "stop comet", "stop router", "late", "untold", "held"),
+    "stale": (
+        "kill router",
+        "kill comet",
+        "stop job",
+        "stop comet",
+        "stop router",
+        "late",
+        "untold",
+        "held",
+        "forgotten",
+    ),
     "fence": ("kill comet", "kill comet", "cut", "moves"),
     "retention": ("trim", "trim", "trim", "trim", "stop comet", "kill router", "cut"),
     "storm": (
@@ -154,11 +164,20 @@ def _clock(rng: random.Random, at: float, push: Any) -> list[Op]:
     return [wrong, Op(round(at + later - 0.1, 3), "clock", (router, 0.0)), *kills]
 
 
+def _forgotten(rng: random.Random, at: float, push: Any) -> list[Op]:
+    """The owner of a live-only stream dies with pushes whose keys are elsewhere, and their publishers ask again."""
+    kept = [s for s in STREAMS if SHARDS.owner(s) != SHARDS.owner(LIVE)]
+    for i in range(8):
+        push(round(at + 0.01 * i, 3), [rng.choice(kept), LIVE], True)
+    return [Op(round(at + rng.choice([0.03, 0.05, 0.08]), 3), "kill", (SHARDS.owner(LIVE), 0.01))]
+
+
 _STORIES: dict[str, Callable[[random.Random, float, Any], list[Op]]] = {
     "moves": _moves,
     "burst": _burst,
     "herd": _herd,
     "held": _held,
+    "forgotten": _forgotten,
     "late": _late,
     "untold": _untold,
     "clock": _clock,

@@ -243,7 +243,7 @@ RULES: dict[str, Rule] = {
         Share, "publication", _wrap(Share, "publication", _no_home_time), "calm,storm"
     ),
     "a key is one push": Rule(log, "seen", _wrap(log, "seen", _by_digest), "calm"),
-    "memory cannot tell what an earlier run had": Rule(log, "seen", _wrap(log, "seen", _any_run), "crash,stale"),
+    "memory cannot tell what an earlier run had": Rule(log, "seen", _wrap(log, "seen", _any_run), "stale"),
     "who shares a stream waits": Rule(Lane, "next", _one_by_one, "loss,storm"),
     "a start moves log time by an hour at most": Rule(clock, "MOST_AHEAD_MS", 1 << 60, "clocks"),
     "the head is committed": Rule(

@@ -12,6 +12,7 @@ from tests.simulation.rules import RULES
 SEEDS = 600
 
 
+@pytest.mark.timeout(400)  # on a busy machine the rarest one takes minutes
 @pytest.mark.parametrize("rule", RULES)
 def test_a_broken_rule_is_noticed(rule: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.CRITICAL)
