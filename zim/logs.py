@@ -14,7 +14,8 @@ import contextlib
 import logging
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from queue import Empty
 
 from gevent.monkey import get_original
 
@@ -45,7 +46,7 @@ class FieldFormatter(logging.Formatter):
 
 
 class LineWriter:
-    """Writes to a file descriptor without making anybody wait.
+    """Writes to a file descriptor without making anybody wait. Its thread ends with the process.
 
     Attributes:
         dropped: how many lines found no room, ever.
@@ -53,6 +54,7 @@ class LineWriter:
 
     def __init__(self, fd: int, limit_bytes: int = QUEUE_BYTES) -> None:
         self.dropped = 0
+        self.on_idle: Callable[[], None] = lambda: None  # once a second without a line; in the thread
         self._fd, self._limit_bytes = fd, limit_bytes
         self._queue = get_original("queue", "SimpleQueue")()
         self._put_bytes = self._done_bytes = 0  # each is written by one thread alone
@@ -76,7 +78,11 @@ class LineWriter:
     def _run(self) -> None:
         """In the thread."""
         while True:
-            line: bytes = self._queue.get()
+            try:
+                line: bytes = self._queue.get(timeout=SECOND_S)
+            except Empty:
+                self.on_idle()
+                continue
             lost = self.dropped - self._told
             if lost:
                 self._told += lost
@@ -87,7 +93,10 @@ class LineWriter:
     def _write(self, data: bytes) -> None:
         with contextlib.suppress(OSError):  # nobody reads any more, or the disk is full
             while data:
-                data = data[os.write(self._fd, data) :]
+                try:
+                    data = data[os.write(self._fd, data) :]
+                except BlockingIOError:  # whoever gave us the descriptor has made it so
+                    _sleep(0.01)
 
 
 class Gathering:
@@ -112,7 +121,7 @@ class Gathering:
         """Events whose second is over, each with how many of its lines were left out."""
         for event, (end, _, left_out) in list(self._seconds.items()):
             if end <= now:
-                del self._seconds[event]
+                self._seconds.pop(event, None)
                 if left_out:
                     yield event, int(left_out)
 
@@ -124,6 +133,7 @@ class PatientHandler(logging.Handler):
         super().__init__()
         self._writer, self._gathering = writer, Gathering()
         self._look_at = 0.0
+        writer.on_idle = lambda: self.tell_gathered(_monotonic())
 
     def emit(self, record: logging.LogRecord) -> None:
         """Does not switch and does not block."""

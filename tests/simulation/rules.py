@@ -228,13 +228,9 @@ def _any_run(seen: Any, key: Any, found: Any, now_ms: int, window_ms: int, is_la
     return seen(key, found, now_ms, window_ms, True)
 
 
-def _one_by_one(lane: Lane) -> list[Share]:
-    found: list[Share] = [lane._waiting.popleft()] if lane._waiting and lane._waiting[0].is_ready else []
-    for share in found:
-        share.is_begun = True
-        for stream in share.streams:
-            lane._busy[stream] = lane._busy.get(stream, 0) + 1
-    return found
+def _at_once(put: Any, lane: Lane, share: Share) -> None:
+    lane._last.clear()
+    put(lane, share)
 
 
 RULES: dict[str, Rule] = {
@@ -244,7 +240,7 @@ RULES: dict[str, Rule] = {
     ),
     "a key is one push": Rule(log, "seen", _wrap(log, "seen", _by_digest), "calm"),
     "memory cannot tell what an earlier run had": Rule(log, "seen", _wrap(log, "seen", _any_run), "stale"),
-    "who shares a stream waits": Rule(Lane, "next", _one_by_one, "loss,storm"),
+    "who shares a stream waits": Rule(Lane, "put", _wrap(Lane, "put", _at_once), "loss,storm"),
     "a start moves log time by an hour at most": Rule(clock, "MOST_AHEAD_MS", 1 << 60, "clocks"),
     "the head is committed": Rule(
         Questions, "on_heads", _wrap(Questions, "on_heads", _uncommitted_heads), "loss,fence,crash"

@@ -10,7 +10,7 @@ import pytest
 
 from tests.simulation.plans import PROFILES, load, make_plan, run, save, shrink
 
-SEEDS = int(os.environ.get("SEEDS", "300"))
+SEEDS = int(os.environ.get("SEEDS", "200"))
 PART = 100  # seeds of one test, so that several workers share them
 
 

@@ -147,6 +147,8 @@ class World:
         train, *_ = logic.runner._calls._waiting.get(m.req, (None,))
         for outcome in m.outcomes if isinstance(train, Train) else ():
             share = train._asked[outcome.at]
+            if share.is_over:
+                continue
             name = share.publication(0.0).body.decode()
             kept = [s for s in share.streams if (s, name) in self.places and s != LIVE]
             if kept and outcome.status == "unavailable":

@@ -24,7 +24,7 @@ def node(name: str, topology: Path, lifeline: int | None, verbose: bool) -> None
     """Run one node of the fabric, in the foreground.
 
     It logs on stderr, says what listens where in one line on stdout, and stops on Ctrl-C or SIGTERM. Exit code 2 means
-    that starting it again would not help.
+    that starting it again would not help, 3 that its disk is full.
 
     \b
     zim node comet-1

@@ -31,5 +31,9 @@ def give_way() -> None:
     if loop.iteration == _turn:
         if _monotonic() < _until:
             return
-        hub.wait(loop.timer(0))
+        timer = loop.timer(0)
+        try:
+            hub.wait(timer)
+        finally:
+            timer.close()
     _turn, _until = loop.iteration, _monotonic() + BUDGET_S

@@ -12,60 +12,75 @@ from collections.abc import Iterable
 from zim.net.batches import CUT_BYTES
 from zim.nodes.logic.shares import Share
 
-LOOKS = 2_000  # streams of pushes that wait, looked at for the next message
-
 
 class Lane:
-    """The pushes of one publisher to one router, in their order."""
+    """The pushes of one publisher to one router, in their order. All its work is linear in their streams.
+
+    A push waits for the last one before it in each of its streams, and that for the one before. So one that is over
+    stands in the way of others until all before it are over, too.
+    """
 
     def __init__(self, router: str) -> None:
         self.router = router
-        self._waiting: deque[Share] = deque()
-        self._busy: dict[str, int] = {}  # streams of pushes under way, and of how many
+        self._last: dict[str, Share] = {}  # the last push in each stream that others must wait for
+        self._ready: deque[Share] = deque()  # nothing before them is left; some wait for the home of their key
+        self._in_the_way = self._messages = 0
 
     def __bool__(self) -> bool:
-        return bool(self._waiting or self._busy)
+        return self._in_the_way > 0
 
     def put(self, share: Share) -> None:
         """One more push."""
-        self._waiting.append(share)
+        self._in_the_way += 1
+        last = self._last
+        before = {last[stream] for stream in share.streams if stream in last}
+        for other in before:
+            other.after.append(share)
+        share.waits_for = len(before)
+        last.update(dict.fromkeys(share.streams, share))
+        if not before:
+            self._ready.append(share)
 
     def next(self) -> list[Share]:
         """Pushes that go now, as one message; nothing if none may."""
-        waiting, busy = self._waiting, self._busy
+        self._messages += 1
         found: list[Share] = []
-        stay: list[Share] = []
-        blocked: set[str] = set()
-        size = looked = 0
-        while waiting and looked < LOOKS:
-            share = waiting[0]
-            if share.is_over:  # its key has another push, or its time was up
-                waiting.popleft()
-                continue
-            streams = share.streams
-            if not share.is_ready or not (blocked.isdisjoint(streams) and busy.keys().isdisjoint(streams)):
-                blocked.update(streams)
-                stay.append(waiting.popleft())
-                looked += len(streams)
+        with_them: deque[Share] = deque()  # they may go because all before them is in this message
+        size = 0
+        while queue := with_them or self._ready:
+            share = queue[0]
+            if share.is_over or share.is_begun or not share.is_ready:
+                queue.popleft()
                 continue
             if found and size + share.size > CUT_BYTES:
                 break
-            found.append(waiting.popleft())
-            size += share.size
-        waiting.extendleft(reversed(stay))
-        for share in found:
+            queue.popleft()
             share.is_begun = True
-            for stream in share.streams:
-                busy[stream] = busy.get(stream, 0) + 1
+            found.append(share)
+            size += share.size
+            with_them += [other for other in share.after if other.is_free_in(self._messages)]
         return found
 
+    def release(self, share: Share) -> None:
+        """The home of its key has said yes."""
+        if not share.waits_for:
+            self._ready.append(share)
+
     def ended(self, share: Share) -> None:
-        """A push that went is over."""
-        busy = self._busy
-        for stream in share.streams:
-            busy[stream] -= 1
-            if not busy[stream]:
-                del busy[stream]
+        """A push is over, whether it went or not. To be told once."""
+        share.has_ended = True
+        gone = [] if share.waits_for else [share]
+        while gone:
+            share = gone.pop()
+            self._in_the_way -= 1
+            for stream in share.streams:
+                if self._last.get(stream) is share:
+                    del self._last[stream]
+            after, share.after = share.after, []
+            for other in after:
+                other.waits_for -= 1
+                if not other.waits_for:
+                    (gone if other.has_ended else self._ready).append(other)
 
 
 class Lanes:

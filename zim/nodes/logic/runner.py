@@ -252,12 +252,14 @@ class LogicRunner:
         touched: dict[Lane, None] = {}
         for share in ended:
             touched[share.lane] = None
-            if share.is_begun:
-                share.lane.ended(share)
+            share.lane.ended(share)
             for follower in share.followers:
                 touched[follower.lane] = None
-                if share.status != "ok" and not follower.is_over:
+                if share.status == "ok":
+                    follower.lane.release(follower)
+                elif not follower.is_over:
                     follower.follow(share)
+                    follower.lane.ended(follower)
                     out += self._count(follower.group)
             out += self._count(share.group)
         return self._go_on(touched, now) + out

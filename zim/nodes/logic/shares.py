@@ -40,6 +40,7 @@ class Share:
 
     Attributes:
         router, streams: whose share, and of which streams.
+        push_id: see Published; is_keyed: its publisher has given a key.
         home: the share of the home of its key, if that is another; followers: those that it is home for.
         give_up_at: no attempt begins after that; monotonic seconds.
         may_be_stored: an attempt had no answer: from then on no "unavailable" is honest.
@@ -47,26 +48,35 @@ class Share:
         offsets: of the streams, where the push is; none unless the status is "ok".
         is_begun: its router was asked.
         lane, group: where it stands in its publisher's order, and who waits for it.
+        has_ended: its lane was told that it is over.
+        waits_for, after: how many shares of the lane it must wait for still, and which wait for it; see Lane.
     """
 
     __slots__ = (
         "_home_at",
         "_home_ms",
         "_is_fresh",
+        "_message",
         "_publication",
+        "_with_it",
+        "after",
         "followers",
         "give_up_at",
         "group",
+        "has_ended",
         "home",
         "is_begun",
+        "is_keyed",
         "is_over",
         "lane",
         "may_be_stored",
         "offsets",
+        "push_id",
         "router",
         "size",
         "status",
         "streams",
+        "waits_for",
         "why",
     )
 
@@ -75,29 +85,30 @@ class Share:
         Args:
             publication: what the router is asked, but for what home says.
         """
-        self.router, self._publication, self.home = router, publication, home
-        self.streams, self.size = publication.streams, publication.size
+        self.router, self.home = router, home
+        self._publication: Publication | None = publication  # until it is over
+        self.push_id, self.streams, self.size = publication.push_id, publication.streams, publication.size
+        self.is_keyed = bool(publication.digest)
         self.give_up_at = now + GIVE_UP_S
         self.followers: list[Share] = []
         if home is not None:
             home.followers.append(self)
         self._home_ms, self._home_at, self._is_fresh = 0, 0.0, False
-        self.is_begun = self.is_over = self.may_be_stored = False
+        self.is_begun = self.is_over = self.has_ended = self.may_be_stored = False
         self.status: Status = "unavailable"
         self.offsets: Sequence[int] = ()
         self.why = ""
         self.group: Any = None
         self.lane: Any = None
+        self.after: list[Share] = []
+        self.waits_for = self._message = self._with_it = 0
 
-    @property
-    def push_id(self) -> str:
-        """See Published."""
-        return self._publication.push_id
-
-    @property
-    def is_keyed(self) -> bool:
-        """Its publisher has given a key."""
-        return bool(self._publication.digest)
+    def is_free_in(self, message: int) -> bool:
+        """One more of those that it must wait for is in a message; whether all of them are in that one."""
+        if self._message != message:
+            self._message, self._with_it = message, 0
+        self._with_it += 1
+        return self._with_it == self.waits_for
 
     @property
     def is_ready(self) -> bool:
@@ -107,13 +118,14 @@ class Share:
     @property
     def part(self) -> Part:
         """What became of it."""
-        offsets = self.offsets if self.status == "ok" else [0] * len(self.streams)
-        at = {stream: offset or None for stream, offset in zip(self.streams, offsets, strict=True)}
+        at: dict[str, int | None] = dict.fromkeys(self.streams)
+        at.update((stream, offset) for stream, offset in zip(self.streams, self.offsets, strict=False) if offset)
         return Part(self.router, self.status, at, self.why)
 
     def publication(self, now: float) -> Publication:
         """What the router is asked."""
         home = self.home
+        assert self._publication is not None
         if home is None:
             return self._publication
         age_ms = int((now - home._home_at) * 1000)
@@ -132,7 +144,8 @@ class Share:
             case "unknown":
                 self._end("unknown", f"{self.router} cannot tell whether it was stored")
             case "refused":
-                self.give_up(f"{self.router} says that {self.streams[0]} is another's: the topologies differ")
+                what = self.streams[0] if self.streams else "its key"
+                self.give_up(f"{self.router} says that {what} is another's: the topologies differ")
 
     def on_silence(self, why: str) -> None:
         """The router was asked, and nothing came back."""
@@ -151,6 +164,7 @@ class Share:
         if status == "unavailable" and self.may_be_stored:  # it may yet arrive, by a link that was thought broken
             status, why = "unknown", f"an earlier attempt had no answer; then: {why}"
         self.is_over, self.status, self.why, self.offsets = True, status, why, offsets
+        self._publication = None
 
 
 class Splitter:

@@ -75,9 +75,10 @@ class Streams:
 
     def _parts(self, batch: Sequence[NewPush]) -> list[_Parted]:
         parts = [self._part(push) for push in batch]
-        for at, (push, durable, _) in enumerate(parts):
-            if durable is not None and _is_at_home(push) and self._live.find(push) is not None:
-                parts[at] = _Parted(push, None, None)
+        at_home = [at for at, part in enumerate(parts) if part.durable is not None and _is_at_home(part.push)]
+        for at, seen in zip(at_home, self._live.find([parts[at].push for at in at_home]), strict=True):
+            if seen is not None:
+                parts[at] = _Parted(parts[at].push, None, None)
         return parts
 
     def _part(self, push: NewPush) -> _Parted:
@@ -95,10 +96,8 @@ class Streams:
 
     def _with_live(self, parts: Sequence[_Parted], durable: Sequence[Appended]) -> list[Appended]:
         """Puts the live-only parts of pushes behind their durable ones. A repeat is not sent there again."""
-        kept = iter(durable)
-        answers: list[Appended | None] = [
-            next(kept) if part.durable is not None else self._refused(part) for part in parts
-        ]
+        kept, refused = iter(durable), iter(self._refused([part for part in parts if part.durable is None]))
+        answers = [next(kept if part.durable is not None else refused) for part in parts]
         live = [
             part.live
             for part, answer in zip(parts, answers, strict=True)
@@ -116,18 +115,21 @@ class Streams:
                 found.append(part.joined(answer, offsets))
         return found
 
-    def _refused(self, part: _Parted) -> Appended | None:
-        """The answer to a push without a durable part, if its key is that of another push in the other log."""
-        if part.live is None:
-            return Appended("conflict")
-        return self._durable.find(part.push) if _is_at_home(part.push) else None
+    def _refused(self, parts: Sequence[_Parted]) -> list[Appended | None]:
+        """The answers to pushes without a durable part whose key is that of another push in the other log."""
+        asked = [part.push for part in parts if part.live is not None and _is_at_home(part.push)]
+        found = iter(self._durable.find(asked) if asked else ())
+        return [
+            Appended("conflict") if part.live is None else next(found) if _is_at_home(part.push) else None
+            for part in parts
+        ]
 
     def find(self, push: NewPush) -> Appended | None:
         """What a push with a key would be if it came now; nothing if it is new."""
         (part,) = self._parts([push])
         if part.durable is None:
-            return self._refused(part) or self._live.find(push)
-        found = self._durable.find(part.durable)
+            return self._refused([part])[0] or self._live.find([push])[0]
+        (found,) = self._durable.find([part.durable])
         if found is None or part.live is None or found.outcome != "duplicate":
             return found
         return part.joined(found, ())

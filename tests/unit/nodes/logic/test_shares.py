@@ -130,11 +130,11 @@ def test_who_follows_home_says_when_home_stored_the_key() -> None:
     home = fresh(b"d")
     follower = fresh(b"d", home)
     assert (home.is_ready, follower.is_ready, home.followers) == (True, False, [follower])
+    assert home.publication(12.0).home_ms == 0
     home.on_outcome(Outcome(0, "ok", (), 5_000, 300, True), 10.0)
     assert follower.is_ready
     asked = follower.publication(12.0)
     assert (asked.home_ms, asked.age_ms, asked.is_fresh, asked.digest) == (5_000, 2_300, True, b"d")
-    assert home.publication(12.0).home_ms == 0
 
 
 @pytest.mark.parametrize("status", ["conflict", "unavailable", "unknown"])

@@ -102,7 +102,7 @@ class Desk:
     def look_up(self) -> None:
         """The log says what it knows of pushes that would be refused."""
         for a in self.lookups.drain():
-            self._hear(self.intake.looked_up(a, self.log.find(new_push(a))))
+            self._hear(self.intake.looked_up(a, *self.log.find([new_push(a)])))
 
     def tick(self, seconds: float) -> None:
         """Time passes."""

@@ -177,8 +177,8 @@ class Log(Protocol):
     def settle(self, lease: Lease, batch: Sequence[NewPush]) -> list[Appended] | None:
         """What became of the batch whose append raised Unknown; nothing if it is not in the log."""
 
-    def find(self, push: NewPush) -> Appended | None:
-        """What a push with a key would be if it came now; nothing if it is new."""
+    def find(self, pushes: Sequence[NewPush]) -> list[Appended | None]:
+        """What each of these pushes with keys would be if it came now; nothing if it is new."""
 
     def read(self, stream: str, after: int, upto: int, max_records: int, max_bytes: int, now_ms: int) -> StreamPage:
         """The records in (after, upto], as many as the limits hold, at least one if there is one.

@@ -164,7 +164,7 @@ class MemoryLog(Log):
         return answers
 
     def _append_one(self, push: NewPush, now: float) -> Appended:
-        if (answer := self.find(push)) is not None:
+        if (answer := self._seen(push)) is not None:
             return answer
         store, key = self._store, push.key
         push_id, streams, op, body, time_ms, expires_ms, only, _, wall_ms = push
@@ -235,7 +235,10 @@ class MemoryLog(Log):
     # -- reading
 
     @override
-    def find(self, push: NewPush) -> Appended | None:
+    def find(self, pushes: Sequence[NewPush]) -> list[Appended | None]:
+        return [self._seen(push) for push in pushes]
+
+    def _seen(self, push: NewPush) -> Appended | None:
         return repeated(push, self._store.keys.get(push.push_id), self._key_window_ms, bool(self._store.epoch))
 
     @override

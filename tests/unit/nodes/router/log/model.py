@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from tests.unit.nodes.router.log.contract import CONFLICT, FOR_EVER, KEY_WINDOW_S, NOW, rules
+from tests.unit.nodes.router.log.contract import CONFLICT, FOR_EVER, KEY_WINDOW_S, NOW, found, rules
 from zim.nodes.router.log import RECORD_BYTES, Appended, Lease, Log, NewPush
 from zim.nodes.router.log.keys import KeyUse
 
@@ -163,7 +163,7 @@ class LogMachine(RuleBasedStateMachine):
     @rule(push_id=st.sampled_from("abc"), digest=st.sampled_from(sorted(KEYS)))
     def find(self, push_id: str, digest: bytes) -> None:
         push = keyed_push(push_id, digest, 5, False, 0)._replace(time_ms=self.now)
-        assert self.log.find(push) == self.model.seen(push)
+        assert found(self.log, push) == self.model.seen(push)
 
     @rule(stream=st.sampled_from(STREAMS), offset=st.integers(-1, 40))
     def acknowledge(self, stream: str, offset: int) -> None:

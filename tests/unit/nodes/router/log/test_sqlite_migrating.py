@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.nodes.router.log.contract import CONFLICT, NOW, duplicate, many, new
+from tests.unit.nodes.router.log.contract import CONFLICT, NOW, duplicate, found, many, new
 from tests.unit.nodes.router.log.sqlite_support import acquired, direct, opened
 from zim.errors import NodeError
 from zim.nodes.router.log.sqlite.opening import FILE
@@ -43,9 +43,9 @@ def old(tmp_path: Path) -> Path:
 def test_keys_of_format_1_are_known(old: Path) -> None:
     for _ in range(2):
         log = opened(old, direct)
-        assert log.find(many("a", "u:1", "u:2")) == duplicate(1, 1, at=NOW + 5)
-        assert log.find(many("b", "u:1", digest=b"e")) == duplicate(2, at=NOW + 5)
-        assert log.find(many("b", "u:2", digest=b"f")) == CONFLICT
+        assert found(log, many("a", "u:1", "u:2")) == duplicate(1, 1, at=NOW + 5)
+        assert found(log, many("b", "u:1", digest=b"e")) == duplicate(2, at=NOW + 5)
+        assert found(log, many("b", "u:2", digest=b"f")) == CONFLICT
         assert log.read("u:9", 0, 9, 9, 99, NOW).records[0].time_ms == NOW + 5
         log.close()
 

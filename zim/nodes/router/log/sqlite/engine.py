@@ -252,9 +252,11 @@ class SqliteLog(Log):
         return self._read(lambda c: tables.newest(c, since_ms, most))
 
     @override
-    def find(self, push: NewPush) -> Appended | None:
-        stored = self._read(lambda c: tables.keys(c, [push.push_id]))
-        return repeated(push, stored.get(push.push_id), self._key_window_ms)
+    def find(self, pushes: Sequence[NewPush]) -> list[Appended | None]:
+        """Switches: unless there are none."""
+        ids = list({push.push_id: None for push in pushes})
+        stored = self._read(lambda c: tables.keys(c, ids)) if ids else {}
+        return [repeated(push, stored.get(push.push_id), self._key_window_ms) for push in pushes]
 
     @override
     def acknowledged(self, streams: Sequence[str]) -> Mapping[str, int]:
@@ -303,7 +305,7 @@ class SqliteLog(Log):
             with self._writer.turn:
                 self._refuse_unsettled()
                 self._writer.tend(self._reader.turn)
-                if now_ms - self._time_ms > TIME_MS:
+                if now_ms - self._time_ms > TIME_MS and not self._writer.is_full:  # then room is for trimming
                     self._commit_claimed(lease, lambda c: None, now_ms)
                     self._time_ms = now_ms
             if not sweep.is_resting(now_ms):

@@ -3,39 +3,60 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO, NamedTuple
 
 # https://sqlite.org/fileformat2.html#the_write_ahead_log
 # header  magic 4 | format 4 | page size 4 | checkpoint 4 | salts 8 | checksums 8
 # frame   page number 4 | pages of the database after a commit, else 0, 4 | salts 8 | checksums 8 | page
-_HEADER = struct.Struct(">IIII8s8x")
+_HEADER = struct.Struct(">IIII8sII")
 _FRAME = struct.Struct(">II8sII")
 _MAGIC = 0x377F0682  # its last bit is the byte order of the words that checksums are made of
 _WORD = 0xFFFFFFFF
 
 
+class _Wal(NamedTuple):
+    """What the header says. words: how checksums are made of a page; sums: where they begin."""
+
+    page_bytes: int
+    salts: bytes
+    words: struct.Struct
+    sums: tuple[int, int]
+
+
+def _read_header(f: BinaryIO) -> _Wal | None:
+    header = f.read(_HEADER.size)
+    if len(header) < _HEADER.size:
+        return None
+    magic, _, page_bytes, _, salts, *sums = _HEADER.unpack(header)
+    if magic & ~1 != _MAGIC:
+        return None
+    return _Wal(page_bytes, salts, struct.Struct(">II" if magic & 1 else "<II"), (sums[0], sums[1]))
+
+
+def _frames(f: BinaryIO, wal: _Wal) -> Iterator[tuple[bytes, int, tuple[int, int]]]:
+    """From here on: what the checksums are of, pages of the database after a commit or 0, and the stored checksums."""
+    while len(head := f.read(_FRAME.size)) == _FRAME.size and len(page := f.read(wal.page_bytes)) == wal.page_bytes:
+        _, pages, salts, *stored = _FRAME.unpack(head)
+        if salts != wal.salts:
+            return
+        yield head[:8] + page, pages, (stored[0], stored[1])
+
+
 def valid_frames(path: Path) -> int:
     """How many frames SQLite takes for valid: up to the last commit of the unbroken row that starts the file. Slow."""
-    valid = at = 0
-    try:
-        with path.open("rb") as f:
-            header = f.read(_HEADER.size)
-            if len(header) < _HEADER.size:
-                return 0
-            magic, _, page_bytes, _, salts = _HEADER.unpack(header)
-            if magic & ~1 != _MAGIC:
-                return 0
-            words = struct.Struct(">II" if magic & 1 else "<II")
-            before: tuple[int, int] = struct.unpack(">II", header[-8:])
-            while len(head := f.read(_FRAME.size)) == _FRAME.size and len(page := f.read(page_bytes)) == page_bytes:
-                _, pages, frame_salts, *stored = _FRAME.unpack(head)
-                before = _checksum(before, words, head[:8] + page)
-                if frame_salts != salts or before != tuple(stored):
-                    break
-                at += 1
-                valid = at if pages else valid
-    except FileNotFoundError:
-        pass
+    valid = 0
+    with path.open("rb") as f:
+        wal = _read_header(f)
+        if wal is None:
+            return 0
+        before = wal.sums
+        for at, (data, pages, stored) in enumerate(_frames(f, wal), 1):
+            before = _checksum(before, wal.words, data)
+            if before != stored:
+                break
+            valid = at if pages else valid
     return valid
 
 
@@ -51,28 +72,20 @@ def lost_commits(path: Path, valid_frames: int) -> int:
     """
     most = row = 0
     before: tuple[int, int] | None = None
-    try:
-        with path.open("rb") as f:
-            header = f.read(_HEADER.size)
-            if len(header) < _HEADER.size:
-                return 0
-            magic, _, page_bytes, _, salts = _HEADER.unpack(header)
-            if magic & ~1 != _MAGIC:
-                return 0
-            words = struct.Struct(">II" if magic & 1 else "<II")
-            f.seek(_HEADER.size + valid_frames * (_FRAME.size + page_bytes))
-            while len(head := f.read(_FRAME.size)) == _FRAME.size and len(page := f.read(page_bytes)) == page_bytes:
-                _, pages, frame_salts, *stored = _FRAME.unpack(head)
-                if frame_salts != salts:
-                    break
-                if before is None or _checksum(before, words, head[:8] + page) != (stored[0], stored[1]):
-                    row = 0  # this frame is broken, or does not follow the one before
-                elif pages:
-                    row += 1
-                    most = max(most, row)
-                before = stored[0], stored[1]
-    except FileNotFoundError:
-        pass
+    if not path.exists():
+        return 0
+    with path.open("rb") as f:
+        wal = _read_header(f)
+        if wal is None:
+            return 0
+        f.seek(_HEADER.size + valid_frames * (_FRAME.size + wal.page_bytes))
+        for data, pages, stored in _frames(f, wal):
+            if before is None or _checksum(before, wal.words, data) != stored:
+                row = 0  # this frame is broken, or does not follow the one before
+            elif pages:
+                row += 1
+                most = max(most, row)
+            before = stored
     return most
 
 
