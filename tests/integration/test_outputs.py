@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,14 +17,19 @@ LOGINS = 1_500
 
 
 @pytest.fixture
-def fabric(tmp_path: Path) -> Fabric:
-    return Fabric(tmp_path)
+def fabric(tmp_path: Path) -> Iterator[Fabric]:
+    found = Fabric(tmp_path)
+    yield found
+    if found.process is not None:  # its nodes end with it
+        found.process.kill()
+        found.process.wait()
 
 
 def started(fabric: Fabric, *options: str, **streams: int) -> subprocess.Popen[bytes]:
     """`zim up`, once it answers."""
     command = [sys.executable, "-m", "zim", "up", *options, str(fabric.file)]
     process = subprocess.Popen(command, stdin=subprocess.DEVNULL, **streams)  # type: ignore[call-overload]
+    fabric.process = process
 
     def answers() -> bool:
         try:
@@ -69,7 +75,7 @@ def test_a_fabric_with_a_name_that_the_terminal_cannot_show(fabric: Fabric) -> N
 def test_a_fabric_without_an_output(fabric: Fabric, tmp_path: Path) -> None:
     script = f'exec "{sys.executable}" -m zim up "{fabric.file}" >&- 2>"{tmp_path / "err"}"'
     (tmp_path / "err").touch()
-    process = subprocess.Popen(["sh", "-c", script], stdin=subprocess.DEVNULL)
+    process = fabric.process = subprocess.Popen(["sh", "-c", script], stdin=subprocess.DEVNULL)
     wait_until(lambda: "directory whole" in (tmp_path / "err").read_text(), "the fabric is up")
     fabric.post("/1/push?uid=7", b"hello")
     process.send_signal(signal.SIGTERM)

@@ -96,9 +96,10 @@ class CometNode(Driver):
     def _go_on(self, todo: Pass, work: deque[tuple[Write, Session]]) -> None:
         for _ in range(min(2, len(work))):
             write, session = work.popleft()
-            if session.write(write.chunk, write.rows):
+            is_late = write.is_late(self.now)
+            if is_late or session.write(write.chunk, write.rows, write.until):
                 for row in write.rows:
-                    row.settle("delivered")
+                    row.settle("expired" if is_late else "delivered")
         if work:
             self.later(self.kernel.rng.choice([0, 0.001, 0.05]), lambda: self._go_on(todo, work))
         else:

@@ -42,7 +42,7 @@ class Wire(Session):
     def is_full(self) -> bool:
         return self.outbox is not None or not self.reads
 
-    def write(self, chunk: bytes, rows: Sequence[Row] = ()) -> bool:
+    def write(self, chunk: bytes, rows: Sequence[Row] = (), until: float = 0.0) -> bool:
         if self.is_closed:
             for row in rows:
                 row.settle("gone")
@@ -52,8 +52,8 @@ class Wire(Session):
             return True
         if self.outbox is None:
             self.outbox = Outbox(OUTBOX_BYTES)
-            self.outbox.begin(chunk, 0, rows)
-        elif not self.outbox.put(chunk, rows):
+            self.outbox.begin(chunk, 0, rows, until)
+        elif not self.outbox.put(chunk, rows, until):
             for row in rows:
                 row.settle("shed")
             self.close("slow consumer", "shed")
@@ -63,10 +63,9 @@ class Wire(Session):
         """The client reads again."""
         self.reads = True
         outbox = self.outbox
-        while outbox and not self.is_closed:
-            (chunk, *_) = outbox.head()
-            outbox.sent(len(chunk))
-            self.person.receive(self, chunk)
+        while outbox and not self.is_closed and (chunks := outbox.head(self.comet.now)):
+            outbox.sent(len(chunks[0]))
+            self.person.receive(self, chunks[0])
         self.outbox = None
 
     def close(self, reason: str, outcome: str = "gone") -> None:
@@ -267,7 +266,8 @@ class Person:
         if p.stream not in self.have:
             self._fail(f"got {p.stream} before it was told that it is in it")
         epoch, offset = self.have[p.stream]
-        if p.offset != offset + 1:
+        self.world.check_in_time(self.name, [p.stream], push_id)
+        if p.offset != offset + 1 and not self.world.are_passing(p.stream, epoch, offset, p.offset):
             self._fail(f"got {p.stream} {p.offset} {'twice' if p.offset <= offset else 'with a hole'} after {offset}")
         if p.stream == self.leaving and not self.leaving:
             self._fail(f"got {p.stream} after it left")
@@ -277,6 +277,7 @@ class Person:
     def _goim_push(self, push_id: str) -> None:
         """goim's wire does not tell the stream: only a push to one of its streams can be checked for its order."""
         mine = [s for s in self.world.streams_of(push_id) if s in self.streams]
+        self.world.check_in_time(self.name, mine, push_id)
         if not mine:
             self._fail(f"got {push_id}, which is not for it")
         got = self.got.setdefault(push_id, [])
@@ -303,10 +304,12 @@ class Backend:
         self.attempts: dict[str, int] = {}
         self._shared: set[str] = set()
 
-    def push(self, push_id: str, streams: Sequence[str], is_keyed: bool, logic: int, races: bool) -> None:
+    def push(
+        self, push_id: str, streams: Sequence[str], is_keyed: bool, logic: int, races: bool, ttl_s: float = 0.0
+    ) -> None:
         """Asks for a push."""
-        body = push_id.encode()
-        self.pushes[push_id] = Push(list(streams), body, key=push_id if is_keyed else ""), self.world.kernel.now
+        push = Push(list(streams), push_id.encode(), key=push_id if is_keyed else "", ttl_s=ttl_s)
+        self.pushes[push_id] = push, self.world.kernel.now
         self.heard[push_id] = []
         self._attempt(push_id, logic, 0)
         if races:

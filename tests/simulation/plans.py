@@ -77,7 +77,8 @@ def make_plan(seed: int, profile: str) -> list[Op]:
 
     def push(at: float, streams: list[str], is_keyed: bool) -> None:
         races = is_keyed and rng.random() < 0.3
-        plan.append(Op(at, "push", (f"p{len(plan)}", tuple(streams), is_keyed, rng.randrange(2), races)))
+        ttl_s = rng.choice([0.0] * 8 + [0.05, 1.0])
+        plan.append(Op(at, "push", (f"p{len(plan)}", tuple(streams), is_keyed, rng.randrange(2), races, ttl_s)))
 
     streams = rng.choice([STREAMS, STREAMS, [LIVE, "*"], ["u:1", "r:b"]])
     for _ in range(int(CHAOS_S * rng.choice([2, 5, 12]))):

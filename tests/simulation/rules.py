@@ -12,12 +12,14 @@ from tests.simulation.nodes import RouterNode
 from tests.simulation.people import Wire
 from zim.nodes.comet.feed import Link
 from zim.nodes.comet.hub import Hub
+from zim.nodes.comet.outbox import Outbox
 from zim.nodes.comet.passes import Passes
 from zim.nodes.comet.results import Reports
 from zim.nodes.comet.views import Catchup, View
 from zim.nodes.logic import runner
 from zim.nodes.logic.lanes import Lane
 from zim.nodes.logic.shares import Share, Splitter
+from zim.nodes.remote_clock import RemoteClock
 from zim.nodes.router import log
 from zim.nodes.router.directory import stream_of
 from zim.nodes.router.feed import Feed
@@ -224,6 +226,10 @@ def _by_digest(seen: Any, key: Any, found: Any, *args: Any) -> Any:
     return seen(key, found, *args) if found is None or found.digest == key.digest else None
 
 
+def _at_any_time(head: Any, outbox: Outbox, now: float) -> Any:
+    return head(outbox, 0.0)
+
+
 def _any_run(seen: Any, key: Any, found: Any, now_ms: int, window_ms: int, is_lasting: bool) -> Any:
     return seen(key, found, now_ms, window_ms, True)
 
@@ -242,6 +248,8 @@ RULES: dict[str, Rule] = {
     "memory cannot tell what an earlier run had": Rule(log, "seen", _wrap(log, "seen", _any_run), "stale"),
     "who shares a stream waits": Rule(Lane, "put", _wrap(Lane, "put", _at_once), "loss,storm"),
     "a start moves log time by an hour at most": Rule(clock, "MOST_AHEAD_MS", 1 << 60, "clocks"),
+    "what may be late is not sent": Rule(RemoteClock, "is_over", lambda *_: False, "pause,slow,loss"),
+    "nor out of an outbox": Rule(Outbox, "head", _wrap(Outbox, "head", _at_any_time), "slow"),
     "the head is committed": Rule(
         Questions, "on_heads", _wrap(Questions, "on_heads", _uncommitted_heads), "loss,fence,crash"
     ),

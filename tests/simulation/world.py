@@ -126,6 +126,19 @@ class World:
         if offset > len(history) or history[offset - 1] != push_id:
             self._fail(f"{who} got {push_id} as {offset} of {stream}, {epoch}, which it is not")
 
+    def check_in_time(self, who: str, streams: list[str], push_id: str) -> None:
+        """Past its ttl nobody gets a push: that began at the latest when it was kept."""
+        ttl_s = self.backend.pushes[push_id][0].ttl_s
+        kept = [at for s in streams if (at := self.appended_at.get((s, push_id))) is not None]
+        late_s = self.kernel.now - max(kept) - ttl_s if ttl_s and kept else 0.0
+        if late_s > 0.001:
+            self._fail(f"{who} got {push_id}, which was worth something for {ttl_s} s, {late_s} s late")
+
+    def are_passing(self, stream: str, epoch: str, after: int, before: int) -> bool:
+        """Whether all messages in between are worth something only for a while: they may be passed over."""
+        missed = self.history.get((stream, epoch), [])[max(after, 0) : before - 1]
+        return before > after and all(self.backend.pushes[push_id][0].ttl_s for push_id in missed)
+
     def check_answer(self, push_id: str, p: Published) -> None:
         """An answer must be true when it is given, and stay so."""
         kept = [s for s in self.streams_of(push_id) if (s, push_id) in self.places]
@@ -295,7 +308,7 @@ class World:
                 continue
             if stream == LIVE and at <= self.router_died[router]:
                 continue  # gone with the router's memory
-            if push_id not in person.got:
+            if push_id not in person.got and not self.backend.pushes[push_id][0].ttl_s:
                 self._fail(f"{person.name} lacks {push_id} of {stream}, kept at {at:.3f}")
 
     def _check_directory(self) -> None:

@@ -23,6 +23,7 @@ PURE = (
     "zim.nodes.calls",
     "zim.nodes.effects",
     "zim.nodes.performer",
+    "zim.nodes.remote_clock",
     "zim.nodes.comet.effects",
     "zim.nodes.comet.feed",
     "zim.nodes.comet.hub",

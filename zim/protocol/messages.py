@@ -158,7 +158,7 @@ class Answers(Message, frozen=True):
 
 
 class Renewed(Message, frozen=True):
-    """router → comet: answer to Renew. made: the last entry of the feed down."""
+    """router → comet: answer to Renew. made: the last entry of the feed down; now_ms: log time."""
 
     router: str
     term: int
@@ -167,13 +167,13 @@ class Renewed(Message, frozen=True):
     verdict: Literal["ok", "register", "fenced"]
     made: int
     known_inc: int
+    now_ms: int = 0
 
 
 class Entry(Message, frozen=True):
     """router → job → comet, the feed down: one push for one comet.
 
-    left_ms: how long it is worth being handed out; 0 for ever, below 0 it is over. only: keys of sessions; a user's
-    stream that one of them belongs to is for these alone.
+    expires_ms: log time from which on it is not sent; 0: never. only: session keys; of their users only these get it.
     """
 
     router: str
@@ -185,7 +185,7 @@ class Entry(Message, frozen=True):
     op: Int32
     body: bytes
     items: list[Item]
-    left_ms: int = 0
+    expires_ms: int = 0
     only: tuple[str, ...] = ()
 
 
@@ -204,7 +204,7 @@ class Fetched(Message, frozen=True):
 
 
 class Record(Message, frozen=True):
-    """One message of a stream. time_ms: the wall clock, for people; only: see Entry."""
+    """One message of a stream. time_ms: the wall clock, for people; the rest: see Entry."""
 
     offset: int
     push_id: str
@@ -212,6 +212,7 @@ class Record(Message, frozen=True):
     body: bytes
     time_ms: int = 0
     only: tuple[str, ...] = ()
+    expires_ms: int = 0
 
 
 class Records(Message, frozen=True):
@@ -252,7 +253,7 @@ class Target(Message, frozen=True):
 
 
 class Push(Message, frozen=True):
-    """router → job: the body once, and the entries it makes. left_ms, only: see Entry."""
+    """router → job: the body once, and the entries it makes. expires_ms, only: see Entry."""
 
     router: str
     term: int
@@ -260,7 +261,7 @@ class Push(Message, frozen=True):
     op: Int32
     body: bytes
     targets: list[Target]
-    left_ms: int = 0
+    expires_ms: int = 0
     only: tuple[str, ...] = ()
 
 
@@ -270,8 +271,7 @@ class Push(Message, frozen=True):
 class Publication(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """One router's share of a push.
 
-    digest: what the whole push is, if it has a publisher's key; the next four: see `KeyUse` of the log. ttl_ms: 0 for
-    ever; only: see Entry.
+    digest: what the whole push is, if it has a key; the next four: see `KeyUse`. ttl_ms: 0 for ever; only: see Entry.
     """
 
     push_id: str

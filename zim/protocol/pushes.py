@@ -42,12 +42,16 @@ class Encoded:
         content: what it shares with the same push in other streams.
         stream, offset: where it is.
         audience: whom of the stream's subscribers it is for.
+        expires_ms: log time of the stream's router from which on it is not sent; 0 for never.
     """
 
-    __slots__ = ("_chunks", "audience", "content", "offset", "stream")
+    __slots__ = ("_chunks", "audience", "content", "expires_ms", "offset", "stream")
 
-    def __init__(self, content: Content, stream: str, offset: int, audience: Audience = ALL) -> None:
+    def __init__(
+        self, content: Content, stream: str, offset: int, audience: Audience = ALL, expires_ms: int = 0
+    ) -> None:
         self.content, self.stream, self.offset, self.audience = content, stream, offset, audience
+        self.expires_ms = expires_ms
         self._chunks: dict[Speech, bytes] = {}
 
     def part(self, speech: Speech) -> bytes:

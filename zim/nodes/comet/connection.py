@@ -114,7 +114,7 @@ class Connection(Session):
         return self._outbox is not None
 
     @override
-    def write(self, chunk: bytes, rows: Sequence[Row] = ()) -> bool:
+    def write(self, chunk: bytes, rows: Sequence[Row] = (), until: float = 0.0) -> bool:
         """Whole packets or frames only."""
         if self._outbox is None and not self.phase.is_over:
             try:
@@ -128,21 +128,21 @@ class Connection(Session):
                 return True
             if sent >= 0:
                 self._outbox = Outbox(self._limits.outbox_bytes)
-                self._outbox.begin(chunk, sent, rows)
+                self._outbox.begin(chunk, sent, rows, until)
                 gevent.spawn(self._drain, self._outbox)
                 return False
         elif self._outbox is not None and not self.phase.is_over:
-            self._queue(self._outbox, chunk, rows)
+            self._queue(self._outbox, chunk, rows, until)
             return False
         for row in rows:
             row.settle("gone")
         return False
 
-    def _queue(self, outbox: Outbox, chunk: bytes, rows: Sequence[Row]) -> None:
-        if outbox.put(chunk, rows):
+    def _queue(self, outbox: Outbox, chunk: bytes, rows: Sequence[Row], until: float) -> None:
+        if outbox.put(chunk, rows, until):
             return
         if self._limits.drops_oldest and not self.vocabulary.resumes:
-            outbox.put_newest(chunk, rows)
+            outbox.put_newest(chunk, rows, until)
             return
         log.info("slow consumer", extra={"uid": self.uid, "key": self.key, "waiting_bytes": outbox.waiting_bytes})
         for row in rows:
@@ -154,7 +154,8 @@ class Connection(Session):
         try:
             while outbox:
                 try:
-                    outbox.sent(self.pipe.send_many(outbox.head()))
+                    if chunks := outbox.head(time.monotonic()):
+                        outbox.sent(self.pipe.send_many(chunks))
                 except BlockingIOError:
                     self.pipe.wait_writable()
         except OSError as e:

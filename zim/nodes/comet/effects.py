@@ -74,11 +74,16 @@ class Replaced(Effect, frozen=True):
 
 
 class Write(Effect, frozen=True):
-    """One chunk for many sessions. rows: of the entries in it."""
+    """One chunk for many sessions. rows, until: see `Session.write`."""
 
     sessions: Sequence[Session]
     chunk: bytes
     rows: Sequence[Row] = ()
+    until: float = 0.0
+
+    def is_late(self, now: float) -> bool:
+        """It is not to be written any more: its sessions' part in it has expired. now: monotonic seconds."""
+        return 0.0 < self.until <= now
 
 
 class Pass(Effect, frozen=True):

@@ -12,8 +12,9 @@ from collections import deque
 from collections.abc import Callable
 
 from zim.fabric.tally import REPORTED
-from zim.nodes.comet.results import RESULTS, Reports
+from zim.nodes.comet.results import RENEWS, RESULTS, Reports
 from zim.nodes.effects import MESSAGE_BYTES, Effect, Send
+from zim.nodes.remote_clock import RemoteClock
 from zim.protocol.messages import (
     Answer,
     Answers,
@@ -44,7 +45,7 @@ class Link:
     """The feeds of one router.
 
     Attributes:
-        router: its name.
+        router: its name; clock: its log time.
         term: the run of it that we know; 0 before we heard of it.
         begin: the change that began the registration.
         is_registering: from begin until all is answered; meanwhile no entry is handled.
@@ -63,6 +64,7 @@ class Link:
             out: takes messages for the router.
         """
         self.router = router
+        self.clock, self._clock_term = RemoteClock(), 0
         self.is_connected = False
         self._comet, self._inc, self._out = comet, inc, out
         self.term = 0
@@ -83,12 +85,12 @@ class Link:
         self._renew = 0
         self._renew_at_begin = 0
         self._renewed_at = -RENEW_S
+        self._asked_at: dict[int, float] = {}  # of the last Renews, when they went
         self._freed_bytes = 0  # handled since the last Renew
         self._told = 0  # results that waited when it went
         self._made = 0  # the last entry that the router is known to have made
         self._held: dict[int, Entry] = {}
         self._held_bytes = 0
-        self._deadlines: dict[int, float] = {}  # of held entries that are worth something only for a while
         self._hole: tuple[int, float] = (0, 0.0)  # the number that is missing, and since when
         self._fetched_at = -RETRY_S
 
@@ -122,7 +124,7 @@ class Link:
     def _give_up(self) -> None:
         """The router is away for so long that it will have to be told everything anew."""
         self.term, self.is_registering = 0, False
-        self._unanswered, self._unanswered_bytes, self._held, self._held_bytes, self._deadlines = {}, 0, {}, 0, {}
+        self._unanswered, self._unanswered_bytes, self._held, self._held_bytes = {}, 0, {}, 0
         self._unsent.clear()
         self.taken = self.handled = self._made = 0
         self.reports = Reports(self.settled)
@@ -156,7 +158,7 @@ class Link:
         """
         self.term = term
         self._renew_at_begin = self._renew
-        self._unanswered, self._unanswered_bytes, self._held, self._held_bytes, self._deadlines = {}, 0, {}, 0, {}
+        self._unanswered, self._unanswered_bytes, self._held, self._held_bytes = {}, 0, {}, 0
         self.registrations += 1
         self.reports = Reports(self.settled)  # the router has closed the old rows
         self._unsent.clear()
@@ -196,10 +198,15 @@ class Link:
 
     # -- Renew
 
-    def renewed(self, m: Renewed) -> bool:
+    def renewed(self, m: Renewed, now: float) -> bool:
         """Takes the answer to a Renew; returns whether we are to register with m.term."""
         if m.inc != self._inc:
             return False
+        if (asked_at := self._asked_at.pop(m.n, None)) is not None and m.term >= self._clock_term:
+            if m.term > self._clock_term:
+                self.clock.forget()
+            self._clock_term = m.term
+            self.clock.heard(asked_at, now, m.now_ms)
         if m.verdict == "register":
             return m.n > self._renew_at_begin or m.term > self.term
         if m.term == self.term and not self.is_registering and m.n > self._renew_at_begin:
@@ -212,12 +219,15 @@ class Link:
         self._renew += 1
         results = [] if self.is_registering else self.reports.say(self._renew)
         renew = Renew(self._comet, self._inc, self.term, self._renew, self.handled, results)
+        self._asked_at[self._renew] = now
+        if len(self._asked_at) > RENEWS:
+            del self._asked_at[next(iter(self._asked_at))]
         if self._send(renew, 64 + 32 * len(results)):
             self._renewed_at, self._freed_bytes, self._told = now, 0, len(self.reports.waiting)
 
     # -- entries
 
-    def entry(self, e: Entry, now: float) -> None:
+    def entry(self, e: Entry) -> None:
         """Takes an entry, unless it is a repeat, or of another run of either end."""
         if e.inc != self._inc or e.term != self.term or self.is_registering or e.n <= self.taken:
             return
@@ -231,20 +241,14 @@ class Link:
             return  # full: it will be fetched when there is room
         self._held[e.n] = e
         self._held_bytes += size
-        if e.left_ms:
-            self._deadlines[e.n] = now + e.left_ms / 1000
 
-    def is_expired(self, e: Entry, now: float) -> bool:
-        """Whether an entry that was taken is not worth being handed out any more. To be asked once."""
-        return self._deadlines.pop(e.n, now) < now
-
-    def fetched(self, m: Fetched, now: float) -> bool:
+    def fetched(self, m: Fetched) -> bool:
         """Takes a page of missing entries; returns whether we must register, for the router cannot fill the hole."""
         if m.term != self.term or self.is_registering:
             return False
         self._fetched_at = -RETRY_S
         for e in m.entries:
-            self.entry(e, now)
+            self.entry(e)
         return not m.entries and m.low == self.taken + 1 and self._is_missing()
 
     def take(self, max_bytes: int) -> list[Entry]:

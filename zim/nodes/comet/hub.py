@@ -242,13 +242,13 @@ class Hub:
         match m:
             case Entry():
                 if (link := self.links.get(m.router)) is not None:
-                    link.entry(m, now)
+                    link.entry(m)
             case Answers():
                 self._on_answers(m, now)
             case Renewed():
                 self._on_renewed(m, now)
             case Fetched():
-                if (link := self.links.get(m.router)) is not None and link.fetched(m, now):
+                if (link := self.links.get(m.router)) is not None and link.fetched(m):
                     self._register(link, link.term, now)
             case Records():
                 if isinstance(wish := self.passes.on_records(m, now), Wish):
@@ -337,7 +337,7 @@ class Hub:
             return
         if m.verdict == "fenced":
             self._out.append(Replaced(m.known_inc))
-        elif link.renewed(m):
+        elif link.renewed(m, now):
             self._register(link, m.term, now)
 
     # -- the fan-out

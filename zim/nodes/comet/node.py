@@ -197,9 +197,13 @@ class CometNode(NodeProcess):
     def _write(self, todo: Pass) -> None:
         """A pass to its connections, in order. Switches: to give way."""
         for write in todo.writes:
-            chunk, rows, sessions = write.chunk, write.rows, write.sessions
+            chunk, rows, sessions, until = write.chunk, write.rows, write.sessions, write.until
             for start in range(0, len(sessions), BATCH):
-                delivered = sum([session.write(chunk, rows) for session in sessions[start : start + BATCH]])
+                if until and write.is_late(time.monotonic()):
+                    for row in rows:
+                        row.expire(len(sessions) - start)
+                    break
+                delivered = sum([session.write(chunk, rows, until) for session in sessions[start : start + BATCH]])
                 self._delivered += delivered * len(rows)
                 for row in rows:
                     row.delivered += delivered

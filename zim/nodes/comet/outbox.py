@@ -21,7 +21,7 @@ class Outbox:
     __slots__ = ("_chunks", "_is_begun", "_limit_bytes", "dropped", "waiting_bytes")
 
     def __init__(self, limit_bytes: int) -> None:
-        self._chunks: deque[tuple[bytes, Sequence[Row]]] = deque()
+        self._chunks: deque[tuple[bytes, Sequence[Row], float]] = deque()
         self._is_begun = False
         self._limit_bytes = limit_bytes
         self.waiting_bytes = 0
@@ -30,29 +30,30 @@ class Outbox:
     def __bool__(self) -> bool:
         return bool(self._chunks)
 
-    def begin(self, chunk: bytes, sent: int, rows: Sequence[Row] = ()) -> None:
+    def begin(self, chunk: bytes, sent: int, rows: Sequence[Row] = (), until: float = 0.0) -> None:
         """The first chunk: of which `sent` bytes are with the socket already."""
-        self._chunks.append((chunk[sent:], rows))
+        self._chunks.append((chunk[sent:], rows, until))
         self._is_begun = sent > 0
         self.waiting_bytes += len(chunk) - sent
 
-    def put(self, chunk: bytes, rows: Sequence[Row] = ()) -> bool:
+    def put(self, chunk: bytes, rows: Sequence[Row] = (), until: float = 0.0) -> bool:
         """Takes a chunk, or refuses it because the outbox is full.
 
         Args:
             rows: of the entries in it; each is told what becomes of it, once it is taken.
+            until: it is sent before that or not at all; monotonic seconds, 0 for whenever.
         """
         if self._chunks and self.waiting_bytes + len(chunk) > self._limit_bytes:
             return False
-        self._chunks.append((chunk, rows))
+        self._chunks.append((chunk, rows, until))
         self.waiting_bytes += len(chunk)
         return True
 
-    def put_newest(self, chunk: bytes, rows: Sequence[Row] = ()) -> None:
+    def put_newest(self, chunk: bytes, rows: Sequence[Row] = (), until: float = 0.0) -> None:
         """Takes a chunk, and lets go of the oldest ones for it; never of one that is sent in part."""
-        while not self.put(chunk, rows):
+        while not self.put(chunk, rows, until):
             if self._is_begun and len(self._chunks) == 1:
-                self._chunks.append((chunk, rows))
+                self._chunks.append((chunk, rows, until))
                 self.waiting_bytes += len(chunk)
                 return
             self._drop(1 if self._is_begun else 0, "shed")
@@ -66,7 +67,7 @@ class Outbox:
         while len(self._chunks) > self._is_begun:
             self._drop(len(self._chunks) - 1, outcome)
         if chunk:
-            self._chunks.append((chunk, ()))
+            self._chunks.append((chunk, (), 0.0))
             self.waiting_bytes += len(chunk)
 
     def abandon(self, outcome: str) -> None:
@@ -75,24 +76,33 @@ class Outbox:
             self._drop(len(self._chunks) - 1, outcome)
 
     def _drop(self, at: int, outcome: str) -> None:
-        chunk, rows = self._chunks[at]
+        chunk, rows, _ = self._chunks[at]
         self.waiting_bytes -= len(chunk)
         del self._chunks[at]
-        self.dropped += 1
+        self.dropped += outcome != "expired"
         for row in rows:
             row.settle(outcome)
 
-    def head(self) -> list[bytes]:
-        """What one system call may send."""
-        return [self._chunks[i][0] for i in range(min(GATHER, len(self._chunks)))]
+    def head(self, now: float) -> list[bytes]:
+        """What one system call may send. What is worth nothing any more goes, unless a part of it is sent."""
+        chunks, at = self._chunks, 0
+        found: list[bytes] = []
+        while at < len(chunks) and at < GATHER:
+            chunk, _, until = chunks[at]
+            if until and until <= now and (at or not self._is_begun):
+                self._drop(at, "expired")
+            else:
+                found.append(chunk)
+                at += 1
+        return found
 
     def sent(self, count: int) -> None:
         """That many bytes of `head` are with the socket."""
         self.waiting_bytes -= count
         while count:
-            first, rows = self._chunks[0]
+            first, rows, until = self._chunks[0]
             if count < len(first):
-                self._chunks[0] = first[count:], rows
+                self._chunks[0] = first[count:], rows, until
                 self._is_begun = True
                 return
             count -= len(first)

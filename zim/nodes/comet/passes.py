@@ -128,25 +128,24 @@ class Passes:
         for link, _, entries in taken:
             for entry in entries:
                 self._handle(link, entry, fresh, now)
-        writes = [write for view, (pushes, rows) in fresh.items() for write in _writes(view.live, pushes, rows)]
+        writes = [write for view, (pushes, rows) in fresh.items() for write in _writes(view, view.live, pushes, rows)]
         return Pass(writes, taken)
 
     def _handle(self, link: Link, entry: Entry, fresh: dict[View, Fresh], now: float) -> None:
         """Moves positions; what is new and in time goes into fresh, for those who are live."""
         content = Content(entry.op, entry.body)
         row, to = Row(link.reports, entry.n), audiences(entry.only)
-        is_expired = bool(entry.left_ms) and link.is_expired(entry, now)
+        is_expired = bool(entry.expires_ms) and link.clock.is_over(entry.expires_ms, now)
         for stream, offset in entry.items:
             view = self._views.get(stream)
             if view is None or (view.position is not None and offset <= view.position):
                 continue
             view.position = offset
-            push = Encoded(content, stream, offset, to.get(stream, ALL))
+            push = Encoded(content, stream, offset, to.get(stream, ALL), entry.expires_ms)
             targeted = view.live.count(push.audience)
             row.targeted += targeted
             if is_expired:
-                row.expired += targeted
-                link.settled["expired"] += targeted
+                row.expire(targeted)
             else:
                 pushes, rows = fresh.setdefault(view, ([], []))
                 pushes.append(push)
@@ -264,18 +263,19 @@ class Passes:
             if page.floor > catchup.offset:
                 self._trimmed(view, catchup, page.floor)
             pushes = [
-                Encoded(Content(r.op, r.body), view.stream, r.offset, audience(r.only))
+                Encoded(Content(r.op, r.body), view.stream, r.offset, audience(r.only), r.expires_ms)
                 for r in page.records
-                if catchup.offset < r.offset <= catchup.target
+                if catchup.offset < r.offset <= catchup.target and not _is_over(view, r.expires_ms, now)
             ]
             catchup.offset = max(catchup.offset, min(page.last, catchup.target))
-            return Pass(_writes(catchup.subscribers, pushes), catchup=(view, catchup))
+            return Pass(_writes(view, catchup.subscribers, pushes), catchup=(view, catchup))
         while self._flushes:
             view, catchup = self._flushes.popleft()
             if catchup not in view.catchups or self._is_stalled(view, catchup):
                 continue
             if catchup.offset >= catchup.target:  # else it aims later by now, and reads
-                return Pass(_writes(catchup.subscribers, catchup.take_queue()), catchup=(view, catchup))
+                pushes = [push for push in catchup.take_queue() if not _is_over(view, push.expires_ms, now)]
+                return Pass(_writes(view, catchup.subscribers, pushes), catchup=(view, catchup))
         return None
 
     def _trimmed(self, view: View, catchup: Catchup, floor: int) -> None:
@@ -306,13 +306,20 @@ def is_live_only(epoch: str) -> bool:
     return epoch.startswith("live-")
 
 
-def _writes(subscribers: Subscribers, pushes: Sequence[Encoded], rows: Sequence[Row] = ()) -> list[Write]:
-    """One chunk for all pushes, or for each of them if not all are for all; per speech that somebody speaks."""
+def _is_over(view: View, expires_ms: int, now: float) -> bool:
+    """Whether a message is not worth being handed out any more: what may be late is not sent."""
+    return bool(expires_ms) and view.link.clock.is_over(expires_ms, now)
+
+
+def _writes(view: View, subscribers: Subscribers, pushes: Sequence[Encoded], rows: Sequence[Row] = ()) -> list[Write]:
+    """One chunk for all pushes, or for each of them if not all are for all and for ever; per speech that somebody
+    speaks."""
     batches = [(pushes, rows)] if pushes else []
-    if any(push.audience.keys for push in pushes):
+    if any(push.audience.keys or push.expires_ms for push in pushes):
         batches = [(pushes[i : i + 1], rows[i : i + 1]) for i in range(len(pushes))]
+    clock = view.link.clock
     return [
-        Write(sessions, join(speech, batch), of)
+        Write(sessions, join(speech, batch), of, clock.until(batch[0].expires_ms) if batch[0].expires_ms else 0.0)
         for batch, of in batches
         for speech, sessions in subscribers.groups(batch[0].audience)
     ]

@@ -23,8 +23,14 @@ class Row:
         self.version += 1
         self._reports.waiting[self.n] = self
 
+    def expire(self, sessions: int) -> None:
+        """So many pending ones will not get it any more: it would come too late."""
+        self.expired += sessions
+        self._reports.settled["expired"] += sessions
+        self.changed()
+
     def settle(self, outcome: str) -> None:
-        """One pending session is "delivered", "gone" or "shed"."""
+        """One pending session is "delivered", "gone", "shed" or "expired"."""
         setattr(self, outcome, getattr(self, outcome) + 1)
         self._reports.settled[outcome] += 1
         self.changed()

@@ -54,11 +54,12 @@ class Session(ABC):
         return False
 
     @abstractmethod
-    def write(self, chunk: bytes, rows: Sequence[Row] = ()) -> bool:
+    def write(self, chunk: bytes, rows: Sequence[Row] = (), until: float = 0.0) -> bool:
         """Sends whole packets or frames: to the socket, or to its outbox. Must not switch.
 
         Args:
             rows: of the entries that they carry. Each is told what becomes of this session, unless it is delivered now.
+            until: it leaves the outbox before that or not at all; monotonic seconds, 0 for whenever.
 
         Returns:
             The kernel has taken all of it.

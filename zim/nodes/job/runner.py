@@ -31,7 +31,7 @@ class JobRunner:
             for t in p.targets:
                 if t.comet in self._comets:
                     entry = Entry(
-                        p.router, p.term, t.comet, t.inc, t.n, p.push_id, p.op, p.body, t.items, p.left_ms, p.only
+                        p.router, p.term, t.comet, t.inc, t.n, p.push_id, p.op, p.body, t.items, p.expires_ms, p.only
                     )
                     out.append(Send(t.comet, entry, entry_bytes(p.body, t.items)))
         self.pushes += len(pushes)

@@ -36,10 +36,6 @@ class Body:
     expires_ms: int
     only: tuple[str, ...]
 
-    def left_ms(self, now_ms: int) -> int:
-        """How long it is worth being handed out; 0 for ever, below 0 if that is over."""
-        return (self.expires_ms - now_ms or -1) if self.expires_ms else 0
-
 
 class Feed:
     """One run of a comet.
@@ -124,7 +120,7 @@ class Feed:
         """Log time of the oldest entry that the comet has not handled."""
         return self._unhandled[0][0].time_ms if self._unhandled else None
 
-    def page(self, router: str, term: int, low: int, high: int, max_bytes: int, now_ms: int) -> list[Entry]:
+    def page(self, router: str, term: int, low: int, high: int, max_bytes: int) -> list[Entry]:
         """The entries from low to high, as many as max_bytes hold; nothing if low is not kept."""
         first = self.made - len(self._unhandled) + 1
         found: list[Entry] = []
@@ -136,7 +132,6 @@ class Feed:
             size += entry_size
             if found and size > max_bytes:
                 break
-            left_ms = body.left_ms(now_ms)
             found.append(
                 Entry(
                     router,
@@ -148,7 +143,7 @@ class Feed:
                     body.op,
                     body.body,
                     items,
-                    left_ms,
+                    body.expires_ms,
                     body.only,
                 )
             )

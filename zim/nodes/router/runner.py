@@ -89,7 +89,7 @@ class RouterRunner(Generic[Peer]):
             case messages.Renew():
                 return shard.renew(m, now, now_ms)
             case messages.Fetch():
-                return shard.fetch(m, now_ms)
+                return shard.fetch(m)
             case messages.Ask(question=question) if not isinstance(question, STORED):
                 return shard.ask(asker, m)
             case messages.Read() | messages.Ask():

@@ -150,7 +150,7 @@ class Shard(Generic[Peer]):
             for start in range(0, len(mine), ITEMS):
                 part = mine[start : start + ITEMS]
                 if targets and size + len(part) > ITEMS:
-                    pushes.append(self._push(body, targets, now_ms))
+                    pushes.append(self._push(body, targets))
                     targets, size = [], 0
                 n = feed.enter(body, part)
                 targeted = sum(self.directory.targets(feed, s, to.get(s, ALL)) for s, _ in part)
@@ -158,7 +158,7 @@ class Shard(Generic[Peer]):
                 targets.append(Target(feed.comet, feed.inc, n, part))
                 size += len(part)
         if targets:
-            pushes.append(self._push(body, targets, now_ms))
+            pushes.append(self._push(body, targets))
         return pushes
 
     def _count_offline(self, receipt: RouterReceipt, streams: list[str]) -> None:
@@ -168,9 +168,8 @@ class Shard(Generic[Peer]):
         elif streams:
             self.ledger.count_offline(receipt, len(streams))
 
-    def _push(self, body: Body, targets: list[Target], now_ms: int) -> Push:
-        left_ms = body.left_ms(now_ms)
-        return Push(self.name, self.term, body.push_id, body.op, body.body, targets, left_ms, body.only)
+    def _push(self, body: Body, targets: list[Target]) -> Push:
+        return Push(self.name, self.term, body.push_id, body.op, body.body, targets, body.expires_ms, body.only)
 
     # -- comets
 
@@ -213,27 +212,27 @@ class Shard(Generic[Peer]):
         if m.comet not in self._comets:
             return None
         if feed is not None and m.inc < feed.inc:
-            return self._renewed(m, "fenced", 0, feed.inc)
+            return self._renewed(m, "fenced", 0, feed.inc, now_ms)
         if feed is None or not feed.is_alive or m.inc != feed.inc or m.term != self.term:
             self._rebuilt_by = max(self._rebuilt_by, now + LEASE_S)  # it lives; only our answer may have been lost
-            return self._renewed(m, "register", 0, m.inc)
+            return self._renewed(m, "register", 0, m.inc, now_ms)
         if m.n <= feed.renewed:
             return None
         feed.renewed, feed.lease_end = m.n, now + LEASE_S
         feed.report(m.results, now_ms)
         if feed.handled(m.handled):
             self.intake.retry()
-        return self._renewed(m, "ok", feed.made, m.inc)
+        return self._renewed(m, "ok", feed.made, m.inc, now_ms)
 
-    def _renewed(self, m: Renew, verdict: Any, made: int, known_inc: int) -> Renewed:
-        return Renewed(self.name, self.term, m.inc, m.n, verdict, made, known_inc)
+    def _renewed(self, m: Renew, verdict: Any, made: int, known_inc: int, now_ms: int) -> Renewed:
+        return Renewed(self.name, self.term, m.inc, m.n, verdict, made, known_inc, now_ms)
 
-    def fetch(self, m: Fetch, now_ms: int) -> Fetched | None:
+    def fetch(self, m: Fetch) -> Fetched | None:
         """Entries that did not come."""
         feed = self.directory.feeds.get(m.comet)
         if feed is None or not feed.is_alive or (m.inc, m.term) != (feed.inc, self.term):
             return None
-        page = feed.page(self.name, self.term, m.low, m.high, PAGE_BYTES, now_ms)
+        page = feed.page(self.name, self.term, m.low, m.high, PAGE_BYTES)
         return Fetched(self.name, self.term, m.low, page)
 
     # -- questions of logics

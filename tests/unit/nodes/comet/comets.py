@@ -5,7 +5,7 @@ A router here is a real log in memory and nothing else: what it says to a comet 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from tests.wires import ZIM_TCP, packets_in
@@ -98,7 +98,7 @@ class Guest(Session):
     def _start(self, starts: Sequence[Start]) -> None:
         self.starts.update({start.stream: start for start in starts})
 
-    def write(self, chunk: bytes, rows: Sequence[Row] = ()) -> bool:
+    def write(self, chunk: bytes, rows: Sequence[Row] = (), until: float = 0.0) -> bool:
         self.reads = self.reads and not self.fills
         for packet in packets_in(chunk):
             self.got.append(packet.body.decode())
@@ -116,6 +116,9 @@ class Guest(Session):
     def bodies(self) -> list[str]:
         """Of all pushes so far."""
         return [what for what in self.got if not what.startswith(("opened", "joined", "left", "gap"))]
+
+
+LOG_MS = 1_000_000  # log time at 0.0 of the comet's clock
 
 
 class Router:
@@ -137,6 +140,7 @@ class Router:
         self.told: list[Result] = []
         self.pipe: list[Entry] = []
         self.n = 0
+        self.clock: Callable[[], int] = lambda: 0
         self._seq = 0
         self._seqs: dict[int, int] = {}
         self.restart(epoch)
@@ -154,11 +158,11 @@ class Router:
         push = NewPush("id", [stream], 5, body.encode(), 1, expires_ms, keys)
         return self.log.append(self.lease, [push])[0].offsets[0]
 
-    def publish(self, *streams: str, body: str, only: tuple[str, ...] = (), left_ms: int = 0) -> int:
+    def publish(self, *streams: str, body: str, only: tuple[str, ...] = (), expires_ms: int = 0) -> int:
         """A push. Its entry waits in the pipe; returns the entry's number."""
-        items = [(stream, self.append(stream, body, only)) for stream in streams]
+        items = [(stream, self.append(stream, body, only, expires_ms)) for stream in streams]
         self.n += 1
-        entry = Entry(self.name, self.term, "comet-1", INC, self.n, "id", 5, body.encode(), items, left_ms, only)
+        entry = Entry(self.name, self.term, "comet-1", INC, self.n, "id", 5, body.encode(), items, expires_ms, only)
         self.pipe.append(entry)
         return self.n
 
@@ -178,7 +182,7 @@ class Router:
                 if not self.hears_results:
                     return None
                 verdict: Any = "ok" if m.term == self.term else "register"
-                return Renewed(self.name, self.term, m.inc, m.n, verdict, self.n, m.inc)
+                return Renewed(self.name, self.term, m.inc, m.n, verdict, self.n, m.inc, self.clock())
             case Read():
                 p = self.log.read(m.stream, m.after, m.upto, m.limit, PAGE_BYTES, 0)
                 return Records(m.req, self.name, m.stream, p.epoch, p.floor, p.head, p.records, p.last)
@@ -221,6 +225,8 @@ class Comet(Performer):
         self.router = self.routers["router-1"]
         super().__init__()
         self.now = 0.0
+        for router in self.routers.values():
+            router.clock = lambda: LOG_MS + int(self.now * 1000)
         self.hub = Hub("comet-1", INC, names)
         for link in self.hub.links.values():
             link.is_connected = True
@@ -307,7 +313,7 @@ class Comet(Performer):
     def end_pass(self, todo: Pass) -> None:
         """As zim.nodes.comet.node performs it."""
         for write in todo.writes:
-            delivered = sum([session.write(write.chunk, write.rows) for session in write.sessions])
+            delivered = sum([session.write(write.chunk, write.rows, write.until) for session in write.sessions])
             for row in write.rows:
                 row.delivered += delivered
                 row.changed()
@@ -340,9 +346,9 @@ class Comet(Performer):
             router.restart(epoch)
         router.pipe, router.n = [], 0
 
-    def push(self, *streams: str, body: str, only: tuple[str, ...] = (), left_ms: int = 0) -> int:
+    def push(self, *streams: str, body: str, only: tuple[str, ...] = (), expires_ms: int = 0) -> int:
         """A push whose entry arrives and goes out."""
-        n = self.owner(streams[0]).publish(*streams, body=body, only=only, left_ms=left_ms)
+        n = self.owner(streams[0]).publish(*streams, body=body, only=only, expires_ms=expires_ms)
         self.receive()
         self.run()
         return n

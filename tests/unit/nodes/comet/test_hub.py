@@ -257,15 +257,41 @@ def test_a_push_that_nobody_is_there_for_has_a_row_of_zeros() -> None:
 def test_past_its_ttl_a_push_is_passed_over_and_counted() -> None:
     comet = Comet()
     guest = comet.enter(rooms=["9"])
-    n = comet.router.publish("r:9", body="late", left_ms=500)
+    n = comet.router.publish("r:9", body="late", expires_ms=comet.router.clock() + 500)
     comet.receive()
     comet.now += 0.6
     comet.run()
-    in_time = comet.push("r:9", body="in time", left_ms=500)
-    over = comet.push("r:9", body="over already", left_ms=-1)
+    in_time = comet.push("r:9", body="in time", expires_ms=comet.router.clock() + 500)
+    over = comet.push("r:9", body="over already", expires_ms=comet.router.clock() - 1)
     assert guest.bodies == ["in time"]
     assert result(comet, n) == result(comet, over) == (1, 0, 0, 0, 1)
     assert result(comet, in_time) == (1, 1, 0, 0, 0)
+
+
+def test_a_push_with_a_ttl_goes_alone_and_says_until_when() -> None:
+    comet = Comet()
+    comet.enter(rooms=["9"])
+    comet.router.publish("r:9", body="for ever")
+    comet.router.publish("r:9", body="a while", expires_ms=comet.router.clock() + 500)
+    comet.receive()
+    first, second = comet.begin_pass().writes
+    assert (first.until, second.is_late(comet.now)) == (0.0, False)
+    assert comet.now + 0.4 < second.until <= comet.now + 0.5
+    assert second.is_late(comet.now + 0.5)
+
+
+def test_what_queued_while_somebody_read_is_not_sent_late() -> None:
+    comet = Comet()
+    for n in range(1, 4):
+        comet.router.append("u:2", str(n))
+    here = comet.enter("2")
+    late = comet.guest()
+    comet.do(comet.hub.join(late, "2", [], comet.now, {"u:2": ("a", 0)}))
+    comet.push("u:2", body="short", expires_ms=comet.router.clock() + 100)
+    comet.now += 0.2
+    comet.settle()
+    assert here.bodies[-1] == "short"
+    assert late.bodies == ["1", "2", "3"]
 
 
 def test_results_are_told_again_until_the_router_has_heard() -> None:

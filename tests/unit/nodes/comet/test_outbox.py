@@ -14,7 +14,7 @@ CHUNKS = st.lists(st.binary(min_size=1, max_size=20), min_size=1, max_size=20)
 def drain(outbox: Outbox, step: int) -> bytes:
     found = b""
     while outbox:
-        data = b"".join(outbox.head())[:step]
+        data = b"".join(outbox.head(0.0))[:step]
         outbox.sent(len(data))
         found += data
     return found
@@ -134,7 +134,7 @@ def test_every_row_has_one_outcome_in_the_end(steps: list[str], size: int) -> No
     for n, step in enumerate(steps, 2):
         row = Row(fresh_reports(), n)
         if step == "sent":
-            outbox.sent(min(size, sum(map(len, outbox.head()))))
+            outbox.sent(min(size, sum(map(len, outbox.head(0.0)))))
         elif step == "newest" or (step == "put" and outbox.put(bytes(size), [row])):
             rows.append(row)
             if step == "newest":
@@ -143,3 +143,18 @@ def test_every_row_has_one_outcome_in_the_end(steps: list[str], size: int) -> No
             outbox.end_with(b"", "shed")
     outbox.abandon("gone")
     assert all(sum(outcome) == 1 for outcome in outcomes(rows))
+
+
+def test_what_is_worth_nothing_any_more_is_not_sent() -> None:
+    reports = Reports({"delivered": 0, "gone": 0, "shed": 0, "expired": 0})
+    rows = [Row(reports, n) for n in range(4)]
+    outbox = Outbox(1000)
+    outbox.begin(b"begun", 2, [rows[0]], 5.0)
+    for row, until in zip(rows[1:], (5.0, 0.0, 6.0), strict=True):
+        assert outbox.put(b"%d" % row.n, [row], until)
+    assert outbox.head(5.0) == [b"gun", b"2", b"3"]  # of the first a part is sent
+    assert (rows[1].expired, outbox.waiting_bytes, outbox.dropped) == (1, 5, 0)
+    outbox.sent(4)
+    assert outbox.head(6.0) == []
+    assert [(row.delivered, row.expired) for row in rows] == [(1, 0), (0, 1), (1, 0), (0, 1)]
+    assert not outbox

@@ -177,7 +177,7 @@ class MemoryLog(Log):
             book = self._book(stream)
             book.head += 1
             offsets.append(book.head)
-            record = Record(book.head, push_id, op, body, wall_ms or time_ms, only.get(stream, ()))
+            record = Record(book.head, push_id, op, body, wall_ms or time_ms, only.get(stream, ()), expires_ms)
             book.kept.append(Kept(record, time_ms, expires_ms))
             if self._keep_s is not None or self._keep_bytes is not None:
                 size, body_bytes = RECORD_BYTES + body_bytes, 0

@@ -287,7 +287,8 @@ def read(
             raise Damaged(where, "its checksum does not fit", offset)
         is_damaged = False
         told_ms = wall_ms or time_ms  # an older zim had one clock
-        records.append(Record(offset, push_id, op, body, told_ms, parse_json(only, tuple[str, ...]) if only else ()))
+        for_whom = parse_json(only, tuple[str, ...]) if only else ()
+        records.append(Record(offset, push_id, op, body, told_ms, for_whom, expires_ms))
     end = min(upto, head)
     is_cut = is_damaged or measured > len(records)
     return StreamPage(epoch, floor, head, records, records[-1].offset if is_cut else max(end, min(after, head)))
