@@ -35,6 +35,7 @@ from benchmarks.report import percentile  # noqa: E402
 from zim.client import ZmqPublisher  # noqa: E402
 from zim.net.transport import Dealer  # noqa: E402
 from zim.protocol import codec, messages  # noqa: E402
+from zim.protocol.publication import Publication  # noqa: E402
 
 BODY = b"x" * 100
 STREAMS = 10_000
@@ -64,7 +65,7 @@ def at_router(endpoint: str, publishers: int, seconds: float) -> tuple[int, list
         for _ in range(count):
             req = next(reqs)
             asked[req] = now
-            pushes = [messages.Publication(f"{prefix}-{req:x}", [next(streams)], 5, BODY)]
+            pushes = [Publication(f"{prefix}-{req:x}", [next(streams)], 5, BODY)]
             batch.append(messages.Publish(req, 1, 0, pushes))
         for start in range(0, len(batch), 500):
             assert dealer.send(codec.encode(batch[start : start + 500]))

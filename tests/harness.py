@@ -326,6 +326,14 @@ class Client:
             pass
         self.is_closed = True
 
+    def pause(self) -> None:
+        """Reads nothing more, until it goes on."""
+        self._reader.kill()
+
+    def go_on(self) -> None:
+        """Reads again."""
+        self._reader = gevent.spawn(self._read, b"")
+
     def hear(self, data: bytes) -> None:
         """Takes what the server has said."""
         for said in self._cut.receive(data):

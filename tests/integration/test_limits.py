@@ -94,7 +94,7 @@ def test_a_socket_that_lingers_after_its_close_frame_still_takes_a_place() -> No
 def test_a_slow_consumer_may_lose_its_oldest_messages_instead_of_its_connection() -> None:
     with running(comet={"slow_consumer": "drop", "outbox_bytes": 100_000}) as fabric:
         slow = Client(fabric.tcp["comet-1"], "1")
-        slow._reader.kill()
+        slow.pause()
         for n in range(800):
             fabric.post("/1/push?uid=1", b"%06d" % n + b"x" * 20_000)
         while not slow.bodies or not slow.bodies[-1].startswith(b"000799"):
@@ -110,7 +110,7 @@ def test_slow_consumers_that_reset_are_no_news() -> None:
     with running(comet={"outbox_bytes": 16 << 20}) as fabric:
         clients = [Client(fabric.tcp["comet-1"], "1") for _ in range(20)]
         for client in clients:
-            client._reader.kill()
+            client.pause()
         for _ in range(200):  # 10 MB for each: more than the kernel takes
             fabric.post("/1/push?uid=1", b"x" * 50_000)
         for client in clients:  # something to read, and a reset, at the same moment
@@ -124,7 +124,7 @@ def test_slow_consumers_that_reset_are_no_news() -> None:
 def test_a_slow_consumer_is_cut_off_with_a_reason_and_slows_nobody() -> None:
     with running(comet={"outbox_bytes": 100_000}) as fabric:
         slow, fast = Client(fabric.ws["comet-1"], "1", is_ws=True), Client(fabric.tcp["comet-1"], "2")
-        slow._reader.kill()
+        slow.pause()
         pushed = 0
         while "slow consumer uid=1" not in fabric.log:
             fabric.post("/1/push/room?rid=1", b'"%s"' % (b"x" * 20_000))
@@ -161,7 +161,7 @@ def test_who_reads_slowly_may_still_resume() -> None:
         for n in range(400):  # 20 MB: more than the kernel and an outbox take
             fabric.post("/1/push?uid=1", b"%06d" % n + b"x" * 50_000)
         slow = ZimClient(fabric.tcp["comet-1"], "1", rooms=[])
-        slow._reader.kill()
+        slow.pause()
         before = 0
         while len(slow.places("u:1")) < 400:  # it reads when the comet has nothing more to say for the moment
             gevent.sleep(0.01)
@@ -178,7 +178,7 @@ def test_a_zim_client_that_is_slow_is_closed_and_resumes_whatever_the_policy() -
         comet={"slow_consumer": "drop", "outbox_bytes": 100_000}, more="[retention]\nusers = { count = 100000 }"
     ) as fabric:
         slow = ZimClient(fabric.tcp["comet-1"], "1", rooms=[])
-        slow._reader.kill()  # it does not read any more
+        slow.pause()  # it does not read any more
         pushed = 0
         while "slow consumer uid=1" not in fabric.log:  # the kernel takes some megabytes
             pushed += 1

@@ -104,7 +104,7 @@ def zim_ledger(fabric: Fabric, *options: str) -> tuple[int, str, str]:
 
 def stuck(client: Client) -> Client:
     """It reads no more."""
-    client._reader.kill()
+    client.pause()
     return client
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from tests.simulation.kernel import Kernel, Violation
+from tests.simulation.kernel import Node, Violation
 from zim.errors import Unknown
 from zim.fabric.retention import Retention, RoomClass, Rule
 from zim.fabric.sharding import Shards
@@ -70,9 +70,9 @@ class SimRetention(Retention):
 class RouterDisk:
     """What a router keeps, and what becomes of it."""
 
-    def __init__(self, name: str, kernel: Kernel) -> None:
-        self.name, self._kernel = name, kernel
-        self.store = MemoryStore(epoch=f"epoch of {name}")
+    def __init__(self, node: Node) -> None:
+        self.name, self._node, self._rng = node.name, node, node.kernel.rng
+        self.store = MemoryStore(epoch=f"epoch of {self.name}")
         self.receipts = ReceiptBook()
         self.is_full = False
         self.key_window_s = 86_400.0
@@ -83,14 +83,14 @@ class RouterDisk:
     @property
     def wall_s(self) -> float:
         """The wall clock of its machine."""
-        return WALL_S + self._kernel.now + self.clock_off_s
+        return WALL_S + self._node.kernel.now + self.clock_off_s
 
     def open(self) -> Shard[str]:
         """A new run of its router."""
-        now, name = self._kernel.now, self.name
+        now, name = self._node.now, self.name
 
         def clock() -> float:
-            return self._kernel.now
+            return self._node.now
 
         window_s = self.key_window_s
         log = MemoryLog(self.store, clock, lambda: WALL_S + clock(), key_window_s=window_s)
@@ -120,7 +120,7 @@ class RouterDisk:
     def begin(self, effect: DiskEffect) -> float:
         """Something is to be done. Returns how long that takes."""
         self.working.append(effect)
-        rng = self._kernel.rng
+        rng = self._rng
         match effect:
             case Append():
                 return rng.choice([0, 0.001, 0.004, 0.03, 0.2])
@@ -133,7 +133,7 @@ class RouterDisk:
     def crash(self) -> None:
         """A commit under way may have come to its end; nobody was told."""
         for effect in list(self.working):
-            came_to_its_end = isinstance(effect, Append) and not self.is_full and self._kernel.rng.random() < 0.5
+            came_to_its_end = isinstance(effect, Append) and not self.is_full and self._rng.random() < 0.5
             if came_to_its_end or isinstance(effect, Settle):  # what was unsure is stored, or not: see what it is
                 result = self.end(effect)
                 if isinstance(effect, Append) and isinstance(result, Unknown):  # stored, or not: see what it is
@@ -144,11 +144,11 @@ class RouterDisk:
         """It is done; or what the disk has against it."""
         self.working.remove(effect)
         if isinstance(effect, ReadDisk) and isinstance(effect.question, messages.Read):
-            limit = self._kernel.rng.choice([3, effect.question.limit])
+            limit = self._rng.choice([3, effect.question.limit])
             effect = ReadDisk(msgspec.structs.replace(effect.question, limit=limit), effect.askers)
         if isinstance(effect, Append) and self.is_full:
             self.store.failures.append("unavailable")
-        streams, now_ms = self.storage.streams, self.clock.at(self._kernel.now)
+        streams, now_ms = self.storage.streams, self.clock.at(self._node.now)
         pushes = effect.pushes if isinstance(effect, Append | Settle) else []
         heads = streams.heads([stream for push in pushes for stream in push.streams])
         before = self._kept() if isinstance(effect, Trim) and self.retention.keeps is not EVERYTHING else {}
@@ -195,7 +195,7 @@ class RouterDisk:
         """What one comet has not handled, counted anew: of pushes that were admitted since it is there."""
         if not isinstance(m, messages.Publish):
             return
-        serving, now = self.shard.directory.serving, self._kernel.now
+        serving, now = self.shard.directory.serving, self._node.now
         under_way = [a for e in self.working if isinstance(e, Append | Settle) for a in e.batch]
         waiting = [*under_way, *(a for a, _ in self.shard.intake.commits._items)]
         for feed in {feed for push in m.pushes for stream in push.streams for feed in serving(stream)}:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import heapq
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -45,12 +45,13 @@ class Node:
         self.run = 0
         self.is_up = self.is_stopped = False
         self.since = 0.0  # of the last start, stop or death
+        self.ahead_s, self.rate = kernel.rng.choice([0.0, 7e4]), kernel.rng.choice([1.0, 1 + 5e-5, 1 - 5e-5])
         self.backlog: list[tuple[int, Callable[[], None]]] = []
 
     @property
     def now(self) -> float:
-        """Monotonic seconds."""
-        return self.kernel.now
+        """Its own monotonic seconds: they begin anywhere, and run a little faster or slower than others'."""
+        return self.ahead_s + self.kernel.now * self.rate
 
     def boot(self) -> None:
         """Starts with what is on disk, and nothing else."""
@@ -84,7 +85,11 @@ class Node:
 
 
 class Driver(Node, Performer):
-    """A process that does what its runner wants."""
+    """A process that does what its runner wants.
+
+    Attributes:
+        there: whom it follows, and who has come.
+    """
 
     runner: Any
 
@@ -92,6 +97,7 @@ class Driver(Node, Performer):
         Node.__init__(self, kernel, name)
         Performer.__init__(self)
         self.on_answer: Callable[[str, Any], None] = lambda asker, m: None
+        self.there: set[str] = set()
 
     def perform_one(self, effect: Effect) -> None:
         match effect:
@@ -116,6 +122,18 @@ class Driver(Node, Performer):
         for peer in peers:
             self.runner.on_link(peer, self.kernel.is_connected(self.name, peer))
 
+    def follow(self, peers: Iterable[str]) -> Iterator[Effect]:
+        """Tells the runner who has come, once; that one has gone `lost` tells."""
+        for peer in peers:
+            if peer not in self.there and self.kernel.is_connected(self.name, peer):
+                self.there.add(peer)
+                yield from self.runner.on_link(peer, True, self.now)
+
+    def lost(self, peer: str) -> None:
+        if peer in self.there:
+            self.there.discard(peer)
+            self.perform(self.runner.on_link(peer, False, self.now))
+
     def receive(self, src: str, run: int, m: Any) -> None:
         self.perform(self.runner.on_messages((src, run), [m], self.now))
 
@@ -136,6 +154,7 @@ class Kernel:
     Attributes:
         loss: how likely a message gets lost.
         crosses_codec: every message is encoded and decoded on its way.
+        starts: of all processes, when each was.
     """
 
     rng: random.Random
@@ -145,6 +164,7 @@ class Kernel:
     loss: float = 0.0
     nodes: dict[str, Node] = field(default_factory=dict)
     pipes: dict[tuple[str, str], Lane] = field(default_factory=dict)
+    starts: list[tuple[float, str]] = field(default_factory=list)
     _queue: list[tuple[float, int, Node | None, int, Callable[[], Any]]] = field(default_factory=list)
     _count: int = 0
 
@@ -230,6 +250,7 @@ class Kernel:
         node = self.nodes[name]
         node.run, node.is_up, node.is_stopped, node.since = node.run + 1, True, False, self.now
         node.backlog.clear()
+        self.starts.append((self.now, name))
         self.note(name, "starts", node.run)
         node.boot()
 

@@ -26,7 +26,7 @@ TICK_S = 0.05  # of a logic; the real one asks again a little sooner
 class RouterNode(Driver):
     def __init__(self, kernel: Kernel, name: str) -> None:
         super().__init__(kernel, name)
-        self.disk = RouterDisk(name, kernel)
+        self.disk = RouterDisk(self)
 
     def boot(self) -> None:
         self.runner = RouterRunner(self.disk.open(), self.disk.clock, 1 << 40, {}, COMETS, JOBS, self.now)
@@ -109,10 +109,8 @@ class CometNode(Driver):
 class LogicNode(Driver):
     def boot(self) -> None:
         self.runner = LogicRunner(ROUTERS, is_live, GoimTokens(), 1 << 20, lambda: f"id-{self.kernel.number()}")
-        self.every(TICK_S, lambda: self.perform(self.runner.on_tick(self.now)))
-
-    def lost(self, peer: str) -> None:
-        self.perform(self.runner.on_gone(peer, self.now))
+        self.there.clear()
+        self.every(TICK_S, lambda: self.perform([*self.follow(ROUTERS), *self.runner.on_tick(self.now)]))
 
     def publish(self, push: Push, answered: Callable[[Published], None]) -> None:
         """Publishes, and tells the publisher, if this run lasts."""

@@ -301,6 +301,7 @@ class Backend:
         self.world = world
         self.pushes: dict[str, tuple[Push, float]] = {}
         self.heard: dict[str, list[Published]] = {}
+        self.asked_at: dict[str, list[float]] = {}  # when a logic read it
         self.attempts: dict[str, int] = {}
         self._shared: set[str] = set()
 
@@ -338,8 +339,12 @@ class Backend:
             self.heard[push_id].append(p)
             self.world.check_answer(push_id, p)
 
+        def ask() -> None:
+            self.asked_at.setdefault(push_id, []).append(kernel.now)
+            node.publish(push, answer)
+
         if node.is_up:
-            node.later(0.001, lambda: node.publish(push, answer))
+            node.later(0.001, ask)
 
         def again() -> None:
             is_late = asked_at < self.world.settled_at or kernel.now - asked_at > self.world.key_window_s - 2.5
@@ -374,7 +379,7 @@ class Publisher(Node):
         """Asks for a push."""
         backend, logic = self.world.backend, self.kernel.nodes[LOGICS[0]]
         push = Push(list(streams), push_id.encode(), key=push_id if is_keyed else "")
-        backend.pushes[push_id] = push, self.now
+        backend.pushes[push_id] = push, self.kernel.now
         backend.heard[push_id], backend.attempts[push_id] = [], 1
         self.sent.setdefault(logic.run, []).append(push_id)
         self._asked.append(push_id)

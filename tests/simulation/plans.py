@@ -257,6 +257,7 @@ def _disk(world: World, op: Op) -> None:
     elif op.verb == "clock":
         if world.key_window_s > 2 * 3_600:  # else the hour that a start may take is longer than keys are known
             router.disk.clock_off_s = op.args[1]
+            world.is_clock_wrong = True
     elif op.verb == "unsure":
         router.disk.store.failures.append(op.args[1])
     elif op.verb == "trim":

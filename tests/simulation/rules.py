@@ -230,6 +230,11 @@ def _at_any_time(head: Any, outbox: Outbox, now: float) -> Any:
     return head(outbox, 0.0)
 
 
+def _from_now_on(publication: Any, share: Share, now: float, clock: Any = None) -> Any:
+    ttl_ms = share._publication.ttl_ms if share._publication is not None else 0
+    return msgspec.structs.replace(publication(share, now, clock), ttl_ms=ttl_ms, expires_ms=0)
+
+
 def _any_run(seen: Any, key: Any, found: Any, now_ms: int, window_ms: int, is_lasting: bool) -> Any:
     return seen(key, found, now_ms, window_ms, True)
 
@@ -248,8 +253,11 @@ RULES: dict[str, Rule] = {
     "memory cannot tell what an earlier run had": Rule(log, "seen", _wrap(log, "seen", _any_run), "stale"),
     "who shares a stream waits": Rule(Lane, "put", _wrap(Lane, "put", _at_once), "loss,storm"),
     "a start moves log time by an hour at most": Rule(clock, "MOST_AHEAD_MS", 1 << 60, "clocks"),
-    "what may be late is not sent": Rule(RemoteClock, "is_over", lambda *_: False, "pause,slow,loss"),
+    "what may be late is not sent": Rule(RemoteClock, "until", lambda *_: float("inf"), "pause,slow,loss"),
     "nor out of an outbox": Rule(Outbox, "head", _wrap(Outbox, "head", _at_any_time), "slow"),
+    "a ttl is a moment that logic fixes": Rule(
+        Share, "publication", _wrap(Share, "publication", _from_now_on), "pause,storm"
+    ),
     "the head is committed": Rule(
         Questions, "on_heads", _wrap(Questions, "on_heads", _uncommitted_heads), "loss,fence,crash"
     ),

@@ -21,7 +21,7 @@ from tests.unit.nodes.router.log.sqlite_support import ROUTERS, acquired, opened
 from tests.wires import ZIM_TEXT
 from zim.cli import main
 from zim.errors import NodeError
-from zim.fabric.limits import NAME_BYTES
+from zim.fabric.limits import NAME_BYTES, ROOMS
 from zim.fabric.retention import Retention, Rule
 from zim.nodes.comet.edge import ANSWER_S
 from zim.nodes.router.log import Log, NewPush
@@ -355,7 +355,7 @@ def test_zims_own_protocol_is_as_it_says() -> None:
     first_cells = re.findall(r"^\| ([\d /]+?)(?:, or 100 and up)? \|", text, re.MULTILINE)
     ops = {int(op) for cell in first_cells for op in cell.split(" / ")}
     assert ops >= {value for name, value in vars(Op).items() if not name.startswith("_")}
-    assert f"{zim_words.STREAMS:,} rooms" in text
+    assert f"{ROOMS:,} rooms" in text
     assert f"1 to {NAME_BYTES} bytes" in text
     assert f"at most {ANSWER_S:.0f} s" in " ".join(text.split())
 

@@ -36,6 +36,7 @@ PURE = (
     "zim.nodes.comet.views",
     "zim.nodes.job.runner",
     "zim.nodes.logic.auth",
+    "zim.nodes.logic.clocks",
     "zim.nodes.logic.lanes",
     "zim.nodes.logic.runner",
     "zim.nodes.logic.shares",

@@ -4,6 +4,7 @@ NAME_BYTES = 253  # of a user's or a room's name, in UTF-8: with its `u:` or `r:
 SESSION_KEY_BYTES = NAME_BYTES + 20  # the user, `_`, and at most 19 digits
 STREAM_BYTES = NAME_BYTES + 2  # of a stream's name: its length is one byte in some protocols
 KEY_BYTES = 255  # of an idempotency key, in UTF-8, whichever way it comes
+ROOMS = 1_000  # of one session, and streams that it resumes at once
 RECIPIENTS = 100_000  # users, rooms and session keys of one push, or of one batch
 TTL_S = 366 * 86_400.0  # the end of a push must be a number that a log can keep
 WAIT_S = 30.0  # how long an answer may wait for a receipt

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 import gevent
 from gevent.event import Event
@@ -12,7 +12,6 @@ from gevent.event import Event
 from zim.net.batches import Batches
 from zim.net.transport import Dealer, Outlet
 from zim.protocol import codec
-from zim.protocol.errors import CodecError
 from zim.protocol.messages import Message
 
 log = logging.getLogger(__name__)
@@ -77,20 +76,10 @@ class PeerLink(Generic[M]):
         spawn(self._run)
         spawn(self._watch)
 
-    def received(self, expected: Any) -> Iterator[list[Any]]:
-        """The peer's answers, frame by frame; a frame that is not understood is passed over. Switches.
-
-        Args:
-            expected: the message or union of messages that may come.
-        """
+    def received(self) -> Iterator[bytes]:
+        """The peer's answers, frame by frame. Switches."""
         assert isinstance(self._socket, Dealer)
-        for frame in self._socket.received():
-            try:
-                messages = codec.decode(frame, expected)
-            except CodecError as e:
-                log.warning("message not understood", extra={"peer": self.peer, "error": str(e)})
-                continue
-            yield messages
+        return self._socket.received()
 
     def close(self) -> None:
         """Ends the link. What has not left is dropped."""

@@ -20,9 +20,11 @@ from typing_extensions import override
 
 from zim import __version__, logs
 from zim.errors import ZimError
-from zim.metrics import Metric, gauge
+from zim.metrics import Metric, counter, gauge
 from zim.nodes.effects import Effect, End, Note
 from zim.nodes.performer import Performer
+from zim.protocol import codec
+from zim.protocol.errors import CodecError
 from zim.topology import Node, Topology
 
 if TYPE_CHECKING:
@@ -56,6 +58,7 @@ class NodeProcess(Performer):
         self._over = Event()
         self._exit_code = EXIT_OK
         self._greenlets: set[gevent.Greenlet[..., Any]] = set()
+        self._not_understood = 0
 
     @abstractmethod
     def setup(self) -> None:
@@ -92,6 +95,20 @@ class NodeProcess(Performer):
         greenlet.rawlink(self._greenlets.discard)
         self._greenlets.add(greenlet)
         return greenlet
+
+    def decode(self, frame: bytes, expected: Any, peer: str = "") -> list[Any]:
+        """The messages in a frame; none if it is not understood, which is counted.
+
+        Args:
+            expected: the message or union of messages that may come.
+            peer: from whom it is, if that is known.
+        """
+        try:
+            return codec.decode(frame, expected)
+        except CodecError as e:
+            self._not_understood += 1
+            log.warning("message not understood", extra={"peer": peer or "unknown", "error": str(e)})
+            return []
 
     # -- effects
 
@@ -157,6 +174,8 @@ class NodeProcess(Performer):
     def _metrics(self) -> Iterator[Metric]:
         who: dict[tuple[str, ...], float] = {(self.name, self._kind, __version__): 1}
         yield gauge("zim_node_info", "The node that this is", who, "node", "kind", "version")
+        what = "Messages of other nodes, or of publishers over ZeroMQ, that were not understood and passed over"
+        yield counter("zim_node_bad_messages_total", what, self._not_understood)
         yield from self.metrics()
 
     def _announce(self) -> None:

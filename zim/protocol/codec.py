@@ -1,11 +1,14 @@
-"""Messages ⇄ the bytes of a ZeroMQ frame. The only importer of msgpack.
+"""Messages ⇄ the bytes of a ZeroMQ frame, which is msgpack.
 
-msgpack makes the bytes; msgspec checks names, shapes and types, so that nothing from a peer reaches a node unchecked.
+Between nodes msgspec reads and writes it: names, shapes, types and ranges are checked while a frame is read, so that
+nothing from a peer reaches a node unchecked, and what is not a message costs no memory. The maps that people send from
+a REPL have no shape: these msgpack reads. The only importer of msgpack.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from typing import Any, TypeVar, cast
 
 import msgpack
@@ -17,11 +20,19 @@ from zim.protocol.messages import Answered, Message
 
 A = TypeVar("A")
 
+PLAIN_BYTES = 4_096  # of what a person asks from a REPL
+
+_ENCODER = msgspec.msgpack.Encoder()
+
 
 def encode(messages: Sequence[Message]) -> bytes:
     """One frame that carries these messages, in order."""
-    packed: bytes = msgpack.packb(msgspec.to_builtins(messages, builtin_types=(bytes,)))
-    return packed
+    return _ENCODER.encode(messages)
+
+
+@cache
+def _decoder(expected: Any) -> msgspec.msgpack.Decoder[list[Any]]:
+    return msgspec.msgpack.Decoder(list[expected])
 
 
 def decode(frame: bytes, expected: Any) -> list[Any]:
@@ -35,8 +46,8 @@ def decode(frame: bytes, expected: Any) -> list[Any]:
         CodecError: anything else.
     """
     try:
-        return msgspec.convert(msgpack.unpackb(frame), list[expected])
-    except (ValueError, TypeError, RecursionError, msgpack.UnpackException, msgspec.ValidationError) as e:
+        return _decoder(expected).decode(frame)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as e:
         raise CodecError(f"not a message of this link: {e}") from None
 
 
@@ -60,7 +71,8 @@ def encode_plain(value: Any) -> bytes:
 
 def decode_plain(frame: bytes) -> dict[str, Any] | None:
     """What a person asked from a REPL with zmq.REQ: a map such as `{"locate": "7"}`. Nothing if it is not a map."""
-    if not frame or not (frame[0] & 0xF0 == 0x80 or frame[0] in (0xDE, 0xDF)):  # msgpack: fixmap, map 16, map 32
+    is_map = frame and (frame[0] & 0xF0 == 0x80 or frame[0] in (0xDE, 0xDF))  # msgpack: fixmap, map 16, map 32
+    if not is_map or len(frame) > PLAIN_BYTES:
         return None
     try:
         value = msgpack.unpackb(frame)

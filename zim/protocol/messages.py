@@ -8,13 +8,14 @@ Two feeds lie between a router and a comet. A feed is named by its comet's incar
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import msgspec
 
 from zim.fabric.questions import AnyQuestion
+from zim.protocol.fields import Int32, Item, Items, Keys, Limit, Moment, Number, Rooms, Run, SessionNumber, Streams, Ttl
+from zim.protocol.publication import ENTRY_BYTES, ITEM_BYTES, Outcome, Publication
 
-ENTRY_BYTES, ITEM_BYTES = 200, 40  # what an entry and each of its items cost beside the body, in memory and on the wire
 CHANGE_BYTES = 64  # what a change costs beside the names in it
 
 
@@ -22,42 +23,39 @@ class Message(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=str.lo
     """What all messages are."""
 
 
-Item = tuple[str, int]  # stream, offset
-Int32 = Annotated[int, msgspec.Meta(ge=-(1 << 31), lt=1 << 31)]
-
 # ---------------------------------------------------------------- comet → router: the feed up
 
 
 class Begin(Message, frozen=True):
     """A change: forget what you knew of me; the `count` changes after this one tell everything anew."""
 
-    n: int
-    count: int
+    n: Number
+    count: Number
 
 
 class Put(Message, frozen=True):
     """A change: a session is here. seq is 0 until the router has given it one."""
 
-    n: int
-    conn: int
+    n: Number
+    conn: Number
     uid: str
-    seq: int
-    rooms: tuple[str, ...]
+    seq: SessionNumber
+    rooms: Rooms
 
 
 class Del(Message, frozen=True):
     """A change: a session is gone."""
 
-    n: int
-    conn: int
+    n: Number
+    conn: Number
 
 
 class Room(Message, frozen=True):
     """A change: that many local sessions are in the room. `*` is the room of everybody."""
 
-    n: int
+    n: Number
     room: str
-    members: int
+    members: Number
 
 
 Change = Begin | Put | Del | Room
@@ -73,20 +71,20 @@ class Changes(Message, frozen=True):
     """comet → router: changes in order; each is answered."""
 
     comet: str
-    inc: int
-    term: int
+    inc: Run
+    term: Run
     changes: list[Change]
 
 
 class Result(Message, frozen=True):
     """What became of entry n so far, in sessions: targeted is what the comet found, the rest of it is pending."""
 
-    n: int
-    targeted: int
-    delivered: int
-    gone: int
-    shed: int
-    expired: int
+    n: Number
+    targeted: Number
+    delivered: Number
+    gone: Number
+    shed: Number
+    expired: Number
 
 
 class Renew(Message, frozen=True):
@@ -96,10 +94,10 @@ class Renew(Message, frozen=True):
     """
 
     comet: str
-    inc: int
-    term: int
-    n: int
-    handled: int
+    inc: Run
+    term: Run
+    n: Number
+    handled: Number
     results: list[Result] = msgspec.field(default_factory=list)
 
 
@@ -107,28 +105,28 @@ class Fetch(Message, frozen=True):
     """comet → router: the entries from low to high did not come."""
 
     comet: str
-    inc: int
-    term: int
-    low: int
-    high: int
+    inc: Run
+    term: Run
+    low: Number
+    high: Number
 
 
 class Read(Message, frozen=True):
     """comet or logic → router: a stream's records after an offset, up to another, at most `limit`."""
 
-    req: int
+    req: Number
     stream: str
-    after: int
-    upto: int
-    limit: int
+    after: Number
+    upto: Number
+    limit: Limit
 
 
 class Acknowledge(Message, frozen=True):
     """comet → router: a client has acknowledged its user's stream up to an offset."""
 
-    req: int
+    req: Number
     stream: str
-    offset: int
+    offset: Number
 
 
 # ---------------------------------------------------------------- router → comet
@@ -140,20 +138,20 @@ class Answer(Message, frozen=True):
     base: entries start after it; acknowledged: the cursor of a user's stream.
     """
 
-    n: int
-    base: int
+    n: Number
+    base: Number
     epoch: str
-    head: int
-    seq: int
-    acknowledged: int = 0
+    head: Number
+    seq: SessionNumber
+    acknowledged: Number = 0
 
 
 class Answers(Message, frozen=True):
     """router → comet: answers to changes."""
 
     router: str
-    term: int
-    inc: int
+    term: Run
+    inc: Run
     answers: list[Answer]
 
 
@@ -161,13 +159,13 @@ class Renewed(Message, frozen=True):
     """router → comet: answer to Renew. made: the last entry of the feed down; now_ms: log time."""
 
     router: str
-    term: int
-    inc: int
-    n: int
+    term: Run
+    inc: Run
+    n: Number
     verdict: Literal["ok", "register", "fenced"]
-    made: int
-    known_inc: int
-    now_ms: int = 0
+    made: Number
+    known_inc: Run
+    now_ms: Moment = 0
 
 
 class Entry(Message, frozen=True):
@@ -177,16 +175,16 @@ class Entry(Message, frozen=True):
     """
 
     router: str
-    term: int
+    term: Run
     comet: str
-    inc: int
-    n: int
+    inc: Run
+    n: Number
     push_id: str
     op: Int32
     body: bytes
-    items: list[Item]
-    expires_ms: int = 0
-    only: tuple[str, ...] = ()
+    items: Items
+    expires_ms: Moment = 0
+    only: Keys = ()
 
 
 def entry_bytes(body: bytes, items: list[Item]) -> int:
@@ -198,21 +196,21 @@ class Fetched(Message, frozen=True):
     """router → comet: answer to Fetch, a page at a time; empty if what was asked for is not kept."""
 
     router: str
-    term: int
-    low: int
+    term: Run
+    low: Number
     entries: list[Entry]
 
 
 class Record(Message, frozen=True):
     """One message of a stream. time_ms: the wall clock, for people; the rest: see Entry."""
 
-    offset: int
+    offset: Number
     push_id: str
     op: Int32
     body: bytes
-    time_ms: int = 0
-    only: tuple[str, ...] = ()
-    expires_ms: int = 0
+    time_ms: Moment = 0
+    only: Keys = ()
+    expires_ms: Moment = 0
 
 
 class Records(Message, frozen=True):
@@ -222,22 +220,22 @@ class Records(Message, frozen=True):
     offset, is in records or has expired.
     """
 
-    req: int
+    req: Number
     router: str
     stream: str
     epoch: str
-    floor: int
-    head: int
+    floor: Number
+    head: Number
     records: list[Record]
-    last: int
+    last: Number
 
 
 class Acknowledged(Message, frozen=True):
     """router → comet: answer to Acknowledge. offset: where the cursor is, durably."""
 
-    req: int
+    req: Number
     router: str
-    offset: int
+    offset: Number
 
 
 # ---------------------------------------------------------------- router → job
@@ -247,49 +245,25 @@ class Target(Message, frozen=True):
     """The entry that a push makes in one comet's feed."""
 
     comet: str
-    inc: int
-    n: int
-    items: list[Item]
+    inc: Run
+    n: Number
+    items: Items
 
 
 class Push(Message, frozen=True):
     """router → job: the body once, and the entries it makes. expires_ms, only: see Entry."""
 
     router: str
-    term: int
+    term: Run
     push_id: str
     op: Int32
     body: bytes
     targets: list[Target]
-    expires_ms: int = 0
-    only: tuple[str, ...] = ()
+    expires_ms: Moment = 0
+    only: Keys = ()
 
 
 # ---------------------------------------------------------------- logic ⇄ router
-
-
-class Publication(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """One router's share of a push.
-
-    digest: what the whole push is, if it has a key; the next four: see `KeyUse`. ttl_ms: 0 for ever; only: see Entry.
-    """
-
-    push_id: str
-    streams: list[str]
-    op: Int32
-    body: bytes
-    digest: bytes = b""
-    home_ms: int = 0
-    age_ms: int = 0
-    is_fresh: bool = False
-    is_live_only: bool = False
-    ttl_ms: int = 0
-    only: tuple[str, ...] = ()
-
-    @property
-    def size(self) -> int:
-        """What it counts for in every limit, in bytes."""
-        return ENTRY_BYTES + len(self.body) + ITEM_BYTES * (len(self.streams) + len(self.only))
 
 
 class Publish(Message, frozen=True):
@@ -298,47 +272,47 @@ class Publish(Message, frozen=True):
     term: the router's, as logic knew it at the first attempt (0: not yet).
     """
 
-    req: int
-    attempt: int
-    term: int
+    req: Number
+    attempt: Number
+    term: Run
     pushes: list[Publication]
-
-
-class Outcome(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """What became of one of them: ok, unavailable (surely not stored), unknown, conflict (the key has another push), or
-    refused (another router's stream).
-
-    at: which one. offsets: of each stream, if ok; 0 where it is not known. home_ms and the next: at its key's home.
-    """
-
-    at: int
-    status: Literal["ok", "unavailable", "unknown", "conflict", "refused"]
-    offsets: tuple[int, ...] = ()
-    home_ms: int = 0
-    age_ms: int = 0
-    is_fresh: bool = False
 
 
 class PublishReply(Message, frozen=True):
     """router → logic: what became of some of the pushes of a Publish. Each is told once."""
 
-    req: int
+    req: Number
     router: str
-    term: int
+    term: Run
     outcomes: list[Outcome]
+
+
+class AskTime(Message, frozen=True):
+    """logic → router: what is your log time?"""
+
+    req: Number
+
+
+class LogTime(Message, frozen=True):
+    """router → logic: answer to AskTime."""
+
+    req: Number
+    router: str
+    term: Run
+    now_ms: Moment
 
 
 class Ask(Message, frozen=True):
     """logic → router: a question."""
 
-    req: int
+    req: Number
     question: AnyQuestion
 
 
 class Answered(Message, frozen=True):
     """router → logic: the answer to Ask, of the type that the question names: see `codec.decode_answer`."""
 
-    req: int
+    req: Number
     router: str
     answer: Any
 
@@ -349,14 +323,14 @@ class Answered(Message, frozen=True):
 class Auth(Message, frozen=True):
     """comet → logic: who is this?"""
 
-    req: int
+    req: Number
     token: bytes
 
 
 class Authed(Message, frozen=True):
     """logic → comet: who it is, and the rooms that it is in. may_join: other ones that it may ask for; null for any."""
 
-    req: int
+    req: Number
     uid: str
     rooms: tuple[str, ...]
     may_join: tuple[str, ...] | None
@@ -371,19 +345,19 @@ class Submit(Message, frozen=True):
     key: the publisher's idempotency key, "" for none; ttl_ms: 0 for ever; only: session keys, see `NewRecord`.
     """
 
-    req: int
+    req: Number
     key: str
-    streams: list[str]
+    streams: Streams
     op: Int32
     body: bytes
-    ttl_ms: int = 0
-    only: tuple[str, ...] = ()
+    ttl_ms: Ttl = 0
+    only: Keys = ()
 
 
 class Submitted(Message, frozen=True):
     """logic → publisher: as `POST /api/push` answers. why: for people, where the status is not "ok"."""
 
-    req: int
+    req: Number
     push_id: str
     status: Literal["ok", "unavailable", "unknown", "conflict", "invalid"]
     why: str = ""
@@ -391,10 +365,10 @@ class Submitted(Message, frozen=True):
 
 # ---------------------------------------------------------------- what each link carries
 
-ToRouter = Changes | Renew | Fetch | Read | Acknowledge | Publish | Ask
+ToRouter = Changes | Renew | Fetch | Read | Acknowledge | Publish | Ask | AskTime
 ToComet = Answers | Renewed | Fetched | Records | Acknowledged
 ToJob = Push
-ToAsker = PublishReply | Records | Answered
+ToAsker = PublishReply | Records | Answered | LogTime
 ToLogic = Auth | Submit
 FromLogic = Authed
 ToPublisher = Submitted

@@ -1,40 +1,49 @@
+from collections.abc import Iterator
 from contextlib import suppress
+from typing import Any, get_args
 
 import msgpack
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from zim.fabric.limits import OFFSET, TTL_S
 from zim.protocol import codec, messages
 from zim.protocol.errors import CodecError
+from zim.protocol.publication import Publication
 
-NUMBERS = st.integers(-(1 << 63), (1 << 63) - 1)
+ANY_NUMBERS = st.integers(-(1 << 63), (1 << 64) - 1)
+NUMBERS = st.integers(0, OFFSET)
+RUNS = st.integers(0, (1 << 53) - 1)  # terms, incarnations, session numbers, moments
+TTLS = st.integers(0, int(TTL_S * 1000))
 OPS = st.integers(-(1 << 31), (1 << 31) - 1)
 ITEMS = st.lists(st.tuples(st.text(max_size=5), NUMBERS), max_size=3)
 CHANGES = (
     st.builds(messages.Begin, NUMBERS, NUMBERS)
-    | st.builds(messages.Put, NUMBERS, NUMBERS, st.text(), NUMBERS, st.lists(st.text(), max_size=2).map(tuple))
+    | st.builds(messages.Put, NUMBERS, NUMBERS, st.text(), RUNS, st.lists(st.text(), max_size=2).map(tuple))
     | st.builds(messages.Room, NUMBERS, st.text(), NUMBERS)
 )
 PUBLICATIONS = st.builds(
-    messages.Publication,
+    Publication,
     st.text(),
     st.lists(st.text(), max_size=3),
     OPS,
     st.binary(),
     st.binary(max_size=16),
-    NUMBERS,
-    NUMBERS,
+    RUNS,
+    RUNS,
     st.booleans(),
     st.booleans(),
-    NUMBERS,
+    TTLS,
+    RUNS,
     st.lists(st.text(), max_size=2).map(tuple),
 )
-TO_ROUTER = st.builds(messages.Changes, st.text(), NUMBERS, NUMBERS, st.lists(CHANGES, max_size=3)) | st.builds(
-    messages.Publish, NUMBERS, NUMBERS, NUMBERS, st.lists(PUBLICATIONS, max_size=3)
+TO_ROUTER = st.builds(messages.Changes, st.text(), RUNS, RUNS, st.lists(CHANGES, max_size=3)) | st.builds(
+    messages.Publish, NUMBERS, NUMBERS, RUNS, st.lists(PUBLICATIONS, max_size=3)
 )
-TARGETS = st.builds(messages.Target, st.text(), NUMBERS, NUMBERS, ITEMS)
-PUSHES = st.builds(messages.Push, st.text(), NUMBERS, st.text(), OPS, st.binary(), st.lists(TARGETS, max_size=3))
+TARGETS = st.builds(messages.Target, st.text(), RUNS, NUMBERS, ITEMS)
+PUSHES = st.builds(messages.Push, st.text(), RUNS, st.text(), OPS, st.binary(), st.lists(TARGETS, max_size=3))
 
 
 @given(st.lists(TO_ROUTER, max_size=4))
@@ -48,7 +57,7 @@ def test_pushes_survive(sent: list[messages.Push]) -> None:
 
 
 VALUES = st.recursive(
-    st.none() | st.booleans() | NUMBERS | st.floats() | st.text(max_size=8) | st.binary(max_size=8),
+    st.none() | st.booleans() | ANY_NUMBERS | st.floats() | st.text(max_size=8) | st.binary(max_size=8),
     lambda inner: st.lists(inner, max_size=5) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
     max_leaves=10,
 )
@@ -61,6 +70,75 @@ def test_anything_else_is_a_codec_error(frame: bytes) -> None:
             assert isinstance(codec.decode(frame, expected), list)
     plain = codec.decode_plain(frame)
     assert plain is None or isinstance(plain, dict)
+
+
+ON_LINKS: list[tuple[Any, Any]] = [
+    (kind, link)
+    for link in (
+        messages.ToRouter,
+        messages.ToComet,
+        messages.ToAsker,
+        messages.ToLogic,
+        messages.ToPublisher,
+        messages.Authed,
+        messages.ToJob,
+        messages.Entry,
+    )
+    for kind in (get_args(link) or (link,))
+]
+
+
+def _values(kind: Any) -> list[Any]:
+    """A value of each field of a message."""
+    return [_value(field.type) for field in msgspec.inspect.type_info(kind).fields]  # type: ignore[attr-defined]
+
+
+def _value(of: Any) -> Any:
+    inner = msgspec.inspect
+    match of:
+        case inner.IntType():
+            return max(0, of.ge or 0)
+        case inner.StrType():
+            return "x"
+        case inner.BytesType():
+            return b"x"
+        case inner.BoolType():
+            return False
+        case inner.LiteralType():
+            return of.values[0]
+        case inner.UnionType():
+            return _value(of.types[0])
+        case inner.StructType():
+            found = [_value(field.type) for field in of.fields]
+            return [of.tag, *found] if of.tag else found
+        case inner.ListType() | inner.VarTupleType():
+            return [_value(of.item_type)]
+        case inner.TupleType():
+            return [_value(item) for item in of.item_types]
+        case inner.NoneType() | inner.AnyType():
+            return None
+    raise AssertionError(of)
+
+
+def _spoilt(value: Any, number: int) -> Iterator[Any]:
+    """The value with each of its numbers, one at a time, replaced by another one."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        yield number
+    elif isinstance(value, list):
+        for i, inner in enumerate(value):
+            for other in _spoilt(inner, number):
+                yield [*value[:i], other, *value[i + 1 :]]
+
+
+@pytest.mark.parametrize(("kind", "link"), ON_LINKS, ids=lambda x: getattr(x, "__name__", "link"))
+@pytest.mark.parametrize("number", [-(1 << 31) - 1, 1 << 63, (1 << 64) - 1])
+def test_no_number_beyond_its_field_gets_in(kind: Any, link: Any, number: int) -> None:
+    """From a peer on the links: each number of each message."""
+    right = [kind.__struct_config__.tag, *_values(kind)]
+    assert codec.decode(msgpack.packb([right]), link)
+    for wrong in _spoilt(right, number):
+        with pytest.raises(CodecError):
+            codec.decode(msgpack.packb([wrong]), link)
 
 
 def test_a_message_of_another_link_is_an_error() -> None:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 import gevent
 from gevent.event import AsyncResult
 
+from zim.fabric.limits import ROOMS
 from zim.fabric.streams import name_problem, room_stream, user_stream
 from zim.net.fairness import give_way
 from zim.net.pipe import Pipe
@@ -24,7 +25,6 @@ from zim.protocol.framings.base import Alive, Framing, Goodbye
 from zim.protocol.messages import Authed
 from zim.protocol.speech import speech
 from zim.protocol.vocabularies.base import Cursors, Join, Leave, Login, Request
-from zim.protocol.vocabularies.zim import STREAMS
 
 log = logging.getLogger(__name__)
 
@@ -251,8 +251,8 @@ class Edge:
         now = time.monotonic()
         if isinstance(request, Join):
             rooms, refused = _granted(connection, request.rooms)
-            if len(connection.rooms) + len(rooms) > STREAMS:
-                raise WireError(f"more than {STREAMS} rooms")
+            if len(connection.rooms) + len(rooms) > ROOMS:
+                raise WireError(f"more than {ROOMS} rooms")
             self._perform(self._hub.join_rooms(connection, rooms, seq, now, request.resume, refused))
         elif isinstance(request, Leave):
             self._perform(self._hub.leave_rooms(connection, request.rooms, seq, now))

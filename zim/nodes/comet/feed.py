@@ -64,7 +64,7 @@ class Link:
             out: takes messages for the router.
         """
         self.router = router
-        self.clock, self._clock_term = RemoteClock(), 0
+        self.clock = RemoteClock()
         self.is_connected = False
         self._comet, self._inc, self._out = comet, inc, out
         self.term = 0
@@ -202,11 +202,8 @@ class Link:
         """Takes the answer to a Renew; returns whether we are to register with m.term."""
         if m.inc != self._inc:
             return False
-        if (asked_at := self._asked_at.pop(m.n, None)) is not None and m.term >= self._clock_term:
-            if m.term > self._clock_term:
-                self.clock.forget()
-            self._clock_term = m.term
-            self.clock.heard(asked_at, now, m.now_ms)
+        if (asked_at := self._asked_at.pop(m.n, None)) is not None:
+            self.clock.heard(m.term, asked_at, now, m.now_ms)
         if m.verdict == "register":
             return m.n > self._renew_at_begin or m.term > self.term
         if m.term == self.term and not self.is_registering and m.n > self._renew_at_begin:

@@ -26,8 +26,7 @@ from zim.nodes.comet.websocket import WebSocketListener
 from zim.nodes.effects import Effect, Send
 from zim.nodes.queues import queues
 from zim.nodes.state import StateDir
-from zim.protocol import codec, messages
-from zim.protocol.errors import CodecError
+from zim.protocol import messages
 from zim.protocol.messages import Message
 from zim.topology import Comet, Topology
 
@@ -126,23 +125,19 @@ class CometNode(NodeProcess):
     def _receive(self) -> None:
         """Entries, from the jobs."""
         for frame in self._inbox.received():
-            try:
-                entries = codec.decode(frame, messages.Entry)
-            except CodecError as e:
-                log.warning("entry not understood", extra={"error": str(e)})
-                continue
-            self._on_messages(entries)
+            self._on_messages(self.decode(frame, messages.Entry))
 
     def _listen_to_router(self, router: PeerLink[Message]) -> None:
-        for answers in router.received(messages.ToComet):
-            self._on_messages(answers)
+        for frame in router.received():
+            self._on_messages(self.decode(frame, messages.ToComet, router.peer))
 
     def _on_messages(self, came: Sequence[messages.ToComet | messages.Entry]) -> None:
         self.perform(self._runner.on_messages(came, time.monotonic()))
         self._work.set()
 
     def _listen_to_logic(self, logic: PeerLink[Message]) -> None:
-        for answers in logic.received(messages.FromLogic):
+        for frame in logic.received():
+            answers = self.decode(frame, messages.FromLogic, logic.peer)
             self.perform(self._runner.on_identities(answers, time.monotonic()))
 
     def _on_not_asked(self, logic: str, lost: Sequence[Message]) -> None:

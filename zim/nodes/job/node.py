@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Iterator
 
@@ -15,11 +14,8 @@ from zim.nodes.base import NodeProcess
 from zim.nodes.effects import Effect, Send
 from zim.nodes.job.runner import JobRunner
 from zim.nodes.queues import queues
-from zim.protocol import codec, messages
-from zim.protocol.errors import CodecError
+from zim.protocol import messages
 from zim.topology import Job, Topology
-
-log = logging.getLogger(__name__)
 
 
 class JobNode(NodeProcess):
@@ -67,12 +63,7 @@ class JobNode(NodeProcess):
 
     def _serve(self) -> None:
         for frame in self._inbox.received():
-            try:
-                pushes = codec.decode(frame, messages.ToJob)
-            except CodecError as e:
-                log.warning("push not understood", extra={"error": str(e)})
-                continue
-            self.perform(self._runner.on_messages(pushes, time.monotonic()))
+            self.perform(self._runner.on_messages(self.decode(frame, messages.ToJob), time.monotonic()))
 
     @override
     def perform_one(self, effect: Effect) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import secrets
 import time
 from collections.abc import Iterator, Sequence
@@ -24,13 +23,10 @@ from zim.nodes.logic.metrics import fabric_metrics, http_metrics
 from zim.nodes.logic.runner import LogicRunner, Settled
 from zim.nodes.queues import queues
 from zim.protocol import codec, messages
-from zim.protocol.errors import CodecError
 from zim.protocol.messages import Message
 from zim.topology import Logic, Topology
 from zim.web.app import create_app, request_limits
 from zim.web.server import HttpServer
-
-log = logging.getLogger(__name__)
 
 ROUTER_QUEUE_BYTES = 64 << 20  # for one router; above it requests are not sent
 
@@ -103,15 +99,12 @@ class LogicNode(NodeProcess):
     def _serve(self) -> None:
         """Comets ask who their clients are; publishers push over ZeroMQ."""
         for envelope, frame in self._server.received():
-            try:
-                asked = codec.decode(frame, messages.ToLogic)
-            except CodecError as e:
-                log.warning("request not understood", extra={"error": str(e)})
-                continue
+            asked = self.decode(frame, messages.ToLogic)
             self.perform(self._runner.on_messages(envelope, asked, time.monotonic()))
 
     def _listen_to_router(self, router: PeerLink[Message]) -> None:
-        for answers in router.received(messages.ToAsker):
+        for frame in router.received():
+            answers = self.decode(frame, messages.ToAsker, router.peer)
             self.perform(self._runner.on_answers(router.peer, answers, time.monotonic()))
 
     def _on_lost(self, router: str, lost: Sequence[Message]) -> None:
@@ -119,8 +112,7 @@ class LogicNode(NodeProcess):
         self.perform(self._runner.on_not_sent(reqs, time.monotonic()))
 
     def _on_change(self, router: str, is_connected: bool) -> None:
-        if not is_connected:
-            self.perform(self._runner.on_gone(router, time.monotonic()))
+        self.perform(self._runner.on_link(router, is_connected, time.monotonic()))
 
     def _tick(self) -> None:
         while True:

@@ -18,12 +18,14 @@ from zim.fabric.push import Push, Status
 from zim.nodes.calls import RETRY_S, Call, Calls
 from zim.nodes.effects import ERROR, MESSAGE_BYTES, Effect, Note, Replies
 from zim.nodes.logic.auth import GoimTokens
+from zim.nodes.logic.clocks import Clocks
 from zim.nodes.logic.lanes import Lane, Lanes
 from zim.nodes.logic.shares import Share, Splitter, published, push_id_of
 from zim.nodes.logic.submitting import answer_submits, read_submit
 from zim.nodes.logic.trains import Train
 from zim.protocol import messages
-from zim.protocol.messages import ENTRY_BYTES, ITEM_BYTES, Message, Submit
+from zim.protocol.messages import Message, Submit
+from zim.protocol.publication import ENTRY_BYTES, ITEM_BYTES
 
 SUBMITTED_BYTES = 64 << 20  # of pushes over ZeroMQ that are under way
 
@@ -124,6 +126,7 @@ class LogicRunner:
         self._publishers: dict[Any, Lanes] = {}  # over ZeroMQ, those of whom something is under way
         self._waiting: deque[Share] = deque()  # shares that were not begun at once
         self._terms = dict.fromkeys(routers, 0)
+        self._clocks = Clocks(routers)
         self._calls = Calls()
 
     # -- requests
@@ -150,7 +153,8 @@ class LogicRunner:
         out: list[Effect] = []
         for lane in lanes:
             while shares := lane.next():
-                out.append(self._calls.begin(Train(lane.router, shares, self._terms[lane.router]), now))
+                train = Train(lane.router, shares, self._terms[lane.router], self._clocks.of(lane.router))
+                out.append(self._calls.begin(train, now))
         return out
 
     def on_question(
@@ -208,11 +212,10 @@ class LogicRunner:
         """A router has answered."""
         out: list[Effect] = []
         for m in answers:
-            if isinstance(m, messages.PublishReply):
+            if isinstance(m, messages.PublishReply | messages.LogTime):
                 self._terms[router] = m.term
-                if any(outcome.status == "refused" for outcome in m.outcomes):
-                    fields = {"router": router}
-                    out.append(Note(ERROR, "a router refuses a stream: the topologies differ", fields))
+            if isinstance(m, messages.PublishReply) and any(outcome.status == "refused" for outcome in m.outcomes):
+                out.append(Note(ERROR, "a router refuses a stream: the topologies differ", {"router": router}))
             out += self._ended(self._calls.on_answer(m, now), now)
         return out
 
@@ -220,14 +223,17 @@ class LogicRunner:
         """Requests that never left."""
         return [effect for req in reqs for effect in self._ended(self._calls.on_not_sent(req, now), now)]
 
-    def on_gone(self, router: str, now: float) -> list[Effect]:
-        """The link to a router has broken."""
-        return [effect for call in self._calls.on_gone(router, now) for effect in self._ended(call, now)]
+    def on_link(self, router: str, is_connected: bool, now: float) -> list[Effect]:
+        """A router is there, or is not any more."""
+        self._clocks.on_link(router, is_connected)
+        lost = [] if is_connected else self._calls.on_gone(router, now)
+        return [effect for call in lost for effect in self._ended(call, now)]
 
     def on_tick(self, now: float) -> list[Effect]:
         """Fifty times a second: what was not answered in time, and what is due again."""
         due, silent = self._calls.on_tick(now)
         out = due + [effect for call in silent for effect in self._ended(call, now)]
+        out += [self._calls.begin(call, now) for call in self._clocks.due(now)]
         return out + self._give_up(now)
 
     def _give_up(self, now: float) -> list[Effect]:

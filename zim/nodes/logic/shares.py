@@ -17,7 +17,8 @@ import msgspec
 from zim.fabric.audience import audiences
 from zim.fabric.push import Part, Published, Push, Status
 from zim.fabric.sharding import Shards
-from zim.protocol.messages import Outcome, Publication
+from zim.nodes.remote_clock import RemoteClock
+from zim.protocol.publication import Outcome, Publication
 
 GIVE_UP_S = 5.0  # over all attempts, and for a router that is away
 
@@ -53,6 +54,7 @@ class Share:
     """
 
     __slots__ = (
+        "_asked_at",
         "_home_at",
         "_home_ms",
         "_is_fresh",
@@ -89,7 +91,7 @@ class Share:
         self._publication: Publication | None = publication  # until it is over
         self.push_id, self.streams, self.size = publication.push_id, publication.streams, publication.size
         self.is_keyed = bool(publication.digest)
-        self.give_up_at = now + GIVE_UP_S
+        self._asked_at, self.give_up_at = now, now + GIVE_UP_S
         self.followers: list[Share] = []
         if home is not None:
             home.followers.append(self)
@@ -122,14 +124,20 @@ class Share:
         at.update((stream, offset) for stream, offset in zip(self.streams, self.offsets, strict=False) if offset)
         return Part(self.router, self.status, at, self.why)
 
-    def publication(self, now: float) -> Publication:
-        """What the router is asked."""
-        home = self.home
-        assert self._publication is not None
-        if home is None:
-            return self._publication
-        age_ms = int((now - home._home_at) * 1000)
-        return msgspec.structs.replace(self._publication, home_ms=home._home_ms, age_ms=age_ms, is_fresh=home._is_fresh)
+    def publication(self, now: float, clock: RemoteClock | None = None) -> Publication:
+        """What the router is asked now. clock: its log time, if that is known."""
+        home, found = self.home, self._publication
+        assert found is not None
+        if found.ttl_ms:
+            until = self._asked_at + found.ttl_ms / 1000
+            expires_ms = clock.at_least(until) if clock is not None else None
+            left_ms = max(1, round((until - now) * 1000))
+            found = msgspec.structs.replace(found, ttl_ms=left_ms, expires_ms=max(0, expires_ms or 0))
+        if home is not None:
+            age_ms = int((now - home._home_at) * 1000)
+            home_ms, is_fresh = home._home_ms, home._is_fresh
+            found = msgspec.structs.replace(found, home_ms=home_ms, age_ms=age_ms, is_fresh=is_fresh)
+        return found
 
     def on_outcome(self, m: Outcome, now: float) -> None:
         """The router has said what became of it."""
@@ -194,7 +202,16 @@ class Splitter:
             shares.append(
                 Share(
                     router,
-                    Publication(push_id, streams, push.op, push.body, digest, 0, 0, False, is_live_only, ttl_ms, only),
+                    Publication(
+                        push_id,
+                        streams,
+                        push.op,
+                        push.body,
+                        digest,
+                        is_live_only=is_live_only,
+                        ttl_ms=ttl_ms,
+                        only=only,
+                    ),
                     now,
                     shares[0] if home and shares else None,
                 )

@@ -8,6 +8,7 @@ from typing_extensions import override
 
 from zim.nodes.calls import RETRY_S, Call
 from zim.nodes.logic.shares import Share
+from zim.nodes.remote_clock import RemoteClock
 from zim.protocol.messages import Message, Publish, PublishReply
 
 ATTEMPTS = 3
@@ -17,15 +18,15 @@ ANSWER_S = 2.0  # for one attempt; a router makes a publisher wait at most one s
 class Train(Call):
     """Some shares of one router, asked together and in their order."""
 
-    __slots__ = ("_asked", "_ended", "_number", "_term", "router")
+    __slots__ = ("_asked", "_clock", "_ended", "_number", "_term", "router")
 
-    def __init__(self, router: str, shares: Sequence[Share], term: int) -> None:
+    def __init__(self, router: str, shares: Sequence[Share], term: int, clock: RemoteClock) -> None:
         """
         Args:
-            term: the router's, as far as it is known.
+            term, clock: the router's, as far as they are known.
         """
         super().__init__()
-        self.router, self._term = router, term
+        self.router, self._term, self._clock = router, term, clock
         self._asked = shares
         self._ended: list[Share] = []
         self._number = 1
@@ -38,7 +39,8 @@ class Train(Call):
     @override
     def attempt(self, req: int, now: float) -> tuple[str, Message, int, float]:
         asked = self._asked = [share for share in self._asked if not share.is_over]
-        message = Publish(req, self._number, self._term, [share.publication(now) for share in asked])
+        clock = self._clock if self._clock.term == self._term else None
+        message = Publish(req, self._number, self._term, [share.publication(now, clock) for share in asked])
         return self.router, message, sum(share.size for share in asked), now + ANSWER_S
 
     def on_answer(self, m: PublishReply, now: float) -> None:

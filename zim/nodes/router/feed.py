@@ -7,7 +7,8 @@ from collections import deque
 from dataclasses import dataclass
 
 from zim.nodes.router.receipts import PushRow
-from zim.protocol.messages import Entry, Item, Result, entry_bytes
+from zim.protocol.fields import Item
+from zim.protocol.messages import Entry, Result, entry_bytes
 
 
 @dataclass(slots=True)

@@ -14,13 +14,16 @@ from typing import Any, Generic, NamedTuple, TypeVar
 import msgspec
 
 from zim.fabric.audience import audiences
+from zim.fabric.limits import OFFSET
 from zim.fabric.sharding import Shards
 from zim.net.batches import Batches
 from zim.nodes.router.directory import Directory
 from zim.nodes.router.feed import Feed
 from zim.nodes.router.log import Appended, NewPush
 from zim.nodes.router.log.keys import KeyUse
-from zim.protocol.messages import Item, Outcome, Publication, Publish, PublishReply
+from zim.protocol.fields import Item
+from zim.protocol.messages import Publish, PublishReply
+from zim.protocol.publication import Outcome, Publication
 
 PATIENCE_S = 1.0  # how long a push waits for a comet that is behind
 RETRIES = 1_000  # of waiting pushes that are looked at at once
@@ -56,7 +59,8 @@ class Admission(Generic[Peer]):
     @property
     def expires_ms(self) -> int:
         """Log time at which it is not worth being handed out any more; 0 for never."""
-        return self.time_ms + self.push.ttl_ms if self.push.ttl_ms else 0
+        ttl_ms, expires_ms = self.push.ttl_ms, self.push.expires_ms
+        return min(self.time_ms + ttl_ms, expires_ms or OFFSET) if ttl_ms else 0
 
 
 class Known(NamedTuple):
@@ -145,6 +149,8 @@ class Intake(Generic[Peer]):
         for at, push in enumerate(m.pushes):
             if may_be_stored and push.is_fresh:
                 push = msgspec.structs.replace(push, is_fresh=False)
+            if m.term != self.term and push.expires_ms:  # in the log time of another run
+                push = msgspec.structs.replace(push, expires_ms=0)
             admission = Admission(push, [(peer, m.req, at)], push.size, now + PATIENCE_S, now_ms, wall_ms)
             self._publish(admission, may_be_stored)
         return next((reply for _, reply in self._take()), None)

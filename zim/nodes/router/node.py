@@ -32,7 +32,6 @@ from zim.nodes.router.streams import Streams
 from zim.nodes.router.upkeep import SEQS
 from zim.nodes.state import StateDir
 from zim.protocol import codec, messages
-from zim.protocol.errors import CodecError
 from zim.topology import Router, Topology
 
 log = logging.getLogger(__name__)
@@ -159,14 +158,9 @@ class RouterNode(NodeProcess):
             if plain is not None:
                 self._on_plain(Asker(envelope, is_plain=True), plain)
                 continue
-            try:
-                asked: list[messages.ToRouter] = codec.decode(frame, messages.ToRouter)
-            except CodecError as e:
-                if not envelope[-1]:  # a REQ socket: a person at a REPL, who waits for an answer
-                    self._on_plain(Asker(envelope, is_plain=True), {})
-                else:
-                    log.warning("request not understood", extra={"error": str(e)})
-                continue
+            asked: list[messages.ToRouter] = self.decode(frame, messages.ToRouter)
+            if not asked and not envelope[-1]:  # a REQ socket: a person at a REPL, who waits for an answer
+                self._on_plain(Asker(envelope, is_plain=True), {})
             self.perform(self._runner.on_messages(Asker(envelope), asked, time.monotonic()))
 
     def _on_plain(self, asker: Asker, asked: dict[str, Any]) -> None:

@@ -88,6 +88,8 @@ class RouterRunner(Generic[Peer]):
                     self.questions.tell_heads(asker, m, applied)
             case messages.Renew():
                 return shard.renew(m, now, now_ms)
+            case messages.AskTime():
+                return messages.LogTime(m.req, shard.name, shard.term, now_ms)
             case messages.Fetch():
                 return shard.fetch(m)
             case messages.Ask(question=question) if not isinstance(question, STORED):

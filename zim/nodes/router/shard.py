@@ -20,6 +20,7 @@ from zim.nodes.router.intake import ADMITTED_BYTES, Admission, Intake, Peer, Sto
 from zim.nodes.router.log import Appended, Head
 from zim.nodes.router.log.receipts import RouterReceipt
 from zim.nodes.router.receipts import PushRow, RouterLedger
+from zim.protocol.fields import Item
 from zim.protocol.messages import (
     Answer,
     Answered,
@@ -28,7 +29,6 @@ from zim.protocol.messages import (
     Changes,
     Fetch,
     Fetched,
-    Item,
     PublishReply,
     Push,
     Put,

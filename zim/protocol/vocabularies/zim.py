@@ -20,12 +20,12 @@ from typing import Any, TypeVar
 import msgspec
 from typing_extensions import override
 
+from zim.fabric.limits import ROOMS
 from zim.fabric.streams import ROOM, is_room, room_stream
 from zim.protocol.errors import WireError
 from zim.protocol.frame import VERSION, Op, Packet
 from zim.protocol.vocabularies.base import Cursors, Join, Leave, Login, Missed, Offset, Start, Vocabulary
 
-STREAMS = 1_000  # rooms of one session, and streams of one resume
 NOT_ALLOWED = "not allowed"
 RETRYING = "not joined, retrying"
 JOINED_ALREADY = "joined already"
@@ -56,13 +56,13 @@ def _parse(body: bytes, kind: type[T], what: str) -> T:
 
 
 def _check(rooms: Sequence[str], resume: Mapping[str, Any]) -> None:
-    if len(rooms) > STREAMS:
-        raise WireError(f"more than {STREAMS} rooms")
+    if len(rooms) > ROOMS:
+        raise WireError(f"more than {ROOMS} rooms")
     for room in rooms:
         if not is_room(room):
             raise WireError(f"rooms: a name is {ROOM}")
-    if len(resume) > STREAMS:
-        raise WireError(f"resume has more than {STREAMS} streams")
+    if len(resume) > ROOMS:
+        raise WireError(f"resume has more than {ROOMS} streams")
 
 
 def parse_join(body: bytes) -> Join:

@@ -66,7 +66,7 @@ class Driver(Performer):
         answer = router.answers.pop(0) if len(router.answers) > 1 else router.answers[0]
         self.now += 0.1
         if answer is SILENT:
-            self.perform(self.runner.on_gone(router.name, self.now))
+            self.perform(self.runner.on_link(router.name, False, self.now))
         elif answer is AWAY:
             self.perform(self.runner.on_not_sent([m.req], self.now))
             gevent.spawn(self._tick)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from zim.net.batches import CUT_BYTES
 from zim.nodes.logic.lanes import Lane, Lanes
 from zim.nodes.logic.shares import Share
-from zim.protocol.messages import Outcome, Publication
+from zim.protocol.publication import Outcome, Publication
 
 
 def share(name: str, *streams: str, body: bytes = b"", home: Share | None = None, router: str = "r") -> Share:

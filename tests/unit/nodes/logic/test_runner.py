@@ -19,7 +19,8 @@ from zim.nodes.logic.auth import GoimTokens
 from zim.nodes.logic.runner import SUBMITTED_BYTES, LogicRunner, Settled
 from zim.nodes.logic.shares import GIVE_UP_S, push_id_of
 from zim.nodes.logic.trains import ANSWER_S, ATTEMPTS
-from zim.protocol.messages import Answered, Ask, Auth, Authed, Outcome, Publish, PublishReply, Submit, Submitted
+from zim.protocol.messages import Answered, Ask, Auth, Authed, Publish, PublishReply, Submit, Submitted
+from zim.protocol.publication import Outcome
 
 ROUTERS = ["router-1", "router-2"]
 EVERYWHERE = Push(["u:1", "u:2", "u:3", "r:1", "r:2", "*"], b"x")
@@ -88,7 +89,7 @@ def test_a_router_that_is_away_is_tried_until_the_time_is_up_and_then_it_is_sure
 def test_a_broken_link_may_have_carried_it() -> None:
     runner = fresh(["router-1"])
     ((_, m),) = sends(runner.on_push("ticket", [Push(["u:1"], b"x")], 0.0))
-    assert runner.on_gone("router-1", 0.1) == []
+    assert runner.on_link("router-1", False, 0.1) == []
     ((_, again),) = sends(runner.on_tick(0.1))
     assert (again.pushes, again.attempt) == (m.pushes, 2)
     ((_, (published,)),) = settled(runner.on_answers("router-1", [said(again, "unavailable", 8)], 0.2))
@@ -226,7 +227,7 @@ def test_every_push_is_settled_once(steps: list[str], random: Any) -> None:
         elif step == "break":
             router = random.choice(ROUTERS)
             flying = [(at, m) for at, m in flying if at != router]
-            effects = runner.on_gone(router, now)
+            effects = runner.on_link(router, False, now)
         elif flying:
             router, m = flying.pop(random.randrange(len(flying)))
             effects = (

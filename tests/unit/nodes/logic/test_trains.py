@@ -9,12 +9,14 @@ import pytest
 from zim.nodes.calls import RETRY_S
 from zim.nodes.logic.shares import GIVE_UP_S, Share
 from zim.nodes.logic.trains import ANSWER_S, ATTEMPTS, Train
-from zim.protocol.messages import Outcome, Publication, PublishReply
+from zim.nodes.remote_clock import RemoteClock
+from zim.protocol.messages import PublishReply
+from zim.protocol.publication import Outcome, Publication
 
 
 def fresh(*names: str, now: float = 0.0, digest: bytes = b"") -> tuple[Train, list[Share]]:
     shares = [Share("router-1", Publication(name, ["u:1"], 5, b"x", digest), now) for name in names]
-    return Train("router-1", shares, 7), shares
+    return Train("router-1", shares, 7, RemoteClock()), shares
 
 
 def asked(train: Train, req: int = 1, now: float = 0.0) -> Any:

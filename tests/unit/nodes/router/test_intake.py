@@ -15,7 +15,8 @@ from zim.nodes.router.feed import Feed
 from zim.nodes.router.intake import PATIENCE_S, REMEMBER_S, Admission, Intake, new_push
 from zim.nodes.router.log import Appended
 from zim.nodes.router.log.memory import Failure, MemoryLog, MemoryStore
-from zim.protocol.messages import Begin, Changes, Publication, Publish, PublishReply, Put
+from zim.protocol.messages import Begin, Changes, Publish, PublishReply, Put
+from zim.protocol.publication import Publication
 
 MAX_BEHIND = 10_000
 
@@ -455,6 +456,16 @@ def test_what_is_admitted_counts_as_behind_until_it_is_stored() -> None:
     assert [a.push.push_id for a in desk.batch] == ["b"]
     desk.commit("unavailable")
     assert feed.admitted_bytes == 0
+
+
+@pytest.mark.parametrize(("term", "expires_ms", "expected_ms"), [(7, 50, 50), (7, 500, 100), (6, 50, 100), (7, 0, 100)])
+def test_a_moment_counts_in_the_log_time_of_this_run_and_a_ttl_never_gets_longer(
+    term: int, expires_ms: int, expected_ms: int
+) -> None:
+    desk = Desk()
+    desk.publish("a", "u:1", term=term, ttl_ms=100, expires_ms=expires_ms)
+    (admission,) = desk.batch
+    assert new_push(admission).expires_ms == expected_ms
 
 
 def test_records_tell_ttl_and_whom_they_are_for() -> None:

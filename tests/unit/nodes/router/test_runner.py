@@ -17,7 +17,8 @@ from zim.nodes.router.receipts import RouterLedger
 from zim.nodes.router.runner import RouterRunner
 from zim.nodes.router.shard import SPARE_S, Shard
 from zim.nodes.router.upkeep import SEQS, TRIM_AGAIN_S, TRIM_RECORDS
-from zim.protocol.messages import Begin, Changes, Publication, Publish, PublishReply, Push, Put
+from zim.protocol.messages import Begin, Changes, Publish, PublishReply, Push, Put
+from zim.protocol.publication import Publication
 
 JOBS = ["job-1", "job-2"]
 

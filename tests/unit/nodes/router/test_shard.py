@@ -10,7 +10,8 @@ from zim.nodes.router.intake import REMEMBER_S
 from zim.nodes.router.log import Appended
 from zim.nodes.router.receipts import RouterLedger
 from zim.nodes.router.shard import LEASE_S, RENEW_S, SPARE_S, Shard
-from zim.protocol.messages import Begin, Change, Changes, Outcome, Publication, Publish, PublishReply, Put
+from zim.protocol.messages import Begin, Change, Changes, Publish, PublishReply, Put
+from zim.protocol.publication import Outcome, Publication
 
 
 def fresh() -> Shard[Any]:

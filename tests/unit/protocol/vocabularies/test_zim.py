@@ -10,10 +10,11 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from zim.fabric.limits import ROOMS
 from zim.protocol.errors import WireError
 from zim.protocol.frame import Op, Packet
 from zim.protocol.vocabularies.base import Cursors, Join, Leave, Login, Missed, Start
-from zim.protocol.vocabularies.zim import RETRYING, STREAMS, ZIM, parse_cursors, parse_join, parse_leave, refusals
+from zim.protocol.vocabularies.zim import RETRYING, ZIM, parse_cursors, parse_join, parse_leave, refusals
 
 PARSERS: list[Callable[[bytes], Any]] = [
     ZIM.parse_login,
@@ -111,7 +112,7 @@ def test_no_auth(body: str) -> None:
 
 
 def test_lists_have_a_limit() -> None:
-    rooms = [str(n) for n in range(STREAMS)]
+    rooms = [str(n) for n in range(ROOMS)]
     resume = {f"r:{room}": ["e", 1] for room in rooms}
     assert len(parse_join(json.dumps({"rooms": rooms, "resume": resume}).encode()).rooms) == len(rooms)
     for body in (

@@ -1,0 +1,52 @@
+"""What a logic asks a router for one push, and what it hears. Publish and PublishReply carry many of them."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from zim.protocol.fields import Int32, Keys, Moment, Number, Offsets, Streams, Ttl
+
+ENTRY_BYTES, ITEM_BYTES = 200, 40  # what an entry and each of its items cost beside the body, in memory and on the wire
+
+
+class Publication(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """One router's share of a push.
+
+    digest: what the whole push is, if it has a key; the next four: see `KeyUse`. ttl_ms: what is left of it when it
+    goes, 0 for ever; expires_ms: when that is over, if logic knows the router's log time. only: see Entry.
+    """
+
+    push_id: str
+    streams: Streams
+    op: Int32
+    body: bytes
+    digest: bytes = b""
+    home_ms: Moment = 0
+    age_ms: Moment = 0
+    is_fresh: bool = False
+    is_live_only: bool = False
+    ttl_ms: Ttl = 0
+    expires_ms: Moment = 0
+    only: Keys = ()
+
+    @property
+    def size(self) -> int:
+        """What it counts for in every limit, in bytes."""
+        return ENTRY_BYTES + len(self.body) + ITEM_BYTES * (len(self.streams) + len(self.only))
+
+
+class Outcome(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """What became of one of them: ok, unavailable (surely not stored), unknown, conflict (the key has another push), or
+    refused (another router's stream).
+
+    at: which one. offsets: of each stream, if ok; 0 where it is not known. home_ms and the next: at its key's home.
+    """
+
+    at: Number
+    status: Literal["ok", "unavailable", "unknown", "conflict", "refused"]
+    offsets: Offsets = ()
+    home_ms: Moment = 0
+    age_ms: Moment = 0
+    is_fresh: bool = False
