@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from zim.nodes.comet.effects import Identified
+from zim.nodes.comet.effects import Identified, Replaced
 from zim.nodes.effects import Effect, Note, Replies, Send
 from zim.nodes.logic.runner import Settled
 from zim.nodes.performer import Performer
@@ -47,6 +47,7 @@ class Node:
         self.since = 0.0  # of the last start, stop or death
         self.ahead_s, self.rate = kernel.rng.choice([0.0, 7e4]), kernel.rng.choice([1.0, 1 + 5e-5, 1 - 5e-5])
         self.backlog: list[tuple[int, Callable[[], None]]] = []
+        self.on_end: Callable[[str], None] = lambda name: None
 
     @property
     def now(self) -> float:
@@ -58,6 +59,17 @@ class Node:
 
     def crash(self) -> None:
         """Dies."""
+
+    def end(self, away_s: float) -> None:
+        """Ends by itself, and is started again."""
+        kernel, name, on_end = self.kernel, self.name, self.on_end
+
+        def over() -> None:
+            if kernel.kill(name):
+                on_end(name)
+                kernel.after(away_s, lambda: kernel.start(name))
+
+        kernel.after(0, over)
 
     def receive(self, src: str, run: int, m: Any) -> None:
         """A message has come. run: that of its sender."""
@@ -92,6 +104,7 @@ class Driver(Node, Performer):
     """
 
     runner: Any
+    disk: Any
 
     def __init__(self, kernel: Kernel, name: str) -> None:
         Node.__init__(self, kernel, name)
@@ -112,6 +125,9 @@ class Driver(Node, Performer):
                         self.send(asker, m)
             case Note(event=event, fields=fields):
                 self.kernel.note(self.name, event, fields)
+            case Replaced(known_inc=known_inc):
+                self.disk.write("incarnation", known_inc)
+                self.end(0.5)
             case Settled(ticket=done, outcome=outcome) | Identified(ticket=done, who=outcome):
                 done(outcome)
             case _:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from tests.simulation.disk import COMETS, JOBS, LOGICS, MAX_BEHIND_BYTES, ROUTERS, Disk, RouterDisk, is_live
-from tests.simulation.kernel import Driver, Kernel
+from tests.simulation.kernel import Driver
 from zim.fabric.push import Published, Push
 from zim.nodes.comet.effects import Pass, SessionEffect, Write
 from zim.nodes.comet.runner import CometRunner
@@ -24,8 +24,8 @@ TICK_S = 0.05  # of a logic; the real one asks again a little sooner
 
 
 class RouterNode(Driver):
-    def __init__(self, kernel: Kernel, name: str) -> None:
-        super().__init__(kernel, name)
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
         self.disk = RouterDisk(self)
 
     def boot(self) -> None:
@@ -65,13 +65,13 @@ class JobNode(Driver):
 class CometNode(Driver):
     """A pass takes its time, and anything may happen between two of its writes."""
 
-    def __init__(self, kernel: Kernel, name: str) -> None:
-        super().__init__(kernel, name)
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
         self.disk = Disk()
 
     def boot(self) -> None:
-        inc = self.disk.next_run("incarnation", 1)
-        self.runner = CometRunner(self.name, inc, ROUTERS, LOGICS, MAX_BEHIND_BYTES // 4, 5.0)
+        numbers = self.disk.next_run("incarnation", 1), ROUTERS, LOGICS, MAX_BEHIND_BYTES // 4, 5.0
+        self.runner = CometRunner(self.name, *numbers)
         self.hub = self.runner.hub
         self.every(0.025, lambda: self.act(self.runner.on_tick, self.now))
 

@@ -15,6 +15,18 @@ from tests.simulation.nodes import RouterNode
 from tests.simulation.world import CHAOS_S, STREAMS, World
 from zim.fabric.retention import Rule
 from zim.fabric.sharding import rank
+from zim.nodes.router.feed import Feed
+from zim.protocol.messages import Begin, Changes, Renew
+
+NUMBERS = [1, 1_000, (1 << 40) - 1, (1 << 52) - 1]  # how far ahead a forged number is
+
+# What a stranger on the links may say in the name of a comet.
+FORGERIES: dict[str, Callable[[Feed, int, int], Any]] = {
+    "begin": lambda f, term, n: Changes(f.comet, f.inc, term, [Begin(f.applied + 1, n)]),
+    "later begin": lambda f, term, n: Changes(f.comet, f.inc, term, [Begin(f.applied + n, 1)]),
+    "run": lambda f, term, n: Changes(f.comet, f.inc + n, term, [Begin(1, 1 << 40)]),
+    "renew": lambda f, term, n: Renew(f.comet, f.inc, term, f.renewed + n, 0),
+}
 
 TRIM_S = 0.5  # how long a router keeps less, for a schedule's sake
 
@@ -38,6 +50,7 @@ PROFILES: dict[str, tuple[str, ...]] = {
         "forgotten",
     ),
     "fence": ("kill comet", "kill comet", "cut", "moves"),
+    "forged": ("forge", "forge", "forge", "kill router", "cut", "stop comet"),
     "retention": ("trim", "trim", "trim", "trim", "stop comet", "kill router", "cut"),
     "storm": (
         "lose",
@@ -202,6 +215,7 @@ def _fault(rng: random.Random, fault: str, at: float, nodes: list[str], push: An
         "unsure": (rng.choice(ROUTERS), rng.choice(["unknown, stored", "unknown, lost"])),
         "trim": (rng.choice(ROUTERS), rng.choice([0, 1, 5])),
         "slow": (rng.randrange(5), rng.choice([0.2, 1.0, 4.0])),
+        "forge": (rng.choice(COMETS), rng.choice(ROUTERS), rng.choice(list(FORGERIES)), rng.choice(NUMBERS)),
     }
     return [Op(at, verb, args[verb])]
 
@@ -217,8 +231,8 @@ def do(world: World, op: Op) -> None:
             person.hop(a[1])
         elif person.wire is not None:
             getattr(person, op.verb)()
-    elif op.verb == "kill":
-        _kill(world, *a)
+    elif op.verb in ("kill", "forge"):
+        (_kill if op.verb == "kill" else _forge)(world, *a)
     elif op.verb == "stop":
         world.stop(*a)
     elif op.verb == "cut":
@@ -237,15 +251,21 @@ def do(world: World, op: Op) -> None:
         _disk(world, op)
 
 
+def _forge(world: World, comet: str, router: str, kind: str, number: int) -> None:
+    """A router is told something in the name of a comet, with a number that is far ahead. Who told it hears the answer,
+    not the comet."""
+    node, victim = world.kernel.nodes[router], world.kernel.nodes[comet]
+    assert isinstance(node, RouterNode)
+    if all(n.is_up and not n.is_stopped for n in (node, victim)):
+        shard = node.runner.shard
+        if (feed := shard.directory.feeds.get(comet)) is not None:
+            node.receive(comet, -1, FORGERIES[kind](feed, shard.term, number))
+
+
 def _kill(world: World, name: str, for_s: float) -> None:
-    if not world.kernel.kill(name):
-        return
-    if name in ROUTERS:
-        world.router_died[name] = world.kernel.now
-    for person in world.people:
-        if person.wire is not None and person.wire.comet.name == name:
-            person.closed(person.wire, "its comet died")
-    world.kernel.after(for_s, lambda: world.kernel.start(name))
+    if world.kernel.kill(name):
+        world.saw_end(name)
+        world.kernel.after(for_s, lambda: world.kernel.start(name))
 
 
 def _disk(world: World, op: Op) -> None:

@@ -52,6 +52,8 @@ class World:
             router.disk.key_window_s = self.key_window_s
             router.disk.on_append = self.saw_append
             router.on_answer = self.saw_answer
+        for comet in COMETS:
+            kernel.nodes[comet].on_end = self.saw_end
         for name in list(kernel.nodes):
             kernel.start(name)
         self.backend = Backend(self)
@@ -246,6 +248,14 @@ class World:
                     self._fail(f"{name} stood still, and gave {comet.name} up for it")
 
         self.kernel.after(for_s + 0.15, look)
+
+    def saw_end(self, name: str) -> None:
+        """A process has ended."""
+        if name in ROUTERS:
+            self.router_died[name] = self.kernel.now
+        for person in self.people:
+            if person.wire is not None and person.wire.comet.name == name:
+                person.closed(person.wire, "its comet died")
 
     # -- the end
 

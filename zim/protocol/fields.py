@@ -11,6 +11,7 @@ from zim.fabric.limits import MESSAGES, OFFSET, RECIPIENTS, ROOMS, TTL_S
 Int32 = Annotated[int, Meta(ge=-(1 << 31), lt=1 << 31)]
 Number = Annotated[int, Meta(ge=0, le=OFFSET)]  # of requests, changes and entries; offsets; how many of something
 Run = Annotated[int, Meta(ge=0, lt=1 << 53)]  # terms and incarnations: the next one must be possible, too
+Sessions = Annotated[int, Meta(ge=0, lt=1 << 31)]  # how many
 SessionNumber = Annotated[int, Meta(ge=0, lt=1 << 53)]
 Moment = Annotated[int, Meta(ge=0, lt=1 << 53)]  # ms of log time or of the wall clock; 0 often means none
 Ttl = Annotated[int, Meta(ge=0, le=int(TTL_S * 1000))]  # ms; 0 for ever

@@ -13,7 +13,21 @@ from typing import Any, Literal
 import msgspec
 
 from zim.fabric.questions import AnyQuestion
-from zim.protocol.fields import Int32, Item, Items, Keys, Limit, Moment, Number, Rooms, Run, SessionNumber, Streams, Ttl
+from zim.protocol.fields import (
+    Int32,
+    Item,
+    Items,
+    Keys,
+    Limit,
+    Moment,
+    Number,
+    Rooms,
+    Run,
+    SessionNumber,
+    Sessions,
+    Streams,
+    Ttl,
+)
 from zim.protocol.publication import ENTRY_BYTES, ITEM_BYTES, Outcome, Publication
 
 CHANGE_BYTES = 64  # what a change costs beside the names in it
@@ -55,7 +69,7 @@ class Room(Message, frozen=True):
 
     n: Number
     room: str
-    members: Number
+    members: Sessions
 
 
 Change = Begin | Put | Del | Room
@@ -80,11 +94,11 @@ class Result(Message, frozen=True):
     """What became of entry n so far, in sessions: targeted is what the comet found, the rest of it is pending."""
 
     n: Number
-    targeted: Number
-    delivered: Number
-    gone: Number
-    shed: Number
-    expired: Number
+    targeted: Sessions
+    delivered: Sessions
+    gone: Sessions
+    shed: Sessions
+    expired: Sessions
 
 
 class Renew(Message, frozen=True):
@@ -156,7 +170,11 @@ class Answers(Message, frozen=True):
 
 
 class Renewed(Message, frozen=True):
-    """router → comet: answer to Renew. made: the last entry of the feed down; now_ms: log time."""
+    """router → comet: answer to Renew.
+
+    made: the last entry of the feed down; begin, applied: changes of the feed up, the one that began the registration
+    and the last one applied; now_ms: log time.
+    """
 
     router: str
     term: Run
@@ -165,19 +183,23 @@ class Renewed(Message, frozen=True):
     verdict: Literal["ok", "register", "fenced"]
     made: Number
     known_inc: Run
+    begin: Number = 0
+    applied: Number = 0
     now_ms: Moment = 0
 
 
 class Entry(Message, frozen=True):
     """router → job → comet, the feed down: one push for one comet.
 
-    expires_ms: log time from which on it is not sent; 0: never. only: session keys; of their users only these get it.
+    begin: the change that began the registration that it belongs to; expires_ms: log time from which on it is not
+    sent, 0 for never; only: session keys; of their users only these get it.
     """
 
     router: str
     term: Run
     comet: str
     inc: Run
+    begin: Number
     n: Number
     push_id: str
     op: Int32
@@ -246,6 +268,7 @@ class Target(Message, frozen=True):
 
     comet: str
     inc: Run
+    begin: Number
     n: Number
     items: Items
 

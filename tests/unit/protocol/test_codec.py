@@ -42,7 +42,7 @@ PUBLICATIONS = st.builds(
 TO_ROUTER = st.builds(messages.Changes, st.text(), RUNS, RUNS, st.lists(CHANGES, max_size=3)) | st.builds(
     messages.Publish, NUMBERS, NUMBERS, RUNS, st.lists(PUBLICATIONS, max_size=3)
 )
-TARGETS = st.builds(messages.Target, st.text(), RUNS, NUMBERS, ITEMS)
+TARGETS = st.builds(messages.Target, st.text(), RUNS, NUMBERS, NUMBERS, ITEMS)
 PUSHES = st.builds(messages.Push, st.text(), RUNS, st.text(), OPS, st.binary(), st.lists(TARGETS, max_size=3))
 
 

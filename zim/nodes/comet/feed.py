@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 from zim.fabric.tally import REPORTED
 from zim.nodes.comet.results import RENEWS, RESULTS, Reports
-from zim.nodes.effects import MESSAGE_BYTES, Effect, Send
+from zim.nodes.effects import MESSAGE_BYTES, WARNING, Effect, Note, Send
 from zim.nodes.remote_clock import RemoteClock
 from zim.protocol.messages import (
     Answer,
@@ -207,6 +207,10 @@ class Link:
         if m.verdict == "register":
             return m.n > self._renew_at_begin or m.term > self.term
         if m.term == self.term and not self.is_registering and m.n > self._renew_at_begin:
+            if m.begin != self.begin:  # a registration that was not ours: what we have told is forgotten there
+                self._change = max(self._change, m.applied)
+                self._out.append(Note(WARNING, "somebody has registered as this comet", {"router": self.router}))
+                return True
             self._made = max(self._made, m.made)
             self.reports.heard(m.n)
             self._told = 0
@@ -226,7 +230,8 @@ class Link:
 
     def entry(self, e: Entry) -> None:
         """Takes an entry, unless it is a repeat, or of another run of either end."""
-        if e.inc != self._inc or e.term != self.term or self.is_registering or e.n <= self.taken:
+        is_ours = (e.inc, e.term, e.begin) == (self._inc, self.term, self.begin)
+        if not is_ours or self.is_registering or e.n <= self.taken:
             return
         self._made = max(self._made, e.n)
         size = entry_bytes(e.body, e.items)

@@ -14,6 +14,9 @@ from zim.fabric.streams import EVERYBODY, is_user_stream, room_of, room_stream, 
 from zim.nodes.router.feed import Feed, Registered
 from zim.protocol.messages import Begin, Change, Changes, Del, Put, Room
 
+# No clock and no lost log moves a number further than to the first. Above it there is as much room again on the wire.
+FAR, STEP = 1 << 52, 1 << 32
+
 _NOBODY: Mapping[Feed, Any] = {}
 
 
@@ -59,6 +62,13 @@ class Directory:
 
     # -- the feed up
 
+    def is_possible(self, m: Changes, change: Change) -> bool:
+        """Whether its numbers go on from those that are known: else one message could use up all there are."""
+        feed = self.feeds.get(m.comet)
+        if feed is None:
+            return True
+        return _may_follow(feed.inc, m.inc) and (m.inc != feed.inc or _may_follow(feed.applied, change.n))
+
     def apply(self, m: Changes, change: Change, lease_end: float) -> Feed | None:
         """Applies one change, once and in order.
 
@@ -90,7 +100,8 @@ class Directory:
     def _put(self, feed: Feed, change: Put) -> None:
         """Idempotent by (comet, incarnation, connection): a repeat keeps its seq."""
         known = feed.sessions.get(change.conn)
-        seq = change.seq or (known.seq if known else 0)
+        seq = change.seq if _may_follow(self.next_seq, change.seq) else 0
+        seq = seq or (known.seq if known else 0)
         if known:
             self._delete(feed, change.conn)
         if not seq:
@@ -157,6 +168,10 @@ class Directory:
     def roomless(self) -> int:
         """Sessions that are in no room."""
         return sum(feed.roomless for feed in self.feeds.values())
+
+
+def _may_follow(known: int, number: int) -> bool:
+    return number < FAR or number <= known + STEP
 
 
 def _remove(index: dict[str, dict[Feed, Any]], stream: str, feed: Feed) -> None:

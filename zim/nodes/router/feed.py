@@ -43,7 +43,7 @@ class Feed:
 
     Attributes:
         comet, inc: whose feed, and of which incarnation.
-        applied: the last change applied.
+        begin, applied: the change that began the registration, and the last one applied.
         complete: the change that completes the registration.
         made: the last entry made. It goes on across registrations, so that a late entry is never taken for a new one.
         base: entries of this registration come after it.
@@ -62,6 +62,7 @@ class Feed:
         "admitted_bytes",
         "applied",
         "base",
+        "begin",
         "behind_bytes",
         "comet",
         "complete",
@@ -78,7 +79,8 @@ class Feed:
 
     def __init__(self, comet: str, inc: int, begin: int, count: int, made: int, lease_end: float) -> None:
         self.comet, self.inc = comet, inc
-        self.applied, self.complete = begin, begin + count
+        self.begin = self.applied = begin
+        self.complete = begin + count
         self.made = self.base = made
         self.lease_end, self.is_alive, self.renewed = lease_end, True, 0
         self.behind_bytes = self.admitted_bytes = 0
@@ -139,6 +141,7 @@ class Feed:
                     term,
                     self.comet,
                     self.inc,
+                    self.begin,
                     n,
                     body.push_id,
                     body.op,

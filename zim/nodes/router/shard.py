@@ -155,7 +155,7 @@ class Shard(Generic[Peer]):
                 n = feed.enter(body, part)
                 targeted = sum(self.directory.targets(feed, s, to.get(s, ALL)) for s, _ in part)
                 feed.rows[n] = PushRow(self.ledger, receipt, targeted)
-                targets.append(Target(feed.comet, feed.inc, n, part))
+                targets.append(Target(feed.comet, feed.inc, feed.begin, n, part))
                 size += len(part)
         if targets:
             pushes.append(self._push(body, targets))
@@ -180,6 +180,9 @@ class Shard(Generic[Peer]):
         if m.term != self.term or m.comet not in self._comets:
             return applied
         for change in m.changes:
+            if not self.directory.is_possible(m, change):
+                self.note(WARNING, "a change that cannot be", comet=m.comet, inc=m.inc, n=change.n)
+                continue
             feed = self.directory.apply(m, change, now + LEASE_S)
             if feed is not None:
                 is_put = isinstance(change, Put)
@@ -212,20 +215,21 @@ class Shard(Generic[Peer]):
         if m.comet not in self._comets:
             return None
         if feed is not None and m.inc < feed.inc:
-            return self._renewed(m, "fenced", 0, feed.inc, now_ms)
+            return self._renewed(m, "fenced", now_ms, feed)
         if feed is None or not feed.is_alive or m.inc != feed.inc or m.term != self.term:
             self._rebuilt_by = max(self._rebuilt_by, now + LEASE_S)  # it lives; only our answer may have been lost
-            return self._renewed(m, "register", 0, m.inc, now_ms)
+            return self._renewed(m, "register", now_ms)
         if m.n <= feed.renewed:
             return None
         feed.renewed, feed.lease_end = m.n, now + LEASE_S
         feed.report(m.results, now_ms)
         if feed.handled(m.handled):
             self.intake.retry()
-        return self._renewed(m, "ok", feed.made, m.inc, now_ms)
+        return self._renewed(m, "ok", now_ms, feed)
 
-    def _renewed(self, m: Renew, verdict: Any, made: int, known_inc: int, now_ms: int) -> Renewed:
-        return Renewed(self.name, self.term, m.inc, m.n, verdict, made, known_inc, now_ms)
+    def _renewed(self, m: Renew, verdict: Any, now_ms: int, feed: Feed | None = None) -> Renewed:
+        stands = (feed.made, feed.inc, feed.begin, feed.applied) if feed is not None else (0, m.inc, 0, 0)
+        return Renewed(self.name, self.term, m.inc, m.n, verdict, *stands, now_ms)
 
     def fetch(self, m: Fetch) -> Fetched | None:
         """Entries that did not come."""

@@ -139,7 +139,7 @@ class Router:
         self.results: dict[int, Result] = {}
         self.told: list[Result] = []
         self.pipe: list[Entry] = []
-        self.n = 0
+        self.n = self.begin = self.applied = 0
         self.clock: Callable[[], int] = lambda: 0
         self._seq = 0
         self._seqs: dict[int, int] = {}
@@ -162,7 +162,8 @@ class Router:
         """A push. Its entry waits in the pipe; returns the entry's number."""
         items = [(stream, self.append(stream, body, only, expires_ms)) for stream in streams]
         self.n += 1
-        entry = Entry(self.name, self.term, "comet-1", INC, self.n, "id", 5, body.encode(), items, expires_ms, only)
+        number = self.name, self.term, "comet-1", INC, self.begin, self.n
+        entry = Entry(*number, "id", 5, body.encode(), items, expires_ms, only)
         self.pipe.append(entry)
         return self.n
 
@@ -175,6 +176,7 @@ class Router:
         """To one message."""
         match m:
             case Changes():
+                self.begin = max([self.begin, *(change.n for change in m.changes if isinstance(change, Begin))])
                 return Answers(self.name, self.term, m.inc, [self._answer(change) for change in m.changes])
             case Renew():
                 self.told = m.results
@@ -182,7 +184,9 @@ class Router:
                 if not self.hears_results:
                     return None
                 verdict: Any = "ok" if m.term == self.term else "register"
-                return Renewed(self.name, self.term, m.inc, m.n, verdict, self.n, m.inc, self.clock())
+                return Renewed(
+                    self.name, self.term, m.inc, m.n, verdict, self.n, m.inc, self.begin, self.applied, self.clock()
+                )
             case Read():
                 p = self.log.read(m.stream, m.after, m.upto, m.limit, PAGE_BYTES, 0)
                 return Records(m.req, self.name, m.stream, p.epoch, p.floor, p.head, p.records, p.last)
