@@ -22,7 +22,7 @@ ITEMS = st.lists(st.tuples(st.text(max_size=5), NUMBERS), max_size=3)
 CHANGES = (
     st.builds(messages.Begin, NUMBERS, NUMBERS)
     | st.builds(messages.Put, NUMBERS, NUMBERS, st.text(), RUNS, st.lists(st.text(), max_size=2).map(tuple))
-    | st.builds(messages.Room, NUMBERS, st.text(), NUMBERS)
+    | st.builds(messages.Room, NUMBERS, st.text(), st.integers(0, (1 << 31) - 1))
 )
 PUBLICATIONS = st.builds(
     Publication,
