@@ -22,6 +22,7 @@ from zim import __version__, logs
 from zim.errors import ZimError
 from zim.metrics import Metric, counter, gauge
 from zim.nodes.effects import Effect, End, Note
+from zim.nodes.lag import LoopLag
 from zim.nodes.performer import Performer
 from zim.protocol import codec
 from zim.protocol.errors import CodecError
@@ -59,6 +60,7 @@ class NodeProcess(Performer):
         self._exit_code = EXIT_OK
         self._greenlets: set[gevent.Greenlet[..., Any]] = set()
         self._not_understood = 0
+        self._lag = LoopLag()
 
     @abstractmethod
     def setup(self) -> None:
@@ -154,6 +156,7 @@ class NodeProcess(Performer):
         gc.freeze()
         gc.set_threshold(*self.gc_threshold)
         self.spawn(self._announce)
+        self.spawn(self._lag.watch)
         self._over.wait()
         for greenlet in list(self._greenlets):
             greenlet.unlink(self.on_failure)  # what it works on goes away now
@@ -176,6 +179,7 @@ class NodeProcess(Performer):
         yield gauge("zim_node_info", "The node that this is", who, "node", "kind", "version")
         what = "Messages of other nodes, or of publishers over ZeroMQ, that were not understood and passed over"
         yield counter("zim_node_bad_messages_total", what, self._not_understood)
+        yield from self._lag.metrics()
         yield from self.metrics()
 
     def _announce(self) -> None:
