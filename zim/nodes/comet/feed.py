@@ -108,14 +108,14 @@ class Link:
     # -- changes
 
     def change(self, make: Callable[[int], Change], now: float) -> int:
-        """Makes the next change and sends it. Returns its number; -1 before the first registration, which tells all."""
+        """Makes the next change; `flush` sends it. Returns its number; -1 before the first registration, which tells
+        all."""
         if not self.term:
             return -1
         self._change += 1
         if not self._unanswered:
             self._answered_at = now
         self._unsent.append(make(self._change))
-        self._fill_window()
         if len(self._unsent) > self._most_unsent:
             self._give_up()
             return -1
@@ -129,7 +129,8 @@ class Link:
         self.taken = self.handled = self._made = 0
         self.reports = Reports(self.settled)
 
-    def _fill_window(self) -> None:
+    def flush(self) -> None:
+        """Sends what was made since, many at a time."""
         while self._unsent and self._unanswered_bytes < WINDOW_BYTES:
             part: list[Change] = []
             size = 0
@@ -184,7 +185,7 @@ class Link:
             if isinstance(change, Begin):
                 self._base = answer.base
             found.append((change, answer))
-        self._fill_window()
+        self.flush()
         return found
 
     def complete_registration(self) -> bool:
@@ -302,7 +303,7 @@ class Link:
             self._answered_at = now
             again, self._unanswered, self._unanswered_bytes = list(self._unanswered.values()), {}, 0
             self._unsent.extendleft(reversed(again))
-            self._fill_window()
+            self.flush()
         if not self._is_missing():
             return
         low = self.taken + 1

@@ -74,6 +74,8 @@ class Hub:
 
     def _take(self) -> list[Effect]:
         """What is to be done after all this."""
+        for link in self.links.values():
+            link.flush()
         out = self._out.copy()
         self._out.clear()
         return out
@@ -110,10 +112,10 @@ class Hub:
         refused: Sequence[str] = (),
     ) -> list[Effect]:
         """It wants to be in more rooms. Joined comes when their routers know it."""
-        fresh = tuple(room for room in dict.fromkeys(rooms) if room not in session.rooms)
-        errors = [Start(room_stream(room), error=JOINED_ALREADY) for room in rooms if room not in fresh] + refusals(
-            refused
-        )
+        has, wanted = set(session.rooms), dict.fromkeys(rooms)
+        fresh = tuple(room for room in wanted if room not in has)
+        errors = [Start(room_stream(room), error=JOINED_ALREADY) for room in wanted if room in has]
+        errors += refusals(refused)
         session.rooms += fresh
         if fresh:
             self._moved[session] = None
@@ -131,27 +133,28 @@ class Hub:
         joining = Joining(session, seq, resume or {}, errors, self.passes, now)
         self._joinings.setdefault(session, []).append(joining)
         self._patient.append((now, session))
-        for stream in streams:
-            is_new = stream not in self._views
-            view = self._view(stream, "" if stream.startswith("u:") else stream.removeprefix("r:"))
+        were = [stream in self._views for stream in streams]
+        views = [self._view(s, "" if s.startswith("u:") else s.removeprefix("r:")) for s in streams]
+        session.views += tuple(views)
+        for view, stream, is_old in zip(views, streams, were, strict=True):
             view.waiting[session] = None  # served from now on: entries move the position
-            session.views = (*session.views, view)
             joining.want(view)
             if stream == EVERYBODY:
                 continue
             n = view.link.change(self._room(view) if view.room else self._put(session), now)
-            if is_new:
+            if not is_old:
                 view.asked = n
         self._advance(session, now)
         return self._take()
 
     def leave_rooms(self, session: Session, rooms: Sequence[str], seq: int, now: float) -> list[Effect]:
         """It wants to be out of rooms. Left comes when nothing of them will come any more."""
-        gone = [view for view in session.views if view.room in rooms and view.room != EVERYBODY]
+        unwanted = {*rooms} - {EVERYBODY}
+        gone = dict.fromkeys(view for view in session.views if view.room in unwanted)
         for view in gone:
             self._unsubscribe(session, view, now)
         if gone:
-            session.rooms = tuple(room for room in session.rooms if room not in rooms)
+            session.rooms = tuple(room for room in session.rooms if room not in unwanted)
             session.views = tuple(view for view in session.views if view not in gone)
             self._moved[session] = None
             for joining in self._joinings.get(session, ()):
@@ -196,12 +199,12 @@ class Hub:
     def _room(self, view: View) -> Callable[[int], Change]:
         return lambda n: Room(n, view.room, len(view))
 
-    def _advance(self, session: Session, now: float) -> None:
-        """Replies to what a session asked for, as far as it can be."""
+    def _advance(self, session: Session, now: float, views: Sequence[View] | None = None) -> None:
+        """Replies to what a session asked for, as far as it can be. views: of which something is new; None for all."""
         joinings = self._joinings.get(session)
         if joinings is None:
             return
-        self._out += [told for joining in joinings if (told := joining.advance(now, JOIN_S)) is not None]
+        self._out += [told for joining in joinings if (told := joining.advance(now, JOIN_S, views)) is not None]
         rest = [joining for joining in joinings if not joining.is_over]
         if rest:
             self._joinings[session] = rest
@@ -253,7 +256,7 @@ class Hub:
             case Records():
                 if isinstance(wish := self.passes.on_records(m, now), Wish):
                     wish.on_records(m)
-                    self._advance(wish.session, now)
+                    self._advance(wish.session, now, (wish.view,))
             case Acknowledged():
                 self._on_acknowledged(m)
         return self._take()
@@ -273,7 +276,7 @@ class Hub:
                 # Even if it has left: other sessions of the user wait for what this answer tells of the stream.
                 self._told(user_stream(change.uid), answer, now)
                 if session is not None:
-                    self._advance(session, now)
+                    self._advance(session, now, session.views[:1])
             elif isinstance(change, Room):
                 self._told(room_stream(change.room), answer, now)
         if link.complete_registration():
@@ -303,7 +306,7 @@ class Hub:
         elif answer.head > view.at:
             self.passes.catch_up(view, answer.head, now)
         for session in list(view.waiting):
-            self._advance(session, now)
+            self._advance(session, now, (view,))
 
     def _start_anew(self, view: View, head: int, now: float) -> None:
         """Another history. What came of it before we heard is not ours to hand out, for it may be old; but a live-only
@@ -382,7 +385,7 @@ class Hub:
                 if session.conn in self.sessions:
                     session.views[0].link.change(self._put(session), now)
         while self._patient and now - self._patient[0][0] >= JOIN_S:
-            self._advance(self._patient.popleft()[1], now)
+            self._advance(self._patient.popleft()[1], now, ())
         return self._take()
 
     def catchup_bytes(self) -> int:

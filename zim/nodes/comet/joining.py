@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from zim.fabric.streams import is_user_stream
@@ -26,17 +26,17 @@ class Wish:
     """One stream that a session wants to be in.
 
     Attributes:
-        session: whose.
+        session, view: whose, and which.
         resume: what the client has of it, epoch and offset; None if it has nothing.
         standing: what the router says of the stream, if it had to be asked.
         is_asked: it is under way.
         is_wanted: it is neither granted nor given up.
     """
 
-    __slots__ = ("is_asked", "is_wanted", "resume", "session", "standing")
+    __slots__ = ("is_asked", "is_wanted", "resume", "session", "standing", "view")
 
-    def __init__(self, session: Session, resume: tuple[str, int] | None) -> None:
-        self.session, self.resume = session, resume
+    def __init__(self, session: Session, view: View, resume: tuple[str, int] | None) -> None:
+        self.session, self.view, self.resume = session, view, resume
         self.standing: _Standing | None = None
         self.is_asked, self.is_wanted = False, True
 
@@ -59,6 +59,7 @@ class Joining:
     __slots__ = (
         "_errors",
         "_passes",
+        "_ready",
         "_resume",
         "_wishes",
         "is_replied",
@@ -85,37 +86,43 @@ class Joining:
         self.is_replied = False
         self._resume, self._errors, self._passes = resume, errors, passes
         self._wishes: dict[View, Wish] = {}
+        self._ready: dict[View, None] = {}  # of them, as they were seen last
 
     def want(self, view: View) -> None:
         """One more stream."""
-        self._wishes[view] = Wish(self.session, self._resume.get(view.stream))
+        self._wishes[view] = Wish(self.session, view, self._resume.get(view.stream))
 
-    def forget(self, views: Sequence[View]) -> None:
+    def forget(self, views: Iterable[View]) -> None:
         """It does not want to be in these any more."""
         for view in views:
             if (wish := self._wishes.pop(view, None)) is not None:
                 wish.is_wanted = False
+                self._ready.pop(view, None)
 
     @property
     def is_over(self) -> bool:
         """All streams have started."""
         return self.is_replied and not self._wishes
 
-    def advance(self, now: float, patience_s: float) -> Opened | Joined | None:
-        """Does what can be done: asks routers, starts streams.
+    def advance(self, now: float, patience_s: float, views: Iterable[View] | None) -> Opened | Joined | None:
+        """Does what can be done: asks routers, starts streams. All its work is linear in the views that it is told.
 
         Args:
             patience_s: how long the reply waits for streams whose routers do not answer.
+            views: of which something is new; None for all.
 
         Returns:
             What the client is to be told now, if anything.
         """
-        ready = [view for view, wish in self._wishes.items() if self._is_ready(view, wish, now)]
+        self._look_at(self._wishes if views is None else views, now)
         is_late = now - self.since >= patience_s
-        if not self.is_replied and not self._may_reply(ready, is_late):
+        if not self._may_start(is_late):
             return None
-        if self.is_replied and not ready:
+        seen, self._ready = self._ready, {}  # one that was ready may have to wait again: its router was started anew
+        self._look_at([view for view in self._wishes if view in seen] if not self.is_replied else seen, now)
+        if not self._may_start(is_late):
             return None
+        ready, self._ready = self._ready, {}
         starts = [self._start(view, now) for view in ready]
         if self.is_replied:
             return Joined(self.session, 0, starts) if self.session.vocabulary.tells_starts else None
@@ -127,15 +134,23 @@ class Joining:
         self.session.is_open = True
         return Opened(self.session, starts)
 
-    def _may_reply(self, ready: Sequence[View], is_late: bool) -> bool:
+    def _look_at(self, views: Iterable[View], now: float) -> None:
+        for view in views:
+            wish = self._wishes.get(view)
+            if wish is not None and self._is_ready(view, wish, now):
+                self._ready[view] = None
+
+    def _may_start(self, is_late: bool) -> bool:
+        return bool(self._ready) if self.is_replied else self._may_reply(is_late)
+
+    def _may_reply(self, is_late: bool) -> bool:
         """A session without its key, which its user's router gives, is nobody: it waits on."""
-        is_whole = len(ready) == len(self._wishes)
+        is_whole = len(self._ready) == len(self._wishes)
         if self.session.is_open:
             return is_whole or is_late
-        can_be_told = (
-            self.session.vocabulary.tells_starts
-        )  # goim's clients would miss what comes before they are joined
-        return bool(self.session.seq) and self.session.views[0] in ready and (is_whole or (is_late and can_be_told))
+        can_be_told = self.session.vocabulary.tells_starts  # others would miss what comes before they are joined
+        is_somebody = bool(self.session.seq) and self.session.views[0] in self._ready
+        return is_somebody and (is_whole or (is_late and can_be_told))
 
     def _is_ready(self, view: View, wish: Wish, now: float) -> bool:
         """Whether it is known where the session starts. Who has something asks the router first what is left of it."""
