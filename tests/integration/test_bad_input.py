@@ -333,7 +333,7 @@ def test_a_client_that_never_reads_is_cut_off(fabric: Fabric) -> None:
     for _ in range(300):  # 30 MB: kernels take up to 10
         for _ in range(10):
             fabric.post("/1/push?uid=88", body)
-        if "slow consumer" in fabric.log:
+        if "slow consumer uid=88" in fabric.log:
             break
     wait_until(lambda: "slow consumer uid=88" in fabric.log, "it is cut off")
     wait_until(lambda: fabric.count("server") == {1: 1}, "it is gone")

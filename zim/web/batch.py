@@ -94,6 +94,9 @@ class _Batch:
             document = BATCH_LINE.read(line)
             push = make_push(document, self._max_body_bytes)
         except Problem as problem:
+            # Its frames lead back to the list that it goes into: a circle for each line, and half a second of
+            # collecting them.
+            problem.__traceback__ = problem.__context__ = None
             return problem
         self._recipients_left -= n_recipients(document.to)
         if self._recipients_left < 0:

@@ -143,26 +143,42 @@ class Edge:
         found = data or receive(waits=False)
         while found:
             if not connection.phase.is_over:
-                for said in reader.receive(found):
-                    self._on_said(connection, said)
-                    if connection.phase.is_over:
-                        return None
-                if not reader.is_within:
+                self._take(connection, reader.receive(found))
+                if connection.phase.is_over or not reader.is_within:
                     return None  # one read for each turn: who never stops sending must not keep others from theirs
             give_way()
             found = receive(waits=not connection.phase.is_over)
         return None if found is None else connection.reason or "closed by the client"
 
-    def _on_said(self, connection: Connection, said: Packet | Alive | Goodbye) -> None:
-        match said:
-            case Packet():
-                self.on_packet(connection, said)
-            case Alive(reply):
-                connection.heard()
-                if reply:
-                    connection.write(reply)
-            case Goodbye(code):
-                connection.close("closed by the client", code)
+    def _take(self, connection: Connection, came: Iterable[Packet | Alive | Goodbye]) -> None:
+        """All that came at once. Switches: until packets are answered.
+
+        Raises:
+            WireError: see `_read`.
+        """
+        alive: Alive | None = None
+        try:
+            for said in came:
+                if isinstance(said, Alive):
+                    alive = said if said.reply or alive is None else alive
+                    continue
+                self._on_alive(connection, alive)
+                alive = None
+                if isinstance(said, Packet):
+                    self.on_packet(connection, said)
+                else:
+                    connection.close("closed by the client", said.code)
+                if connection.phase.is_over:
+                    return
+        finally:
+            self._on_alive(connection, alive)
+
+    def _on_alive(self, connection: Connection, alive: Alive | None) -> None:
+        """Of many pings in a row only the last one is answered (RFC 6455 5.5.3)."""
+        if alive is not None and not connection.phase.is_over:
+            connection.heard()
+            if alive.reply:
+                connection.write(alive.reply)
 
     def on_closed(self, connection: Connection) -> None:
         """Its socket is closed. Does not switch."""
