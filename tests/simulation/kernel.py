@@ -170,6 +170,7 @@ class Kernel:
     Attributes:
         loss: how likely a message gets lost.
         crosses_codec: every message is encoded and decoded on its way.
+        part_streams: of a push, before it is cut.
         starts: of all processes, when each was.
     """
 
@@ -179,6 +180,7 @@ class Kernel:
     now: float = 0.0
     loss: float = 0.0
     nodes: dict[str, Node] = field(default_factory=dict)
+    part_streams: int = 500
     pipes: dict[tuple[str, str], Lane] = field(default_factory=dict)
     starts: list[tuple[float, str]] = field(default_factory=list)
     _queue: list[tuple[float, int, Node | None, int, Callable[[], Any]]] = field(default_factory=list)

@@ -71,7 +71,7 @@ class CometNode(Driver):
 
     def boot(self) -> None:
         numbers = self.disk.next_run("incarnation", 1), ROUTERS, LOGICS, MAX_BEHIND_BYTES // 4, 5.0
-        self.runner = CometRunner(self.name, *numbers)
+        self.runner = CometRunner(self.name, *numbers, most_changes=2)
         self.hub = self.runner.hub
         self.every(0.025, lambda: self.act(self.runner.on_tick, self.now))
 
@@ -108,7 +108,8 @@ class CometNode(Driver):
 
 class LogicNode(Driver):
     def boot(self) -> None:
-        self.runner = LogicRunner(ROUTERS, is_live, GoimTokens(), 1 << 20, lambda: f"id-{self.kernel.number()}")
+        rest = GoimTokens(), 1 << 20, lambda: f"id-{self.kernel.number()}", self.kernel.part_streams
+        self.runner = LogicRunner(ROUTERS, is_live, *rest)
         self.there.clear()
         self.every(TICK_S, lambda: self.perform([*self.follow(ROUTERS), *self.runner.on_tick(self.now)]))
 

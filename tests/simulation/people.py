@@ -340,6 +340,8 @@ class Backend:
             self.world.check_answer(push_id, p)
 
         def ask() -> None:
+            if kernel.now - asked_at > self.world.key_window_s - 2.5:
+                return  # the logic stood still: whoever asked is gone, and after the window it would be another push
             self.asked_at.setdefault(push_id, []).append(kernel.now)
             node.publish(push, answer)
 

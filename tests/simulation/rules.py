@@ -141,12 +141,8 @@ def _keep_handled(register: Any, link: Link, term: int, changes: Any, now: float
     return numbers
 
 
-def _any_inc(entry: Any, link: Link, e: Any, now: float) -> None:
-    entry(link, msgspec.structs.replace(e, inc=link._inc), now)
-
-
-def _any_term_entry(entry: Any, link: Link, e: Any, now: float) -> None:
-    entry(link, msgspec.structs.replace(e, term=link.term), now)
+def _any_inc(entry: Any, link: Link, e: Any) -> None:
+    entry(link, msgspec.structs.replace(e, inc=link._inc))
 
 
 def _any_answer(told: Any, hub: Hub, stream: str, answer: Any, now: float) -> None:
@@ -211,15 +207,15 @@ def _keep_positions(register: Any, hub: Hub, link: Link, term: int, now: float) 
         view.position = position
 
 
-def _key_of_each_log(split: Any, splitter: Splitter, push: Any, push_id: str, now: float) -> list[Share]:
-    found: list[Share] = split(splitter, push, push_id, now)
+def _key_of_each_log(split: Any, splitter: Splitter, push: Any, push_id: str, *args: Any) -> list[Share]:
+    found: list[Share] = split(splitter, push, push_id, *args)
     for share in found:
         share.home, share.followers = None, []
     return found
 
 
-def _no_home_time(publication: Any, share: Share, now: float) -> Any:
-    return msgspec.structs.replace(publication(share, now), home_ms=0, age_ms=0)
+def _no_home_time(publication: Any, share: Share, *args: Any) -> Any:
+    return msgspec.structs.replace(publication(share, *args), home_ms=0, age_ms=0)
 
 
 def _by_digest(seen: Any, key: Any, found: Any, *args: Any) -> Any:
@@ -274,7 +270,7 @@ RULES: dict[str, Rule] = {
     "what is admitted counts as behind": Rule(Intake, "_enter", _enter_uncounted, "slow,pause"),
     "leases end": Rule(Shard, "tick", lambda shard, now: [*shard._end_rebuilding(now)], "crash,stale"),
     "entry numbers go on after a lease": Rule(
-        Feed, "__init__", _wrap(Feed, "__init__", _fresh_numbers), "pause,stale,storm"
+        Feed, "__init__", _wrap(Feed, "__init__", _fresh_numbers), "forged,stale,storm"
     ),
     "a standstill extends all deadlines": Rule(
         Shard, "tick", _wrap(Shard, "tick", _no_standstill), "stale,retention,pause"
@@ -288,9 +284,8 @@ RULES: dict[str, Rule] = {
     "registering forgets what was handled": Rule(
         Link, "register", _wrap(Link, "register", _keep_handled), "crash,stale"
     ),
-    "no entry is handled while registering": Rule(Link, "complete_registration", _start_at_once, "crash"),
+    "no entry is handled while registering": Rule(Link, "complete_registration", _start_at_once, "crash,stale,storm"),
     "an entry is of this incarnation": Rule(Link, "entry", _wrap(Link, "entry", _any_inc), "crash,stale,fence"),
-    "an entry is of this term": Rule(Link, "entry", _wrap(Link, "entry", _any_term_entry), "stale,crash"),
     "answers are matched by number": Rule(Hub, "_told", _wrap(Hub, "_told", _any_answer), "loss"),
     "a jump waits for the pass": Rule(Passes, "when_over", lambda *_: False, "stale,crash,pause"),
     "the position moves before the pass": Rule(

@@ -32,6 +32,7 @@ class World:
     def __init__(self, seed: int, trace: bool = False) -> None:
         rng = random.Random(seed * 7919 + 1)
         self.kernel = kernel = Kernel(rng, crosses_codec=seed % 16 == 0, trace=trace)
+        kernel.part_streams = rng.choice([1, 2, 500])
         self.history: dict[tuple[str, str], list[str]] = {}  # stream and epoch → push ids, in order
         self.places: dict[tuple[str, str], tuple[str, int]] = {}  # stream and push id → epoch and offset
         self.first: dict[tuple[str, str], int] = {}  # stream and push id → when it came there first, counted

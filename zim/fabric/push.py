@@ -12,6 +12,7 @@ from msgspec import Meta
 from zim.errors import ZimError
 from zim.fabric.limits import RECIPIENTS, TTL_S
 from zim.fabric.names import KEY, NAME, is_key, is_name, shown
+from zim.fabric.pauses import Pause, no_pause, paused
 from zim.fabric.streams import (
     EVERYBODY,
     ROOM,
@@ -107,7 +108,11 @@ def is_ttl_s(ttl_s: float) -> bool:
 
 
 def recipients(
-    users: Sequence[str | int], rooms: Sequence[str | int], keys: Sequence[str], everybody: bool
+    users: Sequence[str | int],
+    rooms: Sequence[str | int],
+    keys: Sequence[str],
+    everybody: bool,
+    pause: Pause = no_pause,
 ) -> tuple[list[str], tuple[str, ...]]:
     """Whom a push is for: its streams, each once, and the sessions that a user's stream is for alone.
 
@@ -115,6 +120,7 @@ def recipients(
         users, rooms: names; 7 is "7".
         keys: of sessions. If their user is among the users, all sessions get it.
         everybody: all who are connected.
+        pause: is called between steps: there may be very many.
 
     Raises:
         WrongValue: one of them cannot be, or there are none, or too many.
@@ -122,19 +128,19 @@ def recipients(
     if len(users) + len(rooms) + len(keys) > RECIPIENTS:
         raise WrongValue("to", f"{len(users) + len(rooms) + len(keys)} recipients", f"at most {RECIPIENTS}")
     streams: dict[str, None] = {}
-    for i, uid in enumerate(map(str, users)):
+    for i, uid in enumerate(paused(map(str, users), pause)):
         if not is_name(uid):
             raise WrongValue(f"to.users[{i}]", f"nobody can be called {shown(uid)}", NAME)
         streams[user_stream(uid)] = None
     only: dict[str, str] = {}
-    for i, key in enumerate(keys):
+    for i, key in enumerate(paused(keys, pause)):
         stream = user_stream(user_of_key(key))
         if len(stream) == 2:
             raise WrongValue(f"to.keys[{i}]", f"{shown(key)} is no session's key", SESSION_KEY)
         if stream not in streams:
             only[key] = stream
     streams |= dict.fromkeys(only.values())
-    for i, room in enumerate(map(str, rooms)):
+    for i, room in enumerate(paused(map(str, rooms), pause)):
         if not is_room(room):
             raise WrongValue(f"to.rooms[{i}]", f"no room can be called {shown(room)}", ROOM)
         streams[room_stream(room)] = None
@@ -159,8 +165,8 @@ def check_push(push: Push) -> None:
         raise WrongValue("key", f"{shown(push.key)} cannot be a key", KEY)
 
 
-def check_streams(push: Push) -> None:
-    """Check whom a push is for, where that was not made by `recipients`.
+def check_streams(push: Push, pause: Pause = no_pause) -> None:
+    """Check whom a push is for, where that was not made by `recipients`. pause: see there.
 
     Raises:
         WrongValue: a stream, or a session's key, cannot be, or there are none, or too many.
@@ -168,10 +174,10 @@ def check_streams(push: Push) -> None:
     n_recipients = len(push.streams) - (EVERYBODY in push.streams)
     if not push.streams or max(n_recipients, len(push.only)) > RECIPIENTS:
         raise WrongValue("streams", f"there are {len(push.streams)}, and {len(push.only)} keys", f"1 to {RECIPIENTS}")
-    for stream in push.streams:
+    for stream in paused(push.streams, pause):
         if not is_stream(stream):
             raise WrongValue("streams", f"{shown(stream)} is no stream", STREAM)
     streams = set(push.streams) if push.only else set[str]()
-    for key in push.only:
+    for key in paused(push.only, pause):
         if user_stream(user_of_key(key)) not in streams:
             raise WrongValue("only", f"{shown(key)} is no session of its users", SESSION_KEY)

@@ -196,7 +196,6 @@ class Entry(Message, frozen=True):
     """
 
     router: str
-    term: Run
     comet: str
     inc: Run
     begin: Number
@@ -277,7 +276,6 @@ class Push(Message, frozen=True):
     """router → job: the body once, and the entries it makes. expires_ms, only: see Entry."""
 
     router: str
-    term: Run
     push_id: str
     op: Int32
     body: bytes

@@ -9,13 +9,20 @@ import msgspec
 from zim.protocol.fields import Int32, Keys, Moment, Number, Offsets, Streams, Ttl
 
 ENTRY_BYTES, ITEM_BYTES = 200, 40  # what an entry and each of its items cost beside the body, in memory and on the wire
+STREAM_BYTES = 200  # what a push costs for each of its streams, until it is in the log
+
+
+def part_id(push_id: str, part: int) -> str:
+    """What names a part of a push; the first has the push's own name."""
+    return f"{push_id}.{part}" if part else push_id
 
 
 class Publication(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """One router's share of a push.
+    """One router's share of a push, or a part of it if that is large.
 
     digest: what the whole push is, if it has a key; the next four: see `KeyUse`. ttl_ms: what is left of it when it
-    goes, 0 for ever; expires_ms: when that is over, if logic knows the router's log time. only: see Entry.
+    goes, 0 for ever; expires_ms: when that is over, if logic knows the router's log time. only: see Entry. part: at
+    this router, from 0.
     """
 
     push_id: str
@@ -30,11 +37,17 @@ class Publication(msgspec.Struct, array_like=True, frozen=True, gc=False):
     ttl_ms: Ttl = 0
     expires_ms: Moment = 0
     only: Keys = ()
+    part: Number = 0
+
+    @property
+    def key_id(self) -> str:
+        """What it is known by, and its key is stored under."""
+        return part_id(self.push_id, self.part)
 
     @property
     def size(self) -> int:
         """What it counts for in every limit, in bytes."""
-        return ENTRY_BYTES + len(self.body) + ITEM_BYTES * (len(self.streams) + len(self.only))
+        return ENTRY_BYTES + len(self.body) + STREAM_BYTES * (len(self.streams) + len(self.only))
 
 
 class Outcome(msgspec.Struct, array_like=True, frozen=True, gc=False):

@@ -70,7 +70,7 @@ def not_accepted(published: Published, has_key: bool) -> Problem:
         has_key: its publisher gave it a key.
     """
     failed = [part for part in published.parts if part.status != "ok"]
-    whys = "; ".join(part.why for part in failed if part.why)
+    whys = "; ".join(dict.fromkeys(part.why for part in failed if part.why))
     match published.status:
         case "conflict":
             advice = "its key was used before, with other recipients, or another body, op or ttl"

@@ -14,6 +14,7 @@ from zim.fabric.limits import KEY_BYTES, NAME_BYTES, OFFSET, RECIPIENTS, SESSION
 from zim.fabric.names import KEY, NAME, NAME_PATTERN
 from zim.fabric.push import FIRST_OP, LAST_OP, OP, PUSH_OP, TEST_OPS, Push, WrongValue, check_push, recipients
 from zim.fabric.streams import ROOM, SESSION_KEY, SESSION_KEY_PATTERN
+from zim.net.fairness import give_way
 from zim.web.idempotency import HEADER, parse_idempotency_key
 from zim.web.problems import IDEMPOTENCY_KEY, TOO_LARGE, Problem
 from zim.web.reading import Reader, invalid
@@ -93,7 +94,7 @@ def make_push(line: BatchLine, max_body_bytes: int, key: str = "") -> Push:
         raise Problem(IDEMPOTENCY_KEY, why, key="id", expected="one of the two, or both the same")
     to, ttl_s = line.to, 0.0 if line.ttl_s is UNSET else line.ttl_s
     try:
-        streams, only = recipients(to.users, to.rooms, to.keys, to.everybody)
+        streams, only = recipients(to.users, to.rooms, to.keys, to.everybody, give_way)
         push = Push(streams, body, line.op, key if line.id is UNSET else line.id, ttl_s, only)
         check_push(push)
     except WrongValue as error:

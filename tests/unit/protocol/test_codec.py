@@ -43,7 +43,7 @@ TO_ROUTER = st.builds(messages.Changes, st.text(), RUNS, RUNS, st.lists(CHANGES,
     messages.Publish, NUMBERS, NUMBERS, RUNS, st.lists(PUBLICATIONS, max_size=3)
 )
 TARGETS = st.builds(messages.Target, st.text(), RUNS, NUMBERS, NUMBERS, ITEMS)
-PUSHES = st.builds(messages.Push, st.text(), RUNS, st.text(), OPS, st.binary(), st.lists(TARGETS, max_size=3))
+PUSHES = st.builds(messages.Push, st.text(), st.text(), OPS, st.binary(), st.lists(TARGETS, max_size=3))
 
 
 @given(st.lists(TO_ROUTER, max_size=4))

@@ -36,7 +36,7 @@ RESULTS_S = 0.1  # sooner, if there are results to tell: somebody may wait for t
 RETRY_S = 0.5  # without any answer, until changes and fetches are sent again
 QUIET_S = 0.05  # how long a hole may stand before it is fetched: what is about to arrive anyway must not be
 WINDOW_BYTES = 1 << 20  # of changes under way
-CHANGES, CHANGES_BYTES = 500, 128 << 10  # of one message
+MOST_CHANGES, CHANGES_BYTES = 500, 128 << 10  # of one message
 UNSENT = 100_000  # changes that wait; above it the router is to be told everything anew
 HELD_BYTES = 8 << 20  # of entries that wait behind a hole, or for the pass that handles them
 
@@ -58,12 +58,13 @@ class Link:
         is_connected: the router is there: what is sent may arrive.
     """
 
-    def __init__(self, router: str, comet: str, inc: int, out: list[Effect]) -> None:
+    def __init__(self, router: str, comet: str, inc: int, out: list[Effect], most_changes: int = MOST_CHANGES) -> None:
         """
         Args:
             out: takes messages for the router.
+            most_changes: of one message.
         """
-        self.router = router
+        self.router, self._most_changes = router, most_changes
         self.clock = RemoteClock()
         self.is_connected = False
         self._comet, self._inc, self._out = comet, inc, out
@@ -134,7 +135,7 @@ class Link:
         while self._unsent and self._unanswered_bytes < WINDOW_BYTES:
             part: list[Change] = []
             size = 0
-            while self._unsent and len(part) < CHANGES and (not part or size < CHANGES_BYTES):
+            while self._unsent and len(part) < self._most_changes and (not part or size < CHANGES_BYTES):
                 change = self._unsent.popleft()
                 size += change_bytes(change)
                 part.append(change)
@@ -231,7 +232,7 @@ class Link:
 
     def entry(self, e: Entry) -> None:
         """Takes an entry, unless it is a repeat, or of another run of either end."""
-        is_ours = (e.inc, e.term, e.begin) == (self._inc, self.term, self.begin)
+        is_ours = (e.inc, e.begin) == (self._inc, self.begin)  # no two registrations of a run begin with one number
         if not is_ours or self.is_registering or e.n <= self.taken:
             return
         self._made = max(self._made, e.n)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from zim.fabric.sharding import Shards
 from zim.fabric.streams import EVERYBODY, room_stream, user_stream
 from zim.nodes.comet.effects import CursorMoved, Gapped, Left, Pass, Replaced
-from zim.nodes.comet.feed import RETRY_S, Link
+from zim.nodes.comet.feed import MOST_CHANGES, RETRY_S, Link
 from zim.nodes.comet.joining import Joining, Wish
 from zim.nodes.comet.passes import Passes, is_live_only
 from zim.nodes.comet.views import Session, View
@@ -49,16 +49,17 @@ class Hub:
         passes: what goes out next.
     """
 
-    def __init__(self, comet: str, inc: int, routers: Sequence[str]) -> None:
+    def __init__(self, comet: str, inc: int, routers: Sequence[str], most_changes: int = MOST_CHANGES) -> None:
         """
         Args:
             comet: this comet's name.
             inc: its incarnation.
             routers: names of all routers.
+            most_changes: see Link.
         """
         self.sessions: dict[int, Session] = {}
         self._out: list[Effect] = []
-        self.links = {r: Link(r, comet, inc, self._out) for r in routers}
+        self.links = {r: Link(r, comet, inc, self._out, most_changes) for r in routers}
         self._shards = Shards(routers)
         self._views: dict[str, View] = {}
         self.passes = Passes(self._views, self.links.values(), self._out)

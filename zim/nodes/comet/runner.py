@@ -13,6 +13,7 @@ from typing_extensions import override
 
 from zim.nodes.calls import Call, Calls
 from zim.nodes.comet.effects import Identified
+from zim.nodes.comet.feed import MOST_CHANGES
 from zim.nodes.comet.hub import Hub
 from zim.nodes.effects import MESSAGE_BYTES, WARNING, Effect, Note
 from zim.protocol.messages import Auth, Authed, Entry, Message, ToComet
@@ -69,6 +70,7 @@ class CometRunner:
         renew_bytes: int,
         handshake_timeout_s: float,
         first_logic: int = 0,
+        most_changes: int = MOST_CHANGES,
     ) -> None:
         """
         Args:
@@ -77,8 +79,9 @@ class CometRunner:
             renew_bytes: of handled entries, at which a Renew is due at once.
             handshake_timeout_s: how long logics are asked who a client is.
             first_logic: which of them is asked first; then each in turn.
+            most_changes: see Link.
         """
-        self.hub = Hub(comet, inc, routers)
+        self.hub = Hub(comet, inc, routers, most_changes)
         self._logics, self._next_logic = logics, first_logic
         self._renew_bytes, self._handshake_timeout_s = renew_bytes, handshake_timeout_s
         self._calls = Calls()

@@ -19,6 +19,7 @@ from zim.fabric.port import Fabric
 from zim.fabric.push import Published, Push
 from zim.fabric.questions import AnyQuestion, PushReceipt, Question
 from zim.fabric.sharding import Shards
+from zim.net.fairness import give_way
 from zim.nodes.effects import Effect
 from zim.nodes.logic.runner import LogicRunner
 from zim.nodes.logic.shares import GIVE_UP_S
@@ -55,7 +56,7 @@ class RouterFabric(Fabric):
     @override
     def publish_many(self, pushes: Sequence[Push]) -> Sequence[Published]:
         ticket: AsyncResult[Any] = AsyncResult()
-        self._perform(self._runner.on_push(ticket, pushes, time.monotonic()))
+        self._perform(self._runner.on_push(ticket, pushes, time.monotonic(), give_way))
         return cast(Sequence[Published], ticket.get())
 
     @override

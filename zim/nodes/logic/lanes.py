@@ -22,7 +22,7 @@ class Lane:
 
     def __init__(self, router: str) -> None:
         self.router = router
-        self._last: dict[str, Share] = {}  # the last push in each stream that others must wait for
+        self._last: dict[str, Share] = {}  # by what it shares with others, the last one that they must wait for
         self._ready: deque[Share] = deque()  # nothing before them is left; some wait for the home of their key
         self._in_the_way = self._messages = 0
 
@@ -33,11 +33,11 @@ class Lane:
         """One more push."""
         self._in_the_way += 1
         last = self._last
-        before = {last[stream] for stream in share.streams if stream in last}
+        before = {last[what] for what in share.before if what in last}
         for other in before:
             other.after.append(share)
         share.waits_for = len(before)
-        last.update(dict.fromkeys(share.streams, share))
+        last.update(dict.fromkeys(share.before, share))
         if not before:
             self._ready.append(share)
 
@@ -73,9 +73,9 @@ class Lane:
         while gone:
             share = gone.pop()
             self._in_the_way -= 1
-            for stream in share.streams:
-                if self._last.get(stream) is share:
-                    del self._last[stream]
+            for what in share.before:
+                if self._last.get(what) is share:
+                    del self._last[what]
             after, share.after = share.after, []
             for other in after:
                 other.waits_for -= 1

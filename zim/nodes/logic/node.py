@@ -12,6 +12,7 @@ from typing_extensions import override
 
 from zim.fabric.questions import WholeLedger
 from zim.metrics import Metric, counter
+from zim.net.fairness import give_way
 from zim.net.links import PeerLink
 from zim.net.transport import Dealer, Server
 from zim.nodes.base import NodeProcess
@@ -100,7 +101,7 @@ class LogicNode(NodeProcess):
         """Comets ask who their clients are; publishers push over ZeroMQ."""
         for envelope, frame in self._server.received():
             asked = self.decode(frame, messages.ToLogic)
-            self.perform(self._runner.on_messages(envelope, asked, time.monotonic()))
+            self.perform(self._runner.on_messages(envelope, asked, time.monotonic(), give_way))
 
     def _listen_to_router(self, router: PeerLink[Message]) -> None:
         for frame in router.received():

@@ -7,25 +7,27 @@ the simulator runs it as it ships.
 
 from __future__ import annotations
 
-from collections import deque
+import heapq
+import itertools
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple, get_args
 
 from typing_extensions import override
 
 from zim.errors import Unavailable, Unknown
+from zim.fabric.pauses import Pause, no_pause
 from zim.fabric.push import Push, Status
 from zim.nodes.calls import RETRY_S, Call, Calls
 from zim.nodes.effects import ERROR, MESSAGE_BYTES, Effect, Note, Replies
 from zim.nodes.logic.auth import GoimTokens
 from zim.nodes.logic.clocks import Clocks
 from zim.nodes.logic.lanes import Lane, Lanes
-from zim.nodes.logic.shares import Share, Splitter, published, push_id_of
+from zim.nodes.logic.shares import PART_STREAMS, Share, Splitter, published, push_id_of
 from zim.nodes.logic.submitting import answer_submits, read_submit
 from zim.nodes.logic.trains import Train
 from zim.protocol import messages
 from zim.protocol.messages import Message, Submit
-from zim.protocol.publication import ENTRY_BYTES, ITEM_BYTES
+from zim.protocol.publication import ENTRY_BYTES, STREAM_BYTES
 
 SUBMITTED_BYTES = 64 << 20  # of pushes over ZeroMQ that are under way
 
@@ -112,32 +114,37 @@ class LogicRunner:
         tokens: GoimTokens,
         max_body_bytes: int,
         new_id: Callable[[], str],
+        part_streams: int = PART_STREAMS,
     ) -> None:
         """
         Args:
             routers: names of all routers.
             is_live_only: whether a stream is.
             new_id: an id for a push without a key; nobody may have had it.
+            part_streams: see Splitter.
         """
         self.answered: dict[str, int] = dict.fromkeys(get_args(Status), 0)
         self.identified = self.waiting_bytes = self.dropped = 0
         self._tokens, self._max_body_bytes, self._new_id = tokens, max_body_bytes, new_id
-        self._splitter = Splitter(routers, is_live_only)
+        self._splitter = Splitter(routers, is_live_only, part_streams)
         self._publishers: dict[Any, Lanes] = {}  # over ZeroMQ, those of whom something is under way
-        self._waiting: deque[Share] = deque()  # shares that were not begun at once
+        self._waiting: list[tuple[float, int, Share]] = []  # a heap, of shares that were not begun at once
+        self._numbers = itertools.count()
         self._terms = dict.fromkeys(routers, 0)
         self._clocks = Clocks(routers)
         self._calls = Calls()
 
     # -- requests
 
-    def on_push(self, ticket: Any, pushes: Sequence[Push], now: float) -> list[Effect]:
-        """A backend's pushes, in its order."""
-        return self._publish(ticket, pushes, Lanes(), now)
+    def on_push(self, ticket: Any, pushes: Sequence[Push], now: float, pause: Pause = no_pause) -> list[Effect]:
+        """A backend's pushes, in its order. pause: is called between steps, as long as nothing has changed."""
+        return self._publish(ticket, self._split(pushes, now, pause), Lanes(), now)
 
-    def _publish(self, ticket: Any, pushes: Sequence[Push], lanes: Lanes, now: float) -> list[Effect]:
+    def _split(self, pushes: Sequence[Push], now: float, pause: Pause) -> list[list[Share]]:
         split = self._splitter.split
-        shares = [split(p, push_id_of(p.key) if p.key else self._new_id(), now) for p in pushes]
+        return [split(p, push_id_of(p.key) if p.key else self._new_id(), now, pause) for p in pushes]
+
+    def _publish(self, ticket: Any, shares: list[list[Share]], lanes: Lanes, now: float) -> list[Effect]:
         flat = [share for mine in shares for share in mine]
         group = _Group(ticket, len(flat), lambda: [published(mine) for mine in shares])
         for share in flat:
@@ -145,7 +152,9 @@ class LogicRunner:
         if not flat:
             return self._settle(group)
         out = self._go_on(lanes.put(flat), now)
-        self._waiting += [share for share in flat if not share.is_begun]
+        for share in flat:
+            if not share.is_begun:
+                heapq.heappush(self._waiting, (share.give_up_at, next(self._numbers), share))
         return out
 
     def _go_on(self, lanes: Iterable[Lane], now: float) -> list[Effect]:
@@ -179,13 +188,15 @@ class LogicRunner:
             inquiry.group = group
         return [self._calls.begin(inquiry, now) for inquiry in inquiries]
 
-    def on_messages(self, asker: Any, asked: Sequence[messages.ToLogic], now: float) -> list[Effect]:
-        """Comets ask who their clients are; publishers push over ZeroMQ."""
+    def on_messages(
+        self, asker: Any, asked: Sequence[messages.ToLogic], now: float, pause: Pause = no_pause
+    ) -> list[Effect]:
+        """Comets ask who their clients are; publishers push over ZeroMQ. pause: see `on_push`."""
         out: list[Effect] = []
         if identified := [self._identify(m) for m in asked if isinstance(m, messages.Auth)]:
             out.append(Replies([(asker, m) for m in identified]))
         if submits := [m for m in asked if isinstance(m, Submit)]:
-            out += self._submit(asker, submits, now)
+            out += self._submit(asker, submits, now, pause)
         return out
 
     def _identify(self, m: messages.Auth) -> messages.Authed:
@@ -193,18 +204,19 @@ class LogicRunner:
         self.identified += 1
         return messages.Authed(m.req, identity.uid, identity.rooms, identity.may_join)
 
-    def _submit(self, asker: Any, submits: Sequence[Submit], now: float) -> list[Effect]:
-        size = sum(ENTRY_BYTES + len(m.body) + ITEM_BYTES * (len(m.streams) + len(m.only)) for m in submits)
+    def _submit(self, asker: Any, submits: Sequence[Submit], now: float, pause: Pause) -> list[Effect]:
+        size = sum(ENTRY_BYTES + len(m.body) + STREAM_BYTES * (len(m.streams) + len(m.only)) for m in submits)
         if self.waiting_bytes + size > SUBMITTED_BYTES:
             why = "too many pushes are under way"
             self.dropped += len(submits)
             return [Replies([(asker, messages.Submitted(m.req, "", "unavailable", why)) for m in submits])]
         self.waiting_bytes += size
-        read = [read_submit(m, self._max_body_bytes) for m in submits]
+        read = [read_submit(m, self._max_body_bytes, pause) for m in submits]
         problems = [found if isinstance(found, str) else "" for found in read]
         pushes = [found for found in read if isinstance(found, Push)]
+        shares = self._split(pushes, now, pause)
         lanes = self._publishers.setdefault(asker, Lanes())
-        return self._publish(_Submission(asker, submits, problems, size), pushes, lanes, now)
+        return self._publish(_Submission(asker, submits, problems, size), shares, lanes, now)
 
     # -- routers
 
@@ -240,8 +252,8 @@ class LogicRunner:
         """Those that have waited for too long for others."""
         late: list[Share] = []
         waiting = self._waiting
-        while waiting and (waiting[0].is_begun or waiting[0].is_over or waiting[0].give_up_at < now):
-            share = waiting.popleft()
+        while waiting and (waiting[0][2].is_begun or waiting[0][2].is_over or waiting[0][0] < now):
+            _, _, share = heapq.heappop(waiting)
             if not share.is_begun and not share.is_over:
                 share.give_up("what its publisher sent before it has not come to an end")
                 late.append(share)

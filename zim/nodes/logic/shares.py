@@ -15,12 +15,15 @@ from typing import Any
 import msgspec
 
 from zim.fabric.audience import audiences
+from zim.fabric.pauses import Pause, no_pause, paused
 from zim.fabric.push import Part, Published, Push, Status
 from zim.fabric.sharding import Shards
 from zim.nodes.remote_clock import RemoteClock
 from zim.protocol.publication import Outcome, Publication
 
 GIVE_UP_S = 5.0  # over all attempts, and for a router that is away
+PART_S = 0.05  # more than that for each part of a push before this one
+PART_STREAMS = 500  # a push to more streams of one router is cut: one commit of all would hold up everybody else's
 
 
 def push_id_of(key: str) -> str:
@@ -28,11 +31,19 @@ def push_id_of(key: str) -> str:
     return blake2b(key.encode(), digest_size=16).hexdigest()
 
 
-def digest_of(push: Push) -> bytes:
-    """What a push is, so that another one under the same key is noticed; b"" without a key."""
+def digest_of(push: Push, by_name: Sequence[str] = (), part_streams: int = PART_STREAMS) -> bytes:
+    """What a push is, so that another one under the same key is noticed; b"" without a key.
+
+    Args:
+        by_name: its streams, if they are sorted already.
+        part_streams: see Splitter: with other parts it is another push for the logs.
+    """
     if not push.key:
         return b""
-    content = (push.op, push.ttl_s, sorted(push.only), sorted(push.streams), push.body)
+    by_name = by_name or sorted(push.streams)
+    content = [push.op, push.ttl_s, sorted(push.only), by_name, push.body]
+    if len(by_name) > part_streams:
+        content.append(part_streams)
     return blake2b(msgspec.msgpack.encode(content), digest_size=16).digest()
 
 
@@ -49,7 +60,9 @@ class Share:
         offsets: of the streams, where the push is; none unless the status is "ok".
         is_begun: its router was asked.
         lane, group: where it stands in its publisher's order, and who waits for it.
+        part: what became of it, once it is over.
         has_ended: its lane was told that it is over.
+        before: what it shares with those of the lane that it must wait for: streams, and the push that it is a part of.
         waits_for, after: how many shares of the lane it must wait for still, and which wait for it; see Lane.
     """
 
@@ -62,6 +75,7 @@ class Share:
         "_publication",
         "_with_it",
         "after",
+        "before",
         "followers",
         "give_up_at",
         "group",
@@ -73,6 +87,7 @@ class Share:
         "lane",
         "may_be_stored",
         "offsets",
+        "part",
         "push_id",
         "router",
         "size",
@@ -82,16 +97,20 @@ class Share:
         "why",
     )
 
-    def __init__(self, router: str, publication: Publication, now: float, home: Share | None = None) -> None:
+    def __init__(
+        self, router: str, publication: Publication, now: float, home: Share | None = None, parts: int = 1
+    ) -> None:
         """
         Args:
             publication: what the router is asked, but for what home says.
+            parts: of the push at this router; they go one after the other, with those of other publishers in between.
         """
         self.router, self.home = router, home
         self._publication: Publication | None = publication  # until it is over
         self.push_id, self.streams, self.size = publication.push_id, publication.streams, publication.size
         self.is_keyed = bool(publication.digest)
-        self._asked_at, self.give_up_at = now, now + GIVE_UP_S
+        self._asked_at, self.give_up_at = now, now + GIVE_UP_S + PART_S * publication.part
+        self.before = publication.streams if parts == 1 else [*publication.streams, f"part of {publication.push_id}"]
         self.followers: list[Share] = []
         if home is not None:
             home.followers.append(self)
@@ -116,13 +135,6 @@ class Share:
     def is_ready(self) -> bool:
         """Its router may be asked."""
         return self.home is None or self.home.status == "ok"
-
-    @property
-    def part(self) -> Part:
-        """What became of it."""
-        at: dict[str, int | None] = dict.fromkeys(self.streams)
-        at.update((stream, offset) for stream, offset in zip(self.streams, self.offsets, strict=False) if offset)
-        return Part(self.router, self.status, at, self.why)
 
     def publication(self, now: float, clock: RemoteClock | None = None) -> Publication:
         """What the router is asked now. clock: its log time, if that is known."""
@@ -172,48 +184,71 @@ class Share:
         if status == "unavailable" and self.may_be_stored:  # it may yet arrive, by a link that was thought broken
             status, why = "unknown", f"an earlier attempt had no answer; then: {why}"
         self.is_over, self.status, self.why, self.offsets = True, status, why, offsets
+        at: dict[str, int | None] = dict.fromkeys(self.streams)
+        at.update((stream, offset) for stream, offset in zip(self.streams, offsets, strict=False) if offset)
+        self.part = Part(self.router, status, at, why)
         self._publication = None
 
 
 class Splitter:
     """Makes shares of pushes."""
 
-    def __init__(self, routers: Sequence[str], is_live_only: Callable[[str], bool]) -> None:
+    def __init__(
+        self, routers: Sequence[str], is_live_only: Callable[[str], bool], part_streams: int = PART_STREAMS
+    ) -> None:
         """
         Args:
             routers: names of all of them.
             is_live_only: whether a stream is.
+            part_streams: of one router; a share of more is cut.
         """
-        self._shards, self._is_live_only = Shards(routers), is_live_only
+        self._shards, self._is_live_only, self._part_streams = Shards(routers), is_live_only, part_streams
 
-    def split(self, push: Push, push_id: str, now: float) -> list[Share]:
-        """A push's shares, one for each router that owns some of its streams or is the home of its key. Home first."""
+    def split(self, push: Push, push_id: str, now: float, pause: Pause = no_pause) -> list[Share]:
+        """A push's shares: of each router that owns some of its streams, or is the home of its key. Home comes first.
+
+        Args:
+            pause: is called between steps.
+        """
         home = self._shards.home(push_id) if push.key else ""
         by_router: dict[str, list[str]] = {home: []} if home else {}
-        for stream in push.streams:
+        size = self._part_streams
+        is_large = len(push.streams) > size
+        by_name = sorted(push.streams) if is_large or push.key else push.streams
+        streams = by_name if is_large else push.streams  # a repeat must be cut in the same places
+        for stream in paused(streams, pause):
             by_router.setdefault(self._shards.owner(stream), []).append(stream)
         ttl_ms = max(1, int(push.ttl_s * 1000)) if push.ttl_s else 0
-        to = audiences(push.only) if len(by_router) > 1 else {}
-        digest = digest_of(push)
-        is_live_only = bool(digest) and all(map(self._is_live_only, push.streams))
+        parts = [
+            (router, part, mine[start : start + size])
+            for router, mine in by_router.items()
+            for part, start in enumerate(range(0, len(mine) or 1, size))
+        ]
+        to = audiences(push.only) if len(parts) > 1 else {}
+        digest = digest_of(push, by_name, size)
+        is_live_only = bool(digest) and all(map(self._is_live_only, streams))
         shares: list[Share] = []
-        for router, streams in by_router.items():
-            only = tuple(key for s in streams if s in to for key in to[s].keys) if to else push.only
+        for router, part, mine in parts:
+            if part:
+                pause()
+            only = tuple(key for s in mine if s in to for key in to[s].keys) if to else push.only
             shares.append(
                 Share(
                     router,
                     Publication(
                         push_id,
-                        streams,
+                        mine,
                         push.op,
                         push.body,
                         digest,
                         is_live_only=is_live_only,
                         ttl_ms=ttl_ms,
                         only=only,
+                        part=part,
                     ),
                     now,
                     shares[0] if home and shares else None,
+                    -(-len(by_router[router]) // size),
                 )
             )
         return shares

@@ -5,18 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from zim.fabric.pauses import Pause, no_pause
 from zim.fabric.push import Published, Push, WrongValue, check_push, check_streams
 from zim.protocol.messages import Submit, Submitted
 
 
-def read_submit(m: Submit, max_body_bytes: int) -> Push | str:
-    """The push that a publisher asks for; or what is wrong with it, for people."""
+def read_submit(m: Submit, max_body_bytes: int, pause: Pause = no_pause) -> Push | str:
+    """The push that a publisher asks for; or what is wrong with it, for people. pause: is called between steps."""
     if len(m.body) > max_body_bytes:
         return f"the body has {len(m.body)} bytes, more than the {max_body_bytes} of fabric.max_body_bytes"
     push = Push(m.streams, m.body, m.op, m.key, m.ttl_ms / 1000, m.only)
     try:
         check_push(push)
-        check_streams(push)
+        check_streams(push, pause)
     except WrongValue as e:
         return str(e)
     return replace(push, streams=list(dict.fromkeys(m.streams)))
@@ -38,6 +39,6 @@ def answer_submits(
             answers.append(Submitted(m.req, "", "invalid", problem))
         else:
             p = next(rest)
-            why = "; ".join(part.why for part in p.parts if part.why)
+            why = "; ".join(dict.fromkeys(part.why for part in p.parts if part.why))
             answers.append(Submitted(m.req, p.push_id, p.status, why))
     return answers

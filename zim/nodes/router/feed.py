@@ -123,7 +123,7 @@ class Feed:
         """Log time of the oldest entry that the comet has not handled."""
         return self._unhandled[0][0].time_ms if self._unhandled else None
 
-    def page(self, router: str, term: int, low: int, high: int, max_bytes: int) -> list[Entry]:
+    def page(self, router: str, low: int, high: int, max_bytes: int) -> list[Entry]:
         """The entries from low to high, as many as max_bytes hold; nothing if low is not kept."""
         first = self.made - len(self._unhandled) + 1
         found: list[Entry] = []
@@ -138,7 +138,6 @@ class Feed:
             found.append(
                 Entry(
                     router,
-                    term,
                     self.comet,
                     self.inc,
                     self.begin,

@@ -161,7 +161,8 @@ class Intake(Generic[Peer]):
             if owner(stream) != name:
                 self._answer(admission, "refused")
                 return
-        known, coming = self._recent.get(push.push_id), self._coming.get(push.push_id)
+        push_id = push.key_id
+        known, coming = self._recent.get(push_id), self._coming.get(push_id)
         if known is not None and known.is_same(push):
             self._confirm(admission, known.offsets, known.home_ms)
         elif coming is not None and _is_same(coming.push, push):
@@ -170,7 +171,7 @@ class Intake(Generic[Peer]):
             self._answer(admission, "unknown")
         elif self._admit(admission):
             if coming is None:
-                self._coming[push.push_id] = admission
+                self._coming[push_id] = admission
         else:
             self._refuse(admission)
 
@@ -253,8 +254,9 @@ class Intake(Generic[Peer]):
         for feed in admission.feeds:
             feed.admitted_bytes -= admission.size
         admission.feeds = ()
-        if self._coming.get(admission.push.push_id) is admission:
-            del self._coming[admission.push.push_id]
+        push_id = admission.push.key_id
+        if self._coming.get(push_id) is admission:
+            del self._coming[push_id]
 
     # -- the log
 
@@ -276,8 +278,9 @@ class Intake(Generic[Peer]):
             push = admission.push
             self._left(admission)
             if outcome in ("stored", "duplicate"):
-                self._recent[push.push_id] = Known(push.digest, tuple(push.streams), offsets, home_ms)
-                self._ages.append((now, push.push_id))
+                push_id = push.key_id
+                self._recent[push_id] = Known(push.digest, tuple(push.streams), offsets, home_ms)
+                self._ages.append((now, push_id))
                 self._confirm(admission, offsets, home_ms, outcome == "stored" and home_ms > 0)
                 if outcome == "stored" and offsets:
                     items = list(zip(push.streams, offsets, strict=True))
@@ -303,7 +306,8 @@ class Intake(Generic[Peer]):
     def looked_up(self, admission: Admission[Peer], found: Appended | None) -> Answers[Peer]:
         """What the log has of its key: only if it has nothing may the answer be "unavailable"."""
         push = admission.push
-        known, twin = self._recent.get(push.push_id), self._coming.get(push.push_id)  # it may have come meanwhile
+        push_id = push.key_id
+        known, twin = self._recent.get(push_id), self._coming.get(push_id)  # it may have come meanwhile
         if known is not None and known.is_same(push):
             self._confirm(admission, known.offsets, known.home_ms)
         elif twin is not None and _is_same(twin.push, push):
@@ -376,7 +380,7 @@ def _is_same(one: Publication, other: Publication) -> bool:
 def new_push(admission: Admission[Any]) -> NewPush:
     """What the log is to append for a push."""
     p = admission.push
-    key = KeyUse(p.digest, p.home_ms, p.age_ms, p.is_fresh, p.is_live_only) if p.digest else None
+    key = KeyUse(p.digest, p.home_ms, p.age_ms, p.is_fresh, p.is_live_only, p.part) if p.digest else None
     only = {stream: tuple(to.keys) for stream, to in audiences(p.only).items()} if p.only else _FOR_ALL
     times_ms = admission.time_ms, admission.expires_ms
     return NewPush(p.push_id, p.streams, p.op, p.body, *times_ms, only, key, admission.wall_ms)

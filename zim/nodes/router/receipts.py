@@ -100,10 +100,10 @@ class RouterLedger:
         tally = self.tally - self._before.tally + Tally(targeted=self._left, unknown=self._left)
         return Totals(tally, self.offline - self._before.offline, self.pushes - self._before.pushes)
 
-    def open(self, push_id: str, accepted_ms: int, kept_ms: int) -> RouterReceipt:
-        """The receipt of a push that is in the log now."""
+    def open(self, push_id: str, accepted_ms: int, kept_ms: int, is_first: bool = True) -> RouterReceipt:
+        """The receipt of a push, or of a part of one, that is in the log now. is_first: it is not a later part."""
         self._serial += 1
-        self.pushes += 1
+        self.pushes += is_first
         receipt = RouterReceipt(push_id, self._serial, accepted_ms, kept_ms)
         self._receipts.setdefault(push_id, []).append(receipt)
         self._changed[receipt.serial] = receipt

@@ -137,7 +137,7 @@ class Shard(Generic[Peer]):
             for feed in self.directory.serving(item[0]):
                 by_feed.setdefault(feed, []).append(item)
         m = stored.push
-        receipt = self.ledger.open(m.push_id, stored.time_ms, now_ms)
+        receipt = self.ledger.open(m.push_id, stored.time_ms, now_ms, is_first=not m.part)
         self._count_offline(
             receipt, [s for s, _ in stored.items if is_user_stream(s) and not self.directory.is_served(s)]
         )
@@ -169,7 +169,7 @@ class Shard(Generic[Peer]):
             self.ledger.count_offline(receipt, len(streams))
 
     def _push(self, body: Body, targets: list[Target]) -> Push:
-        return Push(self.name, self.term, body.push_id, body.op, body.body, targets, body.expires_ms, body.only)
+        return Push(self.name, body.push_id, body.op, body.body, targets, body.expires_ms, body.only)
 
     # -- comets
 
@@ -236,7 +236,7 @@ class Shard(Generic[Peer]):
         feed = self.directory.feeds.get(m.comet)
         if feed is None or not feed.is_alive or (m.inc, m.term) != (feed.inc, self.term):
             return None
-        page = feed.page(self.name, self.term, m.low, m.high, PAGE_BYTES)
+        page = feed.page(self.name, m.low, m.high, PAGE_BYTES)
         return Fetched(self.name, self.term, m.low, page)
 
     # -- questions of logics

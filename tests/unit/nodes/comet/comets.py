@@ -162,7 +162,7 @@ class Router:
         """A push. Its entry waits in the pipe; returns the entry's number."""
         items = [(stream, self.append(stream, body, only, expires_ms)) for stream in streams]
         self.n += 1
-        number = self.name, self.term, "comet-1", INC, self.begin, self.n
+        number = self.name, "comet-1", INC, self.begin, self.n
         entry = Entry(*number, "id", 5, body.encode(), items, expires_ms, only)
         self.pipe.append(entry)
         return self.n

@@ -10,10 +10,10 @@ from zim.protocol.messages import Entry, Push, Target, entry_bytes
 def test_a_push_becomes_an_entry_for_each_comet() -> None:
     runner = JobRunner(["comet-1", "comet-2"])
     targets = [Target(f"comet-{n}", n, 3, 10 + n, [("u:1", n)]) for n in (1, 2, 3)]
-    push = Push("router-1", 7, "id", 5, b"body", targets, 90, ("1_1",))
+    push = Push("router-1", "id", 5, b"body", targets, 90, ("1_1",))
     effects = runner.on_messages([push], 0.0)
     entries = [
-        Entry("router-1", 7, f"comet-{n}", n, 3, 10 + n, "id", 5, b"body", [("u:1", n)], 90, ("1_1",)) for n in (1, 2)
+        Entry("router-1", f"comet-{n}", n, 3, 10 + n, "id", 5, b"body", [("u:1", n)], 90, ("1_1",)) for n in (1, 2)
     ]
     assert effects == [Send(entry.comet, entry, entry_bytes(entry.body, entry.items)) for entry in entries]
     assert (runner.pushes, runner.entries) == (1, 2)

@@ -7,9 +7,10 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
+from zim.fabric.push import Push
 from zim.net.batches import CUT_BYTES
 from zim.nodes.logic.lanes import Lane, Lanes
-from zim.nodes.logic.shares import Share
+from zim.nodes.logic.shares import PART_STREAMS, Share, Splitter
 from zim.protocol.publication import Outcome, Publication
 
 
@@ -37,6 +38,24 @@ def test_what_is_there_goes_as_one_message() -> None:
     found = lane(share("a", "u:1"), share("b", "u:1"), share("c", "u:2"))
     assert names(found.next()) == ["a", "b", "c"]
     assert found.next() == []
+
+
+def test_the_parts_of_a_push_go_one_message_after_the_other_and_others_in_between() -> None:
+    streams = [f"u:{n}" for n in range(6 * PART_STREAMS)]
+    parts = Splitter(["r"], lambda _: False).split(Push(streams, b""), "a", 0.0)
+    found = lane(*parts)
+    first = found.next()
+    assert 0 < len(first) < len(parts)
+    assert sum(one.size for one in first) <= CUT_BYTES
+    found.put(other := share("b", "r:1"))
+    assert names(found.next()) == ["b"]
+    for one in (*first, other):
+        end(found, one)
+    second = found.next()
+    assert second == parts[len(first) : 2 * len(first)]
+    for one in second:
+        end(found, one, "unavailable")
+    assert found.next() == parts[2 * len(first) :][: len(first)]
 
 
 def test_what_shares_a_stream_waits_for_all_of_the_message_before() -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from zim.fabric.push import Push, Status
 from zim.fabric.sharding import Shards
-from zim.nodes.logic.shares import GIVE_UP_S, Share, Splitter, digest_of, published, push_id_of
+from zim.nodes.logic.shares import GIVE_UP_S, PART_STREAMS, Share, Splitter, digest_of, published, push_id_of
 from zim.protocol.publication import Outcome, Publication
 
 PUSH = Push(["u:1", "r:2"], b"x", key="k")
@@ -169,7 +169,36 @@ def test_each_stream_is_in_the_share_of_its_router(streams: list[str], routers: 
         assert all(share.home is home for share in others)
     else:
         assert all(share.home is None and share.streams for share in shares)
+    for found in shares:
+        found.give_up("so")
     assert sorted(s for part in published(shares).parts for s in part.streams) == sorted(streams)
+
+
+@pytest.mark.parametrize("routers", [1, 2])
+@pytest.mark.parametrize("key", ["", "k"])
+def test_a_push_to_many_is_cut_in_the_same_places_whatever_the_order(routers: int, key: str) -> None:
+    names = [f"router-{n}" for n in range(1, routers + 1)]
+    push = Push([f"u:{n}" for n in range(2 * PART_STREAMS * routers + 7)], b"x", key=key, only=("3_1", "4_1"))
+    shares, again = (
+        Splitter(names, lambda _: False).split(replace(push, streams=streams), "id", 0.0)
+        for streams in (push.streams, push.streams[::-1])
+    )
+    asked = [share.publication(0.0) for share in shares]
+    assert asked == [share.publication(0.0) for share in again]
+    assert max(len(p.streams) for p in asked) == PART_STREAMS
+    assert sorted(s for p in asked for s in p.streams) == sorted(push.streams)
+    assert sorted(key for p in asked for key in p.only) == ["3_1", "4_1"]
+    for router in names:
+        parts = [p.part for share, p in zip(shares, asked, strict=True) if share.router == router]
+        assert parts == list(range(len(parts)))
+    assert len({p.key_id for p in asked}) == max(p.part for p in asked) + 1
+    home, *others = shares
+    assert all(share.home is (home if key else None) for share in others)
+
+
+def test_a_push_that_is_cut_is_not_the_same_as_one_that_an_older_zim_has_not_cut() -> None:
+    push = Push([f"u:{n}" for n in range(10)], b"x", key="k")
+    assert digest_of(push, part_streams=9) != digest_of(push) == digest_of(push, part_streams=10)
 
 
 def test_each_router_is_told_the_session_keys_of_its_own_streams() -> None:

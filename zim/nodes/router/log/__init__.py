@@ -15,6 +15,7 @@ from zim.errors import Unavailable, Unknown, ZimError
 from zim.fabric.retention import Retention
 from zim.nodes.router.log.keys import KeyUse, Seen, StoredKey, as_asked, seen
 from zim.protocol.messages import Record
+from zim.protocol.publication import part_id
 
 RECORD_BYTES = 300  # what a record counts for in every limit beside its body
 
@@ -42,6 +43,11 @@ class NewPush(NamedTuple):
     only: Mapping[str, tuple[str, ...]] = MappingProxyType({})
     key: KeyUse | None = None
     wall_ms: int = 0
+
+    @property
+    def key_id(self) -> str:
+        """What its key is stored under."""
+        return part_id(self.push_id, self.key.part if self.key is not None else 0)
 
 
 class Appended(NamedTuple):

@@ -24,6 +24,7 @@ class KeyUse(NamedTuple):
         age_ms: for how long home has had it.
         is_fresh: home has stored it just now, and nobody can have sent it here before.
         is_live_only: all streams of the whole push are; then nothing of it is on a disk, and the key is not either.
+        part: of the push, if it was cut: each part has a key of its own.
     """
 
     digest: bytes
@@ -31,6 +32,7 @@ class KeyUse(NamedTuple):
     age_ms: int = 0
     is_fresh: bool = False
     is_live_only: bool = False
+    part: int = 0
 
 
 class StoredKey(NamedTuple):

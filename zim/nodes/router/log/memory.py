@@ -187,8 +187,8 @@ class MemoryLog(Log):
         if key is None:
             return Appended("stored", tuple(offsets))
         stored = StoredKey(key.digest, time_ms, key.home_ms or time_ms, by_name(streams, offsets))
-        self._forget_key(push_id)
-        store.keys[push_id] = stored
+        self._forget_key(push.key_id)
+        store.keys[push.key_id] = stored
         self._used_bytes += stored.size
         return Appended("stored", tuple(offsets), stored.home_ms)
 
@@ -239,7 +239,7 @@ class MemoryLog(Log):
         return [self._seen(push) for push in pushes]
 
     def _seen(self, push: NewPush) -> Appended | None:
-        return repeated(push, self._store.keys.get(push.push_id), self._key_window_ms, bool(self._store.epoch))
+        return repeated(push, self._store.keys.get(push.key_id), self._key_window_ms, bool(self._store.epoch))
 
     @override
     def read(self, stream: str, after: int, upto: int, max_records: int, max_bytes: int, now_ms: int) -> StreamPage:

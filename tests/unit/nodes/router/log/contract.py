@@ -220,6 +220,18 @@ class Contract(abc.ABC):
         assert log.append(lease, [many("a", "*", "u:1", "u:2")]) == [duplicate(2, 1, 3)]
         assert found(log, many("a", "u:2", "*", "u:1")) == duplicate(3, 2, 1)
 
+    def test_each_part_of_a_push_has_a_key_of_its_own(self, log: Log, lease: Lease) -> None:
+        home = new("u:1", digest=b"d")
+        stored = log.append(lease, [home])[0]
+        later = [
+            NewPush("p", [f"u:{n}"], 5, b"hello", NOW, key=KeyUse(b"d", stored.home_ms, is_fresh=True, part=n - 1))
+            for n in (2, 3)
+        ]
+        assert log.append(lease, later) == keyed(1, 1)
+        assert log.append(lease, [home, *later]) == [duplicate(1)] * 3
+        assert log.find([*later, later[0]._replace(streams=["u:9"])]) == [duplicate(1)] * 3
+        assert {r.push_id for n in (1, 2, 3) for r in log.read(f"u:{n}", 0, 9, 9, 1 << 20, NOW).records} == {"p"}
+
     def test_a_key_alone(self, log: Log, lease: Lease) -> None:
         assert log.append(lease, [many("a"), new(), many("a")]) == [
             Appended("stored", (), NOW), *stored(1), duplicate(),

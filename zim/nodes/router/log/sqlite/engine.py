@@ -155,7 +155,7 @@ class SqliteLog(Log):
                         missing[stream] = None
                     else:
                         known[stream] = standing
-        keyed = list({push.push_id: None for push in batch if push.key is not None})
+        keyed = list({push.key_id: None for push in batch if push.key is not None})
         ids = self._ids
         if not missing and not keyed:
             unsettled.plan = plan(batch, known, {}, ids, self._key_window_ms)
@@ -254,9 +254,9 @@ class SqliteLog(Log):
     @override
     def find(self, pushes: Sequence[NewPush]) -> list[Appended | None]:
         """Switches: unless there are none."""
-        ids = list({push.push_id: None for push in pushes})
+        ids = list({push.key_id: None for push in pushes})
         stored = self._read(lambda c: tables.keys(c, ids)) if ids else {}
-        return [repeated(push, stored.get(push.push_id), self._key_window_ms) for push in pushes]
+        return [repeated(push, stored.get(push.key_id), self._key_window_ms) for push in pushes]
 
     @override
     def acknowledged(self, streams: Sequence[str]) -> Mapping[str, int]:

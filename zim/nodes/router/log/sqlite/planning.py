@@ -73,7 +73,7 @@ def plan(
     Args:
         batch: what is to be appended.
         known: where all its streams stand.
-        keys: what is stored of its keys, by push id.
+        keys: what is stored of its keys, by key id.
         free: ids.
         key_window_ms: for how long a key is known.
     """
@@ -85,8 +85,9 @@ def plan(
     pushes, records, answers = result.pushes, result.records, result.answers
     for push in batch:
         push_id, streams, op, body, time_ms, expires_ms, only, key, wall_ms = push
+        key_id = push_id if key is None or not key.part else push.key_id
         if key is not None:
-            found = fresh.get(push_id) or keys.get(push_id)
+            found = fresh.get(key_id) or keys.get(key_id)
             if (answer := repeated(push, found, key_window_ms)) is not None:
                 answers.append(answer)
                 continue
@@ -115,8 +116,8 @@ def plan(
         home_ms = 0
         if key is not None:
             home_ms = key.home_ms or time_ms
-            stored = fresh[push_id] = StoredKey(key.digest, time_ms, home_ms, by_name(streams, offsets))
-            result.keys += (next_key, push_id, key.digest, time_ms, home_ms, json.dumps(stored.offsets))
+            stored = fresh[key_id] = StoredKey(key.digest, time_ms, home_ms, by_name(streams, offsets))
+            result.keys += (next_key, key_id, key.digest, time_ms, home_ms, json.dumps(stored.offsets))
             next_key += 1
         answers.append(Appended("stored", tuple(offsets), home_ms))
     result.ids = Ids(next_stream, next_push, next_key)
