@@ -24,6 +24,7 @@ PURE = (
     "zim.nodes.effects",
     "zim.nodes.performer",
     "zim.nodes.remote_clock",
+    "zim.nodes.comet.cursors",
     "zim.nodes.comet.effects",
     "zim.nodes.comet.feed",
     "zim.nodes.comet.hub",

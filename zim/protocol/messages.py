@@ -8,6 +8,7 @@ Two feeds lie between a router and a comet. A feed is named by its comet's incar
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import msgspec
@@ -208,9 +209,9 @@ class Entry(Message, frozen=True):
     only: Keys = ()
 
 
-def entry_bytes(body: bytes, items: list[Item]) -> int:
+def entry_bytes(body: bytes, items: list[Item], only: Sequence[str]) -> int:
     """What an entry counts for in every limit."""
-    return ENTRY_BYTES + len(body) + ITEM_BYTES * len(items)
+    return ENTRY_BYTES + len(body) + ITEM_BYTES * (len(items) + len(only))
 
 
 class Fetched(Message, frozen=True):

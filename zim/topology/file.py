@@ -70,14 +70,27 @@ def parse(toml: str, path: Path) -> Topology:
     kept = retention.read(file)
     drafts = [draft for kind in _CLASSES for draft in _read_kind(file, kind)]
     check_together(drafts)
+    if "data_dir" in fabric:
+        try:
+            fabric["data_dir"] = resolve_folder(fabric["data_dir"], path.parent)
+        except RuntimeError:
+            problems.append(f"fabric.data_dir: {fabric['data_dir']}: there is no such user")
     if problems:
         raise TopologyError(problems)
     nodes: dict[str, Any] = {
         f"{kind}s": tuple(cls(**draft.values) for draft in drafts if draft.kind == kind)
         for kind, cls in _CLASSES.items()
     }
-    fabric["data_dir"] = (path.parent / fabric["data_dir"]).absolute()
     return Topology(**nodes, retention=kept, path=path.absolute(), **fabric)
+
+
+def resolve_folder(name: str, beside: Path) -> Path:
+    """A folder of the topology, absolute. `~` is the user's home.
+
+    Raises:
+        RuntimeError: of a user that does not exist.
+    """
+    return (beside / Path(name).expanduser()).absolute()
 
 
 def _read_toml(toml: str, path: Path) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from zim.errors import TopologyError
 from zim.fabric.retention import Retention, Rule
 from zim.topology import Comet, Job, ListenAddress, Logic, Router, Topology, load, parse
+from zim.topology.file import resolve_folder
 
 ROOT = Path(__file__).parents[3]
 PATH = Path("/srv/zim/topology.toml")
@@ -60,6 +61,16 @@ def put(tables: Tables, dotted: str, value: Any) -> Tables:
         at = at[int(part)] if part.isdigit() else at.setdefault(part, {})
     at[last] = value
     return tables
+
+
+def test_a_folder_of_the_users_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/somebody")
+    text = '[fabric]\nname = "demo"\ndata_dir = "{}"\n[[router]]\nid = 1\nbind = "tcp://127.0.0.1:7270"\n'
+    with pytest.raises(TopologyError) as failed:
+        parse(text.format("~nobody-of-that-name/var"), Path("/srv/topology.toml"))
+    assert "fabric.data_dir: ~nobody-of-that-name/var: there is no such user" in str(failed.value)
+    assert resolve_folder("~/zim", Path("/srv")) == Path("/home/somebody/zim")
+    assert resolve_folder("var", Path("/srv")) == Path("/srv/var")
 
 
 def test_shipped_file() -> None:

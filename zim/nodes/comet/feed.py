@@ -236,7 +236,7 @@ class Link:
         if not is_ours or self.is_registering or e.n <= self.taken:
             return
         self._made = max(self._made, e.n)
-        size = entry_bytes(e.body, e.items)
+        size = entry_bytes(e.body, e.items, e.only)
         is_next = e.n == self.taken + 1
         if e.n in self._held:
             return
@@ -260,7 +260,7 @@ class Link:
         found: list[Entry] = []
         size = 0
         while not self.is_registering and (e := self._held.get(self.taken + 1)) is not None:
-            e_bytes = entry_bytes(e.body, e.items)
+            e_bytes = entry_bytes(e.body, e.items, e.only)
             if found and size + e_bytes > max_bytes:
                 break
             size += e_bytes
@@ -274,7 +274,7 @@ class Link:
         """The pass that handled these entries is over."""
         self.handled = max(self.handled, entries[-1].n)
         self.entries += len(entries)
-        self._freed_bytes += sum(entry_bytes(e.body, e.items) for e in entries)
+        self._freed_bytes += sum(entry_bytes(e.body, e.items, e.only) for e in entries)
 
     def _is_missing(self) -> bool:
         return self._made > self.taken and self.taken + 1 not in self._held and not self.is_registering

@@ -6,20 +6,19 @@ messages to routers. The comet's driver performs them, one pass at a time. Pure:
 
 from __future__ import annotations
 
-import itertools
 from collections import deque
 from collections.abc import Callable, Sequence
 
 from zim.fabric.sharding import Shards
 from zim.fabric.streams import EVERYBODY, room_stream, user_stream
+from zim.nodes.comet.cursors import Acknowledgements
 from zim.nodes.comet.effects import CursorMoved, Gapped, Left, Pass, Replaced
-from zim.nodes.comet.feed import MOST_CHANGES, RETRY_S, Link
+from zim.nodes.comet.feed import MOST_CHANGES, Link
 from zim.nodes.comet.joining import Joining, Wish
 from zim.nodes.comet.passes import Passes, is_live_only
 from zim.nodes.comet.views import Session, View
 from zim.nodes.effects import INFO, Effect, Note
 from zim.protocol.messages import (
-    Acknowledge,
     Acknowledged,
     Answer,
     Answers,
@@ -65,9 +64,7 @@ class Hub:
         self.passes = Passes(self._views, self.links.values(), self._out)
         self._joinings: dict[Session, list[Joining]] = {}
         self._patient: deque[tuple[float, Session]] = deque()  # who has asked to join, and when
-        self._reqs = itertools.count(1)
-        self._acks: dict[int, tuple[Session, int, float]] = {}  # whose, up to where, asked when
-        self._last_ack: dict[Session, int] = {}  # which of them is a session's
+        self._acks = Acknowledgements()
         self._moved: dict[Session, None] = {}  # whose rooms are others than the directory names
         self._told_rooms_at = 0.0
         self._anew = 0  # streams with another history, since the last registration
@@ -216,25 +213,13 @@ class Hub:
 
     def acknowledge(self, session: Session, offset: int, now: float) -> list[Effect]:
         """Its user's stream is acknowledged up to there. CursorMoved comes when that is durable."""
-        req = next(self._reqs)
-        _, before, _ = self._acks.pop(self._last_ack.get(session, 0), (session, 0, now))
-        offset = max(offset, before)  # one under way for each session, however many it sends
-        self._acks[req] = session, offset, now
-        self._last_ack[session] = req
-        self._ask_ack(req, session, offset)
+        self._acks.acknowledge(session, offset, now)
         return self._take()
-
-    def _ask_ack(self, req: int, session: Session, offset: int) -> None:
-        user = session.views[0]
-        user.link.ask(Acknowledge(req, user.stream, offset))
 
     def _on_acknowledged(self, m: Acknowledged) -> None:
         """A router has moved a cursor."""
-        session, _, _ = self._acks.pop(m.req, (None, 0, 0.0))
-        if session is None:
-            return
-        del self._last_ack[session]
-        if session.conn in self.sessions:
+        session = self._acks.on_acknowledged(m)
+        if session is not None and session.conn in self.sessions:
             user = session.views[0]
             user.acknowledged = max(user.acknowledged, m.offset)
             self._out.append(CursorMoved(session, user.stream, m.offset))
@@ -373,12 +358,7 @@ class Hub:
         for link in self.links.values():
             link.tick(now, renew_bytes)
         self.passes.tick(now)
-        for req, (session, offset, asked_at) in list(self._acks.items()):
-            if session.conn not in self.sessions:
-                del self._acks[req], self._last_ack[session]
-            elif now - asked_at > RETRY_S:
-                self._acks[req] = session, offset, now
-                self._ask_ack(req, session, offset)
+        self._acks.tick(now, self.sessions)
         if now - self._told_rooms_at >= ROOMS_S:
             self._told_rooms_at = now
             moved, self._moved = self._moved, {}

@@ -8,33 +8,38 @@ from collections.abc import Sequence
 from zim.nodes.comet.results import Row
 
 GATHER = 64  # chunks of one system call
+CHUNK_BYTES = 160  # what memory holds of a chunk beside its bytes
 
 
 class Outbox:
     """Whole chunks, in order, of which the first may be sent in part already.
 
     Attributes:
-        waiting_bytes: of all that is not sent.
         dropped: how many chunks had to go for newer ones.
     """
 
-    __slots__ = ("_chunks", "_is_begun", "_limit_bytes", "dropped", "waiting_bytes")
+    __slots__ = ("_bytes", "_chunks", "_is_begun", "_limit_bytes", "dropped")
 
     def __init__(self, limit_bytes: int) -> None:
         self._chunks: deque[tuple[bytes, Sequence[Row], float]] = deque()
         self._is_begun = False
         self._limit_bytes = limit_bytes
-        self.waiting_bytes = 0
+        self._bytes = 0
         self.dropped = 0
 
     def __bool__(self) -> bool:
         return bool(self._chunks)
 
+    @property
+    def waiting_bytes(self) -> int:
+        """What memory holds of all that is not sent."""
+        return self._bytes + CHUNK_BYTES * len(self._chunks)
+
     def begin(self, chunk: bytes, sent: int, rows: Sequence[Row] = (), until: float = 0.0) -> None:
         """The first chunk: of which `sent` bytes are with the socket already."""
         self._chunks.append((chunk[sent:], rows, until))
         self._is_begun = sent > 0
-        self.waiting_bytes += len(chunk) - sent
+        self._bytes += len(chunk) - sent
 
     def put(self, chunk: bytes, rows: Sequence[Row] = (), until: float = 0.0) -> bool:
         """Takes a chunk, or refuses it because the outbox is full.
@@ -43,10 +48,10 @@ class Outbox:
             rows: of the entries in it; each is told what becomes of it, once it is taken.
             until: it is sent before that or not at all; monotonic seconds, 0 for whenever.
         """
-        if self._chunks and self.waiting_bytes + len(chunk) > self._limit_bytes:
+        if self._chunks and self.waiting_bytes + CHUNK_BYTES + len(chunk) > self._limit_bytes:
             return False
         self._chunks.append((chunk, rows, until))
-        self.waiting_bytes += len(chunk)
+        self._bytes += len(chunk)
         return True
 
     def put_newest(self, chunk: bytes, rows: Sequence[Row] = (), until: float = 0.0) -> None:
@@ -54,7 +59,7 @@ class Outbox:
         while not self.put(chunk, rows, until):
             if self._is_begun and len(self._chunks) == 1:
                 self._chunks.append((chunk, rows, until))
-                self.waiting_bytes += len(chunk)
+                self._bytes += len(chunk)
                 return
             self._drop(1 if self._is_begun else 0, "shed")
 
@@ -68,7 +73,7 @@ class Outbox:
             self._drop(len(self._chunks) - 1, outcome)
         if chunk:
             self._chunks.append((chunk, (), 0.0))
-            self.waiting_bytes += len(chunk)
+            self._bytes += len(chunk)
 
     def abandon(self, outcome: str) -> None:
         """Lets go of everything."""
@@ -77,7 +82,7 @@ class Outbox:
 
     def _drop(self, at: int, outcome: str) -> None:
         chunk, rows, _ = self._chunks[at]
-        self.waiting_bytes -= len(chunk)
+        self._bytes -= len(chunk)
         del self._chunks[at]
         self.dropped += outcome != "expired"
         for row in rows:
@@ -98,7 +103,7 @@ class Outbox:
 
     def sent(self, count: int) -> None:
         """That many bytes of `head` are with the socket."""
-        self.waiting_bytes -= count
+        self._bytes -= count
         while count:
             first, rows, until = self._chunks[0]
             if count < len(first):

@@ -97,7 +97,7 @@ class Feed:
 
     def enter(self, body: Body, items: list[Item]) -> int:
         """Makes the next entry; returns its number."""
-        size = entry_bytes(body.body, items)
+        size = entry_bytes(body.body, items, body.only)
         self.made += 1
         self.behind_bytes += size
         self._unhandled.append((body, items, size))

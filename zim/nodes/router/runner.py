@@ -199,4 +199,4 @@ class RouterRunner(Generic[Peer]):
 
 def _size(push: messages.Push) -> int:
     items = [item for target in push.targets for item in target.items]
-    return MESSAGE_BYTES * len(push.targets) + entry_bytes(push.body, items)
+    return MESSAGE_BYTES * len(push.targets) + entry_bytes(push.body, items, push.only)

@@ -5,10 +5,15 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zim.nodes.comet.outbox import Outbox
+from zim.nodes.comet.outbox import CHUNK_BYTES, Outbox
 from zim.nodes.comet.results import Reports, Row
 
 CHUNKS = st.lists(st.binary(min_size=1, max_size=20), min_size=1, max_size=20)
+
+
+def limit_of(chunks: int, size: int) -> int:
+    """What an outbox may hold, so that so many chunks have room that are so large all together."""
+    return size + CHUNK_BYTES * chunks
 
 
 def drain(outbox: Outbox, step: int) -> bytes:
@@ -22,26 +27,26 @@ def drain(outbox: Outbox, step: int) -> bytes:
 
 @given(CHUNKS, st.integers(0, 19), st.integers(1, 50))
 def test_all_bytes_come_out_in_order(chunks: list[bytes], sent: int, step: int) -> None:
-    outbox = Outbox(1000)
+    outbox = Outbox(limit_of(20, 1000))
     sent = min(sent, len(chunks[0]) - 1)
     outbox.begin(chunks[0], sent)
     assert all(outbox.put(chunk) for chunk in chunks[1:])
-    assert outbox.waiting_bytes == sum(map(len, chunks)) - sent
+    assert outbox.waiting_bytes == limit_of(len(chunks), sum(map(len, chunks)) - sent)
     assert drain(outbox, step) == b"".join(chunks)[sent:]
     assert outbox.waiting_bytes == 0
 
 
-@given(CHUNKS, st.integers(0, 19), st.integers(1, 60))
+@given(CHUNKS, st.integers(0, 19), st.integers(1, 4000))
 def test_the_limit_holds(chunks: list[bytes], sent: int, limit: int) -> None:
     outbox = Outbox(limit)
     outbox.begin(chunks[0], min(sent, len(chunks[0]) - 1))
     for chunk in chunks[1:]:
         before = outbox.waiting_bytes
         assert outbox.put(chunk) == (outbox.waiting_bytes > before)
-    assert outbox.waiting_bytes <= max(limit, 20)
+    assert outbox.waiting_bytes <= max(limit, limit_of(1, 20))
 
 
-@given(CHUNKS, st.integers(0, 19), st.integers(1, 60), st.integers(1, 50))
+@given(CHUNKS, st.integers(0, 19), st.integers(1, 4000), st.integers(1, 50))
 def test_dropping_the_oldest_never_cuts_a_chunk(chunks: list[bytes], sent: int, limit: int, step: int) -> None:
     outbox = Outbox(limit)
     sent = min(sent, len(chunks[0]) - 1)
@@ -58,7 +63,7 @@ def test_dropping_the_oldest_never_cuts_a_chunk(chunks: list[bytes], sent: int, 
 
 @given(CHUNKS, st.integers(0, 19), st.sampled_from([b"", b"bye"]))
 def test_the_end_lets_a_half_sent_chunk_finish(chunks: list[bytes], sent: int, last: bytes) -> None:
-    outbox = Outbox(1000)
+    outbox = Outbox(limit_of(20, 1000))
     sent = min(sent, len(chunks[0]) - 1)
     outbox.begin(chunks[0], sent)
     for chunk in chunks[1:]:
@@ -77,7 +82,7 @@ def fresh_reports() -> Reports:
 
 def filled(limit: int, chunks: int, sent: int = 0) -> tuple[Outbox, list[Row]]:
     """An outbox of chunks of 10 bytes, and a row for each."""
-    reports, outbox = fresh_reports(), Outbox(limit)
+    reports, outbox = fresh_reports(), Outbox(limit_of(limit // 10, limit))
     rows = [Row(reports, n) for n in range(1, chunks + 1)]
     outbox.begin(bytes(10), sent, rows[:1])
     for row in rows[1:]:
@@ -107,7 +112,7 @@ def test_what_goes_for_newer_ones_is_shed() -> None:
     outbox, rows = filled(30, 3, sent=1)
     newest = Row(fresh_reports(), 4)
     outbox.put_newest(bytes(10), [newest])
-    outbox.sent(outbox.waiting_bytes)
+    outbox.sent(29)
     assert outcomes([*rows, newest]) == [DELIVERED, SHED, DELIVERED, DELIVERED]
     assert outbox.dropped == 1
 
@@ -148,12 +153,12 @@ def test_every_row_has_one_outcome_in_the_end(steps: list[str], size: int) -> No
 def test_what_is_worth_nothing_any_more_is_not_sent() -> None:
     reports = Reports({"delivered": 0, "gone": 0, "shed": 0, "expired": 0})
     rows = [Row(reports, n) for n in range(4)]
-    outbox = Outbox(1000)
+    outbox = Outbox(limit_of(20, 1000))
     outbox.begin(b"begun", 2, [rows[0]], 5.0)
     for row, until in zip(rows[1:], (5.0, 0.0, 6.0), strict=True):
         assert outbox.put(b"%d" % row.n, [row], until)
     assert outbox.head(5.0) == [b"gun", b"2", b"3"]  # of the first a part is sent
-    assert (rows[1].expired, outbox.waiting_bytes, outbox.dropped) == (1, 5, 0)
+    assert (rows[1].expired, outbox.waiting_bytes, outbox.dropped) == (1, limit_of(3, 5), 0)
     outbox.sent(4)
     assert outbox.head(6.0) == []
     assert [(row.delivered, row.expired) for row in rows] == [(1, 0), (0, 1), (1, 0), (0, 1)]

@@ -15,5 +15,5 @@ def test_a_push_becomes_an_entry_for_each_comet() -> None:
     entries = [
         Entry("router-1", f"comet-{n}", n, 3, 10 + n, "id", 5, b"body", [("u:1", n)], 90, ("1_1",)) for n in (1, 2)
     ]
-    assert effects == [Send(entry.comet, entry, entry_bytes(entry.body, entry.items)) for entry in entries]
+    assert effects == [Send(entry.comet, entry, entry_bytes(entry.body, entry.items, entry.only)) for entry in entries]
     assert (runner.pushes, runner.entries) == (1, 2)

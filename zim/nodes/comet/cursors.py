@@ -1,0 +1,57 @@
+"""Acknowledgements of clients on their way to the routers that store them. Pure: no socket, no clock."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Container
+from typing import NamedTuple
+
+from zim.nodes.comet.views import Session
+from zim.protocol.messages import Acknowledge, Acknowledged
+
+AGAIN_S, MOST_S = 0.5, 8.0  # without an answer, until it is asked again: longer and longer
+
+
+class _Ack(NamedTuple):
+    session: Session
+    offset: int
+    again_at: float
+    pause_s: float
+
+
+class Acknowledgements:
+    """What clients have acknowledged, and no router has stored yet: one a session, however many it sends."""
+
+    def __init__(self) -> None:
+        self._reqs = itertools.count(1)
+        self._acks: dict[int, _Ack] = {}
+        self._last: dict[Session, int] = {}  # which of them is a session's
+
+    def acknowledge(self, session: Session, offset: int, now: float) -> None:
+        """Its user's stream is acknowledged up to there."""
+        req = next(self._reqs)
+        before = self._acks.pop(self._last.get(session, 0), None)
+        self._last[session] = req
+        self._ask(req, _Ack(session, max(offset, before.offset if before else 0), now + AGAIN_S, AGAIN_S))
+
+    def _ask(self, req: int, ack: _Ack) -> None:
+        self._acks[req] = ack
+        user = ack.session.views[0]
+        user.link.ask(Acknowledge(req, user.stream, ack.offset))
+
+    def on_acknowledged(self, m: Acknowledged) -> Session | None:
+        """A router has moved a cursor: whose, if somebody waits for that."""
+        ack = self._acks.pop(m.req, None)
+        if ack is None:
+            return None
+        del self._last[ack.session]
+        return ack.session
+
+    def tick(self, now: float, conns: Container[int]) -> None:
+        """Asks again. conns: the numbers of connections that are still there."""
+        for req, ack in list(self._acks.items()):
+            if ack.session.conn not in conns:
+                del self._acks[req], self._last[ack.session]
+            elif now > ack.again_at:
+                pause_s = min(2 * ack.pause_s, MOST_S)
+                self._ask(req, ack._replace(again_at=now + pause_s, pause_s=pause_s))
