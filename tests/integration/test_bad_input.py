@@ -6,6 +6,7 @@ import struct
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import gevent
@@ -175,8 +176,11 @@ BAD_UPGRADES = {
     "garbage": (b"\xff\xfe\x00\r\n", b"400"),
     "another version": (b"GET /sub HTTP/1.1\r\nSec-WebSocket-Version: 8\r\n", b"426"),
     "negative Content-Length": (b"GET /sub HTTP/1.1\r\nContent-Length: -1\r\n", b"400"),
-    "endless head": (b"GET /sub HTTP/1.1\r\n" + b"X-A: b\r\n" * 4000, b"400"),
-    "endless line": (b"GET /" + b"x" * 20_000, b"414"),
+    "endless head": (b"GET /sub HTTP/1.1\r\n" + b"X-A: b\r\n" * 4000, b"431"),
+    "endless line": (b"GET /" + b"x" * 80_000, b"414"),
+    "large header": (b"GET /sub HTTP/1.1\r\nX-A: " + b"b" * 40_000 + b"\r\n", b"431"),
+    "two hosts": (b"GET /sub HTTP/1.1\r\nHost: y\r\n", b"400"),
+    "a body": (b"GET /sub HTTP/1.1\r\nContent-Length: 5\r\n", b"413"),
 }
 
 
@@ -188,6 +192,31 @@ def test_broken_upgrades_get_an_answer(fabric: Fabric, head: bytes, status: byte
             b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
         )
         assert s.recv(4096).split(b" ")[1] == status
+
+
+def test_no_byte_of_a_head_becomes_a_frame(fabric: Fabric) -> None:
+    """Wherever a head that is too long is cut: behind 16 KiB a packet stood, which was read."""
+    packet = b"\x81\xa0" + bytes(4) + b'{"ver":1,"op":7,"seq":1,"body":7}'[:32]
+    for size in (15_000, 16_300, 16_384, 20_000, 32_700, 33_000):
+        head = b"GET /sub HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        head += b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nX-A: "
+        head += b"b" * (size - len(head)) + packet.replace(b"\r", b"").replace(b"\n", b"") + b"\r\n\r\n"
+        with _connect(fabric.ws["comet-1"]) as s:
+            s.sendall(head)
+            s.settimeout(1.0)
+            answer = s.recv(4096)
+            with suppress(TimeoutError):
+                assert s.recv(4096) == b"", "a header was read as a frame"
+        assert answer.split(b" ")[1] in (b"400", b"431", b"101")
+
+
+def test_an_upgrade_without_a_host_is_refused_and_one_of_several_protocols_is_not(fabric: Fabric) -> None:
+    rest = b"Connection: keep-alive, Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+    rest += b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    for head, status in ((b"Upgrade: websocket\r\n", b"400"), (b"Host: x\r\nUpgrade: h2c, WebSocket\r\n", b"101")):
+        with _connect(fabric.ws["comet-1"]) as s:
+            s.sendall(b"GET /sub HTTP/1.1\r\n" + head + rest)
+            assert s.recv(4096).split(b" ")[1] == status
 
 
 @pytest.mark.parametrize("key", [b"", b"short", b"&&&&", b"dGhlIHNhbXBsZSBub25jZQ"])

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 from zim.metrics import CONTENT_TYPE_LATEST, Metric, Page
-from zim.web.parsing import BodyLimits
+from zim.net.http1 import BodyLimits
 from zim.web.server import HttpServer
 
 TIMEOUT_S = 10.0  # for reading a request, and between two

@@ -13,8 +13,8 @@ from werkzeug.routing import MapAdapter
 
 from zim.errors import Unavailable, Unknown
 from zim.fabric.port import Fabric
+from zim.net.http1 import BodyLimits
 from zim.web import api, health, v1
-from zim.web.parsing import BodyLimits
 from zim.web.problems import API, METHOD, NOT_FOUND, Problem, defect, refused
 
 log = logging.getLogger(__name__)

@@ -27,7 +27,7 @@ from typing_extensions import override
 
 from zim.net.accept import PatientServer, listen
 from zim.net.fairness import give_way
-from zim.web.parsing import Bodies, BodyLimits, Refused, Request, Requests
+from zim.net.http1 import Bodies, BodyLimits, Refused, Request, Requests
 from zim.web.problems import API, PROBLEM_JSON, Problem, defect, refused
 from zim.web.wsgi import call_app
 

@@ -13,9 +13,9 @@ import pytest
 from tests.unit.web.support import EPOCH, MAX_BODY_BYTES, ROUTERS, Answer, Client, Recorder, ask, receipt, router_of
 from zim.fabric.limits import KEY_BYTES, NAME_BYTES, RECIPIENTS
 from zim.fabric.tally import Tally
+from zim.net.http1 import MAX_HEAD_BYTES
 from zim.web.api import max_push_bytes
 from zim.web.app import App
-from zim.web.parsing import MAX_HEAD_BYTES
 from zim.web.problems import KINDS
 from zim.web.server import HttpServer
 

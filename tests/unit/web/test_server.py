@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 from tests.unit.web.support import MAX_BODY_BYTES, Client, Recorder, ask, serving, wait_until
 from zim.errors import NodeError
 from zim.fabric.answers import Counts
-from zim.web import parsing
+from zim.net import http1
+from zim.net.http1 import MAX_HEAD_BYTES, SMALL_BODY_BYTES, BodyLimits
 from zim.web import server as server_module
 from zim.web.app import create_app
-from zim.web.parsing import MAX_HEAD_BYTES, SMALL_BODY_BYTES, BodyLimits
 from zim.web.server import READ_BYTES, HttpServer
 from zim.web.v1 import max_request_bytes
 
@@ -226,7 +226,7 @@ LARGE = PUSH + b"Content-Length: %d\r\n\r\n" % (SMALL_BODY_BYTES + 1)
 
 @pytest.mark.parametrize("ends", ["whole", "leaves"])
 def test_bodies_at_once_are_bounded(ends: str, server: HttpServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(parsing, "MAX_BODIES_BYTES", SMALL_BODY_BYTES + 1)
+    monkeypatch.setattr(http1, "MAX_BODIES_BYTES", SMALL_BODY_BYTES + 1)
     with Client(server) as first:
         first.send(LARGE)
         wait_until(lambda: server.bodies.n_bytes > 0)

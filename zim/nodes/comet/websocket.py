@@ -10,6 +10,9 @@ import base64
 import binascii
 import logging
 from collections.abc import Callable
+from contextlib import suppress
+from http import HTTPStatus
+from io import BytesIO
 from typing import Any
 
 import gevent
@@ -18,6 +21,7 @@ from geventwebsocket.handler import WebSocketHandler
 from typing_extensions import override
 
 from zim.net.accept import PatientServer, listen
+from zim.net.http1 import Bodies, BodyLimits, Refused, Requests
 from zim.net.pipe import READ_BYTES, SocketPipe
 from zim.net.sockets import prepare
 from zim.nodes.comet.edge import Edge
@@ -27,35 +31,33 @@ log = logging.getLogger(__name__)
 
 PATH = "/sub"
 VERSION = "13"  # RFC 6455 4.4
-HEAD_BYTES = 16 << 10  # of a request's head
 
 _FULL = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 5\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 
 
-class _Head:
-    """A request's head, as the file that pywsgi reads; what the client sent after it is left in `rest`."""
+class _Head(BytesIO):
+    """A request's head, as the file that pywsgi reads."""
 
-    def __init__(self, sock: socket.socket) -> None:
-        self._socket = sock
-        self._left = HEAD_BYTES
-        self.rest = b""
-        self.closed = False
 
-    def readline(self, limit: int = HEAD_BYTES) -> bytes:
-        """One line with its end, or what came before the client closed. Switches."""
-        while (end := self.rest.find(b"\n", 0, limit) + 1) == 0 and len(self.rest) < limit:
-            data = self._socket.recv(min(READ_BYTES, self._left)) if self._left else b""
-            if not data:
-                break
-            self._left -= len(data)
-            self.rest += data
-        line = self.rest[: end or limit]
-        self.rest = self.rest[len(line) :]
-        return line
+def _read_head(sock: socket.socket) -> tuple[_Head, bytes] | None:
+    """The head of a request, whole, and what came behind it; nothing if the client has closed.
 
-    def read(self, size: int = -1) -> bytes:
-        """Nothing: a request that becomes a WebSocket has no body."""
-        return b""
+    Switches.
+
+    Raises:
+        Refused: it breaks HTTP, or a limit.
+    """
+    requests, head = Requests(Bodies(), BodyLimits(0), upgrades=True), b""
+    while not requests.ready:
+        if requests.refused:
+            raise requests.refused
+        data = sock.recv(READ_BYTES)
+        if not data:
+            return None
+        head += data
+        requests.feed(data)
+    rest = requests.rest
+    return _Head(head[: len(head) - len(rest)]), rest
 
 
 class _Handler(WebSocketHandler):  # type: ignore[misc]
@@ -66,13 +68,17 @@ class _Handler(WebSocketHandler):  # type: ignore[misc]
     websocket: Any
     is_adopted = False
 
-    def __init__(self, sock: socket.socket, address: Any, server: WebSocketListener) -> None:
-        super().__init__(sock, address, server, rfile=_Head(sock))
+    def __init__(self, sock: socket.socket, address: Any, server: WebSocketListener, head: _Head, rest: bytes) -> None:
+        super().__init__(sock, address, server, rfile=head)
+        self._rest = rest
 
     @override
     def run_application(self) -> None:
         """Other paths, methods and broken requests get an answer in words; `/sub` is upgraded."""
         environ = self.environ
+        offered = [name.strip().lower() for name in environ.get("HTTP_UPGRADE", "").split(",")]
+        if "websocket" in offered:  # RFC 6455 4.2.1: among others, too
+            environ["HTTP_UPGRADE"] = "websocket"
         if environ["PATH_INFO"] != PATH:
             self._refuse("404 Not Found", f"WebSocket clients connect to {PATH}")
         elif environ["REQUEST_METHOD"] != "GET":
@@ -93,7 +99,7 @@ class _Handler(WebSocketHandler):  # type: ignore[misc]
     @override
     def run_websocket(self) -> None:
         """The 101 is out: the socket goes to a greenlet of its own, and nothing of the request stays."""
-        sock, rest = self.socket, self.rfile.rest
+        sock, rest = self.socket, self._rest
         self.websocket.closed = True  # its __del__ would write a close frame into the client's stream
         self.socket = self.websocket = None
         self.is_adopted = True
@@ -125,6 +131,12 @@ def _is_key(key: str) -> bool:
         return len(base64.b64decode(key.strip(), validate=True)) == 16
     except (binascii.Error, ValueError):
         return False
+
+
+def _refusal(why: Refused) -> bytes:
+    text = f"{why}\n".encode()
+    head = f"HTTP/1.1 {why.status} {HTTPStatus(why.status).phrase}\r\nContent-Type: text/plain\r\nConnection: close\r\n"
+    return f"{head}Content-Length: {len(text)}\r\n\r\n".encode() + text
 
 
 def _no_application(environ: Any, start_response: Callable[..., Any]) -> list[bytes]:
@@ -168,8 +180,12 @@ class WebSocketListener(PatientServer, pywsgi.WSGIServer):
         try:
             prepare(sock, self._keepalive_s)
             with gevent.Timeout(self._edge.limits.handshake_timeout_s, False):  # type: ignore[arg-type]
-                handler = _Handler(sock, address, self)
-                handler.handle()
+                if (found := _read_head(sock)) is not None:
+                    handler = _Handler(sock, address, self, *found)
+                    handler.handle()
+        except Refused as refused:
+            with suppress(OSError):
+                SocketPipe(sock).send(_refusal(refused))
         except OSError:
             pass  # it was gone before it was here
         except Exception:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zim.web.parsing import MAX_HEADERS, Bodies, BodyLimits, Request, Requests
+from zim.net.http1 import MAX_HEAD_BYTES, MAX_HEADERS, Bodies, BodyLimits, Request, Requests
 
 NAME = st.text("abcXYZ019-!~", min_size=1, max_size=8)
 VALUE = st.text(st.characters(min_codepoint=0x21, max_codepoint=0xFF, blacklist_categories=["Cc"]), max_size=12)
@@ -23,6 +23,38 @@ def feed(data: bytes, size: int = 1 << 20) -> Requests:
 def only(*lines: str) -> Request:
     [request] = feed("".join(f"{line}\r\n" for line in (*lines, "")).encode("latin-1")).ready
     return request
+
+
+UPGRADE = b"GET /sub HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nX: %b\r\n\r\n"
+
+
+@given(st.integers(0, 3), st.binary(max_size=300), st.data())
+def test_an_upgrade_ends_where_its_head_does_however_it_is_cut(size: int, rest: bytes, data: st.DataObject) -> None:
+    sent = UPGRADE % (b"y" * size * 12_000) + rest
+    at = data.draw(st.integers(1, len(sent)))
+    requests = Requests(Bodies(), BodyLimits(0), upgrades=True)
+    taken = b""
+    for piece in (sent[:at], sent[at:]):
+        if requests.ready:
+            taken += piece  # whoever reads on has them
+        else:
+            requests.feed(piece)
+    if size == 3:
+        assert requests.refused is not None
+        assert (requests.refused.status, len(requests.ready)) == (431, 0)
+    else:
+        assert requests.rest + taken == rest
+
+
+@given(st.integers(1, 45_000), st.integers(1, 45_000))
+def test_a_head_has_one_limit_however_it_is_cut(size: int, at: int) -> None:
+    sent = b"GET / HTTP/1.1\r\nHost: x\r\nX: %b\r\n\r\n" % (b"y" * size)
+    requests = Requests(Bodies(), BodyLimits(0))
+    for piece in (sent[:at], sent[at:]):
+        if not requests.refused:
+            requests.feed(piece)
+    is_large = len("/HostxX" + "y" * size) + 8 > MAX_HEAD_BYTES
+    assert ([requests.refused.status] if requests.refused else []) == ([431] if is_large else [])
 
 
 def test_some_paths_take_more() -> None:

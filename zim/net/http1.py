@@ -1,4 +1,5 @@
-"""HTTP/1: bytes in, requests out. llhttp reads them (by httptools); what it leaves open is decided here.
+"""HTTP/1: bytes in, requests out, for the HTTP APIs and for WebSocket's upgrade. llhttp reads them (by httptools); what
+it leaves open is decided here.
 
 Strict where a proxy in front could read it otherwise.
 
@@ -86,9 +87,15 @@ class Requests:
     Attributes:
         ready: those that are whole, oldest first; `release` each of them.
         refused: why there will not be another one after these.
+        rest: what came behind an upgrade, in the other protocol.
     """
 
-    def __init__(self, bodies: Bodies, limits: BodyLimits) -> None:
+    def __init__(self, bodies: Bodies, limits: BodyLimits, upgrades: bool = False) -> None:
+        """
+        Args:
+            upgrades: a request that asks for another protocol is the last one; else that is passed over.
+        """
+        self._upgrades, self.rest = upgrades, b""
         self.ready: deque[Request] = deque()
         self.refused: Refused | None = None
         self._bodies, self._limits = bodies, limits
@@ -128,7 +135,8 @@ class Requests:
             self.refused = cause if isinstance(cause, Refused) else Refused(400, str(error))
         else:
             if self._fruitless_bytes > MAX_HEAD_BYTES:
-                status = 400 if self._begun else 431 if self._n_headers else 414
+                is_line_over = self._n_headers or 0 < len(self._url) < MAX_HEAD_BYTES // 2
+                status = 400 if self._begun else 431 if is_line_over else 414
                 self.refused = Refused(status, "head, trailers or chunk extensions too long")
 
     def release(self, request: Request) -> None:
@@ -150,6 +158,10 @@ class Requests:
                 # To speak h2c or so, as Java's client offers with every first request. A server may ignore it
                 # (RFC 9110 7.8), llhttp cannot: so another parser reads on, behind a head without an offer.
                 data = data[offer.args[0] :]
+                if self._upgrades and self._begun:
+                    self.rest = data
+                    self.ready.append(self._begun)
+                    return self._start_over()
             environ = self._begun.environ if self._begun else {}
             length = environ.get("CONTENT_LENGTH", "0")
             framing = "Transfer-Encoding: chunked" if _CODING in environ else f"Content-Length: {length}"
@@ -162,7 +174,7 @@ class Requests:
         self._has_begun = False
         self._url = b""
         self._environ: dict[str, Any] = {}
-        self._n_headers = 0
+        self._n_headers = self._head_bytes = 0
         self._fruitless_bytes = 0  # that came since the last end of a request, or the last piece of a body
 
     def _hold(self, request: Request, n_bytes: int) -> None:
@@ -185,15 +197,25 @@ class Requests:
     def on_url(self, url: bytes) -> None:
         """A piece of its path and query."""
         self._url += url
+        self._count(len(url), 414)
+
+    def _count(self, n_bytes: int, status: int) -> None:
+        """Part of a head: the same limit, however it is cut."""
+        self._head_bytes += n_bytes
+        if self._head_bytes > MAX_HEAD_BYTES:
+            raise Refused(status, f"the head has more than {MAX_HEAD_BYTES} bytes")
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """A header, or behind chunks a trailer."""
         self._n_headers += 1
         if self._n_headers > MAX_HEADERS:
-            raise Refused(431, "too many headers")
+            raise Refused(431, f"more than {MAX_HEADERS} headers")
+        self._count(len(name) + len(value) + 4, 431)
         if self._begun or b"_" in name:  # a trailer; X_Y and X-Y would be one name to a WSGI application
             return
         key, text = _key(name), value.rstrip(b" \t").decode("latin-1")
+        if key == "HTTP_HOST" and key in self._environ:
+            raise Refused(400, "two Host headers")  # RFC 9112 3.2
         self._environ[key] = f"{self._environ[key]},{text}" if key in self._environ else text
 
     def on_headers_complete(self) -> None:
