@@ -64,12 +64,14 @@ class Fabric:
         comets: int = 1,
         more: str = "",
         has_admin: bool = False,
+        listeners: dict[str, dict[str, Any]] | None = None,
         **keys: dict[str, Any],
     ) -> None:
         """
         Args:
             more: top-level tables.
             has_admin: every node has an `admin` address.
+            listeners: more keys of all listeners of a kind, `{"ws": {"origins": ["*"]}}`.
             keys: more keys for all nodes of a kind, `comet={"heartbeat_s": 1}`, or for `fabric`.
         """
         ports = iter(free_ports(2 * routers + 3 * logics + 2 * jobs + 4 * comets))
@@ -95,6 +97,7 @@ class Fabric:
                     node["ws"] = self.ws[name] = local()
                 if has_admin:
                     node["admin"] = self.admin[name] = local()
+                node |= {at: {"address": node[at], **of} for at, of in (listeners or {}).items() if at in node}
                 lines += [f"[[{kind}]]", *_toml({**node, **keys.get(kind, {})})]
         self.names = list(self.binds)
         self.file = folder / "topology.toml"
@@ -228,7 +231,11 @@ def _request(
 
 
 def _toml(keys: dict[str, Any]) -> list[str]:
-    return [f"{k} = {json.dumps(v)}" for k, v in keys.items()]
+    return [f"{k} = {_value(v)}" for k, v in keys.items()]
+
+
+def _value(value: Any) -> str:
+    return "{ " + ", ".join(_toml(value)) + " }" if isinstance(value, dict) else json.dumps(value)
 
 
 @contextmanager

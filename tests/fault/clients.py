@@ -156,7 +156,7 @@ class Person:
 
     def _upgrade(self) -> bytes:
         self._socket.sendall(
-            b"GET /sub HTTP/1.1\r\nHost: zim\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            b"GET /sub HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
             b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
         )
         got = b""

@@ -21,12 +21,13 @@ from typing_extensions import override
 from zim import __version__, logs
 from zim.errors import ZimError
 from zim.metrics import Metric, counter, gauge
+from zim.net.visitors import Visitors
 from zim.nodes.effects import Effect, End, Note
 from zim.nodes.lag import LoopLag
 from zim.nodes.performer import Performer
 from zim.protocol import codec
 from zim.protocol.errors import CodecError
-from zim.topology import Node, Topology
+from zim.topology import ListenAddress, Node, Topology
 
 if TYPE_CHECKING:
     from zim.web.server import HttpServer
@@ -38,6 +39,11 @@ GC_THRESHOLD = (2_000, 20, 100)  # old objects are looked at less often than Pyt
 STOP_S = 4.0  # the supervisor waits 5
 
 EXIT_OK, EXIT_CRASH, EXIT_FATAL, EXIT_NOT_NOW = 0, 1, 2, 3  # after FATAL a restart would not help
+
+
+def visitors(at: ListenAddress) -> Visitors:
+    """Who is welcome at a listener."""
+    return Visitors(at.parsed.is_local, at.origins, at.hosts)
 
 
 class NodeProcess(Performer):
@@ -171,7 +177,7 @@ class NodeProcess(Performer):
         if self._admin_at is not None:
             from zim.web.admin import admin_server  # not everybody wants it, and it brings an HTTP server
 
-            self._admin = admin_server(self._metrics, self._admin_at.host_port)
+            self._admin = admin_server(self._metrics, self._admin_at.host_port, visitors(self._admin_at))
             self._admin.start()
 
     def _metrics(self) -> Iterator[Metric]:

@@ -6,12 +6,12 @@ from itertools import product
 
 from zim.protocol.framings.base import Framing
 from zim.protocol.framings.tcp import TCP
-from zim.protocol.framings.text import TEXT
+from zim.protocol.framings.text import TEXT, TEXT_OBJECTS
 from zim.protocol.vocabularies.base import Vocabulary
 from zim.protocol.vocabularies.goim import GOIM
 from zim.protocol.vocabularies.zim import ZIM
 
-FRAMINGS: tuple[Framing, ...] = (TCP, TEXT)
+FRAMINGS: tuple[Framing, ...] = (TCP, TEXT, TEXT_OBJECTS)
 VOCABULARIES: tuple[Vocabulary, ...] = (GOIM, ZIM)
 
 

@@ -17,7 +17,7 @@ from zim.topology import retention
 from zim.topology.drafts import Draft, check_together
 from zim.topology.endpoints import Endpoint, parse_link, parse_listener
 from zim.topology.nodes import MOST_S, Comet, Job, ListenAddress, Logic, Node, Router, Topology
-from zim.topology.tables import Reader, Table, checked, seconds, text, whole
+from zim.topology.tables import Reader, Table, checked, choice, seconds, text, texts, whole
 
 _CLASSES: dict[str, type[Node]] = {"router": Router, "logic": Logic, "job": Job, "comet": Comet}  # as in the file
 
@@ -134,10 +134,10 @@ def _read_listener(table: Table, key: str) -> ListenAddress | None:
     example, address_key = _EXAMPLES.get(key, '"127.0.0.1:8080"'), key
     if isinstance(table.values[key], dict):
         inner, address_key = Table(table.path(key), table.values[key], table.problems), f"{key}.address"
-        found = inner.read({"address": text(example), "insecure": _FLAG}, {"address": example})
+        found = inner.read({"address": text(example), "insecure": _FLAG, **_MORE.get(key, {})}, {"address": example})
     else:
         found = {"address": text(f"{example}, or {{ address = {example}, insecure = true }}")(table, key)}
-    listener = ListenAddress(found.get("address") or "", found.get("insecure", False))
+    listener = ListenAddress(**{"address": "", **found})
     endpoint = _parse(table, address_key, listener.address, parse_link if key == "bind" else parse_listener)
     if endpoint is None:
         return None
@@ -177,5 +177,15 @@ _FABRIC: dict[str, Reader] = {
     "max_body_bytes": whole(1, 16 << 20),
     "idempotency_s": seconds(1, MOST_S),
     "receipts_s": seconds(1, MOST_S),
+}
+_BROWSERS: dict[str, Reader] = {
+    "origins": texts('an array of origins, such as ["https://app.example.com"], or ["*"] for any'),
+    "hosts": texts('an array of names without port, such as ["push.example.com"], or ["*"] for any'),
+}
+# What a listener may have beside its address, by its key.
+_MORE: dict[str, dict[str, Reader]] = {
+    "http": _BROWSERS,
+    "admin": _BROWSERS,
+    "ws": {**_BROWSERS, "ws_frames": choice("array", "object")},
 }
 _READERS: dict[str, Reader] = {**dict.fromkeys(_WHY_LOCAL, _read_listener), "advertise": _read_advertise}

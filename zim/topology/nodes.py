@@ -26,10 +26,15 @@ class ListenAddress:
     Attributes:
         address: `tcp://host:port` or `ipc://path` for a link between nodes, `host:port` for TCP, WebSocket and HTTP.
         insecure: the topology takes the responsibility for an address that strangers can reach.
+        origins, hosts: of HTTP and WebSocket, what browsers may say in these headers beside names of loopback.
+        ws_frames: of WebSocket, what a frame to a client has: an array of packets, or one.
     """
 
     address: str
     insecure: bool = False
+    origins: tuple[str, ...] = ()
+    hosts: tuple[str, ...] = ()
+    ws_frames: str = "array"
 
     @property
     def parsed(self) -> Endpoint:

@@ -109,6 +109,15 @@ def text(right: str) -> Reader:
     return checked(lambda v: isinstance(v, str) and v != "" and v.isprintable(), right)
 
 
+def texts(right: str) -> Reader:
+    """Reads an array of strings that are not empty and have no control characters."""
+    return checked(
+        lambda v: isinstance(v, list) and all(isinstance(i, str) and i != "" and i.isprintable() for i in v),
+        right,
+        lambda v: tuple(map(str.lower, v)),
+    )
+
+
 def choice(*choices: str) -> Reader:
     """Reads one of the choices."""
     return checked(lambda v: isinstance(v, str) and v in choices, " or ".join(map(show, choices)))

@@ -11,23 +11,27 @@ from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 from zim.metrics import CONTENT_TYPE_LATEST, Metric, Page
 from zim.net.http1 import BodyLimits
-from zim.web.server import HttpServer
+from zim.net.visitors import Visitors
+from zim.web.server import ANYBODY, HttpServer
 
 TIMEOUT_S = 10.0  # for reading a request, and between two
 TEXT, JSON = "text/plain; charset=utf-8", "application/json"
 
 
-def admin_server(read: Callable[[], Iterable[Metric]], listener: tuple[str, int]) -> HttpServer:
+def admin_server(
+    read: Callable[[], Iterable[Metric]], listener: tuple[str, int], visitors: Visitors = ANYBODY
+) -> HttpServer:
     """A server that answers what a node tells of itself, once it is started.
 
     Args:
         read: see zim.metrics.Page.
         listener: host and port.
+        visitors: who is welcome.
 
     Raises:
         NodeError: the address cannot be had.
     """
-    return HttpServer(admin_app(read), listener, TIMEOUT_S, BodyLimits(0), key="admin")
+    return HttpServer(admin_app(read), listener, TIMEOUT_S, BodyLimits(0), key="admin", visitors=visitors)
 
 
 def admin_app(read: Callable[[], Iterable[Metric]]) -> WSGIApplication:

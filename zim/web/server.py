@@ -22,12 +22,14 @@ from wsgiref.types import WSGIApplication
 
 import gevent
 import gevent.socket
+import msgspec
 from gevent.pywsgi import WSGIServer
 from typing_extensions import override
 
 from zim.net.accept import PatientServer, listen
 from zim.net.fairness import give_way
 from zim.net.http1 import Bodies, BodyLimits, Refused, Request, Requests
+from zim.net.visitors import Visitors
 from zim.web.problems import API, PROBLEM_JSON, Problem, defect, refused
 from zim.web.wsgi import call_app
 
@@ -37,6 +39,8 @@ MAX_CONNECTIONS = 10_000  # open at once; above it the kernel's backlog waits
 READ_BYTES = 65_536  # at once
 LINGER_S = 1.0  # how long, and
 LINGER_READS = 16  # how many reads, a refused client may go on sending before it is reset
+
+ANYBODY = Visitors()
 
 _REFUSAL = b'{"ret":65535}'  # clients of goim v1 look for it, whatever the status
 
@@ -50,6 +54,7 @@ class HttpServer(PatientServer, WSGIServer):
         timeout_s: for reading one request, head and body; for writing one answer.
         idle_s: for waiting for the next request. Load balancers keep connections for a minute, and give their users
             502 if the server ends one first.
+        visitors: who is welcome; others get 403.
         limits: of requests' bodies; above them the answer is 413, without reading it.
         key: of the address in the topology, for the error.
 
@@ -70,11 +75,12 @@ class HttpServer(PatientServer, WSGIServer):
         limits: BodyLimits,
         key: str = "http",
         idle_s: float = 75.0,
+        visitors: Visitors = ANYBODY,
     ) -> None:
         environ = {"SERVER_NAME": listener[0]}  # else pywsgi asks the DNS for it
         sock = listen(key, listener)
         WSGIServer.__init__(self, sock, app, spawn=MAX_CONNECTIONS, log=None, error_log=log, environ=environ)
-        self.timeout_s, self.idle_s, self.limits = timeout_s, idle_s, limits
+        self.timeout_s, self.idle_s, self.limits, self.visitors = timeout_s, idle_s, limits, visitors
         self.idle: set[HttpConnection] = set()
         self.bodies = Bodies()
         self.refused: Counter[int] = Counter()
@@ -135,9 +141,15 @@ class HttpConnection:
         try:
             request = self._read_request()
         except Refused as refused:
-            self._refuse(refused)
+            self._refuse(refused, self._requests.path)
             return False
-        return request is not None and self._answer(request)
+        if request is None:
+            return False
+        if why := self._server.visitors.refusal(request.environ):
+            self._requests.release(request)
+            self._refuse(Refused(403, why), request.environ["PATH_INFO"])
+            return False
+        return self._answer(request)
 
     def _read_request(self) -> Request | None:
         """The next request; None: there will be none.
@@ -201,11 +213,12 @@ class HttpConnection:
         self._send(_message(status, headers, body, environ["REQUEST_METHOD"] == "HEAD"))
         return keeps_alive
 
-    def _refuse(self, why: Refused) -> None:
+    def _refuse(self, why: Refused, path: str) -> None:
         """Answer a request that the app will not see, and end the connection."""
         self._server.refused[why.status] += 1
-        log.debug("bad request", extra={"status": why.status, "reason": str(why), "client": self._address})
-        status, headers, body = _said(refused(why.status, str(why), why.retry_after_s), self._requests.path)
+        level = logging.WARNING if why.status == 403 else logging.DEBUG  # a page is after us, or a name is not said
+        log.log(level, "request refused", extra={"status": why.status, "reason": str(why), "client": self._address})
+        status, headers, body = _said(refused(why.status, str(why), why.retry_after_s), path)
         self._send(_message(status, [*headers, ("Connection", "close")], body))
         # Closing with unread bytes would reset the connection, and the client might lose the answer (RFC 9112 9.6).
         self._socket.shutdown(socket.SHUT_WR)
@@ -224,6 +237,8 @@ def _said(problem: Problem, path: str) -> tuple[str, list[tuple[str, str]], byte
     """Status, headers and body for a problem, in the way of the API that the path belongs to."""
     status = f"{problem.status} {HTTPStatus(problem.status).phrase}"
     content_type, body = "text/plain; charset=utf-8", _REFUSAL
+    if problem.status == 403:
+        body = msgspec.json.encode({"ret": 65535, "why": problem.detail}) + b"\n"
     if path.startswith(API):
         content_type, body = PROBLEM_JSON, problem.encode()
     return status, [("Content-Type", content_type), *problem.headers.items()], body

@@ -15,7 +15,7 @@ from zim.net.accept import PatientServer
 from zim.net.fairness import give_way
 from zim.net.links import PeerLink
 from zim.net.transport import Dealer, Inbox
-from zim.nodes.base import EXIT_CRASH, NodeProcess
+from zim.nodes.base import EXIT_CRASH, NodeProcess, visitors
 from zim.nodes.comet.connection import ClientLimits
 from zim.nodes.comet.edge import Edge
 from zim.nodes.comet.effects import Identified, Pass, Replaced, SessionEffect
@@ -27,6 +27,7 @@ from zim.nodes.effects import Effect, Send
 from zim.nodes.queues import queues
 from zim.nodes.state import StateDir
 from zim.protocol import messages
+from zim.protocol.framings.text import TEXT, TEXT_OBJECTS
 from zim.protocol.messages import Message
 from zim.topology import Comet, Topology
 
@@ -82,7 +83,9 @@ class CometNode(NodeProcess):
         if comet.tcp:
             self._listeners.append(TcpListener(comet.tcp.host_port, self._edge, comet.keepalive_s))
         if comet.ws:
-            self._listeners.append(WebSocketListener(comet.ws.host_port, self._edge, comet.keepalive_s))
+            framing = TEXT_OBJECTS if comet.ws.ws_frames == "object" else TEXT
+            at = comet.ws.host_port
+            self._listeners.append(WebSocketListener(at, self._edge, comet.keepalive_s, visitors(comet.ws), framing))
 
     @override
     def start(self) -> None:

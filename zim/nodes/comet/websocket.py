@@ -24,12 +24,15 @@ from zim.net.accept import PatientServer, listen
 from zim.net.http1 import Bodies, BodyLimits, Refused, Requests
 from zim.net.pipe import READ_BYTES, SocketPipe
 from zim.net.sockets import prepare
+from zim.net.visitors import Visitors
 from zim.nodes.comet.edge import Edge
+from zim.protocol.framings.base import Framing
 from zim.protocol.framings.text import TEXT
 
 log = logging.getLogger(__name__)
 
 PATH = "/sub"
+ANYBODY = Visitors()
 VERSION = "13"  # RFC 6455 4.4
 
 _FULL = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 5\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
@@ -79,7 +82,10 @@ class _Handler(WebSocketHandler):  # type: ignore[misc]
         offered = [name.strip().lower() for name in environ.get("HTTP_UPGRADE", "").split(",")]
         if "websocket" in offered:  # RFC 6455 4.2.1: among others, too
             environ["HTTP_UPGRADE"] = "websocket"
-        if environ["PATH_INFO"] != PATH:
+        if why := self.server.visitors.refusal(environ):
+            log.warning("request refused", extra={"status": 403, "reason": why, "client": self.client_address})
+            self._refuse("403 Forbidden", why)
+        elif environ["PATH_INFO"] != PATH:
             self._refuse("404 Not Found", f"WebSocket clients connect to {PATH}")
         elif environ["REQUEST_METHOD"] != "GET":
             self._refuse("405 Method Not Allowed", "a WebSocket upgrade is a GET", [("Allow", "GET")])
@@ -154,12 +160,20 @@ class WebSocketListener(PatientServer, pywsgi.WSGIServer):
     handler_class = _Handler
     logger = logging.getLogger("zim.nodes.comet.websocket.upgrade")  # gevent-websocket would make one that prints
 
-    def __init__(self, address: tuple[str, int], edge: Edge, keepalive_s: int) -> None:
+    def __init__(
+        self,
+        address: tuple[str, int],
+        edge: Edge,
+        keepalive_s: int,
+        visitors: Visitors = ANYBODY,
+        framing: Framing = TEXT,
+    ) -> None:
         environ = {"SERVER_NAME": address[0]}  # else pywsgi asks the DNS for it
         sock = listen("ws", address)
         pywsgi.WSGIServer.__init__(self, sock, _no_application, log=None, error_log=self.logger, environ=environ)
         self.logger.setLevel(logging.ERROR)
-        self._edge, self._keepalive_s = edge, keepalive_s
+        self._edge, self._keepalive_s, self._framing = edge, keepalive_s, framing
+        self.visitors = visitors
 
     @override
     def do_handle(self, *args: Any) -> None:
@@ -197,4 +211,4 @@ class WebSocketListener(PatientServer, pywsgi.WSGIServer):
 
     def adopt(self, sock: socket.socket, rest: bytes) -> None:
         """Takes over a socket after its upgrade, with what its client sent already."""
-        self._edge.serve(SocketPipe(sock), TEXT, rest)
+        self._edge.serve(SocketPipe(sock), self._framing, rest)

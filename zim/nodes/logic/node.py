@@ -15,7 +15,7 @@ from zim.metrics import Metric, counter
 from zim.net.fairness import give_way
 from zim.net.links import PeerLink
 from zim.net.transport import Dealer, Server
-from zim.nodes.base import NodeProcess
+from zim.nodes.base import NodeProcess, visitors
 from zim.nodes.calls import RETRY_S
 from zim.nodes.effects import Effect, Replies, Send
 from zim.nodes.logic.auth import GoimTokens
@@ -58,7 +58,14 @@ class LogicNode(NodeProcess):
         self._fabric = RouterFabric(list(routers), self._runner, self.perform)
         self._app = create_app(self._fabric, max_body_bytes)
         http, logic, limits = self._logic.http, self._logic, request_limits(max_body_bytes)
-        self._http = HttpServer(self._app, http.host_port, logic.http_timeout_s, limits, idle_s=logic.http_idle_s)
+        self._http = HttpServer(
+            self._app,
+            http.host_port,
+            logic.http_timeout_s,
+            limits,
+            idle_s=logic.http_idle_s,
+            visitors=visitors(http),
+        )
 
     @override
     def start(self) -> None:

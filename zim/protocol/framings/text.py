@@ -173,4 +173,15 @@ class WsText(Framing):
         return websocket.encode_close(code, reason) if code else b""
 
 
+class WsObjects(WsText):
+    """One packet a frame, and no array: goim's clients before v1.2 expect that."""
+
+    __slots__ = ()
+
+    @override
+    def join(self, parts: Sequence[bytes]) -> bytes:
+        return b"".join([websocket.encode_frame(websocket.TEXT, part) for part in parts])
+
+
 TEXT = WsText()
+TEXT_OBJECTS = WsObjects()

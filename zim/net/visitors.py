@@ -1,0 +1,73 @@
+"""Whose pages may use a listener: browsers send requests that nobody at them has asked for. Pure.
+
+A page from anywhere can post to this machine, open a WebSocket to it, and read from it under a name of its own that
+it lets point here (DNS rebinding). But browsers say in Origin which page it is (RFC 6454), and in Host which name it
+used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from ipaddress import ip_address
+from typing import Any
+from urllib.parse import urlsplit
+
+ANY = "*"
+
+
+@dataclass(frozen=True)
+class Visitors:
+    """Who is welcome at one listener.
+
+    Attributes:
+        is_local: it listens on loopback, where nobody needs a key: all that is foreign is refused unless it is named.
+        origins: of pages that are welcome, `https://app.example.com`; or `*`.
+        hosts: names, without port, by which it may be called; or `*`.
+    """
+
+    is_local: bool = False
+    origins: tuple[str, ...] = ()
+    hosts: tuple[str, ...] = ()
+
+    def refusal(self, environ: Mapping[str, Any]) -> str:
+        """Why a request is not taken, for people; "" if it is. environ: of WSGI."""
+        origin, host = environ.get("HTTP_ORIGIN"), environ.get("HTTP_HOST")
+        if origin is not None and self._is_foreign(_name_of_origin(origin), origin, self.origins):
+            return f"pages of {_shown(origin)} are not welcome here; the listener's key origins names those that are"
+        if host is not None and self._is_foreign(name := _name_of_host(host), name, self.hosts):
+            return f"{_shown(host)} is not this machine; the listener's key hosts names what else it is called"
+        return ""
+
+    def _is_foreign(self, name: str, said: str, welcome: tuple[str, ...]) -> bool:
+        if not (self.is_local or welcome) or ANY in welcome or said.lower() in welcome:
+            return False
+        return not _is_loopback(name)
+
+
+def _is_loopback(name: str) -> bool:
+    name = name.lower().removesuffix(".")
+    if name == "localhost" or name.endswith(".localhost"):  # RFC 6761 6.3
+        return True
+    try:
+        return ip_address(name).is_loopback
+    except ValueError:
+        return False
+
+
+def _name_of_host(host: str) -> str:
+    name, colon, port = host.strip().rpartition(":")
+    if not colon or not ((port.isascii() and port.isdigit()) or not port):
+        name = host.strip()
+    return name.strip("[]")
+
+
+def _name_of_origin(origin: str) -> str:
+    try:
+        return urlsplit(origin.strip()).hostname or ""
+    except ValueError:
+        return ""
+
+
+def _shown(text: str) -> str:
+    return repr(text if len(text) <= 80 else text[:80] + "…")
