@@ -45,8 +45,8 @@ class RouterNode(Driver):
         match effect:
             case DiskEffect():
                 self.later(self.disk.begin(effect), lambda: self._end(effect))
-            case ForgetIdle(now=now, now_ms=now_ms):
-                self.disk.storage.streams.forget(now, now_ms, self.runner.shard.directory.is_served)
+            case ForgetIdle(now=now, now_ms=now_ms, left=left):
+                self.disk.storage.streams.forget(now, now_ms, self.runner.shard.directory.is_served, left)
             case _:
                 super().perform_one(effect)
 

@@ -34,11 +34,13 @@ class Directory:
 
     Attributes:
         feeds: by comet name. One whose lease has ended stays, for its numbers.
+        left: streams that nobody listens to any more, since somebody took that list.
     """
 
     def __init__(self, next_seq: int) -> None:
         self.feeds: dict[str, Feed] = {}
         self.next_seq = next_seq
+        self.left: list[str] = []
         self._users: dict[str, dict[Feed, dict[int, Registered]]] = {}
         self._rooms: dict[str, dict[Feed, int]] = {}
 
@@ -120,7 +122,7 @@ class Directory:
         here = self._users[stream][feed]
         del here[conn]
         if not here:
-            _remove(self._users, stream, feed)
+            self._remove(self._users, stream, feed)
 
     def _set_room(self, feed: Feed, room: str, members: int) -> None:
         """Everybody's room is served also where nobody is yet: who comes must not wait for it."""
@@ -129,17 +131,24 @@ class Directory:
             feed.rooms[room] = members
             self._rooms.setdefault(stream, {})[feed] = members
         elif feed.rooms.pop(room, None) is not None:
-            _remove(self._rooms, stream, feed)
+            self._remove(self._rooms, stream, feed)
 
     def end(self, feed: Feed) -> None:
         """The end of a lease, or a registration that replaces it: all of the comet's sessions are gone."""
         for session in feed.sessions.values():
             stream = user_stream(session.uid)
             if feed in self._users.get(stream, _NOBODY):
-                _remove(self._users, stream, feed)
+                self._remove(self._users, stream, feed)
         for room in feed.rooms:
-            _remove(self._rooms, room_stream(room), feed)
+            self._remove(self._rooms, room_stream(room), feed)
         feed.end()
+
+    def _remove(self, index: dict[str, dict[Feed, Any]], stream: str, feed: Feed) -> None:
+        at = index[stream]
+        del at[feed]
+        if not at:
+            del index[stream]
+            self.left.append(stream)
 
     # -- questions
 
@@ -172,10 +181,3 @@ class Directory:
 
 def _may_follow(known: int, number: int) -> bool:
     return number < FAR or number <= known + STEP
-
-
-def _remove(index: dict[str, dict[Feed, Any]], stream: str, feed: Feed) -> None:
-    at = index[stream]
-    del at[feed]
-    if not at:
-        del index[stream]

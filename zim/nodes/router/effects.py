@@ -101,8 +101,13 @@ class ReserveSeqs(DiskEffect, frozen=True):
 
 
 class ForgetIdle(Effect, frozen=True):
-    """Lets go of what is old in live-only streams. Done at once: it is in memory. now: monotonic seconds; now_ms: log
-    time."""
+    """Lets go of what is old in live-only streams. Done at once: it is in memory.
+
+    Attributes:
+        now, now_ms: monotonic seconds; log time.
+        left: see Directory.
+    """
 
     now: float
     now_ms: int
+    left: Sequence[str]

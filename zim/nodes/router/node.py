@@ -195,8 +195,8 @@ class RouterNode(NodeProcess):
                 self._jobs[job].put(push, size)
             case DiskEffect():
                 self.spawn(self._work, effect)
-            case ForgetIdle(now=now, now_ms=now_ms):
-                self._storage.streams.forget(now, now_ms, self._runner.shard.directory.is_served)
+            case ForgetIdle(now=now, now_ms=now_ms, left=left):
+                self._storage.streams.forget(now, now_ms, self._runner.shard.directory.is_served, left)
             case _:
                 super().perform_one(effect)
 

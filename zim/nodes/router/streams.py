@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from zim.fabric.retention import Retention
@@ -165,6 +165,6 @@ class Streams:
         """Lets go of durable records that no rule keeps, as Log.trim does. Returns how many went."""
         return self._durable.trim(self._lease, self._retention, now_ms, before_ms, budget)
 
-    def forget(self, now: float, now_ms: int, is_served: Callable[[str], bool]) -> None:
+    def forget(self, now: float, now_ms: int, is_served: Callable[[str], bool], left: Iterable[str] = ()) -> None:
         """Lets go of what is old in live-only streams. See MemoryLog.forget."""
-        self._live.forget(now, now_ms, is_served)
+        self._live.forget(now, now_ms, is_served, left)

@@ -37,7 +37,9 @@ class Upkeep:
 
     def begin(self, now: float, now_ms: int) -> list[Effect]:
         """What is due."""
-        found: list[Effect] = [ForgetIdle(now, now_ms)]
+        directory = self._shard.directory
+        left, directory.left = directory.left, []
+        found: list[Effect] = [ForgetIdle(now, now_ms, left)]
         if now >= self._store_at and not self._is_storing and (receipts := self.receipts(now_ms)):
             self._is_storing, self._store_at = True, now + RECEIPTS_S
             found.append(receipts)

@@ -7,7 +7,7 @@ Pure: no I/O, no switch.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Literal, NamedTuple
@@ -32,7 +32,9 @@ from zim.nodes.router.log.keys import StoredKey, by_name, kept_ms
 from zim.protocol.messages import Record
 
 IDLE_S = 60.0  # how long a live stream without records and subscribers is remembered: many leases
-IDLE_STREAMS = 1_000  # of them looked at in one call, so that none takes long
+IDLE_STREAMS = 5_000  # of them looked at in one call, ten times a second: more than can come
+IDLE_LOOKS = 10  # for one to drop when memory is over its limit
+BOOK_BYTES = 1_000  # what a stream counts for, beside its records
 KEYS_AT_ONCE = 5_000  # that one call forgets, ten times a second: more than can come
 
 Failure = Literal["unavailable", "unknown, stored", "unknown, lost"]
@@ -100,7 +102,8 @@ class MemoryLog(Log):
             clock: monotonic seconds.
             wall_s: the wall clock, for terms.
             key_window_s: for how long a publisher's key is known.
-            keep_s, keep_bytes: what `forget` and `append` leave of all streams together; None for all.
+            keep_s, keep_bytes: what `forget` and `append` leave of all streams together, and of what they are; None
+                for all. Streams that somebody listens to stay.
             keys_bytes: of keys that are kept at once; None for any number.
         """
         self._store, self._clock, self._wall_s = store, clock, wall_s
@@ -112,6 +115,7 @@ class MemoryLog(Log):
         self._bytes = 0
         self._ages: deque[tuple[float, str, int, int]] = deque()  # of live records: since when, stream, offset, size
         self._idle: dict[str, float] = {}  # live streams without records, and since when; oldest first
+        self._is_served: Callable[[str], bool] = lambda _: True  # until somebody says who is
         self._unsettled: list[Appended] | None = None
         self._is_unsettled = False
 
@@ -156,8 +160,7 @@ class MemoryLog(Log):
             raise unknown("as the store was told")
         now = self._clock()
         answers = [self._append_one(push, now) for push in batch]
-        while self._keep_bytes is not None and self._bytes > self._keep_bytes:
-            self._drop_oldest(now)
+        self._make_room(now)
         if failure == "unknown, stored":
             self._is_unsettled, self._unsettled = True, answers
             raise unknown("as the store was told")
@@ -198,6 +201,7 @@ class MemoryLog(Log):
         if book is None:
             self._made += 1
             book = store.books[stream] = Book(store.epoch or f"live-{store.term:x}.{self._made:x}")
+            self._bytes += BOOK_BYTES
             if not store.epoch:
                 self._idle[stream] = self._clock()
         return book
@@ -244,6 +248,7 @@ class MemoryLog(Log):
     @override
     def read(self, stream: str, after: int, upto: int, max_records: int, max_bytes: int, now_ms: int) -> StreamPage:
         book = self._look_up(stream)
+        self._make_room(self._clock())
         floor, end = book.floor, min(upto, book.head)
         found: list[Record] = []
         size = 0
@@ -267,6 +272,7 @@ class MemoryLog(Log):
     @override
     def heads(self, streams: Sequence[str]) -> Mapping[str, Head]:
         books = {stream: self._look_up(stream) for stream in streams}
+        self._make_room(self._clock())
         return {stream: Head(book.epoch, book.floor, book.head) for stream, book in books.items()}
 
     @override
@@ -293,13 +299,18 @@ class MemoryLog(Log):
         self._forget_keys(now_ms)
         return gone
 
-    def forget(self, now: float, now_ms: int, is_served: Callable[[str], bool]) -> None:
+    def forget(self, now: float, now_ms: int, is_served: Callable[[str], bool], left: Iterable[str] = ()) -> None:
         """For live-only streams: lets go of what is older than keep_s, of old keys, and of streams that nobody uses.
 
         Args:
             now: monotonic seconds; now_ms: log time.
             is_served: whether somebody listens to a stream, whose epoch must stay.
+            left: streams that the last one who listened has left since.
         """
+        self._is_served = is_served
+        for stream in left:
+            if self._idle.pop(stream, None) is not None:
+                self._idle[stream] = now
         while self._ages and self._keep_s is not None and self._ages[0][0] < now - self._keep_s:
             self._drop_oldest(now)
         for stream in list(islice(self._idle, IDLE_STREAMS)):
@@ -309,9 +320,34 @@ class MemoryLog(Log):
             if is_served(stream):
                 self._idle[stream] = now
             else:
-                del self._store.books[stream]
-                self._store.cursors.pop(stream, None)
+                self._drop_book(stream)
         self._forget_keys(now_ms)
+
+    def _make_room(self, now: float) -> None:
+        """Streams that nobody uses go before messages."""
+        while self._is_over():
+            if not self._drop_idle():
+                if not self._ages:
+                    break
+                self._drop_oldest(now)
+
+    def _is_over(self) -> bool:
+        return self._keep_bytes is not None and self._bytes > self._keep_bytes
+
+    def _drop_idle(self) -> bool:
+        """The stream that was used least lately, of some; whether there was one."""
+        for stream in list(islice(self._idle, IDLE_LOOKS)):
+            since = self._idle.pop(stream)
+            if not self._is_served(stream):
+                self._drop_book(stream)
+                return True
+            self._idle[stream] = since
+        return False
+
+    def _drop_book(self, stream: str) -> None:
+        del self._store.books[stream]
+        self._store.cursors.pop(stream, None)
+        self._bytes -= BOOK_BYTES
 
     def _drop_oldest(self, now: float) -> None:
         _, stream, offset, size = self._ages.popleft()

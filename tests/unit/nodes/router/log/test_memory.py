@@ -8,7 +8,7 @@ from tests.unit.nodes.router.log.model import LogMachine
 from zim.errors import Unavailable, Unknown
 from zim.nodes.router.log import Lease, Log, NewPush
 from zim.nodes.router.log.keys import KeyUse
-from zim.nodes.router.log.memory import IDLE_S, MemoryLog, MemoryStore
+from zim.nodes.router.log.memory import BOOK_BYTES, IDLE_S, MemoryLog, MemoryStore
 
 
 class Clock:
@@ -98,7 +98,34 @@ def test_memory_is_bounded(live: Live) -> None:
         live.append("u:1", b"x" * 700)
     page = live.log.read("u:1", 0, 999, 999, 1 << 20, NOW)
     assert page.head == 100
-    assert len(page.records) == 10
+    assert len(page.records) == 9  # of 1,000 bytes each, and as many for the stream
+
+
+def test_so_are_streams_however_they_come(live: Live) -> None:
+    live.log.forget(0.0, NOW, lambda stream: stream == "u:served")
+    epoch = live.log.heads(["u:served"])["u:served"].epoch
+    for n in range(1_000):
+        live.append(f"u:{n}", b"x")
+        live.log.heads([f"r:{n}"])
+        live.log.read(f"r:other{n}", 0, 9, 9, 9_999, NOW)
+    assert len(live.log._store.books) <= 10_000 // BOOK_BYTES
+    assert live.log.heads(["u:served"])["u:served"].epoch == epoch
+    assert live.log.read("u:999", 0, 9, 9, 9_999, NOW).head == 1
+
+
+def test_a_stream_is_remembered_for_a_minute_after_the_last_one_has_left(live: Live) -> None:
+    live.append("u:1", b"a")
+    epoch = live.log.heads(["u:1"])["u:1"].epoch
+    for now, served, left, is_there in (
+        (500.0, True, [], True),
+        (555.0, False, ["u:1", "u:unknown"], True),
+        (555.0 + IDLE_S - 1, False, [], True),
+        (555.0 + IDLE_S + 1, False, [], False),
+    ):
+        live.clock.now = now
+        live.log.forget(now, NOW, lambda _, served=served: served, left)  # type: ignore[misc]
+        assert ("u:1" in live.log._store.books) is is_there
+    assert live.log.heads(["u:1"])["u:1"].epoch != epoch
 
 
 def test_each_live_stream_has_an_epoch_of_its_own_and_of_the_term(live: Live) -> None:
