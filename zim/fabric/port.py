@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol, TypeVar
 
 from zim.fabric.answers import Piece, Receipt
@@ -36,10 +36,11 @@ class Fabric(Protocol):
             zim.errors.Unavailable: its router did not answer.
         """
 
-    def receipt(self, push_id: str, wait_s: float = 0.0) -> Receipt:
+    def receipt(self, push_id: str, wait_s: float = 0.0, is_gone: Callable[[], bool] = lambda: False) -> Receipt:
         """The answer to PushReceipt, as soon as nothing of the push is pending.
 
         Args:
             push_id: from Published.
             wait_s: for how long to wait for that at most.
+            is_gone: whether nobody wants the answer any more.
         """

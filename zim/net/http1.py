@@ -177,12 +177,15 @@ class Requests:
         self._n_headers = self._head_bytes = 0
         self._fruitless_bytes = 0  # that came since the last end of a request, or the last piece of a body
 
-    def _hold(self, request: Request, n_bytes: int) -> None:
-        """Make room for a body of so many bytes."""
-        more = n_bytes - request.held_bytes
+    def _check_size(self, request: Request, n_bytes: int) -> None:
         limit = self._limits.of(request.environ["PATH_INFO"])
         if n_bytes > limit:
             raise Refused(413, f"the body has more than {limit} bytes")
+
+    def _hold(self, request: Request, n_bytes: int) -> None:
+        """Make room for what has come of a body. What is only announced takes no memory."""
+        more = n_bytes - request.held_bytes
+        self._check_size(request, n_bytes)
         if n_bytes > SMALL_BODY_BYTES and self._bodies.n_bytes + more > MAX_BODIES_BYTES:
             raise Refused(503, "too many bodies at once", retry_after_s=1)
         self._bodies.n_bytes += more
@@ -238,15 +241,14 @@ class Requests:
         environ["QUERY_STRING"] = (url.query or b"").decode("latin-1")
         environ["SERVER_PROTOCOL"] = f"HTTP/{version}"
         environ["wsgi.input"], environ["wsgi.input_terminated"] = self._begun.body, True
-        self._hold(self._begun, int(environ.get("CONTENT_LENGTH", 0)))
+        self._check_size(self._begun, int(environ.get("CONTENT_LENGTH", 0)))
 
     def on_body(self, piece: bytes) -> None:
         """A piece of its body."""
         assert self._begun
         self._fruitless_bytes = 0
         self._begun.body.write(piece)
-        if self._begun.body.tell() > self._begun.held_bytes:  # it is chunked
-            self._hold(self._begun, self._begun.body.tell())
+        self._hold(self._begun, self._begun.body.tell())
 
     def on_message_complete(self) -> None:
         """The request is whole."""

@@ -9,7 +9,9 @@ wrong a view raises a Problem, or an error of the fabric's port; the app answers
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
+from typing import cast
 
 import msgspec
 from flask import Flask, Response, request
@@ -27,6 +29,7 @@ from zim.web.push import PUSH_REQUEST, BatchLine, PushRequest, make_push, parse_
 from zim.web.queries import HistoryQuery, ReceiptQuery
 from zim.web.response import respond
 from zim.web.routes import JSON, NDJSON, ApiRequest, Route, add_route, question, respond_json
+from zim.web.wsgi import IS_GONE
 
 RETRY_AFTER_S = 1  # a router that does not answer is back, or replaced, within seconds
 
@@ -45,7 +48,7 @@ def push(asked: ApiRequest) -> Response:
         raise not_accepted(published, wanted.key != "")
     if isinstance(line.wait_s, msgspec.UnsetType):
         return respond_json(accepted(published))
-    return respond_json(accepted(published, asked.fabric.receipt(published.push_id, line.wait_s)))
+    return respond_json(accepted(published, asked.fabric.receipt(published.push_id, line.wait_s, _is_gone())))
 
 
 def batch(asked: ApiRequest) -> Response:
@@ -57,6 +60,11 @@ def batch(asked: ApiRequest) -> Response:
     return respond(answer_batch(lines, asked.fabric, max_body_bytes, max_push_bytes(max_body_bytes)), NDJSON)
 
 
+def _is_gone() -> Callable[[], bool]:
+    """See IS_GONE; another server than ours does not tell."""
+    return cast(Callable[[], bool], request.environ.get(IS_GONE, lambda: False))
+
+
 def history(asked: ApiRequest) -> Response:
     """A piece of a stream: u:<uid>, r:<room>, *."""
     return respond_json(history_of(asked.fabric.history(asked.name, asked.query.after, asked.query.limit)))
@@ -64,7 +72,7 @@ def history(asked: ApiRequest) -> Response:
 
 def receipt(asked: ApiRequest) -> Response:
     """What became of a push."""
-    found = asked.fabric.receipt(asked.name, asked.query.wait_s)
+    found = asked.fabric.receipt(asked.name, asked.query.wait_s, _is_gone())
     if found.is_known:
         return respond_json(found)
     if not found.silent:

@@ -31,12 +31,13 @@ from zim.net.fairness import give_way
 from zim.net.http1 import Bodies, BodyLimits, Refused, Request, Requests
 from zim.net.visitors import Visitors
 from zim.web.problems import API, PROBLEM_JSON, Problem, defect, refused
-from zim.web.wsgi import call_app
+from zim.web.wsgi import IS_GONE, call_app
 
 log = logging.getLogger(__name__)
 
 MAX_CONNECTIONS = 10_000  # open at once; above it the kernel's backlog waits
 READ_BYTES = 65_536  # at once
+MAX_ANSWERS_BYTES = 32 << 20  # that wait for their clients to read them; above it requests get 503
 LINGER_S = 1.0  # how long, and
 LINGER_READS = 16  # how many reads, a refused client may go on sending before it is reset
 
@@ -61,6 +62,7 @@ class HttpServer(PatientServer, WSGIServer):
     Attributes:
         idle: connections between two requests.
         bodies: of all connections.
+        answers_bytes: of answers that their clients have not taken.
         refused: how many requests the app did not see, by the status that they were answered.
 
     Raises:
@@ -83,6 +85,7 @@ class HttpServer(PatientServer, WSGIServer):
         self.timeout_s, self.idle_s, self.limits, self.visitors = timeout_s, idle_s, limits, visitors
         self.idle: set[HttpConnection] = set()
         self.bodies = Bodies()
+        self.answers_bytes = 0
         self.refused: Counter[int] = Counter()
 
     @override
@@ -149,6 +152,10 @@ class HttpConnection:
             self._requests.release(request)
             self._refuse(Refused(403, why), request.environ["PATH_INFO"])
             return False
+        if self._server.answers_bytes > MAX_ANSWERS_BYTES:
+            self._requests.release(request)
+            self._refuse(Refused(503, "too many answers are not read", 1), request.environ["PATH_INFO"])
+            return False
         return self._answer(request)
 
     def _read_request(self) -> Request | None:
@@ -196,6 +203,7 @@ class HttpConnection:
         """Call the app and send what it says, in one piece. False: no other request may follow."""
         environ = self._server.get_environ()
         environ.update(request.environ, REMOTE_ADDR=self._address[0], REMOTE_PORT=str(self._address[1]))
+        environ[IS_GONE] = self._is_gone
         headers: Iterable[tuple[str, str]]
         try:
             status, headers, body = call_app(self._server.application, environ)
@@ -228,9 +236,24 @@ class HttpConnection:
                 if not self._receive(deadline):
                     break
 
+    def _is_gone(self) -> bool:
+        """The client has closed: it will not read its answer. One that has only ended what it sends counts as well, as
+        with Go's server."""
+        self._socket.settimeout(0.0)
+        try:
+            return not self._socket.recv(1, socket.MSG_PEEK)
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
+
     def _send(self, data: bytes) -> None:
         self._socket.settimeout(self._server.timeout_s)
-        self._socket.sendall(data)
+        self._server.answers_bytes += len(data)
+        try:
+            self._socket.sendall(data)
+        finally:
+            self._server.answers_bytes -= len(data)
 
 
 def _said(problem: Problem, path: str) -> tuple[str, list[tuple[str, str]], bytes]:

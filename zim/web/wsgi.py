@@ -11,6 +11,8 @@ from wsgiref.types import WSGIApplication
 
 Headers = list[tuple[str, str]]
 
+IS_GONE = "zim.is_gone"  # in the environ: says whether the client has closed, so that nobody waits for it in vain
+
 
 def call_app(app: WSGIApplication, environ: dict[str, Any]) -> tuple[str, Headers, bytes]:
     """Call it; gives status, headers and body of its answer.

@@ -145,7 +145,7 @@ class Recorder(Fabric):
         messages = [message for message in kept if message.offset > after][:limit]
         return Piece(stream, EPOCH, kept[0].offset if kept else head + 1, head, messages)
 
-    def receipt(self, push_id: str, wait_s: float = 0.0) -> Receipt:
+    def receipt(self, push_id: str, wait_s: float = 0.0, is_gone: Callable[[], bool] = lambda: False) -> Receipt:
         self.waited_s.append(wait_s)
         return self.ask(PushReceipt(push_id))
 

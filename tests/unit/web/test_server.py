@@ -7,6 +7,7 @@ import http.client
 import socket
 import struct
 from collections.abc import Iterator
+from typing import Any
 
 import gevent
 import pytest
@@ -19,9 +20,11 @@ from zim.fabric.answers import Counts
 from zim.net import http1
 from zim.net.http1 import MAX_HEAD_BYTES, SMALL_BODY_BYTES, BodyLimits
 from zim.web import server as server_module
+from zim.web import server as web_server
 from zim.web.app import create_app
 from zim.web.server import READ_BYTES, HttpServer
 from zim.web.v1 import max_request_bytes
+from zim.web.wsgi import IS_GONE
 
 LIMIT = max_request_bytes(MAX_BODY_BYTES)
 TOO_LONG = MAX_HEAD_BYTES + READ_BYTES
@@ -229,10 +232,16 @@ def test_bodies_at_once_are_bounded(ends: str, server: HttpServer, monkeypatch: 
     monkeypatch.setattr(http1, "MAX_BODIES_BYTES", SMALL_BODY_BYTES + 1)
     with Client(server) as first:
         first.send(LARGE)
-        wait_until(lambda: server.bodies.n_bytes > 0)
+        for large in (LARGE, LARGE):  # what is announced takes nothing
+            with Client(server) as other:
+                other.send(large)
+        assert ask(server, "POST", "/1/pushs", b" " * (SMALL_BODY_BYTES + 1)).status == 200
+        first.send(b"x" * SMALL_BODY_BYTES)
+        wait_until(lambda: server.bodies.n_bytes == SMALL_BODY_BYTES)
 
         chunk = b"%x\r\n%s\r\n" % (SMALL_BODY_BYTES + 1, b"x" * (SMALL_BODY_BYTES + 1))
-        for large in (LARGE, PUSH + b"Transfer-Encoding: chunked\r\n\r\n" + chunk):
+        whole = LARGE + b"x" * (SMALL_BODY_BYTES + 1)
+        for large in (whole, PUSH + b"Transfer-Encoding: chunked\r\n\r\n" + chunk):
             with Client(server) as second:
                 second.send(large)
                 answer = second.receive()
@@ -241,11 +250,47 @@ def test_bodies_at_once_are_bounded(ends: str, server: HttpServer, monkeypatch: 
         assert ask(server, "POST", "/1/push?uid=7", b"x" * MAX_BODY_BYTES).status == 200
         assert ask(server, "POST", "/1/pushs", b" " * SMALL_BODY_BYTES).status == 200
         if ends == "whole":
-            first.send(b"x" * (SMALL_BODY_BYTES + 1))
+            first.send(b"x")
             assert first.receive().status == 413  # of the push, by the app
 
     wait_until(lambda: server.bodies.n_bytes == 0)
     assert ask(server, "POST", "/1/pushs", b" " * (SMALL_BODY_BYTES + 1)).status == 200
+
+
+def test_answers_that_nobody_reads_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An answer to each is 4 MB: the kernels' buffers do not hold it."""
+    size = 8 << 20
+    monkeypatch.setattr(web_server, "MAX_ANSWERS_BYTES", size)
+    gone: list[bool] = []
+
+    def app(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+        if environ["PATH_INFO"] == "/gone":
+            wait_until(environ[IS_GONE])
+            gone.append(True)
+        start_response("200 OK", [])
+        return [b"x" * size if environ["PATH_INFO"] == "/large" else b"small"]
+
+    server = HttpServer(app, ("127.0.0.1", 0), 5.0, BodyLimits(0))
+    server.start()
+    try:
+        readers = [Client(server) for _ in range(8)]
+        for reader in readers:
+            reader.send(b"GET /large HTTP/1.1\r\nHost: zim\r\n\r\n")
+        wait_until(lambda: server.answers_bytes > size)
+        most = server.answers_bytes
+        assert most <= 2 * size
+        assert ask(server, "GET", "/small").status == 503
+        for reader in readers:
+            reader.socket.close()
+        wait_until(lambda: server.answers_bytes == 0)
+        assert ask(server, "GET", "/small").status == 200
+        with Client(server) as client:
+            client.send(b"GET /gone HTTP/1.1\r\nHost: zim\r\n\r\n")
+            gevent.sleep(0.05)
+            assert gone == []
+        wait_until(lambda: gone == [True])
+    finally:
+        server.stop(1)
 
 
 def test_a_body_is_held_until_it_is_answered(server: HttpServer, fabric: Recorder) -> None:

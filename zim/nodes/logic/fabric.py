@@ -10,6 +10,7 @@ from typing import Any, TypeVar, cast
 
 import gevent
 from gevent.event import AsyncResult
+from gevent.lock import BoundedSemaphore
 from typing_extensions import override
 
 from zim.errors import Unavailable, Unknown
@@ -28,6 +29,7 @@ from zim.protocol.errors import CodecError
 
 SILENT_S = 1.0  # after it a router that does not say what it knows is named
 WAIT_S, MOST_WAIT_S = 0.03, 0.5  # between two looks at a receipt: longer and longer
+HISTORIES = 4  # of one router that are read at once: each may be as large as that
 HISTORY_BYTES = 4 << 20  # an answer ends with the page that gets there; who asks goes on after its last message
 
 A = TypeVar("A")
@@ -48,6 +50,7 @@ class RouterFabric(Fabric):
         """
         self._routers, self._runner, self._perform = routers, runner, perform
         self._shards = Shards(routers)
+        self._histories = {router: BoundedSemaphore(HISTORIES) for router in routers}
 
     @override
     def publish(self, push: Push) -> Published:
@@ -80,8 +83,13 @@ class RouterFabric(Fabric):
 
     @override
     def history(self, stream: str, after: int, limit: int) -> Piece:
+        owner = self._shards.owner(stream)
+        with self._histories[owner]:
+            return self._history(owner, stream, after, limit)
+
+    def _history(self, owner: str, stream: str, after: int, limit: int) -> Piece:
         found: list[KeptMessage] = []
-        size, owner = 0, self._shards.owner(stream)
+        size = 0
         while True:
             m = self._read(owner, stream, after, limit - len(found))
             found += [KeptMessage(r.offset, r.time_ms, r.op, r.body) for r in m.records]
@@ -99,11 +107,11 @@ class RouterFabric(Fabric):
         return m
 
     @override
-    def receipt(self, push_id: str, wait_s: float = 0.0) -> Receipt:
+    def receipt(self, push_id: str, wait_s: float = 0.0, is_gone: Callable[[], bool] = lambda: False) -> Receipt:
         until, pause_s = time.monotonic() + wait_s, WAIT_S
         while True:
             found = self.ask(PushReceipt(push_id))
-            if not found.pending or time.monotonic() > until:
+            if not found.pending or time.monotonic() > until or is_gone():
                 return found
             gevent.sleep(pause_s)
             pause_s = min(2 * pause_s, MOST_WAIT_S)
