@@ -137,10 +137,11 @@ class Read(Message, frozen=True):
 
 
 class Acknowledge(Message, frozen=True):
-    """comet → router: a client has acknowledged its user's stream up to an offset."""
+    """comet → router: a client has acknowledged its user's stream up to an offset of an epoch."""
 
     req: Number
     stream: str
+    epoch: str
     offset: Number
 
 

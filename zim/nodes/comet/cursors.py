@@ -14,6 +14,7 @@ AGAIN_S, MOST_S = 0.5, 8.0  # without an answer, until it is asked again: longer
 
 class _Ack(NamedTuple):
     session: Session
+    epoch: str
     offset: int
     again_at: float
     pause_s: float
@@ -30,14 +31,16 @@ class Acknowledgements:
     def acknowledge(self, session: Session, offset: int, now: float) -> None:
         """Its user's stream is acknowledged up to there."""
         req = next(self._reqs)
-        before = self._acks.pop(self._last.get(session, 0), None)
+        before, epoch = self._acks.pop(self._last.get(session, 0), None), session.views[0].epoch
         self._last[session] = req
-        self._ask(req, _Ack(session, max(offset, before.offset if before else 0), now + AGAIN_S, AGAIN_S))
+        if before is not None and before.epoch == epoch:
+            offset = max(offset, before.offset)
+        self._ask(req, _Ack(session, epoch, offset, now + AGAIN_S, AGAIN_S))
 
     def _ask(self, req: int, ack: _Ack) -> None:
         self._acks[req] = ack
         user = ack.session.views[0]
-        user.link.ask(Acknowledge(req, user.stream, ack.offset))
+        user.link.ask(Acknowledge(req, user.stream, ack.epoch, ack.offset))
 
     def on_acknowledged(self, m: Acknowledged) -> Session | None:
         """A router has moved a cursor: whose, if somebody waits for that."""

@@ -89,9 +89,12 @@ class RouterFabric(Fabric):
 
     def _history(self, owner: str, stream: str, after: int, limit: int) -> Piece:
         found: list[KeptMessage] = []
-        size = 0
+        size, first = 0, None
         while True:
             m = self._read(owner, stream, after, limit - len(found))
+            first = first or m
+            if m.epoch != first.epoch:  # its router was started anew, between two pages: another history
+                return Piece(stream, first.epoch, first.floor + 1, first.head, found)
             found += [KeptMessage(r.offset, r.time_ms, r.op, r.body) for r in m.records]
             after = max(m.last, after)
             size += sum(len(r.body) for r in m.records)

@@ -70,9 +70,9 @@ class ReadDisk(DiskEffect, frozen=True):
 
 
 class MoveCursors(DiskEffect, frozen=True):
-    """Forward to these offsets, by stream. Result: where they are."""
+    """Forward to these offsets, by stream and epoch. Result: where they are, by stream."""
 
-    offsets: Mapping[str, int]
+    offsets: Mapping[tuple[str, str], int]
     asked: Sequence[tuple[Any, Acknowledge]]
 
 

@@ -62,9 +62,10 @@ class Questions:
             self._group(reads)
             found.append(self._to_read.popleft())
         if acks := self.acks.begin():
-            offsets: dict[str, int] = {}
+            offsets: dict[tuple[str, str], int] = {}
             for _, m in acks:
-                offsets[m.stream] = max(m.offset, offsets.get(m.stream, 0))
+                place = m.stream, m.epoch
+                offsets[place] = max(m.offset, offsets.get(place, 0))
             found.append(MoveCursors(offsets, acks))
         return found
 

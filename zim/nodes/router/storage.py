@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from typing import Any
 
 from zim.errors import ZimError
@@ -62,7 +63,7 @@ class Storage:
             case ReadDisk(question=question):
                 return self._read(question, now_ms)
             case MoveCursors(offsets=offsets):
-                return streams.acknowledge(offsets)
+                return self._move_cursors(offsets)
             case StoreReceipts():
                 return self.receipts.write(effect.receipts, effect.tally, effect.offline, effect.pushes, effect.now_ms)
             case Trim():
@@ -70,6 +71,15 @@ class Storage:
             case ReserveSeqs(count=count):
                 return streams.reserve_seqs(count)
         raise AssertionError(effect)
+
+    def _move_cursors(self, offsets: Mapping[tuple[str, str], int]) -> Mapping[str, int]:
+        """What was said of another epoch moves nothing: it was another history."""
+        heads = self.streams.heads([stream for stream, _ in offsets])
+        moves = {stream: 0 for stream, _ in offsets}
+        for (stream, epoch), offset in offsets.items():
+            if epoch == heads[stream].epoch:
+                moves[stream] = max(moves[stream], offset)
+        return self.streams.acknowledge(moves)
 
     def _read(self, m: DiskQuestion, now_ms: int) -> Any:
         streams = self.streams

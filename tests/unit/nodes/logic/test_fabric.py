@@ -103,6 +103,17 @@ def test_every_router_is_asked_and_the_answers_are_one() -> None:
     assert [router.asked for router in routers] == [[Ask(0, OnlineCounts())]] * 3
 
 
+def test_a_piece_of_history_is_of_one_epoch() -> None:
+    """A live-only stream's router is started anew between two pages."""
+    one, other = (
+        Records(0, "router-1", "r:1", epoch, 0, 9, [Record(n, "p", 5, b"%d" % n)], n)
+        for epoch, n in (("live-1", 1), ("live-2", 2))
+    )
+    fabric, _ = fabric_of([one, other])
+    piece = fabric.history("r:1", 0, 10)
+    assert (piece.epoch, [m.body for m in piece.messages]) == ("live-1", [b"1"])
+
+
 def test_only_the_owner_of_a_stream_is_asked() -> None:
     unread = Unread("u:7", "e", 3, 1, 2)
     fabric, routers = fabric_of(*[plain(unread)] * 3)

@@ -101,13 +101,15 @@ def test_what_comes_while_the_disk_is_read_is_asked_of_it_once(desk: Desk) -> No
 
 
 def test_cursors_move_together_and_only_forward(desk: Desk) -> None:
-    asked = [("a", Acknowledge(1, "u:7", 3)), ("b", Acknowledge(2, "u:7", 9)), ("a", Acknowledge(5, "u:7", 5))]
+    epoch = desk.log.epoch
+    asked = [("a", Acknowledge(1, "u:7", epoch, 3)), ("b", Acknowledge(2, "u:7", epoch, 9))]
+    asked += [("a", Acknowledge(5, "u:7", epoch, 5)), ("c", Acknowledge(6, "u:7", "another", 11))]
     answers = desk.ask(*asked)
     assert answers == [
-        (peer, Acknowledged(m.req, "router-1", at)) for (peer, m), at in zip(asked, (3, 9, 9), strict=True)
+        (peer, Acknowledged(m.req, "router-1", at)) for (peer, m), at in zip(asked, (3, 9, 9, 9), strict=True)
     ]
     assert len(desk.done) == 2  # what came while the first one was moved was one commit
-    assert desk.ask(("a", Acknowledge(3, "u:7", 4))) == [("a", Acknowledged(3, "router-1", 9))]
+    assert desk.ask(("a", Acknowledge(3, "u:7", epoch, 4))) == [("a", Acknowledged(3, "router-1", 9))]
     ((_, unread),) = desk.ask(("l", Ask(4, UnreadCount("7"))))
     assert unread == Answered(4, "router-1", Unread("u:7", desk.log.epoch, COUNT, 9, COUNT - 9))
 
