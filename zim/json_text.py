@@ -1,4 +1,8 @@
-"""JSON, strictly; and read by hand, so that a value stays the bytes it was: json would turn 1.0e0 into 1.0. Pure."""
+"""What JSON is, wherever zim reads it: RFC 8259, in UTF-8, and not nested deeper than MAX_DEPTH. Pure.
+
+Half a surrogate pair, as JavaScript makes of half an emoji, is JSON, too: it passes in what is the application's. There
+values are read by hand, so that they stay the bytes they were: json would turn 1.0e0 into 1.0.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +13,10 @@ from typing import Any, NoReturn, TypeVar
 
 T = TypeVar("T")
 
+MAX_DEPTH = 64  # of arrays and objects; Python's own limit moves with its version
+
 _SPACE = re.compile(r"[ \t\n\r]*")
+_MARKS = re.compile(rb'"(?:[^"\\]|\\.)*+"?|[\[\]{}]', re.DOTALL)
 
 
 def _refuse(name: str) -> NoReturn:
@@ -18,6 +25,33 @@ def _refuse(name: str) -> NoReturn:
 
 # JSON and nothing else: Python alone takes NaN. Numbers stay text, as it would refuse to convert very long ones.
 STRICT = json.JSONDecoder(parse_int=str, parse_float=str, parse_constant=_refuse)
+
+
+def is_too_deep(document: bytes) -> bool:
+    """Whether its arrays and objects are nested deeper than MAX_DEPTH."""
+    if document.count(b"[") + document.count(b"{") <= MAX_DEPTH:
+        return False
+    depth = 0
+    for match in _MARKS.finditer(document):
+        if (mark := match[0]) in b"[{":
+            depth += 1
+            if depth > MAX_DEPTH:
+                return True
+        elif mark in b"]}":
+            depth -= 1
+    return False
+
+
+def is_json(document: bytes) -> bool:
+    """Whether these bytes are one JSON value."""
+    try:
+        text = document.decode()
+        if is_too_deep(document):
+            return False
+        STRICT.decode(text)
+    except ValueError:
+        return False
+    return True
 
 
 class Scanner:

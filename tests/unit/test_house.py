@@ -18,6 +18,7 @@ MAX_LINES = 400
 PURE = (
     "zim.errors",
     "zim.fabric",
+    "zim.json_text",
     "zim.protocol",
     "zim.net.batches",
     "zim.nodes.calls",

@@ -12,6 +12,7 @@ from msgspec import UNSET, Meta, Raw, UnsetType
 
 from zim.fabric.answers import Piece, Receipt
 from zim.fabric.push import Published, Status
+from zim.json_text import is_json
 from zim.web.problems import CONFLICT, DEFECT, UNAVAILABLE, UNKNOWN, Kind, Problem
 
 _RAW = msgspec.json.Decoder(Raw)
@@ -49,11 +50,7 @@ class History(msgspec.Struct):
 
 def as_json(body: bytes) -> Raw | None:
     """The bytes as a JSON value; None: they are none."""
-    try:
-        body.decode()  # msgspec.Raw takes any bytes in a string
-        return _RAW.decode(body)
-    except (UnicodeDecodeError, msgspec.DecodeError, RecursionError):
-        return None
+    return Raw(body) if is_json(body) else None
 
 
 def accepted(published: Published, receipt: Receipt | UnsetType = UNSET) -> Accepted:

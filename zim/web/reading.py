@@ -13,6 +13,7 @@ from urllib.parse import parse_qsl
 
 import msgspec
 
+from zim.json_text import MAX_DEPTH, STRICT, Scanner, is_too_deep
 from zim.web.problems import INVALID_VALUE, MALFORMED_JSON, UNKNOWN_FIELD, Problem
 
 T = TypeVar("T", bound=msgspec.Struct)
@@ -25,7 +26,8 @@ _FIELD = re.compile(r"Object (?:contains unknown|missing required) field `(.*)`"
 _BYTE = re.compile(r"(?:JSON is malformed: )?(.*) \(byte ([0-9]+)\)")
 _INDEX = re.compile(r"\[[^]]*\]")
 _ESCAPED_LETTER = re.compile(rb"\\u00[3-7]")  # 0 to DEL: what a key of ours can be spelled with
-_TOO_DEEP = "nested too deeply"
+_ESCAPED_HALF = re.compile(rb"\\u[dD][89a-fA-F]")
+_NUMBER = re.compile(r"-?[0-9]{1,20}", re.ASCII)
 
 
 class Reader(Generic[T]):
@@ -42,6 +44,9 @@ class Reader(Generic[T]):
         self._expected: dict[str, str] = {}  # what fields take, by their paths
         _, schemas = msgspec.json.schema_components([struct], ref_template="{name}")
         self._learn("", schemas[struct.__name__], schemas)
+        fields = msgspec.structs.fields(struct)
+        self._passed_on = {field.name for field in fields if field.default_factory is msgspec.Raw}
+        self._whole = {field.name for field in fields if _is_whole(field.type)}
         names = sorted({name for names in self._known.values() for name in names}, key=len)
         self._names = re.compile(rf'"({"|".join(names)})"[ \t\r\n]*:'.encode())
 
@@ -54,7 +59,9 @@ class Reader(Generic[T]):
         try:
             if not document.isascii():
                 document.decode()  # msgspec.Raw takes any bytes in a string
-            value = self._decoder.decode(document)
+            if is_too_deep(document):
+                raise Problem(MALFORMED_JSON, f"nested more than {MAX_DEPTH} deep")
+            value = self._decode(document)
             self._check_duplicates(document)
         except UnicodeDecodeError as error:
             raise _malformed(document, "not UTF-8", error.start) from None
@@ -65,9 +72,34 @@ class Reader(Generic[T]):
             why, at = (match[1], int(match[2])) if match else ("it ends too early", len(document))
             at -= why == "trailing characters"  # msgspec counts their first one
             raise _malformed(document, why, at) from None
-        except RecursionError:
-            raise Problem(MALFORMED_JSON, _TOO_DEEP) from None
         return value
+
+    def _decode(self, document: bytes) -> T:
+        """msgspec takes no half of a surrogate pair, not even in what is only passed on."""
+        try:
+            return self._decoder.decode(document)
+        except msgspec.DecodeError as error:
+            if isinstance(error, msgspec.ValidationError) or not _ESCAPED_HALF.search(document):
+                raise
+            try:
+                plain, passed_on = self._part(document.decode())
+            except ValueError:
+                raise error from None
+            value = self._decoder.decode(plain)
+            for name, raw in passed_on.items():
+                setattr(value, name, msgspec.Raw(raw))
+            return value
+
+    def _part(self, text: str) -> tuple[bytes, dict[str, bytes]]:
+        """The document without what it passes on, and that."""
+        scanner, members, passed_on = Scanner(text, STRICT), list[str](), dict[str, bytes]()
+        scanner.want("{")
+        for key, _, raw in scanner.items("}", scanner.member):
+            if key in self._passed_on:
+                passed_on[key] = raw.encode()
+            members.append(f"{json.dumps(key)}:{0 if key in self._passed_on else raw}")
+        scanner.end()
+        return f"{{{','.join(members)}}}".encode(), passed_on
 
     def read_query(self, query: str) -> T:
         """The part of a URL behind the question mark, as WSGI gives it.
@@ -81,6 +113,9 @@ class Reader(Generic[T]):
         except ValueError:
             raise Problem(INVALID_VALUE, "the query string is broken", expected="name=value&name=value") from None
         _refuse_twice([name for name, _ in pairs], "", "parameter")
+        for name, value in pairs:
+            if name in self._whole and not _NUMBER.fullmatch(value):  # msgspec takes 1e3
+                raise invalid(name, f"{value[:MAX_SHOWN]!r} is no whole number", self._expected[name])
         try:
             return msgspec.convert(dict(pairs), self._struct, strict=False)
         except msgspec.ValidationError as error:
@@ -128,6 +163,13 @@ class _Pairs(list[tuple[str, Any]]):
 
 # Numbers stay text: Python would refuse to convert very long ones.
 _PAIRS = json.JSONDecoder(object_pairs_hook=_Pairs, parse_int=str, parse_float=str)
+
+
+def _is_whole(kind: Any) -> bool:
+    found = msgspec.inspect.type_info(kind)
+    if isinstance(found, msgspec.inspect.Metadata):
+        found = found.type
+    return isinstance(found, msgspec.inspect.IntType)
 
 
 def invalid(key: str, why: str, expected: str) -> Problem:

@@ -172,9 +172,26 @@ def test_what_is_not_json_is_shown_where(document: bytes, at: tuple[int, int], s
 
 
 @pytest.mark.parametrize("surrogate", [b"\\ud800", b"\\udc00", b"\\ud800\\u0041"])
-@pytest.mark.parametrize("where", [b'{"to":{"users":["%s"]},"body":1}', b'{"to":{"users":["7"]},"body":"%s"}'])
-def test_half_a_surrogate_pair(where: bytes, surrogate: bytes, server: HttpServer) -> None:
+@pytest.mark.parametrize("where", [b'{"to":{"users":["%s"]},"body":1}', b'{"to":{"users":["7"]},"body":1,"id":"%s"}'])
+def test_half_a_surrogate_pair_is_in_no_name(where: bytes, surrogate: bytes, server: HttpServer) -> None:
     assert problem(push(server, where % surrogate))["type"] == "urn:zim:problem:malformed-json"
+
+
+@pytest.mark.parametrize("surrogate", [b"\\ud800", b"\\udc00", b"\\ud800\\u0041", b"\\ud83d\\ude00 \\uD83D"])
+def test_half_a_surrogate_pair_passes_in_a_body(surrogate: bytes, server: HttpServer, fabric: Recorder) -> None:
+    """As it stands: JavaScript's slice cuts emojis in half."""
+    body = b'{"text": "%s", "n": 1.0e0}' % surrogate
+    assert push(server, b'{"to":{"users":["7"]}, "body" : %s}' % body).status == 200
+    assert fabric.published[-1] == (["u:7"], body)
+    answer = ask(server, "GET", "/api/streams/u:7?after=0")
+    assert body in answer.body
+    assert push(server, b'{"to":{"users":["7"]},"body":%s,"body":1}' % body).status == 400
+
+
+@pytest.mark.parametrize(("depth", "status"), [(64, 200), (65, 400)])
+def test_nesting_has_one_limit(depth: int, status: int, server: HttpServer) -> None:
+    nested = b"[" * (depth - 1) + b'"]]]"' + b"]" * (depth - 1)  # and the document around it
+    assert push(server, b'{"to":{"users":["7"]},"body":%s}' % nested).status == status
 
 
 @pytest.mark.parametrize(
@@ -532,7 +549,11 @@ def test_no_streams(stream: str, server: HttpServer) -> None:
 
 
 @pytest.mark.parametrize(
-    "query", ["after=-1", "after=x", "after=", "after=9223372036854775808", "limit=0", "limit=1001"]
+    "query",
+    [
+        *("after=-1", "after=1e3", "after=2.0", "after=x", "after=", "after=9223372036854775808"),
+        *("limit=0", "limit=1001", "limit=1e1"),
+    ],
 )
 def test_wrong_parameters(query: str, server: HttpServer) -> None:
     said = problem(ask(server, "GET", f"/api/streams/*?{query}"))

@@ -11,11 +11,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from typing import Any, NoReturn
+from typing import Any
 
 import msgspec
 from typing_extensions import override
 
+from zim.json_text import STRICT, Scanner, is_json, is_too_deep
 from zim.protocol import websocket
 from zim.protocol.errors import WireError
 from zim.protocol.frame import Packet
@@ -27,14 +28,6 @@ FRAME_BYTES = 64 << 10  # of one text frame that carries several packets: client
 _INT16, _INT32 = 1 << 15, 1 << 31
 
 
-def _refuse(_: str) -> NoReturn:
-    raise ValueError("NaN and Infinity are not JSON")
-
-
-# Numbers stay text: Python's own limits on them are not JSON's.
-_STRICT = json.JSONDecoder(parse_constant=_refuse, parse_int=str, parse_float=str)
-
-
 def encode_json(body: bytes) -> bytes:
     """A push's body as a JSON client gets it: JSON as it is, nothing as `{}`, anything else as a JSON string.
 
@@ -42,11 +35,7 @@ def encode_json(body: bytes) -> bytes:
     """
     if not body:
         return b"{}"
-    try:
-        _STRICT.decode(body.decode())
-    except (ValueError, RecursionError):
-        return json.dumps(body.decode(errors="replace"), ensure_ascii=False).encode()
-    return body
+    return body if is_json(body) else json.dumps(body.decode(errors="replace"), ensure_ascii=False).encode()
 
 
 def parse_text(text: bytes) -> Packet:
@@ -77,14 +66,13 @@ def _fields(text: bytes) -> dict[str, bytes]:
         return {key.lower(): bytes(value) for key, value in raw.items()}
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         # msgspec is stricter than Go in corners: what follows the object, lone surrogates. Rare, so it may be slow.
-        string = text.decode()
-        start = len(string) - len(string.lstrip(" \t\r\n"))
-        value, _ = json.JSONDecoder(parse_constant=_refuse).raw_decode(string, start)
-        if value is None:
+        if is_too_deep(text):
+            raise ValueError("nested too deeply") from None
+        scanner = Scanner(text.decode(), STRICT)
+        if scanner.take("null"):
             return {}
-        if not isinstance(value, dict):
-            raise ValueError("not an object") from None
-        return {key.lower(): json.dumps(item).encode() for key, item in value.items()}
+        scanner.want("{")
+        return {key.lower(): raw.encode() for key, _, raw in scanner.items("}", scanner.member)}
 
 
 def _number(found: dict[str, bytes], key: str, limit: int) -> int:

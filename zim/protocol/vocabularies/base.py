@@ -26,14 +26,14 @@ class Login(NamedTuple):
     resume: Resume | None = None
 
 
-class Join(msgspec.Struct, frozen=True):
-    """Rooms that it wants to be in."""
+class Join(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Rooms that it wants to be in. null is absence."""
 
     rooms: tuple[str, ...]
-    resume: dict[str, tuple[str, Offset]] = {}
+    resume: dict[str, tuple[str, Offset]] | None = None
 
 
-class Leave(msgspec.Struct, frozen=True):
+class Leave(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Rooms that it wants to be out of."""
 
     rooms: tuple[str, ...]

@@ -33,14 +33,14 @@ JOINED_ALREADY = "joined already"
 T = TypeVar("T")
 
 
-class _Auth(msgspec.Struct, frozen=True):
-    """The body of an auth packet."""
+class _Auth(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The body of an auth packet. null is absence."""
 
     token: str | int
     rooms: tuple[str, ...] | None = None
-    resume: dict[str, tuple[str, Offset]] = {}
-    device: str = ""
-    platform: str = ""
+    resume: dict[str, tuple[str, Offset]] | None = None
+    device: str | None = None
+    platform: str | None = None
 
 
 def refusals(rooms: Sequence[str]) -> list[Start]:
@@ -70,7 +70,7 @@ def parse_join(body: bytes) -> Join:
     WireError: it is not a join.
     """
     join = _parse(body, Join, "join")
-    _check(join.rooms, join.resume)
+    _check(join.rooms, join.resume or {})
     return join
 
 
@@ -112,8 +112,8 @@ class Zim(Vocabulary):
     @override
     def parse_login(self, body: bytes) -> Login:
         auth = _parse(body, _Auth, "auth")
-        _check(auth.rooms or (), auth.resume)
-        return Login(str(auth.token).encode(), auth.rooms, auth.resume)
+        _check(auth.rooms or (), auth.resume or {})
+        return Login(str(auth.token).encode(), auth.rooms, auth.resume or {})
 
     @override
     def encode_push(self, op: int, body: bytes, stream: str, offset: int) -> Packet:

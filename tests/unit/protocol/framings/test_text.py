@@ -86,3 +86,9 @@ def test_what_a_client_says_in_frames_that_are_no_packets() -> None:
 def test_only_a_close_with_a_code_has_a_frame() -> None:
     assert TEXT.encode_close(0, "why") == b""
     assert TEXT.encode_close(1008, "why") == encode_close(1008, "why")
+
+
+@pytest.mark.parametrize("body", [b"1e400", b'"\\ud83d"', b"1.0e0", b'{"a":"\\udc00"}'])
+def test_a_body_is_as_it_was_written_whatever_follows(body: bytes) -> None:
+    for more in (b"", b" x"):
+        assert parse_text(b'{"op":4,"body":%s}' % body + more) == Packet(op=4, body=body)
