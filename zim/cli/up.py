@@ -18,7 +18,7 @@ from rich.table import Table
 from zim import logs
 from zim.cli.where import reachable
 from zim.errors import TopologyError
-from zim.supervisor import RunningNode, Supervisor, node_command, raise_open_files
+from zim.supervisor import RunningNode, Supervisor, node_command, open_admin, raise_open_files
 from zim.topology import load
 
 
@@ -49,7 +49,12 @@ def up(topology: Path, host: str | None, verbose: bool) -> None:
     # What `zim listen` finds by itself is the first comet of ./topology.toml.
     is_found = host is None and fabric.path == Path("topology.toml").absolute()
     pass_on = logs.writer(logs.STDERR).put
-    sys.exit(Supervisor(nodes, command, lambda running: _tell(fabric.name, running, is_found), pass_on).run())
+    supervisor = Supervisor(nodes, command, lambda running: _tell(fabric.name, running, is_found), pass_on)
+    admin = open_admin(supervisor, fabric.admin) if fabric.admin is not None else None
+    code = supervisor.run()
+    if admin is not None:
+        admin.close()
+    sys.exit(code)
 
 
 def _tell(fabric_name: str, running: list[RunningNode], is_found: bool) -> None:

@@ -192,6 +192,9 @@ class Supervisor:
         command: gives the command line for a node and its lifeline's file descriptor.
         on_complete: called once, when all nodes are ready for the first time.
         pass_on: takes the lines that nodes write. Must not block.
+
+    Attributes:
+        deaths: how often each node has ended unasked.
     """
 
     def __init__(
@@ -210,6 +213,7 @@ class Supervisor:
         self._greenlets: dict[str, Greenlet[..., Any]] = {}
         self._readiness = Readiness(list(self._keepers))
         self._running: dict[str, RunningNode] = {}
+        self.deaths = dict.fromkeys(self._keepers, 0)
         self._over = Event()
         self._reason = ""  # to stop, unless that is nodes that were given up
         self._is_stopping = False
@@ -261,9 +265,15 @@ class Supervisor:
         """A node has ended; for good if it was given up."""
         if self._over.is_set():
             return
+        self.deaths[name] += not for_good
         self._readiness.gave_up(name) if for_good else self._readiness.lost(name)
         if self._readiness.given_up:
             self._over.set()
+
+    def is_ready(self) -> dict[str, float]:
+        """1 for each node that is ready, else 0."""
+        missing = set(self._readiness.missing)
+        return {name: float(name not in missing) for name in self._keepers}
 
     def spawn(self, run: Callable[..., object], *args: object) -> Greenlet[..., Any]:
         """Starts a greenlet whose failure ends the supervisor, as nothing else would notice it."""

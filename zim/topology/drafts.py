@@ -40,6 +40,15 @@ def check_together(drafts: list[Draft]) -> None:
     _check_clashes(drafts)
 
 
+def check_admin(admin: ListenAddress, drafts: list[Draft], problems: list[str]) -> None:
+    """Notes what clashes with the address of the supervisor, which runs on every host."""
+    for draft in drafts:
+        for key, endpoint in draft.endpoints.items():
+            if endpoint.clashes(admin.parsed):
+                taken = draft.table.path(key)
+                problems.append(f"fabric.admin: takes port {endpoint.port} as {taken} does; right is another one")
+
+
 def _check_ids(drafts: list[Draft]) -> None:
     first: dict[tuple[str, int], Draft] = {}
     for draft in drafts:

@@ -14,7 +14,7 @@ from typing import Any, get_type_hints
 
 from zim.errors import TopologyError
 from zim.topology import retention
-from zim.topology.drafts import Draft, check_together
+from zim.topology.drafts import Draft, check_admin, check_together
 from zim.topology.endpoints import Endpoint, parse_link, parse_listener
 from zim.topology.nodes import MOST_S, Comet, Job, ListenAddress, Logic, Node, Router, Topology
 from zim.topology.tables import Reader, Table, checked, choice, seconds, text, texts, whole
@@ -70,6 +70,8 @@ def parse(toml: str, path: Path) -> Topology:
     kept = retention.read(file)
     drafts = [draft for kind in _CLASSES for draft in _read_kind(file, kind)]
     check_together(drafts)
+    if fabric.get("admin"):
+        check_admin(fabric["admin"], drafts, problems)
     if "data_dir" in fabric:
         try:
             fabric["data_dir"] = resolve_folder(fabric["data_dir"], path.parent)
@@ -177,6 +179,7 @@ _FABRIC: dict[str, Reader] = {
     "max_body_bytes": whole(1, 16 << 20),
     "idempotency_s": seconds(1, MOST_S),
     "receipts_s": seconds(1, MOST_S),
+    "admin": _read_listener,
 }
 _BROWSERS: dict[str, Reader] = {
     "origins": texts('an array of origins, such as ["https://app.example.com"], or ["*"] for any'),

@@ -137,6 +137,7 @@ class Topology:
         idempotency_s: how long a publisher's key is known.
         receipts_s: how long it can be asked what became of a push.
         retention: how long streams are kept.
+        admin: where `zim up` answers `/metrics` and `/healthz`; None for nowhere.
         path: the file it came from.
     """
 
@@ -150,6 +151,7 @@ class Topology:
     idempotency_s: float = 86_400.0
     receipts_s: float = 3_600.0
     retention: Retention = field(default_factory=Retention)
+    admin: ListenAddress | None = None
     path: Path = Path("topology.toml")
 
     @property

@@ -38,29 +38,26 @@ VERSION = "13"  # RFC 6455 4.4
 _FULL = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 5\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 
 
-class _Head(BytesIO):
-    """A request's head, as the file that pywsgi reads."""
-
-
-def _read_head(sock: socket.socket) -> tuple[_Head, bytes] | None:
-    """The head of a request, whole, and what came behind it; nothing if the client has closed.
+def _read_head(sock: socket.socket) -> tuple[dict[str, Any], bytes] | None:
+    """The head of a request, as WSGI has it, and what came behind it; nothing if the client has closed.
 
     Switches.
 
     Raises:
         Refused: it breaks HTTP, or a limit.
     """
-    requests, head = Requests(Bodies(), BodyLimits(0), upgrades=True), b""
-    while not requests.ready:
-        if requests.refused:
-            raise requests.refused
-        data = sock.recv(READ_BYTES)
-        if not data:
-            return None
-        head += data
-        requests.feed(data)
-    rest = requests.rest
-    return _Head(head[: len(head) - len(rest)]), rest
+    requests = Requests(Bodies(), BodyLimits(0), upgrades=True)
+    try:
+        while not requests.ready:
+            if requests.refused:
+                raise requests.refused
+            data = sock.recv(READ_BYTES)
+            if not data:
+                return None
+            requests.feed(data)
+        return requests.ready[0].environ, requests.rest
+    finally:
+        requests.close()
 
 
 class _Handler(WebSocketHandler):  # type: ignore[misc]
@@ -71,9 +68,22 @@ class _Handler(WebSocketHandler):  # type: ignore[misc]
     websocket: Any
     is_adopted = False
 
-    def __init__(self, sock: socket.socket, address: Any, server: WebSocketListener, head: _Head, rest: bytes) -> None:
-        super().__init__(sock, address, server, rfile=head)
-        self._rest = rest
+    def __init__(
+        self, sock: socket.socket, address: Any, server: WebSocketListener, head: dict[str, Any], rest: bytes
+    ) -> None:
+        super().__init__(sock, address, server, rfile=BytesIO())
+        self._head, self._rest = head, rest
+
+    @override
+    def handle_one_request(self) -> None:
+        """What pywsgi would read has been read."""
+        self.wsgi_input = pywsgi.Input(self.rfile, None)
+        self.environ = {**self.server.get_environ(), **self._head, "wsgi.input": self.wsgi_input}
+        self.command, self.request_version = self.environ["REQUEST_METHOD"], self.environ["SERVER_PROTOCOL"]
+        self.requestline = self.path = self.environ["PATH_INFO"]
+        self.response_length, self.close_connection = 0, self.request_version == "HTTP/1.0"
+        self.application = self.server.application
+        self.handle_one_response()
 
     @override
     def run_application(self) -> None:

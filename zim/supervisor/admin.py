@@ -1,0 +1,32 @@
+"""What `zim up` tells of its nodes, at `[fabric] admin`: which are there, and how often each one died."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from zim import __version__
+from zim.metrics import Metric, counter, gauge
+from zim.net.visitors import Visitors
+from zim.supervisor.running import Supervisor
+from zim.topology import ListenAddress
+from zim.web.admin import admin_server
+from zim.web.server import HttpServer
+
+
+def supervisor_metrics(supervisor: Supervisor) -> Iterator[Metric]:
+    """As it is now."""
+    yield gauge("zim_up_info", "The supervisor that this is", {__version__: 1}, "version")
+    yield gauge("zim_up_node_ready", "1 for a node that is ready, 0 for one that is not", supervisor.is_ready(), "node")
+    yield counter("zim_up_node_deaths_total", "How often a node ended unasked", supervisor.deaths, "node")
+
+
+def open_admin(supervisor: Supervisor, at: ListenAddress) -> HttpServer:
+    """A server for `/metrics` and `/healthz`, started.
+
+    Raises:
+        NodeError: the address cannot be had.
+    """
+    visitors = Visitors(at.parsed.is_local, at.origins, at.hosts)
+    server = admin_server(lambda: supervisor_metrics(supervisor), at.host_port, visitors)
+    server.start()
+    return server
