@@ -361,9 +361,10 @@ def test_wrong_methods(fabric: Fabric) -> None:
 def test_a_client_that_never_reads_is_cut_off(fabric: Fabric) -> None:
     client = Client(fabric.tcp["comet-1"], "88")
     client.pause()
-    body = b"x" * 60_000
-    for _ in range(100):  # 30 MB: kernels take up to 10
-        for _ in range(5):
+    body = b"x" * 10_000
+    for _ in range(300):  # 30 MB: kernels take up to 10
+        client.say(Op.HEARTBEAT)
+        for _ in range(10):
             fabric.post("/1/push?uid=88", body)
         if "slow consumer uid=88" in fabric.log:
             break
