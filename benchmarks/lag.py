@@ -61,8 +61,9 @@ def _zim(tcp: str, token: str, rooms: list[str]) -> socket.socket:
 
 
 def _drain(sock: socket.socket) -> None:
-    while sock.recv(1 << 20):
-        pass
+    with contextlib.suppress(OSError):
+        while sock.recv(1 << 20):
+            pass
 
 
 def session_keys(http: str, tcp: str, ws: str) -> None:

@@ -250,10 +250,12 @@ def running(folder: Path | None = None, **kwargs: Any) -> Iterator[Fabric]:
             e.add_note(f"the fabric's log:\n{fabric.log[-6000:]}")
             raise
         finally:
-            for client in list(Client.open):
-                client.close()
-            if fabric.process:
-                fabric.stop()
+            try:
+                for client in list(Client.open):
+                    client.close()
+            finally:
+                if fabric.process:
+                    fabric.stop()
 
 
 class Client:
@@ -271,7 +273,6 @@ class Client:
 
     def __init__(self, address: str, token: str | None = "7", is_ws: bool = False) -> None:
         """Connects, and if there is a token waits for the auth reply."""
-        Client.open.add(self)
         host, port = address.rsplit(":", 1)
         self.socket = socket.create_connection((host, int(port)), timeout=WAIT_S)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -284,6 +285,7 @@ class Client:
         rest = self._upgrade(address) if is_ws else b""
         self.socket.settimeout(None)
         self._reader = gevent.spawn(self._read, rest)
+        Client.open.add(self)
         if token is not None:
             self.say(Op.AUTH, token.encode(), seq=1)
             reply = self.wait(1)[0]
