@@ -206,11 +206,11 @@ class Link:
             return False
         if (asked_at := self._asked_at.pop(m.n, None)) is not None:
             self.clock.heard(m.term, asked_at, now, m.now_ms)
+        self._change = max(self._change, m.applied)  # what somebody has said in our name: ours come after it
         if m.verdict == "register":
             return m.n > self._renew_at_begin or m.term > self.term
         if m.term == self.term and not self.is_registering and m.n > self._renew_at_begin:
             if m.begin != self.begin:  # a registration that was not ours: what we have told is forgotten there
-                self._change = max(self._change, m.applied)
                 self._out.append(Note(WARNING, "somebody has registered as this comet", {"router": self.router}))
                 return True
             self._made = max(self._made, m.made)

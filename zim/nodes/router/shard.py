@@ -218,7 +218,7 @@ class Shard(Generic[Peer]):
             return self._renewed(m, "fenced", now_ms, feed)
         if feed is None or not feed.is_alive or m.inc != feed.inc or m.term != self.term:
             self._rebuilt_by = max(self._rebuilt_by, now + LEASE_S)  # it lives; only our answer may have been lost
-            return self._renewed(m, "register", now_ms)
+            return self._renewed(m, "register", now_ms, feed if feed is not None and feed.inc == m.inc else None)
         if m.n <= feed.renewed:
             return None
         feed.renewed, feed.lease_end = m.n, now + LEASE_S
