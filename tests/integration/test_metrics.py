@@ -17,7 +17,7 @@ import pytest
 import zmq.green as zmq
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.harness import Client, Fabric, running, wait_until
+from tests.harness import Client, Fabric, free_ports, running, wait_until
 from zim import __version__
 
 ROOT = Path(__file__).parents[2]
@@ -119,8 +119,10 @@ def push(fabric: Fabric, **request: Any) -> None:
 
 def test_the_docs_name_every_metric_and_its_type() -> None:
     rows = re.findall(r"^\| `(zim_\w+)` \| (\w+) \|", (ROOT / "docs" / "operations.md").read_text(), re.MULTILINE)
-    with running(has_admin=True) as fabric:
-        told: dict[str, str] = {}
+    supervisor = f"127.0.0.1:{free_ports(1)[0]}"
+    with running(has_admin=True, fabric={"admin": supervisor}) as fabric:
+        fabric.admin["zim-up"] = supervisor
+        told = Scrape(fabric, "zim-up").types
         for name in fabric.names:
             scrape = Scrape(fabric, name)
             told |= scrape.types
