@@ -45,6 +45,9 @@ class Visitors:
         return not _is_loopback(name)
 
 
+ANYBODY = Visitors()
+
+
 def _is_loopback(name: str) -> bool:
     name = name.lower().removesuffix(".")
     if name == "localhost" or name.endswith(".localhost"):  # RFC 6761 6.3

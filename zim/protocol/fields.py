@@ -17,9 +17,7 @@ Moment = Annotated[int, Meta(ge=0, lt=1 << 53)]  # ms of log time or of the wall
 Ttl = Annotated[int, Meta(ge=0, le=int(TTL_S * 1000))]  # ms; 0 for ever
 Limit = Annotated[int, Meta(ge=1, le=MESSAGES)]  # records of one answer
 
-Rooms = Annotated[
-    tuple[str, ...], Meta(max_length=2 * ROOMS)
-]  # of one session: what its token gives it, and what it asks for
+Rooms = Annotated[tuple[str, ...], Meta(max_length=2 * ROOMS)]  # of one session: its token's, and what it asks for
 Streams = Annotated[list[str], Meta(max_length=RECIPIENTS + 1)]  # of one push: everybody's comes on top
 Keys = Annotated[tuple[str, ...], Meta(max_length=RECIPIENTS)]  # session keys of one push
 

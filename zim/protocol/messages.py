@@ -365,7 +365,7 @@ class Authed(Message, frozen=True):
 class Submit(Message, frozen=True):
     """publisher → logic: a push, over ZeroMQ instead of HTTP.
 
-    key: the publisher's idempotency key, "" for none; ttl_ms: 0 for ever; only: session keys, see `NewRecord`.
+    key: the publisher's idempotency key, "" for none; ttl_ms: 0 for ever; only: session keys, none for all sessions.
     """
 
     req: Number

@@ -11,8 +11,8 @@ from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 from zim.metrics import CONTENT_TYPE_LATEST, Metric, Page
 from zim.net.http1 import BodyLimits
-from zim.net.visitors import Visitors
-from zim.web.server import ANYBODY, HttpServer
+from zim.net.visitors import ANYBODY, Visitors
+from zim.web.server import HttpServer
 
 TIMEOUT_S = 10.0  # for reading a request, and between two
 TEXT, JSON = "text/plain; charset=utf-8", "application/json"

@@ -29,7 +29,7 @@ from typing_extensions import override
 from zim.net.accept import PatientServer, listen
 from zim.net.fairness import give_way
 from zim.net.http1 import Bodies, BodyLimits, Refused, Request, Requests
-from zim.net.visitors import Visitors
+from zim.net.visitors import ANYBODY, Visitors
 from zim.web.problems import API, PROBLEM_JSON, Problem, defect, refused
 from zim.web.wsgi import IS_GONE, call_app
 
@@ -40,8 +40,6 @@ READ_BYTES = 65_536  # at once
 MAX_ANSWERS_BYTES = 32 << 20  # that wait for their clients to read them; above it requests get 503
 LINGER_S = 1.0  # how long, and
 LINGER_READS = 16  # how many reads, a refused client may go on sending before it is reset
-
-ANYBODY = Visitors()
 
 _REFUSAL = b'{"ret":65535}'  # clients of goim v1 look for it, whatever the status
 

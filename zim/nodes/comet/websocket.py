@@ -24,7 +24,7 @@ from zim.net.accept import PatientServer, listen
 from zim.net.http1 import Bodies, BodyLimits, Refused, Requests
 from zim.net.pipe import READ_BYTES, SocketPipe
 from zim.net.sockets import prepare
-from zim.net.visitors import Visitors
+from zim.net.visitors import ANYBODY, Visitors
 from zim.nodes.comet.edge import Edge
 from zim.protocol.framings.base import Framing
 from zim.protocol.framings.text import TEXT
@@ -32,7 +32,6 @@ from zim.protocol.framings.text import TEXT
 log = logging.getLogger(__name__)
 
 PATH = "/sub"
-ANYBODY = Visitors()
 VERSION = "13"  # RFC 6455 4.4
 
 _FULL = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 5\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"

@@ -22,7 +22,7 @@ from zim.nodes.remote_clock import RemoteClock
 from zim.protocol.publication import Outcome, Publication
 
 GIVE_UP_S = 5.0  # over all attempts, and for a router that is away
-PART_S = 0.05  # more than that for each part of a push before this one
+PART_S = 0.05  # on top of it, for each part of the push that goes before
 PART_STREAMS = 500  # a push to more streams of one router is cut: one commit of all would hold up everybody else's
 
 
