@@ -11,7 +11,6 @@ import msgspec
 from tests.simulation.kernel import Node, Violation
 from zim.errors import Unknown
 from zim.fabric.retention import Retention, RoomClass, Rule
-from zim.fabric.sharding import Shards
 from zim.nodes.router.effects import Append, DiskEffect, ReadDisk, ReadHeads, Settle, Trim
 from zim.nodes.router.feed import Feed
 from zim.nodes.router.log.clock import LogClock
@@ -24,21 +23,18 @@ from zim.nodes.router.streams import Streams
 from zim.nodes.state import StateDir
 from zim.protocol import messages
 
-ROUTERS, JOBS, COMETS = ["router-1", "router-2"], ["job-1", "job-2"], ["comet-1", "comet-2"]
-LOGICS = ["logic-1", "logic-2"]
-SHARDS = Shards(ROUTERS)
 WALL_S = 1_700_000_000.0  # when a simulation begins
 MAX_BEHIND_BYTES = 4_000
 ADMIT_BYTES = 3_000
 SPARE_S = 4.5  # the real one would spare everything: a simulation is over before
 KEEP_S = 20.0  # of live-only streams
-LIVE_ONLY = (RoomClass("live", ("live",), Rule(0, 0)),)
-LIVE = "r:live"
+LIVE_ONLY = (RoomClass("live", ("live", "lone"), Rule(0, 0)),)
+LIVE, LONE = "r:live", "r:lone"  # the latter is a room that people only look into
 
 
 def is_live(stream: str) -> bool:
     """Whether it is live only."""
-    return stream == LIVE
+    return stream in (LIVE, LONE)
 
 
 EVERYTHING = Rule(1_000_000_000, 1e6)
@@ -111,9 +107,19 @@ class RouterDisk:
         self.clock = LogClock(log.last_time_ms, self.wall_s, now)
         self.opened_ms, self.working = self.clock.at(now), []
         self.feeds_since: dict[Feed, float] = {}
+        layout = self._node.layout
         next_seq, ledger = streams.reserve_seqs(1000), RouterLedger(*receipts.before)
         self.shard: Shard[str] = Shard(
-            name, lease.term, SHARDS, COMETS, now, MAX_BEHIND_BYTES, next_seq, ledger, SPARE_S, ADMIT_BYTES
+            name,
+            lease.term,
+            layout.shards,
+            layout.comets,
+            now,
+            MAX_BEHIND_BYTES,
+            next_seq,
+            ledger,
+            SPARE_S,
+            ADMIT_BYTES,
         )
         return self.shard
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from tests.simulation.layout import Layout
 from zim.nodes.comet.effects import Identified, Replaced
 from zim.nodes.effects import Effect, Note, Replies, Send
 from zim.nodes.logic.runner import Settled
@@ -42,6 +43,7 @@ class Node:
 
     def __init__(self, kernel: Kernel, name: str) -> None:
         self.kernel, self.name = kernel, name
+        self.layout = kernel.layout  # as its own topology has it
         self.run = 0
         self.is_up = self.is_stopped = False
         self.since = 0.0  # of the last start, stop or death
@@ -172,9 +174,11 @@ class Kernel:
         crosses_codec: every message is encoded and decoded on its way.
         part_streams: of a push, before it is cut.
         starts: of all processes, when each was.
+        layout: of the fabric.
     """
 
     rng: random.Random
+    layout: Layout
     crosses_codec: bool = False
     trace: bool = False
     now: float = 0.0
@@ -228,7 +232,7 @@ class Kernel:
 
     def is_connected(self, src: str, dst: str) -> bool:
         """Whether a message would be taken."""
-        if not self.nodes[dst].is_up:
+        if dst not in self.nodes or not self.nodes[dst].is_up:
             return False
         lane = self.pipes.get((src, dst))
         return lane is None or lane.cut_until <= self.now

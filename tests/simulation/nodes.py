@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from tests.simulation.disk import COMETS, JOBS, LOGICS, MAX_BEHIND_BYTES, ROUTERS, Disk, RouterDisk, is_live
+from tests.simulation.disk import MAX_BEHIND_BYTES, Disk, RouterDisk, is_live
 from tests.simulation.kernel import Driver
 from zim.fabric.push import Published, Push
 from zim.nodes.comet.effects import Pass, SessionEffect, Write
@@ -29,14 +29,15 @@ class RouterNode(Driver):
         self.disk = RouterDisk(self)
 
     def boot(self) -> None:
-        self.runner = RouterRunner(self.disk.open(), self.disk.clock, 1 << 40, {}, COMETS, JOBS, self.now)
+        comets, jobs = self.layout.comets, self.layout.jobs
+        self.runner = RouterRunner(self.disk.open(), self.disk.clock, 1 << 40, {}, comets, jobs, self.now)
         self.every(0.1, lambda: self.perform(self.runner.on_tick(self.now, self.disk.wall_s)))
 
     def crash(self) -> None:
         self.disk.crash()
 
     def receive(self, src: str, run: int, m: Any) -> None:
-        self.look_at(JOBS)
+        self.look_at(self.layout.jobs)
         self.disk.check_message(m)
         super().receive(src, run, m)
         self.disk.check_behind(m)
@@ -56,7 +57,7 @@ class RouterNode(Driver):
 
 class JobNode(Driver):
     def boot(self) -> None:
-        self.runner = JobRunner(COMETS)
+        self.runner = JobRunner(self.layout.comets)
 
     def receive(self, src: str, run: int, m: Any) -> None:
         self.perform(self.runner.on_messages([m], self.now))
@@ -70,14 +71,15 @@ class CometNode(Driver):
         self.disk = Disk()
 
     def boot(self) -> None:
-        numbers = self.disk.next_run("incarnation", 1), ROUTERS, LOGICS, MAX_BEHIND_BYTES // 4, 5.0
+        there = self.layout.routers, self.layout.logics
+        numbers = self.disk.next_run("incarnation", 1), *there, MAX_BEHIND_BYTES // 4, 5.0
         self.runner = CometRunner(self.name, *numbers, most_changes=2)
         self.hub = self.runner.hub
         self.every(0.025, lambda: self.act(self.runner.on_tick, self.now))
 
     def act(self, step: Callable[..., list[Effect]], *args: Any) -> None:
         """A step of the runner; and a pass, if there is work and none is under way."""
-        self.look_at(ROUTERS)
+        self.look_at(self.layout.routers)
         self.perform(step(*args))
         self.perform(self.hub.begin_pass(self.now))
 
@@ -109,9 +111,9 @@ class CometNode(Driver):
 class LogicNode(Driver):
     def boot(self) -> None:
         rest = GoimTokens(), 1 << 20, lambda: f"id-{self.kernel.number()}", self.kernel.part_streams
-        self.runner = LogicRunner(ROUTERS, is_live, *rest)
+        self.runner = LogicRunner(self.layout.routers, is_live, *rest)
         self.there.clear()
-        self.every(TICK_S, lambda: self.perform([*self.follow(ROUTERS), *self.runner.on_tick(self.now)]))
+        self.every(TICK_S, lambda: self.perform([*self.follow(self.layout.routers), *self.runner.on_tick(self.now)]))
 
     def publish(self, push: Push, answered: Callable[[Published], None]) -> None:
         """Publishes, and tells the publisher, if this run lasts."""

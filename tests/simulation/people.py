@@ -6,12 +6,11 @@ import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from tests.simulation.disk import LOGICS
 from tests.simulation.kernel import Kernel, Node, Violation
 from tests.simulation.nodes import CometNode, LogicNode
 from tests.wires import GOIM_TCP, ZIM_TCP, packets_in
 from zim.fabric.push import Published, Push
-from zim.fabric.streams import user_stream
+from zim.fabric.streams import user_of_key, user_stream
 from zim.nodes.comet.effects import CursorMoved, Gapped, Joined, Left, Opened, SessionEffect
 from zim.nodes.comet.outbox import Outbox
 from zim.nodes.comet.results import Row
@@ -30,12 +29,14 @@ OUTBOX_BYTES = 4_000
 class Wire(Session):
     """A client's connection, as its comet sees it: bytes go in here, and come out at the person."""
 
-    __slots__ = ("comet", "is_closed", "outbox", "person", "reads")
+    __slots__ = ("comet", "drops_oldest", "has_dropped", "is_closed", "outbox", "person", "reads")
 
     def __init__(self, person: Person, conn: int, comet: CometNode) -> None:
         super().__init__(conn, ZIM_TCP if person.is_zim else GOIM_TCP)
         self.person, self.comet = person, comet
         self.is_closed, self.reads = False, True
+        self.drops_oldest = person.world.drops_oldest and not person.is_zim
+        self.has_dropped = False
         self.outbox: Outbox | None = None
 
     @property
@@ -53,7 +54,12 @@ class Wire(Session):
         if self.outbox is None:
             self.outbox = Outbox(OUTBOX_BYTES)
             self.outbox.begin(chunk, 0, rows, until)
-        elif not self.outbox.put(chunk, rows, until):
+        elif self.outbox.put(chunk, rows, until):
+            pass
+        elif self.drops_oldest:
+            self.outbox.put_newest(chunk, rows, until)
+            self.has_dropped = True
+        else:
             for row in rows:
                 row.settle("shed")
             self.close("slow consumer", "shed")
@@ -129,6 +135,16 @@ class Person:
     def streams(self) -> list[str]:
         """All that it wants."""
         return [user_stream(self.uid), *(f"r:{room}" for room in self.rooms), "*"]
+
+    def is_meant(self, push: Push, stream: str) -> bool:
+        """A push in a stream is for its session, too."""
+        keys = [key for key in push.only if user_stream(user_of_key(key)) == stream]
+        return not keys or self.key in keys
+
+    @property
+    def key(self) -> str:
+        """Of its session; one that no session has while it has none."""
+        return self.wire.key if self.wire is not None and self.is_ready else f"{self.uid}_{1 << 50}"
 
     # -- connecting
 
@@ -254,7 +270,8 @@ class Person:
         if gap.stream not in self.have:
             return
         epoch, offset = self.have[gap.stream]
-        if gap.epoch == epoch and gap.first != offset + 1:
+        is_next = gap.first == offset + 1 or self.world.may_pass(self, (gap.stream, epoch), offset, gap.first)
+        if gap.epoch == epoch and not is_next:
             self._fail(f"{gap} does not fit, has {offset}")
         self.have[gap.stream] = (gap.epoch, gap.last)
 
@@ -267,16 +284,19 @@ class Person:
             self._fail(f"got {p.stream} before it was told that it is in it")
         epoch, offset = self.have[p.stream]
         self.world.check_in_time(self.name, [p.stream], push_id)
-        if p.offset != offset + 1 and not self.world.are_passing(p.stream, epoch, offset, p.offset):
+        if p.offset != offset + 1 and not self.world.may_pass(self, (p.stream, epoch), offset, p.offset):
             self._fail(f"got {p.stream} {p.offset} {'twice' if p.offset <= offset else 'with a hole'} after {offset}")
         if p.stream == self.leaving and not self.leaving:
             self._fail(f"got {p.stream} after it left")
+        if not self.is_meant(self.world.backend.pushes[push_id][0], p.stream):
+            self._fail(f"got {push_id} of {p.stream}, which is for other sessions")
         self.have[p.stream] = (epoch, p.offset)
         self.world.check_content(self.name, p.stream, epoch, p.offset, push_id)
 
     def _goim_push(self, push_id: str) -> None:
         """goim's wire does not tell the stream: only a push to one of its streams can be checked for its order."""
-        mine = [s for s in self.world.streams_of(push_id) if s in self.streams]
+        push, _ = self.world.backend.pushes[push_id]
+        mine = [s for s in push.streams if s in self.streams and self.is_meant(push, s)]
         self.world.check_in_time(self.name, mine, push_id)
         if not mine:
             self._fail(f"got {push_id}, which is not for it")
@@ -301,15 +321,24 @@ class Backend:
         self.world = world
         self.pushes: dict[str, tuple[Push, float]] = {}
         self.heard: dict[str, list[Published]] = {}
-        self.asked_at: dict[str, list[float]] = {}  # when a logic read it
+        self.asked_at: dict[str, list[tuple[float, bool]]] = {}  # when a logic read it; it knew all log times
         self.attempts: dict[str, int] = {}
         self._shared: set[str] = set()
 
     def push(
-        self, push_id: str, streams: Sequence[str], is_keyed: bool, logic: int, races: bool, ttl_s: float = 0.0
+        self,
+        push_id: str,
+        streams: Sequence[str],
+        is_keyed: bool,
+        logic: int,
+        races: bool,
+        ttl_s: float = 0.0,
+        aim: Sequence[int] = (),
     ) -> None:
-        """Asks for a push."""
-        push = Push(list(streams), push_id.encode(), key=push_id if is_keyed else "", ttl_s=ttl_s)
+        """Asks for a push. aim: for which people's sessions, of users that it is for."""
+        people = [self.world.people[who] for who in aim]
+        only = tuple(dict.fromkeys(p.key for p in people if user_stream(p.uid) in streams))
+        push = Push(list(streams), push_id.encode(), key=push_id if is_keyed else "", ttl_s=ttl_s, only=only)
         self.pushes[push_id] = push, self.world.kernel.now
         self.heard[push_id] = []
         self._attempt(push_id, logic, 0)
@@ -329,7 +358,8 @@ class Backend:
 
     def _attempt(self, push_id: str, logic: int, tries: int) -> None:
         kernel, (push, asked_at) = self.world.kernel, self.pushes[push_id]
-        node = kernel.nodes[LOGICS[logic % 2]]
+        logics = kernel.layout.logics
+        node = kernel.nodes[logics[logic % len(logics)]]
         assert isinstance(node, LogicNode)
         answered: list[Published] = []
         self.attempts[push_id] = self.attempts.get(push_id, 0) + 1
@@ -342,7 +372,7 @@ class Backend:
         def ask() -> None:
             if kernel.now - asked_at > self.world.key_window_s - 2.5:
                 return  # the logic stood still: whoever asked is gone, and after the window it would be another push
-            self.asked_at.setdefault(push_id, []).append(kernel.now)
+            self.asked_at.setdefault(push_id, []).append((kernel.now, self.world.knows_time(node, push.streams)))
             node.publish(push, answer)
 
         if node.is_up:
@@ -379,7 +409,7 @@ class Publisher(Node):
 
     def submit(self, push_id: str, streams: Sequence[str], is_keyed: bool) -> None:
         """Asks for a push."""
-        backend, logic = self.world.backend, self.kernel.nodes[LOGICS[0]]
+        backend, logic = self.world.backend, self.kernel.nodes[self.kernel.layout.logics[0]]
         push = Push(list(streams), push_id.encode(), key=push_id if is_keyed else "")
         backend.pushes[push_id] = push, self.kernel.now
         backend.heard[push_id], backend.attempts[push_id] = [], 1

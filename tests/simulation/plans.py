@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.simulation.disk import COMETS, EVERYTHING, JOBS, LIVE, LOGICS, ROUTERS, SHARDS
+from tests.simulation.disk import EVERYTHING, LIVE, is_live
 from tests.simulation.kernel import Violation
+from tests.simulation.layout import KINDS, USUAL, Layout
+from tests.simulation.limits import are_small, small_limits
 from tests.simulation.nodes import RouterNode
 from tests.simulation.world import CHAOS_S, STREAMS, World
 from zim.fabric.retention import Rule
@@ -83,7 +86,9 @@ def make_plan(seed: int, profile: str) -> list[Op]:
     """The schedule of a seed."""
     rng = random.Random(f"{profile} {seed}")
     plan: list[Op] = []
-    nodes = ROUTERS + COMETS + JOBS + LOGICS
+    layout = Layout(rng.choice([USUAL, tuple(rng.randint(1, 3) for _ in USUAL)]))
+    if layout.counts != USUAL:
+        plan.append(Op(0.0, "nodes", layout.counts))
 
     def when() -> float:
         return round(0.3 + (CHAOS_S - 0.3) * rng.random(), 3)
@@ -91,14 +96,17 @@ def make_plan(seed: int, profile: str) -> list[Op]:
     def push(at: float, streams: list[str], is_keyed: bool) -> None:
         races = is_keyed and rng.random() < 0.3
         ttl_s = rng.choice([0.0] * 8 + [0.05, 1.0])
-        plan.append(Op(at, "push", (f"p{len(plan)}", tuple(streams), is_keyed, rng.randrange(2), races, ttl_s)))
+        aim = tuple(who for who in range(5) if rng.random() < 0.5) if rng.random() < 0.1 else ()
+        args = f"p{len(plan)}", tuple(streams), is_keyed, rng.randrange(2), races, ttl_s, aim
+        plan.append(Op(at, "push", args))
 
     streams = rng.choice([STREAMS, STREAMS, [LIVE, "*"], ["u:1", "r:b"]])
     for _ in range(int(CHAOS_S * rng.choice([2, 5, 12]))):
         push(when(), rng.sample(streams, min(len(streams), rng.choice([1, 1, 1, 2, 3]))), rng.random() < 0.4)
     for verb, most in (("move", 8), ("hop", 6), ("acknowledge", 8), ("forget", 3)):
         plan += [
-            Op(when(), verb, (rng.randrange(5), rng.choice(["a", "b", "live"]))) for _ in range(rng.randrange(most))
+            Op(when(), verb, (rng.randrange(5), rng.choice(["a", "b", "live", "lone"])))
+            for _ in range(rng.randrange(most))
         ]
     for _ in range(rng.randrange(4)):  # out of a room and back at once
         at, who = when(), (rng.randrange(3), rng.choice(["a", "b"]))
@@ -110,7 +118,7 @@ def make_plan(seed: int, profile: str) -> list[Op]:
             plan.append(Op(round(at + gap * i, 3), "submit", args))
     faults = PROFILES[profile]
     for _ in range(rng.choice([1, 2, 4, 8]) if faults else 0):
-        plan += _fault(rng, rng.choice(faults), when(), nodes, push)
+        plan += _fault(rng, layout, rng.choice(faults), when(), push)
     keyed = [op for op in plan if op.verb == "push" and op.args[2]]
     for victim in rng.sample(keyed, min(len(keyed), rng.randrange(4))):  # its key is used for another push, too
         at = max(0.1, victim.at + rng.choice([-0.1, 0.0, 0.002, 0.01, 0.5, 3.0, 5.1]))
@@ -119,50 +127,50 @@ def make_plan(seed: int, profile: str) -> list[Op]:
     return sorted(plan, key=lambda op: op.at)
 
 
-def _moves(rng: random.Random, at: float, push: Any) -> list[Op]:
+def _moves(rng: random.Random, layout: Layout, at: float, push: Any) -> list[Op]:
     """Everybody changes the comet at about the same time."""
     return [Op(round(at + 0.03 * i, 3), "move", (rng.randrange(5), "")) for i in range(8)]
 
 
-def _burst(rng: random.Random, at: float, push: Any) -> list[Op]:
+def _burst(rng: random.Random, layout: Layout, at: float, push: Any) -> list[Op]:
     """Many pushes within a moment."""
     for i in range(40):
         push(round(at + 0.01 * i, 3), [rng.choice(["r:a", "r:b", "u:1"])], rng.random() < 0.4)
     return []
 
 
-def _herd(rng: random.Random, at: float, push: Any) -> list[Op]:
+def _herd(rng: random.Random, layout: Layout, at: float, push: Any) -> list[Op]:
     """A router dies in a burst, and all that waited for it, kept or not, comes at once."""
-    router = rng.choice(ROUTERS)
-    streams = [s for s in STREAMS if SHARDS.owner(s) == router]
+    router = rng.choice(layout.routers)
+    streams = [s for s in STREAMS if layout.shards.owner(s) == router] or STREAMS
     for i in range(60):
         push(round(at + 0.01 * i, 3), [rng.choice(streams)], rng.random() < 0.7)
     return [Op(round(at + rng.choice([0.1, 0.2, 0.3]), 3), "kill", (router, rng.choice([0.2, 0.5])))]
 
 
-def _held(rng: random.Random, at: float, push: Any) -> list[Op]:
+def _held(rng: random.Random, layout: Layout, at: float, push: Any) -> list[Op]:
     """A job stands still with entries of a comet, which loses its lease or dies, and is back."""
-    comet, router = rng.choice(COMETS), rng.choice(ROUTERS)
-    streams = [s for s in STREAMS if SHARDS.owner(s) == router]
+    comet, router = rng.choice(layout.comets), rng.choice(layout.routers)
+    streams = [s for s in STREAMS if layout.shards.owner(s) == router] or STREAMS
     for i in range(20):
         push(round(at + 0.02 * i, 3), [rng.choice(streams)], False)
-    stop = Op(at, "stop", (rank(comet, JOBS)[0], 4.2))
+    stop = Op(at, "stop", (rank(comet, layout.jobs)[0], 4.2))
     lost = rng.choice([("cut", (comet, router, 3.0, 2)), ("kill", (comet, 0.5))])
     return [stop, Op(round(at + 0.4, 3), *lost)]
 
 
-def _late(rng: random.Random, at: float, push: Any) -> list[Op]:
+def _late(rng: random.Random, layout: Layout, at: float, push: Any) -> list[Op]:
     """A job has entries of a router that is another run by the time they come."""
-    router, streams = rng.choice(ROUTERS), rng.choice([["r:a", "r:b", "*"], [LIVE]])
+    router, streams = rng.choice(layout.routers), rng.choice([["r:a", "r:b", "*"], [LIVE]])
     for i in range(30):
         push(round(at + 0.05 * i, 3), [rng.choice(streams)], False)
-    stop = Op(at, "stop", (rng.choice(JOBS), 0.8))
+    stop = Op(at, "stop", (rng.choice(layout.jobs), 0.8))
     return [stop, Op(round(at + 0.3, 3), "kill", (router, 0.01))]
 
 
-def _untold(rng: random.Random, at: float, push: Any) -> list[Op]:
+def _untold(rng: random.Random, layout: Layout, at: float, push: Any) -> list[Op]:
     """A router dies between the first messages of a stream and its answer to who joined it."""
-    owner, hop = SHARDS.owner(LIVE), Op(at, "hop", (rng.randrange(1, 3), "live"))
+    owner, hop = layout.shards.owner(LIVE), Op(at, "hop", (rng.randrange(1, 3), "live"))
     for i in range(5):
         push(round(at + 0.002 * i, 3), [LIVE], False)
     for i in range(5):
@@ -170,23 +178,24 @@ def _untold(rng: random.Random, at: float, push: Any) -> list[Op]:
     return [hop, Op(round(at + rng.choice([0.008, 0.012, 0.02]), 3), "kill", (owner, 0.01))]
 
 
-def _clock(rng: random.Random, at: float, push: Any) -> list[Op]:
+def _clock(rng: random.Random, layout: Layout, at: float, push: Any) -> list[Op]:
     """A router starts with a wall clock that is wrong, and once more with one that is right."""
-    router, later = rng.choice(ROUTERS), rng.choice([0.5, 2.0])
+    router, later = rng.choice(layout.routers), rng.choice([0.5, 2.0])
     wrong = Op(at, "clock", (router, rng.choice([-1e9, -3_600.0, 3e6, 3e8])))
     kills = [Op(round(at + 0.01, 3), "kill", (router, 0.01)), Op(round(at + later, 3), "kill", (router, 0.01))]
     return [wrong, Op(round(at + later - 0.1, 3), "clock", (router, 0.0)), *kills]
 
 
-def _forgotten(rng: random.Random, at: float, push: Any) -> list[Op]:
+def _forgotten(rng: random.Random, layout: Layout, at: float, push: Any) -> list[Op]:
     """The owner of a live-only stream dies with pushes whose keys are elsewhere, and their publishers ask again."""
-    kept = [s for s in STREAMS if SHARDS.owner(s) != SHARDS.owner(LIVE)]
+    owner = layout.shards.owner
+    kept = [s for s in STREAMS if owner(s) != owner(LIVE)] or [s for s in STREAMS if not is_live(s)]
     for i in range(8):
         push(round(at + 0.01 * i, 3), [rng.choice(kept), LIVE], True)
-    return [Op(round(at + rng.choice([0.03, 0.05, 0.08]), 3), "kill", (SHARDS.owner(LIVE), 0.01))]
+    return [Op(round(at + rng.choice([0.03, 0.05, 0.08]), 3), "kill", (owner(LIVE), 0.01))]
 
 
-_STORIES: dict[str, Callable[[random.Random, float, Any], list[Op]]] = {
+_STORIES: dict[str, Callable[[random.Random, Layout, float, Any], list[Op]]] = {
     "moves": _moves,
     "burst": _burst,
     "herd": _herd,
@@ -198,24 +207,25 @@ _STORIES: dict[str, Callable[[random.Random, float, Any], list[Op]]] = {
 }
 
 
-def _fault(rng: random.Random, fault: str, at: float, nodes: list[str], push: Any) -> list[Op]:
+def _fault(rng: random.Random, layout: Layout, fault: str, at: float, push: Any) -> list[Op]:
     verb, _, kind = fault.partition(" ")
-    node = rng.choice([n for n in nodes if n.startswith(kind)])
-    pairs = [(c, r) for c in COMETS for r in ROUTERS] + [(r, c) for c in COMETS for r in ROUTERS]
-    pairs += [(r, j) for r in ROUTERS for j in JOBS] + [(j, c) for j in JOBS for c in COMETS]
-    pairs += [(logic, r) for logic in LOGICS for r in ROUTERS]
+    node = rng.choice([n for n in layout if n.startswith(kind)])
+    routers, comets, jobs = layout.routers, layout.comets, layout.jobs
+    pairs = [(c, r) for c in comets for r in routers] + [(r, c) for c in comets for r in routers]
+    pairs += [(r, j) for r in routers for j in jobs] + [(j, c) for j in jobs for c in comets]
+    pairs += [(logic, r) for logic in layout.logics for r in routers]
     if verb in _STORIES:
-        return _STORIES[verb](rng, at, push)
+        return _STORIES[verb](rng, layout, at, push)
     args: dict[str, tuple[Any, ...]] = {
         "kill": (node, rng.choice([0.01, 0.05, 0.5, 2.0, 4.0, 7.0])),
         "stop": (node, rng.choice([0.2, 0.8, 2.0, 3.5, 4.5, 7.5])),
         "cut": (*rng.choice(pairs), rng.choice([0.0, 0.3, 1.5, 4.0]), rng.choice([1, 2])),
         "lose": (rng.choice([0.05, 0.3]), rng.choice([0.5, 2.0, 5.0])),
-        "full": (rng.choice(ROUTERS), rng.choice([0.05, 0.3, 2.0])),
-        "unsure": (rng.choice(ROUTERS), rng.choice(["unknown, stored", "unknown, lost"])),
-        "trim": (rng.choice(ROUTERS), rng.choice([0, 1, 5])),
+        "full": (rng.choice(routers), rng.choice([0.05, 0.3, 2.0])),
+        "unsure": (rng.choice(routers), rng.choice(["unknown, stored", "unknown, lost"])),
+        "trim": (rng.choice(routers), rng.choice([0, 1, 5])),
         "slow": (rng.randrange(5), rng.choice([0.2, 1.0, 4.0])),
-        "forge": (rng.choice(COMETS), rng.choice(ROUTERS), rng.choice(list(FORGERIES)), rng.choice(NUMBERS)),
+        "forge": (rng.choice(comets), rng.choice(routers), rng.choice(list(FORGERIES)), rng.choice(NUMBERS)),
     }
     return [Op(at, verb, args[verb])]
 
@@ -286,16 +296,27 @@ def _disk(world: World, op: Op) -> None:
         world.kernel.after(TRIM_S, lambda: setattr(router.disk.retention, "keeps", EVERYTHING))
 
 
+def _is_possible(op: Op, layout: Layout) -> bool:
+    """All nodes that it names are there: while a schedule shrinks they may be fewer."""
+    named = {a for a in op.args if isinstance(a, str) and a.partition("-")[0] in KINDS}
+    return named <= set(layout)
+
+
 def run(seed: int, plan: list[Op], trace: bool = False) -> str:
     """Plays a schedule. Returns what it found wrong, or ""."""
-    try:
-        world = World(seed, trace)
-        for op in plan:
-            world.kernel.after(op.at, lambda op=op: do(world, op))  # type: ignore[misc]
-        world.kernel.go(max([CHAOS_S, *(op.at for op in plan)]))
-        world.settle()
-    except Violation as e:
-        return str(e)
+    layout = Layout(next((op.args for op in plan if op.verb == "nodes"), USUAL))
+    plan = [op for op in plan if op.verb != "nodes" and _is_possible(op, layout)]
+    with small_limits() if are_small(seed) else nullcontext():
+        try:
+            world = World(seed, layout, trace)
+            for op in plan:
+                world.kernel.after(op.at, lambda op=op: do(world, op))  # type: ignore[misc]
+            world.kernel.go(max([CHAOS_S, *(op.at for op in plan)]))
+            world.settle()
+        except Violation as e:
+            return str(e)
+        except Exception as e:  # noqa: BLE001 whatever zim's code raises ends its node
+            return f"{type(e).__name__}: {e}"
     return ""
 
 

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import itertools
 import random
+from collections.abc import Sequence
 from typing import Any
 
-from tests.simulation.disk import ADMIT_BYTES, COMETS, JOBS, LIVE, LOGICS, MAX_BEHIND_BYTES, ROUTERS, SHARDS
+from tests.simulation.disk import ADMIT_BYTES, LIVE, LONE, MAX_BEHIND_BYTES, is_live
 from tests.simulation.kernel import Kernel, Violation
+from tests.simulation.layout import Layout
+from tests.simulation.limits import are_small
 from tests.simulation.nodes import CometNode, JobNode, LogicNode, RouterNode
 from tests.simulation.people import Backend, Person, Publisher, Wire
 from zim.fabric.push import Published
@@ -20,18 +23,19 @@ from zim.nodes.logic.trains import Train
 from zim.protocol.messages import PublishReply
 from zim.protocol.vocabularies.base import Missed, Start
 
-STREAMS = ["u:1", "u:2", "u:3", "r:a", "r:b", LIVE, "*"]
+STREAMS = ["u:1", "u:2", "u:3", "r:a", "r:b", LIVE, LONE, "*"]
 AWAY_S = 3.5  # a lease is 2.5 s, and what is under way may be late
 CHAOS_S, SETTLE_S = 10.0, 14.0
+NODES = {"router": RouterNode, "job": JobNode, "comet": CometNode, "logic": LogicNode}
 KNOWN_S = 2.0  # after a start and without losses, logics know all log times
 
 
 class World:
     """See the module."""
 
-    def __init__(self, seed: int, trace: bool = False) -> None:
+    def __init__(self, seed: int, layout: Layout, trace: bool = False) -> None:
         rng = random.Random(seed * 7919 + 1)
-        self.kernel = kernel = Kernel(rng, crosses_codec=seed % 16 == 0, trace=trace)
+        self.kernel = kernel = Kernel(rng, layout, crosses_codec=seed % 16 == 0, trace=trace)
         kernel.part_streams = rng.choice([1, 2, 500])
         self.history: dict[tuple[str, str], list[str]] = {}  # stream and epoch → push ids, in order
         self.places: dict[tuple[str, str], tuple[str, int]] = {}  # stream and push id → epoch and offset
@@ -39,21 +43,19 @@ class World:
         self.under_key: dict[str, str] = {}  # the push that was kept under a key first
         self.appended_at: dict[tuple[str, str], float] = {}
         self.acks: dict[str, int] = {}  # how far devices have asked to move their user's cursor
-        self.router_died = dict.fromkeys(ROUTERS, -1.0)
+        self.router_died = dict.fromkeys(layout.routers, -1.0)
+        self.has_small_limits = are_small(seed)
+        self.drops_oldest = seed % 4 == 1  # what a comet does with goim clients that are too slow
         self.is_trimmed = self.is_clock_wrong = False
         self.settled_at = 0.0
-        kinds: list[tuple[list[str], Any]] = [
-            (ROUTERS, RouterNode), (JOBS, JobNode), (COMETS, CometNode), (LOGICS, LogicNode),
-        ]  # fmt: skip
-        for names, kind in kinds:
-            for name in names:
-                kernel.nodes[name] = kind(kernel, name)
+        for name in layout:
+            kernel.nodes[name] = NODES[name.partition("-")[0]](kernel, name)
         self.key_window_s = 5.0 if seed % 3 == 0 else 86_400.0
         for router in self.routers():
             router.disk.key_window_s = self.key_window_s
             router.disk.on_append = self.saw_append
             router.on_answer = self.saw_answer
-        for comet in COMETS:
+        for comet in layout.comets:
             kernel.nodes[comet].on_end = self.saw_end
         for name in list(kernel.nodes):
             kernel.start(name)
@@ -99,13 +101,14 @@ class World:
     def _check_once(self, stream: str, epoch: str, push_id: str) -> None:
         """A key is one push; and no push is in a stream twice, unless a router lost its memory of it."""
         push, _ = self.backend.pushes[push_id]
-        if push.key and set(push.streams) != {LIVE}:
+        is_kept = not all(map(is_live, push.streams))
+        if push.key and is_kept:
             other = self.under_key.setdefault(push.key, push_id)
             if other != push_id and self.key_window_s > CHAOS_S + SETTLE_S:  # else it may be a later use
                 self._fail(f"{push_id} is in {stream}, and {other} was sent under its key before")
         before = self.places.get((stream, push_id))
         is_remembered = before is not None and before[0] == epoch
-        if before is not None and (is_remembered or stream != LIVE or (push.key and set(push.streams) != {LIVE})):
+        if before is not None and (is_remembered or not is_live(stream) or (push.key and is_kept)):
             self._fail(f"{push_id} is in {stream} twice")
 
     def streams_of(self, push_id: str) -> list[str]:
@@ -131,26 +134,33 @@ class World:
             self._fail(f"{who} got {push_id} as {offset} of {stream}, {epoch}, which it is not")
 
     def check_in_time(self, who: str, streams: list[str], push_id: str) -> None:
-        """Past its ttl nobody gets a push. That began when it was asked for; or when it was kept, if its logic or its
-        router was so fresh that the one did not know the other's log time. A router with a wrong wall clock does not
-        know for how long it was away."""
+        """Past its ttl nobody gets a push. That began when it was asked for; or when it was kept, if its logic did not
+        know its router's log time: one of them was fresh, or the link between them cut. A router with a wrong wall
+        clock does not know for how long it was away."""
         ttl_s = self.backend.pushes[push_id][0].ttl_s
         kept = [at for s in streams if (at := self.appended_at.get((s, push_id))) is not None]
         if not ttl_s or not kept:
             return
-        asked_at = max((at for at in self.backend.asked_at[push_id] if at <= max(kept)), default=0.0)
+        asked_at, knew = max((a for a in self.backend.asked_at[push_id] if a[0] <= max(kept)), default=(0.0, False))
         starts = [at for at, name in self.kernel.starts if name.startswith(("logic", "router"))]
         if self.is_clock_wrong and any(at > min(kept) for at in starts):
             return
-        is_known = not any(asked_at - KNOWN_S < at <= max(kept) for at in starts)
+        is_known = knew and not any(asked_at - KNOWN_S < at <= max(kept) for at in starts)
         late_s = self.kernel.now - (asked_at if is_known else max(kept)) - ttl_s
         if late_s > 0.001:
             self._fail(f"{who} got {push_id}, which was worth something for {ttl_s} s, {late_s} s late")
 
-    def are_passing(self, stream: str, epoch: str, after: int, before: int) -> bool:
-        """Whether all messages in between are worth something only for a while: they may be passed over."""
-        missed = self.history.get((stream, epoch), [])[max(after, 0) : before - 1]
-        return before > after and all(self.backend.pushes[push_id][0].ttl_s for push_id in missed)
+    def knows_time(self, logic: LogicNode, streams: Sequence[str]) -> bool:
+        """A logic knows the log time of all routers of these streams."""
+        owners = [router for router in self.routers() if any(self._is_at(router, s) for s in streams)]
+        of = logic.runner._clocks.of
+        return all(r.is_up and of(r.name).term == r.runner.shard.term for r in owners)
+
+    def may_pass(self, person: Person, place: tuple[str, str], after: int, before: int) -> bool:
+        """Whether all messages in between are for other sessions, or worth something only for a while."""
+        missed = self.history.get(place, [])[max(after, 0) : before - 1]
+        pushes = [self.backend.pushes[push_id][0] for push_id in missed]
+        return before > after and all(p.ttl_s or not person.is_meant(p, place[0]) for p in pushes)
 
     def check_answer(self, push_id: str, p: Published) -> None:
         """An answer must be true when it is given, and stay so."""
@@ -161,7 +171,7 @@ class World:
             self._fail(f"{push_id} got 422, and nobody used its key for anything else")
         for part in p.parts:
             for stream, offset in part.streams.items():
-                if offset is not None and self.places[stream, push_id][1] != offset and stream != LIVE:
+                if offset is not None and self.places[stream, push_id][1] != offset and not is_live(stream):
                     self._fail(f"{push_id} is said to be {offset} of {stream}, is {self.places[stream, push_id]}")
 
     def saw_answer(self, peer: str, m: Any) -> None:
@@ -176,7 +186,7 @@ class World:
             if share.is_over:
                 continue
             name = share.publication(0.0).body.decode()
-            kept = [s for s in share.streams if (s, name) in self.places and s != LIVE]
+            kept = [s for s in share.streams if (s, name) in self.places and not is_live(s)]
             if kept and outcome.status == "unavailable":
                 self._fail(f"{name} gets 503 and is in {kept}")
 
@@ -188,12 +198,12 @@ class World:
 
     def check_not_recovered(self, person: Person, start: Start, had: tuple[str, int]) -> None:
         """There must be a reason."""
-        router = self.kernel.nodes[SHARDS.owner(start.stream)]
+        router = self.kernel.nodes[self._owner(start.stream)]
         assert isinstance(router, RouterNode)
         is_old = had[0] != start.epoch
         if is_old and not is_live_only(start.epoch):
             self._fail(f"{person.name} {start.stream}: another epoch, and nobody restored a backup")
-        if not is_old and not (self.is_trimmed or start.stream == LIVE):
+        if not is_old and not (self.is_trimmed or is_live(start.stream)):
             self._fail(f"{person.name} {start.stream}: recovered: false without a reason")
 
     def saw_gap(self, wire: Wire, gap: Missed) -> None:
@@ -215,7 +225,7 @@ class World:
 
     def _check_lease(self, router: RouterNode) -> None:
         """A comet that is away loses its lease in time."""
-        for comet in (self.kernel.nodes[c] for c in COMETS):
+        for comet in (self.kernel.nodes[c] for c in self.kernel.layout.comets):
             is_away = (comet.is_stopped or not comet.is_up) and self.kernel.now - comet.since > AWAY_S
             feed = router.runner.shard.directory.feeds.get(comet.name)
             if is_away and self.kernel.now - router.since > AWAY_S and feed is not None and feed.is_alive:
@@ -252,7 +262,7 @@ class World:
 
     def saw_end(self, name: str) -> None:
         """A process has ended."""
-        if name in ROUTERS:
+        if name in self.router_died:
             self.router_died[name] = self.kernel.now
         for person in self.people:
             if person.wire is not None and person.wire.comet.name == name:
@@ -310,7 +320,7 @@ class World:
             if not person.is_ready:
                 self._fail(f"{person.name} is not back")
             for stream in person.streams:
-                router = self.kernel.nodes[SHARDS.owner(stream)]
+                router = self.kernel.nodes[self._owner(stream)]
                 assert isinstance(router, RouterNode)
                 head = router.disk.storage.streams.heads([stream])[stream]
                 if person.is_zim and person.have.get(stream) != (head.epoch, head.head):
@@ -322,13 +332,16 @@ class World:
         """What was asked for after its auth reply has come, on this connection."""
         wire = person.wire
         assert wire is not None
+        if wire.has_dropped:
+            return
         for (stream, push_id), at in self.appended_at.items():
-            asked_at = self.backend.pushes[push_id][1]
-            router = SHARDS.owner(stream)
-            if stream not in person.streams or asked_at < person.since.get(stream, self.settled_at):
+            router = self._owner(stream)
+            push, asked_at = self.backend.pushes[push_id]
+            is_for_it = stream in person.streams and person.is_meant(push, stream)
+            if not is_for_it or asked_at < person.since.get(stream, self.settled_at):
                 continue
-            if stream == LIVE and at <= self.router_died[router]:
-                continue  # gone with the router's memory
+            if is_live(stream) and (self.has_small_limits or at <= self.router_died[router]):
+                continue  # gone with the router's memory, or out of it: it keeps little
             if push_id not in person.got and not self.backend.pushes[push_id][0].ttl_s:
                 self._fail(f"{person.name} lacks {push_id} of {stream}, kept at {at:.3f}")
 
@@ -336,7 +349,7 @@ class World:
         for router in self.routers():
             if router.runner.shard.is_rebuilding:
                 self._fail(f"{router.name} is rebuilding still")
-            for comet in (self.kernel.nodes[c] for c in COMETS):
+            for comet in (self.kernel.nodes[c] for c in self.kernel.layout.comets):
                 assert isinstance(comet, CometNode)
                 feed = router.runner.shard.directory.feeds[comet.name]
                 sessions = list(comet.hub.sessions.values())
@@ -357,4 +370,7 @@ class World:
                     self._fail(f"{comet.name} keeps results for {router.name}")
 
     def _is_at(self, router: RouterNode, stream: str) -> bool:
-        return SHARDS.owner(stream) == router.name
+        return self._owner(stream) == router.name
+
+    def _owner(self, stream: str) -> str:
+        return self.kernel.layout.shards.owner(stream)
