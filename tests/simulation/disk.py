@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,19 @@ import msgspec
 from tests.simulation.kernel import Node, Violation
 from zim.errors import Unknown
 from zim.fabric.retention import Retention, RoomClass, Rule
-from zim.nodes.router.effects import Append, DiskEffect, ReadDisk, ReadHeads, Settle, Trim
+from zim.nodes.router.effects import (
+    Append,
+    DiskEffect,
+    MoveCursors,
+    ReadDisk,
+    ReadHeads,
+    ReserveSeqs,
+    Settle,
+    StoreReceipts,
+    Trim,
+)
 from zim.nodes.router.feed import Feed
+from zim.nodes.router.log import NewPush, unavailable
 from zim.nodes.router.log.clock import LogClock
 from zim.nodes.router.log.memory import MemoryLog, MemoryStore
 from zim.nodes.router.log.memory_receipts import MemoryReceipts, ReceiptBook
@@ -37,6 +49,7 @@ def is_live(stream: str) -> bool:
     return stream in (LIVE, LONE)
 
 
+Backup = tuple[MemoryStore, ReceiptBook]
 EVERYTHING = Rule(1_000_000_000, 1e6)
 
 
@@ -71,9 +84,10 @@ class RouterDisk:
         self.store = MemoryStore(epoch=f"epoch of {self.name}")
         self.receipts = ReceiptBook()
         self.is_full = False
+        self.restored = 0
         self.key_window_s = 86_400.0
         self.clock_off_s = 0.0  # of the wall clock, at the next start
-        self.on_append: Callable[[str, str, int, str], None] = lambda stream, epoch, offset, body: None
+        self.on_append: Callable[[str, str, int, NewPush], None] = lambda stream, epoch, offset, push: None
         self.working: list[DiskEffect] = []
 
     @property
@@ -123,6 +137,25 @@ class RouterDisk:
         )
         return self.shard
 
+    @property
+    def is_writing(self) -> bool:
+        """A commit is under way, or it is unsure what became of one."""
+        return any(isinstance(effect, Append | Settle) for effect in self.working)
+
+    def back_up(self) -> Backup:
+        """All of it, as it is now."""
+        return copy.deepcopy((self.store, self.receipts))
+
+    def restore(self, backup: Backup) -> str:
+        """A backup takes its place, as `zim restored` makes it another history. Returns the epoch of that."""
+        self.store, self.receipts = backup
+        self.restored += 1
+        epoch = self.store.epoch = f"epoch {self.restored} of {self.name}"
+        self.store.next_seq += 1 << 33
+        for book in self.store.books.values():
+            book.epoch = epoch
+        return epoch
+
     def begin(self, effect: DiskEffect) -> float:
         """Something is to be done. Returns how long that takes."""
         self.working.append(effect)
@@ -158,16 +191,17 @@ class RouterDisk:
         pushes = effect.pushes if isinstance(effect, Append | Settle) else []
         heads = streams.heads([stream for push in pushes for stream in push.streams])
         before = self._kept() if isinstance(effect, Trim) and self.retention.keeps is not EVERYTHING else {}
-        result = self.storage.perform(effect, now_ms)
+        is_refused = self.is_full and isinstance(effect, Trim | MoveCursors | StoreReceipts | ReserveSeqs)
+        result = unavailable("the disk is full") if is_refused else self.storage.perform(effect, now_ms)
         if isinstance(effect, Append):
             self.store.failures.clear()
-        if isinstance(effect, Trim) and result:
+        if isinstance(effect, Trim) and not is_refused and result:
             after = self._kept()
             self._check_trimmed({place: ms for place, ms in before.items() if place not in after}, now_ms)
         for push, a in zip(pushes, result if isinstance(result, list) else (), strict=False):
             if a.outcome == "stored":
                 for stream, offset in zip(push.streams, a.offsets, strict=True):
-                    self.on_append(stream, heads[stream].epoch, offset, push.body.decode())
+                    self.on_append(stream, heads[stream].epoch, offset, push)
         return result
 
     # -- what must hold

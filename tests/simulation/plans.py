@@ -31,6 +31,7 @@ FORGERIES: dict[str, Callable[[Feed, int, int], Any]] = {
     "renew": lambda f, term, n: Renew(f.comet, f.inc, term, f.renewed + n, 0),
 }
 
+OTHERS = {"router": ["router", "comet", "job"], "comet": ["router", "logic"], "logic": ["router"], "job": ["comet"]}
 TRIM_S = 0.5  # how long a router keeps less, for a schedule's sake
 
 PROFILES: dict[str, tuple[str, ...]] = {
@@ -55,6 +56,8 @@ PROFILES: dict[str, tuple[str, ...]] = {
     "fence": ("kill comet", "kill comet", "cut", "moves"),
     "forged": ("forge", "forge", "forge", "kill router", "cut", "stop comet"),
     "retention": ("trim", "trim", "trim", "trim", "stop comet", "kill router", "cut"),
+    "restored": ("restore", "restore", "kill router", "cut", "stop comet"),
+    "differ": ("differ", "differ", "differ", "kill", "cut"),
     "storm": (
         "lose",
         "cut",
@@ -86,6 +89,7 @@ def make_plan(seed: int, profile: str) -> list[Op]:
     """The schedule of a seed."""
     rng = random.Random(f"{profile} {seed}")
     plan: list[Op] = []
+    may_key = "differ" not in PROFILES[profile]  # a key has one home as long as all logics know the same routers
     layout = Layout(rng.choice([USUAL, tuple(rng.randint(1, 3) for _ in USUAL)]))
     if layout.counts != USUAL:
         plan.append(Op(0.0, "nodes", layout.counts))
@@ -94,6 +98,7 @@ def make_plan(seed: int, profile: str) -> list[Op]:
         return round(0.3 + (CHAOS_S - 0.3) * rng.random(), 3)
 
     def push(at: float, streams: list[str], is_keyed: bool) -> None:
+        is_keyed &= may_key
         races = is_keyed and rng.random() < 0.3
         ttl_s = rng.choice([0.0] * 8 + [0.05, 1.0])
         aim = tuple(who for who in range(5) if rng.random() < 0.5) if rng.random() < 0.1 else ()
@@ -114,7 +119,7 @@ def make_plan(seed: int, profile: str) -> list[Op]:
     for _ in range(rng.randrange(3)):  # a publisher that sends on without waiting
         at, gap, mine = when(), rng.choice([0.0, 0.001, 0.01]), rng.sample(streams, rng.choice([1, 2]))
         for i in range(rng.choice([5, 40])):
-            args = (f"s{len(plan)}", (rng.choice(mine),), rng.random() < 0.3)
+            args = (f"s{len(plan)}", (rng.choice(mine),), may_key and rng.random() < 0.3)
             plan.append(Op(round(at + gap * i, 3), "submit", args))
     faults = PROFILES[profile]
     for _ in range(rng.choice([1, 2, 4, 8]) if faults else 0):
@@ -225,6 +230,8 @@ def _fault(rng: random.Random, layout: Layout, fault: str, at: float, push: Any)
         "unsure": (rng.choice(routers), rng.choice(["unknown, stored", "unknown, lost"])),
         "trim": (rng.choice(routers), rng.choice([0, 1, 5])),
         "slow": (rng.randrange(5), rng.choice([0.2, 1.0, 4.0])),
+        "restore": (rng.choice(routers), rng.choice([0.05, 0.5, 2.0])),
+        "differ": (node, rng.choice(OTHERS[node.partition("-")[0]]), rng.randint(1, 3), rng.choice([0.5, 3.0, 6.0])),
         "forge": (rng.choice(comets), rng.choice(routers), rng.choice(list(FORGERIES)), rng.choice(NUMBERS)),
     }
     return [Op(at, verb, args[verb])]
@@ -232,7 +239,7 @@ def _fault(rng: random.Random, layout: Layout, fault: str, at: float, push: Any)
 
 def do(world: World, op: Op) -> None:
     """Plays one step."""
-    kernel, a = world.kernel, op.args
+    a = op.args
     if op.verb in ("push", "steal", "submit"):
         getattr(world.publisher if op.verb == "submit" else world.backend, op.verb)(*a)
     elif op.verb in ("move", "hop", "acknowledge", "forget"):
@@ -241,24 +248,30 @@ def do(world: World, op: Op) -> None:
             person.hop(a[1])
         elif person.wire is not None:
             getattr(person, op.verb)()
-    elif op.verb in ("kill", "forge"):
-        (_kill if op.verb == "kill" else _forge)(world, *a)
     elif op.verb == "stop":
         world.stop(*a)
-    elif op.verb == "cut":
-        src, dst, for_s, ways = a
-        for pair in ((src, dst), (dst, src))[:ways]:
-            kernel.cut(*pair, for_s)
-    elif op.verb == "lose":
-        kernel.loss = a[0]
-        kernel.after(a[1], lambda: setattr(kernel, "loss", 0.0))
-    elif op.verb == "slow":
-        wire = world.people[a[0]].wire
-        if wire is not None:
-            wire.reads = False
-            kernel.after(a[1], lambda: wire.is_closed or wire.drain())
+    elif op.verb in _FAULTS:
+        _FAULTS[op.verb](world, *a)
     else:
         _disk(world, op)
+
+
+def _cut(world: World, src: str, dst: str, for_s: float, ways: int) -> None:
+    for pair in ((src, dst), (dst, src))[:ways]:
+        world.kernel.cut(*pair, for_s)
+
+
+def _lose(world: World, how_likely: float, for_s: float) -> None:
+    world.kernel.loss = how_likely
+    world.kernel.after(for_s, lambda: setattr(world.kernel, "loss", 0.0))
+
+
+def _slow(world: World, who: int, for_s: float) -> None:
+    """A client does not read for a while."""
+    wire = world.people[who].wire
+    if wire is not None:
+        wire.reads = False
+        world.kernel.after(for_s, lambda: wire.is_closed or wire.drain())
 
 
 def _forge(world: World, comet: str, router: str, kind: str, number: int) -> None:
@@ -272,10 +285,53 @@ def _forge(world: World, comet: str, router: str, kind: str, number: int) -> Non
             node.receive(comet, -1, FORGERIES[kind](feed, shard.term, number))
 
 
+def _restore(world: World, name: str, back_s: float) -> None:
+    """A backup is made, and comes back later."""
+    router = world.kernel.nodes[name]
+    assert isinstance(router, RouterNode)
+    if router.disk.is_writing:
+        world.kernel.after(0.01, lambda: _restore(world, name, back_s))
+        return
+    backup = router.disk.back_up()
+
+    def come_back() -> None:
+        if backup[0].epoch == router.disk.store.epoch:
+            _kill(world, name, 0.3)
+            world.restore(router, backup)
+
+    world.kernel.after(back_s, come_back)
+
+
+def _differ(world: World, name: str, kind: str, count: int, for_s: float) -> None:
+    """A node is started with another topology than the others, and then with the right one. One at a time."""
+    kernel = world.kernel
+    node = kernel.nodes[name]
+    if any(other.layout != kernel.layout for other in kernel.nodes.values()):
+        return
+
+    def start(layout: Layout) -> None:
+        node.layout = layout
+        _kill(world, name, 0.01)
+
+    start(kernel.layout.but(kind, count))
+    kernel.after(for_s, lambda: start(kernel.layout))
+
+
 def _kill(world: World, name: str, for_s: float) -> None:
     if world.kernel.kill(name):
         world.saw_end(name)
         world.kernel.after(for_s, lambda: world.kernel.start(name))
+
+
+_FAULTS: dict[str, Callable[..., None]] = {
+    "kill": _kill,
+    "cut": _cut,
+    "lose": _lose,
+    "slow": _slow,
+    "forge": _forge,
+    "restore": _restore,
+    "differ": _differ,
+}
 
 
 def _disk(world: World, op: Op) -> None:

@@ -11,7 +11,7 @@ import random
 from collections.abc import Sequence
 from typing import Any
 
-from tests.simulation.disk import ADMIT_BYTES, LIVE, LONE, MAX_BEHIND_BYTES, is_live
+from tests.simulation.disk import ADMIT_BYTES, LIVE, LONE, MAX_BEHIND_BYTES, Backup, is_live
 from tests.simulation.kernel import Kernel, Violation
 from tests.simulation.layout import Layout
 from tests.simulation.limits import are_small
@@ -19,6 +19,7 @@ from tests.simulation.nodes import CometNode, JobNode, LogicNode, RouterNode
 from tests.simulation.people import Backend, Person, Publisher, Wire
 from zim.fabric.push import Published
 from zim.nodes.comet.passes import is_live_only
+from zim.nodes.router.log import NewPush
 from zim.nodes.logic.trains import Train
 from zim.protocol.messages import PublishReply
 from zim.protocol.vocabularies.base import Missed, Start
@@ -40,13 +41,15 @@ class World:
         self.history: dict[tuple[str, str], list[str]] = {}  # stream and epoch → push ids, in order
         self.places: dict[tuple[str, str], tuple[str, int]] = {}  # stream and push id → epoch and offset
         self.first: dict[tuple[str, str], int] = {}  # stream and push id → when it came there first, counted
+        self.receipt_of: dict[str, str] = {}  # by push, the name that logic gave it
         self.under_key: dict[str, str] = {}  # the push that was kept under a key first
         self.appended_at: dict[tuple[str, str], float] = {}
         self.acks: dict[str, int] = {}  # how far devices have asked to move their user's cursor
         self.router_died = dict.fromkeys(layout.routers, -1.0)
         self.has_small_limits = are_small(seed)
         self.drops_oldest = seed % 4 == 1  # what a comet does with goim clients that are too slow
-        self.is_trimmed = self.is_clock_wrong = False
+        self.lost: dict[tuple[str, str], tuple[str, int]] = {}  # as places: by a router whose backup came back
+        self.is_trimmed = self.is_restored = self.is_clock_wrong = False
         self.settled_at = 0.0
         for name in layout:
             kernel.nodes[name] = NODES[name.partition("-")[0]](kernel, name)
@@ -87,8 +90,10 @@ class World:
     def _fail(self, claim: str) -> None:
         raise Violation(f"{self.kernel.now:.3f} {claim}")
 
-    def saw_append(self, stream: str, epoch: str, offset: int, push_id: str) -> None:
+    def saw_append(self, stream: str, epoch: str, offset: int, push: NewPush) -> None:
         """A router has kept a message."""
+        push_id = push.body.decode()
+        self.receipt_of[push_id] = push.push_id
         history = self.history.setdefault((stream, epoch), [])
         if offset != len(history) + 1:
             self._fail(f"{stream} gets offset {offset} after {len(history)}")
@@ -104,12 +109,34 @@ class World:
         is_kept = not all(map(is_live, push.streams))
         if push.key and is_kept:
             other = self.under_key.setdefault(push.key, push_id)
-            if other != push_id and self.key_window_s > CHAOS_S + SETTLE_S:  # else it may be a later use
+            if (
+                other != push_id and not self.is_restored and self.key_window_s > CHAOS_S + SETTLE_S
+            ):  # else it may be a later use
                 self._fail(f"{push_id} is in {stream}, and {other} was sent under its key before")
         before = self.places.get((stream, push_id))
         is_remembered = before is not None and before[0] == epoch
-        if before is not None and (is_remembered or not is_live(stream) or (push.key and is_kept)):
+        is_forgotten = self.is_restored and bool(push.key)  # by the home of the key
+        if before is not None and not is_forgotten and (is_remembered or not is_live(stream) or (push.key and is_kept)):
             self._fail(f"{push_id} is in {stream} twice")
+
+    def restore(self, router: RouterNode, backup: Backup) -> None:
+        """Its backup comes back, and begins another history."""
+        heads = {stream: book.head for stream, book in backup[0].books.items()}
+        old, epoch = router.disk.store.epoch, router.disk.restore(backup)
+        self.is_restored = True
+        for stream in [stream for stream, of in self.history if of == old]:
+            kept = self.history[stream, old]
+            head = heads.get(stream, 0)
+            self.history[stream, epoch] = kept[:head]
+            for offset, push_id in enumerate(kept, 1):
+                place = stream, push_id
+                if offset > head:
+                    self.lost[place] = self.places.pop(place)
+                    del self.first[place], self.appended_at[place]
+                else:
+                    self.places[place] = epoch, offset
+        for person in self.people:
+            person.acknowledged = 0
 
     def streams_of(self, push_id: str) -> list[str]:
         """Where a push goes."""
@@ -121,7 +148,7 @@ class World:
 
     def place_of(self, stream: str, push_id: str) -> tuple[str, int]:
         """Where it is."""
-        found = self.places.get((stream, push_id))
+        found = self.places.get((stream, push_id), self.lost.get((stream, push_id)))
         if found is None:
             self._fail(f"{push_id} was handed out and is not in {stream}")
             raise AssertionError
@@ -164,14 +191,14 @@ class World:
 
     def check_answer(self, push_id: str, p: Published) -> None:
         """An answer must be true when it is given, and stay so."""
-        kept = [s for s in self.streams_of(push_id) if (s, push_id) in self.places]
+        kept = [s for s in self.streams_of(push_id) if (s, push_id) in self.places or (s, push_id) in self.lost]
         if p.status == "ok" and len(kept) < len(self.streams_of(push_id)):
             self._fail(f"{push_id} got success and is only in {kept}")
         if p.status == "conflict" and not self.backend.is_shared(push_id):
             self._fail(f"{push_id} got 422, and nobody used its key for anything else")
         for part in p.parts:
             for stream, offset in part.streams.items():
-                if offset is not None and self.places[stream, push_id][1] != offset and not is_live(stream):
+                if offset is not None and self.place_of(stream, push_id)[1] != offset and not is_live(stream):
                     self._fail(f"{push_id} is said to be {offset} of {stream}, is {self.places[stream, push_id]}")
 
     def saw_answer(self, peer: str, m: Any) -> None:
@@ -201,14 +228,14 @@ class World:
         router = self.kernel.nodes[self._owner(start.stream)]
         assert isinstance(router, RouterNode)
         is_old = had[0] != start.epoch
-        if is_old and not is_live_only(start.epoch):
+        if is_old and not is_live_only(start.epoch) and not self.is_restored:
             self._fail(f"{person.name} {start.stream}: another epoch, and nobody restored a backup")
         if not is_old and not (self.is_trimmed or is_live(start.stream)):
             self._fail(f"{person.name} {start.stream}: recovered: false without a reason")
 
     def saw_gap(self, wire: Wire, gap: Missed) -> None:
         """Somebody misses something."""
-        if not (self.is_trimmed or is_live_only(gap.epoch)):
+        if not (self.is_trimmed or self.is_restored or is_live_only(gap.epoch)):
             self._fail(f"{wire.person.name} gets {gap}, and nothing was trimmed")
 
     def _look(self) -> None:
@@ -294,6 +321,21 @@ class World:
         self._check_order()
         self._check_people()
         self._check_directory()
+        self._check_receipts()
+
+    def _check_receipts(self) -> None:
+        """What a router has kept since its last start has a receipt, and all of it is decided."""
+        for (stream, push_id), at in self.appended_at.items():
+            router = self.kernel.nodes[self._owner(stream)]
+            assert isinstance(router, RouterNode)
+            if at <= self.router_died[router.name] or at > self.settled_at:
+                continue
+            found = router.disk.receipts.receipts.get(self.receipt_of[push_id], {}).values()
+            if not found:
+                self._fail(f"{router.name} has no receipt of {push_id}")
+            for _, receipt in found:
+                if receipt.tally.pending:
+                    self._fail(f"{router.name} still does not know what became of {push_id}: {receipt}")
 
     def _check_answers(self) -> None:
         for push_id in self.backend.pushes:
@@ -310,7 +352,8 @@ class World:
         """A publisher's pushes are in each stream in its order; what ended as unknown may have come later."""
         for sent in self.publisher.sent.values():
             for stream in STREAMS:
-                kept = [p for p in sent if self.backend.statuses(p) == {"ok"} and stream in self.streams_of(p)]
+                mine = [p for p in sent if stream in self.streams_of(p) and (stream, p) not in self.lost]
+                kept = [p for p in mine if self.backend.statuses(p) == {"ok"}]
                 for one, other in itertools.pairwise(kept):
                     if self.first[stream, one] > self.first[stream, other]:
                         self._fail(f"{other} came into {stream} before {one}, which its publisher had sent first")
