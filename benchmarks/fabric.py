@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -31,13 +32,18 @@ class BenchmarkError(ZimError):
 class Fabric:
     """A running fabric. Starts one with `zim up` unless that of the file runs already; stops what it started."""
 
-    def __init__(self, topology: Path | None, comets: int = 1) -> None:
+    def __init__(
+        self, topology: Path | None, comets: int = 1, options: Sequence[str] = (), is_read: bool = True
+    ) -> None:
         """Does not start anything yet.
 
         Args:
             topology: a file; without one, a fabric of its own on free ports, one of each node but for the comets.
             comets: how many of them, in a fabric of its own.
+            options: for `zim up`.
+            is_read: somebody reads what it writes.
         """
+        self._options, self._is_read = options, is_read
         self._folder = tempfile.TemporaryDirectory(prefix="zim-bench-")
         folder = Path(self._folder.name)
         self._output = folder / "output.txt"
@@ -62,10 +68,10 @@ class Fabric:
         if not _answers(self.http[0]):
             with self._output.open("wb") as output:
                 self._process = subprocess.Popen(
-                    [sys.executable, "-m", "zim", "up", str(self._path)],
+                    [sys.executable, "-m", "zim", "up", *self._options, str(self._path)],
                     stdin=subprocess.DEVNULL,
-                    stdout=output,
-                    stderr=output,
+                    stdout=output if self._is_read else subprocess.PIPE,
+                    stderr=output if self._is_read else subprocess.STDOUT,
                 )
         try:
             self._wait_ready()
@@ -92,6 +98,16 @@ class Fabric:
                     found.append(process)
         if len(found) != len(names):
             raise BenchmarkError(f"found {len(found)} comet processes, not {len(names)}")
+        return found
+
+    def processes(self) -> dict[str, psutil.Process]:
+        """Those of the nodes and of `zim up`, by name, of a fabric that this benchmark started."""
+        assert self._process is not None
+        up = psutil.Process(self._process.pid)
+        found = {"up": up}
+        for process in up.children(recursive=True):
+            line = process.cmdline()
+            found[line[line.index("node") + 1]] = process
         return found
 
     def stop(self) -> None:

@@ -70,9 +70,7 @@ def at_router(endpoint: str, publishers: int, seconds: float) -> tuple[int, list
         for start in range(0, len(batch), 500):
             assert dealer.send(codec.encode(batch[start : start + 500]))
 
-    until = time.perf_counter() + seconds
-    ask(publishers)
-    for frame in dealer.received():
+    def take(frame: bytes) -> None:
         now = time.perf_counter()
         answers = codec.decode(frame, messages.ToAsker)
         for m in answers:
@@ -82,8 +80,11 @@ def at_router(endpoint: str, publishers: int, seconds: float) -> tuple[int, list
         if now < until:
             ask(len(answers))
         elif not asked:
-            break
-    dealer.close()
+            dealer.close()
+
+    until = time.perf_counter() + seconds
+    ask(publishers)
+    dealer.receive(take)
     return len(took), took
 
 

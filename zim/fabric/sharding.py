@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from functools import lru_cache
 from hashlib import blake2b
 
+CACHED = 4_096  # streams whose owner is known: the names keep alive whatever memory they are scattered over
+
 
 def rank(key: str, nodes: Sequence[str]) -> list[str]:
     """The nodes in the order in which they would own the key: the first one does, the next one is its stand-in.
@@ -28,7 +30,7 @@ class Shards:
 
     def __init__(self, routers: Sequence[str]) -> None:
         self.routers = tuple(routers)
-        self.owner = lru_cache(maxsize=1 << 16)(self._owner)
+        self.owner = lru_cache(CACHED)(self._owner) if len(self.routers) > 1 else self._owner
 
     def home(self, push_id: str) -> str:
         """The router that alone knows what the key of a push was used for. Not cached: ids do not come back."""

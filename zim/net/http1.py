@@ -132,7 +132,9 @@ class Requests:
             cause = error.__context__  # from one of the callbacks below
             if cause and not isinstance(cause, (Refused, httptools.HttpParserError)):
                 raise cause from None  # a defect of ours
-            self.refused = cause if isinstance(cause, Refused) else Refused(400, str(error))
+            # Without the frames that lead back to this: else it would keep the body until the garbage collector comes.
+            self.refused = cause.with_traceback(None) if isinstance(cause, Refused) else Refused(400, str(error))
+            self.refused.__context__ = None
         else:
             if self._fruitless_bytes > MAX_HEAD_BYTES:
                 is_line_over = self._n_headers or 0 < len(self._url) < MAX_HEAD_BYTES // 2
@@ -148,6 +150,9 @@ class Requests:
         """Nobody wants what is left."""
         for request in (*self.ready, *([self._begun] if self._begun else [])):
             self.release(request)
+        self.ready.clear()
+        self.refused = None  # its frames, too, lead back to this, once it was raised
+        self._start_over()
         del self._parser  # which refers to this: neither would go before the garbage collector comes
 
     def _parse(self, data: bytes) -> None:

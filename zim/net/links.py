@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Generic, TypeVar
 
 import gevent
@@ -76,10 +76,10 @@ class PeerLink(Generic[M]):
         spawn(self._run)
         spawn(self._watch)
 
-    def received(self) -> Iterator[bytes]:
-        """The peer's answers, frame by frame. Switches."""
+    def receive(self, take: Callable[[bytes], object]) -> None:
+        """Hands over the peer's answers, frame by frame, until it is closed. Switches."""
         assert isinstance(self._socket, Dealer)
-        return self._socket.received()
+        self._socket.receive(take)
 
     def close(self) -> None:
         """Ends the link. What has not left is dropped."""

@@ -10,7 +10,7 @@ import errno
 import os
 import socket
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import zmq.green as zmq
 from zmq.utils.monitor import recv_monitor_message
@@ -47,7 +47,11 @@ def _socket(kind: int) -> zmq.Socket[bytes]:
 
 
 class _Link:
-    """A socket and the greenlet that reads it."""
+    """A socket and the greenlet that reads it.
+
+    What comes is handed to a function. A loop over an iterator would keep the last message, which may be a large one,
+    until the next one comes.
+    """
 
     def __init__(self, socket: zmq.Socket[bytes], endpoint: str) -> None:
         self.endpoint = endpoint
@@ -57,17 +61,20 @@ class _Link:
         """Ends it; what has not left is dropped."""
         self._socket.close()
 
-    def _received(self) -> Iterator[list[bytes]]:
-        """All that comes until it is closed, each as its frames. Switches: to wait, and to give way."""
-        while True:
-            try:
-                frames = self._socket.recv_multipart()
-            except zmq.ZMQError:
-                if self._socket.closed:
-                    return
-                raise
-            yield frames
+    def _receive(self, take: Callable[[list[bytes]], object]) -> None:
+        """Hands over all that comes until it is closed, each as its frames. Switches: to wait, and to give way."""
+        while (frames := self._next()) is not None:
+            take(frames)
+            del frames
             give_way()
+
+    def _next(self) -> list[bytes] | None:
+        try:
+            return self._socket.recv_multipart()
+        except zmq.ZMQError:
+            if self._socket.closed:
+                return None
+            raise
 
 
 def _refuse_taken(endpoint: str) -> None:
@@ -118,10 +125,9 @@ class Inbox(_Bound):
         """
         super().__init__(zmq.PULL, endpoint)
 
-    def received(self) -> Iterator[bytes]:
-        """Every message's frame. Switches."""
-        for frames in self._received():
-            yield frames[-1]
+    def receive(self, take: Callable[[bytes], object]) -> None:
+        """Hands over every message's frame, until it is closed. Switches."""
+        self._receive(lambda frames: take(frames[-1]))
 
 
 class Server(_Bound):
@@ -141,10 +147,12 @@ class Server(_Bound):
         self._socket.setsockopt(zmq.ROUTER_MANDATORY, 1)  # else an answer to nobody vanishes uncounted
         self.dropped = 0
 
-    def received(self) -> Iterator[tuple[tuple[bytes, ...], bytes]]:
-        """Envelope and frame of every request. The envelope holds the empty frame of a REQ, so that it works too."""
-        for frames in self._received():
-            yield tuple(frames[:-1]), frames[-1]
+    def receive(self, take: Callable[[tuple[bytes, ...], bytes], object]) -> None:
+        """Hands over envelope and frame of every request, until it is closed. Switches.
+
+        The envelope holds the empty frame of a REQ, so that it works too.
+        """
+        self._receive(lambda frames: take(tuple(frames[:-1]), frames[-1]))
 
     def send(self, envelope: tuple[bytes, ...], frame: bytes) -> bool:
         """Answers, or drops and counts. Never blocks: one full peer would hold up all others."""
@@ -207,7 +215,6 @@ class Dealer(_Connecting):
     def __init__(self, endpoint: str) -> None:
         super().__init__(zmq.DEALER, endpoint)
 
-    def received(self) -> Iterator[bytes]:
-        """Every answer's frame. Switches."""
-        for frames in self._received():
-            yield frames[-1]
+    def receive(self, take: Callable[[bytes], object]) -> None:
+        """Hands over every answer's frame, until it is closed. Switches."""
+        self._receive(lambda frames: take(frames[-1]))

@@ -23,6 +23,7 @@ from zim.errors import ZimError
 from zim.metrics import Metric, counter, gauge
 from zim.net.visitors import Visitors
 from zim.nodes.effects import Effect, End, Note
+from zim.nodes.heap import give_back
 from zim.nodes.lag import LoopLag
 from zim.nodes.performer import Performer
 from zim.protocol import codec
@@ -163,6 +164,7 @@ class NodeProcess(Performer):
         gc.set_threshold(*self.gc_threshold)
         self.spawn(self._announce)
         self.spawn(self._lag.watch)
+        self.spawn(give_back)
         self._over.wait()
         for greenlet in list(self._greenlets):
             greenlet.unlink(self.on_failure)  # what it works on goes away now

@@ -7,7 +7,7 @@ a REPL have no shape: these msgpack reads. The only importer of msgpack.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cache
 from typing import Any, TypeVar, cast
 
@@ -28,6 +28,33 @@ _ENCODER = msgspec.msgpack.Encoder()
 def encode(messages: Sequence[Message]) -> bytes:
     """One frame that carries these messages, in order."""
     return _ENCODER.encode(messages)
+
+
+def encode_cut(messages: Sequence[Message], cut_bytes: int) -> Iterator[bytes]:
+    """Frames that carry these messages, in order.
+
+    Args:
+        cut_bytes: a frame ends before the message that would carry it past this; one message may be larger alone.
+    """
+    if len(messages) == 1:
+        yield encode(messages)
+        return
+    parts: list[bytes] = []
+    size = 0
+    for m in messages:
+        part = _ENCODER.encode(m)
+        if parts and size + len(part) > cut_bytes:
+            yield _array(parts)
+            parts, size = [], 0
+        parts.append(part)
+        size += len(part)
+    if parts:
+        yield _array(parts)
+
+
+def _array(parts: Sequence[bytes]) -> bytes:
+    """msgpack: array 32."""
+    return b"".join([b"\xdd", len(parts).to_bytes(4, "big"), *parts])
 
 
 @cache

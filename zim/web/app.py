@@ -78,6 +78,7 @@ def _count(answered: Counter[tuple[str, int]], response: Response) -> Response:
 
 def _refused(error: HTTPException) -> Response:
     """What Go's net/http and goim answer to a wrong path or method; under /api/ a problem."""
+    error.__traceback__ = error.__context__ = None  # Flask's request keeps it, and its frames keep the request
     methods = sorted(getattr(error, "valid_methods", None) or ())
     if request.path.startswith(API):
         return api.problem_answer(_problem(error, methods))

@@ -38,6 +38,7 @@ log = logging.getLogger(__name__)
 MAX_CONNECTIONS = 10_000  # open at once; above it the kernel's backlog waits
 READ_BYTES = 65_536  # at once
 MAX_ANSWERS_BYTES = 32 << 20  # that wait for their clients to read them; above it requests get 503
+UNREAD = "too many answers are not read"
 LINGER_S = 1.0  # how long, and
 LINGER_READS = 16  # how many reads, a refused client may go on sending before it is reset
 
@@ -152,7 +153,7 @@ class HttpConnection:
             return False
         if self._server.answers_bytes > MAX_ANSWERS_BYTES:
             self._requests.release(request)
-            self._refuse(Refused(503, "too many answers are not read", 1), request.environ["PATH_INFO"])
+            self._refuse(Refused(503, UNREAD, 1), request.environ["PATH_INFO"])
             return False
         return self._answer(request)
 
@@ -210,6 +211,9 @@ class HttpConnection:
             status, headers, body = _said(defect(), environ["PATH_INFO"])
         finally:
             self._requests.release(request)
+        if environ["REQUEST_METHOD"] == "GET" and self._server.answers_bytes > MAX_ANSWERS_BYTES:
+            # So many were asked for while this one was made. It is not to be kept, and a question changes nothing.
+            status, headers, body = _said(refused(503, UNREAD, 1), environ["PATH_INFO"])
         keeps_alive = request.keeps_alive and self._server.started
         headers = [*headers, ("Date", _date(int(time.time())))]
         if not keeps_alive:

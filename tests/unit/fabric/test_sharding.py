@@ -1,4 +1,6 @@
-from zim.fabric.sharding import Shards, rank
+import sys
+
+from zim.fabric.sharding import CACHED, Shards, rank
 
 
 def test_everybody_agrees_and_for_ever() -> None:
@@ -20,3 +22,14 @@ def test_the_stand_in_is_the_owner_without_the_first() -> None:
     jobs = ["job-1", "job-2", "job-3"]
     first, second, _ = rank("comet-1", jobs)
     assert rank("comet-1", [j for j in jobs if j != first])[0] == second
+
+
+def test_few_names_are_kept() -> None:
+    """They would keep alive the memory of whatever they came with."""
+    for routers, most in ((["router-1"], 0), (["router-1", "router-2"], CACHED)):
+        shards = Shards(routers)
+        names = [f"r:room {n}" for n in range(3 * CACHED)]
+        before = sys.getrefcount(names[0])
+        for at in range(len(names)):
+            shards.owner(names[at])
+        assert sum(sys.getrefcount(names[at]) > before for at in range(len(names))) == most

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zim.net.http1 import MAX_HEAD_BYTES, MAX_HEADERS, Bodies, BodyLimits, Request, Requests
+from tests.garbage import circles
+from zim.net.http1 import MAX_BODIES_BYTES, MAX_HEAD_BYTES, MAX_HEADERS, Bodies, BodyLimits, Request, Requests
 
 NAME = st.text("abcXYZ019-!~", min_size=1, max_size=8)
 VALUE = st.text(st.characters(min_codepoint=0x21, max_codepoint=0xFF, blacklist_categories=["Cc"]), max_size=12)
@@ -169,3 +170,23 @@ def test_refuses(lines: list[str], status: int) -> None:
 def test_absolute_form() -> None:
     environ = only("GET http://zim:7172/1/count?type=room HTTP/1.1", "Host: zim").environ
     assert (environ["PATH_INFO"], environ["QUERY_STRING"]) == ("/1/count", "type=room")
+
+
+@pytest.mark.parametrize("limit", [100_000, 1_000_000])
+def test_a_refused_body_is_not_kept(limit: int) -> None:
+    """It is too large for its path, or for all bodies together."""
+    bodies = Bodies()
+    bodies.n_bytes = MAX_BODIES_BYTES - 500_000
+    with circles() as left:
+        requests = Requests(bodies, BodyLimits(limit))
+        requests.feed(b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n")
+        for _ in range(10):
+            if not requests.refused:
+                requests.feed(b"ea60\r\n%b\r\n" % (b"x" * 60_000))
+        assert requests.refused is not None
+        status = requests.refused.status
+        requests.close()
+        del requests
+    assert status == (413 if limit == 100_000 else 503)
+    assert left == []
+    assert bodies.n_bytes == MAX_BODIES_BYTES - 500_000

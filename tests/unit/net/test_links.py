@@ -21,12 +21,11 @@ class Peer:
 
     def __init__(self, endpoint: str) -> None:
         self._server = Server(endpoint)
-        self._greenlet = gevent.spawn(self._serve)
+        self._greenlet = gevent.spawn(self._server.receive, self._answer)
 
-    def _serve(self) -> None:
-        for envelope, data in self._server.received():
-            for m in codec.decode(data, Auth):
-                self._server.send(envelope, codec.encode([Authed(m.req, "7", (), None)]))
+    def _answer(self, envelope: tuple[bytes, ...], data: bytes) -> None:
+        for m in codec.decode(data, Auth):
+            self._server.send(envelope, codec.encode([Authed(m.req, "7", (), None)]))
 
     def close(self) -> None:
         self._server.close()
@@ -46,15 +45,14 @@ class Asker:
         )
         self.greenlets: list[gevent.Greenlet[..., Any]] = []
         self.link.spawn(lambda run: self.greenlets.append(gevent.spawn(run)))
-        self.greenlets.append(gevent.spawn(self._receive))
+        self.greenlets.append(gevent.spawn(self.link.receive, self._take))
 
     def _on_lost(self, peer: str, messages: list[Message]) -> None:
         assert peer == "logic-1"
         self.lost += [m.req for m in messages]  # type: ignore[attr-defined]
 
-    def _receive(self) -> None:
-        for frame in self.link.received():
-            self.answers += codec.decode(frame, Authed)
+    def _take(self, frame: bytes) -> None:
+        self.answers += codec.decode(frame, Authed)
 
     def ask(self, token: bytes = b"7") -> int:
         self._req += 1

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import socket
+import sys
 from pathlib import Path
 
+import gevent
 import pytest
 
 from zim.errors import NodeError
-from zim.net.transport import Inbox, Server
+from zim.net.transport import Dealer, Inbox, Server
 
 
 def test_what_another_serves_is_in_use(tmp_path: Path) -> None:
@@ -43,3 +45,21 @@ def test_what_is_no_socket_is_never_replaced(tmp_path: Path, kind: str) -> None:
         Server(f"ipc://{path}")
     assert not path.is_socket()
     assert path.is_symlink() or path.is_dir() or path.read_text() == "precious"
+
+
+def test_a_message_is_not_kept_until_the_next_one_comes(tmp_path: Path) -> None:
+    endpoint = f"ipc://{tmp_path / 'link'}"
+    server, taken = Server(endpoint), list[bytes]()
+    greenlet = gevent.spawn(server.receive, lambda envelope, frame: taken.append(frame))
+    dealer = Dealer(endpoint)
+    sent = b"x" * 10_000
+    while not dealer.send(sent):
+        gevent.sleep(0.001)
+    while not taken:
+        gevent.sleep(0.001)
+    while sys.getrefcount(taken[0]) > 2:  # until it waits for the next one: 2 are the list, and the question
+        gevent.sleep(0.001)
+    assert taken == [sent]
+    dealer.close()
+    server.close()
+    greenlet.join()

@@ -51,6 +51,16 @@ def test_requests_survive(sent: list[messages.ToRouter]) -> None:
     assert codec.decode(codec.encode(sent), messages.ToRouter) == sent
 
 
+@given(st.lists(st.integers(0, 300), max_size=30), st.integers(1, 500))
+def test_frames_are_cut_and_carry_all(sizes: list[int], cut_bytes: int) -> None:
+    sent = [messages.Auth(n, b"x" * size) for n, size in enumerate(sizes)]
+    frames = list(codec.encode_cut(sent, cut_bytes))
+    found = [codec.decode(frame, messages.Auth) for frame in frames]
+    assert [m for part in found for m in part] == sent
+    assert all(part for part in found)
+    assert all(len(frame) <= cut_bytes + 5 for frame, part in zip(frames, found, strict=True) if len(part) > 1)
+
+
 @given(st.lists(PUSHES, max_size=4))
 def test_pushes_survive(sent: list[messages.Push]) -> None:
     assert codec.decode(codec.encode(sent), messages.Push) == sent

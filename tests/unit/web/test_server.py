@@ -7,13 +7,17 @@ import http.client
 import socket
 import struct
 from collections.abc import Iterator
+from io import BytesIO
+from types import FrameType
 from typing import Any
 
 import gevent
 import pytest
+from gevent.event import Event
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.garbage import circles
 from tests.unit.web.support import MAX_BODY_BYTES, Client, Recorder, ask, serving, wait_until
 from zim.errors import NodeError
 from zim.fabric.answers import Counts
@@ -463,3 +467,67 @@ def test_a_port_in_use(server: HttpServer) -> None:
     assert isinstance(server.address, tuple)
     with pytest.raises(NodeError, match=rf"^http 127\.0\.0\.1:{server.address[1]}: [^:]*in use$"):
         HttpServer(server.application, ("127.0.0.1", server.address[1]), 1, BodyLimits(1))
+
+
+def test_answers_that_were_asked_for_together_are_bounded_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All were taken while nothing waited yet. What was done is answered; what was only asked for is asked again."""
+    size, go = 8 << 20, Event()
+    monkeypatch.setattr(web_server, "MAX_ANSWERS_BYTES", size)
+    entered: list[str] = []
+
+    def app(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+        entered.append(environ["REQUEST_METHOD"])
+        go.wait()
+        start_response("200 OK", [])
+        return [b"x" * size if environ["REQUEST_METHOD"] == "GET" else b"done"]
+
+    server = HttpServer(app, ("127.0.0.1", 0), 5.0, BodyLimits(0))
+    server.start()
+    try:
+        readers = [Client(server) for _ in range(8)]
+        for reader in readers:
+            reader.send(b"GET / HTTP/1.1\r\nHost: zim\r\n\r\n")
+        pusher = Client(server)
+        wait_until(lambda: len(entered) == 8)
+        pusher.send(b"POST / HTTP/1.1\r\nHost: zim\r\nContent-Length: 0\r\n\r\n")
+        wait_until(lambda: len(entered) == 9)
+        go.set()
+        assert pusher.receive().status == 200
+        assert size < server.answers_bytes <= 2 * size + 10_000
+        assert [reader.receive().status for reader in readers].count(503) >= 6
+        for client in (pusher, *readers):
+            client.socket.close()
+    finally:
+        server.stop(1)
+
+
+def test_a_body_that_was_refused_is_not_kept(server: HttpServer) -> None:
+    """It is found too large after some of it has come."""
+
+    def once() -> None:
+        with Client(server) as client:
+            client.send(b"POST /1/push HTTP/1.1\r\nHost: zim\r\nTransfer-Encoding: chunked\r\n\r\n")
+            client.send(b"f4240\r\n" + b"x" * 1_000_000 + b"\r\n")
+            with contextlib.suppress(OSError):
+                client.send(b"f4240\r\n" + b"x" * 1_000_000 + b"\r\n")
+            assert client.receive().status == 413
+        wait_until(lambda: n_connections(server) == 0)
+
+    once()
+    with circles() as left:
+        once()
+    assert [found for found in left if isinstance(found, FrameType | BytesIO)] == []
+
+
+@pytest.mark.parametrize("what", ["GET /api/nothing", "PUT /1/push", "GET /nothing"])
+def test_a_refusal_keeps_no_frames(server: HttpServer, what: str) -> None:
+    """werkzeug leaves some small things of each request. Frames would keep all of it, its body too."""
+
+    def once() -> None:
+        method, path = what.split()
+        ask(server, method, path)
+
+    once()
+    with circles() as left:
+        once()
+    assert [found for found in left if isinstance(found, FrameType)] == []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator, Sequence
+from functools import partial
 
 import gevent
 from gevent.event import AsyncResult, Event
@@ -92,10 +93,10 @@ class CometNode(NodeProcess):
         for link in self._links.values():
             link.spawn(self.spawn)
         for router in self._routers.values():
-            self.spawn(self._listen_to_router, router)
+            self.spawn(router.receive, partial(self._on_router, router.peer))
         for logic in self._logics.values():
-            self.spawn(self._listen_to_logic, logic)
-        self.spawn(self._receive)
+            self.spawn(logic.receive, partial(self._on_authed, logic.peer))
+        self.spawn(self._inbox.receive, self._on_entries)
         self.spawn(self._fan_out)
         self.spawn(self._tick)
         self.spawn(self._edge.sweep)
@@ -125,23 +126,20 @@ class CometNode(NodeProcess):
 
     # -- what comes
 
-    def _receive(self) -> None:
-        """Entries, from the jobs."""
-        for frame in self._inbox.received():
-            self._on_messages(self.decode(frame, messages.Entry))
+    def _on_entries(self, frame: bytes) -> None:
+        """From the jobs."""
+        self._on_messages(self.decode(frame, messages.Entry))
 
-    def _listen_to_router(self, router: PeerLink[Message]) -> None:
-        for frame in router.received():
-            self._on_messages(self.decode(frame, messages.ToComet, router.peer))
+    def _on_router(self, router: str, frame: bytes) -> None:
+        self._on_messages(self.decode(frame, messages.ToComet, router))
 
     def _on_messages(self, came: Sequence[messages.ToComet | messages.Entry]) -> None:
         self.perform(self._runner.on_messages(came, time.monotonic()))
         self._work.set()
 
-    def _listen_to_logic(self, logic: PeerLink[Message]) -> None:
-        for frame in logic.received():
-            answers = self.decode(frame, messages.FromLogic, logic.peer)
-            self.perform(self._runner.on_identities(answers, time.monotonic()))
+    def _on_authed(self, logic: str, frame: bytes) -> None:
+        answers = self.decode(frame, messages.FromLogic, logic)
+        self.perform(self._runner.on_identities(answers, time.monotonic()))
 
     def _on_not_asked(self, logic: str, lost: Sequence[Message]) -> None:
         reqs = [m.req for m in lost if isinstance(m, messages.Auth)]

@@ -38,7 +38,7 @@ class JobNode(NodeProcess):
     def start(self) -> None:
         for comet in self._comets.values():
             comet.spawn(self.spawn)
-        self.spawn(self._serve)
+        self.spawn(self._inbox.receive, self._on_frame)
 
     @override
     def is_connected(self) -> bool:
@@ -61,9 +61,8 @@ class JobNode(NodeProcess):
         )
         yield from queues("job", self._comets)
 
-    def _serve(self) -> None:
-        for frame in self._inbox.received():
-            self.perform(self._runner.on_messages(self.decode(frame, messages.ToJob), time.monotonic()))
+    def _on_frame(self, frame: bytes) -> None:
+        self.perform(self._runner.on_messages(self.decode(frame, messages.ToJob), time.monotonic()))
 
     @override
     def perform_one(self, effect: Effect) -> None:

@@ -74,7 +74,7 @@ class RouterFabric(Fabric):
             try:
                 answers[router] = _answer(m, question)
             except (Unavailable, Unknown) as e:
-                silent[router] = e
+                silent[router] = e.with_traceback(None)  # which leads back to this dict
         if silent and not question.names_silent:
             may_be_done = bool(answers) or any(isinstance(error, Unknown) for error in silent.values())
             error = next(iter(silent.values()))

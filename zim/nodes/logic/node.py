@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Iterator, Sequence
+from functools import partial
 
 import gevent
 from gevent.event import AsyncResult
@@ -71,8 +72,8 @@ class LogicNode(NodeProcess):
     def start(self) -> None:
         for router in self._routers.values():
             router.spawn(self.spawn)
-            self.spawn(self._listen_to_router, router)
-        self.spawn(self._serve)
+            self.spawn(router.receive, partial(self._on_answers, router.peer))
+        self.spawn(self._server.receive, self._on_asked)
         self.spawn(self._tick)
         self._http.start()
 
@@ -104,16 +105,14 @@ class LogicNode(NodeProcess):
 
     # -- what comes
 
-    def _serve(self) -> None:
+    def _on_asked(self, envelope: tuple[bytes, ...], frame: bytes) -> None:
         """Comets ask who their clients are; publishers push over ZeroMQ."""
-        for envelope, frame in self._server.received():
-            asked = self.decode(frame, messages.ToLogic)
-            self.perform(self._runner.on_messages(envelope, asked, time.monotonic(), give_way))
+        asked = self.decode(frame, messages.ToLogic)
+        self.perform(self._runner.on_messages(envelope, asked, time.monotonic(), give_way))
 
-    def _listen_to_router(self, router: PeerLink[Message]) -> None:
-        for frame in router.received():
-            answers = self.decode(frame, messages.ToAsker, router.peer)
-            self.perform(self._runner.on_answers(router.peer, answers, time.monotonic()))
+    def _on_answers(self, router: str, frame: bytes) -> None:
+        answers = self.decode(frame, messages.ToAsker, router)
+        self.perform(self._runner.on_answers(router, answers, time.monotonic()))
 
     def _on_lost(self, router: str, lost: Sequence[Message]) -> None:
         reqs = [m.req for m in lost]  # type: ignore[attr-defined]

@@ -271,7 +271,8 @@ class LogicRunner:
         for share in ended:
             touched[share.lane] = None
             share.lane.ended(share)
-            for follower in share.followers:
+            followers, share.followers = share.followers, []  # they know it, too
+            for follower in followers:
                 touched[follower.lane] = None
                 if share.status == "ok":
                     follower.lane.release(follower)
@@ -288,6 +289,7 @@ class LogicRunner:
 
     def _settle(self, group: _Group) -> list[Effect]:
         ticket, outcome = group.ticket, group.outcome()
+        del group.outcome  # it knows them, and they know the group: none would go before the garbage collector comes
         if isinstance(outcome, list):
             for p in outcome:
                 self.answered[p.status] += 1

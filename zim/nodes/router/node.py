@@ -41,6 +41,7 @@ FORGOTTEN_MS, FORGOTTEN = 5_000, 50_000  # how long before the newest receipt on
 LIVE_KEYS_S = 60.0  # how long a key is known that went to a live-only stream: in memory, as the stream is
 FAR_S = 60.0  # of log time from the wall clock: worth a line of the log
 LIVE_KEYS_BYTES = 64 << 20  # of them; above it pushes with another key to live-only streams are refused
+ANSWER_BYTES = 1 << 20  # of one frame of answers: a peer that reads none has 16 of them at most
 JOB_QUEUE_BYTES = 16 << 20  # for one job; above it entries are dropped, and the comets fetch
 
 
@@ -115,7 +116,7 @@ class RouterNode(NodeProcess):
         for job in self._jobs.values():
             job.spawn(self.spawn)
         self._ticking = self.spawn(self._tick)
-        self.spawn(self._serve)
+        self.spawn(self._server.receive, self._on_frame)
 
     @override
     def is_connected(self) -> bool:
@@ -152,16 +153,15 @@ class RouterNode(NodeProcess):
 
     # -- what comes
 
-    def _serve(self) -> None:
-        for envelope, frame in self._server.received():
-            plain = codec.decode_plain(frame)
-            if plain is not None:
-                self._on_plain(Asker(envelope, is_plain=True), plain)
-                continue
-            asked: list[messages.ToRouter] = self.decode(frame, messages.ToRouter)
-            if not asked and not envelope[-1]:  # a REQ socket: a person at a REPL, who waits for an answer
-                self._on_plain(Asker(envelope, is_plain=True), {})
-            self.perform(self._runner.on_messages(Asker(envelope), asked, time.monotonic()))
+    def _on_frame(self, envelope: tuple[bytes, ...], frame: bytes) -> None:
+        plain = codec.decode_plain(frame)
+        if plain is not None:
+            self._on_plain(Asker(envelope, is_plain=True), plain)
+            return
+        asked: list[messages.ToRouter] = self.decode(frame, messages.ToRouter)
+        if not asked and not envelope[-1]:  # a REQ socket: a person at a REPL, who waits for an answer
+            self._on_plain(Asker(envelope, is_plain=True), {})
+        self.perform(self._runner.on_messages(Asker(envelope), asked, time.monotonic()))
 
     def _on_plain(self, asker: Asker, asked: dict[str, Any]) -> None:
         """`{"locate": uid}` or `{"counts": true}`, from any zmq.REQ socket."""
@@ -211,7 +211,7 @@ class RouterNode(NodeProcess):
         self.perform(self._runner.on_done(effect, result, now))
 
     def _reply(self, answers: Sequence[tuple[Asker, Any]]) -> None:
-        """All that one asker is answered goes in one frame."""
+        """All that one asker is answered goes in one frame, or in some if that were too large."""
         by_asker: dict[Asker, list[Any]] = {}
         for asker, m in answers:
             by_asker.setdefault(asker, []).append(m)
@@ -219,7 +219,9 @@ class RouterNode(NodeProcess):
             if asker.is_plain:
                 self._send_plain(asker, mine[0].answer)
             else:
-                self._server.send(asker.envelope, codec.encode(mine))
+                for frame in codec.encode_cut(mine, ANSWER_BYTES):
+                    if not self._server.send(asker.envelope, frame):
+                        break  # it does not read: the rest would find no room either
 
     def _send_plain(self, asker: Asker, value: Any) -> None:
         self._server.send(asker.envelope, codec.encode_plain(value))

@@ -10,6 +10,7 @@ import msgspec
 import pytest
 from gevent.event import AsyncResult
 
+from tests.garbage import circles
 from zim.errors import Unavailable, Unknown
 from zim.fabric.answers import Counts, Forgotten, Ledger, Receipt, Unread
 from zim.fabric.questions import ForgetComet, OnlineCounts, UnreadCount, WholeLedger
@@ -177,3 +178,11 @@ def test_history_is_read_page_by_page_and_its_silence_is_unavailable() -> None:
     assert [(m.after, m.limit) for m in routers[0].asked if isinstance(m, Read)] == [(0, 10), (1, 9)]
     with pytest.raises(Unavailable):
         fabric.history("*", 0, 10)
+
+
+def test_a_silent_router_leaves_no_circles() -> None:
+    fabric, _ = fabric_of(plain(LEDGER), SILENT)
+    fabric.ask(WholeLedger())
+    with circles() as left:
+        fabric.ask(WholeLedger())
+    assert left == []

@@ -9,6 +9,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.garbage import circles
 from zim.errors import Unavailable, Unknown
 from zim.fabric.push import Push
 from zim.fabric.questions import OnlineCounts
@@ -237,3 +238,28 @@ def test_every_push_is_settled_once(steps: list[str], random: Any) -> None:
         ends += settled(effects)
     assert len(ends) == 1
     assert len(runner._calls) == 0
+
+
+def test_what_is_over_leaves_no_circles() -> None:
+    runner = fresh()
+
+    def push(key: str) -> list[Effect]:
+        todo = sends(runner.on_push("ticket", [Push(EVERYWHERE.streams, b"x", key=key)], 0.0))
+        done: list[Effect] = []
+        while todo:
+            router, m = todo.pop()
+            done += runner.on_answers(router, [ok(m, router)], 0.1)
+            todo += sends(done)[len(todo) :] if key and len(done) == 1 else []
+        return done
+
+    def ask() -> list[Effect]:
+        ((_, m),) = sends(
+            runner.on_question("ticket", ROUTERS[:1], partial(Ask, question=OnlineCounts()), 1.0, 1.0, 0.0)
+        )
+        return runner.on_answers(ROUTERS[0], [Answered(m.req, ROUTERS[0], None)], 0.1)
+
+    for once in (partial(push, ""), partial(push, "key"), ask):
+        once()
+        with circles() as left:
+            assert settled(once())
+        assert left == []
