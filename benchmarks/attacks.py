@@ -160,7 +160,7 @@ def pongs(at: Place, clients: int = 5) -> None:
 
     def one() -> None:
         with contextlib.closing(_login(at, secrets.randbelow(1 << 30), reads=False)) as sock:
-            beats = frame.encode(Packet(Op.HEARTBEAT, 1, frame.VERSION)) * 64
+            beats = frame.encode(Packet(Op.HEARTBEAT, 1, frame.VERSION)) * 4_096
             while True:
                 sock.sendall(beats)
                 gevent.sleep(0.001)
@@ -467,7 +467,7 @@ _BEHIND = {
     "logic": ROUTER_QUEUE_BYTES,
 }
 _READS = {
-    "logic": MAX_ANSWERS_BYTES + HISTORIES * HISTORY_BYTES,
+    "logic": MAX_ANSWERS_BYTES + 2 * HISTORIES * HISTORY_BYTES,  # messages, and their JSON
     "router": QUEUE_BYTES,
 }
 
