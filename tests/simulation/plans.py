@@ -271,7 +271,7 @@ def _slow(world: World, who: int, for_s: float) -> None:
     wire = world.people[who].wire
     if wire is not None:
         wire.reads = False
-        world.kernel.after(for_s, lambda: wire.is_closed or wire.drain())
+        world.kernel.after(for_s, lambda: None if wire.is_closed else wire.drain())
 
 
 def _forge(world: World, comet: str, router: str, kind: str, number: int) -> None:

@@ -19,8 +19,8 @@ from tests.simulation.nodes import CometNode, JobNode, LogicNode, RouterNode
 from tests.simulation.people import Backend, Person, Publisher, Wire
 from zim.fabric.push import Published
 from zim.nodes.comet.passes import is_live_only
-from zim.nodes.router.log import NewPush
 from zim.nodes.logic.trains import Train
+from zim.nodes.router.log import NewPush
 from zim.protocol.messages import PublishReply
 from zim.protocol.vocabularies.base import Missed, Start
 
