@@ -54,12 +54,12 @@ class Fabric:
         self._path = topology
         self._process: subprocess.Popen[bytes] | None = None
         logics = self.topology.logics
-        self.http = [_address(logic.http) for logic in logics]
+        self.http = [_address(at) for logic in logics for at in logic.http]
 
     def addresses(self, transport: str) -> list[str]:
         """The comets' addresses for "tcp" or "ws"."""
-        listeners = [comet.ws if transport == "ws" else comet.tcp for comet in self.topology.comets]
-        found = [_address(listener) for listener in listeners if listener is not None]
+        comets = self.topology.comets
+        found = [_address(at) for comet in comets for at in (comet.ws if transport == "ws" else comet.tcp)]
         if not found:
             raise BenchmarkError(f"{self._path}: no comet listens for {transport}")
         return found
@@ -128,7 +128,7 @@ class Fabric:
 
     def _wait_ready(self) -> None:
         deadline = time.monotonic() + _START_S
-        ports = [_address(at) for comet in self.topology.comets for at in (comet.tcp, comet.ws) if at is not None]
+        ports = [_address(at) for comet in self.topology.comets for at in (*comet.tcp, *comet.ws)]
         while not (all(map(_answers, self.http)) and all(map(_listens, ports))):
             if self._process is not None and self._process.poll() is not None:
                 raise BenchmarkError(f"zim up ended with {self._process.returncode}:\n{self._last_words()}")

@@ -229,8 +229,8 @@ def _lags(fabric: Fabric) -> dict[str, dict[float, int]]:
     found: dict[str, dict[float, int]] = {}
     t = fabric.topology
     for node in [*t.routers, *t.logics, *t.jobs, *t.comets]:
-        assert node.admin is not None
-        page = urllib.request.urlopen(f"http://{node.admin.address}/metrics", timeout=30).read().decode()
+        assert node.admin
+        page = urllib.request.urlopen(f"http://{node.admin[0].address}/metrics", timeout=30).read().decode()
         lines = [line for line in page.splitlines() if line.startswith("zim_node_loop_lag_seconds_bucket")]
         found[node.name] = {float(line.split('"')[1]): int(float(line.split()[-1])) for line in lines}
     return found

@@ -235,6 +235,8 @@ def _toml(keys: dict[str, Any]) -> list[str]:
 
 
 def _value(value: Any) -> str:
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_value, value)) + "]"
     return "{ " + ", ".join(_toml(value)) + " }" if isinstance(value, dict) else json.dumps(value)
 
 

@@ -41,7 +41,7 @@ def main(name: str, lifeline: int, folder: Path) -> None:
         say(f"{name}: there is no room")
         sys.exit(3)
     if behaviour != "mute":
-        os.write(1, f'ready {name} {{"tcp": "127.0.0.1:1"}}\n'.encode())
+        os.write(1, f'ready {name} {{"tcp": ["127.0.0.1:1"]}}\n'.encode())
     os.read(lifeline, 1)  # nobody writes: it returns when the other end is closed
     note("cut", name)
 

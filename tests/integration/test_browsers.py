@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from gevent import socket
 
-from tests.harness import Client, Fabric, running
+from tests.harness import Client, Fabric, free_ports, running
 from zim.protocol.frame import Op, Packet
 
 
@@ -68,6 +69,35 @@ def test_frames_of_one_object_for_goim_before_1_2() -> None:
         fabric.post("/1/push?uid=7", b'{"a":1}')
         assert [p.body for p in client.wait(1)] == [b'{"a":1}']
         assert client.packets[0].op == Op.PUSH
+
+
+def test_two_listeners_of_one_kind_each_with_its_own_rules(tmp_path: Path) -> None:
+    """Each serves, in its own frames and to its own visitors; `zim up` tells all of them."""
+    ws, ws2, http, http2, tcp, tcp2, admin, admin2 = (f"127.0.0.1:{port}" for port in free_ports(8))
+    open_to_pages = {"origins": ["https://app.example.com"]}
+    lists: dict[str, dict[str, Any]] = {
+        "comet": {"ws": [ws, {"address": ws2, "ws_frames": "object", **open_to_pages}], "tcp": [tcp, tcp2]},
+        "logic": {"http": [http, {"address": http2, **open_to_pages}]},
+        "router": {"admin": [admin, admin2]},
+    }
+    with running(tmp_path, **lists) as fabric:
+        assert all(f"{key:<4} {at}" in fabric.log for key, at in (("ws", ws2), ("http", http2), ("admin", admin2)))
+        arrays, objects = Client(ws, "1", is_ws=True), _ObjectClient(ws2, "2", is_ws=True)
+        others = [Client(tcp, "3"), Client(tcp2, "4")]
+        page, statuses = {"Origin": "https://app.example.com"}, []
+        for at, text in ((http, b"1"), (http2, b"2")):
+            fabric.http["logic-1"] = at
+            statuses.append(fabric.request("POST", "/1/push/all", text, headers=page)[0])
+            fabric.post("/1/push/all", text)
+        for client in (arrays, objects, *others):
+            assert {p.body for p in client.wait(3)} == {b"1", b"2"}
+        assert statuses == [403, 200]
+        fabric.admin["router-1"] = admin2
+        assert fabric.metrics("router-1")
+        said = "Host: localhost\r\nOrigin: https://app.example.com\r\n"
+        for at, status in ((ws, b"403"), (ws2, b"101")):
+            fabric.ws["comet-1"] = at
+            assert upgrade(fabric, said).startswith(b"HTTP/1.1 " + status)
 
 
 class _ObjectClient(Client):

@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from zim import __version__
 from zim.cli import main
 from zim.cli.drawing import draw
-from zim.cli.up import how_to_try, zim_command
+from zim.cli.up import how_to_try, listening_text, zim_command
 from zim.supervisor import RunningNode, node_command
 from zim.topology import Topology, load, parse
 
@@ -105,10 +105,20 @@ def test_picture_tells_who_is_out_of_reach() -> None:
     assert "Note: comet-1 is at tcp://127.0.0.1:8092, out of reach from a." in picture
 
 
+def test_picture_and_list_have_every_listener() -> None:
+    text = DEFAULT.read_text()
+    several = 'ws = ["127.0.0.1:8090", { address = "0.0.0.0:8099", insecure = true, ws_frames = "object" }]'
+    picture = check_picture(parse(text.replace('ws = "127.0.0.1:8090"', several), DEFAULT))
+    assert "ws    127.0.0.1:8090" in picture
+    assert "ws    0.0.0.0:8099 !" in picture
+    listening = {"bind": ["tcp://127.0.0.1:1"], "ws": ["127.0.0.1:8090", "0.0.0.0:8099"]}
+    assert listening_text(listening) == "ws   127.0.0.1:8090\nws   0.0.0.0:8099\nbind tcp://127.0.0.1:1"
+
+
 def test_how_to_try() -> None:
     topology = load(DEFAULT)
-    comet = RunningNode(topology.comets[0], 1, {"tcp": "0.0.0.0:8081", "ws": "127.0.0.1:8090"})
-    logic = RunningNode(topology.logics[0], 2, {"http": "[::]:80"})
+    comet = RunningNode(topology.comets[0], 1, {"tcp": ["0.0.0.0:8081", "127.0.0.1:9"], "ws": ["127.0.0.1:8090"]})
+    logic = RunningNode(topology.logics[0], 2, {"http": ["[::]:80"]})
     assert how_to_try([comet, logic], is_found=False) == [
         "Try it:",
         f"  {zim_command()} listen --uid 7 --tcp 127.0.0.1:8081",

@@ -198,7 +198,7 @@ def test_the_example_of_a_topology_says_what_it_does() -> None:
     assert rule("r:ticker-1") == Rule(1, Retention().rooms.age_s)
     assert rule("r:7-cursors").is_live_only
     assert t.idempotency_s == 3 * 86_400
-    assert t.routers[0].admin == ListenAddress("127.0.0.1:7271")
+    assert t.routers[0].admin == (ListenAddress("127.0.0.1:7271"),)
     assert t.comets[0].slow_consumer == "drop"
 
 

@@ -81,8 +81,8 @@ def _addresses(node: Node) -> list[tuple[str, str]]:
 
 
 def _listeners(node: Node) -> list[tuple[str, ListenAddress]]:
-    found = {what: getattr(node, key, None) for what, key in LISTENERS.items()}
-    return [(what, one) for what, one in found.items() if one is not None]
+    found = {what: getattr(node, key, ()) for what, key in LISTENERS.items()}
+    return [(what, one) for what, at in found.items() for one in ((at,) if isinstance(at, ListenAddress) else at)]
 
 
 def _cut(text: str, most: int = MAX_ADDRESS_CHARS) -> str:

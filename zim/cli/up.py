@@ -7,7 +7,7 @@ import logging
 import os
 import shutil
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import click
@@ -18,7 +18,7 @@ from rich.table import Table
 from zim import logs
 from zim.cli.where import reachable
 from zim.errors import TopologyError
-from zim.supervisor import RunningNode, Supervisor, node_command, open_admin, raise_open_files
+from zim.supervisor import RunningNode, Supervisor, node_command, open_admins, raise_open_files
 from zim.topology import load
 
 
@@ -50,9 +50,9 @@ def up(topology: Path, host: str | None, verbose: bool) -> None:
     is_found = host is None and fabric.path == Path("topology.toml").absolute()
     pass_on = logs.writer(logs.STDERR).put
     supervisor = Supervisor(nodes, command, lambda running: _tell(fabric.name, running, is_found), pass_on)
-    admin = open_admin(supervisor, fabric.admin) if fabric.admin is not None else None
+    admins = open_admins(supervisor, fabric.admin)
     code = supervisor.run()
-    if admin is not None:
+    for admin in admins:
         admin.close()
     sys.exit(code)
 
@@ -72,12 +72,12 @@ def _tell(fabric_name: str, running: list[RunningNode], is_found: bool) -> None:
     logs.writer(logs.STDOUT).put(text)  # whoever does not read it holds up nobody
 
 
-def listening_text(listening: dict[str, str]) -> str:
+def listening_text(listening: Mapping[str, Sequence[str]]) -> str:
     """One address a line, what is for people first."""
     order: list[str] = [what for what in ("http", "tcp", "ws") if what in listening]
     order += [what for what in listening if what not in order]
     wide = max([4, *map(len, order)])
-    return "\n".join(f"{what:<{wide}} {listening[what]}" for what in order)
+    return "\n".join(f"{what:<{wide}} {where}" for what in order for where in listening[what])
 
 
 def zim_command() -> str:
@@ -94,8 +94,9 @@ def how_to_try(running: Iterable[RunningNode], is_found: bool) -> list[str]:
     """
     first: dict[str, str] = {}
     for one in running:
-        for what, where in one.listening.items():
-            first.setdefault(what, reachable(where))
+        for what, addresses in one.listening.items():
+            for where in addresses[:1]:
+                first.setdefault(what, reachable(where))
     lines = []
     zim = zim_command()
     if "tcp" in first:

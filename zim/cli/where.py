@@ -23,7 +23,7 @@ def http_address(http: str | None, topology: Path | None) -> str:
     if http:
         return http
     found = _topology(topology)
-    return reachable(found.logics[0].http.address) if found else DEFAULT_HTTP
+    return reachable(found.logics[0].http[0].address) if found else DEFAULT_HTTP
 
 
 def comet_addresses(is_ws: bool, addresses: Sequence[str], topology: Path | None) -> list[str]:
@@ -36,8 +36,8 @@ def comet_addresses(is_ws: bool, addresses: Sequence[str], topology: Path | None
     if not addresses and found is None:
         addresses = [DEFAULT_WS if is_ws else DEFAULT_TCP]
     elif found is not None:
-        listeners = [comet.ws if is_ws else comet.tcp for comet in found.comets]
-        addresses = [reachable(listener.address) for listener in listeners if listener is not None]
+        listeners = [one for comet in found.comets for one in (comet.ws if is_ws else comet.tcp)]
+        addresses = [reachable(listener.address) for listener in listeners]
         if not addresses:
             kind, hint = ("ws", "leave out --ws") if is_ws else ("tcp", "use --ws")
             raise TopologyError([f"{found.path}: no comet listens for {kind}; {hint}, or name an --address"])

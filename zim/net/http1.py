@@ -59,10 +59,16 @@ class BodyLimits:
 
 
 class Bodies:
-    """How many bytes of bodies a process holds: being read, or with the app."""
+    """How many bytes of bodies a process holds.
+
+    Attributes:
+        n_bytes: of requests: being read, or with the app.
+        answers_bytes: of answers that their clients have not taken.
+    """
 
     def __init__(self) -> None:
         self.n_bytes = 0
+        self.answers_bytes = 0
 
 
 @dataclass(slots=True)

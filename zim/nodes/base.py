@@ -28,7 +28,7 @@ from zim.nodes.lag import LoopLag
 from zim.nodes.performer import Performer
 from zim.protocol import codec
 from zim.protocol.errors import CodecError
-from zim.topology import ListenAddress, Node, Topology
+from zim.topology import ListenAddress, Listeners, Node, Topology
 
 if TYPE_CHECKING:
     from zim.web.server import HttpServer
@@ -62,7 +62,7 @@ class NodeProcess(Performer):
         super().__init__()
         self.topology, self.name = topology, node.name
         self._kind, self._admin_at = node.kind, node.admin
-        self._admin: HttpServer | None = None
+        self._admins: list[HttpServer] = []
         self._over = Event()
         self._exit_code = EXIT_OK
         self._greenlets: set[gevent.Greenlet[..., Any]] = set()
@@ -86,8 +86,8 @@ class NodeProcess(Performer):
         """Whether its peers are there, so that a user who sees `ready` can go on."""
 
     @abstractmethod
-    def listens(self) -> dict[str, str]:
-        """Where it listens, for people: `{"tcp": "127.0.0.1:8080"}`."""
+    def listens(self) -> dict[str, Listeners]:
+        """Where it listens, for people, beside `admin`: by the keys of the topology."""
 
     @abstractmethod
     def stop(self) -> None:
@@ -170,17 +170,18 @@ class NodeProcess(Performer):
             greenlet.unlink(self.on_failure)  # what it works on goes away now
         with gevent.Timeout(STOP_S, False):  # type: ignore[arg-type]
             self.stop()
-        if self._admin is not None:
-            self._admin.close()
+        for admin in self._admins:
+            admin.close()
         gevent.killall(list(self._greenlets), block=True, timeout=1.0)
         return self._exit_code
 
     def _open_admin(self) -> None:
-        if self._admin_at is not None:
+        if self._admin_at:
             from zim.web.admin import admin_server  # not everybody wants it, and it brings an HTTP server
 
-            self._admin = admin_server(self._metrics, self._admin_at.host_port, visitors(self._admin_at))
-            self._admin.start()
+            for at in self._admin_at:
+                self._admins.append(admin_server(self._metrics, at.host_port, visitors(at)))
+                self._admins[-1].start()
 
     def _metrics(self) -> Iterator[Metric]:
         who: dict[tuple[str, ...], float] = {(self.name, self._kind, __version__): 1}
@@ -194,7 +195,8 @@ class NodeProcess(Performer):
         with gevent.Timeout(READY_WAIT_S, False):  # type: ignore[arg-type]
             while not self.is_connected():
                 gevent.sleep(0.01)
-        listens = self.listens() if self._admin_at is None else {**self.listens(), "admin": self._admin_at.address}
+        at = {**self.listens(), "admin": self._admin_at}
+        listens = {what: [one.address for one in listeners] for what, listeners in at.items() if listeners}
         logs.writer(logs.STDOUT).put(f"ready {self.name} {json.dumps(listens)}\n".encode())
 
     def _watch_lifeline(self, fd: int) -> None:

@@ -1,6 +1,6 @@
 """Runs the processes of a topology: starts them, watches, restarts, and stops them in the order of the data."""
 
-from zim.supervisor.admin import open_admin
+from zim.supervisor.admin import open_admins
 from zim.supervisor.running import RunningNode, Supervisor, node_command, raise_open_files
 
-__all__ = ["RunningNode", "Supervisor", "node_command", "open_admin", "raise_open_files"]
+__all__ = ["RunningNode", "Supervisor", "node_command", "open_admins", "raise_open_files"]

@@ -8,7 +8,7 @@ from zim import __version__
 from zim.metrics import Metric, counter, gauge
 from zim.net.visitors import Visitors
 from zim.supervisor.running import Supervisor
-from zim.topology import ListenAddress
+from zim.topology import Listeners
 from zim.web.admin import admin_server
 from zim.web.server import HttpServer
 
@@ -20,13 +20,15 @@ def supervisor_metrics(supervisor: Supervisor) -> Iterator[Metric]:
     yield counter("zim_up_node_deaths_total", "How often a node ended unasked", supervisor.deaths, "node")
 
 
-def open_admin(supervisor: Supervisor, at: ListenAddress) -> HttpServer:
-    """A server for `/metrics` and `/healthz`, started.
+def open_admins(supervisor: Supervisor, listeners: Listeners) -> list[HttpServer]:
+    """A server for `/metrics` and `/healthz` at each address, started.
 
     Raises:
-        NodeError: the address cannot be had.
+        NodeError: an address cannot be had.
     """
-    visitors = Visitors(at.parsed.is_local, at.origins, at.hosts)
-    server = admin_server(lambda: supervisor_metrics(supervisor), at.host_port, visitors)
-    server.start()
-    return server
+    servers = []
+    for at in listeners:
+        visitors = Visitors(at.parsed.is_local, at.origins, at.hosts)
+        servers.append(admin_server(lambda: supervisor_metrics(supervisor), at.host_port, visitors))
+        servers[-1].start()
+    return servers

@@ -99,8 +99,8 @@ def stop_order(nodes: Iterable[Node]) -> list[list[Node]]:
     return [[node for node in every if node.kind == kind] for kind in STOP_ORDER]
 
 
-def parse_ready(line: str, name: str) -> dict[str, str] | None:
-    """What listens where, from the ready line `ready comet-1 {"tcp": "127.0.0.1:8080"}`; None for any other line."""
+def parse_ready(line: str, name: str) -> dict[str, list[str]] | None:
+    """What listens where, from the ready line `ready comet-1 {"tcp": ["127.0.0.1:8080"]}`; None for any other line."""
     head = f"ready {name} "
     if not line.startswith(head):
         return None
@@ -108,9 +108,9 @@ def parse_ready(line: str, name: str) -> dict[str, str] | None:
         listening = json.loads(line[len(head) :])
     except (ValueError, RecursionError):
         return None
-    if not isinstance(listening, dict):
+    if not isinstance(listening, dict) or not all(isinstance(where, list) for where in listening.values()):
         return None
-    return {str(what): str(where) for what, where in listening.items()}
+    return {str(what): [str(one) for one in where] for what, where in listening.items()}
 
 
 def open_files_needed(nodes: Iterable[Node]) -> tuple[int, str]:

@@ -56,7 +56,7 @@ class RunningNode:
 
     node: Node
     pid: int
-    listening: dict[str, str]
+    listening: dict[str, list[str]]
 
 
 def node_command(topology: Topology, *options: str) -> Command:

@@ -7,7 +7,7 @@ from itertools import combinations
 from typing import Any
 
 from zim.topology.endpoints import Endpoint
-from zim.topology.nodes import ListenAddress
+from zim.topology.nodes import ListenAddress, Listeners
 from zim.topology.tables import Table
 
 # Who opens a connection to whom, so whom it must be able to reach.
@@ -23,9 +23,9 @@ class Draft:
     values: dict[str, Any]
 
     @property
-    def endpoints(self) -> dict[str, Endpoint]:
-        """What it binds, by key."""
-        return {key: value.parsed for key, value in self.values.items() if isinstance(value, ListenAddress)}
+    def endpoints(self) -> list[tuple[str, Endpoint]]:
+        """What it binds: the key of each in its table, such as `ws` or `ws[1]`, and the address."""
+        return [found for key in self.values for found in endpoints_at(self.table, key, self.values[key])]
 
     @property
     def host(self) -> str:
@@ -40,13 +40,28 @@ def check_together(drafts: list[Draft]) -> None:
     _check_clashes(drafts)
 
 
-def check_admin(admin: ListenAddress, drafts: list[Draft], problems: list[str]) -> None:
-    """Notes what clashes with the address of the supervisor, which runs on every host."""
-    for draft in drafts:
-        for key, endpoint in draft.endpoints.items():
-            if endpoint.clashes(admin.parsed):
-                taken = draft.table.path(key)
-                problems.append(f"fabric.admin: takes port {endpoint.port} as {taken} does; right is another one")
+def endpoints_at(table: Table, key: str, value: object) -> list[tuple[str, Endpoint]]:
+    """The addresses that the value of a key has, each with its own key: `ws`, or `ws[0]`, `ws[1]` if it is an array."""
+    if isinstance(value, ListenAddress):
+        return [(key, value.parsed)]
+    if not isinstance(value, tuple) or not all(isinstance(one, ListenAddress) for one in value):
+        return []
+    is_array = isinstance(table.values[key], list)
+    return [(f"{key}[{i}]" if is_array else key, one.parsed) for i, one in enumerate(value)]
+
+
+def check_admin(table: Table, admin: Listeners, drafts: list[Draft]) -> None:
+    """Notes what clashes with an address of the supervisor, which runs on every host; two of its own, too.
+
+    Args:
+        table: `[fabric]`.
+    """
+    own = endpoints_at(table, "admin", admin)
+    taken = [(draft.table.path(key), endpoint) for draft in drafts for key, endpoint in draft.endpoints]
+    for i, (key, endpoint) in enumerate(own):
+        for path, other in [*taken, *((table.path(k), e) for k, e in own[:i])]:
+            if endpoint.clashes(other):
+                table.add(key, f"takes port {endpoint.port} as {path} does; right is another one")
 
 
 def _check_ids(drafts: list[Draft]) -> None:
@@ -66,7 +81,7 @@ def _check_hosts(drafts: list[Draft]) -> None:
         if "host" not in draft.table.values:
             draft.table.add("host", "is missing; once one node has a host every node needs one, or none would start it")
         callers = {d.host for d in drafts if draft.kind in CONNECTS_TO[d.kind] and d.host}
-        bind = draft.endpoints.get("bind")
+        bind = dict(draft.endpoints).get("bind")
         if bind and bind.is_wildcard and "advertise" not in draft.table.values and callers - {draft.host}:
             draft.table.add(
                 "advertise",
@@ -76,7 +91,7 @@ def _check_hosts(drafts: list[Draft]) -> None:
 
 
 def _check_clashes(drafts: list[Draft]) -> None:
-    bound = [(draft, key, endpoint) for draft in drafts for key, endpoint in draft.endpoints.items()]
+    bound = [(draft, key, endpoint) for draft in drafts for key, endpoint in draft.endpoints]
     for (one, one_key, one_endpoint), (two, two_key, two_endpoint) in combinations(bound, 2):
         if one.host == two.host and one_endpoint.clashes(two_endpoint):
             what = f"port {two_endpoint.port}" if two_endpoint.port else two_endpoint.host

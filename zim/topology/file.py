@@ -66,12 +66,13 @@ def parse(toml: str, path: Path) -> Topology:
     problems: list[str] = []
     file = Table("", _read_toml(toml, path), problems)
     file.refuse_unknown(["fabric", *_CLASSES, "retention", "room_class"])
-    fabric = _read_fabric(file)
+    fabric_table = _fabric_table(file)
+    fabric = {} if fabric_table is None else fabric_table.read(_FABRIC, _FABRIC_REQUIRED)
     kept = retention.read(file)
     drafts = [draft for kind in _CLASSES for draft in _read_kind(file, kind)]
     check_together(drafts)
-    if fabric.get("admin"):
-        check_admin(fabric["admin"], drafts, problems)
+    if fabric_table is not None and "admin" in fabric:
+        check_admin(fabric_table, fabric["admin"], drafts)
     if "data_dir" in fabric:
         try:
             fabric["data_dir"] = resolve_folder(fabric["data_dir"], path.parent)
@@ -109,10 +110,9 @@ def _read_toml(toml: str, path: Path) -> dict[str, Any]:
         raise TopologyError([f"{path}: is not a topology: a number in it has thousands of digits"]) from None
 
 
-def _read_fabric(file: Table) -> dict[str, Any]:
+def _fabric_table(file: Table) -> Table | None:
     right = 'one table [fabric], with name = "demo" and data_dir = "var"'
-    table = file.table("fabric", right) if file.require("fabric", right) else None
-    return {} if table is None else table.read(_FABRIC, _FABRIC_REQUIRED)
+    return file.table("fabric", right) if file.require("fabric", right) else None
 
 
 def _read_kind(file: Table, kind: str) -> list[Draft]:
@@ -132,22 +132,59 @@ def _read_node(kind: str, table: Table) -> Draft:
     return draft
 
 
-def _read_listener(table: Table, key: str) -> ListenAddress | None:
-    example, address_key = _EXAMPLES.get(key, '"127.0.0.1:8080"'), key
+def _read_listeners(table: Table, key: str) -> tuple[ListenAddress, ...] | None:
+    """One listener, or an array of them; None if one of them is wrong."""
+    value = table.values[key]
+    if not isinstance(value, list):
+        one = _read_listener(table, key, key, _a_listener(key) + ", or an array of these")
+        return None if one is None else (one,)
+    if not value:
+        table.add(key, f"is an empty array; right is at least one address in it, or none and no {key}")
+    # Each stands in a table as if `ws[1]` was its key: so every problem names it.
+    items = {f"{key}[{i}]": item for i, item in enumerate(value)}
+    inner = Table(table.key, items, table.problems)
+    found = [_read_listener(inner, item_key, key, _a_listener(key)) for item_key in items]
+    right = [one for one in found if one is not None]
+    return tuple(right) if right and len(right) == len(found) else None
+
+
+def _read_bind(table: Table, key: str) -> ListenAddress | None:
+    return _read_listener(table, key, key, _a_listener(key))  # one, for others have one address to connect to
+
+
+def _a_listener(kind: str) -> str:
+    return f"{_example(kind)}, or {{ address = {_example(kind)}, insecure = true }}"
+
+
+def _example(kind: str) -> str:
+    return _EXAMPLES.get(kind, '"127.0.0.1:8080"')
+
+
+def _read_listener(table: Table, key: str, kind: str, right: str) -> ListenAddress | None:
+    """One listener.
+
+    Args:
+        key: where it is in the table, such as `ws[1]`.
+        kind: what it is for, such as `ws`.
+        right: what would be, for the sentence about a value of another type.
+    """
+    address_key = key
     if isinstance(table.values[key], dict):
         inner, address_key = Table(table.path(key), table.values[key], table.problems), f"{key}.address"
-        found = inner.read({"address": text(example), "insecure": _FLAG, **_MORE.get(key, {})}, {"address": example})
+        readers = {"address": text(_example(kind)), "insecure": _FLAG, **_MORE.get(kind, {})}
+        found = inner.read(readers, {"address": _example(kind)})
     else:
-        found = {"address": text(f"{example}, or {{ address = {example}, insecure = true }}")(table, key)}
+        found = {"address": text(right)(table, key)}
     listener = ListenAddress(**{"address": "", **found})
-    endpoint = _parse(table, address_key, listener.address, parse_link if key == "bind" else parse_listener)
+    endpoint = _parse(table, address_key, listener.address, parse_link if kind == "bind" else parse_listener)
     if endpoint is None:
         return None
     if not endpoint.is_local and not listener.insecure:
+        answer = f'{{ address = "{listener.address}", insecure = true }}'
         table.add(
             key,
-            f"{listener.address} can be reached from other machines, and {_WHY_LOCAL[key]}. Listen on 127.0.0.1, or"
-            f' answer for it: {key} = {{ address = "{listener.address}", insecure = true }}',
+            f"{listener.address} can be reached from other machines, and {_WHY_LOCAL[kind]}. Listen on 127.0.0.1, or"
+            f" answer for it: {answer if key != kind else f'{kind} = {answer}'}",
         )
     return listener
 
@@ -179,7 +216,7 @@ _FABRIC: dict[str, Reader] = {
     "max_body_bytes": whole(1, 16 << 20),
     "idempotency_s": seconds(1, MOST_S),
     "receipts_s": seconds(1, MOST_S),
-    "admin": _read_listener,
+    "admin": _read_listeners,
 }
 _BROWSERS: dict[str, Reader] = {
     "origins": texts('an array of origins, such as ["https://app.example.com"], or ["*"] for any'),
@@ -191,4 +228,8 @@ _MORE: dict[str, dict[str, Reader]] = {
     "admin": _BROWSERS,
     "ws": {**_BROWSERS, "ws_frames": choice("array", "object")},
 }
-_READERS: dict[str, Reader] = {**dict.fromkeys(_WHY_LOCAL, _read_listener), "advertise": _read_advertise}
+_READERS: dict[str, Reader] = {
+    **dict.fromkeys(_WHY_LOCAL, _read_listeners),
+    "bind": _read_bind,
+    "advertise": _read_advertise,
+}

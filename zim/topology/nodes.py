@@ -48,6 +48,10 @@ class ListenAddress:
         return host.strip("[]"), int(port)
 
 
+Listeners = tuple[ListenAddress, ...]
+"""What one key of the file says: all the addresses where the same thing is served, in its order."""
+
+
 @dataclass(frozen=True)
 class Node:
     """What every node has.
@@ -57,7 +61,7 @@ class Node:
         bind: where it binds its ZeroMQ socket.
         host: the machine it runs on, for `zim up --host`; "" for the only one.
         advertise: what other nodes connect to, where that is not what it binds.
-        admin: where it answers `/metrics` and `/healthz`; None for nowhere.
+        admin: where it answers `/metrics` and `/healthz`; empty for nowhere.
     """
 
     kind = ""
@@ -65,7 +69,7 @@ class Node:
     bind: ListenAddress
     host: Annotated[str, text('the name of a machine, such as "a"')] = ""
     advertise: str = ""
-    admin: ListenAddress | None = field(default=None, kw_only=True)
+    admin: Listeners = field(default=(), kw_only=True)
 
     @property
     def name(self) -> str:
@@ -103,7 +107,7 @@ class Logic(Node):
     """The front desk: the HTTP API and authentication."""
 
     kind = "logic"
-    http: ListenAddress = field(kw_only=True)
+    http: Listeners = field(kw_only=True)  # at least one
     http_timeout_s: Seconds = 10.0  # for reading one request, head and body
     http_idle_s: Seconds = 75.0  # between two requests on one connection
 
@@ -113,8 +117,8 @@ class Comet(Node):
     """The edge. At least one of tcp and ws is there."""
 
     kind = "comet"
-    tcp: ListenAddress | None = None
-    ws: ListenAddress | None = None
+    tcp: Listeners = ()
+    ws: Listeners = ()
     max_connections: Annotated[int, whole(1, 10_000_000)] = 100_000
     # Of one packet or WebSocket message from a client; a packet's header alone has 16.
     max_packet_bytes: Annotated[int, whole(16, 16 << 20)] = 65_536
@@ -137,7 +141,7 @@ class Topology:
         idempotency_s: how long a publisher's key is known.
         receipts_s: how long it can be asked what became of a push.
         retention: how long streams are kept.
-        admin: where `zim up` answers `/metrics` and `/healthz`; None for nowhere.
+        admin: where `zim up` answers `/metrics` and `/healthz`; empty for nowhere.
         path: the file it came from.
     """
 
@@ -151,7 +155,7 @@ class Topology:
     idempotency_s: float = 86_400.0
     receipts_s: float = 3_600.0
     retention: Retention = field(default_factory=Retention)
-    admin: ListenAddress | None = None
+    admin: Listeners = ()
     path: Path = Path("topology.toml")
 
     @property

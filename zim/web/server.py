@@ -23,6 +23,7 @@ from wsgiref.types import WSGIApplication
 import gevent
 import gevent.socket
 import msgspec
+from gevent.pool import Pool
 from gevent.pywsgi import WSGIServer
 from typing_extensions import override
 
@@ -57,11 +58,11 @@ class HttpServer(PatientServer, WSGIServer):
         visitors: who is welcome; others get 403.
         limits: of requests' bodies; above them the answer is 413, without reading it.
         key: of the address in the topology, for the error.
+        beside: another one for the same app. All limits are over both together.
 
     Attributes:
         idle: connections between two requests.
-        bodies: of all connections.
-        answers_bytes: of answers that their clients have not taken.
+        bodies: of all connections, those of `beside` too.
         refused: how many requests the app did not see, by the status that they were answered.
 
     Raises:
@@ -77,20 +78,27 @@ class HttpServer(PatientServer, WSGIServer):
         key: str = "http",
         idle_s: float = 75.0,
         visitors: Visitors = ANYBODY,
+        beside: HttpServer | None = None,
     ) -> None:
         environ = {"SERVER_NAME": listener[0]}  # else pywsgi asks the DNS for it
         sock = listen(key, listener)
-        WSGIServer.__init__(self, sock, app, spawn=MAX_CONNECTIONS, log=None, error_log=log, environ=environ)
+        pool = Pool(MAX_CONNECTIONS) if beside is None else beside.pool
+        WSGIServer.__init__(self, sock, app, spawn=pool, log=None, error_log=log, environ=environ)
         self.timeout_s, self.idle_s, self.limits, self.visitors = timeout_s, idle_s, limits, visitors
         self.idle: set[HttpConnection] = set()
-        self.bodies = Bodies()
-        self.answers_bytes = 0
+        self.bodies: Bodies = Bodies() if beside is None else beside.bodies
         self.refused: Counter[int] = Counter()
 
     @override
     def handle(self, sock: gevent.socket.socket, address: tuple[str, int]) -> None:  # type: ignore[override]
         """Serve one connection: pywsgi calls this in a greenlet of its own."""
         HttpConnection(sock, address, self).handle()
+
+    def leave(self) -> None:
+        """Stop accepting, and hang up on idle clients."""
+        self.close()
+        for connection in list(self.idle):
+            connection.hang_up()
 
     @override
     def stop(self, timeout: float | None = None) -> None:
@@ -101,9 +109,7 @@ class HttpServer(PatientServer, WSGIServer):
         Args:
             timeout: seconds after which what is left is killed; None is pywsgi's 1.
         """
-        self.close()
-        for connection in list(self.idle):
-            connection.hang_up()
+        self.leave()
         super().stop(timeout)
 
 
@@ -151,7 +157,7 @@ class HttpConnection:
             self._requests.release(request)
             self._refuse(Refused(403, why), request.environ["PATH_INFO"])
             return False
-        if self._server.answers_bytes > MAX_ANSWERS_BYTES:
+        if self._server.bodies.answers_bytes > MAX_ANSWERS_BYTES:
             self._requests.release(request)
             self._refuse(Refused(503, UNREAD, 1), request.environ["PATH_INFO"])
             return False
@@ -251,11 +257,11 @@ class HttpConnection:
 
     def _send(self, data: bytes) -> None:
         self._socket.settimeout(self._server.timeout_s)
-        self._server.answers_bytes += len(data)
+        self._server.bodies.answers_bytes += len(data)
         try:
             self._socket.sendall(data)
         finally:
-            self._server.answers_bytes -= len(data)
+            self._server.bodies.answers_bytes -= len(data)
 
 
 def _said(problem: Problem, path: str) -> tuple[str, list[tuple[str, str]], bytes]:

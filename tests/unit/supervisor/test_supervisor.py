@@ -107,9 +107,10 @@ def test_stops_in_the_order_of_the_data() -> None:
 @pytest.mark.parametrize(
     ("line", "listening"),
     [
-        ('ready comet-1 {"tcp": "127.0.0.1:1"}', {"tcp": "127.0.0.1:1"}),
+        ('ready comet-1 {"tcp": ["127.0.0.1:1", "[::1]:1"]}', {"tcp": ["127.0.0.1:1", "[::1]:1"]}),
+        ('ready comet-1 {"tcp": "127.0.0.1:1"}', None),
         ("ready comet-1 {}", {}),
-        ('ready comet-2 {"tcp": "127.0.0.1:1"}', None),
+        ('ready comet-2 {"tcp": ["127.0.0.1:1"]}', None),
         ("ready comet-1 []", None),
         ("ready comet-1 {", None),
         ("ready comet-1 " + "[" * 100_000, None),
@@ -118,7 +119,7 @@ def test_stops_in_the_order_of_the_data() -> None:
     ],
     ids=lambda value: str(value)[:30],
 )
-def test_ready_line(line: str, listening: dict[str, str] | None) -> None:
+def test_ready_line(line: str, listening: dict[str, list[str]] | None) -> None:
     assert parse_ready(line, "comet-1") == listening
 
 

@@ -78,7 +78,7 @@ def test_shipped_file() -> None:
     assert [node.name for node in topology.nodes] == ["router-1", "job-1", "logic-1", "comet-1"]
     assert topology.data_dir == ROOT / "var"
     assert topology.path == ROOT / "topology.toml"
-    assert topology.logics[0].http.host_port == ("127.0.0.1", 7172)
+    assert topology.logics[0].http[0].host_port == ("127.0.0.1", 7172)
 
 
 def test_example_with_two_of_each() -> None:
@@ -104,13 +104,13 @@ def test_all_keys() -> None:
         receipts_s=1.5,
         path=PATH,
         routers=(Router(1, ListenAddress("tcp://127.0.0.1:7270"), "a", "", 5, 2.0, 7, 0),),
-        jobs=(Job(1, ListenAddress("tcp://127.0.0.1:7470"), "a", "", 9, admin=ListenAddress("127.0.0.1:7271")),),
+        jobs=(Job(1, ListenAddress("tcp://127.0.0.1:7470"), "a", "", 9, admin=(ListenAddress("127.0.0.1:7271"),)),),
         logics=(
             Logic(
                 1,
                 ListenAddress("tcp://127.0.0.1:7170"),
                 "a",
-                http=ListenAddress("0.0.0.0:80", True),
+                http=(ListenAddress("0.0.0.0:80", True),),
                 http_timeout_s=1.5,
             ),
         ),
@@ -120,7 +120,7 @@ def test_all_keys() -> None:
                 ListenAddress("tcp://127.0.0.1:8092"),
                 "b",
                 "tcp://comet.example:8092",
-                tcp=ListenAddress("127.0.0.1:8080"),
+                tcp=(ListenAddress("127.0.0.1:8080"),),
                 max_connections=10,
                 max_packet_bytes=100,
                 handshake_timeout_s=9.0,
@@ -215,6 +215,25 @@ WRONG: list[tuple[str, Any, str]] = [
     ("comet[0].tcp", "localhost:7270", "comet[0].tcp: takes port 7270 as router[0].bind does"),
     ("comet[0].tcp", {"address": "0.0.0.0:7270", "insecure": True}, "takes port 7270 as router[0].bind does"),
     ("comet[0].tcp", {"address": "[::]:7270", "insecure": True}, "takes port 7270 as router[0].bind does"),
+    ("comet[0].tcp", 5, '{ address = "127.0.0.1:8080", insecure = true }, or an array of these'),
+    ("comet[0].tcp", [], "comet[0].tcp: is an empty array; right is at least one address in it, or none and no tcp"),
+    ("comet[0].tcp", [["127.0.0.1:80"]], 'comet[0].tcp[0]: is an array; right is "127.0.0.1:8080", or {'),
+    ("comet[0].tcp", ["127.0.0.1:80", 5], 'comet[0].tcp[1]: is 5; right is "127.0.0.1:8080", or {'),
+    ("comet[0].tcp", ["127.0.0.1:80", ""], 'comet[0].tcp[1]: is ""; right is'),
+    ("comet[0].tcp", ["127.0.0.1:80", "127.0.0.1"], 'comet[0].tcp[1]: "127.0.0.1" has no port'),
+    ("comet[0].tcp", ["127.0.0.1:80", "127.0.0.1:80"], "comet[0].tcp[1]: takes port 80 as comet[0].tcp[0] does"),
+    ("comet[0].tcp", ["127.0.0.1:80", "localhost:7270"], "comet[0].tcp[1]: takes port 7270 as router[0].bind does"),
+    ("comet[0].tcp", ["0.0.0.0:80"], "comet[0].tcp[0]: 0.0.0.0:80 can be reached from other machines"),
+    ("comet[0].tcp", ["0.0.0.0:80"], 'answer for it: { address = "0.0.0.0:80", insecure = true }'),
+    ("comet[0].tcp", [{"insecure": True}], "comet[0].tcp[0].address: is missing"),
+    ("comet[0].tcp", [{"address": "127.0.0.1:80", "hosts": []}], "comet[0].tcp[0].hosts: is not a key"),
+    ("comet[0].ws", [{"address": "127.0.0.1:80", "ws_frames": "both"}], 'comet[0].ws[0].ws_frames: is "both"; right'),
+    ("logic[0].http", ["127.0.0.1:80", "http://x"], "logic[0].http[1]:"),
+    ("router[0].admin", ["127.0.0.1:80", "127.0.0.1:7270"], "router[0].admin[1]: takes port 7270 as"),
+    ("fabric.admin", ["127.0.0.1:80", "127.0.0.1:7270"], "fabric.admin[1]: takes port 7270 as router[0].bind does"),
+    ("fabric.admin", ["127.0.0.1:80", "[::]:80"], "fabric.admin[1]: [::]:80 can be reached"),
+    ("fabric.admin", ["127.0.0.1:80", "localhost:80"], "fabric.admin[1]: takes port 80 as fabric.admin[0] does"),
+    ("router[0].bind", ["tcp://127.0.0.1:7270"], "router[0].bind: is an array; right is"),
     ("comet[0].max_connections", 0, "from 1"),
     ("comet[0].max_packet_bytes", 15, "from 16"),
     ("comet[0].handshake_timeout_s", -1, "number of seconds"),
@@ -305,6 +324,18 @@ def test_comet_without_entrance() -> None:
     assert problem.startswith("comet[0]: has neither tcp nor ws")
 
 
+def test_several_listeners_of_one_key() -> None:
+    second = {"address": "0.0.0.0:81", "insecure": True, "origins": ["*"], "ws_frames": "object"}
+    tables = put(put(small(), "comet[0].ws", ["127.0.0.1:80", second]), "fabric.admin", ["127.0.0.1:1", "127.0.0.1:2"])
+    topology = parse(text_of(tables), PATH)
+    one, two = topology.comets[0].ws
+    assert (one, two) == (ListenAddress("127.0.0.1:80"), ListenAddress("0.0.0.0:81", True, ("*",), (), "object"))
+    assert [at.address for at in topology.admin] == ["127.0.0.1:1", "127.0.0.1:2"]
+    tables["comet"][0]["ws"].append("127.0.0.1:x")
+    tables["comet"][0]["ws"].append("127.0.0.1:y")
+    assert [p.partition(":")[0] for p in problems_of(tables)] == ["comet[0].ws[2]", "comet[0].ws[3]"]
+
+
 def test_id_twice() -> None:
     tables = small()
     tables["job"].append({"id": 1, "bind": "tcp://127.0.0.1:1"})
@@ -325,7 +356,7 @@ def on_two_hosts() -> Tables:
 
 def test_same_port_on_another_host() -> None:
     tables = put(on_two_hosts(), "comet[0].tcp", "127.0.0.1:7270")
-    assert parse(text_of(tables), PATH).comets[0].tcp == ListenAddress("127.0.0.1:7270")
+    assert parse(text_of(tables), PATH).comets[0].tcp == (ListenAddress("127.0.0.1:7270"),)
 
 
 def test_wildcard_needs_advertise_where_others_connect() -> None:

@@ -280,13 +280,13 @@ def test_answers_that_nobody_reads_are_bounded(monkeypatch: pytest.MonkeyPatch) 
         readers = [Client(server) for _ in range(8)]
         for reader in readers:
             reader.send(b"GET /large HTTP/1.1\r\nHost: zim\r\n\r\n")
-        wait_until(lambda: server.answers_bytes > size)
-        most = server.answers_bytes
+        wait_until(lambda: server.bodies.answers_bytes > size)
+        most = server.bodies.answers_bytes
         assert most <= 2 * size
         assert ask(server, "GET", "/small").status == 503
         for reader in readers:
             reader.socket.close()
-        wait_until(lambda: server.answers_bytes == 0)
+        wait_until(lambda: server.bodies.answers_bytes == 0)
         assert ask(server, "GET", "/small").status == 200
         with Client(server) as client:
             client.send(b"GET /gone HTTP/1.1\r\nHost: zim\r\n\r\n")
@@ -439,6 +439,29 @@ def test_connections_are_bounded(fabric: Recorder, monkeypatch: pytest.MonkeyPat
         first.socket.close()
 
         assert third.receive().status == 200
+
+
+def test_servers_beside_each_other_share_their_limits(fabric: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server_module, "MAX_CONNECTIONS", 2)
+    with serving(fabric) as one:
+        other = HttpServer(create_app(fabric, 1), ("127.0.0.1", 0), 10, BodyLimits(1), beside=one)
+        other.start()
+        assert other.bodies is one.bodies
+        with Client(one) as first, Client(other) as second, Client(other) as third, Client(one) as fourth:
+            for client in (first, second):
+                client.send(HEALTH)
+                assert client.receive().status == 200
+            third.send(HEALTH)
+            fourth.send(HEALTH)
+            assert n_connections(one) == n_connections(other) == 2
+            first.socket.close()  # of one server: there is room in both
+            second.socket.close()
+            assert third.receive().status == 200
+            assert fourth.receive().status == 200
+        for server in (one, other):
+            server.leave()
+        for server in (one, other):
+            server.stop(60)
 
 
 def test_stop_hangs_up_on_idle_clients(fabric: Recorder) -> None:

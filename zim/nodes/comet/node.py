@@ -30,7 +30,7 @@ from zim.nodes.state import StateDir
 from zim.protocol import messages
 from zim.protocol.framings.text import TEXT, TEXT_OBJECTS
 from zim.protocol.messages import Message
-from zim.topology import Comet, Topology
+from zim.topology import Comet, Listeners, Topology
 
 log = logging.getLogger(__name__)
 
@@ -81,12 +81,12 @@ class CometNode(NodeProcess):
         )
         self._edge = Edge(self._runner, self.perform, limits, comet.max_connections)
         self._listeners: list[PatientServer] = []
-        if comet.tcp:
-            self._listeners.append(TcpListener(comet.tcp.host_port, self._edge, comet.keepalive_s))
-        if comet.ws:
-            framing = TEXT_OBJECTS if comet.ws.ws_frames == "object" else TEXT
-            at = comet.ws.host_port
-            self._listeners.append(WebSocketListener(at, self._edge, comet.keepalive_s, visitors(comet.ws), framing))
+        for at in comet.tcp:
+            self._listeners.append(TcpListener(at.host_port, self._edge, comet.keepalive_s))
+        for at in comet.ws:
+            framing = TEXT_OBJECTS if at.ws_frames == "object" else TEXT
+            listener = WebSocketListener(at.host_port, self._edge, comet.keepalive_s, visitors(at), framing)
+            self._listeners.append(listener)
 
     @override
     def start(self) -> None:
@@ -108,9 +108,8 @@ class CometNode(NodeProcess):
         return self._runner.hub.is_registered() and any(logic.is_connected for logic in self._logics.values())
 
     @override
-    def listens(self) -> dict[str, str]:
-        named = {"tcp": self._comet.tcp, "ws": self._comet.ws, "bind": self._comet.bind}
-        return {name: listener.address for name, listener in named.items() if listener}
+    def listens(self) -> dict[str, Listeners]:
+        return {"tcp": self._comet.tcp, "ws": self._comet.ws, "bind": (self._comet.bind,)}
 
     @override
     def stop(self) -> None:

@@ -15,7 +15,7 @@ from zim.nodes.effects import Effect, Send
 from zim.nodes.job.runner import JobRunner
 from zim.nodes.queues import queues
 from zim.protocol import messages
-from zim.topology import Job, Topology
+from zim.topology import Job, Listeners, Topology
 
 
 class JobNode(NodeProcess):
@@ -45,8 +45,8 @@ class JobNode(NodeProcess):
         return all(comet.is_connected for comet in self._comets.values())
 
     @override
-    def listens(self) -> dict[str, str]:
-        return {"bind": self._job.bind.address}
+    def listens(self) -> dict[str, Listeners]:
+        return {"bind": (self._job.bind,)}
 
     @override
     def stop(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import partial
 
@@ -26,7 +27,7 @@ from zim.nodes.logic.runner import LogicRunner, Settled
 from zim.nodes.queues import queues
 from zim.protocol import codec, messages
 from zim.protocol.messages import Message
-from zim.topology import Logic, Topology
+from zim.topology import Listeners, Logic, Topology
 from zim.web.app import create_app, request_limits
 from zim.web.server import HttpServer
 
@@ -58,15 +59,20 @@ class LogicNode(NodeProcess):
         }
         self._fabric = RouterFabric(list(routers), self._runner, self.perform)
         self._app = create_app(self._fabric, max_body_bytes)
-        http, logic, limits = self._logic.http, self._logic, request_limits(max_body_bytes)
-        self._http = HttpServer(
-            self._app,
-            http.host_port,
-            logic.http_timeout_s,
-            limits,
-            idle_s=logic.http_idle_s,
-            visitors=visitors(http),
-        )
+        logic, limits = self._logic, request_limits(max_body_bytes)
+        self._http: list[HttpServer] = []
+        for at in logic.http:
+            self._http.append(
+                HttpServer(
+                    self._app,
+                    at.host_port,
+                    logic.http_timeout_s,
+                    limits,
+                    idle_s=logic.http_idle_s,
+                    visitors=visitors(at),
+                    beside=self._http[0] if self._http else None,
+                )
+            )
 
     @override
     def start(self) -> None:
@@ -75,26 +81,31 @@ class LogicNode(NodeProcess):
             self.spawn(router.receive, partial(self._on_answers, router.peer))
         self.spawn(self._server.receive, self._on_asked)
         self.spawn(self._tick)
-        self._http.start()
+        for server in self._http:
+            server.start()
 
     @override
     def is_connected(self) -> bool:
         return all(router.is_connected for router in self._routers.values())
 
     @override
-    def listens(self) -> dict[str, str]:
-        return {"http": self._logic.http.address, "bind": self._logic.bind.address}
+    def listens(self) -> dict[str, Listeners]:
+        return {"http": self._logic.http, "bind": (self._logic.bind,)}
 
     @override
     def stop(self) -> None:
         """Requests under way get their answers."""
-        self._http.stop(timeout=2)
+        for server in self._http:
+            server.leave()
+        for server in self._http:
+            server.stop(timeout=2)  # they share their connections, so only the first one waits
 
     @override
     def metrics(self) -> Iterator[Metric]:
         """Switches: the routers are asked for the ledger."""
         runner = self._runner
-        yield from http_metrics(self._app.answered, self._http.refused)
+        refused = sum((server.refused for server in self._http), Counter[int]())
+        yield from http_metrics(self._app.answered, refused)
         yield counter("zim_logic_pushes_total", "Pushes that were answered", runner.answered, "status")
         yield counter("zim_logic_auths_total", "Tokens that comets asked about", {"ok": runner.identified}, "result")
         yield from queues("logic", {"submitted": runner, **self._routers})

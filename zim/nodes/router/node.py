@@ -32,7 +32,7 @@ from zim.nodes.router.streams import Streams
 from zim.nodes.router.upkeep import SEQS
 from zim.nodes.state import StateDir
 from zim.protocol import codec, messages
-from zim.topology import Router, Topology
+from zim.topology import Listeners, Router, Topology
 
 log = logging.getLogger(__name__)
 
@@ -123,8 +123,8 @@ class RouterNode(NodeProcess):
         return all(job.is_connected for job in self._jobs.values())
 
     @override
-    def listens(self) -> dict[str, str]:
-        return {"bind": self._router.bind.address}
+    def listens(self) -> dict[str, Listeners]:
+        return {"bind": (self._router.bind,)}
 
     @override
     def stop(self) -> None:
