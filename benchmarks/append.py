@@ -122,7 +122,7 @@ class Bench:
         while True:
             gevent.sleep(TICK_S)
             now = int(time.time() * 1000)
-            self.trimmed += self.log.trim(self.lease, retention, now, now, TRIM_BUDGET)
+            self.trimmed += self.log.trim(self.lease, retention, now, now, TRIM_BUDGET).records
             self.wal_bytes = max(self.wal_bytes, (self.folder / "log.db-wal").stat().st_size)
 
     def spin(self, share: float) -> None:

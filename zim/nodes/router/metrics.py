@@ -7,6 +7,7 @@ from typing import Any
 
 from zim.metrics import SECONDS, SIZES, Histogram, Metric, counter, gauge
 from zim.nodes.queues import Queue, queues
+from zim.nodes.router.log import Backlog
 from zim.nodes.router.receipts import RouterLedger
 from zim.nodes.router.shard import Shard
 
@@ -22,11 +23,13 @@ class LogCounts:
     def __init__(self) -> None:
         self.seconds, self.pushes = Histogram(SECONDS), Histogram(SIZES)
 
-    def metrics(self, is_full: bool, trimmed: int, ahead_ms: int) -> Iterator[Metric]:
+    def metrics(self, is_full: bool, trimmed: int, backlog: Backlog, ahead_ms: int) -> Iterator[Metric]:
         """As they are now. ahead_ms: see LogClock."""
         yield self.seconds.metric("zim_router_commit_seconds", "How long commits took")
         yield self.pushes.metric("zim_router_commit_pushes", "How many pushes each commit carried")
         yield counter("zim_router_trimmed_records_total", "Records that retention let go", trimmed)
+        old = "What is past its retention or window and not deleted yet: records, and publishers' keys"
+        yield gauge("zim_router_trim_backlog", old, dict(backlog._asdict()), "what")
         yield gauge("zim_router_log_full", "1 while the disk has no room for the log", is_full)
         ahead = "How far log time is ahead of the wall clock; far from 0 one of the two was wrong"
         yield gauge("zim_router_log_time_ahead_seconds", ahead, ahead_ms / 1000)

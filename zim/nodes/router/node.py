@@ -149,7 +149,9 @@ class RouterNode(NodeProcess):
             **self._jobs,
         }
         yield from router_metrics(self._runner.shard, waiting, self._server.dropped)
-        yield from self._counts.metrics(self._durable.is_full, self._runner.upkeep.trimmed, self._runner.clock.ahead_ms)
+        durable, runner = self._durable, self._runner
+        trimmed, ahead_ms = runner.upkeep.trimmed, runner.clock.ahead_ms
+        yield from self._counts.metrics(durable.is_full, trimmed, durable.backlog, ahead_ms)
 
     # -- what comes
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from zim.fabric.retention import Retention
-from zim.nodes.router.log import Appended, Head, Lease, Log, NewPush, StreamPage
+from zim.nodes.router.log import Appended, Head, Lease, Log, NewPush, StreamPage, Trimmed
 from zim.nodes.router.log.memory import MemoryLog
 
 
@@ -161,8 +161,8 @@ class Streams:
         """The first of `count` session numbers that no one was ever given."""
         return self._durable.reserve_seqs(self._lease, count)
 
-    def trim(self, now_ms: int, before_ms: int, budget: int) -> int:
-        """Lets go of durable records that no rule keeps, as Log.trim does. Returns how many went."""
+    def trim(self, now_ms: int, before_ms: int, budget: int) -> Trimmed:
+        """Lets go of durable records that no rule keeps, as Log.trim does."""
         return self._durable.trim(self._lease, self._retention, now_ms, before_ms, budget)
 
     def forget(self, now: float, now_ms: int, is_served: Callable[[str], bool], left: Iterable[str] = ()) -> None:

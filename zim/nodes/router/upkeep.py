@@ -10,9 +10,9 @@ from zim.nodes.router.effects import ForgetIdle, ReserveSeqs, StoreReceipts, Tri
 from zim.nodes.router.shard import Shard
 
 RECEIPTS_S = 1.0  # between two times that receipts are stored: a crash loses no more of them
-TRIM_S = 0.1  # between two steps of trimming, if the last one let fewer go than its budget
+TRIM_S = 0.1  # between two calls of trimming, if the last one left nothing that may go
 TRIM_AGAIN_S = 1.0  # after one that failed
-TRIM_RECORDS = 500  # that one step lets go: commits come between any two
+TRIM_RECORDS = 10_000  # that one call lets go, in many steps with commits between any two
 SEQS = 1 << 20  # session numbers reserved at a time
 
 
@@ -74,13 +74,13 @@ class Upkeep:
         return [Trim(now_ms, before_ms, TRIM_RECORDS)] if before_ms else []
 
     def on_trimmed(self, result: Any, now: float, now_ms: int) -> list[Effect]:
-        """One step is done: the next follows at once, if there is more."""
+        """One call is done: the next follows at once, if there is more."""
         self._is_trimming = False
         if isinstance(result, Exception):
             self._trim_at = now + TRIM_AGAIN_S
             return [Note(WARNING, "the log cannot be trimmed", {"error": str(result)})]
-        self.trimmed += result
-        return self._trim(now, now_ms) if result >= TRIM_RECORDS else []
+        self.trimmed += result.records
+        return self._trim(now, now_ms) if result.has_more else []
 
     def on_reserved(self, effect: ReserveSeqs, result: Any) -> list[Effect]:
         """More numbers; or they are asked for with the next tick."""

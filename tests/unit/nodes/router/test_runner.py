@@ -11,12 +11,12 @@ from zim.fabric.sharding import Shards, rank
 from zim.fabric.tally import Tally
 from zim.nodes.effects import Effect, End, Note, Replies, Send
 from zim.nodes.router.effects import Append, ForgetIdle, LookUp, ReserveSeqs, Settle, StoreReceipts, Trim
-from zim.nodes.router.log import Appended, Damaged
+from zim.nodes.router.log import Appended, Damaged, Trimmed
 from zim.nodes.router.log.clock import LogClock
 from zim.nodes.router.receipts import RouterLedger
 from zim.nodes.router.runner import RouterRunner
 from zim.nodes.router.shard import SPARE_S, Shard
-from zim.nodes.router.upkeep import SEQS, TRIM_AGAIN_S, TRIM_RECORDS
+from zim.nodes.router.upkeep import SEQS, TRIM_AGAIN_S
 from zim.protocol.messages import Begin, Changes, Publish, PublishReply, Push, Put
 from zim.protocol.publication import Publication
 
@@ -135,9 +135,9 @@ def test_trimming_goes_on_while_there_is_more_and_rests_after_an_error() -> None
     now += 1.0
     trim = first(runner.on_tick(now, 0.0), Trim)
     assert not any(isinstance(e, Trim) for e in runner.on_tick(now + 0.2, 0.0))  # one is under way
-    more = first(runner.on_done(trim, TRIM_RECORDS, now), Trim)
-    assert runner.on_done(more, TRIM_RECORDS - 1, now) == []
-    assert runner.upkeep.trimmed == 2 * TRIM_RECORDS - 1
+    more = first(runner.on_done(trim, Trimmed(7, 2, has_more=True), now), Trim)
+    assert runner.on_done(more, Trimmed(3, 9, has_more=False), now) == []
+    assert runner.upkeep.trimmed == 10
     last = first(runner.on_tick(now + 0.2, 0.0), Trim)
     assert first(runner.on_done(last, Unavailable("the log", "full"), now + 0.2), Note)
     assert not any(isinstance(e, Trim) for e in runner.on_tick(now + 0.4, 0.0))

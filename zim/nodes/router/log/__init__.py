@@ -150,6 +150,25 @@ class Damaged(LogError):
         self.where, self.offset = where, offset
 
 
+class Backlog(NamedTuple):
+    """What is past its time, and still there: records that no rule keeps, keys past their window."""
+
+    records: int = 0
+    keys: int = 0
+
+
+class Trimmed(NamedTuple):
+    """What one call of trim let go.
+
+    Attributes:
+        has_more: its budget ended it, so there may be more.
+    """
+
+    records: int
+    keys: int
+    has_more: bool
+
+
 class Log(Protocol):
     """Streams: ordered, numbered from 1 without gaps, one writer each.
 
@@ -164,6 +183,10 @@ class Log(Protocol):
     @property
     def is_full(self) -> bool:
         """The disk had no room, and pushes are refused until there is some."""
+
+    @property
+    def backlog(self) -> Backlog:
+        """What trimming has found, or been told of by appends, and not let go yet."""
 
     def acquire(self, owner: str) -> Lease:
         """Makes `owner` the only writer of its shard. The lease before this one is fenced."""
@@ -216,17 +239,16 @@ class Log(Protocol):
     def acknowledged(self, streams: Sequence[str]) -> Mapping[str, int]:
         """The streams' cursors; 0 where nothing was ever acknowledged."""
 
-    def trim(self, lease: Lease, retention: Retention, now_ms: int, before_ms: int, budget: int) -> int:
+    def trim(self, lease: Lease, retention: Retention, now_ms: int, before_ms: int, budget: int) -> Trimmed:
         """Lets go of records that the retention does not keep, a little at a time; also of keys past their window.
+
+        Whatever appends do meanwhile, it lets go of more than they write.
 
         Args:
             retention: how many and how long, by stream.
             now_ms: log time.
             before_ms: only records older than this may go.
-            budget: of records in one call.
-
-        Returns:
-            How many went, of records or of keys: at least the budget if there may be more.
+            budget: of records, of keys, and of streams looked at, in one call.
         """
 
     def close(self) -> None:

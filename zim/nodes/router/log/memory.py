@@ -18,12 +18,14 @@ from zim.fabric.retention import Retention
 from zim.nodes.router.log import (
     RECORD_BYTES,
     Appended,
+    Backlog,
     Fenced,
     Head,
     Lease,
     Log,
     NewPush,
     StreamPage,
+    Trimmed,
     repeated,
     unavailable,
     unknown,
@@ -111,6 +113,7 @@ class MemoryLog(Log):
         self._key_kept_ms = kept_ms(self._key_window_ms)
         self._keep_s, self._keep_bytes, self._keys_bytes = keep_s, keep_bytes, keys_bytes
         self._made = 0
+        self._left = 0  # records that the last trimming had no budget for
         self._used_bytes = 0  # by keys
         self._bytes = 0
         self._ages: deque[tuple[float, str, int, int]] = deque()  # of live records: since when, stream, offset, size
@@ -128,6 +131,11 @@ class MemoryLog(Log):
     @override
     def is_full(self) -> bool:
         return False
+
+    @property
+    @override
+    def backlog(self) -> Backlog:
+        return Backlog(self._left, 0)
 
     # -- the owner
 
@@ -282,22 +290,28 @@ class MemoryLog(Log):
     # -- letting go
 
     @override
-    def trim(self, lease: Lease, retention: Retention, now_ms: int, before_ms: int, budget: int) -> int:
+    def trim(self, lease: Lease, retention: Retention, now_ms: int, before_ms: int, budget: int) -> Trimmed:
         """For streams that are kept by rule; looks at all of them."""
         self._check(lease)
         self._refuse_unsettled()
         self._store.time_ms = max(self._store.time_ms, now_ms)
-        gone = 0
+        found = 0
         for stream, book in self._store.books.items():
             rule = retention.rule(stream)
             kept, old_ms = book.kept, now_ms - int(rule.age_s * 1000)
-            while kept and gone < budget and kept[0].time_ms < before_ms:
-                if len(kept) <= rule.count and kept[0].time_ms >= old_ms:
+            over, due = len(kept) - rule.count, 0
+            for k in kept:
+                if k.time_ms >= before_ms or (due >= over and k.time_ms >= old_ms):
                     break
+                due += 1
+            for _ in range(min(due, max(0, budget - found))):
                 kept.popleft()
-                gone += 1
+            found += due
+        self._left = max(0, found - budget)
+        n_keys = len(self._store.keys)
         self._forget_keys(now_ms)
-        return gone
+        n_keys -= len(self._store.keys)
+        return Trimmed(found - self._left, n_keys, bool(self._left) or n_keys == KEYS_AT_ONCE)
 
     def forget(self, now: float, now_ms: int, is_served: Callable[[str], bool], left: Iterable[str] = ()) -> None:
         """For live-only streams: lets go of what is older than keep_s, of old keys, and of streams that nobody uses.

@@ -172,7 +172,7 @@ def test_a_database_that_may_not_grow(tmp_path: Path) -> None:
     head = fill(log, lease)
     assert check_told(log, "r:1", SIZE) == (0, head)
     clock.now += 10
-    assert log.trim(lease, rules(count=50), NOW, FOR_EVER, 10_000) == head - 50
+    assert log.trim(lease, rules(count=50), NOW, FOR_EVER, 10_000).records == head - 50
     clock.now += 10
     log.append(lease, [told("r:1", head + 1, SIZE)])
     assert check_told(log, "r:1", SIZE) == (head - 50, head + 1)

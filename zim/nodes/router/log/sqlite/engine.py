@@ -6,7 +6,6 @@ import sqlite3
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
@@ -14,7 +13,19 @@ from typing_extensions import override
 
 from zim.errors import Unknown
 from zim.fabric.retention import Retention
-from zim.nodes.router.log import Appended, Damaged, Head, Lease, Log, NewPush, StreamPage, repeated, unknown
+from zim.nodes.router.log import (
+    Appended,
+    Backlog,
+    Damaged,
+    Head,
+    Lease,
+    Log,
+    NewPush,
+    StreamPage,
+    Trimmed,
+    repeated,
+    unknown,
+)
 from zim.nodes.router.log.keys import kept_ms
 from zim.nodes.router.log.sqlite import failures, tables, trimming
 from zim.nodes.router.log.sqlite.ballast import Ballast
@@ -27,7 +38,6 @@ from zim.nodes.router.log.sqlite.writer import Writer
 T = TypeVar("T")
 
 TIME_MS = 600_000  # of log time without an append, after which it is stored: the next start goes on from there
-_LOOKS = 8  # of one call of trim, beyond those that its budget makes
 
 
 @dataclass(slots=True)
@@ -89,7 +99,8 @@ class SqliteLog(Log):
         self._batch, self._ids = 0, Ids(1, 1, 1)
         self._unsettled: _Unsettled | None = None
         self._trimming = Turn()
-        self._sweep = trimming.Sweep()
+        self._sweep, self._pace = trimming.Sweep(), trimming.Pace()
+        self._old_keys, self._swept_id = 0, 1  # the streams before it were there when a sweep last went on
 
     @property
     @override
@@ -100,6 +111,13 @@ class SqliteLog(Log):
     @override
     def is_full(self) -> bool:
         return self._writer.is_full
+
+    @property
+    @override
+    def backlog(self) -> Backlog:
+        overfull = self._standings.overfull
+        swept = sum(records for name, records in self._sweep.due.items() if name not in overfull)
+        return Backlog(overfull.records + swept, self._old_keys)
 
     @override
     def close(self) -> None:
@@ -177,7 +195,8 @@ class SqliteLog(Log):
         self._unsettled = None
         self._ids = done.ids
         self._time_ms = max(self._time_ms, done.time_ms)
-        self._standings.moved(done.standings)
+        self._standings.moved(done.standings, done.time_ms)
+        self._pace.wrote(done.size)
         return done.answers
 
     @override
@@ -297,7 +316,7 @@ class SqliteLog(Log):
     # -- trimming
 
     @override
-    def trim(self, lease: Lease, retention: Retention, now_ms: int, before_ms: int, budget: int) -> int:
+    def trim(self, lease: Lease, retention: Retention, now_ms: int, before_ms: int, budget: int) -> Trimmed:
         """Switches: often; appends come between its steps."""
         standings, sweep = self._standings, self._sweep
         standings.use(retention)
@@ -308,39 +327,56 @@ class SqliteLog(Log):
                 if now_ms - self._time_ms > TIME_MS and not self._writer.is_full:  # then room is for trimming
                     self._commit_claimed(lease, lambda c: None, now_ms)
                     self._time_ms = now_ms
-            if not sweep.is_resting(now_ms):
-                self._read(lambda c: sweep.step(c, retention, now_ms, before_ms))
-            gone = 0
-            for number in range(budget // trimming.AT_ONCE + _LOOKS):
-                if gone >= budget:
+            self._sweep_on(retention, now_ms, before_ms)
+            records = keys = spent = number = 0
+            has_more = True
+            while has_more and spent < budget:
+                most = min(self._pace.step(), budget - spent)
+                names = self._take(2 * most, before_ms, sweep_first=number % 2 == 0)  # some are too young yet
+                found = self._trim_some(lease, names, retention, now_ms, before_ms, most)
+                records, keys, number = records + found.records, keys + found.keys, number + 1
+                spent += max(found.records, found.keys, len(names))
+                has_more = found.keys == most or bool(sweep.due) or standings.overfull.has_due(before_ms)
+            keys_ms = now_ms - self._key_kept_ms
+            self._old_keys = self._read(lambda c: trimming.old_keys(c, keys_ms)) if has_more else 0
+        return Trimmed(records, keys, has_more)
+
+    def _sweep_on(self, retention: Retention, now_ms: int, before_ms: int) -> None:
+        """Some steps of the sweep: over more streams than were made since the last ones, so that it has an end."""
+        if self._sweep.is_resting(now_ms):
+            return
+        made, self._swept_id = self._ids.stream - self._swept_id, self._ids.stream
+        for _ in range(1 + 2 * max(0, made) // trimming.SWEPT_AT_ONCE):
+            self._read(lambda c: self._sweep.step(c, retention, now_ms, before_ms))
+            if not self._sweep.at:
+                break
+        for stream in self._sweep.due:
+            self._standings.overfull.drop(stream)
+
+    def _take(self, most: int, before_ms: int, *, sweep_first: bool) -> dict[str, int]:
+        """Some streams to look at, which have about so many records too many: more would be looked at in vain."""
+        due = self._sweep.due
+        taken = {} if sweep_first and due else self._standings.overfull.take(most, before_ms)
+        if not taken:
+            for name, records in due.items():
+                if most <= 0:
                     break
-                names = _take(standings.overfull, sweep.due) if number % 2 else _take(sweep.due, standings.overfull)
-                most = min(trimming.AT_ONCE, budget - gone)
-                gone_now = self._trim_some(lease, names, retention, now_ms, before_ms, most)
-                gone += gone_now
-                if gone_now >= most:
-                    sweep.due.update(dict.fromkeys(names))  # there may be more, of records or of keys
-                elif not standings.overfull and not sweep.due:
-                    break
-        return gone
+                taken[name] = records
+                most -= records
+            for name in taken:
+                del due[name]
+        return taken
 
     def _trim_some(
-        self, lease: Lease, names: list[str], retention: Retention, now_ms: int, before_ms: int, most: int
-    ) -> int:
+        self, lease: Lease, names: dict[str, int], retention: Retention, now_ms: int, before_ms: int, most: int
+    ) -> trimming.Look:
         keys_ms = now_ms - self._key_kept_ms
         found = self._read(lambda c: trimming.look(c, names, retention, now_ms, before_ms, keys_ms, most))
-        if not found.records and not found.keys:
-            return 0
-        with self._writer.turn:
-            rows = self._commit_claimed(lease, lambda c: trimming.let_go(c, found))
-            self._standings.moved({name: Standing(*standing) for name, *standing in rows})
-        return max(found.records, found.keys)
-
-
-def _take(names: dict[str, None], others: dict[str, None]) -> list[str]:
-    """Some of the names, or else of the others."""
-    names = names or others
-    taken = list(islice(names, trimming.STREAMS_AT_ONCE))
-    for name in taken:
-        del names[name]
-    return taken
+        if found.records or found.keys:
+            with self._writer.turn:
+                rows = self._commit_claimed(lease, lambda c: trimming.let_go(c, found))
+                self._standings.moved({name: Standing(*standing) for name, *standing in rows}, now_ms)
+        for name, gone in found.rest.items():
+            self._sweep.due[name] = max(1, names[name] - gone)
+            self._standings.overfull.drop(name)
+        return found

@@ -51,6 +51,11 @@ class Plan:
     records: list[Any] = field(default_factory=list)  # stream, offset, push, crc, only
     keys: list[Any] = field(default_factory=list)  # id, push_id, digest, time_ms, home_ms, offsets
 
+    @property
+    def size(self) -> int:
+        """How many records it writes, or keys, if those are more: what trimming will have to let go."""
+        return max(len(self.records) // 5, len(self.keys) // 6)
+
 
 def record_checksum(content: int, stream: str, offset: int, only: str | None) -> int:
     """What is stored with a record, to notice that it, or its push, is not what was written."""

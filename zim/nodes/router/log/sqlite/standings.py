@@ -4,11 +4,55 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
+from itertools import islice
 
 from zim.fabric.retention import Retention
 from zim.nodes.router.log.sqlite.planning import Standing
 
 MOST = 100_000  # streams; some 30 MB
+
+
+class Overfull:
+    """Streams that trimming is to look at, in the order in which they were found.
+
+    Each stands there once, from a moment on: what is younger then may not go yet, so looking earlier would be in vain.
+
+    Attributes:
+        records: how many of theirs are too many.
+    """
+
+    def __init__(self) -> None:
+        self.records = 0
+        self._found: dict[str, tuple[int, int]] = {}  # records, and log time
+
+    def __contains__(self, stream: str) -> bool:
+        return stream in self._found
+
+    def put(self, stream: str, records: int, time_ms: int) -> None:
+        """This stream has so many too many. Of one that is there already the time stays."""
+        before = self._found.get(stream, (0, time_ms))
+        self._found[stream] = records, before[1]
+        self.records += records - before[0]
+
+    def drop(self, stream: str) -> None:
+        """This stream is seen to otherwise."""
+        self.records -= self._found.pop(stream, (0, 0))[0]
+
+    def has_due(self, before_ms: int) -> bool:
+        """Whether the first one has records that may go."""
+        return any(time_ms < before_ms for _, time_ms in islice(self._found.values(), 1))
+
+    def take(self, most: int, before_ms: int) -> dict[str, int]:
+        """Streams with records that may go, until they have about so many too many; and how many each has."""
+        taken: dict[str, int] = {}
+        for stream, (records, time_ms) in self._found.items():
+            if time_ms >= before_ms or most <= 0:
+                break
+            taken[stream] = records
+            most -= records
+        for stream in taken:
+            self.drop(stream)
+        return taken
 
 
 class Standings:
@@ -19,7 +63,7 @@ class Standings:
     """
 
     def __init__(self, most: int = MOST) -> None:
-        self.overfull: dict[str, None] = {}
+        self.overfull = Overfull()
         self._most = most
         self._known: OrderedDict[str, Standing] = OrderedDict()
         self._retention: Retention | None = None
@@ -36,14 +80,15 @@ class Standings:
             self._known.move_to_end(stream)
         return standing
 
-    def moved(self, standings: Mapping[str, Standing]) -> None:
-        """A commit moved these."""
+    def moved(self, standings: Mapping[str, Standing], time_ms: int) -> None:
+        """A commit moved these. time_ms: the newest log time of it."""
         self._known.update(standings)
         if self._retention is not None:
             for stream, standing in standings.items():
                 count = self._retention.rule(stream).count
-                if standing.head - standing.floor > count + slack(count):
-                    self.overfull[stream] = None
+                over = standing.head - standing.floor - count
+                if over > slack(count):
+                    self.overfull.put(stream, over, time_ms)
         self._shrink()
 
     def loading(self) -> None:

@@ -1,6 +1,7 @@
 """Which records may go, and letting them go: a look at some streams, then one small transaction after another.
 
-Streams over their count are known from the appends. A slow sweep over all of them finds what is too old.
+Streams over their count are known from the appends. A slow sweep over all of them finds what is too old. How much goes
+at once is in proportion to what appends write: so trimming is faster than any of them, and its steps are no longer.
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ from typing import NamedTuple
 from zim.fabric.retention import Retention, Rule
 from zim.nodes.router.log.sqlite.tables import HEAD, rows
 
-AT_ONCE = 128  # records that go in one transaction: appends wait for it
-STREAMS_AT_ONCE = 64  # that one transaction takes from
+AT_ONCE = 128  # records that go in one transaction, at least: appends wait for it
+MOST_AT_ONCE = 2_048  # at most, unless one append wrote half as many
 SWEPT_AT_ONCE = 500  # streams looked at in one step of the sweep
 SWEEP_MS = 10_000  # from the start of a sweep to the next one's, at least
 
@@ -30,13 +31,13 @@ _SWEEP = f"""
 # A stream's records go from its oldest up to the one before the first that has to stay. What has lost its push (damage)
 # goes with its neighbours.
 _LIMITS = f"""
-    SELECT json_group_array(json_array(id, floor, ifnull((
+    SELECT json_group_array(json_array(at, id, floor, ifnull((
         SELECT r.offset - 1 FROM records AS r LEFT JOIN pushes AS p ON p.id = r.push
         WHERE r.stream = due.id AND r.offset > due.floor AND r.offset <= due.floor + :most
             AND (p.time_ms >= :before_ms OR (r.offset > due.head - due.count AND p.time_ms >= due.age_ms))
         ORDER BY r.offset LIMIT 1
     ), min(head, floor + :most)))) FROM (
-        SELECT s.id, s.floor, {HEAD} AS head, json_extract(j.value, '$[1]') AS count,
+        SELECT j.key AS at, s.id, s.floor, {HEAD} AS head, json_extract(j.value, '$[1]') AS count,
             json_extract(j.value, '$[2]') AS age_ms
         FROM json_each(:due) AS j CROSS JOIN streams AS s ON s.name = json_extract(j.value, '$[0]')
     ) AS due"""
@@ -47,9 +48,8 @@ _DELETE = """
         ON r.stream = json_extract(j.value, '$[0]') AND r.offset <= json_extract(j.value, '$[1]')
     )"""
 _RAISE = """
-    UPDATE streams SET floor = (
-        SELECT json_extract(value, '$[1]') FROM json_each(?1) WHERE json_extract(value, '$[0]') = streams.id
-    ) WHERE id IN (SELECT json_extract(value, '$[0]') FROM json_each(?1))"""
+    UPDATE streams SET floor = json_extract(j.value, '$[1]') FROM json_each(?) AS j
+    WHERE streams.id = json_extract(j.value, '$[0]')"""
 _NAMES = f"""
     SELECT json_group_array(json_array(s.name, s.id, s.floor, {HEAD}))
     FROM json_each(?) AS j CROSS JOIN streams AS s ON s.id = json_extract(j.value, '$[0]')"""
@@ -57,6 +57,10 @@ _NAMES = f"""
 _OLD_KEYS = """
     SELECT ifnull(max(id), 0), count(*) FROM (SELECT id, time_ms FROM keys ORDER BY id LIMIT :most)
     WHERE time_ms <= :keys_ms"""
+_KEY_AT = "SELECT id, time_ms FROM keys WHERE id >= ? ORDER BY id LIMIT 1"
+_RECORD_AT = """
+    SELECT r.offset, p.time_ms FROM records AS r JOIN pushes AS p ON p.id = r.push
+    WHERE r.stream = ? AND r.offset >= ? ORDER BY r.offset LIMIT 1"""
 _DELETE_KEYS = "DELETE FROM keys WHERE id <= ? AND time_ms <= ?"
 
 
@@ -66,14 +70,42 @@ class Look(NamedTuple):
     Attributes:
         raised: pairs of a stream's id and its new floor.
         records: how many.
+        rest: streams that have more, by name, and how many of theirs these are.
         keys: how many have ended, key: the last of them, and keys_ms: the time up to which they have.
     """
 
     raised: list[tuple[int, int]]
     records: int
+    rest: dict[str, int]
     keys: int
     key: int
     keys_ms: int
+
+
+@dataclass(slots=True)
+class Pace:
+    """How many records one transaction takes: twice what appends have written since the one before.
+
+    Attributes:
+        owed: records, or keys if there were more, that appends have written and trimming has not matched.
+        largest: that one append wrote meanwhile. A step twice as long matches it, though others come in between.
+    """
+
+    owed: int = 0
+    largest: int = 0
+
+    def wrote(self, records: int) -> None:
+        """An append wrote so many."""
+        self.owed += records
+        self.largest = max(self.largest, records)
+
+    def step(self) -> int:
+        """How many may go now."""
+        most = max(AT_ONCE, min(2 * self.owed, max(MOST_AT_ONCE, 2 * self.largest)))
+        self.owed = max(0, self.owed - most // 2)
+        if not self.owed:
+            self.largest = 0
+        return most
 
 
 @dataclass(slots=True)
@@ -81,10 +113,10 @@ class Sweep:
     """How far the sweep is.
 
     Attributes:
-        due: streams found, to be looked at closely.
+        due: streams found, to be looked at closely, and how many of their records may go.
     """
 
-    due: dict[str, None] = field(default_factory=dict)
+    due: dict[str, int] = field(default_factory=dict)
     at: int = 0
     started_ms: int = -SWEEP_MS
 
@@ -97,12 +129,43 @@ class Sweep:
         if not self.at:
             self.started_ms = now_ms
         found = rows(connection, _SWEEP, (self.at, SWEPT_AT_ONCE), list[tuple[int, str, int, int, int | None]])
-        for _, name, floor, head, oldest_ms in found:
+        for stream, name, floor, head, oldest_ms in found:
             rule = retention.rule(name)
-            is_over = head - floor > rule.count or (oldest_ms is not None and oldest_ms < _kept_from(rule, now_ms))
-            if is_over and head > floor and (oldest_ms is None or oldest_ms < before_ms):
-                self.due[name] = None
+            kept_ms = _kept_from(rule, now_ms)
+            is_old = oldest_ms is not None and oldest_ms < kept_ms
+            if (head - floor > rule.count or is_old) and head > floor and (oldest_ms is None or oldest_ms < before_ms):
+                old = _first_kept(connection, stream, floor, head, kept_ms) - floor - 1 if is_old else 0
+                self.due[name] = max(1, old, head - floor - rule.count)
         self.at = found[-1][0] if len(found) == SWEPT_AT_ONCE else 0
+
+
+def _first_kept(connection: sqlite3.Connection, stream: int, floor: int, head: int, kept_ms: int) -> int:
+    """The offset of the first record that is not too old: times rise with offsets, so few are looked at."""
+    low, high = floor + 1, head + 1
+    while low < high:
+        middle = (low + high) // 2
+        row = connection.execute(_RECORD_AT, (stream, middle)).fetchone()
+        if row is not None and row[1] < kept_ms:
+            low = max(middle, row[0]) + 1
+        else:
+            high = middle
+    return low
+
+
+def old_keys(connection: sqlite3.Connection, keys_ms: int) -> int:
+    """About how many keys are from up to then: they are numbered in the order of their times."""
+    first = connection.execute(_KEY_AT, (0,)).fetchone()
+    if first is None or first[1] > keys_ms:
+        return 0
+    low, high = first[0], connection.execute("SELECT max(id) FROM keys").fetchone()[0] + 1
+    while low < high:
+        middle = (low + high) // 2
+        row = connection.execute(_KEY_AT, (middle,)).fetchone()
+        if row is not None and row[1] <= keys_ms:
+            low = max(middle, row[0]) + 1
+        else:
+            high = middle
+    return int(low - first[0])
 
 
 def _kept_from(rule: Rule, now_ms: int) -> int:
@@ -119,19 +182,23 @@ def look(
     most: int,
 ) -> Look:
     """What may go of some streams, at most so many records, and of keys up to `keys_ms`. Blocks; called in a thread."""
+    names = list(names)
     rules = ((name, retention.rule(name)) for name in names)
     due = json.dumps([(name, rule.count, _kept_from(rule, now_ms)) for name, rule in rules])
     raised: list[tuple[int, int]] = []
+    rest: dict[str, int] = {}
     left = most
     limits = {"due": due, "before_ms": before_ms, "most": most}
-    found = rows(connection, _LIMITS, limits, list[tuple[int, int, int]])
-    for stream, floor, upto in found:
+    found = rows(connection, _LIMITS, limits, list[tuple[int, int, int, int]])
+    for at, stream, floor, upto in found:
         count = min(upto - floor, left)
         if count > 0:
             raised.append((stream, floor + count))
             left -= count
+        if count < upto - floor or count == most:
+            rest[names[at]] = count
     key, keys = connection.execute(_OLD_KEYS, {"most": most, "keys_ms": keys_ms}).fetchone()
-    return Look(raised, most - left, keys, key, keys_ms)
+    return Look(raised, most - left, rest, keys, key, keys_ms)
 
 
 def let_go(connection: sqlite3.Connection, found: Look) -> list[tuple[str, int, int, int]]:
