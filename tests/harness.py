@@ -65,6 +65,7 @@ class Fabric:
         more: str = "",
         has_admin: bool = False,
         listeners: dict[str, dict[str, Any]] | None = None,
+        links_by: str = "",
         **keys: dict[str, Any],
     ) -> None:
         """
@@ -72,6 +73,7 @@ class Fabric:
             more: top-level tables.
             has_admin: every node has an `admin` address.
             listeners: more keys of all listeners of a kind, `{"ws": {"origins": ["*"]}}`.
+            links_by: a name that nodes use for each other, instead of 127.0.0.1.
             keys: more keys for all nodes of a kind, `comet={"heartbeat_s": 1}`, or for `fabric`.
         """
         ports = iter(free_ports(2 * routers + 3 * logics + 2 * jobs + 4 * comets))
@@ -90,6 +92,8 @@ class Fabric:
                 name = f"{kind}-{i}"
                 self.binds[name] = f"tcp://{local()}"
                 node: dict[str, Any] = {"id": i, "bind": self.binds[name]}
+                if links_by:
+                    node["advertise"] = self.binds[name].replace("127.0.0.1", links_by)
                 if kind == "logic":
                     node["http"] = self.http[name] = local()
                 if kind == "comet":

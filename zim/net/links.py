@@ -9,6 +9,7 @@ from typing import Generic, TypeVar
 import gevent
 from gevent.event import Event
 
+from zim.net import names
 from zim.net.batches import Batches
 from zim.net.transport import Dealer, Outlet
 from zim.protocol import codec
@@ -72,9 +73,11 @@ class PeerLink(Generic[M]):
             self._drop([message])
 
     def spawn(self, spawn: Callable[..., object]) -> None:
-        """Starts its greenlets: one sends, one follows the connection."""
+        """Starts its greenlets: one sends, one follows the connection, one the name in its address, if any."""
         spawn(self._run)
         spawn(self._watch)
+        if self._socket.has_name:
+            spawn(names.follow, self._socket, self.peer)
 
     def receive(self, take: Callable[[bytes], object]) -> None:
         """Hands over the peer's answers, frame by frame, until it is closed. Switches."""

@@ -11,12 +11,15 @@ import os
 import socket
 import stat
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 
 import zmq.green as zmq
+from gevent.event import Event
 from zmq.utils.monitor import recv_monitor_message
 
 from zim.errors import NodeError
 from zim.net.fairness import give_way
+from zim.net.names import host_and_port, is_same
 
 MAX_MESSAGE_BYTES = 64 << 20  # from a peer; a push to very many users is the largest there is
 
@@ -172,22 +175,50 @@ class _Connecting(_Link):
     Attributes:
         is_connected: a peer has shaken hands and its link has not been seen to break. A peer that is stopped, or whose
             link is cut, still counts as connected until TCP_MAXRT ends, with something on its way to it.
+        has_name: its address is a name, so it does nothing until `names.follow` says where to connect to.
     """
 
     def __init__(self, kind: int, endpoint: str) -> None:
         socket = _socket(kind)
         socket.setsockopt(zmq.IMMEDIATE, 1)  # else it takes 1,000 messages for a peer that is not there
         super().__init__(socket, endpoint)
-        self.is_connected = False
+        self._is_up, self._is_down = Event(), Event()
+        self._is_down.set()
         self._monitor = socket.get_monitor_socket(zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED)
-        socket.connect(endpoint)
+        self.has_name = host_and_port(endpoint) is not None
+        self._at = ""  # the number that stands for its name now
+        if not self.has_name:
+            socket.connect(endpoint)
+
+    @property
+    def is_connected(self) -> bool:
+        return self._is_up.is_set()
+
+    def connect_to(self, endpoint: str) -> None:
+        """Gives its name the meaning of this number, unless it has it already. Does not switch."""
+        if endpoint == self._at:
+            return
+        before, self._at = self._at, endpoint
+        if before:
+            with suppress(zmq.ZMQError):  # it is not connected, and libzmq may have let go of it
+                self._socket.disconnect(before)
+        self._socket.connect(endpoint)
+
+    def wait(self, is_connected: bool, timeout_s: float | None = None) -> bool:
+        """Waits until it is so, or the time is up; whether it is. Switches."""
+        return bool((self._is_up if is_connected else self._is_down).wait(timeout_s))
 
     def watch(self) -> Iterator[bool]:
         """Follows the connection; yields each change of is_connected. Switches: to wait."""
         while True:
             event = recv_monitor_message(self._monitor)
-            self.is_connected = event["event"] == zmq.EVENT_HANDSHAKE_SUCCEEDED
-            yield self.is_connected
+            if self._at and not is_same(event["endpoint"].decode(), self._at):
+                continue  # of a number that its name had before
+            is_up = event["event"] == zmq.EVENT_HANDSHAKE_SUCCEEDED
+            now, before = (self._is_up, self._is_down) if is_up else (self._is_down, self._is_up)
+            before.clear()
+            now.set()
+            yield is_up
 
     def send(self, frame: bytes) -> bool:
         """Sends, or says that it cannot: nobody is there, or the pipe is full. Does not switch."""
