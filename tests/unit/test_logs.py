@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 import re
+import select
 import time
 from collections.abc import Iterator
 
@@ -13,6 +14,8 @@ import pytest
 
 from zim import logs
 from zim.logs import BURST, SECOND_S, FieldFormatter, Gathering, LineWriter, PatientHandler
+
+READ_S = 20.0  # a bound on what never comes, not a time that is measured
 
 
 class Pipe:
@@ -22,11 +25,17 @@ class Pipe:
         self.reading, self.writing = os.pipe()
 
     def read(self, until: bytes) -> bytes:
-        """All up to and with that."""
+        """All up to and with that; fails if it does not come."""
         found = b""
         while until not in found:
-            found += os.read(self.reading, 1 << 16)
+            found += self.some()
         return found
+
+    def some(self) -> bytes:
+        """What there is; fails if there is nothing for long."""
+        ready, _, _ = select.select([self.reading], [], [], READ_S)
+        assert ready, f"nothing has come for {READ_S} s"
+        return os.read(self.reading, 1 << 16)
 
 
 @pytest.fixture
@@ -48,7 +57,7 @@ def test_who_does_not_read_holds_up_nobody_and_is_told_what_was_dropped(pipe: Pi
     dropped = writer.dropped
     found = b""
     while found.count(b"\n") < 2_000 - dropped:
-        found += os.read(pipe.reading, 1 << 16)
+        found += pipe.some()
     writer.put(b"the last\n")
     rest = found + pipe.read(until=b"the last\n")
     told = re.findall(rb"(\d+) lines of the log were dropped, as nobody read them\n", rest)
