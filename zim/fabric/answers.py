@@ -12,6 +12,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
+from zim.fabric.limits import ROOMS
 from zim.fabric.tally import Account, Tally, account
 
 _HOPS = "kept: from the router's taking it to its being on disk; reported: from then to the last news of it"
@@ -23,7 +24,7 @@ class Place(msgspec.Struct, frozen=True):
 
     comet: str
     key: str
-    rooms: tuple[str, ...]
+    rooms: Annotated[tuple[str, ...], Meta(max_length=2 * ROOMS)]
 
 
 class Located(msgspec.Struct, frozen=True):

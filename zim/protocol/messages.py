@@ -9,10 +9,12 @@ Two feeds lie between a router and a comet. A feed is named by its comet's incar
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
+from msgspec import Meta
 
+from zim.fabric.limits import CHANGES, MESSAGES, PUSHES, RESULTS
 from zim.fabric.questions import AnyQuestion
 from zim.protocol.fields import (
     Int32,
@@ -88,7 +90,7 @@ class Changes(Message, frozen=True):
     comet: str
     inc: Run
     term: Run
-    changes: list[Change]
+    changes: Annotated[list[Change], Meta(max_length=CHANGES)]
 
 
 class Result(Message, frozen=True):
@@ -113,7 +115,7 @@ class Renew(Message, frozen=True):
     term: Run
     n: Number
     handled: Number
-    results: list[Result] = msgspec.field(default_factory=list)
+    results: Annotated[list[Result], Meta(max_length=RESULTS)] = msgspec.field(default_factory=list)
 
 
 class Fetch(Message, frozen=True):
@@ -168,7 +170,7 @@ class Answers(Message, frozen=True):
     router: str
     term: Run
     inc: Run
-    answers: list[Answer]
+    answers: Annotated[list[Answer], Meta(max_length=CHANGES)]
 
 
 class Renewed(Message, frozen=True):
@@ -249,7 +251,7 @@ class Records(Message, frozen=True):
     epoch: str
     floor: Number
     head: Number
-    records: list[Record]
+    records: Annotated[list[Record], Meta(max_length=MESSAGES)]
     last: Number
 
 
@@ -298,7 +300,7 @@ class Publish(Message, frozen=True):
     req: Number
     attempt: Number
     term: Run
-    pushes: list[Publication]
+    pushes: Annotated[list[Publication], Meta(max_length=PUSHES)]
 
 
 class PublishReply(Message, frozen=True):
@@ -307,7 +309,7 @@ class PublishReply(Message, frozen=True):
     req: Number
     router: str
     term: Run
-    outcomes: list[Outcome]
+    outcomes: Annotated[list[Outcome], Meta(max_length=PUSHES)]
 
 
 class AskTime(Message, frozen=True):

@@ -8,10 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zim.fabric.limits import OFFSET, TTL_S
+from zim.fabric import limits
+from zim.fabric.answers import Place
+from zim.fabric.limits import MESSAGES, OFFSET, PUSHES, RESULTS, ROOMS, TTL_S
 from zim.protocol import codec, messages
 from zim.protocol.errors import CodecError
-from zim.protocol.publication import Publication
+from zim.protocol.messages import ToComet
+from zim.protocol.publication import Outcome, Publication
 
 ANY_NUMBERS = st.integers(-(1 << 63), (1 << 64) - 1)
 NUMBERS = st.integers(0, OFFSET)
@@ -43,7 +46,7 @@ TO_ROUTER = st.builds(messages.Changes, st.text(), RUNS, RUNS, st.lists(CHANGES,
     messages.Publish, NUMBERS, NUMBERS, RUNS, st.lists(PUBLICATIONS, max_size=3)
 )
 TARGETS = st.builds(messages.Target, st.text(), RUNS, NUMBERS, NUMBERS, ITEMS)
-PUSHES = st.builds(messages.Push, st.text(), st.text(), OPS, st.binary(), st.lists(TARGETS, max_size=3))
+SENT_PUSHES = st.builds(messages.Push, st.text(), st.text(), OPS, st.binary(), st.lists(TARGETS, max_size=3))
 
 
 @given(st.lists(TO_ROUTER, max_size=4))
@@ -61,7 +64,7 @@ def test_frames_are_cut_and_carry_all(sizes: list[int], cut_bytes: int) -> None:
     assert all(len(frame) <= cut_bytes + 5 for frame, part in zip(frames, found, strict=True) if len(part) > 1)
 
 
-@given(st.lists(PUSHES, max_size=4))
+@given(st.lists(SENT_PUSHES, max_size=4))
 def test_pushes_survive(sent: list[messages.Push]) -> None:
     assert codec.decode(codec.encode(sent), messages.Push) == sent
 
@@ -149,6 +152,34 @@ def test_no_number_beyond_its_field_gets_in(kind: Any, link: Any, number: int) -
     for wrong in _spoilt(right, number):
         with pytest.raises(CodecError):
             codec.decode(msgpack.packb([wrong]), link)
+
+
+RESULT = messages.Result(1, 1, 1, 0, 0, 0)
+PUBLICATION = Publication("p", ["u:1"], 5, b"")
+
+# what a message with so many of something is, how many it may have, and the link that carries it
+LISTS: list[tuple[Any, int, Any]] = [
+    (lambda n: messages.Publish(1, 1, 1, [PUBLICATION] * n), PUSHES, messages.ToRouter),
+    (lambda n: messages.Changes("comet-1", 1, 1, [messages.Del(1, 1)] * n), limits.CHANGES, messages.ToRouter),
+    (lambda n: messages.Renew("comet-1", 1, 1, 1, 1, [RESULT] * n), RESULTS, messages.ToRouter),
+    (lambda n: messages.Answers("router-1", 1, 1, [messages.Answer(1, 1, "", 1, 1)] * n), limits.CHANGES, ToComet),
+    (lambda n: messages.Records(1, "r", "u:1", "e", 0, 1, [messages.Record(1, "p", 5, b"")] * n, 1), MESSAGES, ToComet),
+    (lambda n: messages.PublishReply(1, "r", 1, [Outcome(1, "ok")] * n), PUSHES, messages.ToAsker),
+    (lambda n: messages.Answered(1, "r", Place("c", "k", ("1",) * n)), 2 * ROOMS, Place),
+]
+
+
+@pytest.mark.parametrize(("make", "most", "link"), LISTS, ids=lambda x: str(x) if isinstance(x, int) else "")
+def test_a_list_of_the_greatest_length_passes_and_a_longer_one_does_not(make: Any, most: int, link: Any) -> None:
+    def passes(sent: Any) -> None:
+        if link is Place:
+            msgspec.convert(msgspec.to_builtins(sent.answer), Place)
+        else:
+            assert codec.decode(codec.encode([sent]), link) == [sent]
+
+    passes(make(most))
+    with pytest.raises((CodecError, msgspec.ValidationError)):
+        passes(make(most + 1))
 
 
 def test_a_message_of_another_link_is_an_error() -> None:

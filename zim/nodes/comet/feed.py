@@ -11,8 +11,9 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 
+from zim.fabric.limits import CHANGES, RESULTS
 from zim.fabric.tally import REPORTED
-from zim.nodes.comet.results import RENEWS, RESULTS, Reports
+from zim.nodes.comet.results import RENEWS, Reports
 from zim.nodes.effects import MESSAGE_BYTES, WARNING, Effect, Note, Send
 from zim.nodes.remote_clock import RemoteClock
 from zim.protocol.messages import (
@@ -36,7 +37,7 @@ RESULTS_S = 0.1  # sooner, if there are results to tell: somebody may wait for t
 RETRY_S = 0.5  # without any answer, until changes and fetches are sent again
 QUIET_S = 0.05  # how long a hole may stand before it is fetched: what is about to arrive anyway must not be
 WINDOW_BYTES = 1 << 20  # of changes under way
-MOST_CHANGES, CHANGES_BYTES = 500, 128 << 10  # of one message
+CHANGES_BYTES = 128 << 10  # of one message
 UNSENT = 100_000  # changes that wait; above it the router is to be told everything anew
 HELD_BYTES = 8 << 20  # of entries that wait behind a hole, or for the pass that handles them
 
@@ -58,13 +59,13 @@ class Link:
         is_connected: the router is there: what is sent may arrive.
     """
 
-    def __init__(self, router: str, comet: str, inc: int, out: list[Effect], most_changes: int = MOST_CHANGES) -> None:
+    def __init__(self, router: str, comet: str, inc: int, out: list[Effect], most_changes: int = CHANGES) -> None:
         """
         Args:
             out: takes messages for the router.
-            most_changes: of one message.
+            most_changes: of one message; CHANGES at most.
         """
-        self.router, self._most_changes = router, most_changes
+        self.router, self._most_changes = router, min(most_changes, CHANGES)
         self.clock = RemoteClock()
         self.is_connected = False
         self._comet, self._inc, self._out = comet, inc, out

@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 
+from zim.fabric.limits import CHANGES
 from zim.fabric.sharding import Shards
 from zim.fabric.streams import EVERYBODY, room_stream, user_stream
 from zim.nodes.comet.cursors import Acknowledgements
 from zim.nodes.comet.effects import CursorMoved, Gapped, Left, Pass, Replaced
-from zim.nodes.comet.feed import MOST_CHANGES, Link
+from zim.nodes.comet.feed import Link
 from zim.nodes.comet.joining import Joining, Wish
 from zim.nodes.comet.passes import Passes, is_live_only
 from zim.nodes.comet.views import Session, View
@@ -48,7 +49,7 @@ class Hub:
         passes: what goes out next.
     """
 
-    def __init__(self, comet: str, inc: int, routers: Sequence[str], most_changes: int = MOST_CHANGES) -> None:
+    def __init__(self, comet: str, inc: int, routers: Sequence[str], most_changes: int = CHANGES) -> None:
         """
         Args:
             comet: this comet's name.

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from zim.fabric.limits import RESULTS
 from zim.protocol.messages import Result
 
-RESULTS = 4_000  # of one Renew
 RENEWS = 8  # of which it is remembered what they said: an answer comes before that, or not at all
 
 

@@ -11,9 +11,9 @@ from typing import Any
 
 from typing_extensions import override
 
+from zim.fabric.limits import CHANGES
 from zim.nodes.calls import Call, Calls
 from zim.nodes.comet.effects import Identified
-from zim.nodes.comet.feed import MOST_CHANGES
 from zim.nodes.comet.hub import Hub
 from zim.nodes.effects import MESSAGE_BYTES, WARNING, Effect, Note
 from zim.protocol.messages import Auth, Authed, Entry, Message, ToComet
@@ -70,7 +70,7 @@ class CometRunner:
         renew_bytes: int,
         handshake_timeout_s: float,
         first_logic: int = 0,
-        most_changes: int = MOST_CHANGES,
+        most_changes: int = CHANGES,
     ) -> None:
         """
         Args:

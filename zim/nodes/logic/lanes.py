@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable
 
+from zim.fabric.limits import PUSHES
 from zim.net.batches import CUT_BYTES
 from zim.nodes.logic.shares import Share
 
@@ -52,7 +53,7 @@ class Lane:
             if share.is_over or share.is_begun or not share.is_ready:
                 queue.popleft()
                 continue
-            if found and size + share.size > CUT_BYTES:
+            if found and (size + share.size > CUT_BYTES or len(found) >= PUSHES):
                 break
             queue.popleft()
             share.is_begun = True

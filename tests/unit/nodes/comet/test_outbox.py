@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from hypothesis import given
 from hypothesis import strategies as st
 
+from zim.fabric.limits import CHANGES, RESULTS
+from zim.nodes.comet.feed import Link
 from zim.nodes.comet.outbox import CHUNK_BYTES, Outbox
 from zim.nodes.comet.results import Reports, Row
+from zim.protocol.messages import Del
 
 CHUNKS = st.lists(st.binary(min_size=1, max_size=20), min_size=1, max_size=20)
 
@@ -74,6 +79,24 @@ def test_the_end_lets_a_half_sent_chunk_finish(chunks: list[bytes], sent: int, l
 
 
 # ---------------------------------------------------------------- what becomes of the rows
+
+
+def test_no_renew_has_more_results_than_routers_take() -> None:
+    reports = fresh_reports()
+    for n in range(RESULTS + 1):
+        Row(reports, n).changed()
+    assert len(reports.say(1)) == RESULTS
+    reports.heard(1)
+    assert len(reports.say(2)) == 1
+
+
+def test_no_message_has_more_changes_than_routers_take() -> None:
+    out: list[Any] = []
+    link = Link("router-1", "comet-1", 1, out, most_changes=10 * CHANGES)
+    link.is_connected = True
+    link.register(1, [lambda n: Del(n, n)] * (2 * CHANGES), 0.0)
+    link.flush()
+    assert [len(effect.message.changes) for effect in out] == [CHANGES, CHANGES, 1]
 
 
 def fresh_reports() -> Reports:

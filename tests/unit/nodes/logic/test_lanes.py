@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from zim.fabric.limits import PUSHES
 from zim.fabric.push import Push
 from zim.net.batches import CUT_BYTES
+from zim.nodes.logic import lanes
 from zim.nodes.logic.lanes import Lane, Lanes
 from zim.nodes.logic.shares import PART_STREAMS, Share, Splitter
 from zim.protocol.publication import Outcome, Publication
@@ -117,6 +120,13 @@ def test_a_message_is_bounded_and_the_rest_of_a_stream_waits_for_it() -> None:
     assert names(found.next()) == ["b", "c"]
     large = lane(share("d", "u:2", body=bytes(CUT_BYTES)), share("e", "u:3"))
     assert (names(large.next()), names(large.next())) == (["d"], ["e"])
+
+
+def test_a_message_has_no_more_pushes_than_routers_take(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also if what they count for in bytes leaves room for more."""
+    monkeypatch.setattr(lanes, "CUT_BYTES", 1 << 40)
+    found = lane(*(share(str(n), f"u:{n}") for n in range(PUSHES + 1)))
+    assert [len(found.next()), len(found.next())] == [PUSHES, 1]
 
 
 def test_many_that_wait_hold_up_nobody_else() -> None:
