@@ -231,7 +231,7 @@ WRONG: list[tuple[str, Any, str]] = [
     ("logic[0].http", ["127.0.0.1:80", "http://x"], "logic[0].http[1]:"),
     ("router[0].admin", ["127.0.0.1:80", "127.0.0.1:7270"], "router[0].admin[1]: takes port 7270 as"),
     ("fabric.admin", ["127.0.0.1:80", "127.0.0.1:7270"], "fabric.admin[1]: takes port 7270 as router[0].bind does"),
-    ("fabric.admin", ["127.0.0.1:80", "[::]:80"], "fabric.admin[1]: [::]:80 can be reached"),
+    ("fabric.admin", ["127.0.0.1:80", "[::]:81"], "fabric.admin[1]: [::]:81 can be reached"),
     ("fabric.admin", ["127.0.0.1:80", "localhost:80"], "fabric.admin[1]: takes port 80 as fabric.admin[0] does"),
     ("router[0].bind", ["tcp://127.0.0.1:7270"], "router[0].bind: is an array; right is"),
     ("comet[0].max_connections", 0, "from 1"),
