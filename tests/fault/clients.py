@@ -18,12 +18,25 @@ from gevent import socket
 from gevent.lock import RLock
 
 from tests.fault import wire
-from tests.fault.history import Broken, Client, Closed, Connected, Joined, Left, Received, Told
+from tests.fault.history import (
+    Acknowledged,
+    Asked,
+    Broken,
+    Client,
+    Closed,
+    Connected,
+    Froze,
+    Joined,
+    Left,
+    Received,
+    Told,
+)
 from tests.fault.wire import Garbled, Said, WireReader
 
 CONNECT_S = 8.0  # more than the comet's own limit for a handshake
 SILENCE_S = 12.0  # without a word, also no answer to a heartbeat, the server is taken for lost
 PAUSE_S = 0.15  # between two attempts
+ACKNOWLEDGED = 0.3  # of the messages of its own stream, the part at which a zim client acknowledges all up to there
 BUFFER_BYTES = 32 << 10  # of a client's receiving side, so that one that stops reading is noticed
 
 Clock = Callable[[], float]
@@ -53,7 +66,7 @@ class Person:
         self._next = ""
         self._seq = 0
         self._writing = RLock()
-        self._frozen_until = 0.0
+        self._frozen_until = self._away_until = 0.0
         self._greenlet = gevent.spawn(self._run)
 
     # -- what the schedule does to it
@@ -74,10 +87,16 @@ class Person:
     def freeze(self, seconds: float) -> None:
         """Reads nothing for a while."""
         self._frozen_until = self._clock() + seconds
+        self._note(Froze(self._clock(), self._frozen_until))
+
+    def go_away(self, seconds: float) -> None:
+        """Hangs up, and comes back later."""
+        self._away_until = self._clock() + seconds
+        self._hang_up("goes away")
 
     def thaw(self) -> None:
-        """Reads again."""
-        self._frozen_until = 0.0
+        """Reads again, and comes back at once."""
+        self._frozen_until = self._away_until = 0.0
 
     def beat(self) -> None:
         """Says that it lives."""
@@ -93,6 +112,11 @@ class Person:
     def has(self, stream: str, number: int) -> bool:
         """Whether that push has come, of that stream."""
         return (stream, number) in self.received
+
+    @property
+    def is_whole(self) -> bool:
+        """It is online, and in all that it wants to get."""
+        return self.is_online
 
     @property
     def streams(self) -> tuple[str, ...]:
@@ -115,6 +139,8 @@ class Person:
                 why = why if self._socket is None else str(e)
             self._end(why)
             gevent.sleep(PAUSE_S * self._rng.uniform(0.5, 1.5))
+            while (wait := self._away_until - self._clock()) > 0:
+                gevent.sleep(min(wait, 0.05))
 
     def _live(self, comet: str) -> str:
         host, _, port = self._comets[comet].rpartition(":")
@@ -223,14 +249,23 @@ class Zim(Person):
     Attributes:
         rooms: those that it wants to be in.
         positions: epoch and offset of the last message of each stream that it ever was in.
+        has_memory: it resumes. Without, its own stream begins at the user's cursor, each time.
     """
 
     dialect = "zim"
 
     def __init__(
-        self, name: str, uid: int, comets: Mapping[str, str], is_ws: bool, clock: Clock, seed: str, rooms: set[str]
+        self,
+        name: str,
+        uid: int,
+        comets: Mapping[str, str],
+        is_ws: bool,
+        clock: Clock,
+        seed: str,
+        rooms: set[str],
+        has_memory: bool = True,
     ) -> None:
-        self.rooms = rooms
+        self.rooms, self.has_memory = rooms, has_memory
         self.positions: dict[str, tuple[str, int]] = {}
         self._states: dict[str, str] = {}  # room → joining, in or leaving; one request at a time for each
         self._resumed: dict[str, tuple[str, int]] = {}  # stream → what was asked for, until it is joined
@@ -239,6 +274,10 @@ class Zim(Person):
     @property
     def streams(self) -> tuple[str, ...]:
         return (f"u:{self.uid}", "*", *(f"r:{room}" for room in sorted(self.rooms)))
+
+    @property
+    def is_whole(self) -> bool:
+        return self.is_online and all(self._states.get(room) == "in" for room in self.rooms)
 
     def leave(self, room: str) -> None:
         """Leaves a room; what comes until the server confirms is still received."""
@@ -271,6 +310,8 @@ class Zim(Person):
         self._say(wire.AUTH, json.dumps(body).encode(), 3)
 
     def _resume(self, streams: Iterable[str]) -> dict[str, tuple[str, int]]:
+        if not self.has_memory:
+            return {}
         found = {stream: self.positions[stream] for stream in streams if stream in self.positions}
         self._resumed |= found
         return found
@@ -296,7 +337,13 @@ class Zim(Person):
                 self._note(Received(self._clock(), number, said.stream, said.offset))
                 if said.stream in self.positions:
                     self.positions[said.stream] = (self.positions[said.stream][0], said.offset)
-            case wire.HEARTBEAT_REPLY | wire.ACKNOWLEDGED:
+                if said.stream == f"u:{self.uid}" and self._rng.random() < ACKNOWLEDGED:
+                    self._note(Asked(self._clock(), said.stream, said.offset))
+                    self._say(wire.ACKNOWLEDGE, json.dumps({said.stream: said.offset}).encode(), 3)
+            case wire.ACKNOWLEDGED:
+                for stream, offset in body.items():
+                    self._note(Acknowledged(self._clock(), stream, offset))
+            case wire.HEARTBEAT_REPLY:
                 pass
             case _:
                 self._note(Broken(self._clock(), f"op {said.op}: {body!r}"))

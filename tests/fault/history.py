@@ -26,6 +26,10 @@ class Push(msgspec.Struct):
         attempts: how often it was asked; more than once only with a key.
         push_id: what the answer called it.
         offsets: per stream, where the answer tells them.
+        ttl_s: how long it is worth being handed out; 0 for ever.
+        train: the pushes of one train come in each stream in the order of their numbers, if the first attempt stored
+            them: one batch, or one publisher's connection. "" for those that go alone.
+        reuses: the number of an accepted push whose key this one has, with another content; 0 for none.
     """
 
     number: int
@@ -37,6 +41,9 @@ class Push(msgspec.Struct):
     attempts: int = 0
     push_id: str = ""
     offsets: dict[str, int] = {}
+    ttl_s: float = 0.0
+    train: str = ""
+    reuses: int = 0
 
 
 class Connected(msgspec.Struct, tag=True):
@@ -99,7 +106,30 @@ class Broken(msgspec.Struct, tag=True):
     what: str
 
 
-Event = Connected | Joined | Received | Told | Left | Closed | Broken
+class Froze(msgspec.Struct, tag=True):
+    """It stopped reading until then: what it reads afterwards may have been sent long ago."""
+
+    at: float
+    until: float
+
+
+class Asked(msgspec.Struct, tag=True):
+    """It acknowledges its own stream up to here."""
+
+    at: float
+    stream: str
+    offset: int
+
+
+class Acknowledged(msgspec.Struct, tag=True):
+    """The server says where the cursor is."""
+
+    at: float
+    stream: str
+    offset: int
+
+
+Event = Connected | Joined | Received | Told | Left | Closed | Broken | Froze | Asked | Acknowledged
 
 
 class Client(msgspec.Struct):
@@ -139,6 +169,8 @@ class History(msgspec.Struct):
             or had the time to.
         logs: empty where the fabric cannot be asked.
         router_kills: when a router was killed, which may forget the receipts of the last second.
+        router_ends: when a router ended in any way, or was seen to have ended: live-only streams begin anew.
+        kept: how many messages are kept of a stream, where that is few; 0 for those that are live only.
     """
 
     seed: int = 0
@@ -146,6 +178,8 @@ class History(msgspec.Struct):
     clients: list[Client] = []
     logs: list[Log] = []
     router_kills: list[float] = []
+    router_ends: list[float] = []
+    kept: dict[str, int] = {}
     is_settled: bool = True
 
 

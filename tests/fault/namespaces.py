@@ -21,10 +21,12 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
+import gevent
 import psutil
 
-from tests.fault.fabric import ChaosFabric
+from tests.fault.fabric import KEEPERS_S, ChaosFabric
 from tests.harness import wait_until
 
 NOBODY = "02:00:00:00:00:01"  # no interface has it
@@ -115,9 +117,14 @@ class NetLink:
         for direction in directions or ("in", "out"):
             self._block(*((o, self._name) if direction == "in" else (self._name, o) for o in others))
 
+    def pair(self, direction: str) -> None:
+        """One other node is not heard any more (`in`), or hears nothing (`out`)."""
+        other = self._another()
+        self._block((other, self._name) if direction == "in" else (self._name, other))
+
     def delay(self, seconds: float) -> None:
-        """Not all kernels can delay; what one other node sends to this one vanishes instead."""
-        self._block((self._another(), self._name))
+        """Not all kernels can delay; with one other node nothing is exchanged instead."""
+        self.cut()
 
     def heal(self) -> None:
         """All that was blocked here is not any more."""
@@ -137,8 +144,8 @@ class NetLink:
 class NamespaceFabric(ChaosFabric):
     """A fabric with one `zim up` in each namespace, and one node under it."""
 
-    def __init__(self, folder: Path, net: Net, **counts: int) -> None:
-        super().__init__(folder, has_links=False, **counts)
+    def __init__(self, folder: Path, net: Net, more: str = "", is_verbose: bool = False, **counts: Any) -> None:
+        super().__init__(folder, has_links=False, is_verbose=is_verbose, **counts)
         self._net = net
         self.links = {name: NetLink(net, name) for name in self.names}
         self._supervisors: list[subprocess.Popen[bytes]] = []
@@ -154,21 +161,23 @@ class NamespaceFabric(ChaosFabric):
             if kind == "comet":
                 self.tcp[name], self.ws[name] = f"{ip}:7002", f"{ip}:7003"
                 lines += [_listener("tcp", self.tcp[name]), _listener("ws", self.ws[name])]
-        self.file.write_text("\n".join(lines) + "\n")
+        self.file.write_text("\n".join([*lines, more]) + "\n")
 
     def start(self) -> None:
         """Starts all of them and waits until each says that it is up."""
-        with self.log_file.open("ab") as out:
-            for name in self.names:
-                command = ["ip", "netns", "exec", self._net.namespace(name)]
-                command += [sys.executable, "-m", "zim", "up", "--host", name, str(self.file)]
-                self._supervisors.append(subprocess.Popen(command, stdout=out, stderr=out, stdin=subprocess.DEVNULL))
+        for name in self.names:
+            command = ["ip", "netns", "exec", self._net.namespace(name), sys.executable, "-m", "zim", "up"]
+            self._supervisors.append(self._spawn([*command, *self._options, "--host", name, str(self.file)]))
         wait_until(
             lambda: self.log.count("test is up") == len(self.names) or any(s.poll() for s in self._supervisors),
             "the fabric is up",
             60,
         )
         self.children()
+
+    def supervisors(self) -> list[int]:
+        """The processes of `zim up`."""
+        return [supervisor.pid for supervisor in self._supervisors if supervisor.poll() is None]
 
     def children(self) -> list[psutil.Process]:
         """The processes of its nodes."""
@@ -183,9 +192,9 @@ class NamespaceFabric(ChaosFabric):
 
     def end(self) -> None:
         """Stops what runs, however it is, and leaves no process."""
+        self.read_log()
         try:
-            for child in self.children():
-                self.signal(child.pid, signal.SIGCONT)
+            self.signal_all(signal.SIGCONT)
             for supervisor in self._supervisors:
                 supervisor.terminate()
             wait_until(lambda: all(s.poll() is not None for s in self._supervisors), "the fabric has stopped", 30)
@@ -194,10 +203,11 @@ class NamespaceFabric(ChaosFabric):
                 supervisor.kill()
                 supervisor.wait()
             self._kill_seen()
+            gevent.joinall(self._keepers, timeout=KEEPERS_S)
 
 
 @contextlib.contextmanager
-def namespace_fabric(folder: Path | None = None, **counts: int) -> Iterator[NamespaceFabric]:
+def namespace_fabric(folder: Path | None = None, **counts: Any) -> Iterator[NamespaceFabric]:
     """A started fabric in namespaces for the length of a block. If the block fails, its log is in the failure."""
     names = [f"{kind[:-1]}-{i}" for kind in ("routers", "logics", "jobs", "comets") for i in range(1, counts[kind] + 1)]
     net = Net(names)

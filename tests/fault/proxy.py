@@ -7,9 +7,10 @@ node off from all who call it, while the node itself can still call others: a pa
 from __future__ import annotations
 
 import contextlib
+import random
 import struct
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, Protocol
 
 import gevent
@@ -32,6 +33,9 @@ class Link(Protocol):
     def stall(self, *directions: str) -> None:
         """They are silent, `in` (to the node), `out`, or both."""
 
+    def pair(self, direction: str) -> None:
+        """Of those who call the node one is not heard any more (`in`), or hears nothing (`out`)."""
+
     def delay(self, seconds: float) -> None:
         """Everything arrives later."""
 
@@ -52,7 +56,8 @@ class Proxy:
         self.delay_s = 0.0
         self.is_cut = False
         self._flows = {"in": Event(), "out": Event()}
-        self._pairs: set[tuple[Any, Any]] = set()
+        self._pairs: dict[tuple[Any, Any], dict[str, Event]] = {}  # a connection's both sockets, and its own flows
+        self._rng = random.Random(address)
         self._server = StreamServer(_split(address), self._serve)
         self.heal()
         self._server.start()
@@ -69,6 +74,11 @@ class Proxy:
         for direction in directions or ("in", "out"):
             self._flows[direction].clear()
 
+    def pair(self, direction: str) -> None:
+        """Reads nothing any more from one of those who are connected (`in`), or nothing for it (`out`)."""
+        if self._pairs:
+            self._rng.choice(list(self._pairs.values()))[direction].clear()
+
     def delay(self, seconds: float) -> None:
         """Everything arrives that much later, in both directions."""
         self.delay_s = seconds
@@ -76,8 +86,9 @@ class Proxy:
     def heal(self) -> None:
         """Back to a link without faults; what was held back arrives now."""
         self.delay_s, self.is_cut = 0.0, False
-        for flow in self._flows.values():
-            flow.set()
+        for flows in (self._flows, *self._pairs.values()):
+            for flow in flows.values():
+                flow.set()
 
     def close(self) -> None:
         """Ends it and its connections."""
@@ -100,37 +111,42 @@ class Proxy:
 
     def _forward(self, sock: Any, other: Any) -> None:
         pair = (sock, other)
-        self._pairs.add(pair)
+        flows = self._pairs[pair] = {"in": Event(), "out": Event()}
+        for flow in flows.values():
+            flow.set()
         pumps: list[Greenlet[..., None]] = []
         try:
             for source, drain, direction in ((sock, other, "in"), (other, sock, "out")):
                 chunks: Queue[tuple[float, bytes]] = Queue(WAITING_CHUNKS)
+                both = (self._flows[direction], flows[direction])
                 pumps += [
-                    gevent.spawn(self._read, source, chunks, direction),
-                    gevent.spawn(self._write, drain, chunks, direction),
+                    gevent.spawn(self._read, source, chunks, both),
+                    gevent.spawn(self._write, drain, chunks, both),
                 ]
             gevent.joinall(pumps, count=1)
             gevent.joinall(pumps, timeout=0.2)  # the last bytes of the other direction
         finally:
             gevent.killall(pumps)
-            self._pairs.discard(pair)
+            del self._pairs[pair]
 
-    def _read(self, source: Any, chunks: Queue[tuple[float, bytes]], direction: str) -> None:
+    def _read(self, source: Any, chunks: Queue[tuple[float, bytes]], flows: Iterable[Event]) -> None:
         data = b"more"
         while data:
-            self._flows[direction].wait()
+            for flow in flows:
+                flow.wait()
             try:
                 data = source.recv(CHUNK_BYTES)
             except OSError:
                 data = b""
             chunks.put((time.monotonic(), data))
 
-    def _write(self, drain: Any, chunks: Queue[tuple[float, bytes]], direction: str) -> None:
+    def _write(self, drain: Any, chunks: Queue[tuple[float, bytes]], flows: Iterable[Event]) -> None:
         while True:
             came_at, data = chunks.get()
             while (wait := came_at + self.delay_s - time.monotonic()) > 0:
                 gevent.sleep(min(wait, STEP_S))  # it may be healed meanwhile
-            self._flows[direction].wait()
+            for flow in flows:
+                flow.wait()
             if not data:
                 return
             try:

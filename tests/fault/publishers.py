@@ -1,136 +1,32 @@
-"""Backends that number their pushes and write down what they were answered.
+"""Publishers that number their pushes and write down what they were answered: singly, in batches, over ZeroMQ.
 
-Half of the pushes carry a key where the fabric takes one; those are asked again, at another logic, until the answer is
-certain. Those without are asked once: an answer that does not come leaves them unknown.
+Half of the pushes over HTTP carry a key where the fabric takes one, all over ZeroMQ do; those are asked again, at
+another logic, until the answer is certain. Those without are asked once: an answer that does not come leaves them
+unknown. Some have a ttl; some have the key of an earlier push, which must not be taken.
 """
 
 from __future__ import annotations
 
-import contextlib
-import http.client
 import itertools
-import json
 import random
-import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import quote
 
 import gevent
 
-from tests.fault.history import Entry, Log, Push
+from tests.fault.backend import Answer, Backend, body_of, recipients
+from tests.fault.history import Push
+from zim.client import Accepted, PushConflict, PushError, PushRefused, PushUnavailable, ZmqPublisher
 
-TIMEOUT_S = 12.0  # more than logic waits for its routers
 ATTEMPTS = 40
 LAST_ATTEMPTS = 80
 PAUSE_S = 0.25  # before an attempt is repeated
-IDLE_S = 4.0  # after which a connection is not used again: the server may be about to close it
+TRAIN = 20  # pushes, at most, of a batch or of what goes over ZeroMQ at once
+WITH_TTL, WITH_OLD_KEY = 0.15, 0.05
 
 Clock = Callable[[], float]
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What HTTP said. status: 0 if the connection broke or nothing came. json: None if it is none."""
-
-    status: int
-    json: Any = None
-    push_id: str = ""
-
-
-class Backend:
-    """Talks to the logics over HTTP. One connection to each is kept open; used by one greenlet.
-
-    Args:
-        logics: `host:port`, by name.
-    """
-
-    def __init__(self, logics: dict[str, str], timeout_s: float = TIMEOUT_S) -> None:
-        self.names = list(logics)
-        self._logics, self._timeout_s = logics, timeout_s
-        self._open: dict[str, tuple[http.client.HTTPConnection, float]] = {}  # and when it was used last
-
-    def close(self) -> None:
-        """Hangs up; a later request connects anew."""
-        for connection, _ in self._open.values():
-            connection.close()
-        self._open.clear()
-
-    def ask(self, method: str, path: str, body: bytes = b"", logic: str = "") -> Answer:
-        """One request, asked once: what broke is not repeated."""
-        name = logic or self.names[0]
-        connection, used_at = self._open.pop(name, (None, 0.0))
-        if connection and time.monotonic() - used_at > IDLE_S:
-            connection.close()
-            connection = None
-        if connection is None:
-            connection = http.client.HTTPConnection(self._logics[name], timeout=self._timeout_s)
-        try:
-            connection.request(method, path, body, {"Content-Type": "application/json"} if body else {})
-            response = connection.getresponse()
-            text = response.read()
-        except (OSError, http.client.HTTPException):
-            connection.close()
-            return Answer(0)
-        if response.will_close:
-            connection.close()
-        else:
-            self._open[name] = (connection, time.monotonic())
-        found = None
-        with contextlib.suppress(ValueError):
-            found = json.loads(text)
-        return Answer(response.status, found, response.headers.get("X-Zim-Push-Id", ""))
-
-    def push(self, push: Push, logic: str) -> Answer:
-        """Asks for one push, once: with `POST /api/push` if it has a key, else as goim's backends do."""
-        body = b'{"n":%d}' % push.number
-        if push.key:
-            to: dict[str, Any] = {}
-            for stream in push.streams:
-                if stream == "*":
-                    to["everybody"] = True
-                else:
-                    to.setdefault("users" if stream[0] == "u" else "rooms", []).append(stream[2:])
-            whole = {"to": to, "body": {"n": push.number}, "id": push.key}
-            return self.ask("POST", "/api/push", json.dumps(whole).encode(), logic)
-        first = push.streams[0]
-        if first == "*":
-            return self.ask("POST", "/1/push/all", body, logic)
-        if first[0] == "r":
-            return self.ask("POST", f"/1/push/room?rid={first[2:]}", body, logic)
-        if len(push.streams) == 1:
-            return self.ask("POST", f"/1/push?uid={first[2:]}", body, logic)
-        uids = ",".join(stream[2:] for stream in push.streams)
-        return self.ask("POST", "/1/pushs", b'{"u":[%b],"m":%b}' % (uids.encode(), body), logic)
-
-    def has(self, path: str, method: str = "GET") -> bool:
-        """Whether the API knows that path."""
-        return self.ask(method, path).status not in (0, 404, 405)
-
-    def log(self, stream: str, logic: str = "", limit: int = 500) -> Log | None:
-        """A whole stream, read back a page at a time; None if it cannot be had."""
-        found: Log | None = None
-        after = 0
-        while True:
-            answer = self.ask("GET", f"/api/streams/{quote(stream, safe='')}?after={after}&limit={limit}", logic=logic)
-            if answer.status != 200:
-                return None
-            page = answer.json
-            if found is None:
-                found = Log(stream, page["epoch"], page["first"], page["head"])
-            found.head = page["head"]
-            for message in page["messages"]:
-                body = message["body"]
-                if isinstance(body, str):
-                    with contextlib.suppress(ValueError):
-                        body = json.loads(body)
-                number = body.get("n", -1) if isinstance(body, dict) else -1
-                found.entries.append(Entry(message["offset"], number))
-            if not page["messages"] or found.entries[-1].offset >= found.head:
-                return found
-            after = found.entries[-1].offset
 
 
 @dataclass(frozen=True)
@@ -139,14 +35,18 @@ class World:
 
     Attributes:
         rooms: numbers in text, as goim wants them.
-        has_keys: the fabric takes pushes with a key.
+        has_keys: the fabric takes pushes with a key, and so in batches and with a ttl.
         weights: how often a push goes to a user, some users, a room, everybody, and (with a key) to users and a room.
+        live: streams that are live only: keys of pushes to them are known for a short time.
+        is_varied: some pushes have a ttl, and some the key of another one.
     """
 
     uids: Sequence[int]
     rooms: Sequence[str]
     has_keys: bool
     weights: tuple[int, int, int, int, int] = (3, 2, 6, 1, 2)
+    live: tuple[str, ...] = ()
+    is_varied: bool = False
 
 
 class Publisher:
@@ -160,7 +60,7 @@ class Publisher:
 
     def __init__(
         self,
-        logics: dict[str, str],
+        logics: Mapping[str, str],
         world: World,
         numbers: Iterator[int],
         record: list[Push],
@@ -169,27 +69,39 @@ class Publisher:
         rate: float,
     ) -> None:
         self.answers: Counter[int] = Counter()
-        self._backend = Backend(logics)
+        self._backend = Backend(dict(logics))
         self._world, self._numbers, self._record = world, numbers, record
         self._clock, self._rng, self._rate = clock, rng, rate
         self._is_stopping = False
+        self._latest: Push | None = None  # that was accepted, with a key
         self._greenlet = gevent.spawn(self._run)
 
     def stop(self) -> None:
         """Ends it, once its last push is answered, or given up. `last()` may still be asked for."""
         self._is_stopping = True
         self._greenlet.get()
-        self._backend.close()
+        self._close()
 
     def kill(self) -> None:
         """Ends it at once."""
         self._greenlet.kill()
+        self._close()
+
+    def _close(self) -> None:
         self._backend.close()
 
     def _run(self) -> None:
         while not self._is_stopping:
+            count = self._push_some()
+            gevent.sleep(sum(self._rng.expovariate(self._rate) for _ in range(count)) if self._rate else 0)
+
+    def _push_some(self) -> int:
+        """Pushes once, and says how many that were."""
+        if self._latest and self._world.is_varied and self._rng.random() < WITH_OLD_KEY:
+            self._push_with_old_key(self._latest)
+        else:
             self.push(self._streams())
-            gevent.sleep(self._rng.expovariate(self._rate) if self._rate else 0)
+        return 1
 
     def last(self, stream: str) -> Push:
         """Pushes to a stream until a push is accepted, or there is no hope. After it nothing more comes."""
@@ -205,35 +117,68 @@ class Publisher:
         """One push, until its answer is certain or it is given up.
 
         Args:
-            is_urgent: a refusal is not accepted: it is asked again.
+            is_urgent: it is for good, and a refusal is not accepted: it is asked again.
         """
-        number = next(self._numbers)
-        has_key = self._world.has_keys and (len({s[0] for s in streams}) > 1 or is_urgent or self._rng.random() < 0.5)
-        push = Push(number, streams, self._clock(), key=f"chaos-{number}" if has_key else "")
-        self._record.append(push)
-        logics = itertools.cycle(self._rng.sample(self._backend.names, len(self._backend.names)))
-        statuses: set[int] = set()
-        for logic in itertools.islice(logics, ATTEMPTS):
-            push.attempts += 1
-            answer = self._backend.push(push, logic)
-            self.answers[answer.status] += 1
-            statuses.add(answer.status)
-            assert not 400 <= answer.status < 500, f"{push} is answered {answer}"
-            push.answered_at = self._clock()
-            push.push_id = answer.push_id or push.push_id
-            if answer.status == 200:
-                push.verdict = "accepted"
-                if push.key:
-                    push.push_id, push.offsets = answer.json["id"], answer.json["streams"]
-                break
-            if not push.key or (answer.status == 503 and not is_urgent and self._rng.random() < 0.5):
-                break
-            if self._is_stopping and not is_urgent and push.attempts > 4:
-                break
-            gevent.sleep(PAUSE_S)
-        if statuses == {503}:
-            push.verdict = "refused"
+        push = self._new(streams, 1.0 if is_urgent else 0.5, is_for_good=is_urgent)
+        self._ask(push, is_urgent)
         return push
+
+    def _new(self, streams: tuple[str, ...], keyed: float, is_for_good: bool = False) -> Push:
+        """The next push. keyed: how often it has a key; what has several kinds of streams always has one."""
+        number, rng, world = next(self._numbers), self._rng, self._world
+        has_key = world.has_keys and (len({s[0] for s in streams}) > 1 or rng.random() < keyed)
+        push = Push(number, streams, self._clock(), key=f"chaos-{number}" if has_key else "")
+        if world.is_varied and not is_for_good and rng.random() < WITH_TTL:
+            push.ttl_s = round(rng.uniform(0.2, 4.0), 2)
+        self._record.append(push)
+        return push
+
+    def _note(self, push: Push, answer: Answer) -> None:
+        """One attempt is over."""
+        push.attempts += 1
+        self.answers[answer.status] += 1
+        push.answered_at = self._clock()
+        push.push_id = answer.push_id or push.push_id
+        if push.reuses:
+            assert answer.status in (0, 200, 422, 503, 504), f"{push} is answered {answer}"
+        else:
+            assert not 400 <= answer.status < 500, f"{push} is answered {answer}"
+        if answer.status == 200:
+            push.verdict = "accepted"
+            if isinstance(answer.json, dict) and "streams" in answer.json:
+                push.push_id, push.offsets = answer.json["id"], answer.json["streams"]
+            if push.key and not push.reuses and not set(push.streams) & set(self._world.live):
+                self._latest = push
+        elif answer.status in (422, 503) and (push.attempts == 1 or push.verdict == "refused"):
+            push.verdict = "refused"
+        else:
+            push.verdict = "unknown"
+
+    def _ask(self, push: Push, is_urgent: bool = False) -> None:
+        """Asks until it is certain, if it has a key: what is surely refused is asked again now and then."""
+        for logic in itertools.islice(self._logics(), ATTEMPTS - push.attempts):
+            self._note(push, self._backend.push(push, logic))
+            if not self._is_asked_again(push, is_urgent):
+                return
+            gevent.sleep(PAUSE_S)
+
+    def _is_asked_again(self, push: Push, is_urgent: bool = False) -> bool:
+        if push.verdict == "accepted" or not push.key:
+            return False
+        if push.verdict == "refused" and not is_urgent and self._rng.random() < 0.5:
+            return False
+        return is_urgent or not self._is_stopping or push.attempts <= 4
+
+    def _logics(self) -> Iterator[str]:
+        """All in turn, from any on."""
+        return itertools.cycle(self._rng.sample(self._backend.names, len(self._backend.names)))
+
+    def _push_with_old_key(self, old: Push) -> None:
+        """Another push under the key of one that was accepted, to the same streams or to others."""
+        streams = old.streams if self._rng.random() < 0.5 else self._streams()
+        push = self._new(streams, 0.0, is_for_good=True)
+        push.key, push.reuses = old.key, old.number
+        self._note(push, self._backend.push(push, next(self._logics())))
 
     def _streams(self) -> tuple[str, ...]:
         world, rng = self._world, self._rng
@@ -251,3 +196,64 @@ class Publisher:
                 return ("*",)
             case _:
                 return (*rng.sample(users, 2), rng.choice(rooms))
+
+
+class BatchPublisher(Publisher):
+    """Pushes batches. A batch is a train; of what failed, what has a key is asked again by itself."""
+
+    def _push_some(self) -> int:
+        pushes = [self._new(self._streams(), 0.5) for _ in range(self._rng.randint(2, TRAIN))]
+        for push in pushes:
+            push.train = f"batch of push {pushes[0].number}"
+        for push, answer in zip(pushes, self._backend.push_batch(pushes, next(self._logics())), strict=True):
+            self._note(push, answer)
+        for push in pushes:
+            if self._is_asked_again(push):
+                self._ask(push)
+        return len(pushes)
+
+
+class TrainPublisher(Publisher):
+    """Pushes over ZeroMQ, with zim's own client, to one logic: all of it is one train. What failed is asked again over
+    HTTP, with its key.
+
+    Args:
+        endpoint: of a logic.
+    """
+
+    def __init__(self, endpoint: str, *args: Any) -> None:
+        self._zeromq = ZmqPublisher(endpoint, retry_s=0)
+        self._name = f"ZeroMQ publisher {id(self)}"
+        super().__init__(*args)
+
+    def _close(self) -> None:
+        super()._close()
+        self._zeromq.close()
+
+    def _push_some(self) -> int:
+        pushes = [self._new(self._streams(), 1.0) for _ in range(self._rng.randint(1, TRAIN))]
+        pending = []
+        for push in pushes:
+            push.train = self._name
+            pending.append(self._zeromq.push(body_of(push), **recipients(push), ttl_s=push.ttl_s, id=push.key))
+        for push, one in zip(pushes, pending, strict=True):
+            self._note(push, _answer(one.outcome()))
+        for push in pushes:
+            if self._is_asked_again(push):
+                self._ask(push)
+        return len(pushes)
+
+
+def _answer(outcome: Accepted | PushError) -> Answer:
+    """What HTTP would have said."""
+    match outcome:
+        case Accepted():
+            return Answer(200, None, outcome.push_id)
+        case PushUnavailable():
+            return Answer(503)
+        case PushConflict():
+            return Answer(422)
+        case PushRefused():
+            return Answer(400)
+        case _:
+            return Answer(504)

@@ -8,18 +8,53 @@ silent, a cut link breaks, a stalled one is silent in one direction or both, a d
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Literal, NamedTuple
 
 NODES = ("router-1", "router-2", "logic-1", "logic-2", "job-1", "job-2", "comet-1", "comet-2", "comet-3")
 
-# How often each is drawn.
-ON_NODES = {"kill": 6, "twice": 2, "term": 1, "stop": 5}
-ON_LINKS = {"cut": 4, "stall": 3, "stall-in": 1, "stall-out": 1, "delay": 3}
-ON_CLIENTS = {"hop": 4, "drop": 3, "leave": 2, "freeze": 2}
+Group = Literal["process", "link", "client", "fabric", "disk"]
 
-# A node that died eight times without having been up for 10 s is given up by its supervisor: no fault, but its rule.
+
+class Kind(NamedTuple):
+    """What can be done. group: to what; weight: how often it is drawn; text: for people."""
+
+    group: Group
+    weight: int
+    text: str
+    is_death: bool = False
+
+
+KINDS = {
+    "kill": Kind("process", 6, "kill -9", True),
+    "twice": Kind("process", 2, "kill -9, and again while it comes back", True),
+    "return": Kind("process", 2, "kill -9; as soon as it is back it, or a peer, again: while comets register", True),
+    "term": Kind("process", 1, "SIGTERM", True),
+    "stop": Kind("process", 5, "SIGSTOP, then SIGCONT"),
+    "cut": Kind("link", 4, "the links that lead to it break"),
+    "stall": Kind("link", 3, "they are silent"),
+    "stall-in": Kind("link", 1, "nothing comes to it by them"),
+    "stall-out": Kind("link", 1, "nothing comes back from it by them"),
+    "pair-in": Kind("link", 2, "of those who call it one is not heard any more"),
+    "pair-out": Kind("link", 2, "of those who call it one hears nothing any more"),
+    "delay": Kind("link", 3, "all comes late by them"),
+    "hop": Kind("client", 4, "says nothing, and connects elsewhere"),
+    "drop": Kind("client", 3, "its connection is reset"),
+    "leave": Kind("client", 2, "leaves a room, and comes back to it"),
+    "freeze": Kind("client", 2, "stops reading"),
+    "away": Kind("client", 1, "is away for longer than a short retention"),
+    "rush": Kind("fabric", 1, "kill -9 of every comet at once: all clients come back at once"),
+    "ctrl-z": Kind("fabric", 1, "SIGTSTP to `zim up`, as Ctrl-Z sends it; its nodes go on"),
+    "sleep": Kind("fabric", 1, "SIGSTOP to all processes, as when a laptop is closed"),
+    "unread": Kind("fabric", 2, "nobody reads the log"),
+    "full": Kind("disk", 2, "the disk is full while a router is killed, and starts again"),
+    "hang": Kind("disk", 2, "the disk stands still, again and again, for tenths of a second"),
+}
+
+# Of a node that dies more often than this the supervisor makes others wait longer for its return.
 REST_S = 14.0
+RUSH_REST_S = 30.0  # and of a whole fabric
 
 
 @dataclass(frozen=True)
@@ -28,12 +63,9 @@ class Operation:
 
     Attributes:
         at_s: seconds after the start.
-        kind: on a node's process: kill (-9), twice (killed again while it comes back), term, stop (SIGSTOP, then
-            SIGCONT). On the links that lead to a node: cut, stall (nothing is read), stall-in and stall-out (in one
-            direction), delay. On a client: hop (says nothing and connects elsewhere), drop (its connection is reset),
-            leave (a room, for a while), freeze (it stops reading).
-        target: the node, or the client's number.
-        lasts_s: until it is undone; for twice, until the second kill.
+        kind: of KINDS.
+        target: the node; the client's number; `fabric` or `disk`.
+        lasts_s: until it is undone; for twice and return, until the second kill.
     """
 
     at_s: float
@@ -47,7 +79,13 @@ class Operation:
 
 
 def schedule(
-    seed: int, seconds: float, clients: int, nodes: Sequence[str] = NODES, without: Iterable[str] = ()
+    seed: int,
+    seconds: float,
+    clients: int,
+    nodes: Sequence[str] = NODES,
+    without: Iterable[str] = (),
+    every_s: float = 0.0,
+    kills: float = 0.0,
 ) -> list[Operation]:
     """Everything that is done in a run, in its order.
 
@@ -55,45 +93,86 @@ def schedule(
         clients: how many there are, numbered from 0.
         nodes: those that exist.
         without: kinds of nodes (`router`) and of operations (`freeze`) that are spared.
+        every_s: how far faults are apart; 0 for now close together, now far apart.
+        kills: how often a minute a node is killed, beside the others; 0 for as it is drawn.
     """
-    rng = random.Random(f"zim chaos {seed}")
     spared = set(without)
     targets = [name for name in nodes if name.partition("-")[0] not in spared]
-    weights = {
-        kind: weight
-        for kinds in ((ON_NODES, ON_LINKS) if targets else ()) + ((ON_CLIENTS,) if clients else ())
-        for kind, weight in kinds.items()
+    drawn = {
+        kind: of
+        for kind, of in KINDS.items()
         if kind not in spared
+        and (clients if of.group == "client" else nodes if of.group in ("fabric", "disk") else targets)
     }
+    deaths = {kind: of for kind, of in drawn.items() if of.is_death} if kills else {}
+    others = {kind: of for kind, of in drawn.items() if kind not in deaths}
     made: list[Operation] = []
-    if not weights:
-        return made
-    rests_until: dict[str, float] = {}
-    busy_until: dict[tuple[str, str], float] = {}  # what is done already is not done again until it is undone
-    at = rng.uniform(0.5, 1.5)
-    while at < seconds:
-        (kind,) = rng.choices(list(weights), list(weights.values()))
-        target = str(rng.randrange(clients)) if kind in ON_CLIENTS else rng.choice(targets)
-        lasts = round(_length(kind, rng), 2)
-        group = "process" if kind in ON_NODES else "link" if kind in ON_LINKS else "client"
-        is_free = busy_until.get((group, target), 0.0) <= at
-        if group == "process" and kind != "stop":
-            is_free = is_free and rests_until.get(target, 0.0) <= at
-            if is_free:
-                rests_until[target] = at + lasts + REST_S
-        if is_free:
-            busy_until[group, target] = at + lasts + 0.5
-            made.append(Operation(round(at, 2), kind, target, lasts))
-        at += rng.choice((rng.uniform(0.02, 0.2), rng.uniform(0.3, 1.2), rng.uniform(0.8, 2.5)))
+    maker = _Maker(random.Random(f"zim chaos {seed}"), targets, clients)
+    at = {"other": every_s or maker.rng.uniform(0.5, 1.5), "death": 60 / kills if deaths else seconds}
+    while min(at.values()) < seconds:
+        which = min(at, key=lambda name: at[name])
+        kinds = deaths if which == "death" else others
+        if kinds:
+            made += maker.make(at[which], kinds)
+        if which == "death":
+            at[which] += 60 / kills
+        elif every_s:
+            at[which] += every_s
+        else:
+            at[which] += maker.rng.choice(
+                (maker.rng.uniform(0.02, 0.2), maker.rng.uniform(0.3, 1.2), maker.rng.uniform(0.8, 2.5))
+            )
     return made
 
 
+class _Maker:
+    """Draws operations. What is done already is not done again until it is undone, and what was killed may rest."""
+
+    def __init__(self, rng: random.Random, targets: Sequence[str], clients: int) -> None:
+        self.rng = rng
+        self._targets, self._clients = targets, clients
+        self._rests_until: dict[str, float] = {}
+        self._busy_until: dict[tuple[str, str], float] = {}
+
+    def make(self, at: float, kinds: dict[str, Kind]) -> Iterator[Operation]:
+        """One operation, or none: its target is not free."""
+        rng = self.rng
+        (kind,) = rng.choices(list(kinds), [of.weight for of in kinds.values()])
+        group = kinds[kind].group
+        target, lasts = self._target(group, at, kinds[kind].is_death), round(_length(kind, rng), 2)
+        rests = {target} if kinds[kind].is_death else {"rush"} if kind == "rush" else set()
+        if self._busy_until.get((group, target), 0.0) > at or any(self._rests_until.get(r, 0.0) > at for r in rests):
+            return
+        rest_s = RUSH_REST_S if kind == "rush" else REST_S
+        self._rests_until |= dict.fromkeys(rests, at + lasts + rest_s)
+        self._busy_until[group, target] = at + lasts + 0.5
+        yield Operation(round(at, 2), kind, target, lasts)
+
+    def _target(self, group: Group, at: float, is_death: bool) -> str:
+        if group == "client":
+            return str(self.rng.randrange(self._clients))
+        if group in ("fabric", "disk"):
+            return group
+        free = [name for name in self._targets if self._rests_until.get(name, 0.0) <= at]
+        return self.rng.choice(free if is_death and free else self._targets)
+
+
 def _length(kind: str, rng: random.Random) -> float:
-    if kind in ("kill", "term", "hop", "drop"):
-        return 0.0
-    if kind == "twice":
-        return rng.uniform(0.2, 2.0)
-    if kind == "leave":
-        return rng.uniform(0.1, 4.0)
-    # Shorter and longer than a lease (2.5 s), and now and then longer than most timeouts.
-    return rng.choice((rng.uniform(0.05, 0.6), rng.uniform(0.5, 2.5), rng.uniform(2.0, 4.5), rng.uniform(4.0, 8.0)))
+    match kind:
+        case "kill" | "term" | "hop" | "drop" | "rush":
+            return 0.0
+        case "twice":
+            return rng.uniform(0.2, 2.0)
+        case "return":
+            return rng.uniform(0.01, 0.3)
+        case "leave":
+            return rng.uniform(0.1, 4.0)
+        case "away":
+            return rng.uniform(5.0, 25.0)
+        case "full" | "unread":
+            return rng.uniform(2.0, 8.0)
+        case _:
+            # Shorter and longer than a lease (2.5 s), and now and then longer than most timeouts.
+            return rng.choice(
+                (rng.uniform(0.05, 0.6), rng.uniform(0.5, 2.5), rng.uniform(2.0, 4.5), rng.uniform(4.0, 8.0))
+            )

@@ -10,12 +10,14 @@ from contextlib import contextmanager
 
 import gevent
 
-from tests.fault.chaos import Plan, lines, run
+from tests.fault.backend import Backend
+from tests.fault.chaos import Plan, run
 from tests.fault.checker import check
 from tests.fault.clients import Goim, Person, Zim
 from tests.fault.fabric import ChaosFabric, chaos_fabric
 from tests.fault.history import History, Push
-from tests.fault.publishers import Backend, Publisher, World
+from tests.fault.publishers import Publisher, World
+from tests.fault.report import lines
 from tests.harness import wait_until
 
 UIDS = tuple(range(1000, 1006))

@@ -9,7 +9,8 @@ from pathlib import Path
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.fault.checker import Finding, check, summary
+from tests.fault.checker import check
+from tests.fault.findings import Finding, summary
 from tests.fault.history import (
     Client,
     Closed,
@@ -241,6 +242,9 @@ def history_name(who: int) -> str:
 @given(st.integers(0, 1 << 32))
 def test_a_hole_that_is_told_is_no_fault_and_one_that_is_not_is(seed: int) -> None:
     def tell(history: History, client: Client, place: int, event: Received) -> None:
+        history.kept = dict.fromkeys(STREAMS, 1)
+        for push in history.pushes:
+            push.asked_at -= 100
         client.events[place] = Told(event.at, event.stream, "e1", event.offset, event.offset, "trimmed")
 
     def keep_silent(history: History, client: Client, place: int, event: Received) -> None:
@@ -294,8 +298,13 @@ def test_a_reply_that_starts_elsewhere_than_the_client_was() -> None:
     assert kinds(skips) == {"untold", "lost"}
     repeats = check(scene(HERE, joined(0), got(1), Closed(1.7, ""), again, joined(0, 1), got(1), got(2), got(3)))
     assert kinds(repeats) == {"untold", "duplicate"}
-    told = check(scene(HERE, joined(0), got(1), Closed(1.7, ""), again, joined(2, 1, 2.7, recovered=False), got(3)))
-    assert kinds(told) == {"told"}
+    for at, kept, kind in ((20.0, 1, "told"), (2.7, 1, "unexplained"), (20.0, 5, "unexplained")):
+        told = scene(HERE, joined(0), got(1), Closed(1.7, ""), again, joined(2, 1, at, recovered=False), got(3))
+        told.kept = {"r:1": kept}
+        if kept == 5:
+            told.pushes.append(Push(7, ("r:1",), 21.0, "", 21.5, "accepted", offsets={"r:1": 7}))
+            told.logs = [Log("r:1", "e", 3, 7, [])]
+        assert kind in kinds(check(told))
     other_epoch = scene(HERE, joined(0), got(1), Closed(1.7, ""), again, joined(1, 1, 1.9, "f"), got(2), got(3))
     assert kinds(check(other_epoch)) == {"untold"}
 
