@@ -2,7 +2,7 @@
 # test: check, then all tests, with coverage    bench: measure the fan-out
 # simulate: SEEDS (1000) of simulated weather a profile, over zim's own deciding code
 # chaos: for SECONDS (60) kill, stop and cut off real nodes under load, then look for what is lost; the same SEED (1)
-#   does the same
+#   does the same. EVERY and KILLS: seconds between two faults, nodes killed a minute
 # soak: what is too long for CI, about an hour: SEEDS (5000) a profile from SEED on, every broken rule, chaos for
 #   SECONDS (600)
 # Works with BSD make and GNU make from 3.81. `make PYTHON=/path/to/python3.12 up` chooses the interpreter.
@@ -36,8 +36,9 @@ simulate: $(INSTALLED)
 	@seeds="$(SEEDS)"; .venv/bin/python -m tests.simulation --seeds "$${seeds:-1000}"
 
 chaos: $(INSTALLED)
-	@seed="$(SEED)"; for_s="$(SECONDS)"; \
-	.venv/bin/python -m tests.fault.chaos --seed "$${seed:-1}" --seconds "$${for_s:-60}"
+	@seed="$(SEED)"; for_s="$(SECONDS)"; every="$(EVERY)"; kills="$(KILLS)"; \
+	.venv/bin/python -m tests.fault.chaos --seed "$${seed:-1}" --seconds "$${for_s:-60}" --every "$${every:-0}" \
+	  --kills "$${kills:-0}"
 
 soak: $(INSTALLED)
 	@seed="$(SEED)"; seeds="$(SEEDS)"; first=$${seed:-1}; \

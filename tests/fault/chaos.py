@@ -2,7 +2,7 @@
 
     python -m tests.fault.chaos --seed 1 --seconds 60
     python -m tests.fault.chaos --seed 1 --seconds 600 --every 1 --kills 10     # as hard as it is judged
-    python -m tests.fault.chaos --clients 4000 --rooms 300 --rate 20            # many who come back at once
+    python -m tests.fault.chaos --clients 4000 --rooms 300 --rate 20 --only rush,kill    # many who come back at once
     python -m tests.fault.chaos --rate 0                                        # near saturation
 
 At the end everything is healed, a last push goes to every stream, and when it has come (or had the time to) the checker
@@ -51,7 +51,7 @@ BEAT_S = 3.0
 IN_ROOMS = 10  # of one client, at most
 
 FIRST_UID = 1000
-SHORT, LIVE, SHORT_COUNT = "2", "3", 50
+SHORT, LIVE, SHORT_COUNT = "2", "3", 20
 ROOM_CLASSES = f"""
 [[room_class]]
 name = "short"
@@ -268,33 +268,40 @@ def _raise_open_files() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-def _parser() -> argparse.ArgumentParser:
+def parser() -> argparse.ArgumentParser:
+    """The command line. Its help says what is done."""
     whom = {"process": "node", "link": "node's links", "client": "client", "fabric": "fabric", "disk": "disk (root)"}
     kinds = "\n".join(f"  {kind:<10} {whom[of.group]}: {of.text}" for kind, of in KINDS.items())
-    parser = argparse.ArgumentParser(
+    made = argparse.ArgumentParser(
         prog="python -m tests.fault.chaos",
         description=__doc__,
         epilog=f"what is done:\n{kinds}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--seed", type=int, default=Plan.seed)
-    parser.add_argument("--seconds", type=float, default=Plan.seconds)
-    parser.add_argument("--every", type=float, default=Plan.every_s, help="seconds between two faults; 0 for mixed")
-    parser.add_argument("--kills", type=float, default=Plan.kills, help="nodes killed a minute; 0 for as it comes")
-    parser.add_argument("--rate", type=float, default=Plan.rate, help="pushes a second; 0 for as fast as they go")
-    parser.add_argument("--clients", type=int, default=Plan.clients)
-    parser.add_argument("--rooms", type=int, default=Plan.rooms, help="at least 3")
-    parser.add_argument("--without", default="", help="kinds of nodes and operations to spare: router,freeze")
-    parser.add_argument("--namespaces", action="store_true", help="nodes in network namespaces (root on Linux)")
-    parser.add_argument("--keep", type=Path, help="a folder for the history, the topology, its data and its log")
-    parser.add_argument("--check", type=Path, help="judge a saved history, run nothing")
-    return parser
+    made.add_argument("--seed", type=int, default=Plan.seed)
+    made.add_argument("--seconds", type=float, default=Plan.seconds)
+    made.add_argument("--every", type=float, default=Plan.every_s, help="seconds between two faults; 0 for mixed")
+    made.add_argument("--kills", type=float, default=Plan.kills, help="nodes killed a minute; 0 for as it comes")
+    made.add_argument("--rate", type=float, default=Plan.rate, help="pushes a second; 0 for as fast as they go")
+    made.add_argument("--clients", type=int, default=Plan.clients)
+    made.add_argument("--rooms", type=int, default=Plan.rooms, help="at least 3")
+    made.add_argument("--without", default="", help="kinds of nodes and operations to spare: router,freeze")
+    made.add_argument("--only", default="", help="kinds of operations to do, and no others: rush,kill")
+    made.add_argument("--namespaces", action="store_true", help="nodes in network namespaces (root on Linux)")
+    made.add_argument("--keep", type=Path, help="a folder for the history, the topology, its data and its log")
+    made.add_argument("--check", type=Path, help="judge a saved history, run nothing")
+    return made
+
+
+def _spared(without: str, only: str) -> tuple[str, ...]:
+    """Kinds of nodes and of operations, from two lists with commas."""
+    is_done = only.split(",") if only else list(KINDS)
+    return (*filter(None, without.split(",")), *(kind for kind in KINDS if kind not in is_done))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line. Exit code 0 if every promise was kept."""
-    parser = _parser()
-    options = parser.parse_args(arguments)
+    options = parser().parse_args(arguments)
 
     def say(line: str) -> None:
         sys.stdout.write(line + "\n")
@@ -312,14 +319,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
             rate=options.rate,
             every_s=options.every,
             kills=options.kills,
-            without=tuple(filter(None, options.without.split(","))),
+            without=_spared(options.without, options.only),
             has_namespaces=options.namespaces,
             has_disk=disk.is_possible(),
         )
         folder = options.keep or Path(tempfile.mkdtemp(prefix="zim-chaos-"))
         folder.mkdir(parents=True, exist_ok=True)
         if (folder / "topology.toml").exists():
-            parser.error(f"{folder} has the data of another run")
+            parser().error(f"{folder} has the data of another run")
         report = run(plan, say, folder)
         save(report.history, folder / "history.json")
         say(f"history, log and data: {folder}")

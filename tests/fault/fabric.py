@@ -20,6 +20,7 @@ from gevent.os import make_nonblocking, nb_read
 from tests.fault.proxy import Link, proxies
 from tests.harness import Fabric, free_ports, wait_until
 
+PAGE_BYTES, FILLER = 4096, b"\0"  # of a pipe that is to be full
 KEEPERS_S = 5.0  # for the last lines of the log
 
 
@@ -36,6 +37,7 @@ class ChaosFabric(Fabric):
         self._options = ["-v"] if is_verbose else []
         self._is_read = Event()
         self._is_read.set()
+        self._pipes: set[int] = set()
         self._keepers: list[gevent.Greenlet[..., None]] = []
         self.addresses: dict[str, tuple[str, str]] = {}
         if has_links:
@@ -73,13 +75,21 @@ class ChaosFabric(Fabric):
     def _keep_log(self, reading: int) -> None:
         make_nonblocking(reading)
         with open(reading, "rb", 0), self.log_file.open("ab", 0) as log:
+            self._pipes.add(reading)
             while data := nb_read(reading, 1 << 16):
-                log.write(data)
+                log.write(data.replace(FILLER, b""))
                 self._is_read.wait()
+            self._pipes.remove(reading)
 
     def ignore_log(self) -> None:
-        """Nobody reads the log any more, until `read_log()`."""
+        """Nobody reads the log any more, until `read_log()`. On Linux there is no room for a line from now on."""
         self._is_read.clear()
+        for reading in self._pipes:
+            with contextlib.suppress(OSError):  # full; or there is no /proc
+                filling = os.open(f"/proc/self/fd/{reading}", os.O_WRONLY | os.O_NONBLOCK)
+                with open(filling, "wb", 0) as pipe:
+                    while pipe.write(FILLER * PAGE_BYTES):
+                        pass
 
     def read_log(self) -> None:
         """All that was written is read, and what comes."""

@@ -173,6 +173,7 @@ class Faults:
     def _to_disk(self, kind: str, lasts_s: float) -> None:
         if not self._disk:
             return
+        self._history.disk_faults.append((self._clock(), self._clock() + lasts_s))
         if kind == "hang":
             self._disk.hang(self._rng)
         else:

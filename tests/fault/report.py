@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from tests.fault.backend import Backend
 from tests.fault.findings import Finding, summary
-from tests.fault.history import Connected, History, Received
+from tests.fault.history import Connected, History, Push, Received
 
 FORGOTTEN_S = 2.0  # a router stores receipts once a second; one that is killed has not heard of more
 SHOWN = 40  # findings that are printed one by one
@@ -54,9 +54,7 @@ def ledger(backend: Backend, history: History) -> tuple[Counter[str], list[str]]
     wrong = []
     for push in accepted[:: len(accepted) // ASKED + 1]:
         answer = backend.ask("GET", f"/api/pushes/{push.push_id}")
-        if answer.status == 404 and any(
-            push.asked_at <= at < push.answered_at + FORGOTTEN_S for at in history.router_kills
-        ):
+        if answer.status == 404 and _may_be_forgotten(push, history):
             sums["forgotten"] += 1
             continue
         if answer.status != 200:
@@ -67,6 +65,15 @@ def ledger(backend: Backend, history: History) -> tuple[Counter[str], list[str]]
         if counts["targeted"] != sum(counts[key] for key in LEDGER) or counts["pending"]:
             wrong.append(f"push {push.number} ({push.push_id}) of {push.asked_at:.2f} s: {counts}")
     return sums, wrong
+
+
+def _may_be_forgotten(push: Push, history: History) -> bool:
+    """Whether a router was killed before it can have stored the receipt."""
+    stored_at = push.answered_at + FORGOTTEN_S
+    for begins, ends in history.disk_faults:
+        if begins < stored_at < ends + FORGOTTEN_S:
+            stored_at = ends + FORGOTTEN_S
+    return any(push.asked_at <= at < stored_at for at in history.router_kills)
 
 
 def crashes(log: str) -> list[str]:
@@ -92,10 +99,11 @@ def lines(report: Report) -> Iterator[str]:
         yield f"{dialect} clients: " + ", ".join(f"{kind} {count}" for kind, count in counts.items())
     counts = summary([f for f in report.findings if f.who in ("log", "publisher")])
     yield f"log ({len(report.history.logs)} streams): " + ", ".join(f"{kind} {n}" for kind, n in counts.items())
-    shown = sorted(report.findings, key=lambda finding: not finding.is_fault)[:SHOWN]
-    yield from (f"  {finding}" for finding in shown)
-    if len(report.findings) > SHOWN:
-        yield f"  … and {len(report.findings) - SHOWN} more"
+    yield from (f"  {finding}" for finding in report.faults[:SHOWN])
+    if len(report.faults) > SHOWN:
+        yield f"  … and {len(report.faults) - SHOWN} more"
+    told = Counter((f.stream, f.detail.rpartition("; ")[2]) for f in report.findings if not f.is_fault)
+    yield from (f"  told {count} times: {stream}, {why}" for (stream, why), count in told.items())
     yield f"ledger: {dict(report.ledger) if report.ledger is not None else 'no receipts'}"
     yield from (f"  unbalanced: {text}" for text in report.unbalanced[:SHOWN])
     yield from (f"  crash: {text}" for text in report.crashes[:SHOWN])

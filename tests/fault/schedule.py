@@ -43,7 +43,7 @@ KINDS = {
     "drop": Kind("client", 3, "its connection is reset"),
     "leave": Kind("client", 2, "leaves a room, and comes back to it"),
     "freeze": Kind("client", 2, "stops reading"),
-    "away": Kind("client", 1, "is away for longer than a short retention"),
+    "away": Kind("client", 2, "is away for longer than a short retention"),
     "rush": Kind("fabric", 1, "kill -9 of every comet at once: all clients come back at once"),
     "ctrl-z": Kind("fabric", 1, "SIGTSTP to `zim up`, as Ctrl-Z sends it; its nodes go on"),
     "sleep": Kind("fabric", 1, "SIGSTOP to all processes, as when a laptop is closed"),
@@ -153,8 +153,13 @@ class _Maker:
             return str(self.rng.randrange(self._clients))
         if group in ("fabric", "disk"):
             return group
-        free = [name for name in self._targets if self._rests_until.get(name, 0.0) <= at]
-        return self.rng.choice(free if is_death and free else self._targets)
+        if not is_death:
+            return self.rng.choice(self._targets)
+        ends = {
+            name: max(self._rests_until.get(name, 0.0), self._busy_until.get((group, name), 0.0))
+            for name in self._targets
+        }
+        return self.rng.choice([name for name in self._targets if ends[name] <= at] or self._targets)
 
 
 def _length(kind: str, rng: random.Random) -> float:
@@ -168,7 +173,7 @@ def _length(kind: str, rng: random.Random) -> float:
         case "leave":
             return rng.uniform(0.1, 4.0)
         case "away":
-            return rng.uniform(5.0, 25.0)
+            return rng.uniform(10.0, 25.0)
         case "full" | "unread":
             return rng.uniform(2.0, 8.0)
         case _:

@@ -12,10 +12,13 @@ from hypothesis import strategies as st
 from tests.fault.checker import check
 from tests.fault.findings import Finding, summary
 from tests.fault.history import (
+    Acknowledged,
+    Asked,
     Client,
     Closed,
     Connected,
     Entry,
+    Froze,
     History,
     Joined,
     Left,
@@ -26,6 +29,7 @@ from tests.fault.history import (
     load,
     save,
 )
+from tests.fault.world import LATE_S
 
 STREAMS = ("u:7", "r:1", "*")
 
@@ -355,6 +359,83 @@ def test_a_history_can_be_kept(tmp_path: Path) -> None:
     history = clean(1)
     save(history, tmp_path / "history.json")
     assert load(tmp_path / "history.json") == history
+
+
+def test_a_push_with_a_ttl_is_owed_to_nobody_and_reaches_nobody_late() -> None:
+    history = scene(HERE, joined(0), got(1), got(3))
+    history.logs = [Log("r:1", "e", 1, 3, [Entry(1, 1), Entry(3, 3)])]  # what has expired is left out
+    assert kinds(check(history)) == {"lost", "untold"}
+    history.pushes[1].ttl_s = 1.0
+    assert check(history) == []
+    late = Received(2.5 + 1.0 + LATE_S + 0.1, 2, "r:1", 2)
+    history.clients[0].events[3:] = [late, got(3)]
+    assert kinds(check(history)) == {"late"}
+    history.clients[0].events.insert(2, Froze(late.at - 4.0, late.at - 0.5))  # it was sent in time, and read now
+    assert check(history) == []
+    goim = scene(HERE, Received(1.6, 1), late, dialect="goim", pushes=2)
+    goim.pushes[1].ttl_s = 1.0
+    assert kinds(check(goim)) == {"late"}
+    goim.clients[0].events.pop()
+    assert check(goim) == []
+
+
+def test_a_key_is_one_push() -> None:
+    history = scene(HERE, joined(0), got(1), got(2), got(3))
+    history.pushes[2].reuses = 1
+    assert {(f.kind, f.who, f.number) for f in check(history)} == {
+        ("unexpected", "publisher", 3),
+        ("unexpected", "c", 3),
+    }
+    history.pushes[2].verdict = "unknown"
+    del history.clients[0].events[-1]
+    assert check(history) == []
+
+
+def test_a_train_is_stored_in_its_order() -> None:
+    history = scene(HERE, joined(0), got(2, 1), got(1, 2), got(3))
+    assert check(history) == []
+    for push in history.pushes:
+        push.train, push.attempts = "batch", 1
+    assert [(f.kind, f.who, f.number) for f in check(history)] == [("reordered", "publisher", 2)]
+    history.pushes[0].attempts = 2  # it was asked again: it may come later
+    assert check(history) == []
+
+
+def test_a_cursor_is_between_what_was_answered_and_what_was_asked() -> None:
+    def life(*events: object) -> set[str]:
+        history = scene(HERE, Joined(0.0, "u:7", "e", 0, True), *events, pushes=0)
+        return kinds(check(history))
+
+    def again(offset: int) -> tuple[object, ...]:
+        return Closed(2.0, ""), Connected(3.0, "comet-2"), Joined(3.1, "u:7", "e", offset, True)
+
+    asked, answered = Asked(1.0, "u:7", 5), Acknowledged(1.1, "u:7", 5)
+    assert life(asked, answered, *again(5)) == set()
+    assert life(asked, *again(0)) == life(asked, *again(5)) == set()  # the answer may have been lost, or the question
+    assert life(asked, answered, *again(4)) == {"cursor"}  # behind what was answered
+    assert life(asked, *again(6)) == {"cursor"}  # ahead of what was asked
+    assert life(asked, Acknowledged(1.1, "u:7", 6)) == {"cursor"}
+    assert life(asked, Acknowledged(1.1, "u:7", 4)) == {"cursor"}
+
+
+def test_a_client_without_memory_may_get_again_what_it_had_and_no_more() -> None:
+    again = Closed(4.0, ""), Connected(5.0, "comet-2")
+    assert check(scene(HERE, joined(0), got(1), got(2), got(3), *again, joined(0), got(1), got(2), got(3))) == []
+    twice = scene(HERE, joined(0), got(1), got(2), got(3), *again, joined(1), got(2), got(2), got(3))
+    assert kinds(check(twice)) == {"duplicate"}
+    assert kinds(check(scene(HERE, joined(0), got(1), *again, joined(1), got(3)))) == {"untold", "lost"}
+
+
+def test_a_live_only_stream_begins_anew_with_its_router_only() -> None:
+    def life(*ends: float) -> set[str]:
+        history = scene(HERE, joined(0), got(1), joined(7, 1, 2.0, "f", recovered=False), got(2, 8))
+        history.clients[0].events += [got(3, 9)]
+        history.kept, history.router_ends = {"r:1": 0}, list(ends)
+        history.logs = [Log("r:1", "f", 9, 9, [Entry(9, 3)])]
+        return kinds(check(history))
+
+    assert life(1.5) == {"told"}
+    assert life() == life(2.5) == {"unexplained"}
 
 
 def test_the_summary_names_every_kind() -> None:

@@ -17,11 +17,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.fault import wire
+from tests.fault.chaos import parser
 from tests.fault.checker import check
 from tests.fault.clients import Goim, Zim
-from tests.fault.history import Closed, Connected, History, Joined, Left, Push, Received, Told
+from tests.fault.history import Closed, Connected, Froze, History, Joined, Left, Push, Received, Told
 from tests.fault.proxy import Proxy
-from tests.fault.schedule import NODES, REST_S, schedule
+from tests.fault.schedule import KINDS, NODES, REST_S, schedule
 from tests.fault.wire import Garbled, Said, WireReader
 from tests.harness import free_ports, wait_until
 from zim.protocol.websocket import encode_frame
@@ -30,28 +31,37 @@ from zim.protocol.websocket import encode_frame
 
 
 @settings(deadline=None)
-@given(st.integers(), st.integers(0, 30))
-def test_a_seed_is_a_schedule(seed: int, clients: int) -> None:
-    made = schedule(seed, 60, clients)
-    assert made == schedule(seed, 60, clients)
-    assert made != schedule(seed + 1, 60, clients)
+@given(st.integers(), st.integers(0, 30), st.sampled_from([0.0, 1.0]), st.sampled_from([0.0, 10.0]))
+def test_a_seed_is_a_schedule(seed: int, clients: int, every_s: float, kills: float) -> None:
+    made = schedule(seed, 60, clients, every_s=every_s, kills=kills)
+    assert made == schedule(seed, 60, clients, every_s=every_s, kills=kills)
+    assert made != schedule(seed + 1, 60, clients, every_s=every_s, kills=kills)
     assert [operation.at_s for operation in made] == sorted(operation.at_s for operation in made)
-    assert {o.target for o in made} <= {*NODES, *map(str, range(clients))}
+    assert {o.target for o in made} <= {*NODES, *map(str, range(clients)), "fabric", "disk"}
     for name in NODES:
-        deaths = [o.at_s for o in made if o.target == name and o.kind in ("kill", "twice", "term")]
+        deaths = [o.at_s for o in made if o.target == name and KINDS[o.kind].is_death]
         assert all(later - earlier >= REST_S for earlier, later in itertools.pairwise(deaths))
 
 
 def test_a_long_schedule_has_everything_and_what_is_spared_is_spared() -> None:
-    made = schedule(1, 600, 20)
-    assert {o.kind for o in made if not o.target.isdigit()} == {
-        *("kill", "twice", "term", "stop"),
-        *("cut", "stall", "stall-in", "stall-out", "delay"),
-    }
-    assert {o.kind for o in made if o.target.isdigit()} == {"hop", "drop", "leave", "freeze"}
+    assert {o.kind for o in schedule(1, 900, 20)} == set(KINDS)
     spared = schedule(1, 600, 20, without=("router", "kill"))
     assert not any(o.kind == "kill" or o.target.startswith("router") for o in spared)
     assert schedule(1, 600, 0, nodes=()) == []
+
+
+def test_faults_come_as_often_as_is_asked_for() -> None:
+    made = schedule(1, 600, 20, every_s=1.0, kills=10.0)
+    deaths = [o for o in made if KINDS[o.kind].is_death]
+    assert 95 <= len(deaths) <= 100
+    others = [o.at_s for o in made if not KINDS[o.kind].is_death]
+    assert len(others) > 400  # some targets are not free
+    assert all(at == int(at) for at in others)
+
+
+def test_what_is_done_is_in_the_help() -> None:
+    help_text = parser().format_help()
+    assert all(f"  {kind} " in help_text and of.text in help_text for kind, of in KINDS.items())
 
 
 # ---------------------------------------------------------------- proxy
@@ -112,6 +122,22 @@ def test_a_cut_link_breaks_and_takes_nobody_until_it_is_healed(echo: Proxy) -> N
     with connect(echo) as sock:
         sock.sendall(b"b")
         assert read(sock, 1) == b"b"
+
+
+@pytest.mark.parametrize("direction", ["in", "out"])
+def test_of_those_who_call_one_is_not_heard(echo: Proxy, direction: str) -> None:
+    with connect(echo) as one, connect(echo) as two:
+        for sock in (one, two):
+            sock.sendall(b"a")
+            assert read(sock, 1) == b"a"
+        echo.pair(direction)
+        for sock in (one, two):
+            sock.sendall(b"b")
+        silent = [sock for sock in (one, two) if is_silent(sock)]
+        assert len(silent) == 1
+        echo.heal()
+        silent[0].settimeout(10)
+        assert read(silent[0], 1) == b"b"
 
 
 def is_silent(sock: Any) -> bool:
@@ -284,6 +310,7 @@ def test_a_zim_client_resumes_joins_and_leaves(comet: Comet) -> None:
     kinds = [type(e) for e in client.record.events if not isinstance(e, Joined)]
     assert kinds == [Connected, Received, Received, Told, Received, Left, Closed, Connected, Received]
     history = History(0, [Push(n, (s,), 0.0, "", 0.0, "accepted") for n, s in EVERY_PUSH], [client.record])
+    history.kept = {"*": 1, "r:2": 1}
     assert {f.kind for f in check(history)} == {"told"}
 
 
@@ -307,7 +334,7 @@ def test_a_goim_client_comes_back_and_a_frozen_one_reads_later(comet: Comet) -> 
     finally:
         client.stop()
     events = client.record.events
-    assert [type(e) for e in events] == [Connected, Received, Closed] * 2
+    assert [type(e) for e in events] == [Connected, Froze, Received, Closed] * 2
     assert [e.why for e in events if isinstance(e, Closed)] == ["is reset", "hops"]
     assert isinstance(events[0], Connected)
     assert events[0].streams == ("u:7", "r:1", "*")

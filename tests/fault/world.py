@@ -20,6 +20,7 @@ class World:
         offsets: (stream, number) → offset, as the log, an answer or any zim client has it. Of live-only streams as
             clients have it.
         epochs: (stream, number) → epoch, of live-only streams, which begin anew with each run of their router.
+        epochs_since: (stream, epoch) → when a client was told of it first.
         numbers: (stream, epoch, offset) → number; the epoch is "" but for live-only streams.
     """
 
@@ -29,6 +30,7 @@ class World:
         self.logs = {log.stream: log for log in history.logs}
         self.offsets: dict[tuple[str, int], int] = {}
         self.epochs: dict[tuple[str, int], str] = {}
+        self.epochs_since: dict[tuple[str, str], float] = {}
         self.numbers: dict[tuple[str, str, int], int] = {}
         self.owed: dict[str, list[Push]] = defaultdict(list)
         for client in history.clients:
@@ -61,6 +63,8 @@ class World:
         for event in client.events:
             if isinstance(event, Joined | Told):
                 epochs[event.stream] = event.epoch
+                heard_at = self.epochs_since.setdefault((event.stream, event.epoch), event.at)
+                self.epochs_since[event.stream, event.epoch] = min(heard_at, event.at)
             elif isinstance(event, Received) and event.stream and event.number > 0:
                 place = event.stream, event.number
                 if place not in self.offsets:
@@ -108,15 +112,16 @@ class World:
             return ""
         return f"{late_s:.2f} s after its {push.ttl_s:.2f} s"
 
-    def why_gone(self, stream: str, old: tuple[str, int, float], new: tuple[str, int, float]) -> str:
+    def why_gone(self, stream: str, old_epoch: str, epoch: str, offset: int, at: float) -> str:
         """What explains that a client was told of a loss; "" if nothing does.
 
         Args:
-            old: where it was: epoch, offset, and since when it had that epoch.
-            new: epoch and offset after which it goes on, and when it was told.
+            old_epoch: where it was.
+            epoch, offset: after which it goes on.
+            at: when it was told.
         """
-        (old_epoch, _, since), (epoch, offset, at) = old, new
         if old_epoch != epoch:
+            since = self.epochs_since.get((stream, old_epoch), at)
             has_ended = any(since <= end <= at for end in self.history.router_ends)
             return "its router ended" if self.is_live(stream) and has_ended else ""
         push = self.pushes.get(self.number_at(stream, epoch, offset))

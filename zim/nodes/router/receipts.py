@@ -135,6 +135,18 @@ class RouterLedger:
                 if not mine:
                     del self._receipts[receipt.push_id]
 
+    def put_back(self, receipts: Sequence[RouterReceipt], most: int) -> int:
+        """The store did not take these: they go with the next ones. Returns how many of the oldest are given up,
+        so that no more than `most` wait.
+        """
+        waiting = {receipt.serial: receipt for receipt in receipts} | self._changed
+        lost = list(waiting.values())[: max(0, len(waiting) - most)]
+        for receipt in lost:
+            del waiting[receipt.serial]
+        self._changed = waiting
+        self.stored(lost)
+        return len(lost)
+
     def find(self, push_id: str) -> list[RouterReceipt]:
         """The receipts of a push that are in memory."""
         return self._receipts.get(push_id, [])

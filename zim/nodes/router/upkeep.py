@@ -10,6 +10,7 @@ from zim.nodes.router.effects import ForgetIdle, ReserveSeqs, StoreReceipts, Tri
 from zim.nodes.router.shard import Shard
 
 RECEIPTS_S = 1.0  # between two times that receipts are stored: a crash loses no more of them
+WAITING_RECEIPTS = 100_000  # while the disk does not take them: some 50 MB. Above it the oldest are lost
 TRIM_S = 0.1  # between two calls of trimming, if the last one left nothing that may go
 TRIM_AGAIN_S = 1.0  # after one that failed
 TRIM_RECORDS = 10_000  # that one call lets go, in many steps with commits between any two
@@ -60,13 +61,14 @@ class Upkeep:
         return StoreReceipts(changed, replace(ledger.tally), ledger.offline, ledger.pushes, now_ms)
 
     def on_receipts(self, effect: StoreReceipts, result: Any) -> list[Effect]:
-        """What the disk does not take is lost, and the log says so."""
+        """What the disk does not take waits for the next time."""
         self._is_storing = False
-        self._shard.ledger.stored(effect.receipts)
-        if isinstance(result, Exception):
-            fields = {"receipts": len(effect.receipts), "error": str(result)}
-            return [Note(WARNING, "receipts cannot be stored", fields)]
-        return []
+        if not isinstance(result, Exception):
+            self._shard.ledger.stored(effect.receipts)
+            return []
+        lost = self._shard.ledger.put_back(effect.receipts, WAITING_RECEIPTS)
+        fields = {"receipts": len(effect.receipts), "lost": lost, "error": str(result)}
+        return [Note(WARNING, "receipts cannot be stored", fields)]
 
     def _trim(self, now: float, now_ms: int) -> list[Effect]:
         before_ms = self._shard.trim_before(now, now_ms)

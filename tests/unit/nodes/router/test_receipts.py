@@ -157,6 +157,20 @@ def test_a_receipt_is_forgotten_when_it_is_stored_and_cannot_change() -> None:
     assert book.find("p") == []
 
 
+def test_what_the_store_does_not_take_goes_with_the_next_and_the_oldest_go_where_it_is_too_much() -> None:
+    book = ledger()
+    receipts = [book.open(str(number), 1, 2) for number in range(3)]
+    under_way = book.take_changed()
+    newer = book.open("new", 1, 2)
+    book.count_offline(receipts[2], 1)
+    assert book.put_back(under_way, 4) == 0
+    assert book.find("0") == [receipts[0]]
+    assert book.take_changed() == [*receipts, newer]
+    assert book.put_back([*receipts, newer], 2) == 2
+    assert book.find("0") == book.find("1") == []
+    assert book.take_changed() == [receipts[2], newer]
+
+
 def test_what_changes_while_it_is_stored_is_stored_again() -> None:
     book = ledger()
     receipt = book.open("p", 1, 2)
