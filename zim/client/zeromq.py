@@ -13,6 +13,7 @@ from __future__ import annotations
 import itertools
 import math
 import secrets
+import select
 import sys
 import threading
 import time
@@ -20,6 +21,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import zmq
+from typing_extensions import override
 from zmq.utils.monitor import recv_monitor_message
 
 from zim.client.address import split_address
@@ -206,7 +208,7 @@ class _Owner:
         self._context = library.Context()
         self._sockets: list[Any] = []
         self._monitors: list[Any] = []
-        self._poller = library.Poller()
+        self._poller = _FilePoller() if library is not zmq else zmq.Poller()
         self._poller.register(waker.fileno(), zmq.POLLIN)
         self._rest: Callable[[], None] = (lambda: time.sleep(0)) if library is not zmq else (lambda: None)
         try:
@@ -312,6 +314,25 @@ class _Owner:
         for monitor in self._monitors:
             monitor.close(0)
         self._context.term()
+
+
+class _FilePoller(zmq.Poller):
+    """For greenlets. pyzmq's own green poller waits with select(), which cannot wait for files beyond 1023."""
+
+    @override
+    def poll(self, timeout: int | None = None) -> list[tuple[Any, int]]:
+        """May come back early, with nothing. timeout: ms.
+
+        **Switches.**
+        """
+        found = super().poll(0)
+        if found or timeout == 0:
+            return found
+        files = select.poll()
+        for socket, _ in self.sockets:  # a ZeroMQ socket's file becomes readable when anything has changed
+            files.register(socket if isinstance(socket, int) else socket.getsockopt(zmq.FD), select.POLLIN)
+        files.poll(timeout)
+        return super().poll(0)
 
 
 def _check_endpoint(text: str) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import resource
 import subprocess
 import sys
 import threading
@@ -52,6 +55,17 @@ def test_many_pushes_go_in_few_frames_in_order_and_are_answered_each() -> None:
         assert [found.result(0).push_id for found in pending] == ["p" + found.id for found in pending]
     assert [submit.body for submit in peer.submits] == [b"%d" % number for number in range(20_000)]
     assert peer.frames < 2_000
+
+
+def test_a_process_with_more_files_than_select_can_wait_for() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, 4096)), hard))
+    with contextlib.ExitStack() as files:
+        for _ in range(1024):
+            files.enter_context(open(os.devnull))
+        peer = files.enter_context(logic())
+        publisher = files.enter_context(ZmqPublisher(peer.endpoint))
+        assert publisher.push(b"x", users=7).result(WAIT_S)
 
 
 def test_frames_are_cut() -> None:
