@@ -103,10 +103,10 @@ class Publisher:
             self.push(self._streams())
         return 1
 
-    def last(self, stream: str) -> Push:
-        """Pushes to a stream until a push is accepted, or there is no hope. After it nothing more comes."""
+    def last(self, *streams: str) -> Push:
+        """Pushes to streams until a push is accepted, or there is no hope. After it nothing more comes."""
         for _ in range(LAST_ATTEMPTS):
-            push = self.push((stream,), is_urgent=True)
+            push = self.push(streams, is_urgent=True)
             if push.verdict == "accepted":
                 break
             gevent.sleep(PAUSE_S)
