@@ -99,6 +99,7 @@ class Faults:
         match kind:
             case "stop":
                 self._fabric.signal(pid, signal.SIGSTOP)
+                self._note_wait(lasts_s)
                 self._soon(lasts_s, lambda: self._fabric.signal(pid, signal.SIGCONT))
             case "twice":
                 self._end(name, signal.SIGKILL)
@@ -161,10 +162,14 @@ class Faults:
                 self._soon(lasts_s, self._go_on)
             case "sleep":
                 fabric.signal_all(signal.SIGSTOP)
+                self._note_wait(lasts_s)
                 self._soon(lasts_s, lambda: fabric.signal_all(signal.SIGCONT))
             case "unread":
                 fabric.ignore_log()
                 self._soon(lasts_s, fabric.read_log)
+
+    def _note_wait(self, lasts_s: float) -> None:
+        self._history.waits.append((self._clock(), self._clock() + lasts_s))
 
     def _go_on(self) -> None:
         for pid in self._fabric.supervisors():
@@ -173,7 +178,7 @@ class Faults:
     def _to_disk(self, kind: str, lasts_s: float) -> None:
         if not self._disk:
             return
-        self._history.disk_faults.append((self._clock(), self._clock() + lasts_s))
+        self._note_wait(lasts_s)
         if kind == "hang":
             self._disk.hang(self._rng)
         else:

@@ -170,7 +170,7 @@ class History(msgspec.Struct):
         logs: empty where the fabric cannot be asked.
         router_kills: when a router was killed, which may forget the receipts of the last second.
         router_ends: when a router ended in any way, or was seen to have ended: live-only streams begin anew.
-        disk_faults: from when until when the disk was full, or stood still: receipts wait.
+        waits: from when until when receipts may have waited: the disk was full or stood still, or a router did.
         kept: how many messages are kept of a stream, where that is few; 0 for those that are live only.
     """
 
@@ -180,7 +180,7 @@ class History(msgspec.Struct):
     logs: list[Log] = []
     router_kills: list[float] = []
     router_ends: list[float] = []
-    disk_faults: list[tuple[float, float]] = []
+    waits: list[tuple[float, float]] = []
     kept: dict[str, int] = {}
     is_settled: bool = True
 

@@ -54,7 +54,7 @@ def ledger(backend: Backend, history: History) -> tuple[Counter[str], list[str]]
     wrong = []
     for push in accepted[:: len(accepted) // ASKED + 1]:
         answer = backend.ask("GET", f"/api/pushes/{push.push_id}")
-        if answer.status == 404 and _may_be_forgotten(push, history):
+        if answer.status == 404 and may_be_forgotten(push, history):
             sums["forgotten"] += 1
             continue
         if answer.status != 200:
@@ -67,10 +67,10 @@ def ledger(backend: Backend, history: History) -> tuple[Counter[str], list[str]]
     return sums, wrong
 
 
-def _may_be_forgotten(push: Push, history: History) -> bool:
+def may_be_forgotten(push: Push, history: History) -> bool:
     """Whether a router was killed before it can have stored the receipt."""
     stored_at = push.answered_at + FORGOTTEN_S
-    for begins, ends in history.disk_faults:
+    for begins, ends in history.waits:
         if begins < stored_at < ends + FORGOTTEN_S:
             stored_at = ends + FORGOTTEN_S
     return any(push.asked_at <= at < stored_at for at in history.router_kills)

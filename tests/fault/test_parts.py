@@ -22,6 +22,7 @@ from tests.fault.checker import check
 from tests.fault.clients import Goim, Zim
 from tests.fault.history import Closed, Connected, Froze, History, Joined, Left, Push, Received, Told
 from tests.fault.proxy import Proxy
+from tests.fault.report import may_be_forgotten
 from tests.fault.schedule import KINDS, NODES, REST_S, schedule
 from tests.fault.wire import Garbled, Said, WireReader
 from tests.harness import free_ports, wait_until
@@ -62,6 +63,21 @@ def test_faults_come_as_often_as_is_asked_for() -> None:
 def test_what_is_done_is_in_the_help() -> None:
     help_text = parser().format_help()
     assert all(f"  {kind} " in help_text and of.text in help_text for kind, of in KINDS.items())
+
+
+# ---------------------------------------------------------------- receipts
+
+
+def test_a_receipt_may_be_forgotten_by_a_router_that_was_killed_before_it_was_stored() -> None:
+    push = Push(1, ("r:3",), 9.9, "", 10.0, "accepted")
+    for killed_at, waits, expected in (
+        (9.0, [], False),
+        (11.0, [], True),
+        (14.0, [], False),
+        (14.0, [(10.1, 16.0)], True),  # everything stood still, so it was not stored yet
+        (14.0, [(2.0, 7.0)], False),
+    ):
+        assert may_be_forgotten(push, History(router_kills=[killed_at], waits=waits)) == expected
 
 
 # ---------------------------------------------------------------- proxy
