@@ -51,10 +51,10 @@ class Place:
     def of(cls, topology: Topology) -> Place:
         """Of a fabric that has one node of each kind."""
         comet = topology.comets[0]
-        assert comet.tcp is not None
-        assert comet.ws is not None
-        http = topology.logics[0].http.address
-        return cls(http, comet.tcp.address, comet.ws.address, {node.kind: node.endpoint for node in topology.nodes})
+        http = topology.logics[0].http[0].address
+        return cls(
+            http, comet.tcp[0].address, comet.ws[0].address, {node.kind: node.endpoint for node in topology.nodes}
+        )
 
 
 def _connect(address: str, reads: bool = True) -> socket.socket:

@@ -29,8 +29,8 @@ class RouterNode(Driver):
         self.disk = RouterDisk(self)
 
     def boot(self) -> None:
-        comets, jobs = self.layout.comets, self.layout.jobs
-        self.runner = RouterRunner(self.disk.open(), self.disk.clock, 1 << 40, {}, comets, jobs, self.now)
+        there = self.layout.comets, self.layout.jobs
+        self.runner = RouterRunner(self.disk.open(), self.disk.clock, 1 << 40, {}, *there, self.now)
         self.every(0.1, lambda: self.perform(self.runner.on_tick(self.now, self.disk.wall_s)))
 
     def crash(self) -> None:
@@ -71,9 +71,8 @@ class CometNode(Driver):
         self.disk = Disk()
 
     def boot(self) -> None:
-        there = self.layout.routers, self.layout.logics
-        numbers = self.disk.next_run("incarnation", 1), *there, MAX_BEHIND_BYTES // 4, 5.0
-        self.runner = CometRunner(self.name, *numbers, most_changes=2)
+        rest = self.layout.routers, self.layout.logics, MAX_BEHIND_BYTES // 4, 5.0
+        self.runner = CometRunner(self.name, self.disk.next_run("incarnation", 1), *rest, most_changes=2)
         self.hub = self.runner.hub
         self.every(0.025, lambda: self.act(self.runner.on_tick, self.now))
 
@@ -110,8 +109,8 @@ class CometNode(Driver):
 
 class LogicNode(Driver):
     def boot(self) -> None:
-        rest = GoimTokens(), 1 << 20, lambda: f"id-{self.kernel.number()}", self.kernel.part_streams
-        self.runner = LogicRunner(self.layout.routers, is_live, *rest)
+        rest = is_live, GoimTokens(), 1 << 20, lambda: f"id-{self.kernel.number()}", self.kernel.part_streams
+        self.runner = LogicRunner(self.layout.routers, *rest)
         self.there.clear()
         self.every(TICK_S, lambda: self.perform([*self.follow(self.layout.routers), *self.runner.on_tick(self.now)]))
 

@@ -354,7 +354,7 @@ def _disk(world: World, op: Op) -> None:
 
 def _is_possible(op: Op, layout: Layout) -> bool:
     """All nodes that it names are there: while a schedule shrinks they may be fewer."""
-    named = {a for a in op.args if isinstance(a, str) and a.partition("-")[0] in KINDS}
+    named = {a for a in op.args if isinstance(a, str) and a.startswith(tuple(f"{kind}-" for kind in KINDS))}
     return named <= set(layout)
 
 

@@ -50,6 +50,11 @@ class Note(Effect, frozen=True):
     fields: Mapping[str, Any]
 
 
+def topologies_differ(**fields: Any) -> Note:
+    """A router is asked for a stream of another one."""
+    return Note(ERROR, "a router refuses a stream: the topologies differ", fields)
+
+
 class End(Effect, frozen=True):
     """The node cannot go on. why: for people."""
 

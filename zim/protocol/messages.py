@@ -153,7 +153,7 @@ class Acknowledge(Message, frozen=True):
 class Answer(Message, frozen=True):
     """To one change: where its stream stands, read after it was applied.
 
-    base: entries start after it; acknowledged: the cursor of a user's stream.
+    base: entries start after it; epoch: "" if the stream is another router's; acknowledged: a user's cursor.
     """
 
     n: Number
@@ -241,8 +241,8 @@ class Record(Message, frozen=True):
 class Records(Message, frozen=True):
     """router → comet or logic: answer to Read.
 
-    floor: nothing at or below it is kept any more; last: what is above that and above what was asked for, up to this
-    offset, is in records or has expired.
+    epoch: "" if the stream is another router's; floor: nothing at or below it is kept any more; last: what is above
+    that and above what was asked for, up to this offset, is in records or has expired.
     """
 
     req: Number
@@ -335,7 +335,8 @@ class Ask(Message, frozen=True):
 
 
 class Answered(Message, frozen=True):
-    """router → logic: the answer to Ask, of the type that the question names: see `codec.decode_answer`."""
+    """router → logic: the answer to Ask, of the type that the question names: see `codec.decode_answer`. None if the
+    stream that it is about is another router's."""
 
     req: Number
     router: str

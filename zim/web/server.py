@@ -217,7 +217,7 @@ class HttpConnection:
             status, headers, body = _said(defect(), environ["PATH_INFO"])
         finally:
             self._requests.release(request)
-        if environ["REQUEST_METHOD"] == "GET" and self._server.answers_bytes > MAX_ANSWERS_BYTES:
+        if environ["REQUEST_METHOD"] == "GET" and self._server.bodies.answers_bytes > MAX_ANSWERS_BYTES:
             # So many were asked for while this one was made. It is not to be kept, and a question changes nothing.
             status, headers, body = _said(refused(503, UNREAD, 1), environ["PATH_INFO"])
         keeps_alive = request.keeps_alive and self._server.started

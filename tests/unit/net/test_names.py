@@ -65,17 +65,13 @@ class Link:
         self.got: list[bytes] = []
         self.greenlets: list[gevent.Greenlet[..., Any]] = [
             gevent.spawn(self._watch),
-            gevent.spawn(self._receive),
+            gevent.spawn(self.dealer.receive, self.got.append),
             gevent.spawn(follow, self.dealer, "router-1", meaning.look_up),
         ]
 
     def _watch(self) -> None:
         for is_connected in self.dealer.watch():
             self.changes.append(is_connected)
-
-    def _receive(self) -> None:
-        for frame in self.dealer.received():
-            self.got.append(frame)
 
     def close(self) -> None:
         gevent.killall(self.greenlets)
@@ -87,11 +83,9 @@ class Echo:
 
     def __init__(self, endpoint: str) -> None:
         self._server = Server(endpoint)
-        self._greenlet = gevent.spawn(self._serve, endpoint.encode())
-
-    def _serve(self, name: bytes) -> None:
-        for envelope, _ in self._server.received():
-            self._server.send(envelope, name)
+        self._greenlet = gevent.spawn(
+            self._server.receive, lambda envelope, _: self._server.send(envelope, endpoint.encode())
+        )
 
     def close(self) -> None:
         self._server.close()

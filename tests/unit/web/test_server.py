@@ -516,7 +516,7 @@ def test_answers_that_were_asked_for_together_are_bounded_too(monkeypatch: pytes
         wait_until(lambda: len(entered) == 9)
         go.set()
         assert pusher.receive().status == 200
-        assert size < server.answers_bytes <= 2 * size + 10_000
+        assert size < server.bodies.answers_bytes <= 2 * size + 10_000
         assert [reader.receive().status for reader in readers].count(503) >= 6
         for client in (pusher, *readers):
             client.socket.close()

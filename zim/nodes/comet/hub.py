@@ -18,7 +18,7 @@ from zim.nodes.comet.feed import Link
 from zim.nodes.comet.joining import Joining, Wish
 from zim.nodes.comet.passes import Passes, is_live_only
 from zim.nodes.comet.views import Session, View
-from zim.nodes.effects import INFO, Effect, Note
+from zim.nodes.effects import INFO, Effect, Note, topologies_differ
 from zim.protocol.messages import (
     Acknowledged,
     Answer,
@@ -258,7 +258,7 @@ class Hub:
         for change, answer in link.answers(m, now):
             if isinstance(change, Put):
                 session = self.sessions.get(change.conn)
-                if session is not None:
+                if session is not None and answer.seq:
                     session.views[0].number(session, answer.seq)
                 # Even if it has left: other sessions of the user wait for what this answer tells of the stream.
                 self._told(user_stream(change.uid), answer, now)
@@ -275,6 +275,9 @@ class Hub:
         """One rule for a join, for a registration and for a router's return: compare with the head."""
         view = self._views.get(stream)
         if view is None:
+            return
+        if not answer.epoch:  # nobody starts there before a router that knows the stream has answered
+            self._out.append(topologies_differ(router=view.link.router, stream=stream))
             return
         if answer.epoch == view.epoch:
             view.acknowledged = max(view.acknowledged, answer.acknowledged)

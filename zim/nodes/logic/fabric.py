@@ -107,6 +107,8 @@ class RouterFabric(Fabric):
         if isinstance(m, Unavailable | Unknown):
             raise Unavailable(m.who, m.why)  # reading changes nothing
         assert isinstance(m, messages.Records)
+        if not m.epoch:
+            raise Unavailable(owner, f"says that {stream} is another's: the topologies differ")
         return m
 
     @override
@@ -136,6 +138,8 @@ def _answer(m: messages.ToAsker | Unavailable | Unknown, question: Question[A]) 
     if isinstance(m, Unavailable | Unknown):
         raise m
     assert isinstance(m, messages.Answered)
+    if m.answer is None:
+        raise Unavailable(m.router, f"says that {question.asked_at()} is another's: the topologies differ")
     try:
         return codec.decode_answer(m, question)
     except CodecError as e:

@@ -18,7 +18,7 @@ from zim.errors import Unavailable, Unknown
 from zim.fabric.pauses import Pause, no_pause
 from zim.fabric.push import Push, Status
 from zim.nodes.calls import RETRY_S, Call, Calls
-from zim.nodes.effects import ERROR, MESSAGE_BYTES, Effect, Note, Replies
+from zim.nodes.effects import MESSAGE_BYTES, Effect, Replies, topologies_differ
 from zim.nodes.logic.auth import GoimTokens
 from zim.nodes.logic.clocks import Clocks
 from zim.nodes.logic.lanes import Lane, Lanes
@@ -227,7 +227,7 @@ class LogicRunner:
             if isinstance(m, messages.PublishReply | messages.LogTime):
                 self._terms[router] = m.term
             if isinstance(m, messages.PublishReply) and any(outcome.status == "refused" for outcome in m.outcomes):
-                out.append(Note(ERROR, "a router refuses a stream: the topologies differ", {"router": router}))
+                out.append(topologies_differ(router=router))
             out += self._ended(self._calls.on_answer(m, now), now)
         return out
 

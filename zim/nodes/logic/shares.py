@@ -257,9 +257,5 @@ class Splitter:
 def published(shares: Sequence[Share]) -> Published:
     """One answer for all shares of a push: never more than is known of all of them."""
     statuses = {share.status for share in shares}
-    status: Status = "unknown"
-    if "conflict" in statuses:
-        status = "conflict"
-    elif len(statuses) == 1:
-        (status,) = statuses
+    status: Status = statuses.pop() if len(statuses) == 1 else "unknown"
     return Published(shares[0].push_id, status, [share.part for share in shares if share.streams])

@@ -92,6 +92,10 @@ class RouterRunner(Generic[Peer]):
                 return messages.LogTime(m.req, shard.name, shard.term, now_ms)
             case messages.Fetch():
                 return shard.fetch(m)
+            case messages.Read(stream=stream) if not shard.owns(stream, "who reads"):
+                return messages.Records(m.req, shard.name, stream, "", 0, 0, [], 0)
+            case messages.Ask(question=question) if (s := question.asked_at()) and not shard.owns(s, "a logic"):
+                return messages.Answered(m.req, shard.name, None)
             case messages.Ask(question=question) if not isinstance(question, STORED):
                 return shard.ask(asker, m)
             case messages.Read() | messages.Ask():

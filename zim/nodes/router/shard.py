@@ -12,7 +12,7 @@ from typing import Any, Generic, NamedTuple
 from zim.fabric.audience import ALL, audiences
 from zim.fabric.sharding import Shards
 from zim.fabric.streams import is_user_stream
-from zim.nodes.effects import INFO, WARNING, Note
+from zim.nodes.effects import INFO, WARNING, Note, topologies_differ
 from zim.nodes.router.answering import STORED, WHOLE, answer_from_memory
 from zim.nodes.router.directory import Directory, stream_of
 from zim.nodes.router.feed import Body, Feed
@@ -51,7 +51,7 @@ class Applied(NamedTuple):
 
     Attributes:
         n, base, seq: see Answer.
-        stream: whose head; "" for none.
+        stream: whose head; "" for none, and for one of another router.
         is_put: the cursor of the stream belongs into the answer.
     """
 
@@ -184,11 +184,22 @@ class Shard(Generic[Peer]):
                 self.note(WARNING, "a change that cannot be", comet=m.comet, inc=m.inc, n=change.n)
                 continue
             feed = self.directory.apply(m, change, now + LEASE_S)
-            if feed is not None:
-                is_put = isinstance(change, Put)
-                seq = self.directory.seq(m.comet, change.conn) if isinstance(change, Put) else 0
-                applied.append(Applied(change.n, feed.base, seq, stream_of(change), is_put))
+            if feed is None:
+                continue
+            stream = stream_of(change)
+            if stream and not self.owns(stream, m.comet):
+                applied.append(Applied(change.n, feed.base, 0, "", False))
+                continue
+            seq = self.directory.seq(m.comet, change.conn) if isinstance(change, Put) else 0
+            applied.append(Applied(change.n, feed.base, seq, stream, isinstance(change, Put)))
         return applied
+
+    def owns(self, stream: str, asker: str) -> bool:
+        """Whether it may speak for a stream. If not, whoever asks has another topology, and the log says so."""
+        if self.owner(stream) == self.name:
+            return True
+        self.notes.append(topologies_differ(asker=asker, stream=stream, owner=self.owner(stream)))
+        return False
 
     def answers(
         self, inc: int, applied: Sequence[Applied], heads: Mapping[str, Head], cursors: Mapping[str, int]

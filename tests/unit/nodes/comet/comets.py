@@ -19,6 +19,7 @@ from zim.nodes.comet.results import Row
 from zim.nodes.comet.views import Session
 from zim.nodes.effects import Effect, Note, Send
 from zim.nodes.performer import Performer
+from zim.nodes.router.directory import stream_of
 from zim.nodes.router.log import NewPush
 from zim.nodes.router.log.memory import MemoryLog, MemoryStore
 from zim.protocol.messages import (
@@ -130,12 +131,14 @@ class Router:
         hears_results: its answers to Renew arrive.
         results: as the comet told them last, by entry.
         pipe: entries that have been made and not handed over.
+        refuses: streams that are another's in its topology.
     """
 
     def __init__(self, name: str, epoch: str) -> None:
         self.name, self.term = name, 1
         self.is_away, self.hears_results = False, True
         self.inbox: list[Message] = []
+        self.refuses: set[str] = set()
         self.results: dict[int, Result] = {}
         self.told: list[Result] = []
         self.pipe: list[Entry] = []
@@ -198,7 +201,7 @@ class Router:
         raise AssertionError(m)
 
     def _answer(self, change: Any) -> Answer:
-        if isinstance(change, Begin):
+        if isinstance(change, Begin) or stream_of(change) in self.refuses:
             return Answer(change.n, self.n, "", 0, 0)
         if isinstance(change, Put):
             if change.conn not in self._seqs:

@@ -414,3 +414,20 @@ def test_who_leaves_before_the_answer_is_no_trouble() -> None:
     comet.push("r:9", body="x")
     assert guest.got == []
     assert comet.hub.sessions == {}
+
+
+def test_nobody_starts_in_a_stream_that_its_router_refuses() -> None:
+    """The topologies differ. When they are the same again, that router or this comet has been started anew."""
+    comet = Comet()
+    router = comet.router
+    router.refuses.add("u:7")
+    guest = comet.guest()
+    comet.do(comet.hub.join(guest, "7", [], comet.now))
+    comet.settle()
+    assert (guest.starts, guest.seq) == ({}, 0)
+    assert comet.notes[1:] == ["a router refuses a stream: the topologies differ"]
+    router.refuses.clear()
+    comet.restart_router(router)
+    comet.settle()
+    assert guest.starts["u:7"].epoch == "a"
+    assert guest.seq

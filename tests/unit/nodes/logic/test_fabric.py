@@ -186,3 +186,12 @@ def test_a_silent_router_leaves_no_circles() -> None:
     with circles() as left:
         fabric.ask(WholeLedger())
     assert left == []
+
+
+def test_who_says_that_a_stream_is_anothers_is_not_taken_for_an_empty_one() -> None:
+    fabric, _ = fabric_of(*[None] * 3)
+    with pytest.raises(Unavailable, match="says that u:7 is another's: the topologies differ"):
+        fabric.ask(UnreadCount("7"))
+    fabric, _ = fabric_of(*[Records(0, "router-1", "u:7", "", 0, 0, [], 0)] * 3)
+    with pytest.raises(Unavailable, match="says that u:7 is another's: the topologies differ"):
+        fabric.history("u:7", 0, 10)

@@ -40,8 +40,8 @@ def share(status: Any, digest: bytes = b"") -> Share:
         (["ok", "unavailable"], "unknown"),
         (["ok", "unknown"], "unknown"),
         (["unavailable", "unknown"], "unknown"),
-        (["ok", "conflict"], "conflict"),
-        (["unavailable", "unknown", "conflict", "ok"], "conflict"),
+        (["ok", "conflict"], "unknown"),
+        (["conflict", "conflict"], "conflict"),
     ],
 )
 def test_the_status_of_all_shares(statuses: list[Status], status: Status) -> None:

@@ -7,17 +7,32 @@ from typing import Any
 import pytest
 
 from zim.errors import Unavailable, Unknown
+from zim.fabric.questions import UnreadCount, UserSessions
 from zim.fabric.sharding import Shards, rank
 from zim.fabric.tally import Tally
 from zim.nodes.effects import Effect, End, Note, Replies, Send
-from zim.nodes.router.effects import Append, ForgetIdle, LookUp, ReserveSeqs, Settle, StoreReceipts, Trim
-from zim.nodes.router.log import Appended, Damaged, Trimmed
+from zim.nodes.router.effects import Append, ForgetIdle, LookUp, ReadHeads, ReserveSeqs, Settle, StoreReceipts, Trim
+from zim.nodes.router.log import Appended, Damaged, Head, Trimmed
 from zim.nodes.router.log.clock import LogClock
 from zim.nodes.router.receipts import RouterLedger
 from zim.nodes.router.runner import RouterRunner
 from zim.nodes.router.shard import SPARE_S, Shard
 from zim.nodes.router.upkeep import SEQS, TRIM_AGAIN_S
-from zim.protocol.messages import Begin, Changes, Publish, PublishReply, Push, Put
+from zim.protocol.messages import (
+    Answer,
+    Answered,
+    Answers,
+    Ask,
+    Begin,
+    Change,
+    Changes,
+    Publish,
+    PublishReply,
+    Push,
+    Put,
+    Read,
+    Records,
+)
 from zim.protocol.publication import Publication
 
 JOBS = ["job-1", "job-2"]
@@ -155,3 +170,39 @@ def test_session_numbers_are_reserved_long_before_they_are_used_up() -> None:
     reserve = first(runner.on_tick(0.5, 0.0), ReserveSeqs)
     assert runner.on_done(reserve, SEQS + 1, 0.6) == []
     assert not any(isinstance(e, ReserveSeqs) for e in runner.on_tick(0.7, 0.0))
+
+
+def test_a_router_speaks_for_its_own_streams_alone() -> None:
+    """Whoever asks for others has another topology: silence, or an empty history, would not tell."""
+    routers = ["router-1", "router-2"]
+    owner = Shards(routers).owner
+    mine = next(str(n) for n in range(99) if owner(f"u:{n}") == "router-1")
+    theirs = next(str(n) for n in range(99) if owner(f"u:{n}") == "router-2")
+    shard: Shard[str] = Shard(
+        "router-1", 7, Shards(routers), ["comet-1"], 0.0, 1 << 20, 1, RouterLedger(Tally(), 0, 0, 0)
+    )
+    runner = RouterRunner(shard, LogClock(0, 0.0, 0.0), 1 << 40, {}, ["comet-1"], JOBS, 0.0)
+
+    def ask(*asked: Any) -> tuple[list[Any], list[Note]]:
+        effects = runner.on_messages("peer", list(asked), 0.1)
+        answers = [m for effect in effects if isinstance(effect, Replies) for _, m in effect.answers]
+        return answers, [effect for effect in effects if isinstance(effect, Note)]
+
+    changes: list[Change] = [Begin(1, 2), Put(2, 1, mine, 0, ()), Put(3, 2, theirs, 0, ())]
+    effects = runner.on_messages("comet-1", [Changes("comet-1", 1, 7, changes)], 0.0)
+    heads = {f"u:{mine}": Head("e", 0, 3)}
+    (replies,) = runner.on_done(first(effects, ReadHeads), (heads, {f"u:{mine}": 2}), 0.1)
+    assert isinstance(replies, Replies)
+    ((_, told),) = replies.answers
+    assert isinstance(told, Answers)
+    assert told.answers == [Answer(1, 0, "", 0, 0), Answer(2, 0, "e", 3, 1, 2), Answer(3, 0, "", 0, 0)]
+    note = first(effects, Note)
+    assert (note.event, note.fields["stream"]) == ("a router refuses a stream: the topologies differ", f"u:{theirs}")
+    answers, notes = ask(Read(4, f"u:{theirs}", 0, 9, 9), Ask(5, UnreadCount(theirs)), Ask(6, UserSessions(theirs)))
+    assert answers == [
+        Records(4, "router-1", f"u:{theirs}", "", 0, 0, [], 0),
+        Answered(5, "router-1", None),
+        Answered(6, "router-1", None),
+    ]
+    assert len(notes) == 3
+    assert ask(Read(7, f"u:{mine}", 0, 9, 9)) == ([], [])
