@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tests.simulation.layout import Layout
+from tests.simulation.work import LINE_S, STEP_LINES, Meter
 from zim.nodes.comet.effects import Identified, Replaced
 from zim.nodes.effects import Effect, Note, Replies, Send
 from zim.nodes.logic.runner import Settled
@@ -46,6 +47,7 @@ class Node:
         self.layout = kernel.layout  # as its own topology has it
         self.run = 0
         self.is_up = self.is_stopped = False
+        self.busy_until = 0.0
         self.since = 0.0  # of the last start, stop or death
         self.ahead_s, self.rate = kernel.rng.choice([0.0, 7e4]), kernel.rng.choice([1.0, 1 + 5e-5, 1 - 5e-5])
         self.backlog: list[tuple[int, Callable[[], None]]] = []
@@ -172,9 +174,10 @@ class Kernel:
     Attributes:
         loss: how likely a message gets lost.
         crosses_codec: every message is encoded and decoded on its way.
-        part_streams: of a push, before it is cut.
+        part_streams: of a push, before it is cut; most_changes: of one message.
         starts: of all processes, when each was.
         layout: of the fabric.
+        meter: charges for work, if that costs anything.
     """
 
     rng: random.Random
@@ -185,6 +188,8 @@ class Kernel:
     loss: float = 0.0
     nodes: dict[str, Node] = field(default_factory=dict)
     part_streams: int = 500
+    most_changes: int = 2
+    meter: Meter | None = None
     pipes: dict[tuple[str, str], Lane] = field(default_factory=dict)
     starts: list[tuple[float, str]] = field(default_factory=list)
     _queue: list[tuple[float, int, Node | None, int, Callable[[], Any]]] = field(default_factory=list)
@@ -205,16 +210,32 @@ class Kernel:
     def go(self, until: float) -> None:
         """Lets time pass."""
         while self._queue and self._queue[0][0] <= until:
-            self.now, _, node, run, step = heapq.heappop(self._queue)
+            self.now, number, node, run, step = heapq.heappop(self._queue)
             if node is None:
                 step()
             elif not node.is_up or node.run != run:
                 continue
             elif node.is_stopped:
                 node.backlog.append((run, step))
-            else:
+            elif self.meter is None:
                 step()
+            elif node.busy_until > self.now:
+                heapq.heappush(self._queue, (node.busy_until, number, node, run, step))
+            else:
+                self._charge(self.meter, node, step)
         self.now = until
+
+    def _charge(self, meter: Meter, node: Node, step: Callable[[], Any]) -> None:
+        """Its time passes for the node; and nobody else's turn comes too late."""
+        meter.charge(step)
+        node.busy_until = self.now + LINE_S * meter.lines
+        if meter.longest > STEP_LINES:
+            raise Violation(f"{self.now:.3f} {node.name} does nothing else for {meter.longest} lines")
+
+    def pause(self) -> None:
+        """A node gives way in the middle of its work."""
+        if self.meter is not None:
+            self.meter.pause()
 
     def note(self, who: str, what: str, thing: Any) -> None:
         """A line of the trace."""

@@ -71,8 +71,8 @@ class CometNode(Driver):
         self.disk = Disk()
 
     def boot(self) -> None:
-        rest = self.layout.routers, self.layout.logics, MAX_BEHIND_BYTES // 4, 5.0
-        self.runner = CometRunner(self.name, self.disk.next_run("incarnation", 1), *rest, most_changes=2)
+        rest = self.layout.routers, self.layout.logics, MAX_BEHIND_BYTES // 4, 5.0, 0, self.kernel.most_changes
+        self.runner = CometRunner(self.name, self.disk.next_run("incarnation", 1), *rest)
         self.hub = self.runner.hub
         self.every(0.025, lambda: self.act(self.runner.on_tick, self.now))
 
@@ -116,7 +116,7 @@ class LogicNode(Driver):
 
     def publish(self, push: Push, answered: Callable[[Published], None]) -> None:
         """Publishes, and tells the publisher, if this run lasts."""
-        self.perform(self.runner.on_push(lambda found: answered(*found), [push], self.now))
+        self.perform(self.runner.on_push(lambda found: answered(*found), [push], self.now, self.kernel.pause))
 
     def receive(self, src: str, run: int, m: Any) -> None:
         if isinstance(m, Auth | Submit):

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 from tests.simulation.kernel import Kernel, Node, Violation
 from tests.simulation.nodes import CometNode, LogicNode
@@ -15,6 +15,7 @@ from zim.nodes.comet.effects import CursorMoved, Gapped, Joined, Left, Opened, S
 from zim.nodes.comet.outbox import Outbox
 from zim.nodes.comet.results import Row
 from zim.nodes.comet.views import Session
+from zim.nodes.effects import Effect
 from zim.protocol.frame import VERSION, Op, Packet
 from zim.protocol.messages import Authed, Submit, Submitted
 from zim.protocol.vocabularies.base import Missed, Start
@@ -86,6 +87,17 @@ class Wire(Session):
         if self.outbox is not None:
             self.outbox.abandon(outcome)
         self.comet.act(self.comet.hub.leave, self, self.comet.now)
+
+    def ask(self, step: Callable[..., list[Effect]], *args: Any) -> None:
+        """Its client wants something. Who wants to be in very many rooms asks for some at a time."""
+        comet, hub = self.comet, self.comet.hub
+
+        def go_on() -> None:
+            if hub.is_joining(self):
+                self.ask(hub.go_on_joining, comet.now)
+
+        comet.act(step, self, *args)
+        comet.later(0, go_on)
 
     def _tell(self, op: int, body: bytes, seq: int = 0) -> None:
         self.write(self.speech.framing.encode(Packet(op, seq, VERSION, body)))
@@ -168,7 +180,7 @@ class Person:
 
         def join(who: Authed | None) -> None:
             if who is not None and not wire.is_closed:
-                comet.act(comet.hub.join, wire, who.uid, self.rooms, comet.now, resume)
+                wire.ask(comet.hub.join, who.uid, self.rooms, comet.now, resume)
 
         def give_up() -> None:
             if self.wire is wire and not self.is_ready:
@@ -215,6 +227,24 @@ class Person:
             self.rooms.append(room)
             resume = {stream: self.have[stream]} if stream in self.have else None
             comet.act(comet.hub.join_rooms, wire, [room], 1, now, resume)
+
+    def gather(self, count: int) -> None:
+        """Joins so many rooms at once; or leaves them, if it is in one of them."""
+        wire, rooms = self.wire, [f"hall-{n}" for n in range(count)]
+        if not self.is_zim or wire is None or not self.is_ready or self.leaving or wire.comet.is_stopped:
+            return
+        hub, streams = wire.comet.hub, [f"r:{room}" for room in rooms]
+        if is_leaving := not self.have.keys().isdisjoint(streams):
+            self.rooms = [room for room in self.rooms if room not in rooms]
+            self.leaving = streams[0]
+        else:
+            self.rooms += rooms
+
+        def ask() -> None:
+            if not wire.is_closed:
+                wire.ask(hub.leave_rooms if is_leaving else hub.join_rooms, rooms, 1, wire.comet.now)
+
+        wire.comet.later(0.001, ask)
 
     def acknowledge(self) -> None:
         """What it has of its own stream."""
@@ -344,6 +374,10 @@ class Backend:
         self._attempt(push_id, logic, 0)
         if races:
             self._attempt(push_id, logic + 1, 0)
+
+    def crowd(self, push_id: str, users: int, is_keyed: bool, logic: int) -> None:
+        """Asks for a push to so many users."""
+        self.push(push_id, [f"u:{n}" for n in range(1, users)], is_keyed, logic, False)
 
     def steal(self, push_id: str, victim: str, streams: Sequence[str], logic: int) -> None:
         """Asks for another push under a key that was used, or will be."""

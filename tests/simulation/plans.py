@@ -58,6 +58,7 @@ PROFILES: dict[str, tuple[str, ...]] = {
     "retention": ("trim", "trim", "trim", "trim", "stop comet", "kill router", "cut"),
     "restored": ("restore", "restore", "kill router", "cut", "stop comet"),
     "differ": ("differ", "differ", "differ", "kill", "cut"),
+    "huge": ("crowd", "crowd", "rooms", "rooms", "herd", "kill router", "kill comet"),
     "storm": (
         "lose",
         "cut",
@@ -122,6 +123,8 @@ def make_plan(seed: int, profile: str) -> list[Op]:
             args = (f"s{len(plan)}", (rng.choice(mine),), may_key and rng.random() < 0.3)
             plan.append(Op(round(at + gap * i, 3), "submit", args))
     faults = PROFILES[profile]
+    if profile == "huge":
+        plan.append(Op(0.0, "charge", ()))
     for _ in range(rng.choice([1, 2, 4, 8]) if faults else 0):
         plan += _fault(rng, layout, rng.choice(faults), when(), push)
     keyed = [op for op in plan if op.verb == "push" and op.args[2]]
@@ -200,10 +203,23 @@ def _forgotten(rng: random.Random, layout: Layout, at: float, push: Any) -> list
     return [Op(round(at + rng.choice([0.03, 0.05, 0.08]), 3), "kill", (owner(LIVE), 0.01))]
 
 
+def _crowd(rng: random.Random, layout: Layout, at: float, push: Any) -> list[Op]:
+    """A push to very many users."""
+    return [Op(at, "crowd", (f"c{at}", rng.choice([500, 4_000]), rng.random() < 0.5, rng.randrange(2)))]
+
+
+def _rooms(rng: random.Random, layout: Layout, at: float, push: Any) -> list[Op]:
+    """Somebody joins very many rooms, and leaves them."""
+    args = rng.randrange(3), rng.choice([50, 1_000])
+    return [Op(at, "gather", args), Op(round(at + rng.choice([0.1, 1.0, 4.0]), 3), "gather", args)]
+
+
 _STORIES: dict[str, Callable[[random.Random, Layout, float, Any], list[Op]]] = {
     "moves": _moves,
     "burst": _burst,
     "herd": _herd,
+    "crowd": _crowd,
+    "rooms": _rooms,
     "held": _held,
     "forgotten": _forgotten,
     "late": _late,
@@ -240,12 +256,12 @@ def _fault(rng: random.Random, layout: Layout, fault: str, at: float, push: Any)
 def do(world: World, op: Op) -> None:
     """Plays one step."""
     a = op.args
-    if op.verb in ("push", "steal", "submit"):
+    if op.verb in ("push", "crowd", "steal", "submit"):
         getattr(world.publisher if op.verb == "submit" else world.backend, op.verb)(*a)
-    elif op.verb in ("move", "hop", "acknowledge", "forget"):
+    elif op.verb in ("move", "hop", "acknowledge", "forget", "gather"):
         person = world.people[a[0]]
-        if op.verb == "hop":
-            person.hop(a[1])
+        if op.verb in ("hop", "gather"):
+            getattr(person, op.verb)(a[1])
         elif person.wire is not None:
             getattr(person, op.verb)()
     elif op.verb == "stop":
@@ -361,10 +377,11 @@ def _is_possible(op: Op, layout: Layout) -> bool:
 def run(seed: int, plan: list[Op], trace: bool = False) -> str:
     """Plays a schedule. Returns what it found wrong, or ""."""
     layout = Layout(next((op.args for op in plan if op.verb == "nodes"), USUAL))
-    plan = [op for op in plan if op.verb != "nodes" and _is_possible(op, layout)]
-    with small_limits() if are_small(seed) else nullcontext():
+    charges = any(op.verb == "charge" for op in plan)
+    plan = [op for op in plan if op.verb not in ("nodes", "charge") and _is_possible(op, layout)]
+    with small_limits() if are_small(seed) and not charges else nullcontext():
         try:
-            world = World(seed, layout, trace)
+            world = World(seed, layout, charges, trace)
             for op in plan:
                 world.kernel.after(op.at, lambda op=op: do(world, op))  # type: ignore[misc]
             world.kernel.go(max([CHAOS_S, *(op.at for op in plan)]))

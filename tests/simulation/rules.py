@@ -10,12 +10,15 @@ import msgspec
 
 from tests.simulation.nodes import RouterNode
 from tests.simulation.people import Wire
+from zim.fabric.audience import ALL
+from zim.nodes.comet import joining
 from zim.nodes.comet.feed import Link
 from zim.nodes.comet.hub import Hub
+from zim.nodes.comet.joining import Joining
 from zim.nodes.comet.outbox import Outbox
 from zim.nodes.comet.passes import Passes
 from zim.nodes.comet.results import Reports
-from zim.nodes.comet.views import Catchup, View
+from zim.nodes.comet.views import Catchup, Subscribers, View
 from zim.nodes.logic import runner
 from zim.nodes.logic.lanes import Lane
 from zim.nodes.logic.shares import Share, Splitter
@@ -27,6 +30,7 @@ from zim.nodes.router.intake import Intake
 from zim.nodes.router.log import clock
 from zim.nodes.router.log.memory import MemoryLog
 from zim.nodes.router.questions import Questions
+from zim.nodes.router.receipts import RouterLedger
 from zim.nodes.router.shard import Shard
 from zim.protocol import messages
 
@@ -240,6 +244,25 @@ def _at_once(put: Any, lane: Lane, share: Share) -> None:
     put(lane, share)
 
 
+def _uncut(split: Any, splitter: Splitter, *args: Any) -> list[Share]:
+    splitter._part_streams = 1 << 30
+    found: list[Share] = split(splitter, *args)
+    return found
+
+
+def _look_at_all(advance: Any, it: Joining, now: float, patience_s: float, views: Any) -> Any:
+    return advance(it, now, patience_s, None)
+
+
+def _for_everybody(groups: Any, subscribers: Subscribers, audience: Any = ALL) -> Any:
+    return groups(subscribers, ALL)
+
+
+def _lose_receipts(ledger: RouterLedger, receipts: Any, most: int) -> int:
+    ledger.stored(receipts)
+    return len(receipts)
+
+
 RULES: dict[str, Rule] = {
     "a key has one home": Rule(Splitter, "split", _wrap(Splitter, "split", _key_of_each_log), "calm,storm"),
     "home says when it stored a key": Rule(
@@ -294,8 +317,8 @@ RULES: dict[str, Rule] = {
     "positions drop repeats": Rule(Passes, "_handle", _wrap(Passes, "_handle", _no_repeats), "crash,stale"),
     "registration compares heads": Rule(View, "catch_up", _jump, "crash,pause"),
     "who resumes queues what is live": Rule(Catchup, "put", _nothing, "loss,calm"),
-    "a jump aims resumes later": Rule(Catchup, "aim", _nothing, "crash,stale"),
-    "a client may be ahead of its comet": Rule(View, "start", _wrap(View, "start", _never_ahead), "slow,storm,pause"),
+    "a jump aims resumes later": Rule(Catchup, "aim", _nothing, "clocks,crash,stale"),
+    "a client may be ahead of its comet": Rule(View, "start", _wrap(View, "start", _never_ahead), "crash,loss,slow"),
     "another epoch of a live-only stream is read from its start": Rule(
         View, "move_to", lambda view, offset: None, "crash,stale"
     ),
@@ -303,6 +326,15 @@ RULES: dict[str, Rule] = {
     "results are told until they are heard": Rule(Reports, "say", _wrap(Reports, "say", _say_once), "loss"),
     "a client that cannot be told of a gap is closed": Rule(Wire, "_miss", _unmentioned, "retention"),
     "503 speaks for all shards": Rule(runner, "published", _wrap(runner, "published", _any_503), "slow,storm,disk"),
+    "a router speaks for its own streams alone": Rule(Shard, "owns", lambda *_: True, "differ"),
+    "another epoch is another history": Rule(Hub, "_start_anew", _nothing, "restored"),
+    "a session's message is for nobody else": Rule(
+        Subscribers, "groups", _wrap(Subscribers, "groups", _for_everybody), "calm"
+    ),
+    "receipts that the disk refuses are stored later": Rule(RouterLedger, "put_back", _lose_receipts, "disk"),
+    "a push to very many is cut into parts": Rule(Splitter, "split", _wrap(Splitter, "split", _uncut), "huge"),
+    "who joins very many rooms asks for some at a time": Rule(joining, "AT_ONCE", 1 << 30, "huge"),
+    "joining looks at what is new alone": Rule(Joining, "advance", _wrap(Joining, "advance", _look_at_all), "huge"),
     "registering forgets positions that no answer confirmed": Rule(
         Hub, "_register", _wrap(Hub, "_register", _keep_positions), "stale"
     ),

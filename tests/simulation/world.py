@@ -17,8 +17,11 @@ from tests.simulation.layout import Layout
 from tests.simulation.limits import are_small
 from tests.simulation.nodes import CometNode, JobNode, LogicNode, RouterNode
 from tests.simulation.people import Backend, Person, Publisher, Wire
+from tests.simulation.work import Meter
+from zim.fabric.limits import CHANGES
 from zim.fabric.push import Published
 from zim.nodes.comet.passes import is_live_only
+from zim.nodes.logic.shares import PART_STREAMS
 from zim.nodes.logic.trains import Train
 from zim.nodes.router.log import NewPush
 from zim.protocol.messages import PublishReply
@@ -34,10 +37,12 @@ KNOWN_S = 2.0  # after a start and without losses, logics know all log times
 class World:
     """See the module."""
 
-    def __init__(self, seed: int, layout: Layout, trace: bool = False) -> None:
+    def __init__(self, seed: int, layout: Layout, charges: bool, trace: bool = False) -> None:
         rng = random.Random(seed * 7919 + 1)
         self.kernel = kernel = Kernel(rng, layout, crosses_codec=seed % 16 == 0, trace=trace)
         kernel.part_streams = rng.choice([1, 2, 500])
+        if charges:  # for sizes as they are
+            kernel.meter, kernel.part_streams, kernel.most_changes = Meter(), PART_STREAMS, CHANGES
         self.history: dict[tuple[str, str], list[str]] = {}  # stream and epoch → push ids, in order
         self.places: dict[tuple[str, str], tuple[str, int]] = {}  # stream and push id → epoch and offset
         self.first: dict[tuple[str, str], int] = {}  # stream and push id → when it came there first, counted
@@ -330,10 +335,10 @@ class World:
             assert isinstance(router, RouterNode)
             if at <= self.router_died[router.name] or at > self.settled_at:
                 continue
-            found = router.disk.receipts.receipts.get(self.receipt_of[push_id], {}).values()
+            found = router.disk.storage.receipts.find(self.receipt_of[push_id])
             if not found:
                 self._fail(f"{router.name} has no receipt of {push_id}")
-            for _, receipt in found:
+            for receipt in found:
                 if receipt.tally.pending:
                     self._fail(f"{router.name} still does not know what became of {push_id}: {receipt}")
 

@@ -10,6 +10,6 @@ TTL_S = 366 * 86_400.0  # the end of a push must be a number that a log can keep
 WAIT_S = 30.0  # how long an answer may wait for a receipt
 MESSAGES = 1_000  # of one piece of a stream
 PUSHES = 2_000  # of one message to a router
-CHANGES = 500  # of who is online, of one message
+CHANGES = 200  # of who is online, of one message
 RESULTS = 4_000  # of what became of entries, of one message
 OFFSET = (1 << 63) - 1  # what SQLite, and languages without unsigned numbers, can hold

@@ -256,7 +256,15 @@ class Edge:
             rooms, refused = _granted(connection, login.rooms)
         answered = connection.await_reply(packet, Login)
         self._perform(self._hub.join(connection, who.uid, rooms, time.monotonic(), login.resume, refused))
+        self._go_on_joining(connection)
         answered.wait()
+
+    def _go_on_joining(self, connection: Connection) -> None:
+        """Switches: others have their turn."""
+        while self._hub.is_joining(connection):
+            give_way()
+            if self._hub.is_joining(connection):
+                self._perform(self._hub.go_on_joining(connection, time.monotonic()))
 
     def _ask(self, connection: Connection, request: Request, seq: int) -> None:
         """What others decide.
@@ -270,6 +278,7 @@ class Edge:
             if len(connection.rooms) + len(rooms) > ROOMS:
                 raise WireError(f"more than {ROOMS} rooms")
             self._perform(self._hub.join_rooms(connection, rooms, seq, now, request.resume, refused))
+            self._go_on_joining(connection)
         elif isinstance(request, Leave):
             self._perform(self._hub.leave_rooms(connection, request.rooms, seq, now))
         else:

@@ -142,11 +142,7 @@ class Link:
                 part.append(change)
             self._unanswered.update((c.n, c) for c in part)
             self._unanswered_bytes += size
-            self._send_changes(part)
-
-    def _send_changes(self, changes: list[Change]) -> None:
-        size = sum(map(change_bytes, changes))
-        self._send(Changes(self._comet, self._inc, self.term, changes), size)
+            self._send(Changes(self._comet, self._inc, self.term, part), size)
 
     def register(self, term: int, changes: list[Callable[[int], Change]], now: float) -> list[int]:
         """Tells a router everything anew. Until all is answered no entry is handled: one may be ahead of what an answer

@@ -66,6 +66,7 @@ class Hub:
         self._joinings: dict[Session, list[Joining]] = {}
         self._patient: deque[tuple[float, Session]] = deque()  # who has asked to join, and when
         self._acks = Acknowledgements()
+        self._woken: dict[Session, list[View]] = {}  # who waits for streams of which something new is known
         self._moved: dict[Session, None] = {}  # whose rooms are others than the directory names
         self._told_rooms_at = 0.0
         self._anew = 0  # streams with another history, since the last registration
@@ -113,8 +114,7 @@ class Hub:
         """It wants to be in more rooms. Joined comes when their routers know it."""
         has, wanted = set(session.rooms), dict.fromkeys(rooms)
         fresh = tuple(room for room in wanted if room not in has)
-        errors = [Start(room_stream(room), error=JOINED_ALREADY) for room in wanted if room in has]
-        errors += refusals(refused)
+        errors = [*(Start(room_stream(r), error=JOINED_ALREADY) for r in wanted if r in has), *refusals(refused)]
         session.rooms += fresh
         if fresh:
             self._moved[session] = None
@@ -129,9 +129,21 @@ class Hub:
         errors: Sequence[Start],
         now: float,
     ) -> list[Effect]:
-        joining = Joining(session, seq, resume or {}, errors, self.passes, now)
+        joining = Joining(session, seq, resume or {}, errors, self.passes, now, streams)
         self._joinings.setdefault(session, []).append(joining)
         self._patient.append((now, session))
+        return self._ask_for_some(joining, now)
+
+    def is_joining(self, session: Session) -> bool:
+        """It has asked for streams that nobody has been told of yet: `go_on_joining` does that."""
+        return any(joining.later for joining in self._joinings.get(session, ()))
+
+    def go_on_joining(self, session: Session, now: float) -> list[Effect]:
+        """The next of many streams that a session has asked for. All at once would hold up everybody else."""
+        return self._ask_for_some(next(joining for joining in self._joinings[session] if joining.later), now)
+
+    def _ask_for_some(self, joining: Joining, now: float) -> list[Effect]:
+        session, streams = joining.session, joining.next_streams()
         were = [stream in self._views for stream in streams]
         views = [self._view(s, "" if s.startswith("u:") else s.removeprefix("r:")) for s in streams]
         session.views += tuple(views)
@@ -143,7 +155,7 @@ class Hub:
             n = view.link.change(self._room(view) if view.room else self._put(session), now)
             if not is_old:
                 view.asked = n
-        self._advance(session, now)
+        self._advance(session, now, views)
         return self._take()
 
     def leave_rooms(self, session: Session, rooms: Sequence[str], seq: int, now: float) -> list[Effect]:
@@ -204,10 +216,8 @@ class Hub:
         if joinings is None:
             return
         self._out += [told for joining in joinings if (told := joining.advance(now, JOIN_S, views)) is not None]
-        rest = [joining for joining in joinings if not joining.is_over]
-        if rest:
-            self._joinings[session] = rest
-        else:
+        self._joinings[session] = [joining for joining in joinings if not joining.is_over]
+        if not self._joinings[session]:
             del self._joinings[session]
 
     # -- cursors
@@ -263,9 +273,10 @@ class Hub:
                 # Even if it has left: other sessions of the user wait for what this answer tells of the stream.
                 self._told(user_stream(change.uid), answer, now)
                 if session is not None:
-                    self._advance(session, now, session.views[:1])
+                    self._woken.setdefault(session, []).append(session.views[0])
             elif isinstance(change, Room):
                 self._told(room_stream(change.room), answer, now)
+        self._wake(now)
         if link.complete_registration():
             fields = {"router": link.router, "term": link.term, "streams_anew": self._anew}
             self._out.append(Note(INFO, "registered", fields))
@@ -295,8 +306,14 @@ class Hub:
             self._start_anew(view, answer.head, now)
         elif answer.head > view.at:
             self.passes.catch_up(view, answer.head, now)
-        for session in list(view.waiting):
-            self._advance(session, now, (view,))
+        for session in view.waiting:
+            self._woken.setdefault(session, []).append(view)
+
+    def _wake(self, now: float) -> None:
+        """Once for all that one message has told each session."""
+        woken, self._woken = self._woken, {}
+        for session, views in woken.items():
+            self._advance(session, now, views)
 
     def _start_anew(self, view: View, head: int, now: float) -> None:
         """Another history. What came of it before we heard is not ours to hand out, for it may be old; but a live-only
@@ -349,6 +366,7 @@ class Hub:
             else:
                 stream, answer = waited
                 self._told(stream, answer, now)
+        self._wake(now)
         return self._take()
 
     # -- time

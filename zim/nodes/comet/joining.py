@@ -13,6 +13,8 @@ from zim.protocol.messages import Records
 from zim.protocol.vocabularies.base import Resume, Start
 from zim.protocol.vocabularies.zim import RETRYING
 
+AT_ONCE = 200  # streams that one step asks for
+
 
 class _Standing(NamedTuple):
     """Where a stream stands at its router."""
@@ -54,6 +56,7 @@ class Joining:
         seq: of the packet, for the reply to a join.
         since: when it asked; monotonic seconds.
         is_replied: the reply has gone out.
+        later: streams that are still to be asked for.
     """
 
     __slots__ = (
@@ -63,6 +66,7 @@ class Joining:
         "_resume",
         "_wishes",
         "is_replied",
+        "later",
         "seq",
         "session",
         "since",
@@ -76,17 +80,24 @@ class Joining:
         errors: Sequence[Start],
         passes: Passes,
         now: float,
+        streams: Sequence[str],
     ) -> None:
         """
         Args:
             resume: what the client has, by stream.
             errors: streams that it will not be in, and why; the reply names them.
+            streams: that it wants to be in.
         """
         self.session, self.seq, self.since = session, seq, now
-        self.is_replied = False
+        self.is_replied, self.later = False, streams
         self._resume, self._errors, self._passes = resume, errors, passes
         self._wishes: dict[View, Wish] = {}
         self._ready: dict[View, None] = {}  # of them, as they were seen last
+
+    def next_streams(self) -> Sequence[str]:
+        """Some that are to be asked for now."""
+        now, self.later = self.later[:AT_ONCE], self.later[AT_ONCE:]
+        return now
 
     def want(self, view: View) -> None:
         """One more stream."""
@@ -141,7 +152,9 @@ class Joining:
                 self._ready[view] = None
 
     def _may_start(self, is_late: bool) -> bool:
-        return bool(self._ready) if self.is_replied else self._may_reply(is_late)
+        if self.is_replied:
+            return bool(self._ready)
+        return not self.later and self._may_reply(is_late)
 
     def _may_reply(self, is_late: bool) -> bool:
         """A session without its key, which its user's router gives, is nobody: it waits on."""

@@ -428,6 +428,6 @@ def test_nobody_starts_in_a_stream_that_its_router_refuses() -> None:
     assert comet.notes[1:] == ["a router refuses a stream: the topologies differ"]
     router.refuses.clear()
     comet.restart_router(router)
-    comet.settle()
+    comet.tick(RENEW_S)
     assert guest.starts["u:7"].epoch == "a"
     assert guest.seq

@@ -5,6 +5,7 @@ from __future__ import annotations
 from tests.unit.nodes.comet.comets import Comet, with_history
 from tests.wires import GOIM_TCP
 from zim.nodes.comet.feed import RENEW_S
+from zim.nodes.comet.joining import AT_ONCE
 from zim.protocol.vocabularies.base import Start
 from zim.protocol.vocabularies.zim import JOINED_ALREADY, NOT_ALLOWED
 
@@ -152,3 +153,29 @@ def test_what_queued_for_one_session_only_reaches_nobody_else() -> None:
         comet.push("u:2", body="queued", only=only)
     comet.settle()
     assert guest.offsets["u:2"] == [1, 2, 4]
+
+
+def test_who_joins_very_many_rooms_asks_for_some_at_a_time_and_has_one_reply() -> None:
+    comet = Comet()
+    guest = comet.enter("1")
+    rooms = [str(n) for n in range(2 * AT_ONCE + 1)]
+    comet.do(comet.hub.join_rooms(guest, rooms, 5, 0.0))
+    steps = 1
+    while comet.hub.is_joining(guest):
+        comet.settle()
+        assert "joined 5" not in guest.got
+        comet.do(comet.hub.go_on_joining(guest, 0.0))
+        steps += 1
+    comet.settle()
+    assert (steps, guest.got[1:]) == (3, ["joined 5"])
+    assert len([start for start in guest.starts.values() if not start.error]) == len(rooms) + 2
+
+
+def test_who_leaves_while_it_joins_is_gone() -> None:
+    comet = Comet()
+    guest = comet.enter("1")
+    comet.do(comet.hub.join_rooms(guest, [str(n) for n in range(AT_ONCE + 1)], 5, 0.0))
+    comet.do(comet.hub.leave(guest, 0.0))
+    assert not comet.hub.is_joining(guest)
+    comet.settle()
+    assert list(comet.hub._views) == ["*"]
