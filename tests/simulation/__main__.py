@@ -18,7 +18,8 @@ from concurrent.futures import ProcessPoolExecutor
 from itertools import repeat
 from pathlib import Path
 
-from tests.simulation.plans import PROFILES, Op, load, make_plan, run, save, shrink
+from tests.simulation.plans import PROFILES, load, make_plan, run, save, shrink
+from tests.simulation.steps import Op
 
 PART = 50  # seeds that one process plays before it tells what it found
 

@@ -44,6 +44,9 @@ LIVE_ONLY = (RoomClass("live", ("live", "lone"), Rule(0, 0)),)
 LIVE, LONE = "r:live", "r:lone"  # the latter is a room that people only look into
 
 
+STREAMS = ["u:1", "u:2", "u:3", "r:a", "r:b", LIVE, LONE, "*"]
+
+
 def is_live(stream: str) -> bool:
     """Whether it is live only."""
     return stream in (LIVE, LONE)

@@ -6,17 +6,18 @@ every view must agree.
 
 from __future__ import annotations
 
-import itertools
 import random
 from collections.abc import Sequence
 from typing import Any
 
-from tests.simulation.disk import ADMIT_BYTES, LIVE, LONE, MAX_BEHIND_BYTES, Backup, is_live
+from tests.simulation.disk import ADMIT_BYTES, MAX_BEHIND_BYTES, STREAMS, Backup, is_live
+from tests.simulation.ending import check_all
 from tests.simulation.kernel import Kernel, Violation
 from tests.simulation.layout import Layout
 from tests.simulation.limits import are_small
 from tests.simulation.nodes import CometNode, JobNode, LogicNode, RouterNode
-from tests.simulation.people import Backend, Person, Publisher, Wire
+from tests.simulation.people import Person, Wire
+from tests.simulation.publishers import Backend, Publisher
 from tests.simulation.work import Meter
 from zim.fabric.limits import CHANGES
 from zim.fabric.push import Published
@@ -27,7 +28,6 @@ from zim.nodes.router.log import NewPush
 from zim.protocol.messages import PublishReply
 from zim.protocol.vocabularies.base import Missed, Start
 
-STREAMS = ["u:1", "u:2", "u:3", "r:a", "r:b", LIVE, LONE, "*"]
 AWAY_S = 3.5  # a lease is 2.5 s, and what is under way may be late
 CHAOS_S, SETTLE_S = 10.0, 14.0
 NODES = {"router": RouterNode, "job": JobNode, "comet": CometNode, "logic": LogicNode}
@@ -92,7 +92,8 @@ class World:
 
     # -- the observer
 
-    def _fail(self, claim: str) -> None:
+    def fail(self, claim: str) -> None:
+        """A promise is broken."""
         raise Violation(f"{self.kernel.now:.3f} {claim}")
 
     def saw_append(self, stream: str, epoch: str, offset: int, push: NewPush) -> None:
@@ -101,7 +102,7 @@ class World:
         self.receipt_of[push_id] = push.push_id
         history = self.history.setdefault((stream, epoch), [])
         if offset != len(history) + 1:
-            self._fail(f"{stream} gets offset {offset} after {len(history)}")
+            self.fail(f"{stream} gets offset {offset} after {len(history)}")
         history.append(push_id)
         self._check_once(stream, epoch, push_id)
         self.places[stream, push_id] = epoch, offset
@@ -117,12 +118,12 @@ class World:
             if (
                 other != push_id and not self.is_restored and self.key_window_s > CHAOS_S + SETTLE_S
             ):  # else it may be a later use
-                self._fail(f"{push_id} is in {stream}, and {other} was sent under its key before")
+                self.fail(f"{push_id} is in {stream}, and {other} was sent under its key before")
         before = self.places.get((stream, push_id))
         is_remembered = before is not None and before[0] == epoch
         is_forgotten = self.is_restored and bool(push.key)  # by the home of the key
         if before is not None and not is_forgotten and (is_remembered or not is_live(stream) or (push.key and is_kept)):
-            self._fail(f"{push_id} is in {stream} twice")
+            self.fail(f"{push_id} is in {stream} twice")
 
     def restore(self, router: RouterNode, backup: Backup) -> None:
         """Its backup comes back, and begins another history."""
@@ -155,7 +156,7 @@ class World:
         """Where it is."""
         found = self.places.get((stream, push_id), self.lost.get((stream, push_id)))
         if found is None:
-            self._fail(f"{push_id} was handed out and is not in {stream}")
+            self.fail(f"{push_id} was handed out and is not in {stream}")
             raise AssertionError
         return found
 
@@ -163,7 +164,7 @@ class World:
         """What a client got is what was kept."""
         history = self.history.get((stream, epoch), [])
         if offset > len(history) or history[offset - 1] != push_id:
-            self._fail(f"{who} got {push_id} as {offset} of {stream}, {epoch}, which it is not")
+            self.fail(f"{who} got {push_id} as {offset} of {stream}, {epoch}, which it is not")
 
     def check_in_time(self, who: str, streams: list[str], push_id: str) -> None:
         """Past its ttl nobody gets a push. That began when it was asked for; or when it was kept, if its logic did not
@@ -180,11 +181,11 @@ class World:
         is_known = knew and not any(asked_at - KNOWN_S < at <= max(kept) for at in starts)
         late_s = self.kernel.now - (asked_at if is_known else max(kept)) - ttl_s
         if late_s > 0.001:
-            self._fail(f"{who} got {push_id}, which was worth something for {ttl_s} s, {late_s} s late")
+            self.fail(f"{who} got {push_id}, which was worth something for {ttl_s} s, {late_s} s late")
 
     def knows_time(self, logic: LogicNode, streams: Sequence[str]) -> bool:
         """A logic knows the log time of all routers of these streams."""
-        owners = [router for router in self.routers() if any(self._is_at(router, s) for s in streams)]
+        owners = [router for router in self.routers() if any(self.is_at(router, s) for s in streams)]
         terms = {name: logic.runner._clocks.of(name).term for name in logic.layout.routers}
         return all(r.is_up and terms.get(r.name) == r.runner.shard.term for r in owners)
 
@@ -198,13 +199,13 @@ class World:
         """An answer must be true when it is given, and stay so."""
         kept = [s for s in self.streams_of(push_id) if (s, push_id) in self.places or (s, push_id) in self.lost]
         if p.status == "ok" and len(kept) < len(self.streams_of(push_id)):
-            self._fail(f"{push_id} got success and is only in {kept}")
+            self.fail(f"{push_id} got success and is only in {kept}")
         if p.status == "conflict" and not self.backend.is_shared(push_id):
-            self._fail(f"{push_id} got 422, and nobody used its key for anything else")
+            self.fail(f"{push_id} got 422, and nobody used its key for anything else")
         for part in p.parts:
             for stream, offset in part.streams.items():
                 if offset is not None and self.place_of(stream, push_id)[1] != offset and not is_live(stream):
-                    self._fail(f"{push_id} is said to be {offset} of {stream}, is {self.places[stream, push_id]}")
+                    self.fail(f"{push_id} is said to be {offset} of {stream}, is {self.places[stream, push_id]}")
 
     def saw_answer(self, peer: str, m: Any) -> None:
         """503 means surely not stored, when a router says it."""
@@ -220,28 +221,28 @@ class World:
             name = share.publication(0.0).body.decode()
             kept = [s for s in share.streams if (s, name) in self.places and not is_live(s)]
             if kept and outcome.status == "unavailable":
-                self._fail(f"{name} gets 503 and is in {kept}")
+                self.fail(f"{name} gets 503 and is in {kept}")
 
     def check_start(self, person: Person, start: Start) -> None:
         """Nobody starts where no message is yet: the next ones would be taken for repeats."""
         head = len(self.history.get((start.stream, start.epoch), ()))
         if start.offset > head:
-            self._fail(f"{person.name} starts {start.stream} at {start.offset}, its head is {head}")
+            self.fail(f"{person.name} starts {start.stream} at {start.offset}, its head is {head}")
 
     def check_not_recovered(self, person: Person, start: Start, had: tuple[str, int]) -> None:
         """There must be a reason."""
-        router = self.kernel.nodes[self._owner(start.stream)]
+        router = self.kernel.nodes[self.owner(start.stream)]
         assert isinstance(router, RouterNode)
         is_old = had[0] != start.epoch
         if is_old and not is_live_only(start.epoch) and not self.is_restored:
-            self._fail(f"{person.name} {start.stream}: another epoch, and nobody restored a backup")
+            self.fail(f"{person.name} {start.stream}: another epoch, and nobody restored a backup")
         if not is_old and not (self.is_trimmed or is_live(start.stream)):
-            self._fail(f"{person.name} {start.stream}: recovered: false without a reason")
+            self.fail(f"{person.name} {start.stream}: recovered: false without a reason")
 
     def saw_gap(self, wire: Wire, gap: Missed) -> None:
         """Somebody misses something."""
         if not (self.is_trimmed or self.is_restored or is_live_only(gap.epoch)):
-            self._fail(f"{wire.person.name} gets {gap}, and nothing was trimmed")
+            self.fail(f"{wire.person.name} gets {gap}, and nothing was trimmed")
 
     def _look(self) -> None:
         """Now and then: what must hold at any time."""
@@ -252,7 +253,7 @@ class World:
             self._check_ledger(router)
             for feed in router.runner.shard.directory.feeds.values():
                 if feed.behind_bytes > MAX_BEHIND_BYTES + 3 * ADMIT_BYTES:  # what it did not serve when admitted
-                    self._fail(f"{router.name} keeps {feed.behind_bytes} bytes for {feed.comet}")
+                    self.fail(f"{router.name} keeps {feed.behind_bytes} bytes for {feed.comet}")
         self.kernel.after(0.25, self._look)
 
     def _check_lease(self, router: RouterNode) -> None:
@@ -261,7 +262,7 @@ class World:
             is_away = (comet.is_stopped or not comet.is_up) and self.kernel.now - comet.since > AWAY_S
             feed = router.runner.shard.directory.feeds.get(comet.name)
             if is_away and self.kernel.now - router.since > AWAY_S and feed is not None and feed.is_alive:
-                self._fail(f"{router.name} still believes in {comet.name}")
+                self.fail(f"{router.name} still believes in {comet.name}")
 
     def _check_ledger(self, router: RouterNode) -> None:
         tally = router.runner.shard.ledger.tally
@@ -269,7 +270,7 @@ class World:
             row.pending for feed in router.runner.shard.directory.feeds.values() for row in feed.rows.values()
         )
         if tally.pending != pending or min(tally.delivered, tally.gone, tally.shed, pending) < 0:
-            self._fail(f"{router.name}: the ledger is out of balance: {tally}, {pending} pending")
+            self.fail(f"{router.name}: the ledger is out of balance: {tally}, {pending} pending")
 
     def stop(self, name: str, for_s: float) -> None:
         """SIGSTOP. A router that comes back from it must not take its own silence for that of others."""
@@ -288,7 +289,7 @@ class World:
                 comet = self.kernel.nodes[feed.comet]
                 is_same = comet.run == lives[comet.name] and comet.is_up and comet.since < began
                 if is_same and not feed.is_alive and node.runner.shard.directory.feeds[comet.name] is feed:
-                    self._fail(f"{name} stood still, and gave {comet.name} up for it")
+                    self.fail(f"{name} stood still, and gave {comet.name} up for it")
 
         self.kernel.after(for_s + 0.15, look)
 
@@ -322,104 +323,12 @@ class World:
         for i, stream in enumerate(STREAMS):
             self.backend.push(f"last{stream}", [stream], True, i, False)
         kernel.go(kernel.now + 6.0)
-        self._check_answers()
-        self._check_order()
-        self._check_people()
-        self._check_directory()
-        self._check_receipts()
+        check_all(self)
 
-    def _check_receipts(self) -> None:
-        """What a router has kept since its last start has a receipt, and all of it is decided."""
-        for (stream, push_id), at in self.appended_at.items():
-            router = self.kernel.nodes[self._owner(stream)]
-            assert isinstance(router, RouterNode)
-            if at <= self.router_died[router.name] or at > self.settled_at:
-                continue
-            found = router.disk.storage.receipts.find(self.receipt_of[push_id])
-            if not found:
-                self._fail(f"{router.name} has no receipt of {push_id}")
-            for receipt in found:
-                if receipt.tally.pending:
-                    self._fail(f"{router.name} still does not know what became of {push_id}: {receipt}")
+    def is_at(self, router: RouterNode, stream: str) -> bool:
+        """Whether that is this one."""
+        return self.owner(stream) == router.name
 
-    def _check_answers(self) -> None:
-        for push_id in self.backend.pushes:
-            statuses = self.backend.statuses(push_id)
-            kept = [s for s in self.streams_of(push_id) if (s, push_id) in self.places]
-            if push_id.startswith("last") and "ok" not in statuses:
-                self._fail(f"{push_id}: still no success, after the faults are over: {statuses}")
-            is_memory = all(map(is_live, self.streams_of(push_id)))  # its key is gone with the home of it
-            if statuses == {"conflict"} and kept and not is_memory:
-                self._fail(f"{push_id} got 422 and is in {kept}")
-            if statuses == {"unavailable"} and kept and self.backend.is_told(push_id):
-                self._fail(f"{push_id} got 503 and is in {kept}")
-
-    def _check_order(self) -> None:
-        """A publisher's pushes are in each stream in its order; what ended as unknown may have come later."""
-        for sent in self.publisher.sent.values():
-            for stream in STREAMS:
-                mine = [p for p in sent if stream in self.streams_of(p) and (stream, p) not in self.lost]
-                kept = [p for p in mine if self.backend.statuses(p) == {"ok"}]
-                for one, other in itertools.pairwise(kept):
-                    if self.first[stream, one] > self.first[stream, other]:
-                        self._fail(f"{other} came into {stream} before {one}, which its publisher had sent first")
-
-    def _check_people(self) -> None:
-        for person in self.people:
-            if not person.is_ready:
-                self._fail(f"{person.name} is not back")
-            for stream in person.streams:
-                router = self.kernel.nodes[self._owner(stream)]
-                assert isinstance(router, RouterNode)
-                head = router.disk.storage.streams.heads([stream])[stream]
-                if person.is_zim and person.have.get(stream) != (head.epoch, head.head):
-                    self._fail(f"{person.name} has {stream} {person.have.get(stream)} of {head}")
-            if not person.is_zim:
-                self._check_goim(person)
-
-    def _check_goim(self, person: Person) -> None:
-        """What was asked for after its auth reply has come, on this connection."""
-        wire = person.wire
-        assert wire is not None
-        if wire.has_dropped:
-            return
-        for (stream, push_id), at in self.appended_at.items():
-            router = self._owner(stream)
-            push, asked_at = self.backend.pushes[push_id]
-            is_for_it = stream in person.streams and person.is_meant(push, stream)
-            if not is_for_it or asked_at < person.since.get(stream, self.settled_at):
-                continue
-            if is_live(stream) and (self.has_small_limits or at <= self.router_died[router]):
-                continue  # gone with the router's memory, or out of it: it keeps little
-            if push_id not in person.got and not self.backend.pushes[push_id][0].ttl_s:
-                self._fail(f"{person.name} lacks {push_id} of {stream}, kept at {at:.3f}")
-
-    def _check_directory(self) -> None:
-        for router in self.routers():
-            if router.runner.shard.is_rebuilding:
-                self._fail(f"{router.name} is rebuilding still")
-            for comet in (self.kernel.nodes[c] for c in self.kernel.layout.comets):
-                assert isinstance(comet, CometNode)
-                feed = router.runner.shard.directory.feeds[comet.name]
-                sessions = list(comet.hub.sessions.values())
-                want = {d.conn: (d.uid, d.seq, set(d.rooms)) for d in sessions if self._is_at(router, "u:" + d.uid)}
-                have = {s.conn: (s.uid, s.seq, set(s.rooms)) for s in feed.sessions.values()}
-                if want != have:
-                    self._fail(f"{router.name} believes {have} of {comet.name}, which has {want}")
-                rooms: dict[str, int] = {}
-                for room in (room for d in sessions for room in d.rooms if self._is_at(router, "r:" + room)):
-                    rooms[room] = rooms.get(room, 0) + 1
-                if rooms != {r: n for r, n in feed.rooms.items() if r != "*"}:
-                    self._fail(f"{router.name} believes rooms {feed.rooms} of {comet.name}, which has {rooms}")
-                if feed.behind_bytes or feed.admitted_bytes:
-                    self._fail(f"{router.name} keeps {feed.behind_bytes} bytes for {comet.name}")
-                if feed.rows:
-                    self._fail(f"{router.name} waits for results of {len(feed.rows)} entries from {comet.name}")
-                if comet.hub.links[router.name].reports.waiting:
-                    self._fail(f"{comet.name} keeps results for {router.name}")
-
-    def _is_at(self, router: RouterNode, stream: str) -> bool:
-        return self._owner(stream) == router.name
-
-    def _owner(self, stream: str) -> str:
+    def owner(self, stream: str) -> str:
+        """The router that owns it."""
         return self.kernel.layout.shards.owner(stream)

@@ -1,0 +1,118 @@
+"""What must hold when the faults are over: everything has arrived, and every view agrees."""
+
+from __future__ import annotations
+
+import itertools
+from typing import TYPE_CHECKING
+
+from tests.simulation.disk import STREAMS, is_live
+from tests.simulation.nodes import CometNode, RouterNode
+
+if TYPE_CHECKING:
+    from tests.simulation.people import Person
+    from tests.simulation.world import World
+
+
+def check_all(world: World) -> None:
+    """Looks at everybody."""
+    _check_answers(world)
+    _check_order(world)
+    _check_people(world)
+    _check_directory(world)
+    _check_receipts(world)
+
+
+def _check_receipts(world: World) -> None:
+    """What a router has kept since its last start has a receipt, and all of it is decided."""
+    for (stream, push_id), at in world.appended_at.items():
+        router = world.kernel.nodes[world.owner(stream)]
+        assert isinstance(router, RouterNode)
+        if at <= world.router_died[router.name] or at > world.settled_at:
+            continue
+        found = router.disk.storage.receipts.find(world.receipt_of[push_id])
+        if not found:
+            world.fail(f"{router.name} has no receipt of {push_id}")
+        for receipt in found:
+            if receipt.tally.pending:
+                world.fail(f"{router.name} still does not know what became of {push_id}: {receipt}")
+
+
+def _check_answers(world: World) -> None:
+    for push_id in world.backend.pushes:
+        statuses = world.backend.statuses(push_id)
+        kept = [s for s in world.streams_of(push_id) if (s, push_id) in world.places]
+        if push_id.startswith("last") and "ok" not in statuses:
+            world.fail(f"{push_id}: still no success, after the faults are over: {statuses}")
+        is_memory = all(map(is_live, world.streams_of(push_id)))  # its key is gone with the home of it
+        if statuses == {"conflict"} and kept and not is_memory:
+            world.fail(f"{push_id} got 422 and is in {kept}")
+        if statuses == {"unavailable"} and kept and world.backend.is_told(push_id):
+            world.fail(f"{push_id} got 503 and is in {kept}")
+
+
+def _check_order(world: World) -> None:
+    """A publisher's pushes are in each stream in its order; what ended as unknown may have come later."""
+    for sent in world.publisher.sent.values():
+        for stream in STREAMS:
+            mine = [p for p in sent if stream in world.streams_of(p) and (stream, p) not in world.lost]
+            kept = [p for p in mine if world.backend.statuses(p) == {"ok"}]
+            for one, other in itertools.pairwise(kept):
+                if world.first[stream, one] > world.first[stream, other]:
+                    world.fail(f"{other} came into {stream} before {one}, which its publisher had sent first")
+
+
+def _check_people(world: World) -> None:
+    for person in world.people:
+        if not person.is_ready:
+            world.fail(f"{person.name} is not back")
+        for stream in person.streams:
+            router = world.kernel.nodes[world.owner(stream)]
+            assert isinstance(router, RouterNode)
+            head = router.disk.storage.streams.heads([stream])[stream]
+            if person.is_zim and person.have.get(stream) != (head.epoch, head.head):
+                world.fail(f"{person.name} has {stream} {person.have.get(stream)} of {head}")
+        if not person.is_zim:
+            _check_goim(world, person)
+
+
+def _check_goim(world: World, person: Person) -> None:
+    """What was asked for after its auth reply has come, on this connection."""
+    wire = person.wire
+    assert wire is not None
+    if wire.has_dropped:
+        return
+    for (stream, push_id), at in world.appended_at.items():
+        router = world.owner(stream)
+        push, asked_at = world.backend.pushes[push_id]
+        is_for_it = stream in person.streams and person.is_meant(push, stream)
+        if not is_for_it or asked_at < person.since.get(stream, world.settled_at):
+            continue
+        if is_live(stream) and (world.has_small_limits or at <= world.router_died[router]):
+            continue  # gone with the router's memory, or out of it: it keeps little
+        if push_id not in person.got and not world.backend.pushes[push_id][0].ttl_s:
+            world.fail(f"{person.name} lacks {push_id} of {stream}, kept at {at:.3f}")
+
+
+def _check_directory(world: World) -> None:
+    for router in world.routers():
+        if router.runner.shard.is_rebuilding:
+            world.fail(f"{router.name} is rebuilding still")
+        for comet in (world.kernel.nodes[c] for c in world.kernel.layout.comets):
+            assert isinstance(comet, CometNode)
+            feed = router.runner.shard.directory.feeds[comet.name]
+            sessions = list(comet.hub.sessions.values())
+            want = {d.conn: (d.uid, d.seq, set(d.rooms)) for d in sessions if world.is_at(router, "u:" + d.uid)}
+            have = {s.conn: (s.uid, s.seq, set(s.rooms)) for s in feed.sessions.values()}
+            if want != have:
+                world.fail(f"{router.name} believes {have} of {comet.name}, which has {want}")
+            rooms: dict[str, int] = {}
+            for room in (room for d in sessions for room in d.rooms if world.is_at(router, "r:" + room)):
+                rooms[room] = rooms.get(room, 0) + 1
+            if rooms != {r: n for r, n in feed.rooms.items() if r != "*"}:
+                world.fail(f"{router.name} believes rooms {feed.rooms} of {comet.name}, which has {rooms}")
+            if feed.behind_bytes or feed.admitted_bytes:
+                world.fail(f"{router.name} keeps {feed.behind_bytes} bytes for {comet.name}")
+            if feed.rows:
+                world.fail(f"{router.name} waits for results of {len(feed.rows)} entries from {comet.name}")
+            if comet.hub.links[router.name].reports.waiting:
+                world.fail(f"{comet.name} keeps results for {router.name}")
