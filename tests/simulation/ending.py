@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 from tests.simulation.disk import STREAMS, is_live
 from tests.simulation.nodes import CometNode, RouterNode
 
+CALM_S = 20.0  # all faults are over for so long that a key has a last answer
+
 if TYPE_CHECKING:
     from tests.simulation.people import Person
     from tests.simulation.world import World
@@ -46,6 +48,10 @@ def _check_answers(world: World) -> None:
         is_memory = all(map(is_live, world.streams_of(push_id)))  # its key is gone with the home of it
         if statuses == {"conflict"} and kept and not is_memory:
             world.fail(f"{push_id} got 422 and is in {kept}")
+        asked_at = max((at for at, _ in world.backend.asked_at.get(push_id, ())), default=0.0)
+        is_asked = asked_at > CALM_S and world.backend.is_told(push_id) and not world.is_restored
+        if is_asked and not statuses & {"ok", "conflict"} and not world.backend.is_in_memory(push_id):
+            world.fail(f"{push_id} is asked for again and again, and got {statuses}")
         if statuses == {"unavailable"} and kept and world.backend.is_told(push_id):
             world.fail(f"{push_id} got 503 and is in {kept}")
 

@@ -105,7 +105,7 @@ def make_plan(seed: int, profile: str) -> list[Op]:
         plan += _fault(rng, layout, rng.choice(faults), when(), push)
     keyed = [op for op in plan if op.verb == "push" and op.args[2]]
     for victim in rng.sample(keyed, min(len(keyed), rng.randrange(4))):  # its key is used for another push, too
-        at = max(0.1, victim.at + rng.choice([-0.1, 0.0, 0.002, 0.01, 0.5, 3.0, 5.1]))
+        at = max(0.1, victim.at + rng.choice([-0.1, 0.0, 0.002, 0.01, 0.5, 3.0, 5.02, 5.05, 5.1, 5.3]))
         theirs = tuple(rng.sample(STREAMS, rng.choice([1, 2])))
         plan.append(Op(round(at, 3), "steal", (f"t{len(plan)}", victim.args[0], theirs, rng.randrange(2))))
     return sorted(plan, key=lambda op: op.at)
@@ -181,7 +181,7 @@ def _forgotten(rng: random.Random, layout: Layout, at: float, push: Any) -> list
 
 def _crowd(rng: random.Random, layout: Layout, at: float, push: Any) -> list[Op]:
     """A push to very many users."""
-    return [Op(at, "crowd", (f"c{at}", rng.choice([500, 4_000]), rng.random() < 0.5, rng.randrange(2)))]
+    return [Op(at, "crowd", (f"c{at}", rng.choice([500, 10_000]), rng.random() < 0.5, rng.randrange(2)))]
 
 
 def _rooms(rng: random.Random, layout: Layout, at: float, push: Any) -> list[Op]:

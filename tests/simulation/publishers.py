@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from tests.simulation.disk import is_live
 from tests.simulation.kernel import Kernel, Node, Violation
 from tests.simulation.nodes import LogicNode
 from zim.fabric.push import Published, Push
@@ -90,6 +91,15 @@ class Backend:
                 self._attempt(push_id, logic + 1, tries + 1)
 
         kernel.after(6.0 if not answered else 1.0, again)
+
+    def is_in_memory(self, push_id: str) -> bool:
+        """Something under its key is in live-only streams, whose router forgets keys when it dies."""
+        key = self.pushes[push_id][0].key
+        return (
+            any(is_live(s) for push, _ in self.pushes.values() if push.key == key for s in push.streams)
+            if key
+            else True
+        )
 
     def is_told(self, push_id: str) -> bool:
         """Every attempt got an answer."""

@@ -14,7 +14,6 @@ from zim.fabric.audience import ALL
 from zim.nodes.comet import joining
 from zim.nodes.comet.feed import Link
 from zim.nodes.comet.hub import Hub
-from zim.nodes.comet.joining import Joining
 from zim.nodes.comet.outbox import Outbox
 from zim.nodes.comet.passes import Passes
 from zim.nodes.comet.results import Reports
@@ -218,10 +217,6 @@ def _key_of_each_log(split: Any, splitter: Splitter, push: Any, push_id: str, *a
     return found
 
 
-def _no_home_time(publication: Any, share: Share, *args: Any) -> Any:
-    return msgspec.structs.replace(publication(share, *args), home_ms=0, age_ms=0)
-
-
 def _by_digest(seen: Any, key: Any, found: Any, *args: Any) -> Any:
     return seen(key, found, *args) if found is None or found.digest == key.digest else None
 
@@ -250,10 +245,6 @@ def _uncut(split: Any, splitter: Splitter, *args: Any) -> list[Share]:
     return found
 
 
-def _look_at_all(advance: Any, it: Joining, now: float, patience_s: float, views: Any) -> Any:
-    return advance(it, now, patience_s, None)
-
-
 def _for_everybody(groups: Any, subscribers: Subscribers, audience: Any = ALL) -> Any:
     return groups(subscribers, ALL)
 
@@ -265,9 +256,6 @@ def _lose_receipts(ledger: RouterLedger, receipts: Any, most: int) -> int:
 
 RULES: dict[str, Rule] = {
     "a key has one home": Rule(Splitter, "split", _wrap(Splitter, "split", _key_of_each_log), "calm,storm"),
-    "home says when it stored a key": Rule(
-        Share, "publication", _wrap(Share, "publication", _no_home_time), "calm,storm"
-    ),
     "a key is one push": Rule(log, "seen", _wrap(log, "seen", _by_digest), "calm"),
     "memory cannot tell what an earlier run had": Rule(log, "seen", _wrap(log, "seen", _any_run), "stale"),
     "who shares a stream waits": Rule(Lane, "put", _wrap(Lane, "put", _at_once), "loss,storm"),
@@ -334,7 +322,6 @@ RULES: dict[str, Rule] = {
     "receipts that the disk refuses are stored later": Rule(RouterLedger, "put_back", _lose_receipts, "disk"),
     "a push to very many is cut into parts": Rule(Splitter, "split", _wrap(Splitter, "split", _uncut), "huge"),
     "who joins very many rooms asks for some at a time": Rule(joining, "AT_ONCE", 1 << 30, "huge"),
-    "joining looks at what is new alone": Rule(Joining, "advance", _wrap(Joining, "advance", _look_at_all), "huge"),
     "registering forgets positions that no answer confirmed": Rule(
         Hub, "_register", _wrap(Hub, "_register", _keep_positions), "stale"
     ),

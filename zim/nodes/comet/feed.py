@@ -9,7 +9,7 @@ router in the comet's incarnation.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from zim.fabric.limits import CHANGES, RESULTS
 from zim.fabric.tally import REPORTED
@@ -38,6 +38,7 @@ RETRY_S = 0.5  # without any answer, until changes and fetches are sent again
 QUIET_S = 0.05  # how long a hole may stand before it is fetched: what is about to arrive anyway must not be
 WINDOW_BYTES = 1 << 20  # of changes under way
 CHANGES_BYTES = 128 << 10  # of one message
+MADE_AT_ONCE = 1_000  # changes that one step makes and sends: a few milliseconds
 UNSENT = 100_000  # changes that wait; above it the router is to be told everything anew
 HELD_BYTES = 8 << 20  # of entries that wait behind a hole, or for the pass that handles them
 
@@ -80,7 +81,7 @@ class Link:
         self._unanswered: dict[int, Change] = {}  # sent, in order
         self._unanswered_bytes = 0
         self._most_unsent = UNSENT
-        self._unsent: deque[Change] = deque()
+        self._unsent: deque[tuple[int, Callable[[int], Change]]] = deque()  # by number, each to be made when it goes
         self._answered_at = 0.0
         self._registered_by = 0  # the change that completes the registration
         self._base = 0
@@ -110,14 +111,14 @@ class Link:
     # -- changes
 
     def change(self, make: Callable[[int], Change], now: float) -> int:
-        """Makes the next change; `flush` sends it. Returns its number; -1 before the first registration, which tells
-        all."""
+        """Gives the next change its number; `flush` makes and sends it. Returns it; -1 before the first registration,
+        which tells all."""
         if not self.term:
             return -1
         self._change += 1
         if not self._unanswered:
             self._answered_at = now
-        self._unsent.append(make(self._change))
+        self._unsent.append((self._change, make))
         if len(self._unsent) > self._most_unsent:
             self._give_up()
             return -1
@@ -132,19 +133,22 @@ class Link:
         self.reports = Reports(self.settled)
 
     def flush(self) -> None:
-        """Sends what was made since, many at a time."""
-        while self._unsent and self._unanswered_bytes < WINDOW_BYTES:
+        """Makes and sends what is due, many at a time. Of very much only some goes at once, the rest with answers."""
+        made = 0
+        while self._unsent and self._unanswered_bytes < WINDOW_BYTES and made < MADE_AT_ONCE:
             part: list[Change] = []
             size = 0
             while self._unsent and len(part) < self._most_changes and (not part or size < CHANGES_BYTES):
-                change = self._unsent.popleft()
+                n, make = self._unsent.popleft()
+                change = make(n)
                 size += change_bytes(change)
                 part.append(change)
             self._unanswered.update((c.n, c) for c in part)
             self._unanswered_bytes += size
+            made += len(part)
             self._send(Changes(self._comet, self._inc, self.term, part), size)
 
-    def register(self, term: int, changes: list[Callable[[int], Change]], now: float) -> list[int]:
+    def register(self, term: int, changes: Sequence[Callable[[int], Change]], now: float) -> Sequence[int]:
         """Tells a router everything anew. Until all is answered no entry is handled: one may be ahead of what an answer
         still has to say about its stream.
 
@@ -166,8 +170,10 @@ class Link:
         self._most_unsent = UNSENT + len(changes)
         self.begin = self._change + 1
         self._registered_by = self.begin + len(changes)
-        numbers = [self.change(make, now) for make in [lambda n: Begin(n, len(changes)), *changes]]
-        return numbers[1:]
+        self.change(lambda n: Begin(n, len(changes)), now)
+        self._unsent.extend(enumerate(changes, self.begin + 1))
+        self._change = self._registered_by
+        return range(self.begin + 1, self._registered_by + 1)
 
     def answers(self, m: Answers, now: float) -> list[tuple[Change, Answer]]:
         """The changes that are answered now for the first time, with their answers."""
@@ -188,7 +194,7 @@ class Link:
 
     def complete_registration(self) -> bool:
         """Whether the registration was under way and is over now: entries flow again, from its base on."""
-        oldest = next(iter(self._unanswered), self._unsent[0].n if self._unsent else self._registered_by + 1)
+        oldest = next(iter(self._unanswered), self._unsent[0][0] if self._unsent else self._registered_by + 1)
         if not self.is_registering or oldest <= self._registered_by:
             return False
         self.is_registering = False
@@ -300,7 +306,7 @@ class Link:
         if self._unanswered and now - self._answered_at > RETRY_S:
             self._answered_at = now
             again, self._unanswered, self._unanswered_bytes = list(self._unanswered.values()), {}, 0
-            self._unsent.extendleft(reversed(again))
+            self._unsent.extendleft((c.n, lambda _, c=c: c) for c in reversed(again))  # type: ignore[misc]
             self.flush()
         if not self._is_missing():
             return
