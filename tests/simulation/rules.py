@@ -297,7 +297,7 @@ RULES: dict[str, Rule] = {
     ),
     "no entry is handled while registering": Rule(Link, "complete_registration", _start_at_once, "crash,stale,storm"),
     "an entry is of this incarnation": Rule(Link, "entry", _wrap(Link, "entry", _any_inc), "crash,stale,fence"),
-    "answers are matched by number": Rule(Hub, "_told", _wrap(Hub, "_told", _any_answer), "loss"),
+    "answers are matched by number": Rule(Hub, "_told", _wrap(Hub, "_told", _any_answer), "fence,loss"),
     "a jump waits for the pass": Rule(Passes, "when_over", lambda *_: False, "stale,crash,pause"),
     "the position moves before the pass": Rule(
         Passes, "_entry_pass", _wrap(Passes, "_entry_pass", _late_positions), "pause,calm"
