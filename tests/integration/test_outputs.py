@@ -33,6 +33,7 @@ def started(fabric: Fabric, *options: str, **streams: int) -> subprocess.Popen[b
 
     def answers() -> bool:
         try:
+            Client(fabric.tcp["comet-1"], "1").close()
             return fabric.get("/healthz") is not None
         except OSError:
             return False
