@@ -16,8 +16,6 @@ from zim.nodes.router.intake import Intake
 from zim.nodes.router.log.memory import MemoryLog
 from zim.nodes.router.questions import Questions
 
-pytestmark = pytest.mark.no_cover  # it takes three times as long with it
-
 # What happens there, in which profile, and how it is seen: whether after a call of that method something holds.
 REACHED: dict[str, tuple[str, Any, str, Callable[[Any], Any]]] = {
     "a catch-up's queue runs over": ("slow", Catchup, "put", lambda it: not it.queue),

@@ -9,8 +9,6 @@ import pytest
 from tests.simulation.plans import make_plan, run
 from tests.simulation.rules import RULES
 
-pytestmark = pytest.mark.no_cover  # it takes three times as long with it
-
 SEEDS = 600
 
 

@@ -10,10 +10,8 @@ import pytest
 
 from tests.simulation.plans import PROFILES, load, make_plan, run, save, shrink
 
-pytestmark = pytest.mark.no_cover  # it takes three times as long with it
-
-SEEDS = int(os.environ.get("SEEDS", "120"))
-PART = 60  # seeds of one test, so that several workers share them
+SEEDS = int(os.environ.get("SEEDS", "60"))
+PART = 30  # seeds of one test, so that several workers share them
 
 
 @pytest.mark.parametrize("first", range(0, SEEDS, PART))
