@@ -133,7 +133,7 @@ class Link:
         self.reports = Reports(self.settled)
 
     def flush(self) -> None:
-        """Makes and sends what is due, many at a time. Of very much only some goes at once, the rest with answers."""
+        """Makes and sends what is due, many at a time. Of very much only some goes in one step."""
         made = 0
         while self._unsent and self._unanswered_bytes < WINDOW_BYTES and made < MADE_AT_ONCE:
             part: list[Change] = []

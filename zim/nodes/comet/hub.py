@@ -250,7 +250,7 @@ class Hub:
             case Fetched():
                 if (link := self.links.get(m.router)) is not None and link.fetched(m):
                     self._register(link, link.term, now)
-            case Records():
+            case Records() if m.epoch:  # without one that router knows no such stream, and is asked again later
                 if isinstance(wish := self.passes.on_records(m, now), Wish):
                     wish.on_records(m)
                     self._advance(wish.session, now, (wish.view,))

@@ -71,8 +71,11 @@ class Directory:
             return True
         return _may_follow(feed.inc, m.inc) and (m.inc != feed.inc or _may_follow(feed.applied, change.n))
 
-    def apply(self, m: Changes, change: Change, lease_end: float) -> Feed | None:
+    def apply(self, m: Changes, change: Change, lease_end: float, is_ours: bool = True) -> Feed | None:
         """Applies one change, once and in order.
+
+        Args:
+            is_ours: its stream is of this shard. Of another's nothing is kept, and the feed goes on.
 
         Returns:
             The feed if the change is to be answered: it was applied now or before. Nothing if it cannot be placed;
@@ -91,6 +94,8 @@ class Directory:
             return None
         if change.n == feed.applied + 1:
             feed.applied = change.n
+            if not is_ours:
+                return feed
             if isinstance(change, Put):
                 self._put(feed, change)
             elif isinstance(change, Del):

@@ -183,15 +183,14 @@ class Shard(Generic[Peer]):
             if not self.directory.is_possible(m, change):
                 self.note(WARNING, "a change that cannot be", comet=m.comet, inc=m.inc, n=change.n)
                 continue
-            feed = self.directory.apply(m, change, now + LEASE_S)
+            stream = stream_of(change)
+            is_ours = not stream or self.owns(stream, m.comet)
+            feed = self.directory.apply(m, change, now + LEASE_S, is_ours)
             if feed is None:
                 continue
-            stream = stream_of(change)
-            if stream and not self.owns(stream, m.comet):
-                applied.append(Applied(change.n, feed.base, 0, "", False))
-                continue
-            seq = self.directory.seq(m.comet, change.conn) if isinstance(change, Put) else 0
-            applied.append(Applied(change.n, feed.base, seq, stream, isinstance(change, Put)))
+            is_put = is_ours and isinstance(change, Put)
+            seq = self.directory.seq(m.comet, change.conn) if is_ours and isinstance(change, Put) else 0
+            applied.append(Applied(change.n, feed.base, seq, stream if is_ours else "", is_put))
         return applied
 
     def owns(self, stream: str, asker: str) -> bool:

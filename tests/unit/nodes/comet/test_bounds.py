@@ -6,11 +6,12 @@ import pytest
 
 from tests.unit.nodes.comet.comets import Comet, numbers, with_history
 from tests.wires import GOIM_TCP
+from zim.fabric.limits import CHANGES
 from zim.nodes.comet import feed
-from zim.nodes.comet.feed import CHANGES_BYTES, RENEW_S, RETRY_S, WINDOW_BYTES
+from zim.nodes.comet.feed import CHANGES_BYTES, MADE_AT_ONCE, RENEW_S, RETRY_S, WINDOW_BYTES
 from zim.nodes.comet.hub import ROOMS_S
 from zim.nodes.comet.passes import READS
-from zim.protocol.messages import Changes, Put, Read, change_bytes
+from zim.protocol.messages import Changes, Put, Read, Records, change_bytes
 
 
 def reads(comet: Comet) -> list[Read]:
@@ -131,3 +132,37 @@ def test_who_joins_and_leaves_all_the_time_is_named_now_and_then() -> None:
     comet.do(comet.hub.on_tick(comet.now, 1 << 20))
     puts = [c for m in comet.router.inbox if isinstance(m, Changes) for c in m.changes if isinstance(c, Put)]
     assert [put.rooms for put in puts] == [("9", "7")]
+
+
+def test_a_router_that_is_back_is_told_of_very_many_sessions_in_steps() -> None:
+    comet = Comet()
+    guests = [comet.enter(f"7{n}") for n in range(2 * MADE_AT_ONCE)]
+    comet.restart_router(comet.router)
+    comet.now += RENEW_S
+    comet.do(comet.hub.on_tick(comet.now, 1 << 20))
+    (renew,) = comet.router.inbox
+    comet.router.inbox.clear()
+    comet._take(comet.router.answer(renew))
+    told = [change for m in comet.router.inbox if isinstance(m, Changes) for change in m.changes]
+    assert MADE_AT_ONCE <= len(told) < MADE_AT_ONCE + CHANGES
+    left, stays = guests[-1], guests[-2]  # nobody has told of them yet
+    comet.do(comet.hub.leave(left, comet.now))
+    comet.settle()
+    assert comet.hub.is_registered()
+    comet.push(f"u:{stays.uid}", body="x")
+    assert (stays.bodies, left.bodies) == (["x"], [])
+
+
+def test_a_router_that_knows_no_such_stream_is_not_asked_again_at_once() -> None:
+    comet, _ = with_history(5)
+    guest = comet.guest()
+    comet.do(comet.hub.join(guest, "2", ["9"], comet.now, {"r:9": ("a", 1)}))
+    (read,) = reads(comet)
+    comet.router.inbox.remove(read)
+    comet.do(comet.hub.on_message(Records(read.req, "router-1", "r:9", "", 0, 0, [], 0), comet.now))
+    assert reads(comet) == []
+    comet.now += RETRY_S + 0.1
+    comet.do(comet.hub.on_tick(comet.now, 1 << 20))
+    assert [m.req for m in reads(comet)] == [read.req]
+    comet.settle()
+    assert guest.bodies == numbers(2, 5)

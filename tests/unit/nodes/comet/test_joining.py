@@ -430,4 +430,8 @@ def test_nobody_starts_in_a_stream_that_its_router_refuses() -> None:
     comet.restart_router(router)
     comet.tick(RENEW_S)
     assert guest.starts["u:7"].epoch == "a"
-    assert guest.seq
+    key = guest.key
+    router.refuses.add("u:7")
+    comet.restart_router(router)
+    comet.tick(RENEW_S)
+    assert (guest.key, key) == ("7_1", "7_1")  # it stays who it is

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from zim.errors import Unavailable, Unknown
+from zim.fabric.answers import Place
 from zim.fabric.questions import UnreadCount, UserSessions
 from zim.fabric.sharding import Shards, rank
 from zim.fabric.tally import Tally
@@ -196,6 +197,7 @@ def test_a_router_speaks_for_its_own_streams_alone() -> None:
     ((_, told),) = replies.answers
     assert isinstance(told, Answers)
     assert told.answers == [Answer(1, 0, "", 0, 0), Answer(2, 0, "e", 3, 1, 2), Answer(3, 0, "", 0, 0)]
+    assert [shard.directory.locate(uid) for uid in (mine, theirs)] == [[Place("comet-1", f"{mine}_1", ())], []]
     note = first(effects, Note)
     assert (note.event, note.fields["stream"]) == ("a router refuses a stream: the topologies differ", f"u:{theirs}")
     answers, notes = ask(Read(4, f"u:{theirs}", 0, 9, 9), Ask(5, UnreadCount(theirs)), Ask(6, UserSessions(theirs)))
