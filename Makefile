@@ -27,9 +27,7 @@ quick: check
 	.venv/bin/python -m tests.simulation --seeds 5
 
 test: check
-	.venv/bin/python -m pytest --ignore=tests/simulation -n $(WORKERS) --dist worksteal --cov --cov-report= \
-		--cov-fail-under=$(COVERED)
-	.venv/bin/python -m pytest tests/simulation -n $(WORKERS) --dist worksteal
+	.venv/bin/python -m pytest -n $(WORKERS) --dist worksteal --cov --cov-report= --cov-fail-under=$(COVERED)
 
 bench: $(INSTALLED)
 	.venv/bin/python -m benchmarks.fanout

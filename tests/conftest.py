@@ -1,5 +1,6 @@
 """Patches first, as zim.__main__ does for the program. What is not a unit test is not measured for coverage."""
 
+import signal
 from pathlib import Path
 
 import gevent
@@ -15,6 +16,9 @@ _UNIT = Path(__file__).with_name("unit")
 # The first text that hypothesis makes on a machine takes seconds, and no test asserts a time.
 settings.register_profile("zim", suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("zim")
+
+# Who starts the tests in the background of a script has Ctrl-C ignored, and so would every program that they start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # pytest-xdist's workers wait for their master in a thread that the hub does not see: without anything to wait for,
 # gevent would say that the main greenlet would block for ever.
