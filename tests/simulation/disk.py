@@ -36,8 +36,6 @@ from zim.nodes.state import StateDir
 from zim.protocol import messages
 
 WALL_S = 1_700_000_000.0  # when a simulation begins
-MAX_BEHIND_BYTES = 4_000
-ADMIT_BYTES = 3_000
 SPARE_S = 4.5  # the real one would spare everything: a simulation is over before
 KEEP_S = 20.0  # of live-only streams
 LIVE_ONLY = (RoomClass("live", ("live", "lone"), Rule(0, 0)),)
@@ -132,11 +130,11 @@ class RouterDisk:
             layout.shards,
             layout.comets,
             now,
-            MAX_BEHIND_BYTES,
+            self._node.kernel.max_behind_bytes,
             next_seq,
             ledger,
             SPARE_S,
-            ADMIT_BYTES,
+            self._node.kernel.admitted_bytes,
         )
         return self.shard
 
@@ -238,14 +236,15 @@ class RouterDisk:
         """What one comet has not handled, counted anew: of pushes that were admitted since it is there."""
         if not isinstance(m, messages.Publish):
             return
-        serving, now = self.shard.directory.serving, self._node.now
+        serving, now, kernel = self.shard.directory.serving, self._node.now, self._node.kernel
+        most_bytes = kernel.max_behind_bytes + kernel.admitted_bytes
         under_way = [a for e in self.working if isinstance(e, Append | Settle) for a in e.batch]
         waiting = [*under_way, *(a for a, _ in self.shard.intake.commits._items)]
         for feed in {feed for push in m.pushes for stream in push.streams for feed in serving(stream)}:
             since = self.feeds_since.setdefault(feed, now)
             since_ms = self.clock.at(since)
             mine = [a.size for a in waiting if a.time_ms > since_ms and any(feed in serving(s) for s in a.push.streams)]
-            if now - since > 0.5 and feed.behind_bytes + sum(mine) > MAX_BEHIND_BYTES + ADMIT_BYTES:
+            if now - since > 0.5 and feed.behind_bytes + sum(mine) > most_bytes:
                 raise Violation(
                     f"{self.name} admits more, and keeps {feed.behind_bytes} + {sum(mine)} for {feed.comet}"
                 )

@@ -175,6 +175,7 @@ class Kernel:
         loss: how likely a message gets lost.
         crosses_codec: every message is encoded and decoded on its way.
         part_streams: of a push, before it is cut; most_changes: of one message.
+        max_behind_bytes, admitted_bytes: of a router, see Intake.
         starts: of all processes, when each was.
         layout: of the fabric.
         meter: charges for work, if that costs anything.
@@ -189,6 +190,8 @@ class Kernel:
     nodes: dict[str, Node] = field(default_factory=dict)
     part_streams: int = 500
     most_changes: int = 2
+    max_behind_bytes: int = 4_000
+    admitted_bytes: int = 3_000
     meter: Meter | None = None
     pipes: dict[tuple[str, str], Lane] = field(default_factory=dict)
     starts: list[tuple[float, str]] = field(default_factory=list)

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from tests.simulation.disk import MAX_BEHIND_BYTES, Disk, RouterDisk, is_live
+from tests.simulation.disk import Disk, RouterDisk, is_live
 from tests.simulation.kernel import Driver
 from zim.fabric.push import Published, Push
 from zim.nodes.comet.effects import Pass, SessionEffect, Write
@@ -71,7 +71,8 @@ class CometNode(Driver):
         self.disk = Disk()
 
     def boot(self) -> None:
-        rest = self.layout.routers, self.layout.logics, MAX_BEHIND_BYTES // 4, 5.0, 0, self.kernel.most_changes
+        kernel, layout = self.kernel, self.layout
+        rest = layout.routers, layout.logics, kernel.max_behind_bytes // 4, 5.0, 0, kernel.most_changes
         self.runner = CometRunner(self.name, self.disk.next_run("incarnation", 1), *rest)
         self.hub = self.runner.hub
         self.every(0.025, lambda: self.act(self.runner.on_tick, self.now))

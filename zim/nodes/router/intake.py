@@ -120,7 +120,7 @@ class Intake(Generic[Peer]):
             name, term: of the router and this run of it.
             shards: which router owns which stream.
             directory: says which comets serve a stream.
-            max_behind_bytes: of what one comet has not handled.
+            max_behind_bytes: of what one comet has not handled; one push may be larger alone.
             admitted_bytes: of pushes that wait for their commit, and of those that wait to be looked up.
         """
         self.name, self.term = name, term
@@ -234,8 +234,9 @@ class Intake(Generic[Peer]):
         return {feed for stream in streams for feed in serving(stream)}
 
     def _is_behind(self, streams: Sequence[str], size: int) -> bool:
-        """What is admitted and not committed yet counts too, else a slow disk lets everything in."""
-        limit = self._max_behind_bytes - size
+        """What is admitted and not committed yet counts too, else a slow disk lets everything in. A comet that has
+        handled all takes any push, also one that is larger than the limit: it would never get a better time."""
+        limit = max(0, self._max_behind_bytes - size)
         for feed in self._feeds(streams):  # noqa: SIM110 any() would cost a generator for each push
             if feed.behind_bytes + feed.admitted_bytes > limit:
                 return True

@@ -6,6 +6,7 @@ router's runner makes effects of them. Pure: no socket, no clock.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Generic, NamedTuple
 
@@ -43,6 +44,7 @@ SPARE_S = 4 * LEASE_S  # see Shard: several leases
 PAGE_BYTES = 200 << 10  # of one answer to Fetch or Read
 ITEMS = 2_000  # of one entry: a push to very many users is cut into several
 UNDECIDED = 100_000  # users of pushes made while rebuilding, of whom it is decided later whether they are offline
+DECIDED_AT_ONCE = 5_000  # of them, in one tick
 QUESTIONS = 1_000  # that wait for the directory to be whole
 
 
@@ -106,7 +108,8 @@ class Shard(Generic[Peer]):
         self.owner = shards.owner
         self.ledger = ledger
         self._comets = tuple(comets)
-        self._undecided: list[tuple[RouterReceipt, str]] = []  # users who may be online: not all comets have said
+        self._undecided: deque[tuple[RouterReceipt, list[str]]] = deque()  # users who may be online
+        self._undecided_users = 0  # of all of these
         self._rebuilt_by = now + LEASE_S
         self._seen = now
         self._spare_s = spare_s
@@ -138,9 +141,7 @@ class Shard(Generic[Peer]):
                 by_feed.setdefault(feed, []).append(item)
         m = stored.push
         receipt = self.ledger.open(m.push_id, stored.time_ms, now_ms, is_first=not m.part)
-        self._count_offline(
-            receipt, [s for s, _ in stored.items if is_user_stream(s) and not self.directory.is_served(s)]
-        )
+        self._see_offline(receipt, self._offline(s for s, _ in stored.items))
         body = Body(m.push_id, m.op, m.body, stored.time_ms, stored.expires_ms, m.only)
         pushes: list[Push] = []
         targets: list[Target] = []
@@ -161,12 +162,29 @@ class Shard(Generic[Peer]):
             pushes.append(self._push(body, targets))
         return pushes
 
-    def _count_offline(self, receipt: RouterReceipt, streams: list[str]) -> None:
-        """Users whom no comet has told of. While rebuilding, one may yet do so."""
-        if self.is_rebuilding and len(self._undecided) < UNDECIDED:
-            self._undecided += [(receipt, stream) for stream in streams]
-        elif streams:
+    def _offline(self, streams: Iterable[str]) -> list[str]:
+        """Those of users whom no comet has told of."""
+        is_served = self.directory.is_served
+        return [s for s in streams if is_user_stream(s) and not is_served(s)]
+
+    def _see_offline(self, receipt: RouterReceipt, streams: list[str]) -> None:
+        """Users of a push whom no comet has told of. While rebuilding, one may yet do so."""
+        if not streams:
+            return
+        if self.is_rebuilding and self._undecided_users < UNDECIDED:
+            self._undecided.append((receipt, streams))
+            self._undecided_users += len(streams)
+        else:
             self.ledger.count_offline(receipt, len(streams))
+
+    def _decide_offline(self) -> None:
+        """All comets have told: some of those who were not decided of are offline indeed."""
+        left = DECIDED_AT_ONCE
+        while self._undecided and left > 0:
+            receipt, streams = self._undecided.popleft()
+            left -= len(streams)
+            self._undecided_users -= len(streams)
+            self._see_offline(receipt, self._offline(streams))
 
     def _push(self, body: Body, targets: list[Target]) -> Push:
         return Push(self.name, body.push_id, body.op, body.body, targets, body.expires_ms, body.only)
@@ -312,10 +330,8 @@ class Shard(Generic[Peer]):
             if not told and now <= self._rebuilt_by:
                 return
             self.is_rebuilding = False
-            undecided, self._undecided = self._undecided, []
-            for receipt, stream in undecided:
-                self._count_offline(receipt, [] if self.directory.is_served(stream) else [stream])
             self.note(INFO, "directory whole", sessions=sum(len(f.sessions) for f in feeds.values()))
+        self._decide_offline()
         questions, self._questions = self._questions, []
         for peer, m in questions:
             yield peer, self._answer(m)

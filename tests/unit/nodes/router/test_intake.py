@@ -367,6 +367,21 @@ def test_a_push_waits_for_a_comet_that_is_behind_and_goes_on_when_it_is_not() ->
     assert desk.answers == {other: ("ok", [1]), waiting: ("ok", [1])}
 
 
+def test_a_push_larger_than_the_limit_goes_to_a_comet_that_has_handled_all() -> None:
+    desk = Desk()
+    feed = desk.serve()
+    feed.behind_bytes = 1
+    large, small = desk.publish("a", body=b"x" * 2 * MAX_BEHIND), desk.publish("b")
+    assert desk.batch == []
+    feed.behind_bytes = 0
+    desk.intake.retry()
+    assert [a.push.push_id for a in desk.batch] == ["a"]
+    desk.commit()
+    desk.intake.retry()
+    desk.commit()
+    assert desk.answers == {large: ("ok", [1]), small: ("ok", [2])}
+
+
 def test_nobody_overtakes_a_push_that_waits_in_the_same_stream() -> None:
     desk = Desk()
     feed = desk.serve()
