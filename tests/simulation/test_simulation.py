@@ -10,8 +10,8 @@ import pytest
 
 from tests.simulation.plans import PROFILES, load, make_plan, run, save, shrink
 
-SEEDS = int(os.environ.get("SEEDS", "150"))
-PART = 50  # seeds of one test, so that several workers share them
+SEEDS = int(os.environ.get("SEEDS", "60"))
+PART = 20  # seeds of one test, so that several workers share them
 
 
 @pytest.mark.parametrize("first", range(0, SEEDS, PART))
