@@ -175,7 +175,7 @@ class Kernel:
         loss: how likely a message gets lost.
         crosses_codec: every message is encoded and decoded on its way.
         part_streams: of a push, before it is cut; most_changes: of one message.
-        max_behind_bytes, admitted_bytes: of a router, see Intake.
+        max_behind_bytes, admitted_bytes: of a router, see Intake; renew_bytes: of a comet, see its runner.
         starts: of all processes, when each was.
         layout: of the fabric.
         meter: charges for work, if that costs anything.
@@ -192,6 +192,7 @@ class Kernel:
     most_changes: int = 2
     max_behind_bytes: int = 4_000
     admitted_bytes: int = 3_000
+    renew_bytes: int = 1_000
     meter: Meter | None = None
     pipes: dict[tuple[str, str], Lane] = field(default_factory=dict)
     starts: list[tuple[float, str]] = field(default_factory=list)

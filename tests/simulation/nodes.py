@@ -71,8 +71,7 @@ class CometNode(Driver):
         self.disk = Disk()
 
     def boot(self) -> None:
-        kernel, layout = self.kernel, self.layout
-        rest = layout.routers, layout.logics, kernel.max_behind_bytes // 4, 5.0, 0, kernel.most_changes
+        rest = self.layout.routers, self.layout.logics, self.kernel.renew_bytes, 5.0, 0, self.kernel.most_changes
         self.runner = CometRunner(self.name, self.disk.next_run("incarnation", 1), *rest)
         self.hub = self.runner.hub
         self.every(0.025, lambda: self.act(self.runner.on_tick, self.now))

@@ -45,6 +45,7 @@ class World:
         if charges:  # for sizes as they are
             kernel.meter, kernel.part_streams, kernel.most_changes = Meter(), PART_STREAMS, CHANGES
             kernel.max_behind_bytes = kernel.admitted_bytes = ADMITTED_BYTES
+            kernel.renew_bytes = ADMITTED_BYTES // 4
         self.history: dict[tuple[str, str], list[str]] = {}  # stream and epoch → push ids, in order
         self.places: dict[tuple[str, str], tuple[str, int]] = {}  # stream and push id → epoch and offset
         self.first: dict[tuple[str, str], int] = {}  # stream and push id → when it came there first, counted
