@@ -214,7 +214,7 @@ def pages(at: Place) -> None:
     read = messages.Read(1, "u:900", 0, OFFSET, 1_000)
     same = [codec.encode([read] * 300)]
     different = [codec.encode([messages.Read(n, "u:900", n % 60, OFFSET, 1_000) for n in range(300)])]
-    _dealers(at.endpoints["router"], 20, [same, different])
+    _dealers(at.endpoints["router"], 20, [same, different], rounds=1_000_000)
 
 
 def receipts(at: Place) -> None:
@@ -373,8 +373,8 @@ def log_unread(at: Place) -> None:
 # ---------------------------------------------------------------- peers
 
 
-def _dealers(endpoint: str, count: int, batches: list[list[bytes]], kind: int = zmq.DEALER) -> None:
-    """Peers that send these, as fast as they are taken, and read nothing; they come anew with other names."""
+def _dealers(endpoint: str, count: int, batches: list[list[bytes]], kind: int = zmq.DEALER, rounds: int = 50) -> None:
+    """Peers that send these, as fast as they are taken, and read nothing; after some rounds they come anew."""
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context.instance()
     ready()
 
@@ -385,7 +385,7 @@ def _dealers(endpoint: str, count: int, batches: list[list[bytes]], kind: int = 
             sock.setsockopt(zmq.SNDHWM, 2)
             sock.setsockopt(zmq.RCVHWM, 2)
             sock.connect(endpoint)
-            for n in range(50):
+            for n in range(rounds):
                 for message in batches[(number + n) % len(batches)]:
                     with gevent.Timeout(2.0, False):  # type: ignore[arg-type]
                         sock.send(message)

@@ -75,7 +75,7 @@ class RouterRunner(Generic[Peer]):
         """What a comet, a logic or a person at a REPL wants."""
         now_ms = self.clock.at(now)
         answers = [(asker, a) for m in asked if (a := self._on_message(asker, m, now, now_ms)) is not None]
-        return self._begin([Replies(answers)] if answers else [])
+        return self._begin([Replies(answers)] if answers else [], now)
 
     def _on_message(self, asker: Peer, m: messages.ToRouter, now: float, now_ms: int) -> Any:
         """The answer, if it is known at once."""
@@ -99,7 +99,7 @@ class RouterRunner(Generic[Peer]):
             case messages.Ask(question=question) if not isinstance(question, STORED):
                 return shard.ask(asker, m)
             case messages.Read() | messages.Ask():
-                self.questions.ask(asker, m)
+                self.questions.ask(asker, m, now)
             case messages.Acknowledge():
                 self.questions.acknowledge(asker, m)
         return None
@@ -108,13 +108,13 @@ class RouterRunner(Generic[Peer]):
         """A job has come, or gone."""
         (self._there.add if is_connected else self._there.discard)(job)
 
-    def _begin(self, out: list[Effect]) -> list[Effect]:
+    def _begin(self, out: list[Effect], now: float) -> list[Effect]:
         """Adds what can begin now: one batch of each kind is under way at a time."""
         intake = self.shard.intake
         if batch := intake.commits.begin():
             out.append(Append(batch, [new_push(admission) for admission in batch]))
         out += [LookUp(admission, new_push(admission)) for admission in intake.lookups.begin()]
-        out += self.questions.begin()
+        out += self.questions.begin(now)
         if self.shard.notes:
             out += self.shard.notes
             self.shard.notes.clear()
@@ -133,7 +133,7 @@ class RouterRunner(Generic[Peer]):
             case ReadHeads():
                 out = self.questions.on_heads(effect, result)
             case ReadDisk():
-                out = self.questions.on_read(effect, result)
+                out = self.questions.on_read(effect, result, now)
             case MoveCursors():
                 out = self.questions.on_cursors(effect, result)
             case StoreReceipts():
@@ -144,7 +144,7 @@ class RouterRunner(Generic[Peer]):
                 out = self.upkeep.on_reserved(effect, result)
             case _:
                 raise AssertionError(effect)
-        return self._begin(out)
+        return self._begin(out, now)
 
     def _on_appended(
         self, effect: Append | Settle, result: Sequence[Appended] | Exception | None, now: float, now_ms: int
@@ -194,7 +194,7 @@ class RouterRunner(Generic[Peer]):
         self.clock.see(wall_s, now)
         answers = self.shard.tick(now)
         out: list[Effect] = [Replies(answers)] if answers else []
-        return self._begin(out + self.upkeep.begin(now, self.clock.at(now)))
+        return self._begin(out + self.upkeep.begin(now, self.clock.at(now)), now)
 
     def last_words(self, now: float) -> StoreReceipts | None:
         """What is to be stored before the node ends."""

@@ -19,6 +19,7 @@ from zim.nodes.router.effects import DiskEffect, ReadDisk
 from zim.nodes.router.log.clock import LogClock
 from zim.nodes.router.log.memory import MemoryLog, MemoryStore
 from zim.nodes.router.log.sqlite import SqliteReceipts
+from zim.nodes.router.questions import STALE_S
 from zim.nodes.router.receipts import RouterLedger
 from zim.nodes.router.runner import RouterRunner
 from zim.nodes.router.shard import Shard
@@ -98,6 +99,25 @@ def test_what_comes_while_the_disk_is_read_is_asked_of_it_once(desk: Desk) -> No
     (answers,) = desk.runner.on_done(second, desk.storage.perform(second, 0), 0.0)
     assert isinstance(answers, Replies)
     assert [m.req for _, m in answers.answers] == list(range(2, 100))  # type: ignore[attr-defined]
+
+
+def test_who_asks_again_is_answered_once_and_who_asked_long_ago_not_at_all(desk: Desk) -> None:
+    (first,) = desk.runner.on_messages("a", [Read(1, "u:7", 0, 9, 99)], 0.0)
+    assert isinstance(first, ReadDisk)
+    for at, asked in (
+        (1.0, Read(2, "u:7", 1, 9, 99)),
+        (1.0, Read(3, "u:7", 2, 9, 99)),
+        (1.5, Read(2, "u:7", 1, 9, 99)),
+    ):
+        assert desk.runner.on_messages("b", [asked], at) == []
+    _, second = desk.runner.on_done(first, desk.storage.perform(first, 0), 1.2 + STALE_S)
+    assert isinstance(second, ReadDisk)
+    (answers,) = desk.runner.on_done(second, desk.storage.perform(second, 0), 1.2 + STALE_S)
+    assert isinstance(answers, Replies)
+    assert [m.req for _, m in answers.answers] == [2]  # type: ignore[attr-defined]
+    assert desk.runner.questions.reads.dropped == 1
+    (third,) = desk.runner.on_messages("c", [Read(4, "u:7", 2, 9, 99)], 1.2 + STALE_S)
+    assert isinstance(third, ReadDisk)
 
 
 def test_cursors_move_together_and_only_forward(desk: Desk) -> None:
