@@ -93,13 +93,25 @@ class Scanner:
             yield read()
         self.want(end)
 
-    def member(self) -> tuple[str, Any, str]:
-        """A member of an object: its key, its value, and that as it is written."""
+    def key(self) -> str:
+        """The key of a member of an object, up to where its value begins."""
         key, raw = self.value()
         if not raw.startswith('"'):
             raise ValueError("not a key")
         self.want(":")
-        return key, *self.value()
+        return str(key)
+
+    def member(self) -> tuple[str, Any, str]:
+        """A member of an object: its key, its value, and that as it is written."""
+        return self.key(), *self.value()
+
+    def match(self, pattern: re.Pattern[str]) -> str:
+        """What a pattern finds here, behind white space."""
+        self.take("")
+        if (match := pattern.match(self.text, self.at)) is None:
+            raise ValueError("something else is here")
+        self.at = match.end()
+        return match[0]
 
     def value(self) -> tuple[Any, str]:
         """A value, and how it is written. Raises RecursionError too."""

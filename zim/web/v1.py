@@ -79,7 +79,7 @@ class _Api:
             uids, body = parse_pushs(request.get_data(cache=False))
         except ValueError:
             return self._publish(None, b"")
-        is_valid = all(uid >= 0 for uid in uids)
+        is_valid = not uids or min(uids) >= 0
         return self._publish([user_stream(str(uid)) for uid in dict.fromkeys(uids)] if is_valid else None, body)
 
     def push_room(self) -> Response:

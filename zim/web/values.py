@@ -15,6 +15,7 @@ from zim.json_text import STRICT, Scanner
 
 _INTEGER = re.compile(r"([+-]?)0*([0-9]+)")
 _BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
+_PLAIN_ARRAY = re.compile(r'null|\[[^\[\]{}"]*\]')
 _UIDS = msgspec.json.Decoder(list[int | float | None] | None)
 
 
@@ -74,8 +75,8 @@ def _parse_pushs(text: str) -> tuple[list[int], bytes]:
         return uids, body
     scanner = Scanner(text, STRICT)
     scanner.want("{")
-    for key, _, raw in scanner.items("}", scanner.member):
-        match key.lower():
+    for key, raw in scanner.items("}", lambda: _member(scanner)):
+        match key:
             case "u":
                 uids = _parse_uids(raw.encode("latin-1"))
             case "m":
@@ -84,14 +85,19 @@ def _parse_pushs(text: str) -> tuple[list[int], bytes]:
     return uids, body
 
 
+def _member(scanner: Scanner) -> tuple[str, str]:
+    """A key in small letters, and how its value is written. Uids that are something else are not read to their end."""
+    key = scanner.key().lower()
+    return key, scanner.match(_PLAIN_ARRAY) if key == "u" else scanner.value()[1]
+
+
 def _parse_uids(array: bytes) -> list[int]:
     try:
         numbers = _UIDS.decode(array) or []
     except msgspec.MsgspecError as error:
         raise ValueError("not an array of integers") from error
-    uids = []
-    for number in numbers:
-        if isinstance(number, float) or (number is not None and not -(1 << 63) <= number < 1 << 63):
-            raise ValueError("not an int64")
-        uids.append(number or 0)
+    kinds = set(map(type, numbers))  # all of them in C: there may be half a million
+    uids = [number or 0 for number in numbers] if type(None) in kinds else numbers
+    if float in kinds or (uids and not (min(uids) >= -(1 << 63) and max(uids) < 1 << 63)):
+        raise ValueError("not an int64")
     return uids
