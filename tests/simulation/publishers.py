@@ -90,7 +90,7 @@ class Backend:
             if push.key and tries < 15 and not is_late and not {"ok", "conflict"} & self.statuses(push_id):
                 self._attempt(push_id, logic + 1, tries + 1)
 
-        kernel.after(6.0 if not answered else 1.0, again)
+        kernel.after(6.0 + 2.0 * kernel.rng.random(), again)  # never all at once
 
     def is_in_memory(self, push_id: str) -> bool:
         """Something under its key is in live-only streams, whose router forgets keys when it dies."""

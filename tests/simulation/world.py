@@ -326,7 +326,7 @@ class World:
         self.settled_at = kernel.now
         for i, stream in enumerate(STREAMS):
             self.backend.push(f"last{stream}", [stream], True, i, False)
-        kernel.go(kernel.now + 8.0)  # in which publishers ask again once
+        kernel.go(kernel.now + 10.0)  # in which publishers ask again once
         check_all(self)
 
     def is_at(self, router: RouterNode, stream: str) -> bool:

@@ -8,8 +8,9 @@ others are asked once home has said yes; see `zim.nodes.router.log.keys`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from hashlib import blake2b
+from itertools import repeat
 from typing import Any
 
 import msgspec
@@ -184,8 +185,8 @@ class Share:
         if status == "unavailable" and self.may_be_stored:  # it may yet arrive, by a link that was thought broken
             status, why = "unknown", f"an earlier attempt had no answer; then: {why}"
         self.is_over, self.status, self.why, self.offsets = True, status, why, offsets
-        at: dict[str, int | None] = dict.fromkeys(self.streams)
-        at.update((stream, offset) for stream, offset in zip(self.streams, offsets, strict=False) if offset)
+        known: Iterable[int] = offsets if len(offsets) == len(self.streams) else repeat(0)
+        at = {stream: offset or None for stream, offset in zip(self.streams, known, strict=False)}
         self.part = Part(self.router, status, at, why)
         self._publication = None
 
@@ -210,47 +211,36 @@ class Splitter:
         Args:
             pause: is called between steps.
         """
-        home = self._shards.home(push_id) if push.key else ""
-        by_router: dict[str, list[str]] = {home: []} if home else {}
-        size = self._part_streams
+        shards, size = self._shards, self._part_streams
+        home = shards.home(push_id) if push.key else ""
         is_large = len(push.streams) > size
         by_name = sorted(push.streams) if is_large or push.key else push.streams
-        streams = by_name if is_large else push.streams  # a repeat must be cut in the same places
-        for stream in paused(streams, pause):
-            by_router.setdefault(self._shards.owner(stream), []).append(stream)
+        streams = list(by_name if is_large else push.streams)  # a repeat must be cut in the same places
+        digest = digest_of(push, by_name, size)
+        is_live_only = bool(digest) and all(map(self._is_live_only, streams))
         ttl_ms = max(1, int(push.ttl_s * 1000)) if push.ttl_s else 0
+        whole = Publication(
+            push_id, streams, push.op, push.body, digest, is_live_only=is_live_only, ttl_ms=ttl_ms, only=push.only
+        )
+        if len(streams) == 1 and home in ("", owner := shards.owner(streams[0])):  # as nearly all are
+            return [Share(owner, whole, now)]
+        by_router: dict[str, list[str]] = {home: []} if home else {}
+        for stream in paused(streams, pause):
+            by_router.setdefault(shards.owner(stream), []).append(stream)
         parts = [
             (router, part, mine[start : start + size])
             for router, mine in by_router.items()
             for part, start in enumerate(range(0, len(mine) or 1, size))
         ]
         to = audiences(push.only) if len(parts) > 1 else {}
-        digest = digest_of(push, by_name, size)
-        is_live_only = bool(digest) and all(map(self._is_live_only, streams))
         shares: list[Share] = []
         for router, part, mine in parts:
             if part:
                 pause()
             only = tuple(key for s in mine if s in to for key in to[s].keys) if to else push.only
-            shares.append(
-                Share(
-                    router,
-                    Publication(
-                        push_id,
-                        mine,
-                        push.op,
-                        push.body,
-                        digest,
-                        is_live_only=is_live_only,
-                        ttl_ms=ttl_ms,
-                        only=only,
-                        part=part,
-                    ),
-                    now,
-                    shares[0] if home and shares else None,
-                    -(-len(by_router[router]) // size),
-                )
-            )
+            piece = msgspec.structs.replace(whole, streams=mine, only=only, part=part)
+            n_parts = -(-len(by_router[router]) // size)
+            shares.append(Share(router, piece, now, shares[0] if home and shares else None, n_parts))
         return shares
 
 

@@ -20,7 +20,7 @@ def read_submit(m: Submit, max_body_bytes: int, pause: Pause = no_pause) -> Push
         check_streams(push, pause)
     except WrongValue as e:
         return str(e)
-    return replace(push, streams=list(dict.fromkeys(m.streams)))
+    return push if len(m.streams) == 1 else replace(push, streams=list(dict.fromkeys(m.streams)))
 
 
 def answer_submits(
