@@ -122,7 +122,7 @@ def plan(
         if key is not None:
             home_ms = key.home_ms or time_ms
             stored = fresh[key_id] = StoredKey(key.digest, time_ms, home_ms, by_name(streams, offsets))
-            result.keys += (next_key, key_id, key.digest, time_ms, home_ms, json.dumps(stored.offsets))
+            result.keys += (next_key, key_id, key.digest, time_ms, home_ms, str(stored.offsets))  # as JSON has it
             next_key += 1
         answers.append(Appended("stored", tuple(offsets), home_ms))
     result.ids = Ids(next_stream, next_push, next_key)
