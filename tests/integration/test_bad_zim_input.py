@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from tests.harness import Client, Fabric, running, wait_until
 from tests.zim_client import ZimClient
 from zim.protocol import frame
+from zim.protocol.endings import Ending
 from zim.protocol.frame import Op, Packet
 
 MAX_PACKET = 65_536
@@ -51,13 +52,15 @@ class Stranger(Client):
     version = frame.VERSION
 
 
-def reason(client: Client) -> str:
-    """Waits until the client is sent away; returns why."""
+def reason(client: Client, ending: Ending) -> str:
+    """Waits until the client is sent away, in this way; returns why."""
     wait_until(lambda: client.is_closed, "the server closes")
     last = client.packets[-1]
     assert last.op == Op.DISCONNECT, client.packets
     document = json.loads(last.body)
-    assert set(document) == {"reason"}
+    assert set(document) == {"reason", "code"}
+    assert document["code"] == ending.zim_code
+    assert client.close_code == (ending.zim_code if client.is_ws else 0)
     text: str = document["reason"]
     assert text
     return text
@@ -85,6 +88,10 @@ AUTHS: dict[str, tuple[bytes, str]] = {
     "a fraction": (b'{"token":7,"resume":{"u:7":["e",1.5]}}', "resume"),
     "resume of another shape": (b'{"token":7,"resume":{"u:7":12}}', "resume"),
     "deep nesting": (b'{"token":' + b"[" * 30_000, "auth"),
+    "a field with a wrong name": (
+        b'{"token":7,"room":["a"]}',
+        "no field is called room; there are token, rooms, resume",
+    ),
 }
 
 
@@ -92,7 +99,7 @@ AUTHS: dict[str, tuple[bytes, str]] = {
 def test_auths_that_cannot_be(fabric: Fabric, body: bytes, says: str) -> None:
     client = Stranger(fabric.tcp["comet-1"], None)
     client.say(Op.AUTH, body)
-    assert says in reason(client)
+    assert says in reason(client, Ending.AUTH)
 
 
 IS_JSON = {
@@ -104,7 +111,15 @@ IS_JSON = {
 def test_auths_that_cannot_be_in_text(fabric: Fabric, body: bytes, says: str) -> None:
     client = Stranger(fabric.ws["comet-1"], None, is_ws=True)
     client.say(Op.AUTH, body)
-    assert says in reason(client)
+    assert says in reason(client, Ending.AUTH)
+
+
+@pytest.mark.parametrize("is_ws", [False, True], ids=["tcp", "ws"])
+@pytest.mark.parametrize("token", ["anna", "", "7.0", "9223372036854775808"])
+def test_a_token_that_is_no_number_is_nobody(fabric: Fabric, is_ws: bool, token: str) -> None:
+    client = Stranger((fabric.ws if is_ws else fabric.tcp)["comet-1"], None, is_ws)
+    client.say(Op.AUTH, json.dumps({"token": token}).encode())
+    assert reason(client, Ending.REFUSED) == "login refused: the token is no number; right is the user's, such as 7"
 
 
 @pytest.mark.parametrize("is_ws", [False, True], ids=["tcp", "ws"])
@@ -150,31 +165,31 @@ PACKETS: dict[str, tuple[int, Any, str]] = {
 def test_packets_that_cannot_be(fabric: Fabric, is_ws: bool, op: int, body: Any, says: str) -> None:
     client = ZimClient((fabric.ws if is_ws else fabric.tcp)["comet-1"], "7", is_ws)
     client.say_json(op, body, 5)
-    assert says in reason(client)
+    assert says in reason(client, Ending.OPERATION if "operation" in says else Ending.REQUEST)
 
 
-TCP_PACKETS: dict[str, bytes] = {
-    "a longer header": frame.encode(Packet(Op.UPSTREAM, 1, 3, b"x", "r:a", 5)),
-    "too large": frame.encode(Packet(Op.UPSTREAM, 1, 3, bytes(MAX_PACKET - 15))),
-    "join of garbage": frame.encode(Packet(Op.JOIN, 1, 3, b"{oops")),
-    "leave of nothing": frame.encode(Packet(Op.LEAVE, 1, 3)),
-    "acknowledge of garbage": frame.encode(Packet(Op.ACKNOWLEDGE, 1, 3, b"\xff")),
+TCP_PACKETS: dict[str, tuple[Packet, Ending]] = {
+    "a longer header": (Packet(Op.UPSTREAM, 1, 3, b"x", "r:a", 5), Ending.PACKET),
+    "too large": (Packet(Op.UPSTREAM, 1, 3, bytes(MAX_PACKET - 15)), Ending.PACKET),
+    "join of garbage": (Packet(Op.JOIN, 1, 3, b"{oops"), Ending.REQUEST),
+    "leave of nothing": (Packet(Op.LEAVE, 1, 3), Ending.REQUEST),
+    "acknowledge of garbage": (Packet(Op.ACKNOWLEDGE, 1, 3, b"\xff"), Ending.REQUEST),
 }
 
 
-@pytest.mark.parametrize("data", TCP_PACKETS.values(), ids=TCP_PACKETS.keys())
-def test_bytes_that_cannot_be(fabric: Fabric, data: bytes) -> None:
+@pytest.mark.parametrize(("packet", "ending"), TCP_PACKETS.values(), ids=TCP_PACKETS.keys())
+def test_bytes_that_cannot_be(fabric: Fabric, packet: Packet, ending: Ending) -> None:
     client = ZimClient(fabric.tcp["comet-1"], "7")
-    client.send(data)
-    reason(client)
+    client.send(frame.encode(packet))
+    assert reason(client, ending)
 
 
 @pytest.mark.parametrize(
     ("do", "code"),
     [
-        (lambda c: c.frame(b"{oops"), 0),
-        (lambda c: c.frame(b"[]"), 0),
-        (lambda c: c.frame(b'{"ver":3,"op":20,"body":'), 0),
+        (lambda c: c.frame(b"{oops"), 4400),
+        (lambda c: c.frame(b"[]"), 4400),
+        (lambda c: c.frame(b'{"ver":3,"op":20,"body":'), 4400),
         (lambda c: c.frame(b"\xff"), 1007),
         (lambda c: c.frame(b"x", opcode=2), 1003),
         (lambda c: c.frame(b"{}", is_masked=False), 1002),
@@ -184,8 +199,8 @@ def test_bytes_that_cannot_be(fabric: Fabric, data: bytes) -> None:
 def test_frames_that_cannot_be_get_a_reason_too(fabric: Fabric, do: Callable[[Client], object], code: int) -> None:
     client = ZimClient(fabric.ws["comet-1"], "7", is_ws=True)
     do(client)
-    assert reason(client)
-    assert client.close_code == code
+    assert client.wait_closed() == code
+    assert json.loads(client.packets[-1].body) == {"reason": client.close_reason, "code": Ending.PACKET.zim_code}
 
 
 JSON = st.recursive(

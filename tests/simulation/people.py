@@ -176,7 +176,7 @@ class Person:
         resume = dict(self.have) if self.is_zim else None
 
         def show_token() -> None:
-            comet.act(comet.runner.on_token, join, self.uid.encode(), comet.now)
+            comet.act(comet.runner.on_token, join, self.uid.encode(), 3 if self.is_zim else 1, comet.now)
 
         def join(who: Authed | None) -> None:
             if who is not None and not wire.is_closed:

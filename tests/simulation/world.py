@@ -6,6 +6,7 @@ every view must agree.
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Sequence
 from typing import Any
@@ -51,6 +52,7 @@ class World:
         self.first: dict[tuple[str, str], int] = {}  # stream and push id → when it came there first, counted
         self.receipt_of: dict[str, str] = {}  # by push, the name that logic gave it
         self.under_key: dict[str, str] = {}  # the push that was kept under a key first
+        self._appends = itertools.count()
         self.appended_at: dict[tuple[str, str], float] = {}
         self.acks: dict[str, int] = {}  # how far devices have asked to move their user's cursor
         self.router_died = dict.fromkeys(layout.routers, -1.0)
@@ -109,7 +111,7 @@ class World:
         history.append(push_id)
         self._check_once(stream, epoch, push_id)
         self.places[stream, push_id] = epoch, offset
-        self.first.setdefault((stream, push_id), len(self.first))
+        self.first.setdefault((stream, push_id), next(self._appends))
         self.appended_at[stream, push_id] = self.kernel.now
 
     def _check_once(self, stream: str, epoch: str, push_id: str) -> None:

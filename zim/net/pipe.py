@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, Protocol, TypeVar, cast
@@ -11,6 +12,8 @@ from gevent import socket
 from typing_extensions import override
 
 READ_BYTES = 4_096
+
+_INFO = struct.Struct("=120xQQ")  # linux/tcp.h, tcp_info: tcpi_bytes_acked, tcpi_bytes_received
 
 T = TypeVar("T")
 
@@ -38,6 +41,12 @@ class Pipe(Protocol):
         Args:
             waits: if nothing is there, wait for it, which switches; otherwise return None.
         """
+
+    def peer(self) -> str:
+        """The address of the other end, for people; "" if it is gone already."""
+
+    def traffic(self) -> tuple[int, int] | None:
+        """How many bytes the other end has confirmed, and how many came from it; None if the system does not tell."""
 
     def park(self, go_on: Callable[[T], None], what: T) -> None:
         """Calls go_on(what) in a greenlet of its own once something has come. Until then there is no greenlet, which
@@ -80,6 +89,22 @@ class SocketPipe(Pipe):
             return cast(bytes, self._socket._sock.recv(READ_BYTES))
         except BlockingIOError:
             return cast(bytes, self._socket.recv(READ_BYTES)) if waits else None
+
+    @override
+    def peer(self) -> str:
+        try:
+            host, port, *_ = self._socket._sock.getpeername()
+        except (OSError, ValueError):  # ValueError: a Unix socket's other end has no name
+            return ""
+        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+    @override
+    def traffic(self) -> tuple[int, int] | None:
+        try:
+            info = self._socket._sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _INFO.size)
+            return cast(tuple[int, int], _INFO.unpack(info))
+        except (AttributeError, OSError, struct.error):  # not Linux, or it is closed, or an old kernel
+            return None
 
     @override
     def park(self, go_on: Callable[[T], None], what: T) -> None:

@@ -1,6 +1,7 @@
 """What is wrong with bytes that came from outside."""
 
 from zim.errors import ZimError
+from zim.protocol.endings import Ending
 
 
 class WireError(ZimError):
@@ -8,13 +9,13 @@ class WireError(ZimError):
 
     Attributes:
         reason: what was wrong, short and without the client's own bytes.
-        code: the close code for WebSocket clients (RFC 6455 7.4.1); 0 to close without a close frame, as goim v1 does.
+        code: what the framing wants in its close frame (RFC 6455 7.4.1); 0 for what the kind of ending wants.
+        ending: its kind.
     """
 
-    def __init__(self, reason: str, code: int = 0) -> None:
+    def __init__(self, reason: str, code: int = 0, ending: Ending = Ending.PACKET) -> None:
         super().__init__(reason)
-        self.reason = reason
-        self.code = code
+        self.reason, self.code, self.ending = reason, code, ending
 
 
 class CodecError(ZimError):

@@ -105,10 +105,8 @@ class Result(Message, frozen=True):
 
 
 class Renew(Message, frozen=True):
-    """comet → router, every second: I live, and have handled all entries up to `handled`.
-
-    results: of entries; the same again until a Renewed confirms them.
-    """
+    """comet → router, every second: I live, and have handled all entries up to `handled`. results: of entries; the same
+    again until a Renewed confirms them."""
 
     comet: str
     inc: Run
@@ -292,10 +290,8 @@ class Push(Message, frozen=True):
 
 
 class Publish(Message, frozen=True):
-    """logic → router: pushes of one publisher, to be taken in their order.
-
-    term: the router's, as logic knew it at the first attempt (0: not yet).
-    """
+    """logic → router: pushes of one publisher, to be taken in their order. term: the router's, as logic knew it at the
+    first attempt (0: not yet)."""
 
     req: Number
     attempt: Number
@@ -347,19 +343,22 @@ class Answered(Message, frozen=True):
 
 
 class Auth(Message, frozen=True):
-    """comet → logic: who is this?"""
+    """comet → logic: who is this? version: of what its client speaks."""
 
     req: Number
     token: bytes
+    version: Number
 
 
 class Authed(Message, frozen=True):
-    """logic → comet: who it is, and the rooms that it is in. may_join: other ones that it may ask for; null for any."""
+    """logic → comet: who it is, and the rooms that it is in. may_join: other ones that it may ask for; null for any.
+    denied: why it is nobody, for its client."""
 
     req: Number
     uid: str
     rooms: tuple[str, ...]
     may_join: tuple[str, ...] | None
+    denied: str = ""
 
 
 # ---------------------------------------------------------------- publisher ⇄ logic

@@ -56,7 +56,7 @@ class Asker:
 
     def ask(self, token: bytes = b"7") -> int:
         self._req += 1
-        self.link.put(Auth(self._req, token), 64 + len(token))
+        self.link.put(Auth(self._req, token, 1), 64 + len(token))
         return self._req
 
 

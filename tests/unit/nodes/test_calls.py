@@ -29,7 +29,7 @@ class Question(Call):
         assert now >= self.again_at
         assert len(self.sent) == len(self.heard), "two attempts at once"
         self.sent.append(req)
-        return f"logic-{len(self.sent) % 2}", Auth(req, b"7"), 64, now + ANSWER_S
+        return f"logic-{len(self.sent) % 2}", Auth(req, b"7", 1), 64, now + ANSWER_S
 
     def on_answer(self, m: Any, now: float) -> None:
         self.heard.append("answer")

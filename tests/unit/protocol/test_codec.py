@@ -56,7 +56,7 @@ def test_requests_survive(sent: list[messages.ToRouter]) -> None:
 
 @given(st.lists(st.integers(0, 300), max_size=30), st.integers(1, 500))
 def test_frames_are_cut_and_carry_all(sizes: list[int], cut_bytes: int) -> None:
-    sent = [messages.Auth(n, b"x" * size) for n, size in enumerate(sizes)]
+    sent = [messages.Auth(n, b"x" * size, 1) for n, size in enumerate(sizes)]
     frames = list(codec.encode_cut(sent, cut_bytes))
     found = [codec.decode(frame, messages.Auth) for frame in frames]
     assert [m for part in found for m in part] == sent
@@ -184,4 +184,4 @@ def test_a_list_of_the_greatest_length_passes_and_a_longer_one_does_not(make: An
 
 def test_a_message_of_another_link_is_an_error() -> None:
     with pytest.raises(CodecError):
-        codec.decode(codec.encode([messages.Auth(1, b"7")]), messages.ToRouter)
+        codec.decode(codec.encode([messages.Auth(1, b"7", 1)]), messages.ToRouter)

@@ -3,6 +3,7 @@
 import pytest
 
 from tests.wires import GOIM_TCP, GOIM_TEXT, ZIM_TCP, ZIM_TEXT
+from zim.protocol.endings import Ending
 from zim.protocol.errors import WireError
 from zim.protocol.frame import Op, Packet
 from zim.protocol.speech import FRAMINGS, SPEECHES, VOCABULARIES, Speech, speech
@@ -50,6 +51,6 @@ def test_goims_clients_can_neither_ask_for_streams_nor_be_told_of_them() -> None
             goim.parse(Packet(op, 1, 1, b'{"rooms":[]}'))
     assert goim.encode_missed(Missed("r:1", "e", 1, 2, "trimmed")) is None
     assert goim.encode_joined(1, []) is goim.encode_left(1, []) is goim.encode_acknowledged(1, "u:7", 1) is None
-    assert goim.encode_farewell("bye") is None
+    assert goim.encode_farewell("bye", Ending.SLOW) is None
     assert goim.encode_opened(Packet(Op.AUTH, 9, 1), "7_1", 300, []) == Packet(Op.AUTH_REPLY, 9, 1)
     assert goim.parse_login(b"7").token == b"7"

@@ -20,9 +20,10 @@ from typing_extensions import override
 
 from zim.net.pipe import Pipe
 from zim.nodes.comet.outbox import Outbox
-from zim.nodes.comet.phases import POLICY, Cause, Phase, after
+from zim.nodes.comet.phases import Cause, Phase, after
 from zim.nodes.comet.results import Row
 from zim.nodes.comet.views import Session
+from zim.protocol.endings import Ending
 from zim.protocol.frame import Packet
 from zim.protocol.speech import Speech
 from zim.protocol.vocabularies.base import Login, Request, Start
@@ -74,10 +75,25 @@ class Connection(Session):
         phase: where it is in its life.
         deadline: monotonic; when it is closed unless its client has spoken.
         may_join: rooms that its client may ask for; None for any.
-        reason: why it is closed.
+        ending, reason: why it is closed.
+        address: of its client, for people; since: when it came; monotonic.
     """
 
-    __slots__ = ("_asked", "_limits", "_outbox", "_owner", "_send", "deadline", "may_join", "phase", "pipe", "reason")
+    __slots__ = (
+        "_asked",
+        "_limits",
+        "_outbox",
+        "_owner",
+        "_send",
+        "address",
+        "deadline",
+        "ending",
+        "may_join",
+        "phase",
+        "pipe",
+        "reason",
+        "since",
+    )
 
     def __init__(self, conn: int, speech: Speech, pipe: Pipe, limits: ClientLimits, owner: Owner) -> None:
         super().__init__(conn, speech)
@@ -88,9 +104,10 @@ class Connection(Session):
         self._outbox: Outbox | None = None
         self._asked: Asked | None = None
         self.phase = Phase.HANDSHAKE
-        self.deadline = time.monotonic() + limits.handshake_timeout_s
+        self.address, self.since = pipe.peer(), time.monotonic()
+        self.deadline = self.since + limits.handshake_timeout_s
         self.may_join: tuple[str, ...] | None = ()
-        self.reason = ""
+        self.ending, self.reason = Ending.LOST, ""
 
     @property
     def waiting_bytes(self) -> int:
@@ -147,7 +164,7 @@ class Connection(Session):
         log.info("slow consumer", extra={"uid": self.uid, "key": self.key, "waiting_bytes": outbox.waiting_bytes})
         for row in rows:
             row.settle("shed")
-        self.close("slow consumer", POLICY, "shed")
+        self.close(Ending.SLOW, outcome="shed")
 
     def _drain(self, outbox: Outbox) -> None:
         """The greenlet of a full socket."""
@@ -170,28 +187,29 @@ class Connection(Session):
 
     # -- closing
 
-    def close(self, reason: str, code: int = 0, outcome: str = "gone") -> None:
+    def close(self, ending: Ending, why: str = "", code: int = 0, outcome: str = "gone") -> None:
         """Closes from our side. Does not switch.
 
         All is sent, then the client closes: to close first, with bytes of its unread, would reset what we sent.
 
         Args:
-            reason: for the log, for zim's clients, and for WebSocket clients if there is a code.
-            code: of a WebSocket close frame; 0 for none, as goim v1 closes on a packet that it does not like.
+            why: more than the ending says; for the log, for zim's clients, and for the close frame if there is one.
+            code: of a WebSocket close frame, if it is not the one for such an ending.
             outcome: what becomes of messages that wait for the client: "gone" or "shed".
         """
         if self.phase.is_over:
             return
-        farewell = self.vocabulary.encode_farewell(reason)
+        reason = why or ending.word
+        farewell = self.vocabulary.encode_farewell(reason, ending)
         words = self.speech.framing.encode(farewell) if farewell is not None else b""
-        words += self.speech.framing.encode_close(code, reason)
+        words += self.speech.framing.encode_close(code or self.vocabulary.close_code(ending), reason)
         if self._outbox is not None:
             self._outbox.end_with(words, outcome)
         elif words:
             self.write(words)
         if self.phase.is_over:
             return
-        self._end(reason)
+        self._end(ending, reason)
         if self._outbox is None and not words:
             self._hang_up()
             return
@@ -202,12 +220,12 @@ class Connection(Session):
     def drop(self, reason: str) -> None:
         """The client is gone, or not worth a word: nothing more goes out, whatever waits. Does not switch."""
         if not self.phase.is_over:
-            self._end(reason)
+            self._end(Ending.LOST, reason)
         self._hang_up()
 
-    def _end(self, reason: str) -> None:
+    def _end(self, ending: Ending, reason: str) -> None:
         self.on(Cause.CLOSE)
-        self.reason = reason
+        self.ending, self.reason = ending, reason
         self._answer()
         if self._owner is not None:
             self._owner.on_closed(self)

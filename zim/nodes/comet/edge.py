@@ -16,9 +16,10 @@ from zim.net.fairness import give_way
 from zim.net.pipe import Pipe
 from zim.nodes.comet.connection import ClientLimits, Connection
 from zim.nodes.comet.effects import CursorMoved, Gapped, Joined, Left, Opened, SessionEffect
-from zim.nodes.comet.phases import GOING_AWAY, SILENT, TRY_AGAIN, Cause, Phase
+from zim.nodes.comet.phases import SILENT, Cause, Phase
 from zim.nodes.comet.runner import CometRunner
 from zim.nodes.effects import Effect
+from zim.protocol.endings import Ending
 from zim.protocol.errors import WireError
 from zim.protocol.frame import Op, Packet
 from zim.protocol.framings.base import Alive, Framing, Goodbye
@@ -32,16 +33,18 @@ SWEEP_S = 1.0
 
 ANSWER_S = 2.0  # how long a client's next packet waits for the answer to its last one, which may come later
 
-# Why connections are closed, for counting: of others there is no end.
-_REASONS = (
-    "closed by the client",
-    "handshake timeout",
-    "heartbeat timeout",
-    "slow consumer",
-    "the server is going away",
-    "try again",
-)
-GAP, OTHER = "messages are missing", "other"
+
+def _told_of(connection: Connection, now: float) -> dict[str, object]:
+    """For the log, at its end."""
+    found: dict[str, object] = {
+        "reason": connection.reason,
+        "client": connection.address,
+        "key": connection.key if connection.uid else "",
+        "seconds": round(now - connection.since, 1),
+    }
+    if (traffic := connection.pipe.traffic()) is not None:
+        found["acked_bytes"], found["received_bytes"] = traffic
+    return found
 
 
 def _granted(connection: Connection, rooms: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -58,8 +61,7 @@ class Edge:
         is_open: new connections are welcome.
         places: sockets that are open.
         accepted, refused: how many sockets came, and how many of them found the comet full.
-        closed_for: how many connections were closed, by reason.
-        broken: how many of them because their client broke the wire.
+        closed_for: how many connections ended, by the word for it.
     """
 
     def __init__(
@@ -80,8 +82,8 @@ class Edge:
         self._conns = itertools.count(1)
         self._connections: dict[Connection, None] = {}
         self._on_speaking = self._speak  # one object for all who are parked
-        self.places = self.accepted = self.refused = self.broken = 0
-        self.closed_for = dict.fromkeys([*_REASONS, GAP, OTHER], 0)
+        self.places = self.accepted = self.refused = 0
+        self.closed_for = {ending.word: 0 for ending in Ending}
 
     # -- coming and going
 
@@ -117,8 +119,7 @@ class Edge:
             ended = self._read(connection, sent)
         except WireError as e:
             ended = None
-            self.broken += not connection.phase.is_over
-            connection.close(e.reason, e.code)
+            connection.close(e.ending, e.reason, e.code)
         except OSError as e:
             ended = e.strerror or type(e).__name__
         except Exception:
@@ -148,7 +149,7 @@ class Edge:
                     return None  # one read for each turn: who never stops sending must not keep others from theirs
             give_way()
             found = receive(waits=not connection.phase.is_over)
-        return None if found is None else connection.reason or "closed by the client"
+        return None if found is None else connection.reason or Ending.CLIENT.word
 
     def _take(self, connection: Connection, came: Iterable[Packet | Alive | Goodbye]) -> None:
         """All that came at once. Switches: until packets are answered.
@@ -167,7 +168,7 @@ class Edge:
                 if isinstance(said, Packet):
                     self.on_packet(connection, said)
                 else:
-                    connection.close("closed by the client", said.code)
+                    connection.close(Ending.CLIENT, code=said.code)
                 if connection.phase.is_over:
                     return
         finally:
@@ -183,10 +184,10 @@ class Edge:
     def on_closed(self, connection: Connection) -> None:
         """Its socket is closed. Does not switch."""
         del self._connections[connection]
-        reason = connection.reason
-        self.closed_for[reason if reason in _REASONS else GAP if reason.startswith("messages of ") else OTHER] += 1
-        self._perform(self._hub.leave(connection, time.monotonic()))
-        log.debug("disconnected", extra={"uid": connection.uid, "reason": connection.reason})
+        now = time.monotonic()
+        self.closed_for[connection.ending.word] += 1
+        log.info("disconnected", extra=_told_of(connection, now))
+        self._perform(self._hub.leave(connection, now))
 
     def waiting_bytes(self) -> int:
         """What waits in the outboxes of all connections."""
@@ -201,6 +202,8 @@ class Edge:
         match effect:
             case Opened(starts=starts):
                 connection.open(starts)
+                fields = {"key": connection.key, "client": connection.address, "rooms": len(connection.rooms)}
+                log.info("connected", extra=fields)
             case Joined(seq=seq, starts=starts):
                 connection.tell(connection.vocabulary.encode_joined(seq, starts), Join)
             case Left(seq=seq, streams=streams):
@@ -211,7 +214,8 @@ class Edge:
             case Gapped(missed=missed, is_kept=is_kept):
                 packet = connection.vocabulary.encode_missed(missed)
                 if packet is None and is_kept:  # a client that cannot be told is closed, and comes back fresh
-                    connection.close(f"messages of {missed.stream} are missing: {missed.reason}", TRY_AGAIN)
+                    why = f"messages of {missed.stream} are missing: {missed.reason}"
+                    connection.close(Ending.MISSING, why)
                 connection.tell(packet)
 
     # -- packets
@@ -239,15 +243,17 @@ class Edge:
         connection.speech = connection.speech.of_version(packet.version)
         login = connection.vocabulary.parse_login(packet.body)
         ticket: AsyncResult[Authed | None] = AsyncResult()
-        self._perform(self._runner.on_token(ticket, login.token, time.monotonic()))
+        self._perform(self._runner.on_token(ticket, login.token, connection.vocabulary.version or 0, time.monotonic()))
         who = ticket.get()
         if who is None:
-            connection.close("try again", TRY_AGAIN)
+            connection.close(Ending.TRY_AGAIN)
             return
+        if who.denied:
+            raise WireError(f"login refused: {who.denied}", ending=Ending.REFUSED)
         names = [user_stream(who.uid), *map(room_stream, who.rooms)]
         if problem := next((problem for name in names if (problem := name_problem(name))), ""):
             log.error("the token handler names what cannot be", extra={"problem": problem})
-            raise WireError("not a user")
+            raise WireError("not a user", ending=Ending.REFUSED)
         if connection.on(Cause.IDENTIFIED) is not Phase.JOINING:
             return
         rooms, refused = who.rooms, tuple[str, ...]()
@@ -276,7 +282,7 @@ class Edge:
         if isinstance(request, Join):
             rooms, refused = _granted(connection, request.rooms)
             if len(connection.rooms) + len(rooms) > ROOMS:
-                raise WireError(f"more than {ROOMS} rooms")
+                raise WireError(f"more than {ROOMS} rooms", ending=Ending.REQUEST)
             self._perform(self._hub.join_rooms(connection, rooms, seq, now, request.resume, refused))
             self._go_on_joining(connection)
         elif isinstance(request, Leave):
@@ -284,7 +290,7 @@ class Edge:
         else:
             own = user_stream(connection.uid)
             if set(request.offsets) != {own}:
-                raise WireError(f"acknowledge: only {own} has a cursor here")
+                raise WireError(f"acknowledge: only {own} has a cursor here", ending=Ending.REQUEST)
             self._perform(self._hub.acknowledge(connection, request.offsets[own], now))
 
     # -- time
@@ -296,11 +302,11 @@ class Edge:
             for connection in list(self._connections):
                 give_way()
                 if connection.deadline < time.monotonic() and not connection.phase.is_over:
-                    connection.close(*SILENT[connection.phase])
+                    connection.close(SILENT[connection.phase])
 
     def close(self) -> None:
         """The comet stops: everybody is sent away. Switches."""
         self.is_open = False
         for connection in list(self._connections):
-            connection.close("the server is going away", GOING_AWAY)
+            connection.close(Ending.GOING_AWAY)
             give_way()

@@ -8,6 +8,7 @@ from zim.fabric.tally import REPORTED
 from zim.metrics import Metric, counter, gauge
 from zim.nodes.comet.edge import Edge
 from zim.nodes.comet.hub import Hub
+from zim.protocol.endings import Ending
 
 
 def comet_metrics(hub: Hub, edge: Edge, delivered: int) -> Iterator[Metric]:
@@ -20,7 +21,8 @@ def comet_metrics(hub: Hub, edge: Edge, delivered: int) -> Iterator[Metric]:
     yield counter("zim_comet_accepted_connections_total", "Sockets that came", edge.accepted)
     yield counter("zim_comet_refused_connections_total", "Of which the comet was full for", edge.refused)
     yield counter("zim_comet_closed_connections_total", "Connections that ended", edge.closed_for, "reason")
-    yield counter("zim_comet_broken_connections_total", "Of which the client broke the wire", edge.broken)
+    broken = sum(edge.closed_for[ending.word] for ending in Ending if ending.is_broken)
+    yield counter("zim_comet_broken_connections_total", "Of which the client broke the wire", broken)
     yield gauge("zim_comet_sessions", "Clients that are who they say", len(hub.sessions))
     yield counter("zim_comet_resumes_total", "Streams that clients went on with", hub.passes.resumed, "recovered")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from enum import Enum
 
+from zim.protocol.endings import Ending
 from zim.protocol.errors import WireError
 
 
@@ -53,14 +54,12 @@ NEXT: Mapping[Phase, Mapping[Cause, Phase | None]] = {
 
 BROKEN: Mapping[Phase, str] = {Phase.HANDSHAKE: "the first packet must be auth", Phase.OPEN: "operation not known"}
 
-GOING_AWAY, POLICY, TRY_AGAIN = 1001, 1008, 1013  # RFC 6455 7.4.1, and the IANA registry for 1013
-
-# What a client is told that has been silent for too long, and the close code for it.
-SILENT: Mapping[Phase, tuple[str, int]] = {
-    Phase.HANDSHAKE: ("handshake timeout", 0),
-    Phase.AUTHENTICATING: ("handshake timeout", TRY_AGAIN),  # its login may be as good as it can be: logics are away
-    Phase.JOINING: ("handshake timeout", TRY_AGAIN),
-    Phase.OPEN: ("heartbeat timeout", GOING_AWAY),
+# Why a connection ends on which nothing has come for too long.
+SILENT: Mapping[Phase, Ending] = {
+    Phase.HANDSHAKE: Ending.MUTE,
+    Phase.AUTHENTICATING: Ending.LATE,  # its login may be as good as it can be: logics are away
+    Phase.JOINING: Ending.LATE,
+    Phase.OPEN: Ending.SILENT,
 }
 
 
@@ -73,5 +72,5 @@ def after(phase: Phase, cause: Cause) -> Phase:
     """
     found = NEXT[phase][cause]
     if found is None:
-        raise WireError(BROKEN[phase])
+        raise WireError(BROKEN[phase], ending=Ending.OPERATION)
     return found

@@ -25,12 +25,14 @@ PAUSE_S = 0.05  # after all of them have been asked
 class _Identification(Call):
     """Who has this token? One logic after the other is asked until one answers, or the time is up."""
 
-    __slots__ = ("_asked", "_first", "_logics", "_token", "_until", "ticket", "who")
+    __slots__ = ("_asked", "_first", "_logics", "_token", "_until", "_version", "ticket", "who")
 
-    def __init__(self, ticket: Any, token: bytes, logics: Sequence[str], first: int, until: float) -> None:
+    def __init__(
+        self, ticket: Any, token: bytes, version: int, logics: Sequence[str], first: int, until: float
+    ) -> None:
         super().__init__()
         self.ticket = ticket
-        self._token, self._logics, self._first, self._until = token, logics, first, until
+        self._token, self._version, self._logics, self._first, self._until = token, version, logics, first, until
         self._asked = 0
         self.who: Authed | None = None
 
@@ -38,7 +40,7 @@ class _Identification(Call):
     def attempt(self, req: int, now: float) -> tuple[str, Message, int, float]:
         logic = self._logics[(self._first + self._asked) % len(self._logics)]
         self._asked += 1
-        return logic, Auth(req, self._token), MESSAGE_BYTES + len(self._token), now + AUTH_S
+        return logic, Auth(req, self._token, self._version), MESSAGE_BYTES + len(self._token), now + AUTH_S
 
     @override
     def on_answer(self, m: Authed, now: float) -> None:
@@ -99,11 +101,15 @@ class CometRunner:
 
     # -- logics
 
-    def on_token(self, ticket: Any, token: bytes, now: float) -> list[Effect]:
-        """A client shows its token. Identified comes when it is known whose it is, or that nobody can tell."""
+    def on_token(self, ticket: Any, token: bytes, version: int, now: float) -> list[Effect]:
+        """A client shows its token. Identified comes when it is known whose it is, or that nobody can tell.
+
+        Args:
+            version: of what it speaks.
+        """
         self._next_logic += 1
         until = now + self._handshake_timeout_s
-        call = _Identification(ticket, token, self._logics, self._next_logic, until)
+        call = _Identification(ticket, token, version, self._logics, self._next_logic, until)
         return [self._calls.begin(call, now)]
 
     def on_identities(self, answers: Sequence[Authed], now: float) -> list[Effect]:

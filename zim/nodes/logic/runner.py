@@ -19,7 +19,7 @@ from zim.fabric.pauses import Pause, no_pause
 from zim.fabric.push import Push, Status
 from zim.nodes.calls import RETRY_S, Call, Calls
 from zim.nodes.effects import MESSAGE_BYTES, Effect, Replies, topologies_differ
-from zim.nodes.logic.auth import GoimTokens
+from zim.nodes.logic.auth import Denied, GoimTokens
 from zim.nodes.logic.clocks import Clocks
 from zim.nodes.logic.lanes import Lane, Lanes
 from zim.nodes.logic.shares import PART_STREAMS, Share, Splitter, published, push_id_of
@@ -200,9 +200,11 @@ class LogicRunner:
         return out
 
     def _identify(self, m: messages.Auth) -> messages.Authed:
-        identity = self._tokens.identify(m.token)
+        found = self._tokens.identify(m.token, m.version)
         self.identified += 1
-        return messages.Authed(m.req, identity.uid, identity.rooms, identity.may_join)
+        if isinstance(found, Denied):
+            return messages.Authed(m.req, "", (), (), found.why)
+        return messages.Authed(m.req, found.uid, found.rooms, found.may_join)
 
     def _submit(self, asker: Any, submits: Sequence[Submit], now: float, pause: Pause) -> list[Effect]:
         size = sum(ENTRY_BYTES + len(m.body) + STREAM_BYTES * (len(m.streams) + len(m.only)) for m in submits)

@@ -9,6 +9,7 @@ from typing import Annotated, ClassVar, NamedTuple
 import msgspec
 
 from zim.fabric.limits import OFFSET
+from zim.protocol.endings import Ending
 from zim.protocol.errors import WireError
 from zim.protocol.frame import Op, Packet
 
@@ -127,7 +128,7 @@ class Vocabulary(ABC):
             return reply(packet)
         if (parse := self.requests.get(packet.op)) is not None:
             return parse(packet.body)
-        raise WireError("operation not known")
+        raise WireError("operation not known", ending=Ending.OPERATION)
 
     @abstractmethod
     def encode_push(self, op: int, body: bytes, stream: str, offset: int) -> Packet:
@@ -153,6 +154,10 @@ class Vocabulary(ABC):
         """A piece of a stream will not come."""
         return None
 
-    def encode_farewell(self, reason: str) -> Packet | None:
+    def encode_farewell(self, reason: str, ending: Ending) -> Packet | None:
         """It is being disconnected."""
         return None
+
+    def close_code(self, ending: Ending) -> int:
+        """For a WebSocket close frame; 0 for none."""
+        return ending.code

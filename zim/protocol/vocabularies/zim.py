@@ -7,13 +7,14 @@
     22 leave, 23 left       {"rooms": ["a"]}, {"streams": ["r:a"]}
     24, 25 acknowledge(d)   {"u:7": 12}
     26 gap                  {"stream", "epoch", "from", "to", "reason"}
-    6 disconnect            {"reason": …}
+    6 disconnect            {"reason": …, "code": 4200}
 
 where start is {"epoch", "offset", "recovered"}, or {"error"}.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -22,6 +23,7 @@ from typing_extensions import override
 
 from zim.fabric.limits import ROOMS
 from zim.fabric.streams import ROOM, is_room, room_stream
+from zim.protocol.endings import Ending
 from zim.protocol.errors import WireError
 from zim.protocol.frame import VERSION, Op, Packet
 from zim.protocol.vocabularies.base import Cursors, Join, Leave, Login, Missed, Offset, Start, Vocabulary
@@ -29,6 +31,9 @@ from zim.protocol.vocabularies.base import Cursors, Join, Leave, Login, Missed, 
 NOT_ALLOWED = "not allowed"
 RETRYING = "not joined, retrying"
 JOINED_ALREADY = "joined already"
+
+MAX_SHOWN = 100  # characters of what a client wrote
+_UNKNOWN_FIELD = re.compile(r"Object contains unknown field `(.*)`", re.DOTALL)
 
 T = TypeVar("T")
 
@@ -48,21 +53,26 @@ def refusals(rooms: Sequence[str]) -> list[Start]:
     return [Start(room_stream(room), error=NOT_ALLOWED) for room in rooms]
 
 
-def _parse(body: bytes, kind: type[T], what: str) -> T:
+def _parse(body: bytes, kind: type[T], what: str, ending: Ending = Ending.REQUEST) -> T:
     try:
         return msgspec.json.decode(body, type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as e:
-        raise WireError(f"{what}: {e}") from None
+        why = str(e)
+        if (unknown := _UNKNOWN_FIELD.match(why)) is not None:
+            why = f"no field is called {unknown[1][:MAX_SHOWN]}; there are {', '.join(kind.__struct_fields__)}"  # type: ignore[attr-defined]
+        raise WireError(f"{what}: {why}", ending=ending) from None
 
 
-def _check(rooms: Sequence[str], resume: Mapping[str, Any]) -> None:
+def _check(rooms: Sequence[str], resume: Mapping[str, Any], ending: Ending = Ending.REQUEST) -> None:
+    why = ""
     if len(rooms) > ROOMS:
-        raise WireError(f"more than {ROOMS} rooms")
-    for room in rooms:
-        if not is_room(room):
-            raise WireError(f"rooms: a name is {ROOM}")
-    if len(resume) > ROOMS:
-        raise WireError(f"resume has more than {ROOMS} streams")
+        why = f"more than {ROOMS} rooms"
+    elif not all(map(is_room, rooms)):
+        why = f"rooms: a name is {ROOM}"
+    elif len(resume) > ROOMS:
+        why = f"resume has more than {ROOMS} streams"
+    if why:
+        raise WireError(why, ending=ending)
 
 
 def parse_join(body: bytes) -> Join:
@@ -111,8 +121,8 @@ class Zim(Vocabulary):
 
     @override
     def parse_login(self, body: bytes) -> Login:
-        auth = _parse(body, _Auth, "auth")
-        _check(auth.rooms or (), auth.resume or {})
+        auth = _parse(body, _Auth, "auth", Ending.AUTH)
+        _check(auth.rooms or (), auth.resume or {}, Ending.AUTH)
         return Login(str(auth.token).encode(), auth.rooms, auth.resume or {})
 
     @override
@@ -142,8 +152,12 @@ class Zim(Vocabulary):
         return _packet(Op.GAP, 0, {"stream": stream, "epoch": epoch, "from": first, "to": last, "reason": reason})
 
     @override
-    def encode_farewell(self, reason: str) -> Packet:
-        return _packet(Op.DISCONNECT, 0, {"reason": reason})
+    def encode_farewell(self, reason: str, ending: Ending) -> Packet:
+        return _packet(Op.DISCONNECT, 0, {"reason": reason, "code": ending.zim_code})
+
+    @override
+    def close_code(self, ending: Ending) -> int:
+        return ending.zim_code
 
 
 ZIM = Zim()

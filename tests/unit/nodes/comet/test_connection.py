@@ -15,10 +15,10 @@ from zim.net.pipe import SocketPipe
 from zim.nodes.comet.connection import ClientLimits, Connection
 from zim.nodes.comet.edge import Edge
 from zim.nodes.comet.effects import CursorMoved, Gapped, Joined, SessionEffect
-from zim.nodes.comet.phases import POLICY, TRY_AGAIN
 from zim.nodes.comet.results import Reports, Row
 from zim.nodes.comet.runner import CometRunner
 from zim.protocol import frame
+from zim.protocol.endings import Ending
 from zim.protocol.frame import Op, Packet
 from zim.protocol.framings.text import TEXT, TEXT_OBJECTS
 from zim.protocol.speech import SPEECHES, Speech
@@ -130,7 +130,7 @@ def test_a_slow_consumer_is_closed_and_what_waited_is_shed(make: Make) -> None:
     assert [outcome(row) for row in rows[1:]] == ["shed"] * 3 + ["gone"] * 2  # these came after the end
     packets = pair.read_all()
     assert [p.op for p in packets] == [Op.PUSH, Op.DISCONNECT]
-    assert json.loads(packets[-1].body) == {"reason": "slow consumer"}
+    assert json.loads(packets[-1].body) == {"reason": "slow consumer", "code": 4202}
     assert outcome(rows[0]) == "delivered"
 
 
@@ -164,14 +164,16 @@ def test_a_client_that_resets_loses_what_waits(pair: Ends) -> None:
 @pytest.mark.parametrize("speech", SPEECHES, ids=str)
 def test_a_reason_is_told_in_the_clients_own_words(make: Make, speech: Speech) -> None:
     pair = make(speech)
-    pair.connection.close("why not", POLICY)
-    pair.connection.close("again")
+    pair.connection.close(Ending.SLOW, "why not")
+    pair.connection.close(Ending.SILENT)
     told = b""
     while data := pair.client.recv(100):
         told += data
     assert (b"why not" in told) == (speech is not GOIM_TCP)
-    assert (b'{"reason":"why not"}' in told) == (speech.vocabulary is ZIM)
-    assert (POLICY.to_bytes(2, "big") in told) == (speech.framing in (TEXT, TEXT_OBJECTS))
+    is_zim = speech.vocabulary is ZIM
+    assert (b'{"reason":"why not","code":4202}' in told) == is_zim
+    code = Ending.SLOW.zim_code if is_zim else Ending.SLOW.code
+    assert (code.to_bytes(2, "big") in told) == (speech.framing in (TEXT, TEXT_OBJECTS))
     assert pair.ended[0] == "closed"
     assert pair.connection.reason == "why not"
     pair.connection.drop("over")
@@ -188,7 +190,7 @@ def perform(effect: SessionEffect) -> None:
 def test_a_gap_is_told_to_zims_clients(make: Make, is_kept: bool) -> None:
     pair = make(ZIM_TCP)
     perform(Gapped(pair.connection, GAP, is_kept))
-    pair.connection.close("over")
+    pair.connection.close(Ending.GOING_AWAY)
     gap, _ = pair.read_all()
     assert (gap.op, gap.seq, gap.version, gap.stream) == (Op.GAP, 0, 3, "")
     assert json.loads(gap.body) == {"stream": "r:1", "epoch": "e", "from": 3, "to": 5, "reason": "trimmed"}
@@ -200,7 +202,7 @@ def test_a_goim_client_is_closed_at_a_gap_if_the_stream_is_kept(make: Make, is_k
     perform(Gapped(pair.connection, GAP, is_kept))
     assert pair.connection.phase.is_over == is_kept
     if is_kept:
-        assert TRY_AGAIN.to_bytes(2, "big") in pair.client.recv(100)
+        assert Ending.MISSING.code.to_bytes(2, "big") in pair.client.recv(100)
         assert pair.connection.reason == "messages of r:1 are missing: trimmed"
 
 
@@ -211,7 +213,7 @@ def test_who_waits_for_an_answer_is_woken_by_that_answer_alone(make: Make) -> No
     assert not answered.is_set()
     perform(CursorMoved(pair.connection, "u:7", 2))
     assert answered.is_set()
-    pair.connection.close("over")
+    pair.connection.close(Ending.GOING_AWAY)
     assert [(p.op, p.seq) for p in pair.read_all()] == [(Op.JOINED, 0), (Op.ACKNOWLEDGED, 9), (Op.DISCONNECT, 0)]
 
 

@@ -25,12 +25,12 @@ def asked(effects: list[Effect]) -> tuple[str, Auth]:
 
 def test_clients_are_spread_over_the_logics() -> None:
     runner = fresh()
-    assert {asked(runner.on_token(n, b"7", 0.0))[0] for n in range(2)} == set(LOGICS)
+    assert {asked(runner.on_token(n, b"7", 3, 0.0))[0] for n in range(2)} == set(LOGICS)
 
 
 def test_who_is_identified_is_told_to_the_one_who_asked() -> None:
     runner = fresh()
-    _, m = asked(runner.on_token("ticket", b"7", 0.0))
+    _, m = asked(runner.on_token("ticket", b"7", 3, 0.0))
     who = Authed(m.req, "7", (), None)
     assert runner.on_identities([who], 0.1) == [Identified("ticket", who)]
     assert runner.on_identities([who], 0.2) == []
@@ -44,7 +44,7 @@ def test_a_logic_that_is_silent_dead_or_away_is_followed_by_the_next_one() -> No
     ]
     for way in ways:
         runner = fresh()
-        first, m = asked(runner.on_token("ticket", b"7", 0.0))
+        first, m = asked(runner.on_token("ticket", b"7", 3, 0.0))
         effects = [*way(runner, first, m), *runner.on_tick(AUTH_S)]
         second, again = asked(effects)
         assert (second != first, again.token) == (True, b"7")
@@ -54,7 +54,7 @@ def test_a_logic_that_is_silent_dead_or_away_is_followed_by_the_next_one() -> No
 
 def test_when_nobody_answers_that_is_said_in_the_end() -> None:
     runner, now, found = fresh(), 0.0, list[Effect]()
-    effects = runner.on_token("ticket", b"7", now)
+    effects = runner.on_token("ticket", b"7", 3, now)
     while not found and now < 3 * TIMEOUT_S:
         now += 0.1
         effects = runner.on_tick(now)

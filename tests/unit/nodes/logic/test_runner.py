@@ -20,6 +20,7 @@ from zim.nodes.logic.auth import GoimTokens
 from zim.nodes.logic.runner import SUBMITTED_BYTES, LogicRunner, Settled
 from zim.nodes.logic.shares import GIVE_UP_S, push_id_of
 from zim.nodes.logic.trains import ANSWER_S, ATTEMPTS
+from zim.protocol.frame import VERSION
 from zim.protocol.messages import Answered, Ask, Auth, Authed, Publish, PublishReply, Submit, Submitted
 from zim.protocol.publication import Outcome
 
@@ -142,10 +143,14 @@ def test_who_could_not_be_reached_is_tried_again_only_as_long_as_wanted() -> Non
 
 def test_tokens_are_answered_at_once() -> None:
     runner = fresh()
-    (replies,) = runner.on_messages("comet-1", [Auth(1, b"7"), Auth(2, b"x")], 0.0)
+    asked = [Auth(1, b"7", 1), Auth(2, b"x", 1), Auth(3, b"x", VERSION), Auth(4, b"007", VERSION)]
+    (replies,) = runner.on_messages("comet-1", asked, 0.0)
     assert isinstance(replies, Replies)
-    assert replies.answers == [("comet-1", Authed(1, "7", ("1",), None)), ("comet-1", Authed(2, "0", (), None))]
-    assert runner.identified == 2
+    seven, nobody, denied, seven_too = [m for _, m in replies.answers]
+    assert (seven, nobody) == (Authed(1, "7", ("1",), None), Authed(2, "0", (), None))
+    assert denied == Authed(3, "", (), (), "the token is no number; right is the user's, such as 7")
+    assert seven_too == Authed(4, "7", ("1",), None)
+    assert runner.identified == 4
 
 
 def test_submitted_pushes_are_answered_together_and_the_wrong_ones_named() -> None:

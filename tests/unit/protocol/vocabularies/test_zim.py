@@ -11,6 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from zim.fabric.limits import ROOMS
+from zim.protocol.endings import Ending
 from zim.protocol.errors import WireError
 from zim.protocol.frame import Op, Packet
 from zim.protocol.vocabularies.base import Cursors, Join, Leave, Login, Missed, Start
@@ -56,7 +57,7 @@ def test_anything_is_a_value_or_a_wire_error(parse: Callable[[bytes], Any], body
     try:
         value = parse(body)
     except WireError as e:
-        ZIM.encode_farewell(e.reason)
+        ZIM.encode_farewell(e.reason, e.ending)
         return
     if isinstance(value, Cursors):
         offsets = list(value.offsets.values())
@@ -150,7 +151,7 @@ def test_replies() -> None:
         (ZIM.encode_joined(4, starts), 21, 4, {"streams": streams}),
         (ZIM.encode_left(5, ["r:a"]), 23, 5, {"streams": ["r:a"]}),
         (ZIM.encode_acknowledged(6, "u:7", 12), 25, 6, {"u:7": 12}),
-        (ZIM.encode_farewell("bye"), 6, 0, {"reason": "bye"}),
+        (ZIM.encode_farewell("bye", Ending.SLOW), 6, 0, {"reason": "bye", "code": 4202}),
         (
             ZIM.encode_missed(Missed("r:a", "e", 1, 4, "trimmed")),
             26,

@@ -1,0 +1,73 @@
+"""What the log and the metrics say of clients: who came, who went and why, who was not let in."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+
+import pytest
+
+from tests.harness import Client, Fabric, running, wait_until
+from tests.zim_client import ZimClient
+from zim.protocol.endings import Ending
+from zim.protocol.frame import Op
+
+
+@pytest.fixture(scope="module")
+def fabric() -> Iterator[Fabric]:
+    with running(has_admin=True, comet={"heartbeat_s": 2}) as f:
+        yield f
+
+
+def lines(fabric: Fabric, event: str, *fields: str) -> list[str]:
+    """Of the log, those of an event that have all these fields."""
+    found = [line for line in fabric.log.splitlines() if f" INFO {event} " in line]
+    return [line for line in found if all(f" {field}" in f"{line} " for field in fields)]
+
+
+def closed(fabric: Fabric, ending: Ending) -> int:
+    """How many connections ended so."""
+    found = re.search(
+        rf'zim_comet_closed_connections_total{{reason="{ending.word}"}} ([0-9]+)', fabric.metrics("comet-1")
+    )
+    assert found is not None
+    return int(found[1])
+
+
+def test_who_comes_and_goes(fabric: Fabric) -> None:
+    client = ZimClient(fabric.tcp["comet-1"], "7", rooms=["a", "b"])
+    address = "{}:{}".format(*client.socket.getsockname())
+    wait_until(lambda: lines(fabric, "connected", f"client={address}", "key=7_", "rooms=2"), "a line in the log")
+    fabric.push({"to": {"users": [7]}, "body": "x" * 10_000})
+    client.wait_for("u:7", 1)
+    client.say(Op.HEARTBEAT, seq=5)
+    wait_until(lambda: client.packets[-1].seq == 5, "what it was sent is confirmed")
+    client.close()
+    gone = "disconnected", f"client={address}", "key=7_", "reason=closed by the client"
+    (line,) = wait_until(lambda: lines(fabric, *gone), "another one")
+    numbers = {name: float(n) for name, n in re.findall(r"([a-z_]+)=([0-9.]+)(?= |$)", line)}
+    assert numbers["acked_bytes"] > 10_000
+    assert numbers["received_bytes"] > 30
+    assert 0 <= numbers["seconds"] < 60
+
+
+@pytest.mark.parametrize("is_ws", [False, True], ids=["tcp", "ws"])
+def test_why_somebody_was_closed(fabric: Fabric, is_ws: bool) -> None:
+    address = (fabric.ws if is_ws else fabric.tcp)["comet-1"]
+    before = {ending: closed(fabric, ending) for ending in Ending}
+    for said in ("anna", {"token": 7, "rom": ["a"]}):
+        client = Client(address, None, is_ws)
+        client.version = 3
+        client.say(Op.AUTH, json.dumps(said if isinstance(said, dict) else {"token": said}).encode())
+        client.wait_closed()
+    ZimClient(address, "7", is_ws).say_json(77, {}, 1)
+    ZimClient(address, "7", is_ws)  # and says nothing
+    for ending, why in (
+        (Ending.REFUSED, "reason=login refused: the token is no number; right is the user's, such as 7"),
+        (Ending.AUTH, "reason=auth: no field is called rom; there are token, rooms, resume, device, platform"),
+        (Ending.OPERATION, "reason=operation not known"),
+        (Ending.SILENT, "reason=heartbeat timeout"),
+    ):
+        wait_until(lambda: closed(fabric, ending) == before[ending] + 1, f"{ending} is counted")  # noqa: B023
+        assert lines(fabric, "disconnected", why)
