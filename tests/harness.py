@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
@@ -66,6 +66,7 @@ class Fabric:
         has_admin: bool = False,
         listeners: dict[str, dict[str, Any]] | None = None,
         links_by: str = "",
+        options: Sequence[str] = (),
         **keys: dict[str, Any],
     ) -> None:
         """
@@ -73,9 +74,11 @@ class Fabric:
             more: top-level tables.
             has_admin: every node has an `admin` address.
             listeners: more keys of all listeners of a kind, `{"ws": {"origins": ["*"]}}`.
+            options: of `zim up`.
             links_by: a name that nodes use for each other, instead of 127.0.0.1.
             keys: more keys for all nodes of a kind, `comet={"heartbeat_s": 1}`, or for `fabric`.
         """
+        self.options = options
         ports = iter(free_ports(2 * routers + 3 * logics + 2 * jobs + 4 * comets))
 
         def local() -> str:
@@ -113,7 +116,10 @@ class Fabric:
         """Starts it and waits until it says that it is up."""
         with self.log_file.open("ab") as out:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "zim", "up", str(self.file)], stdout=out, stderr=out, stdin=subprocess.DEVNULL
+                [sys.executable, "-m", "zim", "up", *self.options, str(self.file)],
+                stdout=out,
+                stderr=out,
+                stdin=subprocess.DEVNULL,
             )
         process, seen = self.process, len(self.log)
         wait_until(lambda: "test is up" in self.log[seen:] or process.poll() is not None, "the fabric is up")

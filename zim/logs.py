@@ -1,7 +1,7 @@
 """Logging: a constant event and fields, one line each, on stderr. It never makes anybody wait.
 
 `log.warning("slow consumer", extra={"uid": "7"})` becomes
-`2026-11-24 07:34:09.123 comet-1 WARNING slow consumer uid=7`.
+`2026-11-24 07:34:09.123+0100 comet-1 WARNING slow consumer uid=7`.
 
 Whoever reads stderr may stop reading: a terminal after Ctrl-S, a pipe nobody empties, a slow disk. So a thread of the
 operating system writes, out of a bounded queue, and lines that find no room are counted and dropped. An event that
@@ -35,7 +35,12 @@ class FieldFormatter(logging.Formatter):
     """Appends the fields given as `extra`, so that an event's text stays constant and can be counted."""
 
     def __init__(self, node_name: str) -> None:
-        super().__init__(f"%(asctime)s.%(msecs)03d {node_name} %(levelname)s %(message)s", "%Y-%m-%d %H:%M:%S")
+        super().__init__(f"%(asctime)s {node_name} %(levelname)s %(message)s")
+
+    def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:
+        """Local time, with what it is ahead of UTC."""
+        at = time.localtime(record.created)
+        return f"{time.strftime('%Y-%m-%d %H:%M:%S', at)}.{int(record.msecs):03d}{time.strftime('%z', at)}"
 
     def format(self, record: logging.LogRecord) -> str:
         """One line: the time, the node, the event, its fields."""

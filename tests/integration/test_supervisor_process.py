@@ -24,7 +24,7 @@ FACT_TIMEOUT_S = 30.0
 class Fabric:
     """A supervisor process, what it said, and what its nodes wrote down."""
 
-    def __init__(self, folder: Path, topology: Path, *constants: str) -> None:
+    def __init__(self, folder: Path, topology: Path, *constants: str, stdin: int = subprocess.DEVNULL) -> None:
         self.folder = folder
         self.stderr_file = folder / "stderr"
         self.stdout_file = folder / "stdout"
@@ -32,6 +32,7 @@ class Fabric:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "tests.integration.stand_in_fabric", topology, folder, *constants],
                 cwd=ROOT,
+                stdin=stdin,
                 stdout=out,
                 stderr=err,
             )
@@ -89,10 +90,12 @@ Start = Callable[..., Fabric]
 def start(tmp_path: Path) -> Iterator[Start]:
     fabrics: list[Fabric] = []
 
-    def start_one(*constants: str, topology: Path = ONE_OF_EACH, **behaviours: str) -> Fabric:
+    def start_one(
+        *constants: str, topology: Path = ONE_OF_EACH, stdin: int = subprocess.DEVNULL, **behaviours: str
+    ) -> Fabric:
         for name, behaviour in behaviours.items():
             (tmp_path / f"{name.replace('_', '-')}.do").write_text(behaviour)
-        fabrics.append(Fabric(tmp_path, topology, *constants))
+        fabrics.append(Fabric(tmp_path, topology, *constants, stdin=stdin))
         return fabrics[-1]
 
     yield start_one
@@ -100,7 +103,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
         fabric.close()
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_starts_all_and_stops_in_the_order_of_the_data(start: Start, number: signal.Signals) -> None:
     fabric = start(topology=TWO_OF_EACH)
     pids = fabric.wait_complete()
@@ -111,6 +114,24 @@ def test_starts_all_and_stops_in_the_order_of_the_data(start: Start, number: sig
         "job"
     ] * 2 + ["comet"] * 3
     assert not any(map(is_alive, pids.values()))
+
+
+def test_sighup_is_for_what_is_to_come(start: Start) -> None:
+    fabric = start()
+    pids = fabric.wait_complete()
+    fabric.process.send_signal(signal.SIGHUP)
+    fabric.wait(lambda: "INFO SIGHUP ignored: nothing is loaded anew yet" in fabric.stderr)
+    assert all(map(is_alive, pids.values()))
+    assert fabric.end() == 0
+
+
+def test_a_terminal_that_is_closed_ends_it(start: Start) -> None:
+    ours, its = os.openpty()
+    fabric = start(stdin=its)
+    fabric.wait_complete()
+    os.close(its)
+    assert fabric.end(signal.SIGHUP) == 0
+    os.close(ours)
 
 
 def test_nodes_are_out_of_reach_of_the_terminal(start: Start) -> None:

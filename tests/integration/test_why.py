@@ -71,3 +71,19 @@ def test_why_somebody_was_closed(fabric: Fabric, is_ws: bool) -> None:
     ):
         wait_until(lambda: closed(fabric, ending) == before[ending] + 1, f"{ending} is counted")  # noqa: B023
         assert lines(fabric, "disconnected", why)
+
+
+def test_with_v_the_way_of_a_push_is_in_the_log() -> None:
+    with running(options=["-v"]) as fabric:
+        client = ZimClient(fabric.tcp["comet-1"], "7")
+        _, accepted = fabric.push({"to": {"users": [7]}, "body": 1})
+        client.wait_for("u:7", 1)
+        for node, event in (
+            ("logic-1", "push asked for"),
+            ("router-1", "push in the log"),
+            ("router-1", "push handed down"),
+            ("job-1", "push handed on"),
+            ("comet-1", "push here"),
+        ):
+            found = f" {node} DEBUG {event} push_id={accepted['id']} "
+            wait_until(lambda: found in fabric.log, f"a line of {node}")  # noqa: B023

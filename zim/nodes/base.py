@@ -154,6 +154,7 @@ class NodeProcess(Performer):
         """The whole life, from setup to stop. Returns the exit code. Switches."""
         gevent.signal_handler(signal.SIGTERM, self.end)
         gevent.signal_handler(signal.SIGINT, self.end)
+        gevent.signal_handler(signal.SIGHUP, log.info, "SIGHUP ignored")
         if lifeline_fd is not None:
             self.spawn(self._watch_lifeline, lifeline_fd)
         self.setup()

@@ -221,7 +221,7 @@ class Supervisor:
         self._has_failed = False
 
     def run(self) -> int:
-        """Runs until it is told to stop by SIGINT, SIGTERM or SIGHUP, or nothing is left to run.
+        """Runs until it is told to stop by SIGINT or SIGTERM, its terminal is closed, or nothing is left to run.
 
         Returns:
             0 when told to stop; 1 when a node was given up, or was down in the end; 130 when a second Ctrl-C killed the
@@ -315,6 +315,9 @@ class Supervisor:
             gevent.joinall(greenlets)
 
     def _on_signal(self, number: int) -> None:
+        if number == signal.SIGHUP and not os.isatty(0):  # not of a terminal that was closed
+            log.info("SIGHUP ignored: nothing is loaded anew yet; SIGTERM stops")
+            return
         if self._is_stopping and number == signal.SIGINT:
             self._is_killed = True
             for keeper in self._keepers.values():

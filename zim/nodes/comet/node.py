@@ -127,7 +127,11 @@ class CometNode(NodeProcess):
 
     def _on_entries(self, frame: bytes) -> None:
         """From the jobs."""
-        self._on_messages(self.decode(frame, messages.Entry))
+        entries = self.decode(frame, messages.Entry)
+        if log.isEnabledFor(logging.DEBUG):
+            for entry in entries:
+                log.debug("push here", extra={"push_id": entry.push_id, "router": entry.router, "n": entry.n})
+        self._on_messages(entries)
 
     def _on_router(self, router: str, frame: bytes) -> None:
         self._on_messages(self.decode(frame, messages.ToComet, router))

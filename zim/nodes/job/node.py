@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterator
 
@@ -16,6 +17,8 @@ from zim.nodes.job.runner import JobRunner
 from zim.nodes.queues import queues
 from zim.protocol import messages
 from zim.topology import Job, Listeners, Topology
+
+log = logging.getLogger(__name__)
 
 
 class JobNode(NodeProcess):
@@ -68,6 +71,8 @@ class JobNode(NodeProcess):
     def perform_one(self, effect: Effect) -> None:
         match effect:
             case Send(peer=comet, message=messages.Entry() as entry, size=size):
+                if log.isEnabledFor(logging.DEBUG):
+                    log.debug("push handed on", extra={"push_id": entry.push_id, "comet": comet, "n": entry.n})
                 self._comets[comet].put(entry, size)
             case _:
                 super().perform_one(effect)

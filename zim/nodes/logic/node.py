@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import secrets
 import time
 from collections import Counter
@@ -30,6 +31,8 @@ from zim.protocol.messages import Message
 from zim.topology import Listeners, Logic, Topology
 from zim.web.app import create_app, request_limits
 from zim.web.server import HttpServer
+
+log = logging.getLogger(__name__)
 
 ROUTER_QUEUE_BYTES = 64 << 20  # for one router; above it requests are not sent
 
@@ -143,6 +146,9 @@ class LogicNode(NodeProcess):
     def perform_one(self, effect: Effect) -> None:
         match effect:
             case Send(peer=router, message=message, size=size):
+                if isinstance(message, messages.Publish) and log.isEnabledFor(logging.DEBUG):
+                    for p in message.pushes:
+                        log.debug("push asked for", extra={"push_id": p.push_id, "router": router, "part": p.part})
                 self._routers[router].put(message, size)
             case Settled(ticket=AsyncResult() as ticket, outcome=outcome):
                 ticket.set(outcome)

@@ -194,6 +194,9 @@ class RouterNode(NodeProcess):
             case Replies(answers=answers):
                 self._reply(answers)
             case Send(peer=job, message=messages.Push() as push, size=size):
+                if log.isEnabledFor(logging.DEBUG):
+                    comets = ",".join(target.comet for target in push.targets)
+                    log.debug("push handed down", extra={"push_id": push.push_id, "job": job, "comets": comets})
                 self._jobs[job].put(push, size)
             case DiskEffect():
                 self.spawn(self._work, effect)
@@ -208,6 +211,8 @@ class RouterNode(NodeProcess):
         result = self._storage.perform(effect, self._runner.clock.at(began))
         now = time.monotonic()
         if isinstance(effect, Append):
+            if log.isEnabledFor(logging.DEBUG):
+                _say_kept(effect, result)
             self._counts.seconds.observe(now - began)
             self._counts.pushes.observe(len(effect.batch))
         self.perform(self._runner.on_done(effect, result, now))
@@ -227,3 +232,10 @@ class RouterNode(NodeProcess):
 
     def _send_plain(self, asker: Asker, value: Any) -> None:
         self._server.send(asker.envelope, codec.encode_plain(value))
+
+
+def _say_kept(effect: Append, result: Any) -> None:
+    """What the log says of pushes, with `-v`."""
+    for push, found in zip(effect.pushes, result if isinstance(result, list) else (), strict=False):
+        offsets = dict(zip(push.streams, found.offsets, strict=False))
+        log.debug("push in the log", extra={"push_id": push.push_id, "outcome": found.outcome, "offsets": offsets})
