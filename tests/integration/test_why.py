@@ -52,6 +52,20 @@ def test_who_comes_and_goes(fabric: Fabric) -> None:
     assert 0 <= numbers["seconds"] < 60
 
 
+def test_a_receipt_names_who_was_offline() -> None:
+    with running(routers=2) as fabric:
+        client = ZimClient(fabric.tcp["comet-1"], "7")
+        users = [7, *range(1000, 1120)]
+        _, few = fabric.push({"to": {"users": users[:3], "rooms": ["a"]}, "body": 1, "wait_s": 10})
+        _, many = fabric.push({"to": {"users": users}, "body": 1, "wait_s": 10})
+        client.wait_for("u:7", 2)
+        assert few["receipt"]["offline"] == 2
+        assert sorted(few["receipt"]["offline_users"]) == ["1000", "1001"]
+        assert many["receipt"]["offline"] == 120
+        assert len(set(many["receipt"]["offline_users"]) & set(map(str, users[1:]))) == 100
+        wait_until(lambda: fabric.get(f"/api/pushes/{few['id']}") == few["receipt"], "it is the same from the disk")
+
+
 @pytest.mark.parametrize("is_ws", [False, True], ids=["tcp", "ws"])
 def test_why_somebody_was_closed(fabric: Fabric, is_ws: bool) -> None:
     address = (fabric.ws if is_ws else fabric.tcp)["comet-1"]

@@ -12,10 +12,11 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from zim.fabric.limits import ROOMS
+from zim.fabric.limits import OFFLINE_USERS, ROOMS
 from zim.fabric.tally import Account, Tally, account
 
 _HOPS = "kept: from the router's taking it to its being on disk; reported: from then to the last news of it"
+_OFFLINE_USERS = f"the names of these users, {OFFLINE_USERS} of them at most"
 _FORGOTTEN = "routers that kept it and crashed before they had stored its receipt"
 
 
@@ -75,11 +76,21 @@ class Receipt(PushAccount, frozen=True, kw_only=True):
 
     hops_ms: Annotated[dict[str, float], Meta(description=_HOPS)]
     forgotten: Annotated[list[str], Meta(description=_FORGOTTEN)]
+    offline_users: Annotated[list[str], Meta(description=_OFFLINE_USERS)]
 
     @staticmethod
-    def of(push_id: str, tally: Tally, offline: int, hops_ms: dict[str, float], forgotten: list[str]) -> Receipt:
+    def of(
+        push_id: str,
+        tally: Tally,
+        offline: int,
+        hops_ms: dict[str, float],
+        forgotten: list[str],
+        offline_users: Sequence[str] = (),
+    ) -> Receipt:
         """A receipt of one router."""
-        return Receipt(push_id, **account(tally, offline), silent=[], hops_ms=hops_ms, forgotten=forgotten)
+        numbers = account(tally, offline)
+        users = list(offline_users)
+        return Receipt(push_id, **numbers, silent=[], hops_ms=hops_ms, forgotten=forgotten, offline_users=users)
 
     @property
     def is_known(self) -> bool:

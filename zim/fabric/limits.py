@@ -8,6 +8,7 @@ ROOMS = 1_000  # of one session, and streams that it resumes at once
 RECIPIENTS = 100_000  # users, rooms and session keys of one push, or of one batch
 TTL_S = 366 * 86_400.0  # the end of a push must be a number that a log can keep
 WAIT_S = 30.0  # how long an answer may wait for a receipt
+OFFLINE_USERS = 100  # whom a receipt names
 MESSAGES = 1_000  # of one piece of a stream
 PUSHES = 2_000  # of one message to a router
 CHANGES = 200  # of who is online, of one message

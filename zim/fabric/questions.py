@@ -14,6 +14,7 @@ import msgspec
 from typing_extensions import override
 
 from zim.fabric.answers import Counts, Forgotten, Ledger, Located, Receipt, Unread
+from zim.fabric.limits import OFFLINE_USERS
 from zim.fabric.streams import user_stream
 from zim.fabric.tally import sum_accounts
 
@@ -91,8 +92,15 @@ class PushReceipt(Question[Receipt], frozen=True):
             for hop, ms in receipt.hops_ms.items():
                 hops_ms[hop] = max(ms, hops_ms.get(hop, ms))
         forgotten = [router for receipt in answers.values() for router in receipt.forgotten]
-        numbers = sum_accounts(answers.values())
-        return Receipt(self.push_id, **numbers, silent=list(silent), hops_ms=hops_ms, forgotten=forgotten)
+        offline = [user for receipt in answers.values() for user in receipt.offline_users]
+        return Receipt(
+            self.push_id,
+            **sum_accounts(answers.values()),
+            silent=list(silent),
+            hops_ms=hops_ms,
+            forgotten=forgotten,
+            offline_users=offline[:OFFLINE_USERS],
+        )
 
 
 class WholeLedger(Question[Ledger], frozen=True):

@@ -24,6 +24,11 @@ def user_stream(uid: str) -> str:
     return "u:" + uid
 
 
+def user_of(stream: str) -> str:
+    """The user of a user's stream."""
+    return stream.removeprefix("u:")
+
+
 def room_stream(room: str) -> str:
     """The stream of a room; `*` is its own."""
     return room if room == EVERYBODY else "r:" + room

@@ -418,7 +418,7 @@ def test_waiting_for_the_verdict(wait_s: float, server: HttpServer, fabric: Reco
     assert fabric.waited_s == [wait_s]
     assert answer.json["receipt"] == {
         **{"id": "push-1", "targeted": 2, "delivered": 2, "offline": 0, "gone": 0, "shed": 0, "expired": 0},
-        **{"unknown": 0, "pending": 0, "hops_ms": {"kept": 0.5}, "silent": [], "forgotten": []},
+        **{"unknown": 0, "pending": 0, "hops_ms": {"kept": 0.5}, "silent": [], "forgotten": [], "offline_users": []},
     }
 
 
@@ -431,7 +431,14 @@ def test_a_receipt(server: HttpServer, fabric: Recorder) -> None:
     assert answer.status == 200
     assert answer.json == {
         **{"id": "a/b é", "targeted": 7, "delivered": 1, "gone": 1, "shed": 1, "expired": 1, "unknown": 1},
-        **{"pending": 2, "offline": 3, "hops_ms": {"kept": 1.25}, "silent": ["router-2"], "forgotten": []},
+        **{
+            "pending": 2,
+            "offline": 3,
+            "hops_ms": {"kept": 1.25},
+            "silent": ["router-2"],
+            "forgotten": [],
+            "offline_users": [],
+        },
     }
     assert fabric.waited_s == [2.5]
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from msgspec import Struct
 
 from zim.fabric.answers import Counts, Forgotten, Ledger, Located, Receipt, Unread
+from zim.fabric.limits import OFFLINE_USERS
 from zim.fabric.questions import (
     AnyQuestion,
     ForgetComet,
@@ -22,7 +23,7 @@ from zim.fabric.questions import (
     UserSessions,
     WholeLedger,
 )
-from zim.fabric.streams import user_stream
+from zim.fabric.streams import user_of, user_stream
 from zim.fabric.tally import Tally, account
 from zim.nodes.effects import INFO
 from zim.nodes.router.log.receipts import RouterReceipt
@@ -102,4 +103,5 @@ def sum_up(push_id: str, parts: Sequence[RouterReceipt], forgotten: list[str]) -
         if reported_ms := max(part.reported_ms for part in parts):
             hops_ms["reported"] = reported_ms - kept_ms
     tally = sum((part.tally for part in parts), Tally())
-    return Receipt.of(push_id, tally, sum(part.offline for part in parts), hops_ms, forgotten)
+    offline = [user_of(stream) for part in parts for stream in part.offline_users][:OFFLINE_USERS]
+    return Receipt.of(push_id, tally, sum(part.offline for part in parts), hops_ms, forgotten, offline)

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
+from zim.fabric.limits import OFFLINE_USERS
 from zim.fabric.tally import Tally
 from zim.nodes.router.log.receipts import RouterReceipt
 from zim.protocol.messages import Result
@@ -109,10 +110,12 @@ class RouterLedger:
         self._changed[receipt.serial] = receipt
         return receipt
 
-    def count_offline(self, receipt: RouterReceipt, users: int) -> None:
-        """So many of its users had no session."""
-        receipt.offline += users
-        self.offline += users
+    def count_offline(self, receipt: RouterReceipt, users: Sequence[str]) -> None:
+        """These of its users had no session; their streams."""
+        if (room := OFFLINE_USERS - len(receipt.offline_users)) > 0:
+            receipt.offline_users = (*receipt.offline_users, *users[:room])
+        receipt.offline += len(users)
+        self.offline += len(users)
         self.changed(receipt)
 
     def changed(self, receipt: RouterReceipt) -> None:
@@ -136,9 +139,11 @@ class RouterLedger:
                     del self._receipts[receipt.push_id]
 
     def put_back(self, receipts: Sequence[RouterReceipt], most: int) -> int:
-        """The store did not take these: they go with the next ones. Returns how many of the oldest are given up,
-        so that no more than `most` wait.
+        """The store did not take these: they go with the next ones, without names. Returns how many of the oldest are
+        given up, so that no more than `most` wait.
         """
+        for receipt in receipts:
+            receipt.offline_users = ()
         waiting = {receipt.serial: receipt for receipt in receipts} | self._changed
         lost = list(waiting.values())[: max(0, len(waiting) - most)]
         for receipt in lost:

@@ -175,7 +175,7 @@ class Shard(Generic[Peer]):
             self._undecided.append((receipt, streams))
             self._undecided_users += len(streams)
         else:
-            self.ledger.count_offline(receipt, len(streams))
+            self.ledger.count_offline(receipt, streams)
 
     def _decide_offline(self) -> None:
         """All comets have told: some of those who were not decided of are offline indeed."""

@@ -52,7 +52,7 @@ class LedgerMachine(RuleBasedStateMachine):
         self.offline += offline
         receipt = self.ledger.open(f"p{self.pushes % 3}", 1, 2)
         if offline:
-            self.ledger.count_offline(receipt, offline)
+            self.ledger.count_offline(receipt, ["u:1"] * offline)
         for at, sessions in zip(self.alive, targeted, strict=False):
             at.made += 1
             at.rows[at.made] = row = PushRow(self.ledger, receipt, sessions)
@@ -162,7 +162,7 @@ def test_what_the_store_does_not_take_goes_with_the_next_and_the_oldest_go_where
     receipts = [book.open(str(number), 1, 2) for number in range(3)]
     under_way = book.take_changed()
     newer = book.open("new", 1, 2)
-    book.count_offline(receipts[2], 1)
+    book.count_offline(receipts[2], ["u:1"])
     assert book.put_back(under_way, 4) == 0
     assert book.find("0") == [receipts[0]]
     assert book.take_changed() == [*receipts, newer]
@@ -175,6 +175,6 @@ def test_what_changes_while_it_is_stored_is_stored_again() -> None:
     book = ledger()
     receipt = book.open("p", 1, 2)
     under_way = book.take_changed()
-    book.count_offline(receipt, 1)
+    book.count_offline(receipt, ["u:1"])
     book.stored(under_way)
     assert (book.find("p"), book.take_changed()) == ([receipt], [receipt])

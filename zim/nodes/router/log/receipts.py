@@ -24,6 +24,7 @@ class RouterReceipt:
         tally: over all its rows.
         offline: users who had no session.
         open_rows: that may still change.
+        offline_users: streams of the first of those users.
     """
 
     push_id: str
@@ -34,6 +35,7 @@ class RouterReceipt:
     tally: Tally = field(default_factory=Tally)
     offline: int = 0
     open_rows: int = 0
+    offline_users: Sequence[str] = ()
 
 
 class Before(NamedTuple):

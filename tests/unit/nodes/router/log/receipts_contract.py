@@ -10,7 +10,7 @@ from zim.nodes.router.receipts import RouterLedger
 
 
 def receipt(push_id: str = "aa", serial: int = 1, delivered: int = 0, open_rows: int = 1) -> RouterReceipt:
-    return RouterReceipt(push_id, serial, 10, 12, 20, Tally(targeted=3, delivered=delivered), 1, open_rows)
+    return RouterReceipt(push_id, serial, 10, 12, 20, Tally(targeted=3, delivered=delivered), 1, open_rows, ["u:7"])
 
 
 def write(store: ReceiptStore, *receipts: RouterReceipt, now_ms: int = 1_000) -> None:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+import msgspec
 from typing_extensions import override
 
 from zim.errors import NodeError, NotNow, Unavailable
@@ -20,6 +21,7 @@ from zim.fabric.tally import COUNTS, Tally
 from zim.net.fairness import give_way
 from zim.nodes.router.log.receipts import Before, ReceiptStore, RouterReceipt
 from zim.nodes.router.log.sqlite import failures
+from zim.nodes.router.log.sqlite.tables import parse_json
 from zim.nodes.router.log.sqlite.worker import InThread, Worker
 
 log = logging.getLogger(__name__)
@@ -32,7 +34,8 @@ BUSY_S = 2.0  # someone else holds the file: a backup, a person with sqlite3
 ROWS = 200  # of one statement: each statement gives the interpreter away, and has to get it back
 
 _COUNTS = ", ".join(COUNTS)
-_COLUMNS = f"push_id, serial, run, accepted_ms, kept_ms, reported_ms, offline, open_rows, {_COUNTS}"
+_COLUMNS = f"push_id, serial, run, accepted_ms, kept_ms, reported_ms, offline, open_rows, offline_users, {_COUNTS}"
+_NEW = "offline_users"
 _WIDTH = _COLUMNS.count(",") + 1
 
 
@@ -80,7 +83,7 @@ class SqliteReceipts(ReceiptStore):
         for r in receipts:
             values += (
                 *(_encode_id(r.push_id), r.serial, self._run, r.accepted_ms, r.kept_ms, r.reported_ms, r.offline),
-                *(r.open_rows, *r.tally.counts),
+                *(r.open_rows, msgspec.json.encode(r.offline_users) if r.offline_users else None, *r.tally.counts),
             )
             give_way()
         self._serial = max([self._serial, *(r.serial for r in receipts)])
@@ -128,14 +131,15 @@ class SqliteReceipts(ReceiptStore):
         for began in _segments(db):
             sql = f"SELECT {_COLUMNS} FROM segment_{began} WHERE push_id = ?"
             for row in db.execute(sql, (_encode_id(push_id),)):
-                _, serial, run, accepted_ms, kept_ms, reported_ms, offline, open_rows, *counts = row
+                _, serial, run, accepted_ms, kept_ms, reported_ms, offline, open_rows, names, *counts = row
                 if serial in found:
                     continue  # an older state of it
                 tally = Tally(*counts)
                 if run != self._run:
                     tally.give_up()
                 times_ms = accepted_ms, kept_ms, reported_ms
-                found[serial] = RouterReceipt(push_id, serial, *times_ms, tally, offline, open_rows)
+                users = parse_json(names, list[str]) if names else ()
+                found[serial] = RouterReceipt(push_id, serial, *times_ms, tally, offline, open_rows, users)
         return list(found.values())
 
     @override
@@ -157,6 +161,8 @@ def _open(file: Path) -> tuple[sqlite3.Connection, int, tuple[int, ...]]:
         row = db.execute(f"SELECT offline, pushes, serial, {_COUNTS} FROM totals").fetchone()
         begins = _segments(db)
         for began in begins:
+            if _NEW not in [name for _, name, *_ in db.execute(f"PRAGMA table_info(segment_{began})")]:
+                db.execute(f"ALTER TABLE segment_{began} ADD COLUMN {_NEW}")  # of an earlier version
             db.execute(f"SELECT {_COLUMNS} FROM segment_{began} LIMIT 1").fetchall()
         newest = f"SELECT ifnull(max(kept_ms), 0) FROM segment_{begins[0]}" if begins else "SELECT 0"
         (newest_ms,) = db.execute(newest).fetchone()
