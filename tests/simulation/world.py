@@ -283,8 +283,9 @@ class World:
     def stop(self, name: str, for_s: float) -> None:
         """SIGSTOP. A router that comes back from it must not take its own silence for that of others."""
         node, run = self.kernel.nodes[name], self.kernel.nodes[name].run
+        stands_still = node.is_stopped  # already, and goes on when that is over
         self.kernel.stop(name, for_s)
-        if not isinstance(node, RouterNode) or for_s < 1.5:
+        if not isinstance(node, RouterNode) or for_s < 1.5 or stands_still:
             return
         alive = [feed for feed in node.runner.shard.directory.feeds.values() if feed.is_alive]
         lives = {feed.comet: self.kernel.nodes[feed.comet].run for feed in alive}
