@@ -11,6 +11,8 @@ import gevent
 from gevent import socket
 from typing_extensions import override
 
+from zim.net.sockets import shown_address
+
 READ_BYTES = 4_096
 
 _INFO = struct.Struct("=120xQQ")  # linux/tcp.h, tcp_info: tcpi_bytes_acked, tcpi_bytes_received
@@ -93,10 +95,9 @@ class SocketPipe(Pipe):
     @override
     def peer(self) -> str:
         try:
-            host, port, *_ = self._socket._sock.getpeername()
+            return shown_address(self._socket._sock.getpeername())
         except (OSError, ValueError):  # ValueError: a Unix socket's other end has no name
             return ""
-        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
     @override
     def traffic(self) -> tuple[int, int] | None:

@@ -1,9 +1,9 @@
-"""What a client's socket is set to."""
+"""What a client's socket is set to, and how its address is told."""
 
 from __future__ import annotations
 
 import sys
-from typing import cast
+from typing import Any, cast
 
 from gevent import socket
 
@@ -15,3 +15,9 @@ def prepare(sock: socket.socket, keepalive_s: int) -> None:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         idle = "TCP_KEEPALIVE" if sys.platform == "darwin" else "TCP_KEEPIDLE"
         sock.setsockopt(socket.IPPROTO_TCP, cast(int, getattr(socket, idle)), keepalive_s)
+
+
+def shown_address(address: tuple[Any, ...]) -> str:
+    """An address of the socket module's, for people: `127.0.0.1:8080`, `[::1]:8080`."""
+    host, port, *_ = address
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

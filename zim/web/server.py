@@ -30,6 +30,7 @@ from typing_extensions import override
 from zim.net.accept import PatientServer, listen
 from zim.net.fairness import give_way
 from zim.net.http1 import Bodies, BodyLimits, Refused, Request, Requests
+from zim.net.sockets import shown_address
 from zim.net.visitors import ANYBODY, Visitors
 from zim.web.problems import API, PROBLEM_JSON, Problem, defect, refused
 from zim.web.wsgi import IS_GONE, call_app
@@ -131,7 +132,7 @@ class HttpConnection:
             while self._handle_request():
                 give_way()  # a client that pipelines must not starve the others
         except OSError as error:
-            log.debug("client gone", extra={"error": str(error), "client": self._address})
+            log.debug("client gone", extra={"error": str(error), "client": shown_address(self._address)})
         except Exception:
             log.exception("connection failed")
         finally:
@@ -233,7 +234,8 @@ class HttpConnection:
         """Answer a request that the app will not see, and end the connection."""
         self._server.refused[why.status] += 1
         level = logging.WARNING if why.status == 403 else logging.DEBUG  # a page is after us, or a name is not said
-        log.log(level, "request refused", extra={"status": why.status, "reason": str(why), "client": self._address})
+        client = shown_address(self._address)
+        log.log(level, "request refused", extra={"status": why.status, "reason": str(why), "client": client})
         status, headers, body = _said(refused(why.status, str(why), why.retry_after_s), path)
         self._send(_message(status, [*headers, ("Connection", "close")], body))
         # Closing with unread bytes would reset the connection, and the client might lose the answer (RFC 9112 9.6).

@@ -23,7 +23,7 @@ from typing_extensions import override
 from zim.net.accept import PatientServer, listen
 from zim.net.http1 import Bodies, BodyLimits, Refused, Requests
 from zim.net.pipe import READ_BYTES, SocketPipe
-from zim.net.sockets import prepare
+from zim.net.sockets import prepare, shown_address
 from zim.net.visitors import ANYBODY, Visitors
 from zim.nodes.comet.edge import Edge
 from zim.protocol.framings.base import Framing
@@ -92,7 +92,8 @@ class _Handler(WebSocketHandler):  # type: ignore[misc]
         if "websocket" in offered:  # RFC 6455 4.2.1: among others, too
             environ["HTTP_UPGRADE"] = "websocket"
         if why := self.server.visitors.refusal(environ):
-            log.warning("request refused", extra={"status": 403, "reason": why, "client": self.client_address})
+            client = shown_address(self.client_address)
+            log.warning("request refused", extra={"status": 403, "reason": why, "client": client})
             self._refuse("403 Forbidden", why)
         elif environ["PATH_INFO"] != PATH:
             self._refuse("404 Not Found", f"WebSocket clients connect to {PATH}")
