@@ -14,7 +14,7 @@ from pathlib import Path
 import click
 
 from zim.cli.where import comet_addresses
-from zim.client import Gap, GoimListener, Listener, Message, NotJoined, NotRecovered, State, ZimError
+from zim.client import CertificateError, Gap, GoimListener, Listener, Message, NotJoined, NotRecovered, State, ZimError
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -78,7 +78,7 @@ def listen(
     \b
     Exit codes:
       0    --count messages came, or something came before --timeout
-      1    --timeout passed, or the topology or an address is wrong
+      1    --timeout passed, or the topology, an address or a certificate is wrong
       2    the command line is wrong
       130  Ctrl-C
     """
@@ -100,8 +100,12 @@ def listen(
         click.echo(f"zim listen: {error}", err=True)
         sys.exit(1)
     show = _as_json if as_json else _with_place if verbose else _body
-    with _closing_after(listener, timeout_s):
-        got = _print_messages(listener, show, ack, count)
+    try:
+        with _closing_after(listener, timeout_s):
+            got = _print_messages(listener, show, ack, count)
+    except CertificateError as error:
+        click.echo(f"zim listen: {error}", err=True)
+        sys.exit(1)
     if got < (count or 1):
         click.echo(f"zim listen: {got} of {count or 1} messages in {timeout_s:g} s", err=True)
         sys.exit(1)
@@ -177,7 +181,7 @@ def _as_json(message: Message) -> bytes:
 def _tell_state(state: State) -> None:
     if state.name == "connected":
         click.echo(f"connected to {state.address}", err=True)
-    elif state.name != "connecting":
+    elif state.name != "connecting" and state.retry_s:  # else the error follows
         verb = {"refused": "refused by", "unreachable": "cannot reach"}.get(state.name, "lost")
         click.echo(f"{verb} {state.address}: {state.reason}; again in {state.retry_s:.1f} s", err=True)
 

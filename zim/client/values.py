@@ -85,9 +85,10 @@ class State:
     Attributes:
         name: "connecting", "connected", "unreachable" (it could not be made), "refused" (the fabric ended it before
             it answered the login), or "disconnected" (it was lost). After the last three the listener tries again.
+            It tries no more if a certificate could not be verified and there is no other address: the iteration raises.
         address: of the comet.
         reason: why it could not be made, was refused or lost; for a person.
-        retry_s: after how many seconds it tries again.
+        retry_s: after how many seconds it tries again; 0 if it does not.
     """
 
     name: StateName
