@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 from urllib.parse import urlsplit
@@ -11,6 +12,26 @@ from zim.client.errors import AddressError
 
 WS_PATH = "/sub"
 TLS_PORT = 443
+
+
+def list_addresses(addresses: str | Iterable[str], example: str) -> list[str]:
+    """One address, or several, as a list.
+
+    Raises:
+        AddressError: there is none, or something else. example: what it names as right.
+    """
+    if isinstance(addresses, str):
+        return [addresses]
+    right = f"right is a string such as {example!r}, or a list of them"
+    if isinstance(addresses, bytes) or not isinstance(addresses, Iterable):
+        raise AddressError(f"{addresses!r} is not an address; {right}")
+    texts = list(addresses)
+    for text in texts:
+        if not isinstance(text, str):
+            raise AddressError(f"{text!r} is not an address; {right}")
+    if not texts:
+        raise AddressError(f"no address to connect to; {right}")
+    return texts
 
 
 def split_address(address: str) -> tuple[str, int]:

@@ -35,6 +35,8 @@ class GoimPushes:
 
     def push_users(self, uids: Iterable[int | str], body: bytes | str) -> str:
         """Pushes to several users. goim's format asks for a body that is JSON here. Raises: see GoimPushes."""
+        if isinstance(uids, str | bytes) or not isinstance(uids, Iterable):
+            raise PushRefused(f"uids are a list such as [7, 8], not {uids!r:.100}; push_user takes one")
         numbers = []
         for uid in uids:
             if not _NUMBER.fullmatch(str(uid)):

@@ -10,10 +10,10 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from zim.client.address import CometAddress, comet_address
+from zim.client.address import CometAddress, comet_address, list_addresses
 from zim.client.backoff import Backoff
 from zim.client.connection import Line
-from zim.client.errors import AddressError, CertificateError, ClientError, ConnectionLost, LoginRefused, Unreachable
+from zim.client.errors import CertificateError, ClientError, ConnectionLost, LoginRefused, Unreachable
 from zim.client.goim import GoimSession
 from zim.client.session import ZimSession
 from zim.client.tls import make_context
@@ -57,9 +57,7 @@ class Lifeline:
             AddressError: there is no address, or one that is none.
             ClientError: `ca` is no file of certificates.
         """
-        texts = [addresses] if isinstance(addresses, str) else list(addresses)
-        if not texts:
-            raise AddressError("no address to connect to")
+        texts = list_addresses(addresses, "127.0.0.1:8080")
         self.session = session
         self._addresses = [comet_address(text) for text in texts]
         self._tls = make_context(texts, ca)

@@ -80,7 +80,7 @@ class Listener(_Listening):
             addresses: of one or several comets, `host:port` for TCP or `ws://host:port` for WebSocket;
                 `wss://host` for WebSocket through a TLS proxy.
             token: who this is; with the default token handler of the fabric a number, the user's id.
-            rooms: to join; the token's own if left out.
+            rooms: a list of those to join, `["lobby"]`; the token's own if left out.
             resume: where to go on, as `resume` gave it earlier; JSON's lists will do.
             auto_ack: acknowledges each message of the user's own stream once the iteration asks for the next one.
             device, platform: for whoever looks at the session.
@@ -165,7 +165,7 @@ class GoimListener(_Listening):
     def __init__(
         self,
         addresses: str | Sequence[str],
-        token: str,
+        token: str | int,
         *,
         heartbeat_s: float = 30.0,
         timeout_s: float = 10.0,

@@ -12,8 +12,9 @@ import secrets
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
+from zim.client.address import list_addresses
 from zim.client.backoff import Backoff
-from zim.client.errors import AddressError, CertificateError, PushError, PushUnavailable, PushUnknown
+from zim.client.errors import CertificateError, PushError, PushRefused, PushUnavailable, PushUnknown
 from zim.client.goim_pushes import GoimPushes
 from zim.client.http import HttpLink
 from zim.client.pushes import Accepted, Names, Push, encode_push, read_answer
@@ -60,9 +61,7 @@ class Publisher(GoimPushes):
             AddressError: a URL is something else.
             ClientError: `ca` is no such file.
         """
-        texts = [urls] if isinstance(urls, str) else list(urls)
-        if not texts:
-            raise AddressError("no address to push to")
+        texts = list_addresses(urls, "http://127.0.0.1:7172")
         tls = make_context(texts, ca)
         self._links = [HttpLink(text, timeout_s, tls=tls) for text in texts]
         self._retry_s = retry_s
@@ -118,7 +117,7 @@ class Publisher(GoimPushes):
             What became of each, in their order; the errors that `push` would raise.
 
         Raises:
-            PushRefused: a push to nobody; those before it may have been sent.
+            PushRefused: something is no push, or one for nobody; those before it may have been sent.
         """
         results: list[Accepted | PushError] = []
         for lines in _requests(pushes):
@@ -191,7 +190,11 @@ def _requests(pushes: Iterable[Push]) -> Iterator[list[_Line]]:
     """The lines of each request."""
     lines: list[_Line] = []
     size = recipients = 0
+    if not isinstance(pushes, Iterable) or isinstance(pushes, str | bytes):
+        raise PushRefused(f"a batch is a list of Push(…), not {pushes!r:.100}")
     for push in pushes:
+        if not isinstance(push, Push):
+            raise PushRefused(f"a batch is a list of Push(…), and {push!r:.100} is none")
         key = push.id or make_id()
         line = encode_push(push, key)
         n = line.count(b",")  # there are fewer recipients than commas
