@@ -29,7 +29,7 @@ class GoimPushes:
     _links: list[HttpLink]
 
     def push_user(self, uid: int | str, body: bytes | str) -> str:
-        """Pushes to all sessions of one user. Raises: see GoimPushes."""
+        """Pushes to all sessions of one user. goim's uids are numbers: "007" is user 7. Raises: see GoimPushes."""
         hint = f"a uid is a number such as 7, not {str(uid)!r}, and not negative"
         return self._push_goim(f"/1/push?uid={quote(str(uid), safe='')}", body_bytes(body), hint)
 
