@@ -188,15 +188,27 @@ def _tell_state(state: State) -> None:
 
 def _tell_loss(event: Gap | NotRecovered | NotJoined) -> None:
     match event:
+        case Gap(reason="epoch"):
+            text = f"could not recover {event.stream}: it has another history now, which goes on after {event.to}"
         case Gap():
-            lost = f"messages {event.from_} to {event.to}" if event.from_ <= event.to else "what came before"
-            text = f"could not recover {event.stream}: {lost} will not come ({event.reason})"
+            text = (
+                f"could not recover {event.stream}: messages {event.from_} to {event.to} will not come ({event.reason})"
+            )
         case NotRecovered():
-            after = f" after {event.had[1]}" if event.had else ""
-            text = f"could not recover {event.stream}: what came{after} is gone; it goes on after {event.now[1]}"
+            text = f"could not recover {event.stream}: {_gone(event)}; it goes on after {event.now[1]}"
         case NotJoined():
             text = f"nothing of {event.stream} comes: {event.reason}"
     click.echo(text, err=True)
+
+
+def _gone(event: NotRecovered) -> str:
+    """What of a stream is gone, in numbers as far as they can be told."""
+    if event.had is None:
+        return f"what was not acknowledged, up to {event.now[1]}, is gone"
+    (epoch, had), (now_epoch, now) = event.had, event.now
+    if epoch != now_epoch:
+        return f"what came after {had} is gone, and it has another history now"
+    return f"messages {had + 1} to {now} are gone" if had < now else f"what came after {had} is gone"
 
 
 @contextmanager

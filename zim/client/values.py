@@ -50,7 +50,10 @@ class Gap:
 
 @dataclass(frozen=True, slots=True)
 class NotRecovered:
-    """What came after `had` in a stream cannot be had any more; how much that was, nobody can tell.
+    """What came after `had` in a stream cannot be had any more.
+
+    With the same epoch in `had` and `now`, and a higher offset in `now`, the messages after the one offset up to the
+    other (inclusive) are gone. Else nobody can tell how many they were.
 
     Attributes:
         had: what one had of it; None for a user's stream that was to go on from what the user has acknowledged.
