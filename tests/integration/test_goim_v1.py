@@ -9,6 +9,7 @@ import pytest
 import zmq.green as zmq
 
 from tests.harness import Client, Fabric, running, wait_until
+from tests.zim_client import ZimClient
 from zim.protocol.frame import Op
 
 
@@ -112,4 +113,18 @@ def test_a_plain_req_socket_can_ask_a_router(fabric: Fabric) -> None:
     assert sessions[0]["rooms"] == ["1"]
     assert sessions[0]["key"].startswith("7_")
     assert "belongs to router-" in error
+    client.close()
+
+
+def test_goims_users_and_rooms_are_numbers_and_zims_are_text(fabric: Fabric) -> None:
+    """docs/http-api.md says so: who logs in as 007 is user "7", whom `?uid=007` means, and "007" is somebody else."""
+    client = ZimClient(fabric.tcp["comet-1"], "0042", rooms=["0042", "42"])
+    fabric.post("/1/push?uid=0042", b"1")
+    assert client.wait_for("u:42", 1) == [(1, b"1")]
+    assert fabric.push({"to": {"users": ["0042"]}, "body": 2})[1]["streams"] == {"u:0042": 1}
+    fabric.post("/1/push/room?rid=0042", b"3")
+    assert client.wait_for("r:42", 1) == [(1, b"3")]
+    assert fabric.push({"to": {"rooms": ["0042"]}, "body": 4})[1]["streams"] == {"r:0042": 1}
+    assert client.wait_for("r:0042", 1) == [(1, b"4")]
+    assert {stream for stream in client.starts if stream.startswith("u:")} == {"u:42"}
     client.close()

@@ -42,7 +42,7 @@ def test_check_draws() -> None:
     exit_code, out, err = run("check", str(TWO_OF_EACH))
     assert (exit_code, err) == (0, "")
     assert out.startswith("OK: ")
-    assert "comet-3  tcp  127.0.0.1:8082" in out
+    assert "comet-3  tcp   127.0.0.1:8082" in out
 
 
 def test_check_lists_every_problem(tmp_path: Path) -> None:

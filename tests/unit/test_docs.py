@@ -36,7 +36,8 @@ from zim.protocol.vocabularies.zim import ZIM
 from zim.topology import Comet, Job, ListenAddress, Logic, Node, Router, Topology, parse
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
+TOP = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "examples/README.md"]
+PAGES = [*(ROOT / name for name in TOP), *sorted((ROOT / "docs").rglob("*.md"))]
 
 
 def page(name: str) -> str:

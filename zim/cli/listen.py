@@ -14,7 +14,7 @@ from pathlib import Path
 import click
 
 from zim.cli.where import comet_addresses
-from zim.client import Gap, GoimListener, Listener, Message, NotJoined, NotRecovered, State, ZimError
+from zim.client import CertificateError, Gap, GoimListener, Listener, Message, NotJoined, NotRecovered, State, ZimError
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -78,7 +78,7 @@ def listen(
     \b
     Exit codes:
       0    --count messages came, or something came before --timeout
-      1    --timeout passed, or the topology or an address is wrong
+      1    --timeout passed, or the topology, an address or a certificate is wrong
       2    the command line is wrong
       130  Ctrl-C
     """
@@ -100,8 +100,12 @@ def listen(
         click.echo(f"zim listen: {error}", err=True)
         sys.exit(1)
     show = _as_json if as_json else _with_place if verbose else _body
-    with _closing_after(listener, timeout_s):
-        got = _print_messages(listener, show, ack, count)
+    try:
+        with _closing_after(listener, timeout_s):
+            got = _print_messages(listener, show, ack, count)
+    except CertificateError as error:
+        click.echo(f"zim listen: {error}", err=True)
+        sys.exit(1)
     if got < (count or 1):
         click.echo(f"zim listen: {got} of {count or 1} messages in {timeout_s:g} s", err=True)
         sys.exit(1)
@@ -177,22 +181,34 @@ def _as_json(message: Message) -> bytes:
 def _tell_state(state: State) -> None:
     if state.name == "connected":
         click.echo(f"connected to {state.address}", err=True)
-    elif state.name != "connecting":
+    elif state.name != "connecting" and state.retry_s:  # else the error follows
         verb = {"refused": "refused by", "unreachable": "cannot reach"}.get(state.name, "lost")
         click.echo(f"{verb} {state.address}: {state.reason}; again in {state.retry_s:.1f} s", err=True)
 
 
 def _tell_loss(event: Gap | NotRecovered | NotJoined) -> None:
     match event:
+        case Gap(reason="epoch"):
+            text = f"could not recover {event.stream}: it has another history now, which goes on after {event.to}"
         case Gap():
-            lost = f"messages {event.from_} to {event.to}" if event.from_ <= event.to else "what came before"
-            text = f"could not recover {event.stream}: {lost} will not come ({event.reason})"
+            text = (
+                f"could not recover {event.stream}: messages {event.from_} to {event.to} will not come ({event.reason})"
+            )
         case NotRecovered():
-            after = f" after {event.had[1]}" if event.had else ""
-            text = f"could not recover {event.stream}: what came{after} is gone; it goes on after {event.now[1]}"
+            text = f"could not recover {event.stream}: {_gone(event)}; it goes on after {event.now[1]}"
         case NotJoined():
             text = f"nothing of {event.stream} comes: {event.reason}"
     click.echo(text, err=True)
+
+
+def _gone(event: NotRecovered) -> str:
+    """What of a stream is gone, in numbers as far as they can be told."""
+    if event.had is None:
+        return f"what was not acknowledged, up to {event.now[1]}, is gone"
+    (epoch, had), (now_epoch, now) = event.had, event.now
+    if epoch != now_epoch:
+        return f"what came after {had} is gone, and it has another history now"
+    return f"messages {had + 1} to {now} are gone" if had < now else f"what came after {had} is gone"
 
 
 @contextmanager

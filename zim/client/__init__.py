@@ -6,6 +6,7 @@
 from zim.client.backoff import Backoff
 from zim.client.errors import (
     AddressError,
+    CertificateError,
     ClientError,
     ConnectionLost,
     LoginRefused,
@@ -14,6 +15,7 @@ from zim.client.errors import (
     PushRefused,
     PushUnavailable,
     PushUnknown,
+    PushUntrusted,
     Unreachable,
 )
 from zim.client.listener import GoimListener, Listener
@@ -29,6 +31,7 @@ __all__ = [
     "Accepted",
     "AddressError",
     "Backoff",
+    "CertificateError",
     "ClientError",
     "ConnectionLost",
     "Event",
@@ -48,6 +51,7 @@ __all__ = [
     "PushRefused",
     "PushUnavailable",
     "PushUnknown",
+    "PushUntrusted",
     "State",
     "Unreachable",
     "WireError",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 from urllib.parse import urlsplit
@@ -9,6 +11,27 @@ from urllib.parse import urlsplit
 from zim.client.errors import AddressError
 
 WS_PATH = "/sub"
+TLS_PORT = 443
+
+
+def list_addresses(addresses: str | Iterable[str], example: str) -> list[str]:
+    """One address, or several, as a list.
+
+    Raises:
+        AddressError: there is none, or something else. example: what it names as right.
+    """
+    if isinstance(addresses, str):
+        return [addresses]
+    right = f"right is a string such as {example!r}, or a list of them"
+    if isinstance(addresses, bytes) or not isinstance(addresses, Iterable):
+        raise AddressError(f"{addresses!r} is not an address; {right}")
+    texts = list(addresses)
+    for text in texts:
+        if not isinstance(text, str):
+            raise AddressError(f"{text!r} is not an address; {right}")
+    if not texts:
+        raise AddressError(f"no address to connect to; {right}")
+    return texts
 
 
 def split_address(address: str) -> tuple[str, int]:
@@ -38,6 +61,7 @@ class CometAddress:
         text: as it was written.
         netloc: `host:port`, for the Host header.
         path: of the WebSocket.
+        is_tls: it is to be spoken to in TLS.
     """
 
     text: str
@@ -46,13 +70,14 @@ class CometAddress:
     host: str
     port: int
     path: str = WS_PATH
+    is_tls: bool = False
 
     def __str__(self) -> str:
         return self.text
 
 
 def comet_address(text: str) -> CometAddress:
-    """The address in `127.0.0.1:8080` (TCP), `ws://127.0.0.1:8090` or `ws://127.0.0.1:8090/sub`.
+    """The address in `127.0.0.1:8080` (TCP), `ws://127.0.0.1:8090`, `ws://127.0.0.1:8090/sub` or `wss://push.example.com`.
 
     Raises:
         AddressError: it is none of these.
@@ -61,10 +86,19 @@ def comet_address(text: str) -> CometAddress:
         return CometAddress(text, "tcp", text, *split_address(text))
     try:
         parts = urlsplit(text)
-        is_ours = parts.scheme == "ws" and not parts.fragment and all(0x20 < ord(char) < 0x7F for char in text)
+        is_ours = parts.scheme in ("ws", "wss") and not parts.fragment and all(0x20 < ord(char) < 0x7F for char in text)
     except ValueError:
         is_ours = False
     if not is_ours:
-        raise AddressError(f"{text!r} is not the address of a comet; write host:port for TCP, or ws://host:port")
+        raise AddressError(
+            f"{text!r} is not the address of a comet; write host:port for TCP, ws://host:port or wss://host"
+        )
     path = (parts.path if parts.path.strip("/") else WS_PATH) + (f"?{parts.query}" if parts.query else "")
-    return CometAddress(text, "ws", parts.netloc, *split_address(parts.netloc), path)
+    is_tls = parts.scheme == "wss"
+    return CometAddress(text, "ws", parts.netloc, *split_netloc(parts.netloc, is_tls), path, is_tls)
+
+
+def split_netloc(netloc: str, is_tls: bool) -> tuple[str, int]:
+    """Host and port of a URL. With TLS the port may be left out: it is 443 then. Raises: AddressError."""
+    has_port = re.search(r":\d*$", netloc) is not None and not netloc.endswith("]")
+    return split_address(netloc if has_port or not is_tls else f"{netloc}:{TLS_PORT}")

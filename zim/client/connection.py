@@ -6,11 +6,13 @@ import contextlib
 import errno
 import os
 import socket
+import ssl
 import time
 from typing import Any
 
 from zim.client.address import CometAddress
 from zim.client.errors import ConnectionLost, Unreachable
+from zim.client.tls import TlsWire, why
 from zim.client.waiting import Waker, wait
 from zim.client.wire import TcpWire, Wire
 from zim.client.ws import WsWire
@@ -27,11 +29,19 @@ class Line:
         broken: why nothing more can be read: after the packets that `receive` has just returned, it ends.
     """
 
-    def __init__(self, address: CometAddress, waker: Waker, timeout_s: float, max_packet_bytes: int) -> None:
+    def __init__(
+        self,
+        address: CometAddress,
+        waker: Waker,
+        timeout_s: float,
+        max_packet_bytes: int,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
         """Does not connect yet.
 
         Args:
             timeout_s: for connecting, and for a write.
+            tls: whom to believe, for an address with TLS.
         """
         self.address = address
         self.broken: ZimError | None = None
@@ -43,6 +53,8 @@ class Line:
         self._wire: Wire = (
             WsWire(address.netloc, address.path, max_packet_bytes) if is_ws else TcpWire(max_packet_bytes)
         )
+        if address.is_tls and tls is not None:
+            self._wire = TlsWire(self._wire, tls, str(address), address.host)
 
     @property
     def is_open(self) -> bool:
@@ -118,7 +130,8 @@ class Line:
             raise ConnectionLost("closed by the server")
         packets = self._wire.receive(data)
         self.broken = self._wire.broken
-        self._write(self._wire.replies())
+        with contextlib.suppress(*[ConnectionLost] if self.broken else []):  # why it broke is the better reason
+            self._write(self._wire.replies())
         return packets
 
     def cut(self) -> None:
@@ -134,7 +147,7 @@ class Line:
         """Says the last words of the wire, if they can still be said."""
         if self._socket is not None and self._wire.is_open and not self._is_cut:
             with contextlib.suppress(ConnectionLost):
-                self._write(self._wire.closing)
+                self._write(self._wire.closing())
 
     def close(self) -> None:
         """Hangs up."""
@@ -176,8 +189,3 @@ class Line:
         if self._socket is None or self._is_cut:
             raise ConnectionLost("closed")
         return self._socket
-
-
-def why(error: Exception) -> str:
-    """An error of the system in a few words, without its number."""
-    return getattr(error, "strerror", None) or str(error) or type(error).__name__

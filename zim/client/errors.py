@@ -19,6 +19,10 @@ class Unreachable(ConnectionLost):
     """A connection cannot be made."""
 
 
+class CertificateError(ClientError):
+    """The certificate of a server cannot be verified: it is not who it should be, or signed by somebody unknown."""
+
+
 class LoginRefused(ClientError):
     """The fabric closed the connection before it answered the login."""
 
@@ -55,6 +59,10 @@ class PushUnavailable(PushError):
     def __init__(self, text: str, status: int = 0, id: str = "", retry_after_s: float = 0.0) -> None:
         super().__init__(text, status, id)
         self.retry_after_s = retry_after_s
+
+
+class PushUntrusted(PushUnavailable, CertificateError):
+    """Not sent at all: no certificate of the nodes can be verified. Trying again is of no use."""
 
 
 class PushUnknown(PushError):

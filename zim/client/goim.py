@@ -22,8 +22,8 @@ class GoimSession:
     is_due = False
     awaits_ack = False
 
-    def __init__(self, token: str) -> None:
-        self._token = token
+    def __init__(self, token: str | int) -> None:
+        self._token = str(token)
 
     def begin(self, transport: str) -> Packet:
         """The auth packet. goim's WebSocket clients name a numeric token as a JSON number, all else as a string."""

@@ -29,12 +29,14 @@ class GoimPushes:
     _links: list[HttpLink]
 
     def push_user(self, uid: int | str, body: bytes | str) -> str:
-        """Pushes to all sessions of one user. Raises: see GoimPushes."""
+        """Pushes to all sessions of one user. goim's uids are numbers: "007" is user 7. Raises: see GoimPushes."""
         hint = f"a uid is a number such as 7, not {str(uid)!r}, and not negative"
         return self._push_goim(f"/1/push?uid={quote(str(uid), safe='')}", body_bytes(body), hint)
 
     def push_users(self, uids: Iterable[int | str], body: bytes | str) -> str:
         """Pushes to several users. goim's format asks for a body that is JSON here. Raises: see GoimPushes."""
+        if isinstance(uids, str | bytes) or not isinstance(uids, Iterable):
+            raise PushRefused(f"uids are a list such as [7, 8], not {uids!r:.100}; push_user takes one")
         numbers = []
         for uid in uids:
             if not _NUMBER.fullmatch(str(uid)):

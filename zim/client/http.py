@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import http.client
 import socket
+import ssl
 import threading
 import time
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from zim.client.address import split_address
-from zim.client.connection import why
-from zim.client.errors import AddressError, PushUnavailable, PushUnknown
+from zim.client.address import split_netloc
+from zim.client.errors import AddressError, PushUnavailable, PushUnknown, PushUntrusted
+from zim.client.tls import not_verified, why
 
 _IDLE_S = 5.0
 _PIECE_BYTES = 64 << 10
@@ -39,27 +40,31 @@ class HttpLink:
         address: `host:port`.
     """
 
-    def __init__(self, url: str, timeout_s: float, max_answer_bytes: int = 16 << 20) -> None:
+    def __init__(
+        self, url: str, timeout_s: float, max_answer_bytes: int = 16 << 20, tls: ssl.SSLContext | None = None
+    ) -> None:
         """Does not connect yet.
 
         Args:
-            url: `http://host:port` or `host:port`.
+            url: `http://host:port`, `host:port` or `https://host`.
             timeout_s: for connecting, and for the answer.
+            tls: whom to believe, for a URL with TLS.
 
         Raises:
             AddressError: the URL is something else.
         """
-        address = url
+        address, is_tls = url, False
         if "://" in url:
             try:
                 parts = urlsplit(url)
             except ValueError:
                 parts = urlsplit("")
-            if parts.scheme != "http" or parts.path.strip("/") or parts.query:
-                raise AddressError(f"{url!r} is not the URL of a logic node; write http://host:port")
-            address = parts.netloc
+            if parts.scheme not in ("http", "https") or parts.path.strip("/") or parts.query:
+                raise AddressError(f"{url!r} is not the URL of a logic node; write http://host:port or https://host")
+            address, is_tls = parts.netloc, parts.scheme == "https"
         self.address = address
-        self._host, self._port = split_address(address)
+        self._host, self._port = split_netloc(address, is_tls)
+        self._tls = tls if is_tls else None
         self._timeout_s = timeout_s
         self._max_answer_bytes = max_answer_bytes
         self._local = threading.local()
@@ -68,7 +73,7 @@ class HttpLink:
         """Sends a request and waits for the answer.
 
         Raises:
-            PushUnavailable: there is no connection; nothing was sent.
+            PushUnavailable: there is no connection; nothing was sent. PushUntrusted: for its certificate.
             PushUnknown: it was sent, and not answered.
         """
         link = self._connected()
@@ -124,9 +129,14 @@ class HttpLink:
         if link is not None and link.sock is not None and self._is_fresh(link.sock):
             return link
         self.close()
-        link = http.client.HTTPConnection(self._host, self._port, timeout=self._timeout_s)
+        if self._tls is None:
+            link = http.client.HTTPConnection(self._host, self._port, timeout=self._timeout_s)
+        else:
+            link = http.client.HTTPSConnection(self._host, self._port, timeout=self._timeout_s, context=self._tls)
         try:
             link.connect()
+        except ssl.SSLCertVerificationError as error:
+            raise PushUntrusted(not_verified(self.address, error)) from None
         except ConnectionRefusedError:
             raise PushUnavailable(f"nothing listens on {self.address}; is the fabric up? zim up") from None
         except TimeoutError:
@@ -141,8 +151,8 @@ class HttpLink:
             return False
         try:
             sock.settimeout(0)
-            sock.recv(1, socket.MSG_PEEK)
-        except BlockingIOError:
+            sock.recv(1)  # whatever comes, nobody has asked for it
+        except (BlockingIOError, ssl.SSLWantReadError):
             sock.settimeout(self._timeout_s)
             return True
         except OSError:

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from zim.client.address import CometAddress, comet_address
+from zim.client.address import CometAddress, comet_address, list_addresses
 from zim.client.backoff import Backoff
 from zim.client.connection import Line
-from zim.client.errors import AddressError, ClientError, ConnectionLost, LoginRefused, Unreachable
+from zim.client.errors import CertificateError, ClientError, ConnectionLost, LoginRefused, Unreachable
 from zim.client.goim import GoimSession
 from zim.client.session import ZimSession
+from zim.client.tls import make_context
 from zim.client.values import Event, State, StateName
 from zim.client.waiting import Waker, wait
 from zim.errors import ZimError
@@ -23,7 +25,11 @@ from zim.protocol.frame import Op, Packet
 
 _LAST_WORDS_S = 1.0  # for an acknowledgement to be confirmed when one leaves
 _MIN_HEARTBEAT_S = 0.1
-_STATES: dict[type[ZimError], StateName] = {Unreachable: "unreachable", LoginRefused: "refused"}
+_STATES: dict[type[ZimError], StateName] = {
+    Unreachable: "unreachable",
+    CertificateError: "unreachable",
+    LoginRefused: "refused",
+}
 
 
 class Lifeline:
@@ -43,17 +49,19 @@ class Lifeline:
         on_state: Callable[[State], object] | None,
         *,
         acks: bool = False,
+        ca: str | os.PathLike[str] | None = None,
     ) -> None:
         """Does not connect yet. See Listener for the arguments.
 
         Raises:
             AddressError: there is no address, or one that is none.
+            ClientError: `ca` is no file of certificates.
         """
-        texts = [addresses] if isinstance(addresses, str) else list(addresses)
-        if not texts:
-            raise AddressError("no address to connect to")
+        texts = list_addresses(addresses, "127.0.0.1:8080")
         self.session = session
         self._addresses = [comet_address(text) for text in texts]
+        self._tls = make_context(texts, ca)
+        self._untrusted: set[CometAddress] = set()
         self._heartbeat_s = heartbeat_s
         self._timeout_s = timeout_s
         self._max_packet_bytes = max_packet_bytes
@@ -95,15 +103,24 @@ class Lifeline:
     # ------------------------------------------------------------ from the one that iterates
 
     def events(self) -> Iterator[Event]:
-        """What the session tells, without end until close()."""
+        """What the session tells, without end until close().
+
+        Raises:
+            CertificateError: no address is left whose certificate can be verified. One that cannot is left out until
+                a connection to another is made.
+            ClientError: somebody iterates already.
+        """
         with self._lock:
             if self._waker is not None:
                 raise ClientError("somebody iterates over this listener already")
             waker = self._waker = Waker()
+        self._untrusted.clear()
         try:
             number = 0
             while not self._is_closed:
-                yield from self._connected(self._addresses[number % len(self._addresses)], waker)
+                address = self._addresses[number % len(self._addresses)]
+                if address not in self._untrusted:
+                    yield from self._connected(address, waker)
                 number += 1
         finally:
             with self._lock:
@@ -116,7 +133,7 @@ class Lifeline:
         since: float | None = None
         name: StateName = "disconnected"
         reason = ""
-        connection = Line(address, waker, self._timeout_s, self._max_packet_bytes)
+        connection = Line(address, waker, self._timeout_s, self._max_packet_bytes, self._tls)
         self._packets.clear()
         with self._lock:
             self._connection = connection
@@ -124,11 +141,17 @@ class Lifeline:
             events, packets = self._log_in(connection)
             since = time.monotonic()
             self._is_logged_in = True
+            self._untrusted.clear()
             self._on_state(State("connected", str(address)))
             yield from self._receive(connection, events, packets)
         except (ClientError, WireError) as error:
             name = _STATES.get(type(error), "disconnected")
             reason = f"the server broke the wire: {error}" if isinstance(error, WireError) else str(error)
+            if isinstance(error, CertificateError):
+                self._untrusted.add(address)
+                if self._untrusted.issuperset(self._addresses):
+                    self._on_state(State(name, str(address), reason))
+                    raise
         finally:
             self._hang_up(connection)
         if not self._is_closed:
@@ -183,7 +206,7 @@ class Lifeline:
                 raise
             raise LoginRefused(f"{error} before it answered the login") from None
         if connection.broken is not None and not packets:
-            if isinstance(connection.broken, ConnectionLost):
+            if type(connection.broken) is ConnectionLost:
                 raise LoginRefused(str(connection.broken))
             raise connection.broken
         return packets

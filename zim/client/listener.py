@@ -13,6 +13,7 @@ Plain sockets: the same code runs in a thread and, monkey-patched, in a greenlet
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Self, cast
 
@@ -71,13 +72,15 @@ class Listener(_Listening):
         max_packet_bytes: int = MAX_PACKET_BYTES,
         backoff: Backoff | None = None,
         on_state: Callable[[State], object] | None = None,
+        ca: str | os.PathLike[str] | None = None,
     ) -> None:
         """Does not connect yet; iterating does.
 
         Args:
-            addresses: of one or several comets, `host:port` for TCP or `ws://host:port` for WebSocket.
+            addresses: of one or several comets, `host:port` for TCP or `ws://host:port` for WebSocket;
+                `wss://host` for WebSocket through a TLS proxy.
             token: who this is; with the default token handler of the fabric a number, the user's id.
-            rooms: to join; the token's own if left out.
+            rooms: a list of those to join, `["lobby"]`; the token's own if left out.
             resume: where to go on, as `resume` gave it earlier; JSON's lists will do.
             auto_ack: acknowledges each message of the user's own stream once the iteration asks for the next one.
             device, platform: for whoever looks at the session.
@@ -86,15 +89,16 @@ class Listener(_Listening):
             max_packet_bytes: a packet or WebSocket message above this ends the connection.
             backoff: the waits between two attempts; 0.2 s to 10 s by default.
             on_state: called with each State, by the thread that iterates.
+            ca: for wss, a file with the certificates of those who sign, in PEM; by default the system's store.
 
         Raises:
             AddressError: an address is none.
-            ClientError: a room or a position that cannot be.
+            ClientError: a room or a position that cannot be, or `ca` is no such file.
         """
         about = {key: value for key, value in (("device", device), ("platform", platform)) if value}
         self._session = ZimSession(token, rooms, resume, about)
         self._lifeline = Lifeline(
-            self._session, addresses, heartbeat_s, timeout_s, max_packet_bytes, backoff, on_state, acks=auto_ack
+            self._session, addresses, heartbeat_s, timeout_s, max_packet_bytes, backoff, on_state, acks=auto_ack, ca=ca
         )
 
     def __iter__(self) -> Iterator[Event]:
@@ -103,6 +107,8 @@ class Listener(_Listening):
         Lost connections are told to `on_state`, never raised.
 
         Raises:
+            CertificateError: no address is left whose certificate can be verified. One that cannot is left out until
+                a connection to another is made.
             ClientError: somebody iterates already.
         """
         return self._lifeline.events()
@@ -159,21 +165,25 @@ class GoimListener(_Listening):
     def __init__(
         self,
         addresses: str | Sequence[str],
-        token: str,
+        token: str | int,
         *,
         heartbeat_s: float = 30.0,
         timeout_s: float = 10.0,
         max_packet_bytes: int = MAX_PACKET_BYTES,
         backoff: Backoff | None = None,
         on_state: Callable[[State], object] | None = None,
+        ca: str | os.PathLike[str] | None = None,
     ) -> None:
         """Does not connect yet; iterating does. The arguments are Listener's.
 
         Raises:
             AddressError: an address is none.
+            ClientError: `ca` is no file of certificates.
         """
         session = GoimSession(token)
-        self._lifeline = Lifeline(session, addresses, heartbeat_s, timeout_s, max_packet_bytes, backoff, on_state)
+        self._lifeline = Lifeline(
+            session, addresses, heartbeat_s, timeout_s, max_packet_bytes, backoff, on_state, ca=ca
+        )
 
     def __iter__(self) -> Iterator[Message]:
         """What arrives, as Listener's."""

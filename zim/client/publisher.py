@@ -7,15 +7,18 @@ with Publisher("http://127.0.0.1:7172") as publisher:
 
 from __future__ import annotations
 
+import os
 import secrets
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
+from zim.client.address import list_addresses
 from zim.client.backoff import Backoff
-from zim.client.errors import AddressError, PushError, PushUnavailable, PushUnknown
+from zim.client.errors import CertificateError, PushError, PushRefused, PushUnavailable, PushUnknown
 from zim.client.goim_pushes import GoimPushes
 from zim.client.http import HttpLink
 from zim.client.pushes import Accepted, Names, Push, encode_push, read_answer
+from zim.client.tls import make_context
 from zim.fabric.push import PUSH_OP
 
 _MAX_LINES = 1_000  # of a request
@@ -32,27 +35,35 @@ class Publisher(GoimPushes):
     `retry_s` at the next node, with the same id, so that nothing is pushed twice. What is raised then is a PushError:
 
     - PushRefused: the request is wrong, and will be the next time; PushConflict: the id belongs to another push.
-    - PushUnavailable: surely not accepted.
+    - PushUnavailable: surely not accepted; PushUntrusted, at once: no certificate of the nodes can be verified.
     - PushUnknown: accepted or not, nobody knows. Pushing again with the error's `id` does not push twice.
 
     The other methods speak goim v1's API, to the first node, once.
     """
 
-    def __init__(self, urls: str | Sequence[str], *, timeout_s: float = 15.0, retry_s: float = 15.0) -> None:
+    def __init__(
+        self,
+        urls: str | Sequence[str],
+        *,
+        timeout_s: float = 15.0,
+        retry_s: float = 15.0,
+        ca: str | os.PathLike[str] | None = None,
+    ) -> None:
         """Does not connect yet.
 
         Args:
-            urls: `http://host:port` or `host:port`, of one logic node or several.
+            urls: `http://host:port` or `host:port`, of one logic node or several; `https://host` through a TLS proxy.
             timeout_s: for connecting, and for the answer.
             retry_s: for how long failed pushes are tried again; 0 for never.
+            ca: for https, a file with the certificates of those who sign, in PEM; by default the system's store.
 
         Raises:
             AddressError: a URL is something else.
+            ClientError: `ca` is no such file.
         """
-        texts = [urls] if isinstance(urls, str) else list(urls)
-        if not texts:
-            raise AddressError("no address to push to")
-        self._links = [HttpLink(text, timeout_s) for text in texts]
+        texts = list_addresses(urls, "http://127.0.0.1:7172")
+        tls = make_context(texts, ca)
+        self._links = [HttpLink(text, timeout_s, tls=tls) for text in texts]
         self._retry_s = retry_s
 
     def __enter__(self) -> Publisher:
@@ -106,7 +117,7 @@ class Publisher(GoimPushes):
             What became of each, in their order; the errors that `push` would raise.
 
         Raises:
-            PushRefused: a push to nobody; those before it may have been sent.
+            PushRefused: something is no push, or one for nobody; those before it may have been sent.
         """
         results: list[Accepted | PushError] = []
         for lines in _requests(pushes):
@@ -120,13 +131,15 @@ class Publisher(GoimPushes):
         results: list[Accepted | PushError | None] = [None] * len(lines)
         open_, unknown = list(range(len(lines))), set[int]()
         deadline, backoff = time.monotonic() + self._retry_s, Backoff(0.1, 2.0)
-        n_attempts = 0
+        links, n_attempts = list(self._links), 0
         while True:
-            link, left = self._links[n_attempts % len(self._links)], [lines[at] for at in open_]
+            link, left = links[n_attempts % len(links)], [lines[at] for at in open_]
             try:
                 found, wait_s = attempt(link, left)
             except PushError as error:
                 found, wait_s = [type(error)(str(error), 0, key) for key, _ in left], 0.0
+                if isinstance(error, CertificateError):
+                    links.remove(link)
             for at, result in zip(open_, found, strict=True):
                 unknown |= {at} if isinstance(result, PushUnknown) else set()
                 results[at] = _honest(result, at in unknown)
@@ -136,7 +149,7 @@ class Publisher(GoimPushes):
                 wait_s = 0.001  # another node may do at once
             else:
                 wait_s = max(wait_s, backoff.next_s())
-            if not open_ or time.monotonic() + wait_s > deadline:
+            if not open_ or not links or time.monotonic() + wait_s > deadline:
                 return [result for result in results if result is not None]
             time.sleep(wait_s)
 
@@ -177,7 +190,11 @@ def _requests(pushes: Iterable[Push]) -> Iterator[list[_Line]]:
     """The lines of each request."""
     lines: list[_Line] = []
     size = recipients = 0
+    if not isinstance(pushes, Iterable) or isinstance(pushes, str | bytes):
+        raise PushRefused(f"a batch is a list of Push(…), not {pushes!r:.100}")
     for push in pushes:
+        if not isinstance(push, Push):
+            raise PushRefused(f"a batch is a list of Push(…), and {push!r:.100} is none")
         key = push.id or make_id()
         line = encode_push(push, key)
         n = line.count(b",")  # there are fewer recipients than commas

@@ -16,6 +16,7 @@ from zim.protocol.messages import Submit
 
 Names = str | int | Iterable[str | int]
 """One name, or several."""
+_NAMES = "a string or an integer, or a list of them"
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +25,8 @@ class Push:
 
     Attributes:
         body: any bytes; a string goes as UTF-8.
-        users, rooms: to whom, one or several. A user gets it in every session, now or when one comes back.
+        users, rooms: to whom, one or several. A user gets it in every session, now or when one comes back. Names are
+            text: "007" is another user than 7, and one whom nobody is with the default token handler.
         keys: sessions, by their keys; only these get it.
         everybody: to all who are connected.
         op: 5, or 100 and above but not 254 and 255.
@@ -56,14 +58,43 @@ class Accepted:
     streams: dict[str, int] = field(default_factory=dict)
 
 
-def names(found: Names) -> list[str]:
-    """Names as a list of strings."""
-    return [str(found)] if isinstance(found, str | int) else [str(name) for name in found]
+def names(found: Names, where: str) -> list[str]:
+    """Names as a list of strings. where: the argument that they are.
+
+    Raises:
+        WrongValue: it is something else: a number like 7.0 would be a user whom nobody is.
+    """
+    if _is_name(found):
+        return [str(found)]
+    if isinstance(found, bytes) or not isinstance(found, Iterable):
+        raise WrongValue(where, f"{found!r:.100} is no name", _NAMES)
+    listed = list(found)
+    for i, name in enumerate(listed):
+        if not _is_name(name):
+            raise WrongValue(f"{where}[{i}]", f"{name!r:.100} is no name", _NAMES)
+    return list(map(str, listed))
+
+
+def _is_name(found: object) -> bool:
+    return isinstance(found, str | int) and not isinstance(found, bool)
 
 
 def body_bytes(body: bytes | str) -> bytes:
-    """A body's bytes."""
-    return body.encode() if isinstance(body, str) else body
+    """A body's bytes. Raises: PushRefused, if it has none."""
+    if isinstance(body, str):
+        return body.encode()
+    if not isinstance(body, bytes | bytearray | memoryview):
+        raise PushRefused(
+            f"the body is bytes or a string, not {type(body).__name__}; json.dumps makes one of most things"
+        )
+    return bytes(body)
+
+
+def _recipients(push: Push) -> tuple[list[str], list[str], list[str]]:
+    """The names of users, rooms and sessions. Raises: WrongValue."""
+    if not isinstance(push.everybody, bool):
+        raise WrongValue("everybody", f"it is {push.everybody!r:.100}", "True or False")
+    return names(push.users, "users"), names(push.rooms, "rooms"), names(push.keys, "keys")
 
 
 def make_submit(number: int, push: Push, id: str) -> Submit:
@@ -73,7 +104,7 @@ def make_submit(number: int, push: Push, id: str) -> Submit:
         PushRefused: something of it cannot be.
     """
     try:
-        streams, only = recipients(names(push.users), names(push.rooms), names(push.keys), push.everybody)
+        streams, only = recipients(*_recipients(push), push.everybody)
         asked = fabric.Push(streams, body_bytes(push.body), push.op, id, push.ttl_s, only)
         fabric.check_push(asked)
     except WrongValue as error:
@@ -87,9 +118,13 @@ def encode_push(push: Push, id: str) -> bytes:
     The body goes in base64, so that it arrives byte for byte.
 
     Raises:
-        PushRefused: it is for nobody.
+        PushRefused: it is for nobody, or for what is no name.
     """
-    to: dict[str, Any] = {"users": names(push.users), "rooms": names(push.rooms), "keys": names(push.keys)}
+    try:
+        users, rooms, keys = _recipients(push)
+    except WrongValue as error:
+        raise PushRefused(str(error), id=id) from None
+    to: dict[str, Any] = {"users": users, "rooms": rooms, "keys": keys}
     to = {key: value for key, value in (to | {"everybody": push.everybody}).items() if value}
     if not to:
         raise PushRefused("a push to nobody; name users, rooms, keys or everybody", id=id)

@@ -60,7 +60,7 @@ class ZimSession:
         self._lock = threading.Lock()
         self._positions: dict[str, Position] = check_resume(resume or {})
         self._has_own_rooms = rooms is None  # the token's: the fabric names them
-        self._joined = {check_room(room) for room in rooms or ()}
+        self._joined = check_rooms(() if rooms is None else rooms)
         self._left: set[str] = set()
         self._ack = 0
         self._forget_connection()
@@ -79,7 +79,7 @@ class ZimSession:
 
     def join(self, rooms: Iterable[str | int], resume: Mapping[str, Sequence[Any]] | None = None) -> None:
         """Wants these rooms too. Raises: ClientError."""
-        names, positions = {check_room(room) for room in rooms}, check_resume(resume or {})
+        names, positions = check_rooms(rooms), check_resume(resume or {})
         with self._lock:
             self._joined |= names
             self._left -= names
@@ -90,7 +90,7 @@ class ZimSession:
 
     def leave(self, rooms: Iterable[str | int]) -> None:
         """Wants these rooms no more: no message of them comes after this call. Raises: ClientError."""
-        names = {check_room(room) for room in rooms}
+        names = check_rooms(rooms)
         with self._lock:
             self._left |= names
             self._joined -= names
@@ -308,8 +308,18 @@ class ZimSession:
 # ---------------------------------------------------------------- checks
 
 
+def check_rooms(rooms: Iterable[str | int]) -> set[str]:
+    """Rooms' names. A string would be a room a letter. Raises: ClientError."""
+    if isinstance(rooms, str | bytes) or not isinstance(rooms, Iterable):
+        raise ClientError(f"rooms is a list of rooms, not {rooms!r:.100}; for one, write rooms=[{rooms!r:.100}]")
+    return set(map(check_room, rooms))
+
+
 def check_room(room: str | int) -> str:
     """A room's name. Raises: ClientError."""
+    if isinstance(room, bool) or not isinstance(room, str | int):
+        hint = "; for several, write join(*rooms)" if isinstance(room, list | tuple | set) else ""
+        raise ClientError(f"no room can be called {room!r:.100}; right is a string or an integer{hint}")
     name = str(room)
     if not is_room(name):
         raise ClientError(f"no room can be called {shown(name)}; right is {ROOM}")
@@ -318,6 +328,8 @@ def check_room(room: str | int) -> str:
 
 def check_resume(resume: Mapping[str, Sequence[Any]]) -> dict[str, Position]:
     """Positions, as `resume` gave them or as JSON kept them. Raises: ClientError."""
+    if not isinstance(resume, Mapping):
+        raise ClientError(f"resume is {{stream: [epoch, offset]}}, not {resume!r:.100}")
     positions = {}
     for stream, position in resume.items():
         match position:

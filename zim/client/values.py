@@ -50,7 +50,10 @@ class Gap:
 
 @dataclass(frozen=True, slots=True)
 class NotRecovered:
-    """What came after `had` in a stream cannot be had any more; how much that was, nobody can tell.
+    """What came after `had` in a stream cannot be had any more.
+
+    With the same epoch in `had` and `now`, and a higher offset in `now`, the messages after the one offset up to the
+    other (inclusive) are gone. Else nobody can tell how many they were.
 
     Attributes:
         had: what one had of it; None for a user's stream that was to go on from what the user has acknowledged.
@@ -85,9 +88,10 @@ class State:
     Attributes:
         name: "connecting", "connected", "unreachable" (it could not be made), "refused" (the fabric ended it before
             it answered the login), or "disconnected" (it was lost). After the last three the listener tries again.
+            It tries no more if a certificate could not be verified and there is no other address: the iteration raises.
         address: of the comet.
         reason: why it could not be made, was refused or lost; for a person.
-        retry_s: after how many seconds it tries again.
+        retry_s: after how many seconds it tries again; 0 if it does not.
     """
 
     name: StateName

@@ -35,13 +35,11 @@ class Wire(ABC):
 
     Attributes:
         opening: what the client says before anything else.
-        closing: its last words.
         is_open: packets may be sent.
         broken: why nothing more can be read; told beside the packets, so that those before it are not lost.
     """
 
     opening = b""
-    closing = b""
     is_open = True
     broken: ZimError | None = None
 
@@ -61,6 +59,10 @@ class Wire(ABC):
 
     def replies(self) -> bytes:
         """What the stream itself asks to be answered, once."""
+        return b""
+
+    def closing(self) -> bytes:
+        """The client's last words."""
         return b""
 
     @abstractmethod

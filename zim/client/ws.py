@@ -66,7 +66,6 @@ class WsWire(Wire):
         self._key = base64.b64encode(os.urandom(16))
         self._path = path
         self.opening = opening_request(address, path, self._key)
-        self.closing = encode_close(websocket.NORMAL, mask=random_mask())
         self.is_open = False
         self._head = b""
         self._frames = FrameReader(max_packet_bytes, is_server=False)
@@ -99,6 +98,10 @@ class WsWire(Wire):
     def replies(self) -> bytes:
         replies, self._replies = self._replies, b""
         return replies
+
+    @override
+    def closing(self) -> bytes:
+        return encode_close(websocket.NORMAL, mask=random_mask())
 
     def _handle(self, said: object) -> list[Packet]:
         match said:

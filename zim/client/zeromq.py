@@ -24,7 +24,7 @@ import zmq
 from typing_extensions import override
 from zmq.utils.monitor import recv_monitor_message
 
-from zim.client.address import split_address
+from zim.client.address import list_addresses, split_address
 from zim.client.errors import AddressError, PushUnavailable
 from zim.client.pending import PendingPush
 from zim.client.pipeline import MESSAGE_BYTES, Outcome, Pipeline, PushJob
@@ -68,8 +68,8 @@ class ZmqPublisher:
         Raises:
             AddressError: an endpoint is none.
         """
-        texts = [endpoints] if isinstance(endpoints, str) else list(endpoints)
-        for text in texts or [""]:
+        texts = list_addresses(endpoints, "tcp://127.0.0.1:7170")
+        for text in texts:
             _check_endpoint(text)
         self._max_in_flight, self._max_bytes = max_in_flight, max_bytes
         self._retry_s = retry_s

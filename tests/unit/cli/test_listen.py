@@ -245,10 +245,10 @@ def test_what_could_not_be_recovered_goes_to_stderr() -> None:
         _, _, seq = peer.receive()
         lost = {"epoch": "e", "offset": 9, "recovered": False}
         peer.send(8, json.dumps({"key": "7_1", "heartbeat_s": 9, "streams": {"u:7": lost}}).encode(), seq, 3)
-        for reason, low, high in (("trimmed", 10, 12), ("epoch", 1, 0)):
+        for reason, low, high in (("trimmed", 10, 12), ("epoch", 0, 3)):
             gap = {"stream": "u:7", "epoch": reason, "from": low, "to": high, "reason": reason}
             peer.send(26, json.dumps(gap).encode(), 0, 3)
-        body = b"\0\0\0\0\0\0\0\1u:7x"
+        body = b"\0\0\0\0\0\0\0\4u:7x"
         peer.socket.sendall(struct.pack(">ihhii", 16 + len(body), 27, 3, 5, 0) + body)
         peer.wait_closed()
 
@@ -256,10 +256,36 @@ def test_what_could_not_be_recovered_goes_to_stderr() -> None:
         result = run("--uid", "7", "--tcp", peer.address, "--count", "1")
     assert result.stdout == "x\n"
     assert result.stderr.splitlines()[1:] == [
-        "could not recover u:7: what came is gone; it goes on after 9",
+        "could not recover u:7: what was not acknowledged, up to 9, is gone; it goes on after 9",
         "could not recover u:7: messages 10 to 12 will not come (trimmed)",
-        "could not recover u:7: what came before will not come (epoch)",
+        "could not recover u:7: it has another history now, which goes on after 3",
     ]
+
+
+@pytest.mark.parametrize(
+    ("epoch", "offset", "says"),
+    [
+        ("e1", 9, "messages 6 to 9 are gone; it goes on after 9"),
+        ("e1", 2, "what came after 5 is gone; it goes on after 2"),
+        ("e2", 9, "what came after 5 is gone, and it has another history now; it goes on after 9"),
+    ],
+)
+def test_what_is_gone_after_a_loss_is_told_in_numbers(epoch: str, offset: int, says: str) -> None:
+    starts = [{"epoch": "e1", "offset": 5, "recovered": True}, {"epoch": epoch, "offset": offset, "recovered": False}]
+
+    def script(peer: Connection) -> None:
+        _, auth, seq = peer.receive()
+        start = starts.pop(0)
+        peer.send(8, json.dumps({"key": "7_1", "heartbeat_s": 9, "streams": {"u:7": start}}).encode(), seq, 3)
+        if not starts:
+            assert json.loads(auth)["resume"] == {"u:7": ["e1", 5]}
+            body = (offset + 1).to_bytes(8) + b"u:7x"
+            peer.socket.sendall(struct.pack(">ihhii", 16 + len(body), 27, 3, 5, 0) + body)
+            peer.wait_closed()
+
+    with TcpPeer(script) as peer:
+        result = run("--uid", "7", "--tcp", peer.address, "--count", "1")
+    assert f"could not recover u:7: {says}" in result.stderr.splitlines()
 
 
 def test_a_host_that_does_not_exist() -> None:

@@ -7,6 +7,7 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 
@@ -16,7 +17,7 @@ from zim.client import AddressError, Publisher, PushError, PushRefused, PushUnav
 
 
 @contextmanager
-def publishing(server: Server, **options: float) -> Iterator[Publisher]:
+def publishing(server: Server, **options: Any) -> Iterator[Publisher]:
     """A publisher that is closed at the end."""
     publisher = Publisher(f"http://{server.address}", **options)
     try:
@@ -134,7 +135,10 @@ def test_a_name_that_does_not_exist() -> None:
         Publisher("nowhere.invalid:80").push_user(7, b"")
 
 
-@pytest.mark.parametrize("url", ["https://a:1", "http://a:1/path", "a", "http://a", "", "http://a:1?x=1"])
+@pytest.mark.parametrize(
+    "url",
+    ["https://a:1/path", "https://", "https://a:", "wss://a", "http://a:1/path", "a", "http://a", "", "http://a:1?x=1"],
+)
 def test_what_is_no_url(url: str) -> None:
     with pytest.raises(AddressError):
         Publisher(url)

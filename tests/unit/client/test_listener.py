@@ -290,7 +290,18 @@ def test_a_host_that_has_no_address_is_said_shortly() -> None:
 
 @pytest.mark.parametrize(
     "address",
-    ["x", "wss://a:1", "http://a:1", "ws://a", "ws://a:1#x", "ws://a:1/\r\nX: y", "ws://[a:1", "x" * 64 + ".org:1"],
+    [
+        "x",
+        "wss://",
+        "wss://a:",
+        "wss://a:1#x",
+        "http://a:1",
+        "ws://a",
+        "ws://a:1#x",
+        "ws://a:1/\r\nX: y",
+        "ws://[a:1",
+        "x" * 64 + ".org:1",
+    ],
 )
 def test_what_is_no_address(address: str) -> None:
     with pytest.raises(AddressError):

@@ -29,7 +29,7 @@ from zim.client.pushes import encode_push, read_answer
 
 
 @contextmanager
-def publishing(*servers: Server, **options: float) -> Iterator[Publisher]:
+def publishing(*servers: Server, **options: Any) -> Iterator[Publisher]:
     """A publisher that does not try again, and is closed at the end."""
     with Publisher([server.address for server in servers], **{"retry_s": 0.0, **options}) as publisher:
         yield publisher
