@@ -54,6 +54,9 @@ def main() -> None:
     zim up                          start everything in ./topology.toml
     zim listen --uid 7              be user 7's device
     zim push user 7 '{"test":1}'    send to it
+
+    Every command takes the fabric's file by --topology, or from the environment variable ZIM_TOPOLOGY; by default it is
+    ./topology.toml.
     """
     # Ctrl-C belongs to the main greenlet; the hub would print it first.
     Hub.NOT_ERROR = (*Hub.NOT_ERROR, KeyboardInterrupt)

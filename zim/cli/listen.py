@@ -13,7 +13,7 @@ from pathlib import Path
 
 import click
 
-from zim.cli.where import comet_addresses
+from zim.cli.where import comet_addresses, topology_option
 from zim.client import Gap, GoimListener, Listener, Message, NotJoined, NotRecovered, State, ZimError
 
 
@@ -32,7 +32,7 @@ from zim.client import Gap, GoimListener, Listener, Message, NotJoined, NotRecov
     multiple=True,
     help="The comet's address, for TCP or, with --ws, WebSocket. More than once: each in turn.",
 )
-@click.option("--topology", metavar="FILE", type=click.Path(path_type=Path), help="Take the fitting comets of FILE.")
+@topology_option("Take the fitting comets of FILE.")
 @click.option("--count", type=click.IntRange(min=1), metavar="N", help="Exit with 0 after N messages.")
 @click.option(
     "--timeout",
@@ -72,8 +72,8 @@ def listen(
       zim listen --uid 7 --room lobby --verbose
       zim listen --token secret --address 10.0.0.5:8080 --json | jq .body
 
-    The comets are those of --tcp, --address or --topology; by default those of ./topology.toml, or goim's ports on
-    127.0.0.1 (8080 for TCP, 8090 for WebSocket) without such a file.
+    The comets are those of --tcp, --address or --topology. Without them, and without the file, it is the one at goim's
+    ports on 127.0.0.1, 8080 for TCP and 8090 for WebSocket.
 
     \b
     Exit codes:

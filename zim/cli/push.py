@@ -13,7 +13,7 @@ import click
 from click.core import ParameterSource
 
 from zim.cli.receipt import tell
-from zim.cli.where import http_address
+from zim.cli.where import http_address, topology_option
 from zim.client import Accepted, Publisher, PushUnavailable, PushUnknown, ZimError
 from zim.fabric.limits import TTL_S, WAIT_S
 from zim.fabric.names import KEY, NAME, is_key, shown
@@ -72,9 +72,7 @@ def _read_keys(ctx: click.Context, param: click.Parameter, value: str | None) ->
 
 _WHICH = [  # fabric; accepted before and after the subcommand
     click.option("--http", metavar="HOST:PORT", help="The HTTP port of a logic node."),
-    click.option(
-        "--topology", metavar="FILE", type=click.Path(path_type=Path), help="Take the first logic node of FILE."
-    ),
+    topology_option("Take the first logic node of FILE."),
     click.option("--goim", is_flag=True, help="Use goim v1's API: numbers only, and none of the other options."),
 ]
 _MORE = [
@@ -127,8 +125,7 @@ def push(ctx: click.Context, http: str | None, topology: Path | None, goim: bool
     `zim push user --help` has the options of a push. --goim uses goim v1's API: users and rooms are numbers, and the
     body for several users is JSON.
 
-    The fabric is the one of --http or --topology; by default that of ./topology.toml, or 127.0.0.1:7172 without such
-    a file.
+    The fabric is the one of --http or --topology. Without both, and without the file, it is the one at 127.0.0.1:7172.
 
     \b
     Exit codes:
