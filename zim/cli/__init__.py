@@ -11,7 +11,7 @@ from gevent.hub import Hub
 from zim import __version__
 from zim.errors import ZimError
 
-_COMMANDS = ("up", "check", "node", "push", "listen", "ledger", "restored")
+_COMMANDS = ("up", "check", "node", "push", "listen", "ledger", "restored", "completion")
 
 # A node that ends with it is not started again.
 _EXIT_CODES = {"node": 2}
