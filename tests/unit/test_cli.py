@@ -6,6 +6,7 @@ import re
 import sys
 from pathlib import Path
 
+import click
 import pytest
 from click.testing import CliRunner
 
@@ -27,7 +28,9 @@ def run(*arguments: str) -> tuple[int, str, str]:
     return result.exit_code, result.stdout, result.stderr
 
 
-@pytest.mark.parametrize("command", ["up", "check", "node", "push", "listen", "ledger", "restored", "completion"])
+@pytest.mark.parametrize(
+    "command", ["init", "up", "check", "node", "push", "listen", "ledger", "restored", "completion"]
+)
 def test_every_command_has_help_with_an_example(command: str) -> None:
     exit_code, out, _ = run(command, "--help")
     assert exit_code == 0
