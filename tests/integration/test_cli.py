@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -54,3 +55,15 @@ def test_a_push_that_is_refused_says_what_would_be_right(fabric: Fabric) -> None
     code, _, err = zim(fabric, "push", "room", "lobby", "y", "--id", "two")
     assert code == 1
     assert err.startswith(b"zim push: its key was used before")
+
+
+@pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="/proc is Linux'")
+def test_a_port_in_use_names_who_has_it_and_the_key(fabric: Fabric, tmp_path: Path) -> None:
+    file = tmp_path / "another.toml"
+    file.write_text(fabric.file.read_text())  # another folder: only its ports are those of the first
+    for name, address in (("job-1", fabric.binds["job-1"]), ("logic-1", fabric.binds["logic-1"])):
+        command = [sys.executable, "-m", "zim", "node", name, "--topology", str(file)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 2
+        assert f"{name}: bind {address} is in use already, by " in done.stderr
+        assert f" (pid {fabric.pid(name)}); stop what uses it, or change bind in the topology\n" in done.stderr

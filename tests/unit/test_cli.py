@@ -6,7 +6,6 @@ import re
 import sys
 from pathlib import Path
 
-import click
 import pytest
 from click.testing import CliRunner
 
