@@ -13,6 +13,7 @@ from typing import NoReturn
 import click
 import msgspec
 
+from zim.cli.seconds import Seconds
 from zim.cli.where import http_address, topology_argument, topology_file, topology_option
 from zim.client import ZimError
 from zim.client.address import split_address
@@ -47,7 +48,7 @@ class _NotTold(ZimError):
 @topology_argument
 @topology_option("Ask the first logic node of FILE.")
 @click.option("--http", "address", metavar="HOST:PORT", help="The HTTP port of a logic node.")
-@click.option("--wait", "wait_s", metavar="S", type=click.FloatRange(min=0), default=0.0, help="Wait up to S seconds.")
+@click.option("--wait", "wait_s", metavar="S", type=Seconds(min=0), default=0.0, help="Wait up to S seconds.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def ledger(file: Path | None, topology: Path | None, address: str | None, wait_s: float, as_json: bool) -> None:
     """Print what became of all pushes, counted in sessions.

@@ -13,6 +13,7 @@ from pathlib import Path
 import click
 
 from zim.cli.lines import body_line, json_line, placed_line, visible, visible_line
+from zim.cli.seconds import Seconds
 from zim.cli.where import comet_addresses, topology_option
 from zim.client import Gap, GoimListener, Listener, Message, NotJoined, NotRecovered, State, ZimError
 
@@ -37,7 +38,7 @@ from zim.client import Gap, GoimListener, Listener, Message, NotJoined, NotRecov
 @click.option(
     "--timeout",
     "timeout_s",
-    type=click.FloatRange(min=0, min_open=True),
+    type=Seconds(min=0, min_open=True),
     metavar="S",
     help="Stop after S seconds; exit code 1 if nothing, or less than --count, came.",
 )

@@ -13,6 +13,7 @@ import click
 from click.core import ParameterSource
 
 from zim.cli.receipt import tell
+from zim.cli.seconds import Seconds
 from zim.cli.where import http_address, topology_option
 from zim.client import Accepted, Publisher, PushUnavailable, PushUnknown, ZimError
 from zim.fabric.limits import TTL_S, WAIT_S
@@ -81,7 +82,7 @@ _MORE = [
         "--ttl",
         "ttl_s",
         metavar="SECONDS",
-        type=click.FloatRange(0, TTL_S, min_open=True),
+        type=Seconds(0, TTL_S, min_open=True),
         help="After so long it is of no use any more.",
     ),
     click.option("--op", metavar="N", type=int, default=PUSH_OP, help=f"Operation in the client's packet: {OP}."),
@@ -89,7 +90,7 @@ _MORE = [
         "--wait",
         "wait_s",
         metavar="SECONDS",
-        type=click.FloatRange(0, WAIT_S),
+        type=Seconds(0, WAIT_S),
         help="Wait up to so long, and say what became of it.",
     ),
     click.option("--keys", metavar="KEY,…", callback=_read_keys, help="To these sessions, too, such as 7_12."),

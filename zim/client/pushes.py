@@ -14,6 +14,7 @@ import msgspec
 from zim.client.errors import PushConflict, PushError, PushRefused, PushUnavailable, PushUnknown
 from zim.fabric import push as fabric
 from zim.fabric.answers import Receipt
+from zim.fabric.limits import WAIT_S
 from zim.fabric.push import PUSH_OP, WrongValue, recipients
 from zim.protocol.messages import Submit
 
@@ -95,8 +96,10 @@ def encode_push(push: Push, id: str, wait_s: float | None = None) -> bytes:
         wait_s: for how long the answer waits for the receipt; None: it has none.
 
     Raises:
-        PushRefused: it is for nobody.
+        PushRefused: it is for nobody, or nobody waits so long.
     """
+    if wait_s is not None and not 0 <= wait_s <= WAIT_S:
+        raise PushRefused(f"wait_s: {wait_s:g} is no time to wait; right is 0 to {WAIT_S:.0f} seconds", id=id)
     to: dict[str, Any] = {"users": names(push.users), "rooms": names(push.rooms), "keys": names(push.keys)}
     to = {key: value for key, value in (to | {"everybody": push.everybody}).items() if value}
     if not to:

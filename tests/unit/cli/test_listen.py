@@ -139,6 +139,7 @@ def test_nothing_listens_until_the_timeout() -> None:
         (("--uid", "7", "--address", "nowhere"), 1, "write host:port"),
         (("--uid", "7", "--topology", "none.toml"), 1, "there is no such file"),
         (("--uid", "7", "--count", "0"), 2, "--count"),
+        (("--uid", "7", "--timeout", "nan"), 2, "nan is no length of time"),
     ],
 )
 def test_what_is_wrong_on_the_command_line(arguments: tuple[str, ...], code: int, text: str) -> None:

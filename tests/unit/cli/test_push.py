@@ -198,6 +198,8 @@ def test_nothing_listens() -> None:
         (("room", "a", "x", "--keys", "\udcff_1"), 2, "is not UTF-8"),
         (("user", "7", "x", "--id", ""), 2, "'' cannot be a key; right is 1 to 255 bytes"),
         (("user", "7", "x", "--wait", "31"), 2, "Invalid value for '--wait'"),
+        (("user", "7", "x", "--wait", "nan"), 2, "nan is no length of time; right is a number of seconds"),
+        (("user", "7", "x", "--ttl", "nan"), 2, "nan is no length of time"),
         (("user", "7", "x", "--ttl", "0"), 2, "Invalid value for '--ttl'"),
         (("user", "7"), 2, "Missing argument 'BODY'"),
         (("user", "7", "@none"), 2, "cannot read none: No such file"),

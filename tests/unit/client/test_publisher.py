@@ -211,6 +211,12 @@ def test_nobody_is_no_recipient() -> None:
         Publisher("127.0.0.1:1").push(b"x")
 
 
+@pytest.mark.parametrize("wait_s", [-1, 30.1, float("nan"), float("inf")])
+def test_nobody_waits_that_long(wait_s: float) -> None:
+    with pytest.raises(PushRefused, match="right is 0 to 30 seconds"):
+        Publisher("127.0.0.1:1").push(b"x", users=7, wait_s=wait_s)
+
+
 def test_no_address() -> None:
     with pytest.raises(AddressError):
         Publisher([])
