@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 
@@ -26,7 +27,9 @@ def run(*arguments: str) -> tuple[int, str, str]:
     return result.exit_code, result.stdout, result.stderr
 
 
-@pytest.mark.parametrize("command", ["up", "check", "node", "push", "listen", "ledger"])
+@pytest.mark.parametrize(
+    "command", ["init", "up", "check", "node", "push", "listen", "ledger", "restored", "completion"]
+)
 def test_every_command_has_help_with_an_example(command: str) -> None:
     exit_code, out, _ = run(command, "--help")
     assert exit_code == 0
@@ -75,7 +78,7 @@ def test_a_host_that_is_not_there() -> None:
 
 def check_picture(topology: Topology) -> str:
     picture = draw(topology)
-    assert max(map(len, picture.splitlines())) <= 110
+    assert max(map(len, picture.splitlines())) <= 80
     boxes = [line for line in picture.splitlines() if line.startswith("│")]
     assert len({line.rindex("│") for line in boxes}) == 1
     return picture
@@ -83,9 +86,36 @@ def check_picture(topology: Topology) -> str:
 
 def test_picture_of_one_of_each() -> None:
     picture = check_picture(load(DEFAULT))
-    for address in ("127.0.0.1:7172", "127.0.0.1:8080", "127.0.0.1:8090", "tcp://127.0.0.1:7270"):
+    for address in ("127.0.0.1:7172", "127.0.0.1:8080", "127.0.0.1:8090", "127.0.0.1:7270"):
         assert address in picture
     assert "Each arrow" not in picture
+
+
+def test_picture_of_three_of_each_with_any_addresses() -> None:
+    """Each kind of address once at its widest; then all of them, which makes names stand above addresses."""
+    lines = ['[fabric]\nname = "x"\ndata_dir = "var"']
+    for n, (kind, keys) in enumerate(
+        (
+            ("router", ("admin",)),
+            ("logic", ("http", "admin")),
+            ("job", ("admin",)),
+            ("comet", ("tcp", "ws", "admin")),
+        )
+    ):
+        for i in (1, 2, 3):
+            ports = iter(range(60_000 + n * 1000 + i * 10, 65_536))
+            lines.append(f'[[{kind}]]\nid = {i}\nbind = "tcp://127.0.0.1:{next(ports)}"')
+            lines += [f'{key} = "127.0.0.1:{next(ports)}"' for key in keys]
+    beside = "\n".join(lines)
+    assert "comet-3  tcp   127.0.0.1:63031" in check_picture(parse(beside, DEFAULT))
+    above = re.sub(
+        r'"((?:tcp://)?)127\.0\.0\.1(:\d+)"', r'{address = "\g<1>192.168.100.100\2", insecure = true}', beside
+    )
+    picture = check_picture(parse(above, DEFAULT))
+    assert "│ comet-3                         │" in picture
+    assert "│   admin 192.168.100.100:63033 ! │" in picture
+    hosts = re.sub(r"id = (\d)\n", r'id = 111111111\1\nhost = "frankfurt-\1"\n', above)
+    assert "│ comet-1111111113 @fr…urt-3      │" in check_picture(parse(hosts, DEFAULT))
 
 
 def test_picture_with_long_names_hosts_and_open_listeners() -> None:
@@ -95,14 +125,14 @@ def test_picture_with_long_names_hosts_and_open_listeners() -> None:
     text = text.replace('"tcp://127.0.0.1:7470"', f'"ipc:///run/{"y" * 80}"')
     picture = check_picture(parse(text, DEFAULT))
     assert "x.example:8080 !" in picture
-    assert "insecure = true" in picture
+    assert "insecure = true" in " ".join(picture.split())
 
 
 def test_picture_tells_who_is_out_of_reach() -> None:
     text = DEFAULT.read_text().replace("id = 1\n", 'id = 1\nhost = "a"\n', 3).replace("id = 1\n\nhost", "id = 1")
     head, _, comet = text.rpartition("id = 1\n")
     picture = check_picture(parse(f'{head}id = 1\nhost = "b"\n{comet}', DEFAULT))
-    assert "Note: comet-1 is at tcp://127.0.0.1:8092, out of reach from a." in picture
+    assert "Note: comet-1 is at tcp://127.0.0.1:8092, out of reach from a." in " ".join(picture.split())
 
 
 def test_picture_and_list_have_every_listener() -> None:

@@ -11,7 +11,7 @@ from gevent.hub import Hub
 from zim import __version__
 from zim.errors import ZimError
 
-_COMMANDS = ("up", "check", "node", "push", "listen", "ledger", "restored")
+_COMMANDS = ("init", "up", "check", "node", "push", "listen", "ledger", "restored", "completion")
 
 # A node that ends with it is not started again.
 _EXIT_CODES = {"node": 2}
@@ -51,9 +51,13 @@ def main() -> None:
     """zim: a push fabric. HTTP in, WebSocket and TCP out, no broker.
 
     \b
-    zim up                          start everything in ./topology.toml
+    zim init                        write ./topology.toml
+    zim up                          start everything in it
     zim listen --uid 7              be user 7's device
     zim push user 7 '{"test":1}'    send to it
+
+    Every command takes the fabric's file by --topology, or from the environment variable ZIM_TOPOLOGY; by default it is
+    ./topology.toml.
     """
     # Ctrl-C belongs to the main greenlet; the hub would print it first.
     Hub.NOT_ERROR = (*Hub.NOT_ERROR, KeyboardInterrupt)

@@ -7,21 +7,24 @@ from pathlib import Path
 import click
 
 from zim.cli.drawing import draw
+from zim.cli.where import topology_argument, topology_file, topology_option
 from zim.topology import load
 
 
 @click.command()
-@click.argument("topology", type=click.Path(path_type=Path), default="topology.toml")
-def check(topology: Path) -> None:
+@topology_argument
+@topology_option()
+def check(file: Path | None, topology: Path | None) -> None:
     """Check a topology file and draw the fabric it describes.
 
     Every problem found is one line on stderr that names its key; the exit code is then 1.
 
     \b
-    zim check                               ./topology.toml
+    zim check                               $ZIM_TOPOLOGY, or ./topology.toml
     zim check examples/two-of-each.toml
     """
-    fabric = load(topology)
+    path = topology_file(topology, file)
+    fabric = load(path)
     count = len(fabric.nodes)
-    click.echo(f"OK: {topology} describes {count} nodes.\n")
+    click.echo(f"OK: {path} describes {count} nodes.\n")
     click.echo(draw(fabric))

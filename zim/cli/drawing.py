@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 from itertools import zip_longest
+from textwrap import wrap
 
 from zim.topology import ListenAddress, Node, Topology
 from zim.topology.drafts import CONNECTS_TO
 from zim.topology.endpoints import parse_link
 
-MAX_ADDRESS_CHARS = 27  # holds tcp://192.168.100.100:65535; two boxes then fit into some 100 columns
+MAX_CHARS = 80  # of a line
+MAX_ADDRESS_CHARS = 21  # holds 192.168.100.100:65535; two boxes of such addresses, below names, then fit into a line
 MAX_HOST_CHARS = 8
 GAP = 10  # between the boxes; holds an arrow with its word
-MIN_WIDTH = 36  # of a box; the words of two arrows fit below it
+MIN_WIDTH = 33  # of a box; the words of two arrows fit below it
 LISTENERS = {"tcp": "tcp", "ws": "ws", "http": "http", "link": "bind", "admin": "admin"}  # in this order; their fields
 
 
 def draw(topology: Topology) -> str:
     """The fabric as text: four boxes, one for each kind of node, and the arrows of the links between them.
 
-    An arrow starts at who connects. At most about 100 columns wide, whatever the addresses are.
+    An arrow starts at who connects. At most 80 columns wide, whatever the addresses are: names stand beside the
+    addresses, or above them where that is too wide.
     """
-    logic, comet = _rows(topology.logics), _rows(topology.comets)
-    router, job = _rows(topology.routers), _rows(topology.jobs)
+    kinds = (topology.logics, topology.comets, topology.routers, topology.jobs)
+    logic, comet, router, job = map(_rows, kinds)
+    if _width(logic, router) + GAP + _width(comet, job) > MAX_CHARS:
+        logic, comet, router, job = map(_high_rows, kinds)
     left, right = _width(logic, router), _width(comet, job)
     upper, lower = max(len(logic), len(comet)), max(len(router), len(job))
     column = left + GAP
@@ -41,7 +46,8 @@ def draw(topology: Topology) -> str:
         (up, floor, "▲\n│ Deliver\n│\n┴"),
         (left - 1, floor + 4, "├── Push ─►"),
     )
-    return "\n".join([_title(topology), "", picture, "", *_remarks(topology)]).rstrip() + "\n"
+    remarks = [line for remark in _remarks(topology) for line in wrap(remark, MAX_CHARS, subsequent_indent="  ")]
+    return "\n".join([*wrap(_title(topology), MAX_CHARS), "", picture, "", *remarks]).rstrip() + "\n"
 
 
 def _overlay(*pieces: tuple[int, int, str]) -> str:
@@ -65,6 +71,7 @@ def _width(*boxes: list[str]) -> int:
 
 
 def _rows(nodes: tuple[Node, ...]) -> list[str]:
+    """Names, and beside them what listens where."""
     cells: list[tuple[str, str, str]] = []
     for node in nodes:
         labels = [node.name, *([f"@{_cut(node.host, MAX_HOST_CHARS)}"] if node.host else [])]
@@ -75,9 +82,18 @@ def _rows(nodes: tuple[Node, ...]) -> list[str]:
     return [f"{label:<{width}}  {what:<{wide}} {where}" for label, what, where in cells]
 
 
+def _high_rows(nodes: tuple[Node, ...]) -> list[str]:
+    """Names, and below them what listens where: narrower, and higher."""
+    rows: list[str] = []
+    for node in nodes:
+        rows.append(node.name + (f" @{_cut(node.host, MAX_HOST_CHARS)}" if node.host else ""))
+        rows += [f"  {what:<5} {where}" for what, where in _addresses(node)]
+    return rows
+
+
 def _addresses(node: Node) -> list[tuple[str, str]]:
-    found = [(what, _cut(one.address) + ("" if one.parsed.is_local else " !")) for what, one in _listeners(node)]
-    return found + ([("as", _cut(node.advertise))] if node.advertise else [])
+    found = [(what, _short(one.address) + ("" if one.parsed.is_local else " !")) for what, one in _listeners(node)]
+    return found + ([("as", _short(node.advertise))] if node.advertise else [])
 
 
 def _listeners(node: Node) -> list[tuple[str, ListenAddress]]:
@@ -85,8 +101,13 @@ def _listeners(node: Node) -> list[tuple[str, ListenAddress]]:
     return [(what, one) for what, at in found.items() for one in ((at,) if isinstance(at, ListenAddress) else at)]
 
 
-def _cut(text: str, most: int = MAX_ADDRESS_CHARS) -> str:
-    """The text, without its middle if it is too long: the scheme and the port or file name say most."""
+def _short(address: str) -> str:
+    """An address without what can be spared: most links are TCP."""
+    return _cut(address.removeprefix("tcp://"), MAX_ADDRESS_CHARS)
+
+
+def _cut(text: str, most: int) -> str:
+    """The text, without its middle if it is too long: the start, and the port or file name, say most."""
     tail = most * 2 // 3
     return text if len(text) <= most else f"{text[: most - tail - 1]}…{text[-tail:]}"
 

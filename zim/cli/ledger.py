@@ -13,7 +13,8 @@ from typing import NoReturn
 import click
 import msgspec
 
-from zim.cli.where import http_address
+from zim.cli.seconds import Seconds
+from zim.cli.where import http_address, topology_argument, topology_file, topology_option
 from zim.client import ZimError
 from zim.client.address import split_address
 from zim.fabric.answers import Ledger
@@ -44,18 +45,18 @@ class _NotTold(ZimError):
 
 
 @click.command()
-@click.argument("topology", type=click.Path(path_type=Path), required=False)
+@topology_argument
+@topology_option("Ask the first logic node of FILE.")
 @click.option("--http", "address", metavar="HOST:PORT", help="The HTTP port of a logic node.")
-@click.option("--wait", "wait_s", metavar="S", type=click.FloatRange(min=0), default=0.0, help="Wait up to S seconds.")
+@click.option("--wait", "wait_s", metavar="S", type=Seconds(min=0), default=0.0, help="Wait up to S seconds.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def ledger(topology: Path | None, address: str | None, wait_s: float, as_json: bool) -> None:
+def ledger(file: Path | None, topology: Path | None, address: str | None, wait_s: float, as_json: bool) -> None:
     """Print what became of all pushes, counted in sessions.
 
     It balances: targeted = delivered + gone + shed + expired + unknown + pending. With --wait it is asked for again
     until nothing is pending.
 
-    The fabric is the one of --http or TOPOLOGY; by default that of ./topology.toml, or 127.0.0.1:7172 without such a
-    file.
+    The fabric is the one of --http or --topology. Without both, and without the file, it is the one at 127.0.0.1:7172.
 
     \b
     Examples:
@@ -71,7 +72,7 @@ def ledger(topology: Path | None, address: str | None, wait_s: float, as_json: b
       3  it cannot be told: no logic, or a router, does not answer; or something is pending still after --wait
     """
     try:
-        where = http_address(address, topology)
+        where = http_address(address, topology_file(topology, file) if topology or file else None)
         split_address(where)
         found = _ask_until_settled(where, wait_s)
     except ZimError as error:

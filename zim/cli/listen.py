@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import threading
@@ -13,7 +12,9 @@ from pathlib import Path
 
 import click
 
-from zim.cli.where import comet_addresses
+from zim.cli.lines import body_line, json_line, placed_line, visible, visible_line
+from zim.cli.seconds import Seconds
+from zim.cli.where import comet_addresses, topology_option
 from zim.client import CertificateError, Gap, GoimListener, Listener, Message, NotJoined, NotRecovered, State, ZimError
 
 
@@ -32,17 +33,17 @@ from zim.client import CertificateError, Gap, GoimListener, Listener, Message, N
     multiple=True,
     help="The comet's address, for TCP or, with --ws, WebSocket. More than once: each in turn.",
 )
-@click.option("--topology", metavar="FILE", type=click.Path(path_type=Path), help="Take the fitting comets of FILE.")
+@topology_option("Take the fitting comets of FILE.")
 @click.option("--count", type=click.IntRange(min=1), metavar="N", help="Exit with 0 after N messages.")
 @click.option(
     "--timeout",
     "timeout_s",
-    type=click.FloatRange(min=0, min_open=True),
+    type=Seconds(min=0, min_open=True),
     metavar="S",
     help="Stop after S seconds; exit code 1 if nothing, or less than --count, came.",
 )
 @click.option("-v", "--verbose", is_flag=True, help="Print stream and offset before each body.")
-@click.option("--json", "as_json", is_flag=True, help='Print {"op":…,"body":…,"received_at":…,"stream":…,"offset":…}.')
+@click.option("--json", "as_json", is_flag=True, help='Print {"op":…,"body" or "base64":…,"received_at":…,…}.')
 def listen(
     uid: str | None,
     token: str | None,
@@ -61,9 +62,12 @@ def listen(
     """Print what is pushed to a user, one message a line.
 
     First comes what was pushed to the user and is not acknowledged yet. Bodies go to standard output: over TCP byte
-    for byte, over WebSocket as the JSON that they are there. What becomes of the connection, and what could not be
-    recovered, goes to standard error. When the connection is lost a new one is made, to the next address, after 0.2 s
-    at first, 10 s at most, and goes on where the old one ended.
+    for byte, over WebSocket as the JSON that they are there. On a terminal, control characters and bytes that are not
+    UTF-8 are escaped, as \\x1b or \\n; in a pipe or a file all stays as it is. With --json the field "body" has JSON,
+    or a string for other text; where it is not UTF-8 there is "base64" instead.
+
+    What becomes of the connection, and what could not be recovered, goes to standard error. When the connection is lost
+    a new one is made, to the next address, after 0.2 s at first, 10 s at most, and goes on where the old one ended.
 
     \b
     Examples:
@@ -72,8 +76,8 @@ def listen(
       zim listen --uid 7 --room lobby --verbose
       zim listen --token secret --address 10.0.0.5:8080 --json | jq .body
 
-    The comets are those of --tcp, --address or --topology; by default those of ./topology.toml, or goim's ports on
-    127.0.0.1 (8080 for TCP, 8090 for WebSocket) without such a file.
+    The comets are those of --tcp, --address or --topology. Without them, and without the file, it is the one at goim's
+    ports on 127.0.0.1, 8080 for TCP and 8090 for WebSocket.
 
     \b
     Exit codes:
@@ -99,10 +103,9 @@ def listen(
     except ZimError as error:
         click.echo(f"zim listen: {error}", err=True)
         sys.exit(1)
-    show = _as_json if as_json else _with_place if verbose else _body
     try:
         with _closing_after(listener, timeout_s):
-            got = _print_messages(listener, show, ack, count)
+            got = _print_messages(listener, _writer(as_json, verbose), ack, count)
     except CertificateError as error:
         click.echo(f"zim listen: {error}", err=True)
         sys.exit(1)
@@ -126,7 +129,7 @@ def _token(uid: str | None, token: str | None) -> str:
 
 
 def _print_messages(
-    listener: Listener | GoimListener, show: Callable[[Message], bytes], ack: bool, count: int | None
+    listener: Listener | GoimListener, write: Callable[[Message], bytes], ack: bool, count: int | None
 ) -> int:
     """Prints until `count` messages came or the listener ends. How many came; enough, if nobody reads any more."""
     got = 0
@@ -134,7 +137,7 @@ def _print_messages(
         if not isinstance(event, Message):
             _tell_loss(event)
             continue
-        if not _print(show(event)):
+        if not _print(write(event)):
             return max(got, count or 1)
         got += 1
         if ack and isinstance(listener, Listener):
@@ -157,33 +160,24 @@ def _print(line: bytes) -> bool:
     return True
 
 
-def _body(message: Message) -> bytes:
-    return message.body
+def _writer(as_json: bool, verbose: bool) -> Callable[[Message], bytes]:
+    """What makes a line of a message; for a terminal one that changes nothing there."""
+    if as_json:
+        return lambda message: json_line(message, _now())
+    write = placed_line if verbose else body_line
+    return (lambda message: visible_line(write(message))) if sys.stdout.isatty() else write
 
 
-def _with_place(message: Message) -> bytes:
-    return b"%s %d %s" % (message.stream.encode(), message.offset, message.body)
-
-
-def _as_json(message: Message) -> bytes:
-    text = message.body.decode(errors="backslashreplace")
-    try:
-        body = json.loads(text)
-    except (ValueError, RecursionError):
-        body = text
-    now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-    found = {"op": message.op, "body": body, "received_at": now}
-    if message.stream:
-        found |= {"stream": message.stream, "offset": message.offset}
-    return json.dumps(found, ensure_ascii=False).encode()
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def _tell_state(state: State) -> None:
     if state.name == "connected":
-        click.echo(f"connected to {state.address}", err=True)
+        _say(f"connected to {state.address}")
     elif state.name != "connecting" and state.retry_s:  # else the error follows
         verb = {"refused": "refused by", "unreachable": "cannot reach"}.get(state.name, "lost")
-        click.echo(f"{verb} {state.address}: {state.reason}; again in {state.retry_s:.1f} s", err=True)
+        _say(f"{verb} {state.address}: {state.reason}; again in {state.retry_s:.1f} s")
 
 
 def _tell_loss(event: Gap | NotRecovered | NotJoined) -> None:
@@ -198,7 +192,12 @@ def _tell_loss(event: Gap | NotRecovered | NotJoined) -> None:
             text = f"could not recover {event.stream}: {_gone(event)}; it goes on after {event.now[1]}"
         case NotJoined():
             text = f"nothing of {event.stream} comes: {event.reason}"
-    click.echo(text, err=True)
+    _say(text)
+
+
+def _say(text: str) -> None:
+    """One line on stderr; what a server has said in it changes nothing there."""
+    click.echo(visible(text), err=True)
 
 
 def _gone(event: NotRecovered) -> str:

@@ -3,22 +3,44 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import click
+from click.core import ParameterSource
 
-from zim.cli.where import http_address
-from zim.client import Publisher, PushUnavailable, PushUnknown, ZimError
+from zim.cli.receipt import tell
+from zim.cli.seconds import Seconds
+from zim.cli.where import http_address, topology_option
+from zim.client import Accepted, Publisher, PushUnavailable, PushUnknown, ZimError
+from zim.fabric.limits import TTL_S, WAIT_S
+from zim.fabric.names import KEY, NAME, is_key, shown
+from zim.fabric.push import OP, PUSH_OP
+from zim.fabric.streams import user_of_key
 
 EXIT_REFUSED = 1
 EXIT_UNKNOWN = 3
 
-# A uid such as -5 is the fabric's to refuse; it is not an option of ours.
-_NUMBERS = {"ignore_unknown_options": True, "help_option_names": ["-h", "--help"]}
+# A name such as -5 is the fabric's to judge; it is not an option of ours.
+_NAMES = {"ignore_unknown_options": True, "help_option_names": ["-h", "--help"]}
+
+_BEYOND_GOIM = {"--id": "key", "--ttl": "ttl_s", "--op": "op", "--wait": "wait_s", "--keys": "keys"}
 
 _F = TypeVar("_F", bound=Callable[..., Any])
+_To = Callable[[str], dict[str, Any]]
+_Act = Callable[[Publisher, str, bytes], str]
+
+
+@dataclass(frozen=True)
+class _Target:
+    """What stands before the subcommand: which fabric, and how to speak to it."""
+
+    http: str | None = None
+    topology: Path | None = None
+    goim: bool = False
 
 
 def _read_body(_ctx: click.Context, _param: click.Parameter, value: str) -> bytes:
@@ -33,32 +55,78 @@ def _read_body(_ctx: click.Context, _param: click.Parameter, value: str) -> byte
     return value.encode(errors="surrogateescape")
 
 
-def _target(command: _F) -> _F:
-    """The options that say which fabric; accepted before and after the subcommand."""
-    file = click.Path(path_type=Path)
-    command = click.option("--topology", metavar="FILE", type=file, help="Take the first logic node of FILE.")(command)
-    return click.option("--http", metavar="HOST:PORT", help="The HTTP port of a logic node.")(command)
+def _read_name(_ctx: click.Context, _param: click.Parameter, value: str) -> str:
+    if any("\ud800" <= character <= "\udfff" for character in value):
+        raise click.BadParameter(f"{shown(value)} is not UTF-8; right is {NAME}")
+    return value
+
+
+def _read_id(_ctx: click.Context, _param: click.Parameter, value: str | None) -> str:
+    if value is not None and not is_key(value):
+        raise click.BadParameter(f"{shown(value)} cannot be a key; right is {KEY}")
+    return value or ""
+
+
+def _read_keys(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[str, ...]:
+    return tuple(_read_name(ctx, param, value).split(",")) if value is not None else ()
+
+
+_WHICH = [  # fabric; accepted before and after the subcommand
+    click.option("--http", metavar="HOST:PORT", help="The HTTP port of a logic node."),
+    topology_option("Take the first logic node of FILE."),
+    click.option("--goim", is_flag=True, help="Use goim v1's API: numbers only, and none of the other options."),
+]
+_MORE = [
+    click.option("--id", "key", metavar="KEY", callback=_read_id, help="Idempotency key: the same is pushed once."),
+    click.option(
+        "--ttl",
+        "ttl_s",
+        metavar="SECONDS",
+        type=Seconds(0, TTL_S, min_open=True),
+        help="After so long it is of no use any more.",
+    ),
+    click.option("--op", metavar="N", type=int, default=PUSH_OP, help=f"Operation in the client's packet: {OP}."),
+    click.option(
+        "--wait",
+        "wait_s",
+        metavar="SECONDS",
+        type=Seconds(0, WAIT_S),
+        help="Wait up to so long, and say what became of it.",
+    ),
+    click.option("--keys", metavar="KEY,…", callback=_read_keys, help="To these sessions, too, such as 7_12."),
+]
+
+
+def _with(options: Sequence[Callable[[_F], _F]], command: _F) -> _F:
+    """The command with these options, in this order in its --help."""
+    for option in reversed(options):
+        command = option(command)
+    return command
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
-@_target
+@partial(_with, _WHICH)
 @click.pass_context
-def push(ctx: click.Context, http: str | None, topology: Path | None) -> None:
-    """Push a message: to one user, several, a room, or everybody.
+def push(ctx: click.Context, http: str | None, topology: Path | None, goim: bool) -> None:
+    """Push a message: to a user, a room, sessions, or everybody.
 
-    BODY is any bytes, JSON or not; "-" reads it from standard input, "@FILE" from a file.
-    Prints the push id.
+    BODY is any bytes, JSON or not, and arrives as it is given; "-" reads it from standard input, "@FILE" from a file.
+    Prints the push id, and with --wait what became of it.
 
     \b
     Examples:
       zim push user 7 '{"test":1}'
-      zim push users 7,8,9 '{"test":1}'
-      zim push room 1 @message.json
+      zim push users 7,8,anna hello --ttl 60
+      zim push room lobby @message.json --id order-1
+      zim push keys 7_12 'only this session' --wait 2
       date | zim push all -
       zim push --http 10.0.0.5:7172 user 7 hello
+      zim push --goim room 1 hello
 
-    The fabric is the one of --http or --topology; by default that of ./topology.toml, or 127.0.0.1:7172 without such
-    a file.
+    `zim push user --help` has the options of a push. --goim uses goim v1's API: users and rooms are numbers, and the
+    body for several users is JSON.
+
+    The fabric is the one of --http or --topology. Without both, and without the file, it is the one at 127.0.0.1:7172.
 
     \b
     Exit codes:
@@ -67,36 +135,108 @@ def push(ctx: click.Context, http: str | None, topology: Path | None) -> None:
       2  the command line is wrong
       3  the fabric is not reachable or not able; or it is not known whether the push was accepted
     """
-    ctx.obj = (http, topology)
+    ctx.obj = _Target(http, topology, goim)
 
 
-def _add_command(name: str, metavar: str, summary: str, act: Callable[[Publisher, str, bytes], str]) -> None:
-    """Adds a subcommand: the name of its argument before BODY, "" for none, and what it does with a publisher."""
+def _add_command(name: str, metavar: str, summary: str, to: _To, act: _Act | None) -> None:
+    """Adds a subcommand.
 
-    @_target
+    Args:
+        metavar: of the argument before BODY; "" for none.
+        to: whom that argument names, as Publisher.push takes it.
+        act: what does it by goim's API; None where that has no such push.
+    """
+
+    @partial(_with, [*_MORE, *_WHICH])
     @click.pass_context
-    def run(ctx: click.Context, body: bytes, http: str | None, topology: Path | None, to: str = "") -> None:
+    def run(
+        ctx: click.Context,
+        body: bytes,
+        http: str | None,
+        topology: Path | None,
+        goim: bool,
+        key: str,
+        op: int,
+        ttl_s: float | None,
+        wait_s: float | None,
+        keys: tuple[str, ...],
+        who: str = "",
+    ) -> None:
+        before = ctx.obj or _Target()
+        goim = goim or before.goim
         if not (http or topology):
-            http, topology = ctx.obj or (None, None)
+            http, topology = before.http, before.topology
+        if goim:
+            _refuse_options(ctx, name, act)
+        names = to(who)
+        _refuse_keys(keys, names.get("users", ()))
+        names["keys"] = [*names.get("keys", ()), *keys]
         try:
-            with Publisher(http_address(http, topology)) as publisher:
-                push_id = act(publisher, to, body)
+            # A person, or a script, decides whether it is tried again.
+            with Publisher(http_address(http, topology), retry_s=0) as publisher:
+                if goim and act:
+                    found = Accepted(act(publisher, who, body))
+                else:
+                    found = publisher.push(body, **names, op=op, ttl_s=ttl_s or 0.0, id=key, wait_s=wait_s)
         except ZimError as error:
-            click.echo(f"zim push: {error}", err=True)
-            sys.exit(EXIT_UNKNOWN if isinstance(error, PushUnavailable | PushUnknown) else EXIT_REFUSED)
-        click.echo(push_id or "accepted; the server names no push id", err=not push_id)
+            _fail(error)
+        click.echo(found.push_id or "accepted; the server names no push id", err=not found.push_id)
+        if wait_s is not None:
+            click.echo(tell(found.receipt) if found.receipt else "what became of it was not told")
 
     run = click.argument("body", callback=_read_body)(run)
-    run = click.argument("to", metavar=metavar)(run) if metavar else run
-    push.command(name, help=summary, context_settings=_NUMBERS)(run)
+    run = click.argument("who", metavar=metavar, callback=_read_name)(run) if metavar else run
+    push.command(name, help=summary, context_settings=_NAMES)(run)
 
 
-_add_command("user", "UID", "Push BODY to every session of user UID.", Publisher.push_user)
+def _refuse_options(ctx: click.Context, name: str, act: _Act | None) -> None:
+    """Refuses what goim's API does not have.
+
+    Raises:
+        click.UsageError: something of that is asked for.
+    """
+    if act is None:
+        raise click.UsageError(f"goim's API has no pushes to {name}; leave out --goim")
+    for option, parameter in _BEYOND_GOIM.items():
+        if ctx.get_parameter_source(parameter) is not ParameterSource.DEFAULT:
+            raise click.UsageError(f"goim's API has no {option}; leave out --goim, or {option}")
+
+
+def _refuse_keys(keys: Sequence[str], users: Sequence[str]) -> None:
+    """Refuses sessions whose user gets it in all sessions.
+
+    Raises:
+        click.UsageError: there is such a one.
+    """
+    for key in keys:
+        if (uid := user_of_key(key)) in users:
+            raise click.UsageError(f"all sessions of {uid} get it, not {key} alone; for that: zim push keys {key} BODY")
+
+
+def _fail(error: ZimError) -> NoReturn:
+    hint = ""
+    if isinstance(error, PushUnknown) and error.id:
+        hint = f"; with --id {error.id} the same again is not pushed twice"
+    click.echo(f"zim push: {error}{hint}", err=True)
+    sys.exit(EXIT_UNKNOWN if isinstance(error, PushUnavailable | PushUnknown) else EXIT_REFUSED)
+
+
+_add_command(
+    "user", "UID", "Push BODY to every session of user UID.", lambda uid: {"users": [uid]}, Publisher.push_user
+)
 _add_command(
     "users",
     "UID,UID,…",
-    "Push BODY, which must be JSON here, to several users.",
+    "Push BODY to several users.",
+    lambda uids: {"users": uids.split(",")},
     lambda publisher, uids, body: publisher.push_users(uids.split(","), body),
 )
-_add_command("room", "ROOM", "Push BODY to everybody in ROOM.", Publisher.push_room)
-_add_command("all", "", "Push BODY to everybody who is connected.", lambda publisher, _, body: publisher.push_all(body))
+_add_command("room", "ROOM", "Push BODY to everybody in ROOM.", lambda room: {"rooms": [room]}, Publisher.push_room)
+_add_command("keys", "KEY,KEY,…", "Push BODY to these sessions alone.", lambda keys: {"keys": keys.split(",")}, None)
+_add_command(
+    "all",
+    "",
+    "Push BODY to everybody who is connected.",
+    lambda _: {"everybody": True},
+    lambda publisher, _, body: publisher.push_all(body),
+)

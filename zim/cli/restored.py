@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from zim.cli.where import topology_file, topology_option
 from zim.errors import TopologyError
 from zim.nodes.router.log.durable import begin_epoch
 from zim.nodes.state import StateDir
@@ -14,10 +15,8 @@ from zim.topology import load
 
 @click.command()
 @click.argument("name")
-@click.option(
-    "--topology", type=click.Path(path_type=Path), default="topology.toml", show_default=True, help="The fabric's file."
-)
-def restored(name: str, topology: Path) -> None:
+@topology_option()
+def restored(name: str, topology: Path | None) -> None:
     """Say that a router's folder was restored from a backup, before the router starts on it.
 
     Its streams go on where the backup ends, with offsets that clients have seen before, for other messages. So their
@@ -27,10 +26,11 @@ def restored(name: str, topology: Path) -> None:
     \b
     zim restored router-1
     """
-    fabric = load(topology)
+    path = topology_file(topology)
+    fabric = load(path)
     names = [router.name for router in fabric.routers]
     if name not in names:
-        raise TopologyError([f"{topology}: has no router {name}; there are {', '.join(names)}"])
+        raise TopologyError([f"{path}: has no router {name}; there are {', '.join(names)}"])
     if not (fabric.data_dir / name).exists():
         raise TopologyError([f"{fabric.data_dir / name}: is not there; restore it first"])
     state = StateDir(fabric.data_dir, name)

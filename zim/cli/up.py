@@ -16,38 +16,40 @@ from rich.console import Console
 from rich.table import Table
 
 from zim import logs
-from zim.cli.where import reachable
+from zim.cli.where import reachable, topology_argument, topology_file, topology_option
 from zim.errors import TopologyError
 from zim.supervisor import RunningNode, Supervisor, node_command, open_admins, raise_open_files
 from zim.topology import load
 
 
 @click.command()
-@click.argument("topology", type=click.Path(path_type=Path), default="topology.toml")
+@topology_argument
+@topology_option()
 @click.option("--host", metavar="HOST", help="Start the nodes of this host only.")
 @click.option("-v", "--verbose", is_flag=True, help="Log details, the nodes' too.")
-def up(topology: Path, host: str | None, verbose: bool) -> None:
+def up(file: Path | None, topology: Path | None, host: str | None, verbose: bool) -> None:
     """Start every node of a topology, and keep it running.
 
     Prints what listens where once all are ready. A node that dies is started again. Ctrl-C or SIGTERM stops them all,
     a second Ctrl-C at once.
 
     \b
-    zim up                                  ./topology.toml
+    zim up                                  $ZIM_TOPOLOGY, or ./topology.toml
     zim up examples/two-of-each.toml
     zim up --host a cluster.toml            what the file has for host a
     """
-    fabric = load(topology)
+    path = topology_file(topology, file)
+    fabric = load(path)
     nodes = [node for node in fabric.nodes if host in (None, node.host)]
     if not nodes:
         hosts = sorted({node.host for node in fabric.nodes if node.host})
         have = f"there are {', '.join(hosts)}" if hosts else "it names no hosts, so leave --host away"
-        raise TopologyError([f"{topology}: has no node on host {host}; {have}"])
+        raise TopologyError([f"{path}: has no node on host {host}; {have}"])
     logs.setup("zim-up", logging.DEBUG if verbose else logging.INFO)
     raise_open_files(nodes)
     command = node_command(fabric, *(["-v"] if verbose else []))
-    # What `zim listen` finds by itself is the first comet of ./topology.toml.
-    is_found = host is None and fabric.path == Path("topology.toml").absolute()
+    # What `zim listen` finds by itself is the first comet of that file.
+    is_found = host is None and fabric.path == topology_file(None).absolute()
     pass_on = logs.writer(logs.STDERR).put
     supervisor = Supervisor(nodes, command, lambda running: _tell(fabric.name, running, is_found), pass_on)
     admins = open_admins(supervisor, fabric.admin)

@@ -1,17 +1,62 @@
-"""Which fabric a command talks to: an address, a topology file, ./topology.toml, or goim's ports."""
+"""Which fabric a command is about: an address, a topology file, or goim's ports.
+
+The file is that of --topology, else of the environment variable ZIM_TOPOLOGY, else ./topology.toml. Some commands take
+it as their one argument, too.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any, TypeVar
+
+import click
 
 from zim.errors import TopologyError
 from zim.topology import Topology, load
 
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+ENVIRONMENT = "ZIM_TOPOLOGY"
 DEFAULT_FILE = Path("topology.toml")
 DEFAULT_HTTP = "127.0.0.1:7172"
 DEFAULT_TCP = "127.0.0.1:8080"
 DEFAULT_WS = "127.0.0.1:8090"
+
+
+_FILE = click.Path(path_type=Path)
+
+topology_argument = click.argument("file", metavar="[TOPOLOGY]", type=_FILE, required=False)
+
+
+def topology_option(what: str = "The fabric's file.") -> Callable[[_F], _F]:
+    """The option --topology. what: what is taken from the file, for --help."""
+    text = f"{what} By default ${ENVIRONMENT}, or ./{DEFAULT_FILE}."
+    return click.option("--topology", metavar="FILE", type=_FILE, help=text)
+
+
+def topology_file(topology: Path | None, file: Path | None = None) -> Path:
+    """The topology file of a command that needs one. It may not be there.
+
+    Args:
+        topology: of --topology.
+        file: of the argument, where the command has one.
+
+    Raises:
+        click.UsageError: both are given.
+        TopologyError: the environment names a file that is not there.
+    """
+    if topology and file:
+        raise click.UsageError(f"the topology is named twice, {file} and --topology {topology}; give it once")
+    return topology or file or _of_environment() or DEFAULT_FILE
+
+
+def _of_environment() -> Path | None:
+    named = os.environ.get(ENVIRONMENT)
+    if named and not Path(named).exists():
+        raise TopologyError([f"{named}: there is no such file, and {ENVIRONMENT} names it"])
+    return Path(named) if named else None
 
 
 def http_address(http: str | None, topology: Path | None) -> str:
@@ -45,9 +90,11 @@ def comet_addresses(is_ws: bool, addresses: Sequence[str], topology: Path | None
 
 
 def _topology(path: Path | None) -> Topology | None:
-    if path is None and not DEFAULT_FILE.exists():
+    """That of the file; None where none is named, and ./topology.toml is not there."""
+    named = path or _of_environment()
+    if named is None and not DEFAULT_FILE.exists():
         return None
-    return load(path or DEFAULT_FILE)
+    return load(named or DEFAULT_FILE)
 
 
 def reachable(address: str) -> str:

@@ -25,6 +25,7 @@ from zim.client.pushes import Accepted, Push
 from zim.client.values import Event, Gap, Message, NotJoined, NotRecovered, Position, State
 from zim.client.zeromq import ZmqPublisher
 from zim.errors import ZimError
+from zim.fabric.answers import Receipt
 from zim.protocol.errors import WireError
 
 __all__ = [
@@ -52,6 +53,7 @@ __all__ = [
     "PushUnavailable",
     "PushUnknown",
     "PushUntrusted",
+    "Receipt",
     "State",
     "Unreachable",
     "WireError",

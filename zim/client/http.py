@@ -69,16 +69,20 @@ class HttpLink:
         self._max_answer_bytes = max_answer_bytes
         self._local = threading.local()
 
-    def post(self, path: str, body: bytes, content_type: str = "") -> HttpAnswer:
+    def post(self, path: str, body: bytes, content_type: str = "", wait_s: float = 0.0) -> HttpAnswer:
         """Sends a request and waits for the answer.
+
+        Args:
+            wait_s: how much longer than usual the answer may take.
 
         Raises:
             PushUnavailable: there is no connection; nothing was sent. PushUntrusted: for its certificate.
             PushUnknown: it was sent, and not answered.
         """
-        link = self._connected()
+        link, timeout_s = self._connected(), self._timeout_s + wait_s
+        link.sock.settimeout(timeout_s)
         try:
-            deadline = time.monotonic() + self._timeout_s
+            deadline = time.monotonic() + timeout_s
             link.request("POST", path, body, {"Content-Type": content_type} if content_type else {})
             response = link.getresponse()
             text = self._read(response, deadline)
@@ -86,7 +90,7 @@ class HttpLink:
             self.close()
             what = f"{self.address} hung up before it answered ({why(error)})"
             if isinstance(error, TimeoutError):
-                what = f"no answer from {self.address} in {self._timeout_s:g} s"
+                what = f"no answer from {self.address} in {timeout_s:g} s"
             raise PushUnknown(f"{what}; it is not known whether the push was accepted") from None
         self._local.used_at = time.monotonic()
         if response.will_close:
@@ -153,7 +157,6 @@ class HttpLink:
             sock.settimeout(0)
             sock.recv(1)  # whatever comes, nobody has asked for it
         except (BlockingIOError, ssl.SSLWantReadError):
-            sock.settimeout(self._timeout_s)
             return True
         except OSError:
             return False

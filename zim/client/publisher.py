@@ -93,13 +93,23 @@ class Publisher(GoimPushes):
         op: int = PUSH_OP,
         ttl_s: float = 0.0,
         id: str = "",
+        wait_s: float | None = None,
     ) -> Accepted:
-        """Pushes once. Raises: see Publisher; the arguments are those of Push."""
+        """Pushes once.
+
+        Args:
+            body, users, rooms, keys, everybody, op, ttl_s, id: those of Push.
+            wait_s: for how long the answer may wait for the receipt, 0 to 30; it comes when nothing is pending any
+                more, or the time is over. None: there is no receipt.
+
+        Raises:
+            PushError: see Publisher.
+        """
         key = id or make_id()
-        line = encode_push(Push(body, users, rooms, keys, everybody, op, ttl_s), key)
+        line = encode_push(Push(body, users, rooms, keys, everybody, op, ttl_s), key, wait_s)
 
         def attempt(link: HttpLink, lines: list[_Line]) -> _Found:
-            answer = link.post("/api/push", line + b"\n", "application/json")
+            answer = link.post("/api/push", line + b"\n", "application/json", wait_s or 0.0)
             return [read_answer(answer.status, answer.body, key, answer.retry_after_s)], answer.retry_after_s
 
         (result,) = self._settle([(key, line)], attempt)

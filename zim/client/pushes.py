@@ -9,8 +9,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
+
 from zim.client.errors import PushConflict, PushError, PushRefused, PushUnavailable, PushUnknown
 from zim.fabric import push as fabric
+from zim.fabric.answers import Receipt
+from zim.fabric.limits import WAIT_S
 from zim.fabric.push import PUSH_OP, WrongValue, recipients
 from zim.protocol.messages import Submit
 
@@ -52,10 +56,12 @@ class Accepted:
     Attributes:
         push_id: how the fabric names the push, in its logs and receipts. Another string than Push.id.
         streams: the offset that it got in each stream; empty where the fabric does not tell.
+        receipt: what had become of it when the answer was given; None where that was not asked for.
     """
 
     push_id: str
     streams: dict[str, int] = field(default_factory=dict)
+    receipt: Receipt | None = None
 
 
 def names(found: Names, where: str) -> list[str]:
@@ -112,14 +118,19 @@ def make_submit(number: int, push: Push, id: str) -> Submit:
     return Submit(number, id, streams, push.op, asked.body, math.ceil(push.ttl_s * 1000), only)
 
 
-def encode_push(push: Push, id: str) -> bytes:
-    """A push as `POST /api/push` takes it, and a line of `POST /api/push/batch`, without its end.
+def encode_push(push: Push, id: str, wait_s: float | None = None) -> bytes:
+    """A push as `POST /api/push` takes it, and without wait_s a line of `POST /api/push/batch`, without its end.
 
     The body goes in base64, so that it arrives byte for byte.
 
+    Args:
+        wait_s: for how long the answer waits for the receipt; None: it has none.
+
     Raises:
-        PushRefused: it is for nobody, or for what is no name.
+        PushRefused: it is for nobody, for what is no name, or nobody waits so long.
     """
+    if wait_s is not None and not 0 <= wait_s <= WAIT_S:
+        raise PushRefused(f"wait_s: {wait_s:g} is no time to wait; right is 0 to {WAIT_S:.0f} seconds", id=id)
     try:
         users, rooms, keys = _recipients(push)
     except WrongValue as error:
@@ -132,6 +143,8 @@ def encode_push(push: Push, id: str) -> bytes:
     found: dict[str, Any] = {"to": to, "base64": body, "op": push.op, "id": id}
     if push.ttl_s:
         found["ttl_s"] = push.ttl_s
+    if wait_s is not None:
+        found["wait_s"] = wait_s
     return json.dumps(found, separators=(",", ":")).encode()
 
 
@@ -150,27 +163,41 @@ def read_answer(status: int, text: bytes, id: str, retry_after_s: float = 0.0) -
     if found.get("status") == "accepted" and status in (0, 200):
         push_id, streams = found.get("id"), found.get("streams")
         if isinstance(push_id, str) and isinstance(streams, dict) and all(type(o) is int for o in streams.values()):
-            return Accepted(push_id, streams)
+            return Accepted(push_id, streams, _receipt(found.get("receipt")))
     said, wait_s = found.get("status"), found.get("retry_after_s")
     said_status = said if type(said) is int and not status else status
     if type(wait_s) is int and 0 < wait_s < 1 << 31:
         retry_after_s = float(wait_s)
-    why = ": ".join(str(found[key])[:300] for key in ("title", "detail") if found.get(key))
-    return _failed(said_status, why, id, retry_after_s)
+    return _failed(said_status, _why(found), id, retry_after_s)
+
+
+def _receipt(found: Any) -> Receipt | None:
+    """A receipt that cannot be read does not make a push less accepted."""
+    try:
+        return msgspec.convert(found, Receipt | None)
+    except msgspec.ValidationError:
+        return None
+
+
+def _why(problem: dict[str, Any]) -> str:
+    """What a problem (RFC 9457) says, in one sentence; "" if it says nothing."""
+    texts = [str(problem[key])[:300] for key in ("detail", "title") if problem.get(key)]
+    right = f"; right is {str(problem['expected'])[:300]}" if problem.get("expected") else ""
+    return texts[0] + right if texts else ""
 
 
 def _failed(status: int, why: str, id: str, retry_after_s: float) -> PushError:
     """The error for an HTTP status; the problem's own words where there are any."""
+    said = f": {why}" if why else ""
     if status in (429, 503):
         when = f"in {retry_after_s:g} s" if retry_after_s else "soon"
-        text = f"the fabric cannot take it now ({status}{', ' + why if why else ''}); try again {when}"
+        text = f"the fabric cannot take it now ({status}){said or f'; try again {when}'}"
         return PushUnavailable(text, status, id, retry_after_s)
     if status in (502, 504):
-        text = f"it is not known whether the push was accepted ({status}{', ' + why if why else ''})"
-        return PushUnknown(text, status, id)
+        return PushUnknown(f"it is not known whether the push was accepted ({status}){said}", status, id)
     if status in (409, 422):  # 422: draft-ietf-httpapi-idempotency-key-header-07, 2.7
         return PushConflict(why or "another push with this id has been accepted before", status, id)
     if 400 <= status < 500:
         hint = why or "is this a logic node's HTTP port?"
         return PushRefused(f"refused ({status}): {hint}", status, id)
-    return PushUnknown(f"an answer that is not understood ({status}{', ' + why if why else ''})", status, id)
+    return PushUnknown(f"an answer that is not understood ({status}){said}", status, id)

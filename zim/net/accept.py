@@ -11,6 +11,7 @@ import gevent.socket
 from gevent.server import StreamServer
 
 from zim.errors import NodeError
+from zim.net.holders import in_use
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +35,8 @@ def listen(key: str, address: tuple[str, int]) -> gevent.socket.socket:
     try:
         return gevent.socket.create_server(address, family=family, backlog=BACKLOG)
     except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise NodeError(in_use(key, f"[{host}]:{port}" if ":" in host else f"{host}:{port}")) from None
         reason = str(error.strerror).partition(" (")[0]  # Python adds the address to it
         raise NodeError(f"{key} {host}:{port}: {reason}") from error
 

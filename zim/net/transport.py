@@ -19,6 +19,7 @@ from zmq.utils.monitor import recv_monitor_message
 
 from zim.errors import NodeError
 from zim.net.fairness import give_way
+from zim.net.holders import in_use
 from zim.net.names import host_and_port, is_same
 
 MAX_MESSAGE_BYTES = 64 << 20  # from a peer; a push to very many users is the largest there is
@@ -100,7 +101,7 @@ def _refuse_taken(endpoint: str) -> None:
         except OSError as e:
             if e.errno not in (errno.EAGAIN, errno.EINPROGRESS):  # served, and its backlog is full
                 raise NodeError(f"{endpoint} cannot be bound: {e.strerror}") from None
-    raise NodeError(f"{endpoint} is in use already")
+    raise NodeError(in_use("bind", endpoint))
 
 
 class _Bound(_Link):
@@ -111,10 +112,9 @@ class _Bound(_Link):
             self._socket.bind(endpoint)
         except zmq.ZMQError as e:
             self._socket.close()
-            reason = (
-                "is in use already" if e.errno == zmq.EADDRINUSE else f"cannot be bound: {os.strerror(e.errno or 0)}"
-            )
-            raise NodeError(f"{endpoint} {reason}") from None
+            if e.errno == zmq.EADDRINUSE:
+                raise NodeError(in_use("bind", endpoint)) from None
+            raise NodeError(f"{endpoint} cannot be bound: {os.strerror(e.errno or 0)}") from None
 
 
 class Inbox(_Bound):

@@ -29,6 +29,6 @@ def open_admins(supervisor: Supervisor, listeners: Listeners) -> list[HttpServer
     servers = []
     for at in listeners:
         visitors = Visitors(at.parsed.is_local, at.origins, at.hosts)
-        servers.append(admin_server(lambda: supervisor_metrics(supervisor), at.host_port, visitors))
+        servers.append(admin_server(lambda: supervisor_metrics(supervisor), at.host_port, visitors, "fabric.admin"))
         servers[-1].start()
     return servers

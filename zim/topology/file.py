@@ -46,7 +46,9 @@ def load(path: Path) -> Topology:
     try:
         toml = path.read_bytes().decode()
     except FileNotFoundError:
-        raise TopologyError([f"{path}: there is no such file; name one, or go to the folder that holds it"]) from None
+        raise TopologyError(
+            [f"{path}: there is no such file; name one, go to the folder that holds it, or let zim init write one"]
+        ) from None
     except IsADirectoryError:
         raise TopologyError([f"{path}: is a directory; right is the file in it"]) from None
     except UnicodeDecodeError as error:

@@ -19,7 +19,7 @@ TEXT, JSON = "text/plain; charset=utf-8", "application/json"
 
 
 def admin_server(
-    read: Callable[[], Iterable[Metric]], listener: tuple[str, int], visitors: Visitors = ANYBODY
+    read: Callable[[], Iterable[Metric]], listener: tuple[str, int], visitors: Visitors = ANYBODY, key: str = "admin"
 ) -> HttpServer:
     """A server that answers what a node tells of itself, once it is started.
 
@@ -27,11 +27,12 @@ def admin_server(
         read: see zim.metrics.Page.
         listener: host and port.
         visitors: who is welcome.
+        key: of the address in the topology, for the error.
 
     Raises:
         NodeError: the address cannot be had.
     """
-    return HttpServer(admin_app(read), listener, TIMEOUT_S, BodyLimits(0), key="admin", visitors=visitors)
+    return HttpServer(admin_app(read), listener, TIMEOUT_S, BodyLimits(0), key=key, visitors=visitors)
 
 
 def admin_app(read: Callable[[], Iterable[Metric]]) -> WSGIApplication:

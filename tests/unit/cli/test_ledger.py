@@ -138,6 +138,7 @@ def test_it_does_not_wait_for_ever() -> None:
         (("--http", "nowhere"), 1, "write host:port"),
         (("none.toml",), 1, "none.toml: there is no such file"),
         (("--wait", "-1"), 2, "Invalid value for '--wait'"),
+        (("--wait", "nan"), 2, "nan is no length of time"),
         (("a", "b"), 2, "unexpected extra argument"),
     ],
 )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
+import pty
 import signal
 import socket
 import struct
@@ -61,7 +63,8 @@ def test_json() -> None:
     with TcpPeer(pushing(b'{"a":[1]}', b"text", b"\xff")) as peer:
         result = run_goim("--token", "x", "--address", peer.address, "--count", "3", "--json")
     lines = list(map(json.loads, result.stdout.splitlines()))
-    assert [(line["op"], line["body"]) for line in lines] == [(5, {"a": [1]}), (5, "text"), (5, "\\xff")]
+    assert [(line["op"], line.get("body")) for line in lines] == [(5, {"a": [1]}), (5, "text"), (5, None)]
+    assert lines[2]["base64"] == "/w=="
     assert all(line["received_at"].endswith("Z") for line in lines)
 
 
@@ -136,6 +139,7 @@ def test_nothing_listens_until_the_timeout() -> None:
         (("--uid", "7", "--address", "nowhere"), 1, "write host:port"),
         (("--uid", "7", "--topology", "none.toml"), 1, "there is no such file"),
         (("--uid", "7", "--count", "0"), 2, "--count"),
+        (("--uid", "7", "--timeout", "nan"), 2, "nan is no length of time"),
     ],
 )
 def test_what_is_wrong_on_the_command_line(arguments: tuple[str, ...], code: int, text: str) -> None:
@@ -184,6 +188,22 @@ def test_a_reader_that_goes_away_is_no_error() -> None:
         process.stdout.close()
         assert process.wait(WAIT_S) == 0
         assert read(process.stderr) == f"connected to {peer.address}\n".encode()
+
+
+def test_a_terminal_gets_no_control_characters() -> None:
+    """What a pipe gets as it is, see above, is escaped where it could move the cursor."""
+    ours, its = pty.openpty()
+    command = [sys.executable, *["-m", "zim", "listen", "--goim", "--uid", "7", "--count", "1", "--tcp"]]
+    try:
+        with TcpPeer(pushing(b"\x1b[2J\xff\nx")) as peer:
+            done = subprocess.run(
+                [*command, peer.address], stdout=its, stderr=subprocess.PIPE, timeout=WAIT_S, check=True
+            )
+        assert os.read(ours, 100) == b"\\x1b[2J\\xff\\nx\r\n"
+    finally:
+        os.close(its)
+        os.close(ours)
+    assert done.stderr == f"connected to {peer.address}\n".encode()
 
 
 @pytest.mark.parametrize("uid", ["abc", "-1", "1.5", "", "9" * 20, "٣"])
@@ -245,7 +265,7 @@ def test_what_could_not_be_recovered_goes_to_stderr() -> None:
         _, _, seq = peer.receive()
         lost = {"epoch": "e", "offset": 9, "recovered": False}
         peer.send(8, json.dumps({"key": "7_1", "heartbeat_s": 9, "streams": {"u:7": lost}}).encode(), seq, 3)
-        for reason, low, high in (("trimmed", 10, 12), ("epoch", 0, 3)):
+        for reason, low, high in (("trimmed", 10, 12), ("epoch", 0, 3), ("\x1b[2J", 4, 4)):
             gap = {"stream": "u:7", "epoch": reason, "from": low, "to": high, "reason": reason}
             peer.send(26, json.dumps(gap).encode(), 0, 3)
         body = b"\0\0\0\0\0\0\0\4u:7x"
@@ -259,6 +279,7 @@ def test_what_could_not_be_recovered_goes_to_stderr() -> None:
         "could not recover u:7: what was not acknowledged, up to 9, is gone; it goes on after 9",
         "could not recover u:7: messages 10 to 12 will not come (trimmed)",
         "could not recover u:7: it has another history now, which goes on after 3",
+        r"could not recover u:7: messages 4 to 4 will not come (\x1b[2J)",
     ]
 
 

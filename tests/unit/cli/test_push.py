@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import socket
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
@@ -39,40 +42,118 @@ def write_topology(path: Path, http: str) -> None:
     )
 
 
+def accept(request: bytes) -> bytes:
+    """Accepts any push, and says so as the API does."""
+    return json.dumps({"id": "abc", "status": "accepted", "streams": {"u:7": 1}}).encode()
+
+
+def accepting() -> Answer:
+    return Answer(200, accept)
+
+
+def problem(status: int, detail: str, **more: Any) -> Answer:
+    found = {"type": "urn:zim:problem:x", "title": "a title", "status": status, "detail": detail, **more}
+    return Answer(status, json.dumps(found).encode())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "to", "body"),
+    [
+        (("user", "anna", '{"test":1}'), {"users": ["anna"]}, b'{"test":1}'),
+        (("user", "-5", "-1"), {"users": ["-5"]}, b"-1"),
+        (("users", "7,8,anna", "not json"), {"users": ["7", "8", "anna"]}, b"not json"),
+        (("room", "lobby", "x"), {"rooms": ["lobby"]}, b"x"),
+        (("keys", "7_12,anna_3", "x"), {"keys": ["7_12", "anna_3"]}, b"x"),
+        (("room", "lobby", "x", "--keys", "7_12"), {"rooms": ["lobby"], "keys": ["7_12"]}, b"x"),
+        (("all", "-"), {"everybody": True}, b"\xfffrom stdin\n"),
+        (("all", "@body.bin"), {"everybody": True}, b"\x00from a file"),
+        (("user", "7", "\udcff"), {"users": ["7"]}, b"\xff"),
+    ],
+)
+def test_what_is_sent(arguments: tuple[str, ...], to: dict[str, Any], body: bytes) -> None:
+    Path("body.bin").write_bytes(b"\x00from a file")
+    with serving(accepting()) as server:
+        result = run(*arguments, "--http", server.address, given=b"\xfffrom stdin\n")
+    assert (result.stdout, result.stderr, result.exit_code) == ("abc\n", "", 0)
+    ((path, request),) = server.requests
+    sent = json.loads(request)
+    assert path == "/api/push"
+    assert sent.pop("id")
+    assert sent == {"to": to, "base64": base64.b64encode(body).decode(), "op": 5}
+
+
+def test_options_of_a_push() -> None:
+    with serving(accepting()) as server:
+        options = ("--id", "order-1", "--ttl", "1.5", "--op", "100", "--wait", "0")
+        assert run("user", "7", "x", *options, "--http", server.address).exit_code == 0
+    found = json.loads(server.requests[0][1])
+    assert (found["id"], found["ttl_s"], found["op"], found["wait_s"]) == ("order-1", 1.5, 100, 0)
+
+
 @pytest.mark.parametrize(
     ("arguments", "request_"),
     [
-        (("user", "7", '{"test":1}'), ("/1/push?uid=7", b'{"test":1}')),
         (("user", "7", "not json"), ("/1/push?uid=7", b"not json")),
         (("user", "-5", "-1"), ("/1/push?uid=-5", b"-1")),
         (("users", "7,8,9", "1"), ("/1/pushs", b'{"u":[7, 8, 9],"m":1}')),
         (("room", "1", "x"), ("/1/push/room?rid=1", b"x")),
         (("all", "-"), ("/1/push/all", b"\xfffrom stdin\n")),
-        (("all", "@body.bin"), ("/1/push/all", b"\x00from a file")),
-        (("user", "7", "\udcff"), ("/1/push?uid=7", b"\xff")),
     ],
 )
-def test_what_is_sent(arguments: tuple[str, ...], request_: tuple[str, bytes]) -> None:
-    Path("body.bin").write_bytes(b"\x00from a file")
+def test_what_is_sent_to_goims_api(arguments: tuple[str, ...], request_: tuple[str, bytes]) -> None:
     with serving() as server:
-        result = run(*arguments, "--http", server.address, given=b"\xfffrom stdin\n")
+        result = run(*arguments, "--goim", "--http", server.address, given=b"\xfffrom stdin\n")
     assert (result.stdout, result.stderr, result.exit_code) == ("abc\n", "", 0)
     assert server.requests == [request_]
 
 
-def test_the_fabric_may_be_named_before_the_target() -> None:
+def test_the_fabric_and_goim_may_be_named_before_the_target() -> None:
     with serving() as server:
-        assert run("--http", server.address, "room", "1", "x").exit_code == 0
+        assert run("--goim", "--http", server.address, "room", "1", "x").exit_code == 0
     assert server.requests == [("/1/push/room?rid=1", b"x")]
 
 
 def test_the_fabric_of_a_topology() -> None:
-    with serving() as server:
+    with serving(accepting(), accepting()) as server:
         write_topology(Path("other.toml"), server.address)
         assert run("user", "7", "x", "--topology", "other.toml").exit_code == 0
         write_topology(Path("topology.toml"), server.address)
         assert run("user", "8", "x").exit_code == 0
-    assert [path for path, _ in server.requests] == ["/1/push?uid=7", "/1/push?uid=8"]
+    assert len(server.requests) == 2
+
+
+def test_what_became_of_it_is_told_in_a_sentence() -> None:
+    counts = {"targeted": 2, "delivered": 2, "gone": 0, "shed": 0, "expired": 0, "unknown": 0, "pending": 0}
+    receipt = {"id": "abc", **counts, "offline": 1, "silent": [], "hops_ms": {}, "forgotten": []}
+    answer = {"id": "abc", "status": "accepted", "streams": {}, "receipt": receipt}
+    with serving(Answer(200, json.dumps(answer).encode()), accepting()) as server:
+        told = run("user", "7", "x", "--wait", "2", "--http", server.address)
+        untold = run("user", "7", "x", "--wait", "2", "--http", server.address)
+    assert told.stdout == "abc\ndelivered to 2 sessions; 1 user is offline\n"
+    assert untold.stdout == "abc\nwhat became of it was not told\n"
+
+
+@pytest.mark.parametrize(
+    ("answer", "code", "text"),
+    [
+        (problem(400, "op: 6 is not for pushes", expected="5"), 1, "op: 6 is not for pushes; right is 5\n"),
+        (problem(422, "its key was used before"), 1, "zim push: its key was used before\n"),
+        (Answer(404, b""), 1, "logic node's HTTP port"),
+        (problem(503, "nothing was kept"), 3, "cannot take it now (503): nothing was kept\n"),
+        (
+            problem(504, "router-2 is away"),
+            3,
+            "(504): router-2 is away; with --id k the same again is not pushed twice",
+        ),
+        (None, 3, "hung up"),
+    ],
+)
+def test_exit_codes(answer: Answer | None, code: int, text: str) -> None:
+    with serving(answer) as server:
+        result = run("user", "x", "body", "--id", "k", "--http", server.address)
+    assert result.exit_code == code
+    assert text in result.stderr
+    assert result.stdout == ""
 
 
 @pytest.mark.parametrize(
@@ -87,9 +168,9 @@ def test_the_fabric_of_a_topology() -> None:
         (Answer(headers={}), 0, "names no push id"),
     ],
 )
-def test_exit_codes(answer: Answer | None, code: int, text: str) -> None:
+def test_exit_codes_of_goims_api(answer: Answer | None, code: int, text: str) -> None:
     with serving(answer) as server:
-        result = run("user", "x", "body", "--http", server.address)
+        result = run("--goim", "user", "x", "body", "--http", server.address)
     assert result.exit_code == code
     assert text in result.stderr
     assert result.stdout == ""
@@ -107,8 +188,19 @@ def test_nothing_listens() -> None:
     [
         (("user", "7", "x", "--http", "nowhere"), 1, "write host:port"),
         (("user", "7", "x", "--topology", "none.toml"), 1, "none.toml: there is no such file"),
-        (("users", "7,x", "1"), 1, "'x' is not a uid"),
-        (("users", "7", "no json"), 1, "must be JSON"),
+        (("--goim", "users", "7,x", "1"), 1, "'x' is not a uid"),
+        (("--goim", "users", "7", "no json"), 1, "must be JSON"),
+        (("--goim", "user", "7", "x", "--ttl", "1"), 2, "goim's API has no --ttl; leave out --goim, or --ttl"),
+        (("--goim", "room", "7", "x", "--keys", "7_1"), 2, "goim's API has no --keys"),
+        (("keys", "7_12", "x", "--goim"), 2, "goim's API has no pushes to keys"),
+        (("users", "6,7", "x", "--keys", "7_12"), 2, "all sessions of 7 get it, not 7_12 alone"),
+        (("user", "\udcff", "x"), 2, "is not UTF-8"),
+        (("room", "a", "x", "--keys", "\udcff_1"), 2, "is not UTF-8"),
+        (("user", "7", "x", "--id", ""), 2, "'' cannot be a key; right is 1 to 255 bytes"),
+        (("user", "7", "x", "--wait", "31"), 2, "Invalid value for '--wait'"),
+        (("user", "7", "x", "--wait", "nan"), 2, "nan is no length of time; right is a number of seconds"),
+        (("user", "7", "x", "--ttl", "nan"), 2, "nan is no length of time"),
+        (("user", "7", "x", "--ttl", "0"), 2, "Invalid value for '--ttl'"),
         (("user", "7"), 2, "Missing argument 'BODY'"),
         (("user", "7", "@none"), 2, "cannot read none: No such file"),
         (("nobody", "7", "x"), 2, "No such command 'nobody'"),

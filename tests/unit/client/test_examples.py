@@ -48,7 +48,7 @@ def test_listener(capsys: pytest.CaptureFixture[str]) -> None:
 def test_publisher(capsys: pytest.CaptureFixture[str]) -> None:
     with serving(Answer(200, accept), Answer(200, accept)) as server:
         exec(example("Publisher").replace("127.0.0.1:7172", server.address), {})
-    assert capsys.readouterr().out.endswith(" {}\n")
+    assert capsys.readouterr().out.endswith(" {} None\n")
     assert [path for path, _ in server.requests] == ["/api/push", "/api/push/batch"]
 
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import base64
 import json
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -24,6 +26,7 @@ from zim.client import (
     PushRefused,
     PushUnavailable,
     PushUnknown,
+    Receipt,
 )
 from zim.client.pushes import encode_push, read_answer
 
@@ -48,7 +51,8 @@ def accepted(id: str, **streams: int) -> bytes:
 
 def problem(status: int, title: str = "no", **more: Any) -> bytes:
     """A problem, as the answer or a line of it."""
-    return json.dumps({"type": "urn:x", "title": title, "status": status, "detail": "because", **more}).encode() + b"\n"
+    found = {"type": "urn:x", "title": title, "status": status, "detail": "because", **more}
+    return json.dumps(found).encode() + b"\n"
 
 
 def documents(server: Server) -> list[list[dict[str, Any]]]:
@@ -77,6 +81,48 @@ def test_a_push_and_its_answer() -> None:
     ]
 
 
+RECEIPT = Receipt(
+    "pk",
+    targeted=2,
+    delivered=1,
+    gone=0,
+    shed=0,
+    expired=0,
+    unknown=0,
+    pending=1,
+    offline=1,
+    silent=[],
+    hops_ms={},
+    forgotten=[],
+    offline_users=[],
+)
+
+
+@pytest.mark.parametrize(
+    ("told", "receipt"), [(msgspec.to_builtins(RECEIPT), RECEIPT), ({"delivered": 1}, None), (None, None)]
+)
+def test_a_push_that_waits_has_a_receipt(told: Any, receipt: Receipt | None) -> None:
+    answer = json.dumps({"id": "pk", "status": "accepted", "streams": {}, "receipt": told}).encode()
+    with serving(Answer(200, answer)) as server, publishing(server) as publisher:
+        assert publisher.push(b"", users=7, wait_s=2) == Accepted("pk", {}, receipt)
+    ((line,),) = documents(server)
+    assert line["wait_s"] == 2
+
+
+def test_the_answer_may_take_as_long_as_it_was_asked_to() -> None:
+    def late(request: bytes) -> bytes:
+        time.sleep(0.5)
+        return accept(request)
+
+    with (
+        serving(Answer(200, late), Answer(200, late)) as server,
+        publishing(server, timeout_s=0.2) as publisher,
+    ):
+        assert publisher.push(b"", users=7, id="k", wait_s=30).push_id == "pk"
+        with pytest.raises(PushUnknown, match=r"in 0\.2 s"):
+            publisher.push(b"", users=7)
+
+
 def test_every_push_has_a_key_of_its_own() -> None:
     with serving(Answer(200, accept), Answer(200, accept)) as server, publishing(server) as publisher:
         publisher.push("é", users=7)
@@ -90,14 +136,16 @@ def test_every_push_has_a_key_of_its_own() -> None:
 @pytest.mark.parametrize(
     ("answer", "error", "text"),
     [
-        (Answer(503, problem(503), {"Retry-After": "2"}), PushUnavailable, "503, no: because.*in 2 s"),
-        (Answer(503, problem(503, retry_after_s=3), {}), PushUnavailable, "in 3 s"),
+        (Answer(503, problem(503), {"Retry-After": "2"}), PushUnavailable, r"now \(503\): because"),
+        (Answer(503, problem(503, "", detail="", retry_after_s=3), {}), PushUnavailable, "in 3 s"),
         (Answer(503, b"<html>", {"Retry-After": "never"}), PushUnavailable, "503.*soon"),
         (Answer(429, b""), PushUnavailable, "429"),
-        (Answer(504, problem(504)), PushUnknown, "504, no: because"),
-        (Answer(500, problem(500)), PushUnknown, "500, no: because"),
-        (Answer(422, problem(422, "conflict")), PushConflict, "conflict: because"),
-        (Answer(400, problem(400, "bad")), PushRefused, r"refused \(400\): bad: because"),
+        (Answer(504, problem(504)), PushUnknown, r"accepted \(504\): because"),
+        (Answer(500, problem(500)), PushUnknown, r"\(500\): because"),
+        (Answer(422, problem(422, "conflict")), PushConflict, "^because$"),
+        (Answer(400, problem(400, "bad")), PushRefused, r"refused \(400\): because"),
+        (Answer(400, problem(400, expected="5")), PushRefused, r"refused \(400\): because; right is 5$"),
+        (Answer(400, problem(400, "bad", detail="")), PushRefused, r"refused \(400\): bad$"),
         (Answer(413, problem(413)), PushRefused, "413"),
         (Answer(404, b"404 page not found\n"), PushRefused, "logic node's HTTP port"),
         (Answer(200, b"<html>"), PushUnknown, "not understood"),
@@ -162,6 +210,12 @@ def test_what_is_refused_is_not_tried_again() -> None:
 def test_nobody_is_no_recipient() -> None:
     with pytest.raises(PushRefused, match="to nobody"):
         Publisher("127.0.0.1:1").push(b"x")
+
+
+@pytest.mark.parametrize("wait_s", [-1, 30.1, float("nan"), float("inf")])
+def test_nobody_waits_that_long(wait_s: float) -> None:
+    with pytest.raises(PushRefused, match="right is 0 to 30 seconds"):
+        Publisher("127.0.0.1:1").push(b"x", users=7, wait_s=wait_s)
 
 
 def test_no_address() -> None:

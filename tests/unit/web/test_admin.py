@@ -67,5 +67,7 @@ def test_a_defect_is_a_500_and_in_the_log(
 
 def test_an_address_that_is_in_use_names_its_key(admin: HttpServer) -> None:
     assert isinstance(admin.address, tuple)
-    with pytest.raises(NodeError, match=rf"admin 127\.0\.0\.1:{admin.address[1]}: Address already in use"):
+    with pytest.raises(NodeError, match=rf"^admin 127\.0\.0\.1:{admin.address[1]} is in use already.*change admin in"):
         admin_server(read, ("127.0.0.1", admin.address[1]))
+    with pytest.raises(NodeError, match=r"change fabric\.admin in the topology$"):
+        admin_server(read, ("127.0.0.1", admin.address[1]), key="fabric.admin")

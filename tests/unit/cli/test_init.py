@@ -1,0 +1,89 @@
+"""`zim init`: what it writes is right, and it never writes over anything."""
+
+from __future__ import annotations
+
+import dataclasses
+import tomllib
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from zim.cli import main
+from zim.topology import load
+
+ROOT = Path(__file__).parents[3]
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def run(*arguments: str) -> Result:
+    return CliRunner().invoke(main, arguments)
+
+
+@pytest.mark.parametrize("options", [(), ("--production",), ("--machines", "3"), ("--machines", "99", "--production")])
+def test_what_it_writes_passes_zim_check(options: tuple[str, ...]) -> None:
+    assert run("init", *options).exit_code == 0
+    checked = run("check")
+    assert (checked.exit_code, checked.stderr) == (0, "")
+    assert max(map(len, checked.stdout.splitlines())) <= 80
+    assert max(map(len, Path("topology.toml").read_text().splitlines())) <= 120
+
+
+def test_by_default_it_is_the_topology_of_the_repository() -> None:
+    result = run("init")
+    assert result.stdout == "topology.toml describes 4 nodes.\nStart them: zim up\n"
+    assert tomllib.loads(Path("topology.toml").read_text()) == tomllib.loads((ROOT / "topology.toml").read_text())
+
+
+def test_in_production_only_places_differ_and_limits_are_the_defaults() -> None:
+    run("init", "default.toml")
+    assert run("init", "--production", "production.toml").stdout.endswith("zim up production.toml\n")
+    default, production = load(Path("default.toml")), load(Path("production.toml"))
+    assert production.data_dir == Path("/var/lib/zim")
+    assert production.admin
+    assert all(node.admin for node in production.nodes)
+    own = {name: getattr(default, name) for name in ("name", "data_dir", "admin", "path")}
+    assert dataclasses.replace(production, **own) == default
+
+
+def test_each_machine_has_one_of_each() -> None:
+    result = run("init", "--machines", "3", "three.toml")
+    assert "zim up --host machine-1 three.toml" in result.stdout
+    topology = load(Path("three.toml"))
+    for n in (1, 2, 3):
+        names = [node.name for node in topology.nodes if node.host == f"machine-{n}"]
+        assert names == [f"router-{n}", f"job-{n}", f"logic-{n}", f"comet-{n}"]
+    assert topology.node("router-2").endpoint == "tcp://machine-2:7270"
+
+
+@pytest.mark.parametrize("name", ["topology.toml", "empty.toml", "folder", "broken-link"])
+def test_it_writes_over_nothing(name: str) -> None:
+    Path("topology.toml").write_text("mine")
+    Path("empty.toml").touch()
+    Path("folder").mkdir()
+    Path("broken-link").symlink_to("nowhere")
+    result = run("init", name)
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr == f"zim init: {name} is there already, and stays as it is; name another, or move it away\n"
+    assert Path("topology.toml").read_text() == "mine"
+    assert Path("empty.toml").read_text() == ""
+    assert not Path("nowhere").exists()
+
+
+def test_a_file_that_cannot_be_written() -> None:
+    result = run("init", "nowhere/topology.toml")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr == "zim init: nowhere/topology.toml cannot be written: No such file or directory\n"
+    assert run("init", "--machines", "0").exit_code == 2
+
+
+def test_what_is_in_the_package_is_in_the_wheel() -> None:
+    """Modules are; all else has to be named."""
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    found = [p for p in (ROOT / "zim").rglob("*") if p.is_file() and p.suffix not in (".py", ".pyc")]
+    assert {path.relative_to(ROOT / "zim").as_posix() for path in found} == set(settings["package-data"]["zim"])
+    assert all((folder / "__init__.py").exists() for folder in {p.parent for p in (ROOT / "zim").rglob("*.py")})

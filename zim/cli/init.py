@@ -1,0 +1,71 @@
+"""`zim init`: a topology to begin with."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from zim.cli.template import MAX_MACHINES, render
+from zim.cli.where import DEFAULT_FILE
+from zim.errors import ZimError
+from zim.topology import load
+
+EXIT_REFUSED = 1
+
+
+class _NotWritten(ZimError):
+    """The file cannot be written."""
+
+
+@click.command()
+@click.argument("file", type=click.Path(path_type=Path), default=DEFAULT_FILE)
+@click.option(
+    "--machines",
+    metavar="N",
+    type=click.IntRange(1, MAX_MACHINES),
+    default=1,
+    help="For N machines, a node of each kind on each.",
+)
+@click.option(
+    "--production", is_flag=True, help="With data in /var/lib/zim, metrics of `zim up`, and limits to change."
+)
+def init(file: Path, machines: int, production: bool) -> None:
+    """Write a topology with comments, to begin with: ./topology.toml, or FILE.
+
+    As it is, it runs on this machine, with a node of each kind on goim's ports. A file that is there already is never
+    written over.
+
+    \b
+    zim init && zim up
+    zim init --production /etc/zim/topology.toml
+    zim init --machines 3 cluster.toml
+    """
+    try:
+        _write(file, render(machines, production))
+    except _NotWritten as error:
+        click.echo(f"zim init: {error}", err=True)
+        sys.exit(EXIT_REFUSED)
+    more = "" if file == DEFAULT_FILE else f" {file}"
+    click.echo(f"{file} describes {len(load(file).nodes)} nodes.")
+    if machines > 1:
+        click.echo(f"Put in the names of your machines, look at it with: zim check{more}")
+        click.echo(f"and start it, on each machine: zim up --host machine-1{more}")
+    else:
+        click.echo(f"Start them: zim up{more}")
+
+
+def _write(file: Path, text: str) -> None:
+    """Writes a new file.
+
+    Raises:
+        _NotWritten: it is there already, or cannot be written.
+    """
+    try:
+        with file.open("x", encoding="utf-8") as new:
+            new.write(text)
+    except FileExistsError:
+        raise _NotWritten(f"{file} is there already, and stays as it is; name another, or move it away") from None
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+        raise _NotWritten(f"{file} cannot be written: {getattr(error, 'strerror', None) or error}") from None

@@ -1,0 +1,19 @@
+"""A length of time as an option: any number in a range, and a number it must be."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import click
+
+
+class Seconds(click.FloatRange):
+    """As click's FloatRange, which takes `nan` into every range."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """The number. Raises click.BadParameter: it is none, or beyond the range."""
+        found = float(super().convert(value, param, ctx))
+        if math.isnan(found):
+            self.fail("nan is no length of time; right is a number of seconds", param, ctx)
+        return found

@@ -1,0 +1,120 @@
+"""The text of a new topology.toml: a node of each kind on each machine. Pure."""
+
+from __future__ import annotations
+
+from zim.fabric.retention import Retention
+from zim.topology import Comet, Job, Logic, Router, Topology
+
+MAX_MACHINES = 99
+
+Line = tuple[str, str, str]  # a key, its value in TOML, a comment
+
+_ROLES = {
+    "router": "the memory: who is online where, and every stream",
+    "logic": "the front desk: HTTP API and authentication",
+    "job": "the fan-out",
+    "comet": "the edge: TCP and WebSocket clients",
+}
+_BINDS = {"router": 7270, "logic": 7170, "job": 7470, "comet": 8092}
+_ADMINS = {"router": 7271, "logic": 7171, "job": 7471, "comet": 8093}
+_LISTENERS: dict[str, list[Line]] = {
+    "logic": [("http", '"127.0.0.1:7172"', "")],
+    "comet": [("tcp", '"127.0.0.1:8080"', ""), ("ws", '"127.0.0.1:8090"', "")],
+}
+
+_MACHINES = """\
+#
+# Put in your machines' names or addresses for machine-1 and so on; the others connect to them. On each machine, with
+# this same file: zim up --host machine-1
+# Links between nodes are not encrypted: insecure = true says that you know. Let nobody else reach their ports.
+# Routers cannot be added once there are logs; other nodes can.
+"""
+_STRANGERS = """\
+#
+# HTTP, TCP and WebSocket are for programs on the same machine: zim believes everybody who gets in. For others put a
+# proxy there that asks who they are. Then name it, and the pages that may use it, where it passes these names on:
+# ws = { address = "127.0.0.1:8090", hosts = ["push.example.com"], origins = ["https://app.example.com"] }
+"""
+
+
+def render(machines: int = 1, is_production: bool = False) -> str:
+    """A topology, as it stands in a file.
+
+    Args:
+        machines: on how many it runs. On one, all is on loopback.
+        is_production: its data is in /var/lib/zim, `zim up` has an `admin` address, and the limits that are changed
+            first are there, with their defaults.
+    """
+    where = "on goim's ports. `zim up` starts all of it" if machines == 1 else f"on each of {machines} machines"
+    parts = [f"# One node of each kind, {where}. Every key is in docs/topology.md.\n"]
+    parts += [_MACHINES] * (machines > 1) + [_STRANGERS] * (machines > 1 or is_production)
+    parts.append("\n" + _table("[fabric]", "", _production_fabric() if is_production else _fabric()))
+    parts += ["\n" + _table("[retention]", "of each stream the newest messages stay", _retention())] * is_production
+    for kind, role in _ROLES.items():
+        for n in range(1, machines + 1):
+            lines = _node(kind, n) if machines == 1 else _node_of_several(kind, n)
+            lines += _LIMITS[kind] if is_production else []
+            parts.append("\n" + _table(f"[[{kind}]]", role if n == 1 else "", lines))
+    return "".join(parts)
+
+
+def _table(head: str, comment: str, lines: list[Line]) -> str:
+    rows = [(head, comment), *((f"{key} = {value}", note) for key, value, note in lines)]
+    return "".join(row + (f" # {note}" if note else "") + "\n" for row, note in rows)
+
+
+def _fabric() -> list[Line]:
+    return [("name", '"demo"', ""), ("data_dir", '"var"', "relative to this file")]
+
+
+def _production_fabric() -> list[Line]:
+    return [
+        ("name", '"production"', ""),
+        ("data_dir", '"/var/lib/zim"', "has the routers' logs: a disk that lasts"),
+        ("admin", '"127.0.0.1:7070"', "/metrics and /healthz of `zim up`: which nodes are ready"),
+        ("max_body_bytes", f"{Topology.max_body_bytes}", "of one push"),
+        ("idempotency_s", f"{Topology.idempotency_s:.0f}", "how long a publisher's key is known"),
+        ("receipts_s", f"{Topology.receipts_s:.0f}", "how long it can be asked what became of a push"),
+    ]
+
+
+def _retention() -> list[Line]:
+    rules = {"users": Retention.users, "rooms": Retention.rooms, "everybody": Retention.everybody}
+    return [(of, f"{{ count = {rule.count}, age_s = {rule.age_s:.0f} }}", "") for of, rule in rules.items()]
+
+
+def _node(kind: str, n: int) -> list[Line]:
+    bind = f'"tcp://127.0.0.1:{_BINDS[kind]}"'
+    return [("id", f"{n}", ""), *_LISTENERS.get(kind, []), ("bind", bind, ""), _admin(kind, n)]
+
+
+def _node_of_several(kind: str, n: int) -> list[Line]:
+    port = _BINDS[kind]
+    return [
+        ("id", f"{n}", ""),
+        ("host", f'"machine-{n}"', ""),
+        *_LISTENERS.get(kind, []),
+        ("bind", f'{{ address = "tcp://0.0.0.0:{port}", insecure = true }}', ""),
+        ("advertise", f'"tcp://machine-{n}:{port}"', "what the others connect to" if n == 1 else ""),
+        _admin(kind, n),
+    ]
+
+
+def _admin(kind: str, n: int) -> Line:
+    return "admin", f'"127.0.0.1:{_ADMINS[kind]}"', "/metrics and /healthz" if (kind, n) == ("router", 1) else ""
+
+
+_LIMITS: dict[str, list[Line]] = {
+    "router": [
+        ("max_behind_bytes", f"{Router.max_behind_bytes}", "of what a comet has not handled; above it, 503"),
+        ("ballast_bytes", f"{Router.ballast_bytes}", "given up when the disk is full, to make room"),
+    ],
+    "logic": [("http_idle_s", f"{Logic.http_idle_s:.0f}", "longer than the proxy in front keeps a connection")],
+    "job": [("queue_bytes", f"{Job.queue_bytes}", "for one comet; above it the comet fetches")],
+    "comet": [
+        ("max_connections", f"{Comet.max_connections}", "each is an open file: ulimit -Hn"),
+        ("heartbeat_s", f"{Comet.heartbeat_s:.0f}", "a client silent for longer is closed"),
+        ("outbox_bytes", f"{Comet.outbox_bytes}", "of what waits for one client"),
+        ("slow_consumer", f'"{Comet.slow_consumer}"', 'who has more is closed; or "drop": its oldest messages go'),
+    ],
+}

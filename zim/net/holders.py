@@ -1,0 +1,117 @@
+"""Who holds a port that is in use, as far as Linux' /proc tells; and what is said of it."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import re
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from pathlib import Path
+
+_LISTENS = "0A"
+_SOCKET = re.compile(r"socket:\[([0-9]+)\]")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # a process may call itself anything
+
+_Ip = IPv4Address | IPv6Address
+
+
+@dataclass(frozen=True)
+class ListeningSocket:
+    """One that accepts connections.
+
+    Attributes:
+        inode: its number, by which it is found among the open files of a process.
+        user: the number of the user whose it is.
+    """
+
+    ip: _Ip
+    port: int
+    inode: str
+    user: int
+
+
+def in_use(key: str, address: str) -> str:
+    """The sentence about an address that cannot be bound, because it is in use: by whom, and what can be done.
+
+    Args:
+        key: of the address in the topology, such as `bind`.
+        address: `host:port`, `tcp://host:port` or `ipc:///path`; of that it is not told by whom.
+    """
+    host, _, port = address.removeprefix("tcp://").rpartition(":")
+    who = "" if address.startswith("ipc:") else holder(host.strip("[]"), int(port))
+    by = f", by {who}" if who else ""
+    return f"{key} {address} is in use already{by}; stop what uses it, or change {key} in the topology"
+
+
+def holder(host: str, port: int) -> str:
+    """The process that listens there, `nginx (pid 812)`, or whose it is; "" where that cannot be told.
+
+    Args:
+        host: an IP address; or a name, which may be any address.
+    """
+    for listening in _all_listening():
+        if listening.port == port and _clash(listening.ip, host):
+            return _process_of(listening.inode) or f"a process of the user {_user(listening.user)}"
+    return ""
+
+
+def parse_listening(table: str) -> Iterator[ListeningSocket]:
+    """The sockets that listen, of the text of `/proc/net/tcp` or `/proc/net/tcp6`.
+
+    Lines that are no socket's are passed over. Source: Linux, Documentation/networking/proc_net_tcp.rst.
+    """
+    for line in table.splitlines():
+        fields = line.split()
+        if len(fields) < 10 or fields[3] != _LISTENS:
+            continue
+        address, _, port = fields[1].partition(":")
+        with suppress(ValueError):
+            yield ListeningSocket(_parse_ip(address), int(port, 16), fields[9], int(fields[7]))
+
+
+def _parse_ip(text: str) -> _Ip:
+    """Words of four bytes in hexadecimal, each in the order of this machine; taken for that of x86 and ARM.
+
+    Raises:
+        ValueError: it is none.
+    """
+    data = bytes.fromhex(text)
+    ip = ip_address(b"".join(data[at : at + 4][::-1] for at in range(0, len(data), 4)))
+    return getattr(ip, "ipv4_mapped", None) or ip
+
+
+def _all_listening() -> Iterator[ListeningSocket]:
+    for name in ("tcp", "tcp6"):
+        with suppress(OSError):
+            yield from parse_listening(Path("/proc/net", name).read_text(errors="replace"))
+
+
+def _clash(ip: _Ip, host: str) -> bool:
+    """Whether a socket at this address keeps another one from the host. A name may be any address."""
+    try:
+        wanted = ip_address(host)
+    except ValueError:
+        return True
+    return ip == wanted or ip.is_unspecified or wanted.is_unspecified
+
+
+def _process_of(inode: str) -> str:
+    """The process that has this socket open; "" if it belongs to somebody else, or is gone."""
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            for file in (process / "fd").iterdir():
+                match = _SOCKET.fullmatch(os.readlink(file))
+                if match and match[1] == inode:
+                    name = (process / "comm").read_text(errors="replace").strip()
+                    return f"{_CONTROL.sub('?', name)} (pid {process.name})"
+    return ""
+
+
+def _user(number: int) -> str:
+    try:
+        return pwd.getpwuid(number).pw_name
+    except KeyError:
+        return str(number)
