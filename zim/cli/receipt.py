@@ -27,7 +27,9 @@ def tell(receipt: Receipt) -> str:
 
 def _delivered(receipt: Receipt) -> str:
     if not receipt.targeted:
-        return "delivered to nobody: no session was there for it"
+        # Of a push to everybody a router knows no sessions before the comets have told of it.
+        is_open = not receipt.offline and "reported" not in receipt.hops_ms
+        return "delivered to nobody" + (" that is known yet" if is_open else ": no session was there for it")
     counts = [(getattr(receipt, name), means) for name, means in _MEANS.items()]
     others = [f"{count} {means}" for count, means in counts if count]
     if not others:

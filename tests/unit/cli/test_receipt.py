@@ -10,7 +10,7 @@ from zim.fabric.answers import Receipt
 from zim.fabric.tally import Tally
 
 
-def receipt(tally: Tally, offline: int = 0, **more: list[str]) -> Receipt:
+def receipt(tally: Tally, offline: int = 0, **more: object) -> Receipt:
     return msgspec.structs.replace(Receipt.of("p", tally, offline, {}, []), **more)
 
 
@@ -19,7 +19,9 @@ def receipt(tally: Tally, offline: int = 0, **more: list[str]) -> Receipt:
     [
         (receipt(Tally(1, 1)), "delivered to 1 session"),
         (receipt(Tally(1500, 1500)), "delivered to 1,500 sessions"),
-        (receipt(Tally()), "delivered to nobody: no session was there for it"),
+        (receipt(Tally()), "delivered to nobody that is known yet"),
+        (receipt(Tally(), hops_ms={"kept": 1.0}), "delivered to nobody that is known yet"),
+        (receipt(Tally(), hops_ms={"reported": 1.0}), "delivered to nobody: no session was there for it"),
         (receipt(Tally(), 2), "delivered to nobody: no session was there for it; 2 users are offline"),
         (receipt(Tally(1)), "delivered to 0 of 1 session, 1 pending still"),
         (
@@ -33,7 +35,7 @@ def receipt(tally: Tally, offline: int = 0, **more: list[str]) -> Receipt:
         ),
         (
             receipt(Tally(), forgotten=["router-1"]),
-            "delivered to nobody: no session was there for it; router-1 crashed: what became of it there is forgotten",
+            "delivered to nobody that is known yet; router-1 crashed: what became of it there is forgotten",
         ),
     ],
 )
