@@ -20,6 +20,7 @@ from zim.protocol.messages import Submit
 
 Names = str | int | Iterable[str | int]
 """One name, or several."""
+NOBODY: Names = ()
 _NAMES = "a string or an integer, or a list of them"
 
 
@@ -40,9 +41,9 @@ class Push:
     """
 
     body: bytes | str
-    users: Names = ()
-    rooms: Names = ()
-    keys: Names = ()
+    users: Names = NOBODY
+    rooms: Names = NOBODY
+    keys: Names = NOBODY
     everybody: bool = False
     op: int = PUSH_OP
     ttl_s: float = 0.0
@@ -70,6 +71,8 @@ def names(found: Names, where: str) -> list[str]:
     Raises:
         WrongValue: it is something else: a number like 7.0 would be a user whom nobody is.
     """
+    if found is NOBODY:  # of each push two of three
+        return []
     if _is_name(found):
         return [str(found)]
     if isinstance(found, bytes) or not isinstance(found, Iterable):

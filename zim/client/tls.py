@@ -83,8 +83,8 @@ class TlsWire(Wire):
 
     @override
     def closing(self) -> bytes:
-        self._encrypt(self._inner.closing())
-        with contextlib.suppress(ssl.SSLError):  # it would wait for the other side's goodbye
+        with contextlib.suppress(ssl.SSLError, ConnectionLost):  # unwrap would wait for the other side's goodbye
+            self._encrypt(self._inner.closing())
             self._tls.unwrap()
         return self._outgoing.read()
 
@@ -113,5 +113,9 @@ class TlsWire(Wire):
         raise ConnectionLost("closed by the server")
 
     def _encrypt(self, data: bytes) -> None:
-        while data:
-            data = data[self._tls.write(data) :]
+        """Into `_outgoing`. Raises: ConnectionLost, after an error that ended TLS."""
+        try:
+            while data:
+                data = data[self._tls.write(data) :]
+        except ssl.SSLError as error:
+            raise ConnectionLost(f"connection lost: {why(error)}") from None
