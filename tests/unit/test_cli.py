@@ -26,7 +26,7 @@ def run(*arguments: str) -> tuple[int, str, str]:
     return result.exit_code, result.stdout, result.stderr
 
 
-@pytest.mark.parametrize("command", ["up", "check", "node", "push", "listen", "ledger"])
+@pytest.mark.parametrize("command", ["up", "check", "node", "push", "listen", "who", "ledger"])
 def test_every_command_has_help_with_an_example(command: str) -> None:
     exit_code, out, _ = run(command, "--help")
     assert exit_code == 0

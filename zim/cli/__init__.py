@@ -11,7 +11,7 @@ from gevent.hub import Hub
 from zim import __version__
 from zim.errors import ZimError
 
-_COMMANDS = ("up", "check", "node", "push", "listen", "ledger", "restored")
+_COMMANDS = ("up", "check", "node", "push", "listen", "who", "ledger", "restored")
 
 # A node that ends with it is not started again.
 _EXIT_CODES = {"node": 2}
@@ -54,6 +54,7 @@ def main() -> None:
     zim up                          start everything in ./topology.toml
     zim listen --uid 7              be user 7's device
     zim push user 7 '{"test":1}'    send to it
+    zim who rooms                   which rooms are people in?
     """
     # Ctrl-C belongs to the main greenlet; the hub would print it first.
     Hub.NOT_ERROR = (*Hub.NOT_ERROR, KeyboardInterrupt)
