@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import itertools
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from tests.simulation.disk import STREAMS, is_live
 from tests.simulation.nodes import CometNode, RouterNode
+from zim.fabric.answers import InRoom, RoomSizes
+from zim.fabric.questions import LargestRooms, RoomCount
+from zim.nodes.router.counting import Steps, count_in_rooms, find_largest
+
+R = TypeVar("R")
 
 CALM_S = 20.0  # all faults are over for so long that a key has a last answer
 
@@ -100,6 +105,7 @@ def _check_goim(world: World, person: Person) -> None:
 
 
 def _check_directory(world: World) -> None:
+    _check_rooms(world)
     for router in world.routers():
         if router.runner.shard.is_rebuilding:
             world.fail(f"{router.name} is rebuilding still")
@@ -122,3 +128,30 @@ def _check_directory(world: World) -> None:
                 world.fail(f"{router.name} waits for results of {len(feed.rows)} entries from {comet.name}")
             if comet.hub.links[router.name].reports.waiting:
                 world.fail(f"{comet.name} keeps results for {router.name}")
+
+
+def _check_rooms(world: World) -> None:
+    """What routers say to who asks who is in a room, and which rooms are the largest."""
+    hubs = [node.hub for node in world.kernel.nodes.values() if isinstance(node, CometNode)]
+    sessions = [session for hub in hubs for session in hub.sessions.values()]
+    there = {room: [d.uid for d in sessions if room in d.rooms] for room in {r for d in sessions for r in d.rooms}}
+    want = {room: InRoom(room, len(uids), len(set(uids))) for room, uids in there.items()}
+    directories = {router.name: router.runner.shard.directory for router in world.routers()}
+    counted = {name: _all_of(count_in_rooms(directory, set(want))) for name, directory in directories.items()}
+    for room in want:
+        found = RoomCount(room).merge({name: of_it[room] for name, of_it in counted.items()}, [])
+        if found != want[room]:
+            world.fail(f"routers count {found}, there are {want[room]}")
+    parts = {name: RoomSizes(_all_of(find_largest(directory, 9))) for name, directory in directories.items()}
+    largest = [(size.room, size.sessions) for size in LargestRooms(9).merge(parts, []).rooms]
+    if largest != sorted(((room, w.sessions) for room, w in want.items()), key=lambda size: (-size[1], size[0]))[:9]:
+        world.fail(f"routers say that {largest} are the largest rooms, and there are {want}")
+
+
+def _all_of(steps: Steps[R]) -> R:
+    """What comes out of steps, one after the other."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            return end.value  # type: ignore[no-any-return]

@@ -28,7 +28,7 @@ def run(*arguments: str) -> tuple[int, str, str]:
 
 
 @pytest.mark.parametrize(
-    "command", ["init", "up", "check", "node", "push", "listen", "ledger", "restored", "completion"]
+    "command", ["init", "up", "check", "node", "push", "listen", "who", "ledger", "restored", "completion"]
 )
 def test_every_command_has_help_with_an_example(command: str) -> None:
     exit_code, out, _ = run(command, "--help")

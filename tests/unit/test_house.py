@@ -45,6 +45,7 @@ PURE = (
     "zim.nodes.logic.submitting",
     "zim.nodes.logic.trains",
     "zim.nodes.router.answering",
+    "zim.nodes.router.counting",
     "zim.nodes.router.directory",
     "zim.nodes.router.effects",
     "zim.nodes.router.feed",

@@ -11,7 +11,7 @@ from gevent.hub import Hub
 from zim import __version__
 from zim.errors import ZimError
 
-_COMMANDS = ("init", "up", "check", "node", "push", "listen", "ledger", "restored", "completion")
+_COMMANDS = ("init", "up", "check", "node", "push", "listen", "who", "ledger", "restored", "completion")
 
 # A node that ends with it is not started again.
 _EXIT_CODES = {"node": 2}
@@ -55,6 +55,7 @@ def main() -> None:
     zim up                          start everything in it
     zim listen --uid 7              be user 7's device
     zim push user 7 '{"test":1}'    send to it
+    zim who rooms                   which rooms are people in?
 
     Every command takes the fabric's file by --topology, or from the environment variable ZIM_TOPOLOGY; by default it is
     ./topology.toml.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import http.client
 import json
 import sys
 import time
@@ -13,17 +12,16 @@ from typing import NoReturn
 import click
 import msgspec
 
+from zim.cli.asking import NotTold, get
 from zim.cli.seconds import Seconds
 from zim.cli.where import http_address, topology_argument, topology_file, topology_option
 from zim.client import ZimError
-from zim.client.address import split_address
 from zim.fabric.answers import Ledger
 
 EXIT_WRONG = 1
 EXIT_UNKNOWN = 3
 
 PATH = "/api/ledger"
-TIMEOUT_S = 10.0  # for an answer; a logic waits one second for a router
 POLL_S = 0.1
 
 # What is shown, in this order, and what it means. The five behind targeted and pending are its sum.
@@ -38,10 +36,6 @@ ROWS = {
     "pending": "not known yet",
     "offline": "users without a session, not in the sum",
 }
-
-
-class _NotTold(ZimError):
-    """It is not known whether the ledger balances."""
 
 
 @click.command()
@@ -73,10 +67,9 @@ def ledger(file: Path | None, topology: Path | None, address: str | None, wait_s
     """
     try:
         where = http_address(address, topology_file(topology, file) if topology or file else None)
-        split_address(where)
         found = _ask_until_settled(where, wait_s)
     except ZimError as error:
-        _fail(str(error), EXIT_UNKNOWN if isinstance(error, _NotTold) else EXIT_WRONG)
+        _fail(str(error), EXIT_UNKNOWN if isinstance(error, NotTold) else EXIT_WRONG)
     click.echo(json.dumps(msgspec.to_builtins(found)) if as_json else _table(found))
     if found.silent:
         _fail(f"no answer from {', '.join(found.silent)}: what they know is missing here", EXIT_UNKNOWN)
@@ -98,24 +91,11 @@ def _ask_until_settled(where: str, wait_s: float) -> Ledger:
 
 
 def _ask(where: str) -> Ledger:
-    connection = http.client.HTTPConnection(*split_address(where), timeout=TIMEOUT_S)
-    try:
-        connection.request("GET", PATH)
-        response = connection.getresponse()
-        status, text = response.status, response.read()
-    except ConnectionRefusedError:
-        raise _NotTold(f"nothing listens on {where}; is the fabric up? zim up") from None
-    except TimeoutError:
-        raise _NotTold(f"no answer from {where} in {TIMEOUT_S:g} s") from None
-    except (OSError, http.client.HTTPException, UnicodeError) as error:
-        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        raise _NotTold(f"no answer from {where}: {reason}") from None
-    finally:
-        connection.close()
+    status, text = get(where, PATH)
     if status == 200:
         with suppress(msgspec.DecodeError):
             return msgspec.json.decode(text, type=Ledger)
-    raise _NotTold(f"HTTP {status} from {where} is no ledger; is this a logic node's HTTP port?")
+    raise NotTold(f"HTTP {status} from {where} is no ledger; is this a logic node's HTTP port?")
 
 
 def _table(found: Ledger) -> str:

@@ -12,12 +12,13 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from zim.fabric.limits import OFFLINE_USERS, ROOMS
+from zim.fabric.limits import LARGEST, OFFLINE_USERS, ROOMS
 from zim.fabric.tally import Account, Tally, account
 
 _HOPS = "kept: from the router's taking it to its being on disk; reported: from then to the last news of it"
 _OFFLINE_USERS = f"the names of these users, {OFFLINE_USERS} of them at most"
 _FORGOTTEN = "routers that kept it and crashed before they had stored its receipt"
+_LEFT_OUT = "sessions that are there and not shown: they are too many, or in too many rooms"
 
 
 class Place(msgspec.Struct, frozen=True):
@@ -31,7 +32,31 @@ class Place(msgspec.Struct, frozen=True):
 class Located(msgspec.Struct, frozen=True):
     """A user's sessions."""
 
+    user: str
+    online: bool
     sessions: list[Place]
+    left_out: Annotated[int, Meta(description=_LEFT_OUT)]
+
+
+class InRoom(msgspec.Struct, frozen=True):
+    """Who is in a room."""
+
+    room: str
+    sessions: int
+    users: Annotated[int, Meta(description="whose sessions these are: a user is counted once")]
+
+
+class RoomSize(msgspec.Struct, frozen=True):
+    """How many sessions are in a room."""
+
+    room: str
+    sessions: int
+
+
+class RoomSizes(msgspec.Struct, frozen=True):
+    """Rooms with somebody in them, the largest first; of equal ones the name decides."""
+
+    rooms: Annotated[list[RoomSize], Meta(max_length=LARGEST)]
 
 
 class Counts(msgspec.Struct, frozen=True):

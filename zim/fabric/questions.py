@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, ClassVar, Generic, TypeVar, get_args
+from typing import Annotated, Any, ClassVar, Generic, TypeVar, get_args
 
 import msgspec
+from msgspec import Meta
 from typing_extensions import override
 
-from zim.fabric.answers import Counts, Forgotten, Ledger, Located, Receipt, Unread
-from zim.fabric.limits import OFFLINE_USERS
+from zim.fabric.answers import Counts, Forgotten, InRoom, Ledger, Located, Receipt, RoomSizes, Unread
+from zim.fabric.limits import LARGEST, OFFLINE_USERS
 from zim.fabric.streams import user_stream
 from zim.fabric.tally import sum_accounts
 
@@ -63,7 +64,7 @@ class UserQuestion(Question[A], frozen=True):
 
 
 class UserSessions(UserQuestion[Located], frozen=True):
-    """Where a user is."""
+    """Whether a user is online: the sessions, at which comets, in which rooms."""
 
 
 class UnreadCount(UserQuestion[Unread], frozen=True):
@@ -77,6 +78,32 @@ class OnlineCounts(Question[Counts], frozen=True):
     def merge(self, answers: Mapping[str, Counts], silent: Sequence[str]) -> Counts:
         found = answers.values()
         return Counts(_sum(c.rooms for c in found), _sum(c.comets for c in found), sum(c.roomless for c in found))
+
+
+class RoomCount(Question[InRoom], frozen=True):
+    """How many are in a room: sessions, and users.
+
+    The owner of a user's stream knows the user's sessions with their rooms. So every router is asked, and as each user
+    has one owner the numbers add up.
+    """
+
+    room: str
+
+    @override
+    def merge(self, answers: Mapping[str, InRoom], silent: Sequence[str]) -> InRoom:
+        found = answers.values()
+        return InRoom(self.room, sum(part.sessions for part in found), sum(part.users for part in found))
+
+
+class LargestRooms(Question[RoomSizes], frozen=True):
+    """The largest rooms. Each router knows the sizes of those that it owns."""
+
+    limit: Annotated[int, Meta(ge=1, le=LARGEST)]
+
+    @override
+    def merge(self, answers: Mapping[str, RoomSizes], silent: Sequence[str]) -> RoomSizes:
+        found = [size for part in answers.values() for size in part.rooms]
+        return RoomSizes(sorted(found, key=lambda size: (-size.sessions, size.room))[: self.limit])
 
 
 class PushReceipt(Question[Receipt], frozen=True):
@@ -125,7 +152,9 @@ class ForgetComet(Question[Forgotten], frozen=True):
         return Forgotten(sum(part.sessions for part in answers.values()))
 
 
-AnyQuestion = UserSessions | UnreadCount | OnlineCounts | PushReceipt | WholeLedger | ForgetComet
+AnyQuestion = (
+    UserSessions | UnreadCount | OnlineCounts | RoomCount | LargestRooms | PushReceipt | WholeLedger | ForgetComet
+)
 
 
 def _sum(found: Iterable[Mapping[str, int]]) -> dict[str, int]:

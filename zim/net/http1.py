@@ -8,13 +8,14 @@ Source: RFC 9112 (3 request line, 6 body, 9.3 persistence); Go net/http, which i
 
 from __future__ import annotations
 
+import re
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 from io import BytesIO
 from typing import Any
-from urllib.parse import unquote
+from urllib.parse import quote, unquote_to_bytes
 
 import httptools
 
@@ -26,6 +27,9 @@ MAX_BODIES_BYTES = 256 << 20  # held by one process at once; above it,
 SMALL_BODY_BYTES = 64 << 10  # only bodies up to this are taken
 
 _CODING = "HTTP_TRANSFER_ENCODING"
+
+_PLAIN_PATH = re.compile(rb"[A-Za-z0-9/._~!$&'()*+,;=:@-]*")  # RFC 3986 3.3: what needs no percent sign
+_quote = partial(quote, safe="!$&'()*+,;=:@")
 
 
 class Refused(ZimError):
@@ -76,7 +80,7 @@ class Request:
     """A request.
 
     Attributes:
-        environ: what WSGI (PEP 3333) wants to know of it.
+        environ: what WSGI (PEP 3333) wants to know of it. But the path is not decoded, see `one_spelling`.
         keeps_alive: the client may send another request on this connection.
         held_bytes: what of `Bodies` is its.
     """
@@ -248,7 +252,7 @@ class Requests:
         url = httptools.parse_url(self._url)
         self._begun = Request(environ, self._parser.should_keep_alive())
         environ["REQUEST_METHOD"] = self._parser.get_method().decode()
-        environ["PATH_INFO"] = unquote((url.path or b"/").decode("latin-1"), "latin-1")
+        environ["PATH_INFO"] = one_spelling(url.path or b"/")
         environ["QUERY_STRING"] = (url.query or b"").decode("latin-1")
         environ["SERVER_PROTOCOL"] = f"HTTP/{version}"
         environ["wsgi.input"], environ["wsgi.input_terminated"] = self._begun.body, True
@@ -268,6 +272,16 @@ class Requests:
             self._begun.body.seek(0)
             self.ready.append(self._begun)
             self._start_over()
+
+
+def one_spelling(path: bytes) -> str:
+    """A path in the one spelling of all that mean the same: each segment decoded, and encoded only where it must be.
+
+    So a slash in a name stays %2F, and is not taken for the end of a segment.
+    """
+    if _PLAIN_PATH.fullmatch(path):
+        return path.decode()
+    return "/".join(_quote(unquote_to_bytes(segment)) for segment in path.split(b"/"))
 
 
 @lru_cache(1_024)

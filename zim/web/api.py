@@ -1,4 +1,4 @@
-"""zim's own HTTP API, under `/api/`: pushes one by one and in batches, streams, receipts.
+"""zim's own HTTP API, under `/api/`: pushes one by one and in batches, streams, receipts, who is there.
 
 First stop of a push. In: a request of a backend. Out: a Push to the fabric, and back what became of it, as JSON.
 
@@ -17,16 +17,16 @@ import msgspec
 from flask import Flask, Response, request
 
 from zim.errors import Unavailable, Unknown
-from zim.fabric.answers import Receipt
+from zim.fabric.answers import Receipt, RoomSizes
 from zim.fabric.limits import RECIPIENTS
 from zim.fabric.port import Fabric
-from zim.fabric.questions import UnreadCount, WholeLedger
+from zim.fabric.questions import LargestRooms, RoomCount, UnreadCount, UserSessions, WholeLedger
 from zim.web.batch import MAX_BATCH_BYTES, answer_batch
 from zim.web.documents import Accepted, History, accepted, history_of, not_accepted
 from zim.web.openapi import document
 from zim.web.problems import CONFLICT, IDEMPOTENCY_KEY, NO_PUSH, PROBLEM_JSON, UNAVAILABLE, UNKNOWN, Problem
 from zim.web.push import PUSH_REQUEST, BatchLine, PushRequest, make_push, parse_header
-from zim.web.queries import HistoryQuery, ReceiptQuery
+from zim.web.queries import HistoryQuery, ReceiptQuery, RoomsQuery
 from zim.web.response import respond
 from zim.web.routes import JSON, NDJSON, ApiRequest, Route, add_route, question, respond_json
 from zim.web.wsgi import IS_GONE
@@ -81,6 +81,11 @@ def receipt(asked: ApiRequest) -> Response:
     raise Problem(UNAVAILABLE, why, retry_after_s=RETRY_AFTER_S, id=asked.name, silent=found.silent)
 
 
+def rooms(asked: ApiRequest) -> Response:
+    """The largest rooms, and how many sessions are in each."""
+    return respond_json(asked.fabric.ask(LargestRooms(asked.query.limit)))
+
+
 def openapi(asked: ApiRequest) -> Response:
     """This document."""
     return respond(encode_document(asked.max_body_bytes), JSON)
@@ -93,7 +98,10 @@ ROUTES = (
     Route("POST", BATCH, "pushBatch", batch, Accepted, body=BatchLine, media_type=NDJSON),
     Route("GET", "/api/streams/{stream}", "history", history, History, query=HistoryQuery),
     Route("GET", "/api/pushes/{id}", "receipt", receipt, Receipt, query=ReceiptQuery, problems=(UNAVAILABLE, NO_PUSH)),
+    question("/api/users/{uid}", "user", UserSessions),
     question("/api/users/{uid}/unread", "unread", UnreadCount),
+    question("/api/rooms/{room}", "room", RoomCount),
+    Route("GET", "/api/rooms", "rooms", rooms, RoomSizes, query=RoomsQuery),
     question("/api/ledger", "ledger", WholeLedger),
     Route("GET", "/api/openapi.json", "openapi", openapi, dict, problems=()),
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections import Counter
 from functools import partial
 
@@ -71,7 +72,7 @@ def request_limits(max_body_bytes: int) -> BodyLimits:
 
 
 def _count(answered: Counter[tuple[str, int]], response: Response) -> Response:
-    path = NO_PATH if request.url_rule is None else request.url_rule.rule.replace("<path:_>", "*")
+    path = NO_PATH if request.url_rule is None else re.sub("<.*>", "*", request.url_rule.rule)
     answered[path, response.status_code] += 1
     return response
 

@@ -5,18 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any
-from urllib.parse import quote
+from urllib.parse import unquote
 
 import msgspec
 from msgspec import Meta
 
-from zim.fabric.limits import MESSAGES, NAME_BYTES, OFFSET, STREAM_BYTES, WAIT_S
+from zim.fabric.limits import LARGEST, MESSAGES, NAME_BYTES, OFFSET, STREAM_BYTES, WAIT_S
 from zim.fabric.names import NAME, NAME_PATTERN, is_name
-from zim.fabric.streams import STREAM, STREAM_PATTERN, is_stream
+from zim.fabric.streams import EVERYBODY, ROOM, STREAM, STREAM_PATTERN, is_room, is_stream
 from zim.web.reading import invalid
 
 _AFTER = "an offset, from 0 up: messages behind it are answered"
 _LIMIT = f"how many messages at most, 1 to {MESSAGES}"
+_LARGEST = f"how many rooms at most, 1 to {LARGEST}"
 _WAIT = f"seconds, 0 to {WAIT_S:.0f}, to wait until nothing of it is pending"
 
 
@@ -31,6 +32,12 @@ class ReceiptQuery(msgspec.Struct, forbid_unknown_fields=True):
     """How long to wait for a receipt."""
 
     wait_s: Annotated[float, Meta(ge=0, le=WAIT_S, description=_WAIT)] = 0.0
+
+
+class RoomsQuery(msgspec.Struct, forbid_unknown_fields=True):
+    """How many rooms."""
+
+    limit: Annotated[int, Meta(ge=1, le=LARGEST, description=_LARGEST)] = 100
 
 
 class NoQuery(msgspec.Struct, forbid_unknown_fields=True):
@@ -52,33 +59,30 @@ class InPath:
     schema: dict[str, Any]
 
 
-_ANY_NAME = InPath(is_name, NAME, {"type": "string", "minLength": 1, "maxLength": NAME_BYTES, "pattern": NAME_PATTERN})
+_NAME = {"type": "string", "minLength": 1, "maxLength": NAME_BYTES, "pattern": NAME_PATTERN}
+_ANY_NAME = InPath(is_name, NAME, _NAME)
 IN_PATH = {
     "uid": _ANY_NAME,
     "id": _ANY_NAME,
+    "room": InPath(is_room, ROOM, {**_NAME, "not": {"const": EVERYBODY}}),
     "stream": InPath(is_stream, STREAM, {"type": "string", "maxLength": STREAM_BYTES, "pattern": STREAM_PATTERN}),
 }
 
 
-def name_in_path(path: str, template: str) -> str:
-    """The name in a path; "" if the template has none.
+def parse_name(kind: str, segment: str) -> str:
+    """The name in a segment of a path.
 
     Args:
-        path: as WSGI gives it, without percent signs and its bytes read as Latin-1.
-        template: of it, such as /api/users/{uid}/unread.
+        kind: which one of IN_PATH it is.
+        segment: percent-encoded.
 
     Raises:
         Problem: nothing can be called so.
     """
-    before, has_name, rest = template.partition("{")
-    if not has_name:
-        return ""
-    kind, _, behind = rest.partition("}")
-    part = path[len(before) : len(path) - len(behind)].encode("latin-1")
     try:
-        name = part.decode()
+        name = unquote(segment, errors="strict")
     except UnicodeDecodeError:
         name = ""
     if not IN_PATH[kind].is_right(name):
-        raise invalid("path", f"{quote(part)} is no {kind}", f"percent-encoded, {IN_PATH[kind].right}")
+        raise invalid("path", f"{segment} is no {kind}", f"percent-encoded, {IN_PATH[kind].right}")
     return name

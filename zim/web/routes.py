@@ -13,7 +13,7 @@ from flask import Flask, Response, request
 from zim.fabric.port import Fabric
 from zim.fabric.questions import Question
 from zim.web.problems import MEDIA_TYPE, UNAVAILABLE, Kind, Problem
-from zim.web.queries import NoQuery, name_in_path
+from zim.web.queries import NoQuery, parse_name
 from zim.web.reading import Reader
 from zim.web.response import respond
 
@@ -97,14 +97,14 @@ def add_route(app: Flask, route: Route, fabric: Fabric, max_body_bytes: int) -> 
     """Add it to the app."""
     reader = Reader(route.query)
 
-    def view(_: str = "") -> Response:
+    def view(**names: str) -> Response:
         query = reader.read_query(str(request.environ.get("QUERY_STRING", "")))
         if route.body is not None:
             _require_type(route.media_type)
-        name = name_in_path(str(request.environ["PATH_INFO"]), route.path)
+        name = next((parse_name(kind, segment) for kind, segment in names.items()), "")
         return route.view(ApiRequest(fabric, max_body_bytes, name, query, request.environ.get("HTTP_IDEMPOTENCY_KEY")))
 
-    rule = re.sub(r"\{\w+\}", "<path:_>", route.path)
+    rule = re.sub(r"\{(\w+)\}", r"<\1>", route.path)
     app.add_url_rule(rule, rule, view, methods=[route.method], provide_automatic_options=False)
 
 

@@ -265,7 +265,7 @@ def test_what_could_not_be_recovered_goes_to_stderr() -> None:
         _, _, seq = peer.receive()
         lost = {"epoch": "e", "offset": 9, "recovered": False}
         peer.send(8, json.dumps({"key": "7_1", "heartbeat_s": 9, "streams": {"u:7": lost}}).encode(), seq, 3)
-        for reason, low, high in (("trimmed", 10, 12), ("epoch", 0, 3), ("\x1b[2J", 4, 4)):
+        for reason, low, high in (("trimmed", 10, 12), ("\x1b[2J", 13, 13), ("epoch", 0, 3)):
             gap = {"stream": "u:7", "epoch": reason, "from": low, "to": high, "reason": reason}
             peer.send(26, json.dumps(gap).encode(), 0, 3)
         body = b"\0\0\0\0\0\0\0\4u:7x"
@@ -278,8 +278,8 @@ def test_what_could_not_be_recovered_goes_to_stderr() -> None:
     assert result.stderr.splitlines()[1:] == [
         "could not recover u:7: what was not acknowledged, up to 9, is gone; it goes on after 9",
         "could not recover u:7: messages 10 to 12 will not come (trimmed)",
+        r"could not recover u:7: messages 13 to 13 will not come (\x1b[2J)",
         "could not recover u:7: it has another history now, which goes on after 3",
-        r"could not recover u:7: messages 4 to 4 will not come (\x1b[2J)",
     ]
 
 

@@ -124,7 +124,7 @@ def test_the_fabric_of_a_topology() -> None:
 
 def test_what_became_of_it_is_told_in_a_sentence() -> None:
     counts = {"targeted": 2, "delivered": 2, "gone": 0, "shed": 0, "expired": 0, "unknown": 0, "pending": 0}
-    receipt = {"id": "abc", **counts, "offline": 1, "silent": [], "hops_ms": {}, "forgotten": []}
+    receipt = {"id": "abc", **counts, "offline": 1, "silent": [], "hops_ms": {}, "forgotten": [], "offline_users": []}
     answer = {"id": "abc", "status": "accepted", "streams": {}, "receipt": receipt}
     with serving(Answer(200, json.dumps(answer).encode()), accepting()) as server:
         told = run("user", "7", "x", "--wait", "2", "--http", server.address)

@@ -8,20 +8,33 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zim.fabric.answers import Counts, Forgotten, Ledger, Located, Place, Receipt, Unread
+from zim.fabric.answers import (
+    Counts,
+    Forgotten,
+    InRoom,
+    Ledger,
+    Located,
+    Place,
+    Receipt,
+    RoomSize,
+    RoomSizes,
+    Unread,
+)
 from zim.fabric.questions import (
     AnyQuestion,
     ForgetComet,
+    LargestRooms,
     OnlineCounts,
     PushReceipt,
     Question,
+    RoomCount,
     UnreadCount,
     UserSessions,
     WholeLedger,
 )
 from zim.fabric.streams import is_stream
 from zim.fabric.tally import Tally, account
-from zim.nodes.router.answering import AT_ONCE, STORED, WHOLE
+from zim.nodes.router.answering import AT_ONCE, COUNTED, STORED, WHOLE
 from zim.protocol import codec, messages
 from zim.protocol.errors import CodecError
 
@@ -35,6 +48,8 @@ QUESTIONS: dict[type[Question[Any]], st.SearchStrategy[Question[Any]]] = {
     UserSessions: st.builds(UserSessions, NAME),
     UnreadCount: st.builds(UnreadCount, NAME),
     OnlineCounts: st.just(OnlineCounts()),
+    RoomCount: st.builds(RoomCount, NAME),
+    LargestRooms: st.builds(LargestRooms, st.integers(1, 3)),
     PushReceipt: st.builds(PushReceipt, NAME),
     WholeLedger: st.just(WholeLedger()),
     ForgetComet: st.builds(ForgetComet, NAME),
@@ -42,9 +57,11 @@ QUESTIONS: dict[type[Question[Any]], st.SearchStrategy[Question[Any]]] = {
 TALLIES = st.builds(Tally, *[COUNT] * 6)
 HOPS = st.fixed_dictionaries({}, optional={"kept": st.floats(0, 9), "reported": st.floats(0, 9)})
 ANSWERS: dict[type[Question[Any]], st.SearchStrategy[Any]] = {
-    UserSessions: st.builds(Located, st.lists(PLACES, max_size=3)),
+    UserSessions: st.builds(Located, NAME, st.booleans(), st.lists(PLACES, max_size=3), COUNT),
     UnreadCount: st.builds(Unread, NAME, NAME, COUNT, COUNT, COUNT),
     OnlineCounts: st.builds(Counts, NUMBERS, NUMBERS, COUNT),
+    RoomCount: st.builds(InRoom, NAME, COUNT, COUNT),
+    LargestRooms: st.builds(RoomSizes, st.lists(st.builds(RoomSize, NAME, COUNT), max_size=3)),
     PushReceipt: st.builds(Receipt.of, NAME, TALLIES, COUNT, HOPS, st.lists(st.sampled_from(ROUTERS), max_size=1)),
     WholeLedger: st.builds(Ledger.of, COUNT, st.builds(account, TALLIES, COUNT, COUNT)),
     ForgetComet: st.builds(Forgotten, COUNT),
@@ -59,7 +76,7 @@ def over_the_wire(question: Question[Any], answer: Any) -> tuple[Question[Any], 
 
 
 def test_none_is_left_out() -> None:
-    assert set(QUESTIONS) == set(ANSWERS) == set(KINDS) == set(get_args(AT_ONCE | WHOLE | STORED))
+    assert set(QUESTIONS) == set(ANSWERS) == set(KINDS) == set(get_args(AT_ONCE | WHOLE | COUNTED | STORED))
 
 
 @EACH
@@ -84,7 +101,7 @@ def test_several_answers_become_one_of_their_type(kind: type[Question[Any]]) -> 
         assert type(merged) is kind.answer_type()
         assert over_the_wire(question, merged)[1] == merged
         turned = {router: by_router[router] for router in data.draw(st.permutations(list(by_router)))}
-        if isinstance(merged, Counts | Ledger | Forgotten):
+        if isinstance(merged, Counts | InRoom | RoomSizes | Ledger | Forgotten):
             assert question.merge(turned, silent) == merged
 
     check()
@@ -105,6 +122,23 @@ def test_an_answer_to_another_question_is_an_error() -> None:
 def test_counts_are_sums() -> None:
     answers = {"router-1": Counts({"a": 1, "b": 2}, {"comet-1": 3}, 1), "router-2": Counts({"b": 3}, {"comet-1": 1}, 2)}
     assert OnlineCounts().merge(answers, []) == Counts({"a": 1, "b": 5}, {"comet-1": 4}, 3)
+
+
+def test_who_is_in_a_room_is_the_sum_over_the_owners_of_users() -> None:
+    answers = {"router-1": InRoom("a", 3, 2), "router-2": InRoom("a", 5, 5)}
+    assert RoomCount("a").merge(answers, []) == InRoom("a", 8, 7)
+
+
+def test_the_largest_rooms_are_those_of_all_routers() -> None:
+    one, two = [RoomSize("a", 9), RoomSize("d", 1)], [RoomSize("c", 9), RoomSize("b", 9), RoomSize("e", 2)]
+    merged = LargestRooms(4).merge({"router-1": RoomSizes(one), "router-2": RoomSizes(two)}, [])
+    assert [(size.room, size.sessions) for size in merged.rooms] == [("a", 9), ("b", 9), ("c", 9), ("e", 2)]
+
+
+@pytest.mark.parametrize("limit", [0, 1_001])
+def test_a_question_for_too_many_rooms_is_none(limit: int) -> None:
+    with pytest.raises(CodecError):
+        codec.decode(codec.encode([messages.Ask(1, LargestRooms(limit))]), messages.ToRouter)
 
 
 def test_a_receipt_is_the_sum_and_its_hops_are_the_slowest() -> None:

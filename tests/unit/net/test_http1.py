@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+from urllib.parse import quote, unquote_to_bytes
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.garbage import circles
-from zim.net.http1 import MAX_BODIES_BYTES, MAX_HEAD_BYTES, MAX_HEADERS, Bodies, BodyLimits, Request, Requests
+from zim.net.http1 import (
+    MAX_BODIES_BYTES,
+    MAX_HEAD_BYTES,
+    MAX_HEADERS,
+    Bodies,
+    BodyLimits,
+    Request,
+    Requests,
+    one_spelling,
+)
 
 NAME = st.text("abcXYZ019-!~", min_size=1, max_size=8)
 VALUE = st.text(st.characters(min_codepoint=0x21, max_codepoint=0xFF, blacklist_categories=["Cc"]), max_size=12)
@@ -170,6 +181,33 @@ def test_refuses(lines: list[str], status: int) -> None:
 def test_absolute_form() -> None:
     environ = only("GET http://zim:7172/1/count?type=room HTTP/1.1", "Host: zim").environ
     assert (environ["PATH_INFO"], environ["QUERY_STRING"]) == ("/1/count", "type=room")
+
+
+@pytest.mark.parametrize(
+    ("path", "spelled"),
+    [
+        ("/1/pu%73h", "/1/push"),
+        ("/api/streams/r%3Aa%2fb", "/api/streams/r:a%2Fb"),
+        ("/a%2Fb/%252F/%25", "/a%2Fb/%252F/%25"),
+        ("/%c3%a9/%FF/%0a/%", "/%C3%A9/%FF/%0A/%25"),
+        ("/a|b%zz//..", "/a%7Cb%25zz//.."),
+        ("/", "/"),
+    ],
+)
+def test_a_path_has_one_spelling(path: str, spelled: str) -> None:
+    assert only(f"GET {path} HTTP/1.1", "Host: zim").environ["PATH_INFO"] == spelled
+
+
+@given(st.lists(st.binary(max_size=8), max_size=4), st.data())
+def test_spelling_a_path_changes_no_segment(segments: list[bytes], data: st.DataObject) -> None:
+    is_quoted = data.draw(st.lists(st.booleans(), min_size=len(segments), max_size=len(segments)))
+    parts = [
+        quote(s, safe="").encode() if q else b"%%%02X" * len(s) % (*s,)
+        for s, q in zip(segments, is_quoted, strict=True)
+    ]
+    spelled = one_spelling(b"/" + b"/".join(parts))
+    assert [unquote_to_bytes(part) for part in spelled[1:].split("/")] == (segments or [b""])
+    assert one_spelling(spelled.encode()) == spelled
 
 
 @pytest.mark.parametrize("limit", [100_000, 1_000_000])

@@ -6,6 +6,7 @@ import http.client
 import json
 import socket
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,10 +16,33 @@ import gevent
 from gevent.event import Event
 
 from zim.errors import Unavailable, ZimError
-from zim.fabric.answers import Counts, Forgotten, KeptMessage, Ledger, Piece, Receipt, Unread
+from zim.fabric.answers import (
+    Counts,
+    Forgotten,
+    InRoom,
+    KeptMessage,
+    Ledger,
+    Located,
+    Piece,
+    Place,
+    Receipt,
+    RoomSize,
+    RoomSizes,
+    Unread,
+)
 from zim.fabric.port import Fabric
 from zim.fabric.push import Part, Published, Push, Status
-from zim.fabric.questions import ForgetComet, OnlineCounts, PushReceipt, Question, UnreadCount, WholeLedger
+from zim.fabric.questions import (
+    ForgetComet,
+    LargestRooms,
+    OnlineCounts,
+    PushReceipt,
+    Question,
+    RoomCount,
+    UnreadCount,
+    UserSessions,
+    WholeLedger,
+)
 from zim.fabric.tally import Tally, sum_accounts
 from zim.web.app import create_app, request_limits
 from zim.web.server import HttpServer
@@ -48,6 +72,7 @@ class Recorder(Fabric):
         receipts: what it says of a push, other than that each stream was a session that got it.
         ids: the ids of pushes by their keys, and the first push with each.
         silent: routers that do not answer for receipts.
+        places: sessions, by their users.
     """
 
     def __init__(self) -> None:
@@ -57,6 +82,7 @@ class Recorder(Fabric):
         self.fates: dict[str, Status] = {}
         self.receipts: dict[str, Receipt] = {}
         self.silent: list[str] = []
+        self.places: dict[str, list[Place]] = {}
         self.waited_s: list[float] = []
         self.forgotten: list[str] = []
         self.away: ZimError = Unavailable("router-1", "no answer")  # what it raises if it is away
@@ -128,6 +154,15 @@ class Recorder(Fabric):
             case ForgetComet(comet):
                 self.forgotten.append(comet)
                 answer = Forgotten(0)
+            case UserSessions(uid):
+                places = self.places.get(uid, [])
+                answer = Located(uid, bool(places), places, 0)
+            case RoomCount(room):
+                users = [uid for places in self.places.items() for uid in self._in_room(room, *places)]
+                answer = InRoom(room, len(users), len(set(users)))
+            case LargestRooms(limit):
+                rooms = Counter(room for places in self.places.values() for place in places for room in place.rooms)
+                answer = RoomSizes([RoomSize(*size) for size in rooms.most_common(limit)])
             case UnreadCount(uid):
                 head, acknowledged = len(self.streams.get(f"u:{uid}", [])), self.acknowledged.get(uid, 0)
                 answer = Unread(f"u:{uid}", EPOCH, head, acknowledged, head - acknowledged)
@@ -155,6 +190,10 @@ class Recorder(Fabric):
         if offset > len(kept):
             kept.append(KeptMessage(offset, 1_700_000_000_000 + offset, push.op, push.body))
         return offset
+
+    def _in_room(self, room: str, uid: str, places: list[Place]) -> list[str]:
+        """The user, once for each session that is in the room."""
+        return [uid for place in places if room in place.rooms]
 
     def _check(self) -> None:
         if self.is_away:

@@ -11,6 +11,7 @@ import msgspec
 import pytest
 
 from tests.unit.web.support import EPOCH, MAX_BODY_BYTES, ROUTERS, Answer, Client, Recorder, ask, receipt, router_of
+from zim.fabric.answers import Place
 from zim.fabric.limits import KEY_BYTES, NAME_BYTES, RECIPIENTS
 from zim.fabric.tally import Tally
 from zim.net.http1 import MAX_HEAD_BYTES
@@ -298,7 +299,10 @@ def test_parameters_of_content_types(server: HttpServer) -> None:
         ("/api/push", {"POST"}),
         ("/api/push/batch", {"POST"}),
         ("/api/streams/u%3A7", {"GET", "HEAD"}),
+        ("/api/users/7", {"GET", "HEAD"}),
         ("/api/users/7/unread", {"GET", "HEAD"}),
+        ("/api/rooms", {"GET", "HEAD"}),
+        ("/api/rooms/a", {"GET", "HEAD"}),
         ("/api/pushes/x", {"GET", "HEAD"}),
         ("/api/openapi.json", {"GET", "HEAD"}),
     ],
@@ -313,7 +317,12 @@ def test_wrong_methods(method: str, path: str, right: set[str], server: HttpServ
 
 
 @pytest.mark.parametrize(
-    "path", ["/api/", "/api/push/", "/api/streams", "/api/streams/", "/api/users/unread", "/api/x"]
+    "path",
+    [
+        *("/api/", "/api/push/", "/api/streams", "/api/streams/", "/api/streams/u:a/b", "/api/x"),
+        *("/api/users", "/api/users/", "/api/users//unread", "/api/users/a/b/unread", "/api/users/7/sessions"),
+        *("/api/rooms/", "/api/rooms/a/b", "/api/rooms%2Fa"),
+    ],
 )
 def test_unknown_paths(path: str, server: HttpServer) -> None:
     assert problem(ask(server, "GET", path))["type"] == "urn:zim:problem:not-found"
@@ -326,6 +335,9 @@ def test_unknown_paths(path: str, server: HttpServer) -> None:
         ("POST", "/api/push/batch?x=1", "x", []),
         ("GET", "/api/streams/*?befor=1&limit=2", "befor", ["after", "limit"]),
         ("GET", "/api/users/7/unread?x=", "x", []),
+        ("GET", "/api/users/7?x=1", "x", []),
+        ("GET", "/api/rooms?after=1", "after", ["limit"]),
+        ("GET", "/api/rooms/a?limit=1", "limit", []),
         ("GET", "/api/pushes/x?wait=1", "wait", ["wait_s"]),
         ("GET", "/api/openapi.json?x=1", "x", []),
     ],
@@ -474,7 +486,7 @@ def test_the_ledger(server: HttpServer, fabric: Recorder) -> None:
 
 def test_requests_are_counted_by_rule_and_status(server: HttpServer) -> None:
     pushes = ("/api/pushes/none", "/api/pushes/other")
-    for path in ("/api/ledger", "/api/ledger?x=1", *pushes, "/api/none", "/none", "/healthz"):
+    for path in ("/api/ledger", "/api/ledger?x=1", *pushes, "/api/users/7/unread", "/api/none", "/none", "/healthz"):
         ask(server, "GET", path)
     ask(server, "POST", "/api/ledger")
     with Client(server) as client:
@@ -486,6 +498,7 @@ def test_requests_are_counted_by_rule_and_status(server: HttpServer) -> None:
         ("/api/ledger", 200): 1,
         ("/api/ledger", 400): 1,
         ("/api/pushes/*", 404): 2,
+        ("/api/users/*/unread", 200): 1,
         ("?", 404): 2,
         ("?", 405): 1,
         ("/healthz", 200): 1,
@@ -530,7 +543,7 @@ def test_a_stream(server: HttpServer, fabric: Recorder) -> None:
     assert ask(server, "GET", "/api/streams/u:7?after=9").json["messages"] == []
 
 
-@pytest.mark.parametrize("room", ["a/b", "é?#%", "a b+c", "..", "u:7", "a//b", "日本", "**"])
+@pytest.mark.parametrize("room", ["a/b", "é?#%", "a b+c", "..", "u:7", "a//b", "日本", "**", "a/unread", "/", "%2F"])
 def test_names_of_streams(room: str, server: HttpServer) -> None:
     assert push(server, {"to": {"rooms": [room], "users": [room], "everybody": True}, "body": room}).status == 200
 
@@ -540,6 +553,8 @@ def test_names_of_streams(room: str, server: HttpServer) -> None:
         assert [message["body"] for message in answer.json["messages"]] == [room]
     answer = ask(server, "GET", f"/api/users/{quote(room, safe='')}/unread")
     assert answer.json == {"stream": f"u:{room}", "epoch": EPOCH, "head": 1, "acknowledged": 0, "unread": 1}
+    assert ask(server, "GET", f"/api/users/{quote(room, safe='')}").json["user"] == room
+    assert ask(server, "GET", f"/api/rooms/{quote(room, safe='')}").json["room"] == room
 
 
 def test_an_empty_stream(server: HttpServer) -> None:
@@ -553,6 +568,48 @@ def test_an_empty_stream(server: HttpServer) -> None:
 def test_no_streams(stream: str, server: HttpServer) -> None:
     said = problem(ask(server, "GET", f"/api/streams/{stream}"))
     assert (said["status"], said["key"]) == (400, "path")
+
+
+@pytest.mark.parametrize("name", ["%00", "%C2%85", "%FF", "%C3", "%ED%A0%80", "x" * 254, "%C3%A9" * 127])
+def test_no_names(name: str, server: HttpServer) -> None:
+    for path in ("/api/users/{}", "/api/users/{}/unread", "/api/rooms/{}", "/api/pushes/{}"):
+        said = problem(ask(server, "GET", path.format(name)))
+        assert (said["status"], said["key"]) == (400, "path")
+        assert said["detail"].startswith(f"path: {name} is no ")
+        assert said["expected"]
+
+
+def test_the_room_of_everybody_is_none(server: HttpServer) -> None:
+    for name in ("*", "%2A"):
+        assert problem(ask(server, "GET", f"/api/rooms/{name}"))["status"] == 400
+
+
+def test_who_is_there(server: HttpServer, fabric: Recorder) -> None:
+    fabric.places["7"] = [Place("comet-1", "7_1", ("a/b", "c")), Place("comet-2", "7_4", ("a/b",))]
+    fabric.places["8"] = [Place("comet-1", "8_2", ("a/b",))]
+    places = [
+        {"comet": "comet-1", "key": "7_1", "rooms": ["a/b", "c"]},
+        {"comet": "comet-2", "key": "7_4", "rooms": ["a/b"]},
+    ]
+    nobody = {"user": "9", "online": False, "sessions": [], "left_out": 0}
+    sizes = [{"room": "a/b", "sessions": 3}, {"room": "c", "sessions": 1}]
+    for path, document in (
+        ("/api/users/7", {"user": "7", "online": True, "sessions": places, "left_out": 0}),
+        ("/api/users/9", nobody),
+        ("/api/rooms/a%2Fb", {"room": "a/b", "sessions": 3, "users": 2}),
+        ("/api/rooms/a", {"room": "a", "sessions": 0, "users": 0}),
+        ("/api/rooms", {"rooms": sizes}),
+        ("/api/rooms?limit=1", {"rooms": sizes[:1]}),
+    ):
+        answer = ask(server, "GET", path)
+        assert (answer.status, answer.json) == (200, document)
+
+
+@pytest.mark.parametrize("limit", ["0", "1001", "-1", "1e1", "", "x"])
+def test_how_many_rooms_there_cannot_be(limit: str, server: HttpServer) -> None:
+    said = problem(ask(server, "GET", f"/api/rooms?limit={limit}"))
+    assert (said["status"], said["key"]) == (400, "limit")
+    assert "1 to 1000" in said["expected"]
 
 
 @pytest.mark.parametrize(
@@ -576,7 +633,7 @@ def test_broken_queries(query: str, server: HttpServer) -> None:
 def test_a_router_away(server: HttpServer, fabric: Recorder) -> None:
     fabric.is_away = True
 
-    for path in ("/api/streams/*", "/api/users/7/unread"):
+    for path in ("/api/streams/*", "/api/users/7", "/api/users/7/unread", "/api/rooms", "/api/rooms/a"):
         answer = ask(server, "GET", path)
         said = problem(answer)
         assert (said["status"], said["silent"]) == (503, ["router-1"])

@@ -8,7 +8,17 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from tests.unit.web.support import Recorder, ask
-from zim.fabric.limits import KEY_BYTES, NAME_BYTES, RECIPIENTS, TTL_S, WAIT_S
+from zim.fabric.answers import Place
+from zim.fabric.limits import (
+    KEY_BYTES,
+    LARGEST,
+    NAME_BYTES,
+    RECIPIENTS,
+    SESSION_ROOMS,
+    SESSIONS,
+    TTL_S,
+    WAIT_S,
+)
 from zim.web import problems
 from zim.web.api import ROUTES
 from zim.web.batch import MAX_BATCH_BYTES, MAX_LINES
@@ -50,6 +60,7 @@ def run(server: HttpServer, command: str) -> str:
 
 
 def test_examples(server: HttpServer, fabric: Recorder) -> None:
+    fabric.places["7"] = [Place("comet-1", "7_1", ("lobby",))]
     for command, expected in examples():
         lines = run(server, command).splitlines()
         assert len(lines) == len(expected), command
@@ -83,3 +94,6 @@ def test_limits_are_true() -> None:
     assert f"{MAX_LINES:,} lines and {MAX_BATCH_BYTES >> 20} MiB" in PAGE
     assert f"0 to {WAIT_S:.0f}" in PAGE
     assert f"{TTL_S / 86_400:.0f} days" in PAGE
+    text = " ".join(PAGE.split())
+    assert f"at most {SESSIONS:,} sessions are shown, and no more than are in {SESSION_ROOMS:,} rooms" in text
+    assert f"decides. `limit` is at most {LARGEST:,}." in text

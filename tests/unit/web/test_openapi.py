@@ -124,7 +124,13 @@ def test_failures(path: str, fate: Status, fabric: Recorder, url: str, monkeypat
     check()
 
 
-@pytest.mark.parametrize("path", ["/api/streams/{stream}", "/api/users/{uid}/unread", "/api/pushes/{id}"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        *("/api/streams/{stream}", "/api/users/{uid}", "/api/users/{uid}/unread", "/api/rooms/{room}", "/api/rooms"),
+        "/api/pushes/{id}",
+    ],
+)
 def test_silent_routers(path: str, fabric: Recorder, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fabric, "is_away", True)
     monkeypatch.setattr(fabric, "silent", ["router-1"])
@@ -155,7 +161,7 @@ def test_it_has_every_path(fabric: Recorder) -> None:
         if rule.rule.startswith("/api/")
     }
 
-    assert {(re.sub(r"\{\w+\}", "<path:_>", path), method) for path, method in OPERATIONS} == rules
+    assert {(re.sub(r"\{(\w+)\}", r"<\1>", path), method) for path, method in OPERATIONS} == rules
 
 
 def test_every_kind_of_problem_has_its_place() -> None:

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import json
-from urllib.parse import quote, unquote, urlencode
+from urllib.parse import quote, urlencode
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from zim.fabric.names import is_name
+from zim.net.http1 import one_spelling
 from zim.web.documents import as_json
 from zim.web.problems import Problem
-from zim.web.queries import HistoryQuery, ReceiptQuery, name_in_path
+from zim.web.queries import HistoryQuery, ReceiptQuery, parse_name
 from zim.web.reading import Reader
 
 HISTORY_QUERY, RECEIPT_QUERY = Reader(HistoryQuery), Reader(ReceiptQuery)
@@ -21,28 +22,33 @@ HISTORY_QUERY, RECEIPT_QUERY = Reader(HistoryQuery), Reader(ReceiptQuery)
 NAME = st.text(st.characters(exclude_categories=["Cc", "Cs"]), min_size=1, max_size=40)
 
 
-def path_info(path: str) -> str:
-    """As the server gives it to WSGI."""
-    return unquote(path, "latin-1")
+def segment_of(part: str) -> str:
+    """A segment as the server hands it on."""
+    _, segment = one_spelling(f"/{part}".encode("latin-1")).split("/")
+    return segment
 
 
 @given(NAME)
 def test_names_in_paths(name: str) -> None:
-    assert name_in_path(path_info(f"/users/{quote(name, safe='')}/unread"), "/users/{uid}/unread") == name
+    assert parse_name("uid", segment_of(quote(name, safe=""))) == name
 
 
 @given(NAME.filter(lambda name: name != "*"), st.sampled_from(["u:", "r:"]))
-def test_streams_in_paths(name: str, kind: str) -> None:
-    assert name_in_path(path_info(f"/streams/{quote(kind + name, safe='')}"), "/streams/{stream}") == kind + name
+def test_streams_and_rooms_in_paths(name: str, kind: str) -> None:
+    assert parse_name("stream", segment_of(quote(kind + name, safe=""))) == kind + name
+    assert parse_name("room", segment_of(quote(name, safe=""))) == name
 
 
-@given(st.text(st.characters(max_codepoint=0xFF)) | st.text("ur:*\n", max_size=4))
+@given(st.text(st.characters(max_codepoint=0xFF, exclude_characters="/")) | st.text("ur:*%2Ff\n", max_size=6))
 def test_anything_in_a_path(part: str) -> None:
+    part = part.replace("/", "")
     with contextlib.suppress(Problem):
-        assert is_name(name_in_path(f"/users/{part}/unread", "/users/{uid}/unread"))
+        assert is_name(parse_name("uid", segment_of(part)))
     with contextlib.suppress(Problem):
-        stream = name_in_path(f"/streams/{part}", "/streams/{stream}")
+        stream = parse_name("stream", segment_of(part))
         assert stream == "*" or (stream[:2] in ("u:", "r:") and stream[2:] and stream != "r:*")
+    with contextlib.suppress(Problem):
+        assert parse_name("room", segment_of(part)) not in ("", "*")
 
 
 @given(st.integers(0, (1 << 63) - 1), st.integers(1, 1_000))

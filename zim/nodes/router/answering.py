@@ -1,8 +1,8 @@
 """What a router answers to each question. Pure: no socket, no clock; the disk is read through what it is handed.
 
-There are three kinds of questions. What AT_ONCE asks for is in memory, whenever it is asked. WHOLE asks about the whole
-directory, and waits while the router is rebuilding. STORED asks for what is on the disk, and waits in the queue of what
-is read.
+There are four kinds of questions. What AT_ONCE asks for is in memory, whenever it is asked. WHOLE asks about the whole
+directory, and waits while the router is rebuilding. COUNTED does so too, and what it asks for is counted in steps, see
+`zim.nodes.router.counting`. STORED asks for what is on the disk, and waits in the queue of what is read.
 """
 
 from __future__ import annotations
@@ -17,8 +17,10 @@ from zim.fabric.limits import OFFLINE_USERS
 from zim.fabric.questions import (
     AnyQuestion,
     ForgetComet,
+    LargestRooms,
     OnlineCounts,
     PushReceipt,
+    RoomCount,
     UnreadCount,
     UserSessions,
     WholeLedger,
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
 
 AT_ONCE = WholeLedger | ForgetComet
 WHOLE = UserSessions | OnlineCounts
+COUNTED = RoomCount | LargestRooms
 STORED = UnreadCount | PushReceipt
 
 
@@ -43,7 +46,8 @@ def answer_from_memory(question: AT_ONCE | WHOLE, shard: Shard[Any]) -> Struct:
     directory = shard.directory
     match question:
         case UserSessions(uid):
-            return Located(directory.locate(uid))
+            places, n = directory.locate(uid)
+            return Located(uid, n > 0, places, n - len(places))
         case OnlineCounts():
             return Counts(directory.rooms(), directory.comets(), directory.roomless())
         case WholeLedger():

@@ -10,6 +10,7 @@ from typing import Any
 
 from zim.fabric.answers import Place
 from zim.fabric.audience import Audience
+from zim.fabric.limits import SESSION_ROOMS, SESSIONS
 from zim.fabric.streams import EVERYBODY, is_user_stream, room_of, room_stream, user_stream
 from zim.nodes.router.feed import Feed, Registered
 from zim.protocol.messages import Begin, Change, Changes, Del, Put, Room
@@ -162,10 +163,32 @@ class Directory:
         session = self.feeds[comet].sessions.get(conn)
         return session.seq if session else 0
 
-    def locate(self, uid: str) -> list[Place]:
-        """The user's sessions."""
-        found = self._users.get(user_stream(uid), {})
-        return [Place(feed.comet, s.key, s.rooms) for feed, here in found.items() for s in here.values()]
+    def locate(self, uid: str) -> tuple[list[Place], int]:
+        """The user's sessions, as many as an answer may have; and how many there are."""
+        found = self._users.get(user_stream(uid), _NOBODY)
+        places: list[Place] = []
+        n_rooms = 0
+        for feed, session in ((feed, s) for feed, here in found.items() for s in here.values()):
+            n_rooms += len(session.rooms)
+            if len(places) == SESSIONS or n_rooms > SESSION_ROOMS:
+                break
+            places.append(Place(feed.comet, session.key, session.rooms))
+        return places, sum(map(len, found.values()))
+
+    def sessions(self) -> list[Registered]:
+        """All sessions as they are now: who changes rooms gets another value. 1 ms for 100,000."""
+        found: list[Registered] = []
+        for feed in self.feeds.values():
+            found += feed.sessions.values()
+        return found
+
+    def room_streams(self) -> list[str]:
+        """The streams of rooms that somebody is in, and everybody's."""
+        return list(self._rooms)
+
+    def members(self, stream: str) -> int:
+        """How many sessions are in a room, over all comets."""
+        return sum(self._rooms.get(stream, _NOBODY).values())
 
     def rooms(self) -> dict[str, int]:
         """Members by room, over all comets, without the room of everybody."""

@@ -100,6 +100,10 @@ class ReserveSeqs(DiskEffect, frozen=True):
     count: int
 
 
+class CountOn(DiskEffect, frozen=True):
+    """The next step of counting; it is no work for the disk, but others come first. Result: None."""
+
+
 class ForgetIdle(Effect, frozen=True):
     """Lets go of what is old in live-only streams. Done at once: it is in memory.
 

@@ -2,7 +2,8 @@
 
 In: Publish. Out: Append to the log; once that is done a Push for each job, and the publishers' answers. The parts that
 decide are `intake` (which pushes are taken), `shard` (whom they reach, what a comet is told), `questions` (what is
-asked of the disk) and `upkeep`. Pure: no socket, no clock; the simulator runs it as it ships.
+asked of the disk), `counting` (who is in rooms) and `upkeep`. Pure: no socket, no clock; the simulator runs it as it
+ships.
 """
 
 from __future__ import annotations
@@ -15,9 +16,11 @@ import msgspec
 from zim.errors import Unavailable, Unknown
 from zim.fabric.sharding import rank
 from zim.nodes.effects import ERROR, MESSAGE_BYTES, Effect, End, Note, Replies, Send
-from zim.nodes.router.answering import STORED
+from zim.nodes.router.answering import COUNTED, STORED
+from zim.nodes.router.counting import Counting
 from zim.nodes.router.effects import (
     Append,
+    CountOn,
     DiskEffect,
     LookUp,
     MoveCursors,
@@ -42,7 +45,7 @@ class RouterRunner(Generic[Peer]):
     """One shard of the fabric, in one term of its owner.
 
     Attributes:
-        shard, questions, upkeep: its parts.
+        shard, questions, counting, upkeep: its parts.
         clock: log time.
     """
 
@@ -65,6 +68,7 @@ class RouterRunner(Generic[Peer]):
         """
         self.shard, self.clock = shard, clock
         self.questions = Questions(shard, forgotten)
+        self.counting = Counting(shard)
         self.upkeep = Upkeep(shard, seqs_end, now)
         self._ranks = {comet: rank(comet, jobs) for comet in comets}
         self._there: set[str] = set()  # jobs that are connected
@@ -96,6 +100,8 @@ class RouterRunner(Generic[Peer]):
                 return messages.Records(m.req, shard.name, stream, "", 0, 0, [], 0)
             case messages.Ask(question=question) if (s := question.asked_at()) and not shard.owns(s, "a logic"):
                 return messages.Answered(m.req, shard.name, None)
+            case messages.Ask(question=question) if isinstance(question, COUNTED):
+                self.counting.ask(asker, m)
             case messages.Ask(question=question) if not isinstance(question, STORED):
                 return shard.ask(asker, m)
             case messages.Read() | messages.Ask():
@@ -115,6 +121,7 @@ class RouterRunner(Generic[Peer]):
             out.append(Append(batch, [new_push(admission) for admission in batch]))
         out += [LookUp(admission, new_push(admission)) for admission in intake.lookups.begin()]
         out += self.questions.begin(now)
+        out += self.counting.begin(now)
         if self.shard.notes:
             out += self.shard.notes
             self.shard.notes.clear()
@@ -142,6 +149,8 @@ class RouterRunner(Generic[Peer]):
                 out = self.upkeep.on_trimmed(result, now, now_ms)
             case ReserveSeqs():
                 out = self.upkeep.on_reserved(effect, result)
+            case CountOn():
+                out = self.counting.go_on(now)
             case _:
                 raise AssertionError(effect)
         return self._begin(out, now)

@@ -14,7 +14,7 @@ from zim.fabric.audience import ALL, audiences
 from zim.fabric.sharding import Shards
 from zim.fabric.streams import is_user_stream
 from zim.nodes.effects import INFO, WARNING, Note, topologies_differ
-from zim.nodes.router.answering import STORED, WHOLE, answer_from_memory
+from zim.nodes.router.answering import AT_ONCE, WHOLE, answer_from_memory
 from zim.nodes.router.directory import Directory, stream_of
 from zim.nodes.router.feed import Body, Feed
 from zim.nodes.router.intake import ADMITTED_BYTES, Admission, Intake, Peer, Stored
@@ -284,7 +284,7 @@ class Shard(Generic[Peer]):
         return None
 
     def _answer(self, m: Ask) -> Answered:
-        assert not isinstance(m.question, STORED)
+        assert isinstance(m.question, AT_ONCE | WHOLE)
         return Answered(m.req, self.name, answer_from_memory(m.question, self))
 
     def note(self, level: int, event: str, **fields: Any) -> None:

@@ -7,9 +7,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from zim.errors import ZimError
+from zim.net.fairness import give_way
 from zim.nodes.router.answering import read_stored
 from zim.nodes.router.effects import (
     Append,
+    CountOn,
     DiskEffect,
     DiskQuestion,
     LookUp,
@@ -70,6 +72,8 @@ class Storage:
                 return streams.trim(effect.now_ms, effect.before_ms, effect.budget)
             case ReserveSeqs(count=count):
                 return streams.reserve_seqs(count)
+            case CountOn():
+                return give_way()
         raise AssertionError(effect)
 
     def _move_cursors(self, offsets: Mapping[tuple[str, str], int]) -> Mapping[str, int]:

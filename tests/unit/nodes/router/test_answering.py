@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from zim.fabric.answers import Counts, Forgotten, Located, Place, Unread
+from zim.fabric.limits import ROOMS, SESSION_ROOMS, SESSIONS
 from zim.fabric.questions import ForgetComet, OnlineCounts, UnreadCount, UserSessions, WholeLedger
 from zim.fabric.sharding import Shards
 from zim.fabric.tally import Tally
@@ -43,9 +44,24 @@ def answer(shard: Shard[str], question: Any) -> Any:
 
 def test_where_a_user_is_and_how_many_are_online() -> None:
     shard = whole()
-    assert answer(shard, UserSessions("7")) == Located([Place("comet-1", "7_1", ("a",))])
-    assert answer(shard, UserSessions("9")) == Located([])
+    assert answer(shard, UserSessions("7")) == Located("7", True, [Place("comet-1", "7_1", ("a",))], 0)
+    assert answer(shard, UserSessions("9")) == Located("9", False, [], 0)
     assert answer(shard, OnlineCounts()) == Counts({"a": 1}, {"comet-1": 2}, 1)
+
+
+@pytest.mark.parametrize(
+    ("sessions", "rooms", "shown"),
+    [(SESSIONS, 0, SESSIONS), (SESSIONS + 1, 0, SESSIONS), (9, SESSION_ROOMS // 4, 4), (1, 2 * ROOMS, 1)],
+)
+def test_a_user_with_very_many_sessions_is_not_shown_whole(sessions: int, rooms: int, shown: int) -> None:
+    """A token that is no number is user 0: there may be a hundred thousand of that one."""
+    shard = shard_of(["comet-1"])
+    names = tuple(map(str, range(rooms)))
+    changes: list[Change] = [Begin(1, sessions), *(Put(n + 1, n, "0", 0, names) for n in range(1, sessions + 1))]
+    shard.changes(Changes("comet-1", 1, 1, changes), 0.0)
+    shard.tick(0.1)
+    found = answer(shard, UserSessions("0"))
+    assert (found.online, len(found.sessions), found.left_out) == (True, shown, sessions - shown)
 
 
 def test_what_is_about_the_whole_directory_waits_until_it_is_whole() -> None:
@@ -59,7 +75,7 @@ def test_what_is_about_the_whole_directory_waits_until_it_is_whole() -> None:
     told = [found for at in range(1, 9) for found in shard.tick(LEASE_S + 0.1 + at / 2)]
     assert told == [
         ("logic-1", Answered(1, "router-1", Counts({}, {}, 0))),
-        ("logic-2", Answered(2, "router-1", Located([]))),
+        ("logic-2", Answered(2, "router-1", Located("7", False, [], 0))),
     ]
 
 
@@ -97,9 +113,9 @@ def test_unread_is_what_is_kept_behind_the_cursor(floor: int, head: int, cursor:
 def test_people_at_a_repl_get_plain_maps() -> None:
     shard = whole()
     asked = (UserSessions("7"), OnlineCounts())
-    asked = (UserSessions("7"), OnlineCounts())
     located, counts = (codec.decode_plain(codec.encode_plain(answer(shard, question))) for question in asked)
-    assert located == {"sessions": [{"comet": "comet-1", "key": "7_1", "rooms": ["a"]}]}
+    places = [{"comet": "comet-1", "key": "7_1", "rooms": ["a"]}]
+    assert located == {"user": "7", "online": True, "sessions": places, "left_out": 0}
     assert counts == {"rooms": {"a": 1}, "comets": {"comet-1": 2}, "roomless": 1}
 
 

@@ -197,7 +197,8 @@ def test_a_router_speaks_for_its_own_streams_alone() -> None:
     ((_, told),) = replies.answers
     assert isinstance(told, Answers)
     assert told.answers == [Answer(1, 0, "", 0, 0), Answer(2, 0, "e", 3, 1, 2), Answer(3, 0, "", 0, 0)]
-    assert [shard.directory.locate(uid) for uid in (mine, theirs)] == [[Place("comet-1", f"{mine}_1", ())], []]
+    located = [shard.directory.locate(uid) for uid in (mine, theirs)]
+    assert located == [([Place("comet-1", f"{mine}_1", ())], 1), ([], 0)]
     note = first(effects, Note)
     assert (note.event, note.fields["stream"]) == ("a router refuses a stream: the topologies differ", f"u:{theirs}")
     answers, notes = ask(Read(4, f"u:{theirs}", 0, 9, 9), Ask(5, UnreadCount(theirs)), Ask(6, UserSessions(theirs)))

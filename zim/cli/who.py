@@ -1,0 +1,194 @@
+"""`zim who`: who is online, and in which rooms."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar
+from urllib.parse import quote
+
+import click
+import msgspec
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from zim.cli.asking import NotTold, get
+from zim.cli.where import http_address, topology_option
+from zim.client import ZimError
+from zim.fabric.answers import InRoom, Located, RoomSizes
+from zim.fabric.limits import LARGEST
+
+EXIT_REFUSED = 1
+EXIT_UNKNOWN = 3
+
+WIDTH = 80  # characters of a line of a table; a longer name goes on in the next one
+SHOWN = 100  # rooms of `zim who rooms` without --limit
+
+# A name such as -5 is not an option of ours.
+_NAMES = {"ignore_unknown_options": True, "help_option_names": ["-h", "--help"]}
+
+_T = TypeVar("_T")
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+
+def _options(command: _F) -> _F:
+    """Which fabric, and in which form; accepted before and after the subcommand."""
+    command = click.option("--json", "as_json", is_flag=True, help="Print JSON, as the HTTP API answers it.")(command)
+    command = topology_option("Ask the first logic node of FILE.")(command)
+    return click.option("--http", metavar="HOST:PORT", help="The HTTP port of a logic node.")(command)
+
+
+def _name(_ctx: click.Context, _param: click.Parameter, value: str) -> str:
+    if not value:
+        raise click.BadParameter("a name has one character at least")
+    return quote(value, safe="", errors="surrogateescape")  # what is no UTF-8 is the fabric's to refuse
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@_options
+@click.pass_context
+def who(ctx: click.Context, http: str | None, topology: Path | None, as_json: bool) -> None:
+    """Print who is online: the sessions of a user, how many are in a room, the largest rooms.
+
+    Nobody there is no error.
+
+    \b
+    Examples:
+      zim who user 7
+      zim who room lobby
+      zim who rooms --limit 10
+      zim who rooms --json --http 10.0.0.5:7172
+
+    The fabric is the one of --http or --topology; by default that of $ZIM_TOPOLOGY or ./topology.toml, or
+    127.0.0.1:7172 without such a file.
+
+    \b
+    Exit codes:
+      0  it is told
+      1  refused: the name, or the topology, is wrong
+      2  the command line is wrong
+      3  it cannot be told: no logic, or a router, does not answer
+    """
+    ctx.obj = (http, topology, as_json)
+
+
+@who.command(context_settings=_NAMES)
+@click.argument("uid", callback=_name)
+@_options
+@click.pass_context
+def user(ctx: click.Context, /, uid: str, **which: Any) -> None:
+    """Print where user UID is: the sessions, their comets and rooms."""
+    _tell(ctx, which, f"/api/users/{uid}", Located, _user_text)
+
+
+@who.command(context_settings=_NAMES)
+@click.argument("room", callback=_name)
+@_options
+@click.pass_context
+def room(ctx: click.Context, /, room: str, **which: Any) -> None:
+    """Print how many sessions, and of how many users, are in ROOM."""
+    _tell(ctx, which, f"/api/rooms/{room}", InRoom, _room_text)
+
+
+@who.command()
+@click.option(
+    "--limit", type=click.IntRange(1, LARGEST), metavar="N", default=SHOWN, show_default=True, help="So many."
+)
+@_options
+@click.pass_context
+def rooms(ctx: click.Context, /, limit: int, **which: Any) -> None:
+    """Print the largest rooms, and how many sessions are in each."""
+    _tell(ctx, which, f"/api/rooms?limit={limit}", RoomSizes, _rooms_text)
+
+
+def _tell(ctx: click.Context, which: dict[str, Any], path: str, answer: type[_T], text: Callable[[_T], str]) -> None:
+    """Asks, and prints what is answered."""
+    http, topology, as_json = ctx.obj
+    if which["http"] or which["topology"]:
+        http, topology = which["http"], which["topology"]
+    try:
+        found = _ask(http_address(http, topology), path, answer)
+    except ZimError as error:
+        _fail(str(error), EXIT_UNKNOWN if isinstance(error, NotTold) else EXIT_REFUSED)
+    shown = json.dumps(msgspec.to_builtins(found)) if as_json or which["as_json"] else text(found)
+    encoding = sys.stdout.encoding
+    click.echo(shown.encode(encoding, "replace").decode(encoding))
+
+
+class _Refused(ZimError):
+    """The question cannot be asked."""
+
+
+class _Problem(msgspec.Struct):
+    detail: str
+    expected: str = ""
+
+
+def _ask(where: str, path: str, answer: type[_T]) -> _T:
+    status, body = get(where, path)
+    try:
+        if status == 200:
+            return msgspec.json.decode(body, type=answer)
+        problem = msgspec.json.decode(body, type=_Problem)
+    except msgspec.DecodeError:
+        raise NotTold(f"HTTP {status} from {where} is no answer; is this a logic node's HTTP port?") from None
+    why = problem.detail + (f"; right is: {problem.expected}" if problem.expected else "")
+    raise (_Refused if 400 <= status < 500 else NotTold)(_clean(why))
+
+
+def _user_text(found: Located) -> str:
+    if not found.online:
+        return f"user {_clean(found.user)} is not online"
+    n = len(found.sessions) + found.left_out
+    table = _table("session", "comet", "rooms")
+    for place in found.sessions:
+        table.add_row(_clean(place.key), _clean(place.comet), ", ".join(map(_clean, place.rooms)))
+    more = f"\nand {found.left_out:,} more" if found.left_out else ""
+    return f"user {_clean(found.user)} is online: {_count(n, 'session')}\n{_drawn(table)}{more}"
+
+
+def _room_text(found: InRoom) -> str:
+    if not found.sessions:
+        return f"nobody is in room {_clean(found.room)}"
+    return f"room {_clean(found.room)}: {_count(found.sessions, 'session')} of {_count(found.users, 'user')}"
+
+
+def _rooms_text(found: RoomSizes) -> str:
+    if not found.rooms:
+        return "nobody is in a room"
+    table = _table("room", "sessions")
+    table.columns[1].justify = "right"
+    for size in found.rooms:
+        table.add_row(_clean(size.room), f"{size.sessions:,}")
+    return _drawn(table)
+
+
+def _count(n: int, what: str) -> str:
+    return f"{n:,} {what}{'' if n == 1 else 's'}"
+
+
+def _clean(name: str) -> str:
+    """A name as it may go to a terminal: whatever is not printable is written as in Python, \\x1b."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False)
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    return table
+
+
+def _drawn(table: Table) -> str:
+    console = Console(highlight=False, markup=False, emoji=False, color_system=None, width=WIDTH)
+    with console.capture() as captured:
+        console.print(table)
+    return "\n".join(line.rstrip() for line in captured.get().splitlines())
+
+
+def _fail(why: str, code: int) -> NoReturn:
+    click.echo(f"zim who: {why}", err=True)
+    sys.exit(code)
