@@ -104,7 +104,7 @@ class ZimChecker:
 
     def _explain(self, stretch: Stretch, epoch: str, offset: int, at: float, detail: str) -> None:
         """It was told that something is gone. That is right only where something can have taken it away."""
-        why = self._world.why_gone(stretch.stream, stretch.epoch, epoch, offset, at)
+        why = self._world.why_gone(stretch.stream, stretch.epoch, stretch.since, epoch, offset, at)
         kind: Kind = "told" if why else "unexplained"
         self._add(kind, stretch.stream, at, offset=offset, detail=f"{detail}{'; ' if why else ''}{why}")
 

@@ -112,16 +112,16 @@ class World:
             return ""
         return f"{late_s:.2f} s after its {push.ttl_s:.2f} s"
 
-    def why_gone(self, stream: str, old_epoch: str, epoch: str, offset: int, at: float) -> str:
+    def why_gone(self, stream: str, old_epoch: str, since: float, epoch: str, offset: int, at: float) -> str:
         """What explains that a client was told of a loss; "" if nothing does.
 
         Args:
-            old_epoch: where it was.
+            old_epoch: where it was; since: since when it was there.
             epoch, offset: after which it goes on.
             at: when it was told.
         """
         if old_epoch != epoch:
-            since = self.epochs_since.get((stream, old_epoch), at)
+            since = min(since, self.epochs_since.get((stream, old_epoch), at))
             has_ended = any(since <= end <= at for end in self.history.router_ends)
             return "its router ended" if self.is_live(stream) and has_ended else ""
         push = self.pushes.get(self.number_at(stream, epoch, offset))
