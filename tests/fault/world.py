@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 from tests.fault.history import Client, Froze, History, Joined, Push, Received, Told
 
+ON_ITS_WAY_S = 1.0  # how late a client hears what a router has said
 SPARE_S = 9.0  # what is younger than 10 s is in the log, or in memory, whatever retention says
 LATE_S = 3.0  # for which a message may lie in a socket before its client has read it, if it reads at all
 USER_COUNT, COUNT = 10_000, 100_000  # that are kept of a stream, if the history says nothing else
@@ -122,7 +123,7 @@ class World:
         """
         if old_epoch != epoch:
             since = min(since, self.epochs_since.get((stream, old_epoch), at))
-            has_ended = any(since <= end <= at for end in self.history.router_ends)
+            has_ended = any(since - ON_ITS_WAY_S <= end <= at for end in self.history.router_ends)
             return "its router ended" if self.is_live(stream) and has_ended else ""
         push = self.pushes.get(self.number_at(stream, epoch, offset))
         if push is not None and push.asked_at > at - SPARE_S:
