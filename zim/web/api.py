@@ -127,12 +127,12 @@ def add_to(app: Flask, fabric: Fabric, max_body_bytes: int) -> None:
 @lru_cache(maxsize=1)
 def encode_document(max_body_bytes: int) -> bytes:
     """The OpenAPI document as JSON."""
-    return msgspec.json.encode(document(ROUTES, max_body_bytes))
+    return msgspec.json.encode(document(ROUTES, max_body_bytes)) + b"\n"
 
 
 def problem_answer(problem: Problem) -> Response:
     """A problem as an answer."""
-    return respond(problem.encode(), PROBLEM_JSON, problem.status, problem.headers)
+    return respond(problem.encode() + b"\n", PROBLEM_JSON, problem.status, problem.headers)
 
 
 def unavailable(error: Unavailable | Unknown) -> Response:

@@ -15,7 +15,7 @@ from werkzeug.routing import MapAdapter
 from zim.errors import Unavailable, Unknown
 from zim.fabric.port import Fabric
 from zim.net.http1 import BodyLimits
-from zim.web import api, health, v1
+from zim.web import api, health, v1, welcome
 from zim.web.problems import API, METHOD, NOT_FOUND, Problem, defect, refused
 
 log = logging.getLogger(__name__)
@@ -57,6 +57,7 @@ def create_app(fabric: Fabric, max_body_bytes: int) -> App:
     v1.add_to(app, fabric, max_body_bytes)
     api.add_to(app, fabric, max_body_bytes)
     health.add_to(app)
+    welcome.add_to(app)
     app.after_request(partial(_count, app.answered))
     app.register_error_handler(Problem, api.problem_answer)
     app.register_error_handler(Unavailable, _unavailable)

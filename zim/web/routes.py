@@ -109,8 +109,8 @@ def add_route(app: Flask, route: Route, fabric: Fabric, max_body_bytes: int) -> 
 
 
 def respond_json(document: Any) -> Response:
-    """A struct as an answer."""
-    return respond(msgspec.json.encode(document), JSON)
+    """A struct as an answer, with the end of a line for those who read it in a terminal."""
+    return respond(msgspec.json.encode(document) + b"\n", JSON)
 
 
 def _require_type(expected: str) -> None:

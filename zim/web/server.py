@@ -273,7 +273,7 @@ def _said(problem: Problem, path: str) -> tuple[str, list[tuple[str, str]], byte
     if problem.status == 403:
         body = msgspec.json.encode({"ret": 65535, "why": problem.detail}) + b"\n"
     if path.startswith(API):
-        content_type, body = PROBLEM_JSON, problem.encode()
+        content_type, body = PROBLEM_JSON, problem.encode() + b"\n"
     return status, [("Content-Type", content_type), *problem.headers.items()], body
 
 
