@@ -10,6 +10,7 @@ import pytest
 
 from tests.harness import Client, Fabric, running, wait_until
 from tests.zim_client import ZimClient
+from zim.client import Listener, SentAway, State
 from zim.protocol.endings import Ending
 from zim.protocol.frame import Op
 
@@ -84,7 +85,18 @@ def test_why_somebody_was_closed(fabric: Fabric, is_ws: bool) -> None:
         (Ending.SILENT, "reason=heartbeat timeout"),
     ):
         wait_until(lambda: closed(fabric, ending) == before[ending] + 1, f"{ending} is counted")  # noqa: B023
-        assert lines(fabric, "disconnected", why)
+        wait_until(lambda: lines(fabric, "disconnected", why), f"{why} is in the log")  # noqa: B023
+
+
+@pytest.mark.parametrize("is_ws", [False, True], ids=["tcp", "ws"])
+def test_who_is_sent_away_for_good_does_not_come_back(fabric: Fabric, is_ws: bool) -> None:
+    address = (fabric.ws if is_ws else fabric.tcp)["comet-1"]
+    states: list[State] = []
+    listener = Listener(f"ws://{address}/sub" if is_ws else address, token="anna", on_state=states.append)
+    with pytest.raises(SentAway, match="the token is no number") as raised:
+        list(listener)
+    assert raised.value.code == Ending.REFUSED.zim_code
+    assert [state.name for state in states] == ["connecting", "refused"]
 
 
 def test_with_v_the_way_of_a_push_is_in_the_log() -> None:

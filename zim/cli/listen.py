@@ -15,7 +15,18 @@ import click
 from zim.cli.lines import body_line, json_line, placed_line, visible, visible_line
 from zim.cli.seconds import Seconds
 from zim.cli.where import comet_addresses, topology_option
-from zim.client import CertificateError, Gap, GoimListener, Listener, Message, NotJoined, NotRecovered, State, ZimError
+from zim.client import (
+    CertificateError,
+    Gap,
+    GoimListener,
+    Listener,
+    Message,
+    NotJoined,
+    NotRecovered,
+    SentAway,
+    State,
+    ZimError,
+)
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -106,7 +117,7 @@ def listen(
     try:
         with _closing_after(listener, timeout_s):
             got = _print_messages(listener, _writer(as_json, verbose), ack, count)
-    except CertificateError as error:
+    except (CertificateError, SentAway) as error:
         click.echo(f"zim listen: {error}", err=True)
         sys.exit(1)
     if got < (count or 1):

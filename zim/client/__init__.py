@@ -16,6 +16,7 @@ from zim.client.errors import (
     PushUnavailable,
     PushUnknown,
     PushUntrusted,
+    SentAway,
     Unreachable,
 )
 from zim.client.listener import GoimListener, Listener
@@ -54,6 +55,7 @@ __all__ = [
     "PushUnknown",
     "PushUntrusted",
     "Receipt",
+    "SentAway",
     "State",
     "Unreachable",
     "WireError",

@@ -27,6 +27,19 @@ class LoginRefused(ClientError):
     """The fabric closed the connection before it answered the login."""
 
 
+class SentAway(ClientError):
+    """The fabric has ended the connection, and would end the next one in the same way: who this says it is, or what it
+    says, is wrong.
+
+    Attributes:
+        code: of the reason, 4400 to 4599, see docs/client-protocol.md.
+    """
+
+    def __init__(self, text: str, code: int) -> None:
+        super().__init__(text)
+        self.code = code
+
+
 class PushError(ClientError):
     """A push was not answered with success.
 

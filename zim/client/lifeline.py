@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from zim.client.address import CometAddress, comet_address, list_addresses
 from zim.client.backoff import Backoff
 from zim.client.connection import Line
-from zim.client.errors import CertificateError, ClientError, ConnectionLost, LoginRefused, Unreachable
+from zim.client.errors import CertificateError, ClientError, ConnectionLost, LoginRefused, SentAway, Unreachable
 from zim.client.goim import GoimSession
 from zim.client.session import ZimSession
 from zim.client.tls import make_context
@@ -23,12 +23,14 @@ from zim.errors import ZimError
 from zim.protocol.errors import WireError
 from zim.protocol.frame import Op, Packet
 
+_FOR_GOOD = range(4400, 4600)  # codes of endings, see docs/client-protocol.md
 _LAST_WORDS_S = 1.0  # for an acknowledgement to be confirmed when one leaves
 _MIN_HEARTBEAT_S = 0.1
 _STATES: dict[type[ZimError], StateName] = {
     Unreachable: "unreachable",
     CertificateError: "unreachable",
     LoginRefused: "refused",
+    SentAway: "refused",
 }
 
 
@@ -108,6 +110,7 @@ class Lifeline:
         Raises:
             CertificateError: no address is left whose certificate can be verified. One that cannot is left out until
                 a connection to another is made.
+            SentAway: the server says that there is no use in coming back.
             ClientError: somebody iterates already.
         """
         with self._lock:
@@ -147,6 +150,9 @@ class Lifeline:
         except (ClientError, WireError) as error:
             name = _STATES.get(type(error), "disconnected")
             reason = f"the server broke the wire: {error}" if isinstance(error, WireError) else str(error)
+            if isinstance(error, SentAway):
+                self._on_state(State(name, str(address), reason))
+                raise
             if isinstance(error, CertificateError):
                 self._untrusted.add(address)
                 if self._untrusted.issuperset(self._addresses):
@@ -193,7 +199,7 @@ class Lifeline:
             packets = self._read_login(connection, left_s)
         first = packets.pop(0)
         if first.op == Op.DISCONNECT:
-            raise LoginRefused(f"the server says: {_reason(first)}")
+            raise _ending(first) or LoginRefused(f"the server says: {_reason(first)[0]}")
         if first.op != Op.AUTH_REPLY or first.stream:
             raise WireError(f"op {first.op} where the login's reply should be")
         return self.session.logged_in(first), packets
@@ -252,7 +258,7 @@ class Lifeline:
         while self._packets:
             packet = self._packets.popleft()
             if packet.op == Op.DISCONNECT and not packet.stream:
-                raise ConnectionLost(f"disconnected by the server: {_reason(packet)}")
+                raise _ending(packet) or ConnectionLost(f"disconnected by the server: {_reason(packet)[0]}")
             yield from self.session.receive(packet)
 
     def _speak(self, connection: Line) -> None:
@@ -298,10 +304,17 @@ class Lifeline:
                 self.session.receive(packet)
 
 
-def _reason(packet: Packet) -> str:
-    """Why the server ends it: zim's `{"reason": …}`, or any text."""
-    text = packet.body[:1000].decode(errors="replace")
+def _reason(packet: Packet) -> tuple[str, int]:
+    """Why the server ends it, and the code of that: zim's `{"reason": …, "code": …}`, or any text and 0."""
+    text, code = packet.body[:1000].decode(errors="replace"), 0
     with contextlib.suppress(ValueError, RecursionError, AttributeError):
-        found = json.loads(text).get("reason")
-        text = found if isinstance(found, str) else text
-    return text[:200]
+        found = json.loads(text)
+        code = found.get("code") if isinstance(found.get("code"), int) else 0
+        text = found["reason"] if isinstance(found.get("reason"), str) else text
+    return text[:200], code
+
+
+def _ending(packet: Packet) -> SentAway | None:
+    """The error, if there is no use in coming back."""
+    reason, code = _reason(packet)
+    return SentAway(f"the server says: {reason}", code) if code in _FOR_GOOD else None

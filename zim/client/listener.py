@@ -109,6 +109,7 @@ class Listener(_Listening):
         Raises:
             CertificateError: no address is left whose certificate can be verified. One that cannot is left out until
                 a connection to another is made.
+            SentAway: the server says that there is no use in coming back.
             ClientError: somebody iterates already.
         """
         return self._lifeline.events()
