@@ -65,6 +65,9 @@ class Accepted:
     receipt: Receipt | None = None
 
 
+_USUAL = {str, int}
+
+
 def names(found: Names, where: str) -> list[str]:
     """Names as a list of strings. where: the argument that they are.
 
@@ -78,9 +81,10 @@ def names(found: Names, where: str) -> list[str]:
     if isinstance(found, bytes) or not isinstance(found, Iterable):
         raise WrongValue(where, f"{found!r:.100} is no name", _NAMES)
     listed = list(found)
-    for i, name in enumerate(listed):
-        if not _is_name(name):
-            raise WrongValue(f"{where}[{i}]", f"{name!r:.100} is no name", _NAMES)
+    if not set(map(type, listed)) <= _USUAL:
+        for i, name in enumerate(listed):
+            if not _is_name(name):
+                raise WrongValue(f"{where}[{i}]", f"{name!r:.100} is no name", _NAMES)
     return list(map(str, listed))
 
 
