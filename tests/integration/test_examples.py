@@ -129,7 +129,7 @@ def test_flask(fabric: Fabric, tmp_path: Path) -> None:
     first, again, other = (json.loads(out) for _, out, _ in answers)
     assert first == again
     assert json.loads(out)["offsets"]["u:7"] == first["offsets"]["u:7"] + 1
-    assert "key belongs to another push" in other["error"]
+    assert "its key was used before" in other["error"]
     told = [body for body in messages(fabric, "u:7") if "ordered" in body]
     assert told == [{"ordered": "tea"}, {"ordered": "cake"}]
 
