@@ -38,10 +38,15 @@ def wait_until(fact: Callable[[], Any], what: str, timeout_s: float = WAIT_S) ->
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on, outside of what the kernel gives to connecting sockets."""
+    """Ports that nobody listens on, outside of what the kernel gives to connecting sockets.
+
+    Each of pytest's workers has ports of its own: those of another may not be in use yet.
+    """
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    mine = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
     found: list[int] = []
     while len(found) < count:
-        port = random.SystemRandom().randrange(10_000, 32_000)
+        port = random.SystemRandom().randrange(10_000 + mine, 32_000, workers)
         with socket.socket() as s:
             try:
                 s.bind(("127.0.0.1", port))
