@@ -105,15 +105,18 @@ class RouterLedger:
         """The receipt of a push, or of a part of one, that is in the log now. is_first: it is not a later part."""
         self._serial += 1
         self.pushes += is_first
-        receipt = RouterReceipt(push_id, self._serial, accepted_ms, kept_ms)
+        names = OFFLINE_USERS if is_first else 0  # the receipt of a push to very many has hundreds of parts
+        receipt = RouterReceipt(push_id, self._serial, accepted_ms, kept_ms, names_left=names)
         self._receipts.setdefault(push_id, []).append(receipt)
         self._changed[receipt.serial] = receipt
         return receipt
 
     def count_offline(self, receipt: RouterReceipt, users: Sequence[str]) -> None:
         """These of its users had no session; their streams."""
-        if (room := OFFLINE_USERS - len(receipt.offline_users)) > 0:
-            receipt.offline_users = (*receipt.offline_users, *users[:room])
+        if receipt.names_left:
+            named = users[: receipt.names_left]
+            receipt.offline_users = (*receipt.offline_users, *named)
+            receipt.names_left -= len(named)
         receipt.offline += len(users)
         self.offline += len(users)
         self.changed(receipt)

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, multiple, rule
 
+from zim.fabric.limits import OFFLINE_USERS
 from zim.fabric.tally import Tally
 from zim.nodes.router.feed import Feed
 from zim.nodes.router.log.receipts import RouterReceipt
@@ -178,3 +179,15 @@ def test_what_changes_while_it_is_stored_is_stored_again() -> None:
     book.count_offline(receipt, ["u:1"])
     book.stored(under_way)
     assert (book.find("p"), book.take_changed()) == ([receipt], [receipt])
+
+
+def test_it_names_some_who_were_offline_and_a_full_disk_costs_the_names() -> None:
+    ledger = RouterLedger(Tally(), 0, 0, 0)
+    first, later = (ledger.open("p", 1, 2, is_first=is_first) for is_first in (True, False))
+    ledger.count_offline(first, ["u:a"])
+    ledger.count_offline(first, [f"u:{n}" for n in range(2 * OFFLINE_USERS)])
+    ledger.count_offline(later, ["u:b"])
+    assert list(first.offline_users) == ["u:a", *(f"u:{n}" for n in range(OFFLINE_USERS - 1))]
+    assert (list(later.offline_users), first.offline, later.offline) == ([], 2 * OFFLINE_USERS + 1, 1)
+    ledger.put_back(ledger.take_changed(), 10)
+    assert (list(first.offline_users), first.offline) == ([], 2 * OFFLINE_USERS + 1)

@@ -24,7 +24,7 @@ class RouterReceipt:
         tally: over all its rows.
         offline: users who had no session.
         open_rows: that may still change.
-        offline_users: streams of the first of those users.
+        offline_users: streams of the first of those users; names_left: how many more may be there. It is not stored.
     """
 
     push_id: str
@@ -36,6 +36,7 @@ class RouterReceipt:
     offline: int = 0
     open_rows: int = 0
     offline_users: Sequence[str] = ()
+    names_left: int = 0
 
 
 class Before(NamedTuple):
