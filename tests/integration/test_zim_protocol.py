@@ -356,6 +356,15 @@ def test_receipts_tell_what_became_of_a_push(fabric: Fabric) -> None:
     assert fabric.request("GET", "/api/pushes/nobody")[0] == 404
 
 
+def test_the_receipt_of_a_push_to_everybody_waits_for_the_comets(fabric: Fabric) -> None:
+    """Its router knows of no session before they tell, and a client that has just come is there for it."""
+    client = connect(fabric, True, "comet-1", token="330")
+    receipt = fabric.push({"to": {"everybody": True}, "body": 1, "wait_s": 20})[1]["receipt"]
+    client.wait_for("*", 1)
+    assert receipt["targeted"] == receipt["delivered"] > 0
+    assert (receipt["awaited"], receipt["pending"]) == (0, 0)
+
+
 def _hops(fabric: Fabric, push_id: str) -> Any:
     return fabric.get(f"/api/pushes/{push_id}")["hops_ms"]
 

@@ -18,6 +18,8 @@ def tell(receipt: Receipt) -> str:
     parts = [_delivered(receipt)]
     if receipt.offline:
         parts.append(f"{_many(receipt.offline, 'user')} {'is' if receipt.offline == 1 else 'are'} offline")
+    if receipt.awaited and not receipt.pending:
+        parts.append(f"{_many(receipt.awaited, 'report')} of comets still to come")
     if receipt.silent:
         parts.append(f"no answer from {', '.join(receipt.silent)}: what they know is missing here")
     if receipt.forgotten:
@@ -27,9 +29,8 @@ def tell(receipt: Receipt) -> str:
 
 def _delivered(receipt: Receipt) -> str:
     if not receipt.targeted:
-        # Of a push to everybody a router knows no sessions before the comets have told of it.
-        is_open = not receipt.offline and "reported" not in receipt.hops_ms
-        return "delivered to nobody" + (" that is known yet" if is_open else ": no session was there for it")
+        is_partial = receipt.awaited or receipt.silent or receipt.forgotten
+        return "delivered to nobody" + (" that is known yet" if is_partial else ": no session was there for it")
     counts = [(getattr(receipt, name), means) for name, means in _MEANS.items()]
     others = [f"{count} {means}" for count, means in counts if count]
     if not others:

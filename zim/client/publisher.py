@@ -99,8 +99,8 @@ class Publisher(GoimPushes):
 
         Args:
             body, users, rooms, keys, everybody, op, ttl_s, id: those of Push.
-            wait_s: for how long the answer may wait for the receipt, 0 to 30; it comes when nothing is pending any
-                more, or the time is over. None: there is no receipt.
+            wait_s: for how long the answer may wait for the receipt, 0 to 30; it comes when nothing is pending and no
+                report awaited any more, or the time is over. None: there is no receipt.
 
         Raises:
             PushError: see Publisher.

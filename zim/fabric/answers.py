@@ -17,6 +17,7 @@ from zim.fabric.tally import Account, Tally, account
 
 _HOPS = "kept: from the router's taking it to its being on disk; reported: from then to the last news of it"
 _OFFLINE_USERS = f"the names of these users, {OFFLINE_USERS} of them at most"
+_AWAITED = "reports of comets that are still to come: targeted may grow by them"
 _FORGOTTEN = "routers that kept it and crashed before they had stored its receipt"
 _LEFT_OUT = "sessions that are there and not shown: they are too many, or in too many rooms"
 
@@ -102,6 +103,7 @@ class Receipt(PushAccount, frozen=True, kw_only=True):
     hops_ms: Annotated[dict[str, float], Meta(description=_HOPS)]
     forgotten: Annotated[list[str], Meta(description=_FORGOTTEN)]
     offline_users: Annotated[list[str], Meta(description=_OFFLINE_USERS)]
+    awaited: Annotated[int, Meta(description=_AWAITED)] = 0
 
     @staticmethod
     def of(
@@ -111,11 +113,23 @@ class Receipt(PushAccount, frozen=True, kw_only=True):
         hops_ms: dict[str, float],
         forgotten: list[str],
         offline_users: Sequence[str] = (),
+        awaited: int = 0,
     ) -> Receipt:
         """A receipt of one router."""
-        numbers = account(tally, offline)
-        users = list(offline_users)
-        return Receipt(push_id, **numbers, silent=[], hops_ms=hops_ms, forgotten=forgotten, offline_users=users)
+        return Receipt(
+            push_id,
+            **account(tally, offline),
+            silent=[],
+            hops_ms=hops_ms,
+            forgotten=forgotten,
+            offline_users=list(offline_users),
+            awaited=awaited,
+        )
+
+    @property
+    def is_final(self) -> bool:
+        """As far as the routers that answered know, nothing of it will change."""
+        return not (self.pending or self.awaited)
 
     @property
     def is_known(self) -> bool:

@@ -37,7 +37,7 @@ class Fabric(Protocol):
         """
 
     def receipt(self, push_id: str, wait_s: float = 0.0, is_gone: Callable[[], bool] = lambda: False) -> Receipt:
-        """The answer to PushReceipt, as soon as nothing of the push is pending.
+        """The answer to PushReceipt, as soon as it is final.
 
         Args:
             push_id: from Published.

@@ -127,6 +127,7 @@ class PushReceipt(Question[Receipt], frozen=True):
             hops_ms=hops_ms,
             forgotten=forgotten,
             offline_users=offline[:OFFLINE_USERS],
+            awaited=sum(receipt.awaited for receipt in answers.values()),
         )
 
 

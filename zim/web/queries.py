@@ -18,7 +18,7 @@ from zim.web.reading import invalid
 _AFTER = "an offset, from 0 up: messages behind it are answered"
 _LIMIT = f"how many messages at most, 1 to {MESSAGES}"
 _LARGEST = f"how many rooms at most, 1 to {LARGEST}"
-_WAIT = f"seconds, 0 to {WAIT_S:.0f}, to wait until nothing of it is pending"
+_WAIT = f"seconds, 0 to {WAIT_S:.0f}, to wait until it is final: nothing is pending, and no report awaited"
 
 
 class HistoryQuery(msgspec.Struct, forbid_unknown_fields=True):

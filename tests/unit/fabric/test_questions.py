@@ -143,7 +143,7 @@ def test_a_question_for_too_many_rooms_is_none(limit: int) -> None:
 
 def test_a_receipt_is_the_sum_and_its_hops_are_the_slowest() -> None:
     one = Receipt.of("p", Tally(3, 2, shed=1), 1, {"kept": 2.0, "reported": 8.0}, [])
-    two = Receipt.of("p", Tally(2, unknown=1), 0, {"kept": 5.0}, ["router-2"])
+    two = Receipt.of("p", Tally(2, unknown=1), 0, {"kept": 5.0}, ["router-2"], awaited=2)
     never = Receipt.of("p", Tally(), 0, {}, [])
     for turned in ({"router-1": one, "router-2": two}, {"router-2": two, "router-1": one}):
         assert PushReceipt("p").merge(turned, []).hops_ms == {"kept": 5.0, "reported": 8.0}
@@ -151,6 +151,7 @@ def test_a_receipt_is_the_sum_and_its_hops_are_the_slowest() -> None:
     assert (merged.targeted, merged.delivered, merged.shed, merged.unknown, merged.pending) == (5, 2, 1, 1, 1)
     assert (merged.hops_ms, merged.offline, merged.is_known) == ({"kept": 5.0, "reported": 8.0}, 1, True)
     assert (merged.silent, merged.forgotten) == (["router-3"], ["router-2"])
+    assert (merged.awaited, never.is_final, two.is_final) == (2, True, False)
     assert not PushReceipt("p").merge({"router-4": never}, ["router-3"]).is_known
     assert not PushReceipt("p").merge({}, list(ROUTERS)).is_known
 

@@ -431,6 +431,7 @@ def test_waiting_for_the_verdict(wait_s: float, server: HttpServer, fabric: Reco
     assert answer.json["receipt"] == {
         **{"id": "push-1", "targeted": 2, "delivered": 2, "offline": 0, "gone": 0, "shed": 0, "expired": 0},
         **{"unknown": 0, "pending": 0, "hops_ms": {"kept": 0.5}, "silent": [], "forgotten": [], "offline_users": []},
+        "awaited": 0,
     }
 
 
@@ -450,6 +451,7 @@ def test_a_receipt(server: HttpServer, fabric: Recorder) -> None:
             "silent": ["router-2"],
             "forgotten": [],
             "offline_users": [],
+            "awaited": 0,
         },
     }
     assert fabric.waited_s == [2.5]

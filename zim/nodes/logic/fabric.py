@@ -116,7 +116,7 @@ class RouterFabric(Fabric):
         until, pause_s = time.monotonic() + wait_s, WAIT_S
         while True:
             found = self.ask(PushReceipt(push_id))
-            if not found.pending or time.monotonic() > until or is_gone():
+            if found.is_final or time.monotonic() > until or is_gone():
                 return found
             gevent.sleep(pause_s)
             pause_s = min(2 * pause_s, MOST_WAIT_S)

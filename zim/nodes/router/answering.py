@@ -108,4 +108,5 @@ def sum_up(push_id: str, parts: Sequence[RouterReceipt], forgotten: list[str]) -
             hops_ms["reported"] = reported_ms - kept_ms
     tally = sum((part.tally for part in parts), Tally())
     offline = [user_of(stream) for part in parts for stream in part.offline_users][:OFFLINE_USERS]
-    return Receipt.of(push_id, tally, sum(part.offline for part in parts), hops_ms, forgotten, offline)
+    n_offline, awaited = sum(part.offline for part in parts), sum(part.open_rows for part in parts)
+    return Receipt.of(push_id, tally, n_offline, hops_ms, forgotten, offline, awaited)
