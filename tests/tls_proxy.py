@@ -25,6 +25,14 @@ class Signer:
         self.file = folder / "ca.pem"
         self._ca.cert_pem.write_to_path(str(self.file))
 
+    def sign(self, name: str, folder: Path) -> tuple[Path, Path]:
+        """A certificate for this name and localhost, and its key, as files."""
+        signed = self._ca.issue_cert(name, "localhost")
+        certificate, key = folder / f"{name}.crt", folder / f"{name}.key"
+        certificate.write_bytes(b"".join(blob.bytes() for blob in signed.cert_chain_pems))
+        key.write_bytes(signed.private_key_pem.bytes())
+        return certificate, key
+
     def context(self, name: str) -> ssl.SSLContext:
         """A server's, with a certificate for this name."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

@@ -7,11 +7,9 @@ import json
 import re
 import shlex
 import shutil
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +18,7 @@ from gevent import socket
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.harness import Fabric, free_ports, running, wait_until
+from tests.programs import serving, started
 from zim.topology import load
 
 ROOT = Path(__file__).parents[2]
@@ -69,43 +68,6 @@ def run(command: list[str], cwd: Path = ROOT) -> tuple[int, str, str]:
     """Exit code, standard output and standard error."""
     done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, cwd=cwd)
     return done.returncode, done.stdout, done.stderr
-
-
-@contextmanager
-def serving(command: list[str], port: int, folder: Path) -> Iterator[Path]:
-    """An example that serves until Ctrl-C, and what it has written. Ctrl-C ends it, without a traceback."""
-    log = folder / "log"
-    with log.open("wb") as out:
-        process = subprocess.Popen(command, stdout=out, stderr=out, stdin=subprocess.DEVNULL, cwd=ROOT)
-    try:
-        wait_until(lambda: _listens(port) or process.poll() is not None, "the example listens")
-        assert process.poll() is None, log.read_text()
-        yield log
-        process.send_signal(signal.SIGINT)
-        process.wait(TIMEOUT_S)
-        assert process.returncode in (0, 128 + signal.SIGINT, -signal.SIGINT), log.read_text()
-        assert "Traceback" not in log.read_text()
-    finally:
-        process.kill()
-        process.wait()
-
-
-@contextmanager
-def started(command: list[str], folder: Path) -> Iterator[tuple[subprocess.Popen[bytes], Path, Path]]:
-    """A process, and the files of its standard output and standard error."""
-    out_file, err_file = folder / "out", folder / "err"
-    with out_file.open("wb") as out, err_file.open("wb") as err:
-        process = subprocess.Popen(command, stdout=out, stderr=err, stdin=subprocess.DEVNULL, cwd=folder)
-    try:
-        yield process, out_file, err_file
-    finally:
-        process.kill()
-        process.wait()
-
-
-def _listens(port: int) -> bool:
-    with socket.socket() as s:
-        return bool(s.connect_ex(("127.0.0.1", port)) == 0)
 
 
 def messages(fabric: Fabric, stream: str) -> list[Any]:

@@ -33,6 +33,8 @@ log = logging.getLogger(__name__)
 
 PATH = "/sub"
 VERSION = "13"  # RFC 6455 4.4
+_OFFER = [("Upgrade", "websocket")]
+_BY_A_PROXY = "; a proxy in between has to speak HTTP/1.1 and to pass on Upgrade and Connection"
 
 _FULL = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 5\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 
@@ -92,14 +94,17 @@ class _Handler(WebSocketHandler):  # type: ignore[misc]
         if "websocket" in offered:  # RFC 6455 4.2.1: among others, too
             environ["HTTP_UPGRADE"] = "websocket"
         if why := self.server.visitors.refusal(environ):
-            client = shown_address(self.client_address)
-            log.warning("request refused", extra={"status": 403, "reason": why, "client": client})
             self._refuse("403 Forbidden", why)
         elif environ["PATH_INFO"] != PATH:
             self._refuse("404 Not Found", f"WebSocket clients connect to {PATH}")
         elif environ["REQUEST_METHOD"] != "GET":
             self._refuse("405 Method Not Allowed", "a WebSocket upgrade is a GET", [("Allow", "GET")])
-        elif self.request_version != "HTTP/1.1" or not _is_key(environ.get("HTTP_SEC_WEBSOCKET_KEY", "")):
+        elif self.request_version != "HTTP/1.1":
+            self._refuse("400 Bad Request", f"WebSocket needs HTTP/1.1, not {self.request_version}{_BY_A_PROXY}")
+        elif not offered[0]:
+            why = f"no WebSocket upgrade: Upgrade is missing{_BY_A_PROXY}"
+            self._refuse("426 Upgrade Required", why, _OFFER)
+        elif "websocket" not in offered or not _is_key(environ.get("HTTP_SEC_WEBSOCKET_KEY", "")):
             self._refuse("400 Bad Request", "not a WebSocket upgrade: see RFC 6455, section 4.1")
         elif environ.get("HTTP_SEC_WEBSOCKET_VERSION") != VERSION:
             self._refuse("426 Upgrade Required", "only version 13 is spoken", [("Sec-WebSocket-Version", VERSION)])
@@ -107,6 +112,9 @@ class _Handler(WebSocketHandler):  # type: ignore[misc]
             super().run_application()
 
     def _refuse(self, status: str, text: str, headers: list[tuple[str, str]] | None = None) -> None:
+        client = shown_address(self.client_address)
+        level = logging.WARNING if status[:3] == "403" else logging.INFO
+        log.log(level, "request refused", extra={"status": int(status[:3]), "reason": text, "client": client})
         self.close_connection = True
         self.start_response(status, [("Content-Type", "text/plain"), ("Connection", "close"), *(headers or [])])
         self.result = [text.encode() + b"\n"]
@@ -156,8 +164,8 @@ def _refusal(why: Refused) -> bytes:
 
 
 def _no_application(environ: Any, start_response: Callable[..., Any]) -> list[bytes]:
-    start_response("426 Upgrade Required", [("Upgrade", "websocket"), ("Connection", "close, Upgrade")])
-    return [b"this address speaks WebSocket\n"]
+    start_response("426 Upgrade Required", [*_OFFER, ("Connection", "close, Upgrade")])
+    return [f"no WebSocket upgrade: Connection does not name it{_BY_A_PROXY}\n".encode()]
 
 
 class WebSocketListener(PatientServer, pywsgi.WSGIServer):
