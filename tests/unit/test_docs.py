@@ -19,11 +19,15 @@ from tests.simulation.plans import PROFILES
 from tests.simulation.rules import RULES
 from tests.unit.nodes.router.log.sqlite_support import ROUTERS, acquired, opened
 from tests.wires import ZIM_TEXT
+from zim import json_text
 from zim.cli import main
 from zim.errors import NodeError
-from zim.fabric.limits import NAME_BYTES, ROOMS
+from zim.fabric import limits
+from zim.fabric.push import PUSH_OP, TEST_OPS
 from zim.fabric.retention import Retention, Rule
+from zim.net import http1
 from zim.nodes.comet.edge import ANSWER_S
+from zim.nodes.logic.fabric import HISTORY_BYTES
 from zim.nodes.router.log import Log, NewPush
 from zim.nodes.router.log.durable import begin_epoch
 from zim.protocol import frame
@@ -34,6 +38,7 @@ from zim.protocol.vocabularies import zim as zim_words
 from zim.protocol.vocabularies.base import Missed
 from zim.protocol.vocabularies.zim import ZIM
 from zim.topology import Comet, Job, ListenAddress, Logic, Node, Router, Topology, parse
+from zim.web import batch, reading, server
 
 ROOT = Path(__file__).parents[2]
 TOP = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "examples/README.md"]
@@ -356,8 +361,8 @@ def test_zims_own_protocol_is_as_it_says() -> None:
     first_cells = re.findall(r"^\| ([\d /]+?)(?:, or 100 and up)? \|", text, re.MULTILINE)
     ops = {int(op) for cell in first_cells for op in cell.split(" / ")}
     assert ops >= {value for name, value in vars(Op).items() if not name.startswith("_")}
-    assert f"{ROOMS:,} rooms" in text
-    assert f"1 to {NAME_BYTES} bytes" in text
+    assert f"{limits.ROOMS:,} rooms" in text
+    assert f"1 to {limits.NAME_BYTES} bytes" in text
     assert f"at most {ANSWER_S:.0f} s" in " ".join(text.split())
 
 
@@ -411,7 +416,7 @@ def test_a_log_can_be_backed_up_and_restored(tmp_path: Path, monkeypatch: pytest
         shlex.split(line)[2]
         for name, text in blocks("sh")
         for line in text.splitlines()
-        if name == "operations.md" and "sqlite3.connect" in line
+        if name == "backups.md" and "VACUUM INTO" in line
     ]
     monkeypatch.chdir(tmp_path)
     live, copy = tmp_path / "var" / "router-1", tmp_path / "backup" / "router-1"
@@ -433,6 +438,45 @@ def test_a_log_can_be_backed_up_and_restored(tmp_path: Path, monkeypatch: pytest
     assert other.epoch != epoch
     assert other.read("u:7", 0, 9, 10, 1000, 2).records[0].body == b"1"
     other.close()
+
+
+LIMITS = {
+    "a user's or room's name": [limits.NAME_BYTES],
+    "an idempotency key": [limits.KEY_BYTES],
+    "body of a push": [Topology.max_body_bytes],
+    "`ttl_s`": [limits.TTL_S / 86_400],
+    "`wait_s`": [limits.WAIT_S],
+    "`op`": [PUSH_OP, 100, (1 << 31) - 1, *TEST_OPS],
+    "JSON": [json_text.MAX_DEPTH],
+    "an offset": [limits.OFFSET],
+    "request line and headers, at logics, comets and `admin`": [http1.MAX_HEAD_BYTES],
+    "headers": [http1.MAX_HEADERS],
+    "query parameters": [reading.MAX_PARAMETERS],
+    "recipients of a push, and of a batch": [limits.RECIPIENTS],
+    "a batch": [batch.MAX_LINES, batch.MAX_BATCH_BYTES],
+    "time to send a request": [Logic.http_timeout_s],
+    "time between two requests on a connection": [Logic.http_idle_s],
+    "bodies that a logic holds at once": [http1.MAX_BODIES_BYTES, http1.SMALL_BODY_BYTES],
+    "answers that nobody reads": [server.MAX_ANSWERS_BYTES],
+    "connections of a logic": [server.MAX_CONNECTIONS],
+    "messages of a piece of history": [limits.MESSAGES, HISTORY_BYTES >> 20],
+    "rooms of `GET /api/rooms`": [limits.LARGEST],
+    "connections of a comet": [Comet.max_connections],
+    "a packet or message from a client": [Comet.max_packet_bytes],
+    "time from the connection to the auth reply": [Comet.handshake_timeout_s],
+    "silence": [Comet.heartbeat_s],
+    "what waits for one client": [Comet.outbox_bytes >> 20],
+    "rooms of a session, streams of a `resume`": [limits.ROOMS],
+}
+
+
+def test_limits_are_those_of_the_code() -> None:
+    told = {}
+    for line in page("limits").splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        if len(cells) == 3 and re.search(r"\d", cells[1]):
+            told[cells[0]] = [int(number.replace(",", "")) for number in re.findall(r"(?<!-)\b[\d,]*\d", cells[1])]
+    assert told == LIMITS
 
 
 def test_what_a_router_says_is_quoted_right(tmp_path: Path) -> None:

@@ -1,0 +1,115 @@
+"""What docs/limits.md says is not there: whoever builds one of these changes the page."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from gevent import socket
+
+from tests.harness import Client, Fabric, running, wait_until
+from zim.protocol.frame import Op
+
+PAGE = Path(__file__).parents[2] / "docs" / "limits.md"
+UPGRADE = (
+    b"GET /sub HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+)
+JSON = b"POST /api/push HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+
+
+@pytest.fixture(scope="module")
+def fabric() -> Iterator[Fabric]:
+    with running() as found:
+        yield found
+
+
+def ask(address: str, sent: bytes) -> str:
+    """The first bytes of the answer."""
+    host, _, port = address.rpartition(":")
+    with socket.create_connection((host, int(port)), timeout=20) as s:
+        s.sendall(sent)
+        return s.recv(4096).decode()
+
+
+def says(text: str) -> bool:
+    return text in " ".join(PAGE.read_text().split())
+
+
+@pytest.mark.parametrize("listener", ["http", "ws", "tcp"])
+def test_tls_and_the_proxy_protocol(fabric: Fabric, listener: str) -> None:
+    assert says("**TLS.**")
+    assert says("nor the PROXY protocol is read")
+    node = "logic-1" if listener == "http" else "comet-1"
+    address = getattr(fabric, listener)[node]
+    for first in (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + 200 * b"\1", b"PROXY TCP4 1.2.3.4 5.6.7.8 1 2\r\n"):
+        try:
+            assert ask(address, first + UPGRADE + b"\r\n").startswith(("HTTP/1.1 400 ", "")[listener == "tcp"])
+        except ConnectionResetError:
+            assert listener == "tcp"
+
+
+def test_forwarded_addresses(fabric: Fabric) -> None:
+    assert says("Neither `X-Forwarded-For`, `Forwarded` nor")
+    ask(fabric.ws["comet-1"], UPGRADE + b"Origin: https://evil.example\r\nX-Forwarded-For: 198.51.100.7\r\n\r\n")
+    wait_until(lambda: "evil.example" in fabric.log, "the log names the page")
+    assert "198.51.100.7" not in fabric.log
+
+
+def test_cors(fabric: Fabric) -> None:
+    assert says("`OPTIONS` is 405, and no answer has `Access-Control-Allow-Origin`")
+    origin = b"Host: localhost\r\nOrigin: http://localhost:3000\r\n"
+    asked = b"OPTIONS /api/push HTTP/1.1\r\n" + origin + b"Access-Control-Request-Method: POST\r\n\r\n"
+    answers = [
+        ask(fabric.http["logic-1"], asked),
+        ask(fabric.http["logic-1"], b"GET / HTTP/1.1\r\n" + origin + b"\r\n"),
+    ]
+    assert [answer[:12] for answer in answers] == ["HTTP/1.1 405", "HTTP/1.1 200"]
+    assert not [answer for answer in answers if "access-control" in answer.lower()]
+
+
+def test_compression(fabric: Fabric) -> None:
+    assert says("WebSocket is without `permessage-deflate`")
+    offer = b"Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n\r\n"
+    answer = ask(fabric.ws["comet-1"], UPGRADE + offer)
+    assert answer.startswith("HTTP/1.1 101 ")
+    assert "extensions" not in answer.lower()
+    assert says("is 415 in zim's API")
+    body = b"Content-Encoding: gzip\r\nContent-Length: 2\r\n\r\n{}"
+    assert ask(fabric.http["logic-1"], JSON + body).startswith("HTTP/1.1 415 ")
+    plain = ask(
+        fabric.http["logic-1"], b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nAccept-Encoding: gzip, br\r\n\r\n"
+    )
+    assert plain.endswith('{"status":"ok"}')
+
+
+def test_subprotocols(fabric: Fabric) -> None:
+    assert says("What a client offers in `Sec-WebSocket-Protocol` is not looked at, and not answered")
+    answer = ask(fabric.ws["comet-1"], UPGRADE + b"Sec-WebSocket-Protocol: chat, zim\r\n\r\n")
+    assert answer.startswith("HTTP/1.1 101 ")
+    assert "protocol" not in answer.lower().replace("switching protocols", "")
+
+
+def test_http_2(fabric: Fabric) -> None:
+    assert says("**HTTP/2 and HTTP/3, WebSocket over them.**")
+    for address in (fabric.http["logic-1"], fabric.ws["comet-1"]):
+        assert ask(address, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").startswith("HTTP/1.1 400 ")
+
+
+def test_binary_frames(fabric: Fabric) -> None:
+    assert says("A client that sends one is closed with 1003")
+    with socket.create_connection(("127.0.0.1", int(fabric.ws["comet-1"].rpartition(":")[2])), timeout=20) as s:
+        s.sendall(UPGRADE + b"\r\n\x82\x80\0\0\0\0")
+        found = b""
+        while more := s.recv(4096):
+            found += more
+    assert (1003).to_bytes(2, "big") in found.partition(b"\r\n\r\n")[2]
+
+
+def test_messages_between_clients(fabric: Fabric) -> None:
+    assert says("What a client sends with op 4 is echoed")
+    client = Client(fabric.tcp["comet-1"], "7")
+    client.say(Op.UPSTREAM, b"hello", seq=5)
+    (echo,) = client.wait(1)
+    assert (echo.op, echo.seq, echo.body) == (Op.PUSH, 5, b"hello")
