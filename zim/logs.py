@@ -1,7 +1,8 @@
 """Logging: a constant event and fields, one line each, on stderr. It never makes anybody wait.
 
-`log.warning("slow consumer", extra={"uid": "7"})` becomes
-`2026-11-24 07:34:09.123+0100 comet-1 WARNING slow consumer uid=7`.
+`log.warning("slow consumer", extra={"uid": "7", "reason": "too slow"})` becomes
+`2026-11-24 07:34:09.123+0100 comet-1 WARNING slow consumer uid=7 reason="too slow"`. A value that is not one plain word
+is in quotes, with the escapes of JSON: whatever a client wrote stays in its line, and in its field.
 
 Whoever reads stderr may stop reading: a terminal after Ctrl-S, a pipe nobody empties, a slow disk. So a thread of the
 operating system writes, out of a bounded queue, and lines that find no room are counted and dropped. An event that
@@ -11,8 +12,10 @@ comes too often is gathered: its first lines of a second are written, of the res
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import os
+import re
 import time
 from collections.abc import Callable, Iterator
 from queue import Empty
@@ -25,6 +28,7 @@ SECOND_S = 1.0
 FLUSH_S = 0.5  # how long the end of the process waits for a reader
 
 _STANDARD = frozenset(vars(logging.LogRecord("", 0, "", 0, "", (), None))) | {"message", "asctime", "taskName"}
+_SPECIAL = re.compile(r'[\s"=\\]')
 
 _monotonic = time.monotonic
 _start_thread = get_original("_thread", "start_new_thread")
@@ -45,9 +49,16 @@ class FieldFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """One line: the time, the node, the event, its fields."""
         text = super().format(record)
-        fields = [f"{k}={v}" for k, v in vars(record).items() if k not in _STANDARD]
+        fields = [f"{k}={_shown(v)}" for k, v in vars(record).items() if k not in _STANDARD]
         head, newline, tail = text.partition("\n")
         return " ".join([head, *fields]) + newline + tail
+
+
+def _shown(value: object) -> str:
+    text = str(value)
+    if text.isprintable() and not _SPECIAL.search(text):
+        return text
+    return json.dumps(text, ensure_ascii=not text.isprintable())
 
 
 class LineWriter:

@@ -45,7 +45,7 @@ def test_who_comes_and_goes(fabric: Fabric) -> None:
     client.say(Op.HEARTBEAT, seq=5)
     wait_until(lambda: client.packets[-1].seq == 5, "what it was sent is confirmed")
     client.close()
-    gone = "disconnected", f"client={address}", "key=7_", "reason=closed by the client"
+    gone = "disconnected", f"client={address}", "key=7_", 'reason="closed by the client"'
     (line,) = wait_until(lambda: lines(fabric, *gone), "another one")
     numbers = {name: float(n) for name, n in re.findall(r"([a-z_]+)=([0-9.]+)(?= |$)", line)}
     assert numbers["acked_bytes"] > 10_000
@@ -79,10 +79,10 @@ def test_why_somebody_was_closed(fabric: Fabric, is_ws: bool) -> None:
     ZimClient(address, "7", is_ws).say_json(77, {}, 1)
     ZimClient(address, "7", is_ws)  # and says nothing
     for ending, why in (
-        (Ending.REFUSED, "reason=login refused: the token is no number; right is the user's, such as 7"),
-        (Ending.AUTH, "reason=auth: no field is called rom; there are token, rooms, resume, device, platform"),
-        (Ending.OPERATION, "reason=operation not known"),
-        (Ending.SILENT, "reason=heartbeat timeout"),
+        (Ending.REFUSED, 'reason="login refused: the token is no number; right is the user\'s, such as 7"'),
+        (Ending.AUTH, 'reason="auth: no field is called rom; there are token, rooms, resume, device, platform"'),
+        (Ending.OPERATION, 'reason="operation not known"'),
+        (Ending.SILENT, 'reason="heartbeat timeout"'),
     ):
         wait_until(lambda: closed(fabric, ending) == before[ending] + 1, f"{ending} is counted")  # noqa: B023
         wait_until(lambda: lines(fabric, "disconnected", why), f"{why} is in the log")  # noqa: B023

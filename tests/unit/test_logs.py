@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import os
 import re
@@ -11,6 +12,8 @@ import time
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from zim import logs
 from zim.logs import BURST, SECOND_S, FieldFormatter, Gathering, LineWriter, PatientHandler
@@ -103,8 +106,26 @@ def test_lines_as_they_look(pipe: Pipe) -> None:
     text = pipe.read(until=b"more_in_a_second=3\n").decode()
     assert text.count("Büro-1 ERROR pushes refused pushes=") == BURST
     assert "Büro-1 ERROR pushes refused more_in_a_second=3\n" in text
-    assert "half a pair uid=\\ud83d\n" in text
+    assert 'half a pair uid="\\ud83d"\n' in text
     assert "'bad' cannot be shown: RuntimeError('no')\n" in text
+
+
+@given(st.dictionaries(st.sampled_from(["uid", "reason", "peer"]), st.text()))
+def test_what_a_client_wrote_stays_in_its_line_and_in_its_field(fields: dict[str, str]) -> None:
+    record = logging.LogRecord("zim", logging.INFO, "", 0, "came", (), None)
+    vars(record).update(fields)
+    line = FieldFormatter("comet-1").format(record)
+    assert line.isprintable()
+    found, rest = {}, line.partition(" came")[2]
+    while rest:
+        name, _, rest = rest[1:].partition("=")
+        if rest.startswith('"'):
+            found[name], end = json.JSONDecoder().raw_decode(rest)
+            rest = rest[end:]
+        else:
+            found[name], _, rest = rest.partition(" ")
+            rest = rest and " " + rest
+    assert found == fields
 
 
 def test_what_was_gathered_is_told_also_if_nothing_else_is_logged(pipe: Pipe) -> None:
