@@ -32,9 +32,9 @@ class _NotWritten(ZimError):
     "--production", is_flag=True, help="With data in /var/lib/zim, metrics of `zim up`, and limits to change."
 )
 def init(file: Path, machines: int, production: bool) -> None:
-    """Write a topology with comments, to begin with: ./topology.toml, or FILE.
+    """Write a commented topology to begin with.
 
-    As it is, it runs on this machine, with a node of each kind on goim's ports. A file that is there already is never
+    It goes to ./topology.toml, or to FILE. As it is, it runs on this machine, with a node of each kind on goim's ports. A file that is there already is never
     written over.
 
     \b

@@ -108,7 +108,7 @@ def _with(options: Sequence[Callable[[_F], _F]], command: _F) -> _F:
 @partial(_with, _WHICH)
 @click.pass_context
 def push(ctx: click.Context, http: str | None, topology: Path | None, goim: bool) -> None:
-    """Push a message: to a user, a room, sessions, or everybody.
+    """Push to a user, a room, sessions, everybody.
 
     BODY is any bytes, JSON or not, and arrives as it is given; "-" reads it from standard input, "@FILE" from a file.
     Prints the push id, and with --wait what became of it.

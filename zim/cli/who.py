@@ -51,9 +51,9 @@ def _name(_ctx: click.Context, _param: click.Parameter, value: str) -> str:
 @_options
 @click.pass_context
 def who(ctx: click.Context, http: str | None, topology: Path | None, as_json: bool) -> None:
-    """Print who is online: the sessions of a user, how many are in a room, the largest rooms.
+    """Print who is online.
 
-    Nobody there is no error.
+    That is: the sessions of a user, how many are in a room, the largest rooms. Nobody there is no error.
 
     \b
     Examples:
