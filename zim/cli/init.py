@@ -34,8 +34,8 @@ class _NotWritten(ZimError):
 def init(file: Path, machines: int, production: bool) -> None:
     """Write a commented topology to begin with.
 
-    It goes to ./topology.toml, or to FILE. As it is, it runs on this machine, with a node of each kind on goim's ports. A file that is there already is never
-    written over.
+    It goes to ./topology.toml, or to FILE. As it is, it runs on this machine, with a node of each kind on goim's ports.
+    A file that is there already is never written over.
 
     \b
     zim init && zim up

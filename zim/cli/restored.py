@@ -19,9 +19,9 @@ from zim.topology import load
 def restored(name: str, topology: Path | None) -> None:
     """Say that a router's log is a restored backup.
 
-    It is said before the router starts on it. Its streams go on where the backup ends, with offsets that clients have seen before, for other messages. So their
-    history gets another name, a new epoch: clients that resume from the old one are told that they cannot, instead of
-    taking one message for another.
+    It is said before the router starts on it. Its streams go on where the backup ends, with offsets that clients have
+    seen before, for other messages. So their history gets another name, a new epoch: clients that resume from the old
+    one are told that they cannot, instead of taking one message for another.
 
     \b
     zim restored router-1
