@@ -22,10 +22,12 @@ from werkzeug.exceptions import MethodNotAllowed
 
 from zim.errors import Unavailable, Unknown
 from zim.fabric.answers import Counts
+from zim.fabric.pauses import paused
 from zim.fabric.port import Fabric
 from zim.fabric.push import Push
 from zim.fabric.questions import ForgetComet, OnlineCounts
 from zim.fabric.streams import EVERYBODY, room_stream, user_stream
+from zim.net.fairness import give_way
 from zim.web.idempotency import parse_idempotency_key
 from zim.web.response import respond
 from zim.web.values import parse_int, parse_pushs, query_value
@@ -152,10 +154,12 @@ def _query(key: str) -> str:
 
 def _rooms(counts: Counts) -> list[dict[str, int]]:
     """A row per room that goim can name: its rooms are int32 numbers."""
-    numbers = {int(name): n for name, n in counts.rooms.items() if _PLAIN_NUMBER.fullmatch(name) and n > 0}
+    rooms = paused(counts.rooms.items(), give_way)
+    numbers = {int(name): n for name, n in rooms if _PLAIN_NUMBER.fullmatch(name) and n > 0}
     if counts.roomless > 0:
         numbers[_ROOMLESS] = counts.roomless
-    return [{"RoomId": number, "Count": n} for number, n in sorted(numbers.items()) if number < 1 << 31]
+    in_order = paused(sorted(numbers.items()), give_way)
+    return [{"RoomId": number, "Count": n} for number, n in in_order if number < 1 << 31]
 
 
 def _servers(counts: Counts) -> list[dict[str, int]]:

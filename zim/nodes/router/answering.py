@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 
-from zim.fabric.answers import Counts, Forgotten, Ledger, Located, Receipt, Unread
+from zim.fabric.answers import Forgotten, Ledger, Located, Receipt, Unread
 from zim.fabric.limits import OFFLINE_USERS
 from zim.fabric.questions import (
     AnyQuestion,
@@ -36,8 +36,8 @@ if TYPE_CHECKING:
     from zim.nodes.router.streams import Streams
 
 AT_ONCE = WholeLedger | ForgetComet
-WHOLE = UserSessions | OnlineCounts
-COUNTED = RoomCount | LargestRooms
+WHOLE = UserSessions
+COUNTED = RoomCount | LargestRooms | OnlineCounts
 STORED = UnreadCount | PushReceipt
 
 
@@ -48,8 +48,6 @@ def answer_from_memory(question: AT_ONCE | WHOLE, shard: Shard[Any]) -> Struct:
         case UserSessions(uid):
             places, n = directory.locate(uid)
             return Located(uid, n > 0, places, n - len(places))
-        case OnlineCounts():
-            return Counts(directory.rooms(), directory.comets(), directory.roomless())
         case WholeLedger():
             ledger = shard.ledger
             return Ledger.of(ledger.pushes, account(ledger.tally, ledger.offline, shard.pending()))

@@ -1,4 +1,4 @@
-"""Who is in a room, and which rooms are the largest: counted when somebody asks, in steps. Pure: no socket, no clock.
+"""Who is in rooms, and which are the largest: counted when somebody asks, in steps. Pure: no socket, no clock.
 
 Nothing is kept for it. A change carries all rooms of its session, so numbers that are kept as changes are applied would
 make each join cost as many steps as its session has rooms, and the end of a lease as many as all its sessions have,
@@ -12,8 +12,8 @@ from __future__ import annotations
 from collections.abc import Generator
 from typing import Any, TypeVar
 
-from zim.fabric.answers import InRoom, RoomSize, RoomSizes
-from zim.fabric.questions import LargestRooms, Question, RoomCount
+from zim.fabric.answers import Counts, InRoom, RoomSize, RoomSizes
+from zim.fabric.questions import LargestRooms, OnlineCounts, Question, RoomCount
 from zim.fabric.streams import EVERYBODY, room_of
 from zim.nodes.effects import Effect, Replies
 from zim.nodes.router.directory import Directory
@@ -71,8 +71,13 @@ class Counting:
         most = max((question.limit for question in asked.values() if isinstance(question, LargestRooms)), default=0)
         there = (yield from count_in_rooms(directory, rooms)) if rooms else {}
         largest = (yield from find_largest(directory, most)) if most else []
+        is_all = any(isinstance(question, OnlineCounts) for question in asked.values())
+        sizes = (yield from size_rooms(directory)) if is_all else {}
+        counts = Counts(sizes, directory.comets(), directory.roomless())
 
-        def answer(question: Question[Any]) -> InRoom | RoomSizes:
+        def answer(question: Question[Any]) -> InRoom | RoomSizes | Counts:
+            if isinstance(question, OnlineCounts):
+                return counts
             if isinstance(question, RoomCount):
                 return there[question.room]
             assert isinstance(question, LargestRooms)
@@ -105,6 +110,18 @@ def count_in_rooms(directory: Directory, rooms: set[str]) -> Steps[dict[str, InR
                 looked_at = 0
                 yield
         found[room] = InRoom(room, len(here), len(users))
+    return found
+
+
+def size_rooms(directory: Directory) -> Steps[dict[str, int]]:
+    """How many sessions are in each room of this router. Each room is looked at when its turn comes."""
+    streams = directory.room_streams()
+    found: dict[str, int] = {}
+    for at in range(0, len(streams), STEP_ROOMS):
+        if at:
+            yield
+        sizes = [(room_of(s), directory.members(s)) for s in streams[at : at + STEP_ROOMS] if s != EVERYBODY]
+        found.update((room, size) for room, size in sizes if size)
     return found
 
 

@@ -190,10 +190,6 @@ class Directory:
         """How many sessions are in a room, over all comets."""
         return sum(self._rooms.get(stream, _NOBODY).values())
 
-    def rooms(self) -> dict[str, int]:
-        """Members by room, over all comets, without the room of everybody."""
-        return {s.removeprefix("r:"): sum(at.values()) for s, at in self._rooms.items() if s != EVERYBODY}
-
     def n_rooms(self) -> int:
         """Rooms that somebody is in."""
         return len(self._rooms) - (EVERYBODY in self._rooms)

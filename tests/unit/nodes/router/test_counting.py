@@ -21,6 +21,7 @@ from zim.nodes.router.counting import (
     Steps,
     count_in_rooms,
     find_largest,
+    size_rooms,
 )
 from zim.nodes.router.directory import Directory
 from zim.nodes.router.effects import CountOn
@@ -87,6 +88,7 @@ def test_the_largest_rooms_are_found(sizes: list[dict[str, int]], most: int) -> 
     total = {room: sum(of_it.get(room, 0) for of_it in sizes) for room in "abcdef"}
     largest = sorted((-n, room) for room, n in total.items() if n)[:most]
     assert end_of(find_largest(directory, most))[0] == [RoomSize(room, -n) for n, room in largest]
+    assert end_of(size_rooms(directory))[0] == {room: n for room, n in total.items() if n}
 
 
 def test_no_step_looks_at_more_than_it_may() -> None:
@@ -101,6 +103,8 @@ def test_no_step_looks_at_more_than_it_may() -> None:
     found_rooms, stops = end_of(find_largest(rooms, 2))
     assert [size.sessions for size in found_rooms] == [3 * STEP_ROOMS, 3 * STEP_ROOMS - 1]
     assert stops == 2
+    sizes, stops = end_of(size_rooms(rooms))
+    assert (len(sizes), stops) == (3 * STEP_ROOMS, 2)
 
 
 def test_a_round_counts_one_moment_also_if_all_leave_meanwhile() -> None:
