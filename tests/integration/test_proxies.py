@@ -262,6 +262,7 @@ def test_names_and_pages_that_the_topology_does_not_know(
     [
         ("proxy_http_version .*", 400, "WebSocket needs HTTP/1.1, not HTTP/1.0"),
         ("proxy_set_header (Upgrade|Connection) .*", 426, "Upgrade is missing"),
+        ("proxy_set_header Connection .*", 426, "Connection does not name it"),
     ],
 )
 def test_nginx_without_a_line(

@@ -155,7 +155,7 @@ def test_given_up_before_the_fabric_was_complete(start: Start) -> None:
     fabric = start("BACK_OFF_S=0.001", job_1="crash")
     assert fabric.process.wait(FACT_TIMEOUT_S) == 1
     assert len(fabric.starts_of("job-1")) == 8
-    head, _, last_words = fabric.stderr.partition("node given up node=job-1 ended=exit code 1 deaths=8\n")
+    head, _, last_words = fabric.stderr.partition('node given up node=job-1 ended="exit code 1" deaths=8\n')
     assert head.count("job-1 line 29\n") == 8
     assert [line.strip() for line in last_words.splitlines()[:20]] == [f"job-1 line {i}" for i in range(10, 30)]
     assert not any(is_alive(pid) for _, pid in fabric.started)
@@ -188,7 +188,7 @@ def test_who_is_down_at_the_end_is_in_the_exit_code(start: Start) -> None:
 def test_a_node_without_room_is_waited_for_and_named(start: Start) -> None:
     fabric = start("BACK_OFF_S=0.001", comet_1="full")
     fabric.wait(lambda: len(fabric.starts_of("comet-1")) > 9)
-    assert "node waits node=comet-1 for=comet-1: there is no room restart_in_s=0.001" in fabric.stderr
+    assert 'node waits node=comet-1 for="comet-1: there is no room" restart_in_s=0.001' in fabric.stderr
     (fabric.folder / "comet-1.do").unlink()
     fabric.wait_complete()
     assert fabric.end() == 0
@@ -199,7 +199,7 @@ def test_what_a_restart_does_not_cure(start: Start) -> None:
     assert fabric.process.wait(FACT_TIMEOUT_S) == 1
     assert len(fabric.starts_of("router-1")) == 1
     assert (
-        "node given up node=router-1 ended=exit code 2 deaths=1\n    router-1: 127.0.0.1:1 is in use" in fabric.stderr
+        'node given up node=router-1 ended="exit code 2" deaths=1\n    router-1: 127.0.0.1:1 is in use' in fabric.stderr
     )
 
 

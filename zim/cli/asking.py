@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import http.client
+import ssl
 
 from zim.client import ZimError
-from zim.client.address import split_address
+from zim.client.address import logic_address
+from zim.client.tls import not_verified
 
 TIMEOUT_S = 10.0  # for an answer; a logic waits five seconds for a router at most
 
@@ -18,14 +20,19 @@ def get(where: str, path: str) -> tuple[int, bytes]:
     """Status and body of the answer to a GET.
 
     Args:
-        where: `host:port`.
+        where: `host:port`, or `https://host`.
         path: percent-encoded, with its query.
 
     Raises:
         AddressError: `where` is no address.
         NotTold: there is no answer.
     """
-    connection = http.client.HTTPConnection(*split_address(where), timeout=TIMEOUT_S)
+    _, host, port, is_tls = logic_address(where)
+    if is_tls:
+        tls = ssl.create_default_context()
+        connection: http.client.HTTPConnection = http.client.HTTPSConnection(host, port, timeout=TIMEOUT_S, context=tls)
+    else:
+        connection = http.client.HTTPConnection(host, port, timeout=TIMEOUT_S)
     try:
         connection.request("GET", path)
         response = connection.getresponse()
@@ -34,6 +41,8 @@ def get(where: str, path: str) -> tuple[int, bytes]:
         raise NotTold(f"nothing listens on {where}; is the fabric up? zim up") from None
     except TimeoutError:
         raise NotTold(f"no answer from {where} in {TIMEOUT_S:g} s") from None
+    except ssl.SSLCertVerificationError as error:
+        raise NotTold(not_verified(where, error)) from None
     except (OSError, http.client.HTTPException, UnicodeError) as error:
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise NotTold(f"no answer from {where}: {reason}") from None

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 
 import click
 
-from zim.cli.template import MAX_MACHINES, render
+from zim.cli.template import MAX_MACHINES, MAX_OFFSET, render
 from zim.cli.where import DEFAULT_FILE
 from zim.errors import ZimError
 from zim.topology import load
 
 EXIT_REFUSED = 1
+_PLAIN = re.compile(r"[A-Za-z0-9_.-]+")
 
 
 class _NotWritten(ZimError):
@@ -31,7 +33,14 @@ class _NotWritten(ZimError):
 @click.option(
     "--production", is_flag=True, help="With data in /var/lib/zim, metrics of `zim up`, and limits to change."
 )
-def init(file: Path, machines: int, production: bool) -> None:
+@click.option(
+    "--offset",
+    metavar="N",
+    type=click.IntRange(0, MAX_OFFSET),
+    default=0,
+    help="Add N to every port: for a second fabric on this machine.",
+)
+def init(file: Path, machines: int, production: bool, offset: int) -> None:
     """Write a commented topology to begin with.
 
     It goes to ./topology.toml, or to FILE. As it is, it runs on this machine, with a node of each kind on goim's ports.
@@ -41,9 +50,11 @@ def init(file: Path, machines: int, production: bool) -> None:
     zim init && zim up
     zim init --production /etc/zim/topology.toml
     zim init --machines 3 cluster.toml
+    zim init --offset 10000 second.toml
     """
     try:
-        _write(file, render(machines, production))
+        own = "var" if file.name == DEFAULT_FILE.name or not _PLAIN.fullmatch(file.stem) else f"var-{file.stem}"
+        _write(file, render(machines, production, offset, own))
     except _NotWritten as error:
         click.echo(f"zim init: {error}", err=True)
         sys.exit(EXIT_REFUSED)

@@ -41,7 +41,7 @@ ROWS = {
 @click.command()
 @topology_argument
 @topology_option("Ask the first logic node of FILE.")
-@click.option("--http", "address", metavar="HOST:PORT", help="The HTTP port of a logic node.")
+@click.option("--http", "address", metavar="HOST:PORT", help="The HTTP port of a logic node, or https://HOST.")
 @click.option("--wait", "wait_s", metavar="S", type=Seconds(min=0), default=0.0, help="Wait up to S seconds.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def ledger(file: Path | None, topology: Path | None, address: str | None, wait_s: float, as_json: bool) -> None:

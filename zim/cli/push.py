@@ -72,7 +72,7 @@ def _read_keys(ctx: click.Context, param: click.Parameter, value: str | None) ->
 
 
 _WHICH = [  # fabric; accepted before and after the subcommand
-    click.option("--http", metavar="HOST:PORT", help="The HTTP port of a logic node."),
+    click.option("--http", metavar="HOST:PORT", help="The HTTP port of a logic node, or https://HOST."),
     topology_option("Take the first logic node of FILE."),
     click.option("--goim", is_flag=True, help="Use goim v1's API: numbers only, and none of the other options."),
 ]

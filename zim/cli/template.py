@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import re
+
 from zim.fabric.retention import Retention
 from zim.topology import Comet, Job, Logic, Router, Topology
 
 MAX_MACHINES = 99
+MAX_OFFSET = 50_000
+
+_PORT = re.compile(r":([0-9]{4,5})(?=\")")
 
 Line = tuple[str, str, str]  # a key, its value in TOML, a comment
 
@@ -37,25 +42,28 @@ _STRANGERS = """\
 """
 
 
-def render(machines: int = 1, is_production: bool = False) -> str:
+def render(machines: int = 1, is_production: bool = False, offset: int = 0, data_dir: str = "var") -> str:
     """A topology, as it stands in a file.
 
     Args:
         machines: on how many it runs. On one, all is on loopback.
         is_production: its data is in /var/lib/zim, `zim up` has an `admin` address, and the limits that are changed
             first are there, with their defaults.
+        offset: is added to every port.
+        data_dir: where its data is, unless it is for production; relative to the file.
     """
-    where = "on goim's ports. `zim up` starts all of it" if machines == 1 else f"on each of {machines} machines"
+    ports = f"goim's ports plus {offset}" if offset else "goim's ports"
+    where = f"on {ports}. `zim up` starts all of it" if machines == 1 else f"on each of {machines} machines"
     parts = [f"# One node of each kind, {where}. Every key is in docs/topology.md.\n"]
     parts += [_MACHINES] * (machines > 1) + [_STRANGERS] * (machines > 1 or is_production)
-    parts.append("\n" + _table("[fabric]", "", _production_fabric() if is_production else _fabric()))
+    parts.append("\n" + _table("[fabric]", "", _production_fabric() if is_production else _fabric(data_dir)))
     parts += ["\n" + _table("[retention]", "of each stream the newest messages stay", _retention())] * is_production
     for kind, role in _ROLES.items():
         for n in range(1, machines + 1):
             lines = _node(kind, n) if machines == 1 else _node_of_several(kind, n)
             lines += _LIMITS[kind] if is_production else []
             parts.append("\n" + _table(f"[[{kind}]]", role if n == 1 else "", lines))
-    return "".join(parts)
+    return _PORT.sub(lambda port: f":{int(port[1]) + offset}", "".join(parts))
 
 
 def _table(head: str, comment: str, lines: list[Line]) -> str:
@@ -63,8 +71,8 @@ def _table(head: str, comment: str, lines: list[Line]) -> str:
     return "".join(row + (f" # {note}" if note else "") + "\n" for row, note in rows)
 
 
-def _fabric() -> list[Line]:
-    return [("name", '"demo"', ""), ("data_dir", '"var"', "relative to this file")]
+def _fabric(data_dir: str) -> list[Line]:
+    return [("name", '"demo"', ""), ("data_dir", f'"{data_dir}"', "relative to this file")]
 
 
 def _production_fabric() -> list[Line]:

@@ -17,9 +17,11 @@ from rich.table import Table
 
 from zim import logs
 from zim.cli.where import reachable, topology_argument, topology_file, topology_option
-from zim.errors import TopologyError
-from zim.supervisor import RunningNode, Supervisor, node_command, open_admins, raise_open_files
+from zim.errors import NodeError, TopologyError
+from zim.supervisor import RunningNode, Supervisor, node_command, open_admins, ports_in_use, raise_open_files
 from zim.topology import load
+
+_OTHER_PORTS = "For a second fabric on this machine: `zim init --offset 10000 FILE` writes one with other ports."
 
 
 @click.command()
@@ -45,6 +47,13 @@ def up(file: Path | None, topology: Path | None, host: str | None, verbose: bool
         hosts = sorted({node.host for node in fabric.nodes if node.host})
         have = f"there are {', '.join(hosts)}" if hosts else "it names no hosts, so leave --host away"
         raise TopologyError([f"{path}: has no node on host {host}; {have}"])
+    hosts = sorted({node.host for node in nodes if node.host})
+    if len(hosts) > 1:
+        raise TopologyError(
+            [f"{path}: is for {len(hosts)} machines: {', '.join(hosts)}; say which one this is: --host {hosts[0]}"]
+        )
+    if busy := ports_in_use(nodes, fabric.admin):
+        raise NodeError("\n".join([*busy, _OTHER_PORTS]))
     logs.setup("zim-up", logging.DEBUG if verbose else logging.INFO)
     raise_open_files(nodes)
     command = node_command(fabric, *(["-v"] if verbose else []))

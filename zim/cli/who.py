@@ -38,7 +38,7 @@ def _options(command: _F) -> _F:
     """Which fabric, and in which form; accepted before and after the subcommand."""
     command = click.option("--json", "as_json", is_flag=True, help="Print JSON, as the HTTP API answers it.")(command)
     command = topology_option("Ask the first logic node of FILE.")(command)
-    return click.option("--http", metavar="HOST:PORT", help="The HTTP port of a logic node.")(command)
+    return click.option("--http", metavar="HOST:PORT", help="The HTTP port of a logic node, or https://HOST.")(command)
 
 
 def _name(_ctx: click.Context, _param: click.Parameter, value: str) -> str:

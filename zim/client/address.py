@@ -98,6 +98,24 @@ def comet_address(text: str) -> CometAddress:
     return CometAddress(text, "ws", parts.netloc, *split_netloc(parts.netloc, is_tls), path, is_tls)
 
 
+def logic_address(url: str) -> tuple[str, str, int, bool]:
+    """Of `host:port`, `http://host:port` or `https://host`: `host[:port]`, host, port, and whether it speaks TLS.
+
+    Raises:
+        AddressError: it is none of these.
+    """
+    netloc, is_tls = url, False
+    if "://" in url:
+        try:
+            parts = urlsplit(url)
+        except ValueError:
+            parts = urlsplit("")
+        if parts.scheme not in ("http", "https") or parts.path.strip("/") or parts.query:
+            raise AddressError(f"{url!r} is not the URL of a logic node; write http://host:port or https://host")
+        netloc, is_tls = parts.netloc, parts.scheme == "https"
+    return netloc, *split_netloc(netloc, is_tls), is_tls
+
+
 def split_netloc(netloc: str, is_tls: bool) -> tuple[str, int]:
     """Host and port of a URL. With TLS the port may be left out: it is 443 then. Raises: AddressError."""
     has_port = re.search(r":\d*$", netloc) is not None and not netloc.endswith("]")

@@ -8,10 +8,9 @@ import ssl
 import threading
 import time
 from dataclasses import dataclass
-from urllib.parse import urlsplit
 
-from zim.client.address import split_netloc
-from zim.client.errors import AddressError, PushUnavailable, PushUnknown, PushUntrusted
+from zim.client.address import logic_address
+from zim.client.errors import PushUnavailable, PushUnknown, PushUntrusted
 from zim.client.tls import not_verified, why
 
 _IDLE_S = 5.0
@@ -53,17 +52,7 @@ class HttpLink:
         Raises:
             AddressError: the URL is something else.
         """
-        address, is_tls = url, False
-        if "://" in url:
-            try:
-                parts = urlsplit(url)
-            except ValueError:
-                parts = urlsplit("")
-            if parts.scheme not in ("http", "https") or parts.path.strip("/") or parts.query:
-                raise AddressError(f"{url!r} is not the URL of a logic node; write http://host:port or https://host")
-            address, is_tls = parts.netloc, parts.scheme == "https"
-        self.address = address
-        self._host, self._port = split_netloc(address, is_tls)
+        self.address, self._host, self._port, is_tls = logic_address(url)
         self._tls = tls if is_tls else None
         self._timeout_s = timeout_s
         self._max_answer_bytes = max_answer_bytes

@@ -55,7 +55,8 @@ def why(error: Exception) -> str:
 
 def not_verified(address: str, error: ssl.SSLCertVerificationError) -> str:
     """What to tell when a certificate cannot be verified."""
-    return f"the certificate of {address} cannot be verified: {why(error)}"
+    believed = "ca=, or the environment variable SSL_CERT_FILE, names a file of certificates to believe instead"
+    return f"the certificate of {address} cannot be verified: {why(error)}; {believed}"
 
 
 class TlsWire(Wire):

@@ -23,6 +23,7 @@ from zim.protocol.frame import Packet
 from zim.protocol.framings.tcp import TcpReader
 
 MAX_PACKET_BYTES = 16 << 20
+_HTTP = b"HTTP"  # as a packet's length it would be more than that
 
 _STRING_OR_BRACKET = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{}]', re.DOTALL)
 # Python's limit on the digits of a number is not JSON's; no field has more than 19.
@@ -75,6 +76,7 @@ class TcpWire(Wire):
 
     def __init__(self, max_packet_bytes: int = MAX_PACKET_BYTES) -> None:
         self._reader = TcpReader(max_packet_bytes, extended=True)
+        self._has_begun = False
 
     @override
     def send(self, packet: Packet) -> bytes:
@@ -82,6 +84,9 @@ class TcpWire(Wire):
 
     @override
     def _read(self, data: bytes) -> Iterator[Packet]:
+        if not self._has_begun and data.startswith(_HTTP):
+            raise WireError("HTTP speaks there, not TCP packets; a comet's WebSocket is at ws://host:port")
+        self._has_begun = True
         return self._reader.receive(data)
 
 

@@ -18,6 +18,7 @@ from zim.protocol.websocket import FrameReader, encode_close, encode_frame
 
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455 1.3
 _MAX_HEAD_BYTES = 16 << 10
+_MAX_SHOWN_BYTES = 300
 
 
 def random_mask() -> bytes:
@@ -38,8 +39,8 @@ def opening_request(address: str, path: str, key: bytes) -> bytes:
     ).encode()
 
 
-def check_response(head: bytes, key: bytes, path: str = "/sub") -> None:
-    """Checks the server's answer, up to its empty line.
+def check_response(head: bytes, key: bytes, path: str = "/sub", body: bytes = b"") -> None:
+    """Checks the server's answer, up to its empty line. body: what has come of what is behind it.
 
     Raises:
         LoginRefused: the server answered, with something else than 101.
@@ -49,14 +50,22 @@ def check_response(head: bytes, key: bytes, path: str = "/sub") -> None:
     parts = first.split(None, 2)
     if len(parts) < 2 or not parts[0].startswith(b"HTTP/1.") or not parts[1].isdigit():
         raise WireError("the answer to the WebSocket request is not HTTP; is this a WebSocket port?")
+    headers = {k.strip().lower(): v.strip() for k, _, v in (line.partition(b":") for line in lines)}
     if parts[1] != b"101":
         status = b" ".join(parts[1:]).decode("latin-1")
-        raise LoginRefused(f"HTTP {status} for {path} instead of a WebSocket")
-    headers = {k.strip().lower(): v.strip() for k, _, v in (line.partition(b":") for line in lines)}
+        is_told = headers.get(b"content-type", b"").startswith(b"text/plain")
+        reason = _first_line(body) if is_told else ""
+        raise LoginRefused(f"HTTP {status} for {path} instead of a WebSocket" + (f": {reason}" if reason else ""))
     if headers.get(b"upgrade", b"").lower() != b"websocket":
         raise WireError("HTTP 101 without Upgrade: websocket")
     if headers.get(b"sec-websocket-accept") != accept_key(key):
         raise WireError("wrong Sec-WebSocket-Accept")
+
+
+def _first_line(body: bytes) -> str:
+    """What a server says for people, as far as it can be shown."""
+    text = body.partition(b"\n")[0][:_MAX_SHOWN_BYTES].decode(errors="replace")
+    return "".join(char for char in text if char.isprintable())
 
 
 class WsWire(Wire):
@@ -89,7 +98,7 @@ class WsWire(Wire):
             if len(self._head) > _MAX_HEAD_BYTES:
                 raise WireError("the answer to the WebSocket request has no end")
             return b""
-        check_response(head, self._key, self._path)
+        check_response(head, self._key, self._path, data)
         self.is_open = True
         self._head = b""
         return data

@@ -23,7 +23,7 @@ class Visitors:
     Attributes:
         is_local: it listens on loopback, where nobody needs a key: all that is foreign is refused unless it is named.
         origins: of pages that are welcome, `https://app.example.com`; or `*`.
-        hosts: names, without port, by which it may be called; or `*`.
+        hosts: names, without port, by which it may be called; or `*`. Pages of a name that stands here are welcome.
     """
 
     is_local: bool = False
@@ -33,7 +33,8 @@ class Visitors:
     def refusal(self, environ: Mapping[str, Any]) -> str:
         """Why a request is not taken, for people; "" if it is. environ: of WSGI."""
         origin, host = environ.get("HTTP_ORIGIN"), environ.get("HTTP_HOST")
-        if origin is not None and self._is_foreign(_name_of_origin(origin), origin, self.origins):
+        page = _name_of_origin(origin or "")
+        if origin is not None and page not in self.hosts and self._is_foreign(page, origin, self.origins):
             return f"pages of {_shown(origin)} are not welcome here; the listener's key origins names those that are"
         if host is not None and self._is_foreign(name := _name_of_host(host), name, self.hosts):
             return f"{_shown(host)} is not this machine; the listener's key hosts names what else it is called"

@@ -48,7 +48,12 @@ def test_who_asks_without_an_origin_is_no_page() -> None:
 @pytest.mark.parametrize("is_local", [True, False])
 def test_what_a_listener_names_is_welcome_and_nothing_else(is_local: bool) -> None:
     visitors = Visitors(is_local, ("https://app.example.com", "null"), ("push.example.com",))
-    for origin, is_welcome in (("https://App.example.com", True), ("null", True), ("https://other.example.com", False)):
+    for origin, is_welcome in (
+        ("https://App.example.com", True),
+        ("null", True),
+        ("https://other.example.com", False),
+        ("https://push.example.com", True),  # a page of the name by which it is called itself
+    ):
         assert (visitors.refusal({"HTTP_HOST": "push.example.com:80", "HTTP_ORIGIN": origin}) == "") is is_welcome
     assert visitors.refusal({"HTTP_HOST": "other.example.com"}) != ""
     assert Visitors(is_local, ("*",), ("*",)).refusal({"HTTP_HOST": "x", "HTTP_ORIGIN": "y"}) == ""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import binascii
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from http import HTTPStatus
 from io import BytesIO
@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 
 PATH = "/sub"
 VERSION = "13"  # RFC 6455 4.4
-_OFFER = [("Upgrade", "websocket")]
+_OFFER = ("Upgrade", "websocket")
 _BY_A_PROXY = "; a proxy in between has to speak HTTP/1.1 and to pass on Upgrade and Connection"
 
 _FULL = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 5\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
@@ -90,34 +90,21 @@ class _Handler(WebSocketHandler):  # type: ignore[misc]
     def run_application(self) -> None:
         """Other paths, methods and broken requests get an answer in words; `/sub` is upgraded."""
         environ = self.environ
-        offered = [name.strip().lower() for name in environ.get("HTTP_UPGRADE", "").split(",")]
-        if "websocket" in offered:  # RFC 6455 4.2.1: among others, too
-            environ["HTTP_UPGRADE"] = "websocket"
         if why := self.server.visitors.refusal(environ):
             self._refuse("403 Forbidden", why)
-        elif environ["PATH_INFO"] != PATH:
-            self._refuse("404 Not Found", f"WebSocket clients connect to {PATH}")
-        elif environ["REQUEST_METHOD"] != "GET":
-            self._refuse("405 Method Not Allowed", "a WebSocket upgrade is a GET", [("Allow", "GET")])
-        elif self.request_version != "HTTP/1.1":
-            self._refuse("400 Bad Request", f"WebSocket needs HTTP/1.1, not {self.request_version}{_BY_A_PROXY}")
-        elif not offered[0]:
-            why = f"no WebSocket upgrade: Upgrade is missing{_BY_A_PROXY}"
-            self._refuse("426 Upgrade Required", why, _OFFER)
-        elif "websocket" not in offered or not _is_key(environ.get("HTTP_SEC_WEBSOCKET_KEY", "")):
-            self._refuse("400 Bad Request", "not a WebSocket upgrade: see RFC 6455, section 4.1")
-        elif environ.get("HTTP_SEC_WEBSOCKET_VERSION") != VERSION:
-            self._refuse("426 Upgrade Required", "only version 13 is spoken", [("Sec-WebSocket-Version", VERSION)])
+        elif problem := _problem(environ):
+            self._refuse(*problem)
         else:
+            environ["HTTP_UPGRADE"] = "websocket"  # RFC 6455 4.2.1: it may stand among others
             super().run_application()
 
-    def _refuse(self, status: str, text: str, headers: list[tuple[str, str]] | None = None) -> None:
+    def _refuse(self, status: str, why: str, *headers: tuple[str, str]) -> None:
         client = shown_address(self.client_address)
         level = logging.WARNING if status[:3] == "403" else logging.INFO
-        log.log(level, "request refused", extra={"status": int(status[:3]), "reason": text, "client": client})
+        log.log(level, "request refused", extra={"status": int(status[:3]), "reason": why, "client": client})
         self.close_connection = True
-        self.start_response(status, [("Content-Type", "text/plain"), ("Connection", "close"), *(headers or [])])
-        self.result = [text.encode() + b"\n"]
+        self.start_response(status, [("Content-Type", "text/plain"), ("Connection", "close"), *headers])
+        self.result = [why.encode() + b"\n"]
         self.process_result()
 
     @override
@@ -149,6 +136,29 @@ class _Handler(WebSocketHandler):  # type: ignore[misc]
         return "400", b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 
 
+def _problem(environ: Mapping[str, Any]) -> tuple[str, str] | tuple[str, str, tuple[str, str]] | None:
+    """Why a request is no upgrade (RFC 6455 4.2.1): the status, words, and a header that says what would be right."""
+    if environ["PATH_INFO"] != PATH:
+        return "404 Not Found", f"WebSocket clients connect to {PATH}"
+    if environ["REQUEST_METHOD"] != "GET":
+        return "405 Method Not Allowed", "a WebSocket upgrade is a GET", ("Allow", "GET")
+    if (version := environ["SERVER_PROTOCOL"]) != "HTTP/1.1":
+        return "400 Bad Request", f"WebSocket needs HTTP/1.1, not {version}{_BY_A_PROXY}"
+    if not environ.get("HTTP_UPGRADE"):
+        return "426 Upgrade Required", f"no WebSocket upgrade: Upgrade is missing{_BY_A_PROXY}", _OFFER
+    if "upgrade" not in _names(environ.get("HTTP_CONNECTION", "")):
+        return "426 Upgrade Required", f"no WebSocket upgrade: Connection does not name it{_BY_A_PROXY}", _OFFER
+    if "websocket" not in _names(environ["HTTP_UPGRADE"]) or not _is_key(environ.get("HTTP_SEC_WEBSOCKET_KEY", "")):
+        return "400 Bad Request", "not a WebSocket upgrade: see RFC 6455, section 4.1"
+    if environ.get("HTTP_SEC_WEBSOCKET_VERSION") != VERSION:
+        return "426 Upgrade Required", "only version 13 is spoken", ("Sec-WebSocket-Version", VERSION)
+    return None
+
+
+def _names(header: str) -> list[str]:
+    return [name.strip().lower() for name in header.split(",")]
+
+
 def _is_key(key: str) -> bool:
     """Sec-WebSocket-Key: 16 bytes in base64 (RFC 6455 4.1)."""
     try:
@@ -164,8 +174,7 @@ def _refusal(why: Refused) -> bytes:
 
 
 def _no_application(environ: Any, start_response: Callable[..., Any]) -> list[bytes]:
-    start_response("426 Upgrade Required", [*_OFFER, ("Connection", "close, Upgrade")])
-    return [f"no WebSocket upgrade: Connection does not name it{_BY_A_PROXY}\n".encode()]
+    raise AssertionError("what is no upgrade has been refused")
 
 
 class WebSocketListener(PatientServer, pywsgi.WSGIServer):
