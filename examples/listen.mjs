@@ -17,8 +17,17 @@ const { values: options } = parseArgs({
     comet: { type: "string", multiple: true, default: ["ws://127.0.0.1:8090/sub"] }, // more than once: each in turn
     count: { type: "string", default: "Infinity" },
     state: { type: "string" },
+    help: { type: "boolean", short: "h", default: false },
   },
 })
+if (options.help) {
+  console.log("node listen.mjs [--uid 7] [--room NAME]… [--comet ws://HOST:PORT/sub]… [--count N] [--state FILE]")
+  process.exit(0)
+}
+if (typeof WebSocket === "undefined") {
+  console.error(`Node ${process.version} has no WebSocket: 22 or later has, or node --experimental-websocket`)
+  process.exit(1)
+}
 const file = options.state ?? `zim-${options.uid}.json`
 const has = existsSync(file) ? JSON.parse(readFileSync(file, "utf8")) : {} // of each stream: [epoch, offset]
 let left = Number(options.count)

@@ -35,10 +35,18 @@ def push(url, document, tries_s=15.0):
         time.sleep(wait_s)
 
 
+def parse_json(text):
+    """The value of an argument that is JSON."""
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f'{text!r} is no JSON: {error}; a string is "{text}", with quotes') from None
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("uid", help="the user")
-    parser.add_argument("body", type=json.loads, help="any JSON")
+    parser.add_argument("body", type=parse_json, help="any JSON")
     parser.add_argument("--fabric", default="http://127.0.0.1:7172", help="a logic's http address (%(default)s)")
     parser.add_argument("--try-for", type=float, default=15.0, metavar="S", help="seconds (%(default)s)")
     options = parser.parse_args()

@@ -119,7 +119,9 @@ def test_auths_that_cannot_be_in_text(fabric: Fabric, body: bytes, says: str) ->
 def test_a_token_that_is_no_number_is_nobody(fabric: Fabric, is_ws: bool, token: str) -> None:
     client = Stranger((fabric.ws if is_ws else fabric.tcp)["comet-1"], None, is_ws)
     client.say(Op.AUTH, json.dumps({"token": token}).encode())
-    assert reason(client, Ending.REFUSED) == "login refused: the token is no number; right is the user's, such as 7"
+    assert (
+        reason(client, Ending.REFUSED) == "login refused: the token is no number; a user's number is right, such as 7"
+    )
 
 
 @pytest.mark.parametrize("is_ws", [False, True], ids=["tcp", "ws"])

@@ -57,6 +57,20 @@ def test_a_push_that_is_refused_says_what_would_be_right(fabric: Fabric) -> None
     assert err.startswith(b"zim push: its key was used before")
 
 
+def test_all_ports_in_use_are_named_before_anything_starts(fabric: Fabric, tmp_path: Path) -> None:
+    file = tmp_path / "another.toml"
+    file.write_text(fabric.file.read_text())
+    done = subprocess.run([sys.executable, "-m", "zim", "up", str(file)], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    addresses = {f"bind {address}" for address in fabric.binds.values()}
+    addresses |= {f"http {address}" for address in fabric.http.values()}
+    addresses |= {f"tcp {address}" for address in fabric.tcp.values()}
+    addresses |= {f"ws {address}" for address in fabric.ws.values()}
+    assert {address for address in addresses if f"{address} is in use already" not in done.stderr} == set()
+    assert "zim init --offset 10000" in done.stderr
+    assert not (tmp_path / "var").exists()
+
+
 @pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="/proc is Linux'")
 def test_a_port_in_use_names_who_has_it_and_the_key(fabric: Fabric, tmp_path: Path) -> None:
     file = tmp_path / "another.toml"

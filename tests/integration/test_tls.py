@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -215,3 +216,22 @@ def test_zim_listen(proxies: tuple[str, str], signer: Signer) -> None:
     assert done.returncode == 1
     assert done.stderr.startswith(f"zim listen: the certificate of {proxies[0]} cannot be verified: ")
     assert done.stderr.count("\n") == 1
+
+
+def test_the_command_line_asks_and_pushes_over_https(proxies: tuple[str, str], signer: Signer) -> None:
+    wss, https = proxies
+    believing = {**os.environ, "SSL_CERT_FILE": str(signer.file)}
+
+    def zim(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "zim", *arguments]
+        return subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment or believing)
+
+    assert zim("push", "user", "91", "hello", "--http", https).returncode == 0
+    assert zim("who", "user", "91", "--http", https).returncode == 0
+    assert zim("ledger", "--http", https).returncode == 0
+    heard = zim("listen", "--uid", "91", "--address", wss, "--count", "1", "--timeout", "20")
+    assert (heard.returncode, heard.stdout) == (0, '"hello"\n')
+    doubting = zim("who", "user", "91", "--http", https, **os.environ)
+    assert doubting.returncode == 3
+    assert "cannot be verified" in doubting.stderr
+    assert "SSL_CERT_FILE" in doubting.stderr

@@ -79,7 +79,7 @@ def test_why_somebody_was_closed(fabric: Fabric, is_ws: bool) -> None:
     ZimClient(address, "7", is_ws).say_json(77, {}, 1)
     ZimClient(address, "7", is_ws)  # and says nothing
     for ending, why in (
-        (Ending.REFUSED, 'reason="login refused: the token is no number; right is the user\'s, such as 7"'),
+        (Ending.REFUSED, 'reason="login refused: the token is no number; a user\'s number is right, such as 7"'),
         (Ending.AUTH, 'reason="auth: no field is called rom; there are token, rooms, resume, device, platform"'),
         (Ending.OPERATION, 'reason="operation not known"'),
         (Ending.SILENT, 'reason="heartbeat timeout"'),

@@ -124,7 +124,8 @@ def listen(
         click.echo(f"zim listen: {error}", err=True)
         sys.exit(1)
     if got < (count or 1):
-        click.echo(f"zim listen: {got} of {count or 1} messages in {timeout_s:g} s", err=True)
+        came = f"{got} of {count} messages" if count else "nothing came"
+        click.echo(f"zim listen: {came} in {timeout_s:g} s", err=True)
         sys.exit(1)
 
 

@@ -11,6 +11,7 @@ from typing import Any, NoReturn, TypeVar
 
 import click
 from click.core import ParameterSource
+from typing_extensions import override
 
 from zim.cli.receipt import tell
 from zim.cli.seconds import Seconds
@@ -104,7 +105,22 @@ def _with(options: Sequence[Callable[[_F], _F]], command: _F) -> _F:
     return command
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+class _Push(click.Group):
+    """A group that knows what somebody means who names nobody."""
+
+    @override
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and not args[0].startswith("-") and self.get_command(ctx, args[0]) is None:
+            raise click.UsageError(
+                f"{args[0]!r} does not say to whom; right is one of {', '.join(self.commands)}, "
+                f"such as: zim push user {args[0]} {args[1] if len(args) > 1 else 'hello'}"
+            )
+        return super().resolve_command(ctx, args)
+
+
+@click.group(cls=_Push, context_settings={"help_option_names": ["-h", "--help"]})
 @partial(_with, _WHICH)
 @click.pass_context
 def push(ctx: click.Context, http: str | None, topology: Path | None, goim: bool) -> None:

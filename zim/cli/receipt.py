@@ -30,7 +30,11 @@ def tell(receipt: Receipt) -> str:
 def _delivered(receipt: Receipt) -> str:
     if not receipt.targeted:
         is_partial = receipt.awaited or receipt.silent or receipt.forgotten
-        return "delivered to nobody" + (" that is known yet" if is_partial else ": no session was there for it")
+        if is_partial:
+            return "delivered to nobody that is known yet"
+        return "delivered to nobody: no session was there for it" + (
+            "" if receipt.offline else ", or it still catches up"
+        )
     counts = [(getattr(receipt, name), means) for name, means in _MEANS.items()]
     others = [f"{count} {means}" for count, means in counts if count]
     if not others:

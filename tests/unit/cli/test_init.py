@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import tomllib
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from zim.cli import main
+from zim.cli.template import MAX_OFFSET
 from zim.topology import load
 
 ROOT = Path(__file__).parents[3]
@@ -87,3 +89,22 @@ def test_what_is_in_the_package_is_in_the_wheel() -> None:
     found = [p for p in (ROOT / "zim").rglob("*") if p.is_file() and p.suffix not in (".py", ".pyc")]
     assert {path.relative_to(ROOT / "zim").as_posix() for path in found} == set(settings["package-data"]["zim"])
     assert all((folder / "__init__.py").exists() for folder in {p.parent for p in (ROOT / "zim").rglob("*.py")})
+
+
+def test_an_offset_is_added_to_every_port() -> None:
+    assert run("init", "--offset", "10000", "second.toml").exit_code == 0
+    ports = {int(port) for port in re.findall(r":(\d+)\"", Path("second.toml").read_text())}
+    run("init")
+    assert ports == {10_000 + int(port) for port in re.findall(r":(\d+)\"", Path("topology.toml").read_text())}
+    assert load(Path("second.toml")).data_dir.name == "var-second"  # the logs of two fabrics do not mix
+    assert run("init", "--offset", f"{MAX_OFFSET}", "last.toml").exit_code == 0
+    assert run("check", "last.toml").exit_code == 0
+    assert run("init", "--offset", f"{MAX_OFFSET + 1}", "none.toml").exit_code == 2
+
+
+def test_a_file_for_several_machines_wants_to_know_which_one_this_is() -> None:
+    run("init", "--machines", "3", "three.toml")
+    found = run("up", "three.toml")
+    assert found.exit_code == 1
+    assert "is for 3 machines: machine-1, machine-2, machine-3" in found.stderr
+    assert "--host machine-1" in found.stderr

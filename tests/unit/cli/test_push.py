@@ -203,7 +203,8 @@ def test_nothing_listens() -> None:
         (("user", "7", "x", "--ttl", "0"), 2, "Invalid value for '--ttl'"),
         (("user", "7"), 2, "Missing argument 'BODY'"),
         (("user", "7", "@none"), 2, "cannot read none: No such file"),
-        (("nobody", "7", "x"), 2, "No such command 'nobody'"),
+        (("nobody", "7", "x"), 2, "'nobody' does not say to whom; right is one of user, users, room"),
+        (("7", "hi"), 2, "such as: zim push user 7 hi"),
     ],
 )
 def test_what_is_wrong_on_the_command_line(arguments: tuple[str, ...], code: int, text: str) -> None:

@@ -19,7 +19,7 @@ def receipt(tally: Tally, offline: int = 0, **more: object) -> Receipt:
     [
         (receipt(Tally(1, 1)), "delivered to 1 session"),
         (receipt(Tally(1500, 1500)), "delivered to 1,500 sessions"),
-        (receipt(Tally()), "delivered to nobody: no session was there for it"),
+        (receipt(Tally()), "delivered to nobody: no session was there for it, or it still catches up"),
         (receipt(Tally(), awaited=2), "delivered to nobody that is known yet; 2 reports of comets still to come"),
         (receipt(Tally(2, 2), awaited=1), "delivered to 2 sessions; 1 report of comets still to come"),
         (receipt(Tally(1), awaited=1), "delivered to 0 of 1 session, 1 pending still"),

@@ -147,3 +147,9 @@ def test_a_body_that_is_nested_deeply_is_a_body(inner: str) -> None:
     body = "[" * 5000 + inner + "0" + "]" * 5000
     text = '[{"ver":3,"op":5,"seq":0,"body":' + body + ',"stream":"u:7","offset":2}]'
     assert decode_text(text) == [Packet(5, 0, 3, body.encode(), "u:7", 2)]
+
+
+def test_http_where_tcp_packets_should_be_says_what_is_right() -> None:
+    wire = TcpWire()
+    wire.receive(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+    assert "ws://host:port" in str(wire.broken)

@@ -87,6 +87,15 @@ def test_answers_that_are_no_websocket(head: bytes, error: type[ZimError], text:
         check_response(head, b"dGhlIHNhbXBsZSBub25jZQ==")
 
 
+def test_the_reason_of_a_refusal_is_told_as_far_as_it_is_text() -> None:
+    wire = WsWire("127.0.0.1:1")
+    wire.receive(b"HTTP/1.1 403 Forbidden\r\nContent-Type: text/plain\r\n\r\nnot \x1b[31mwelcome\nmore")
+    assert str(wire.broken) == "HTTP 403 Forbidden for /sub instead of a WebSocket: not [31mwelcome"
+    wire = WsWire("127.0.0.1:1")
+    wire.receive(b"HTTP/1.1 403 Forbidden\r\nContent-Type: text/html\r\n\r\n<html>")
+    assert str(wire.broken) == "HTTP 403 Forbidden for /sub instead of a WebSocket"
+
+
 def test_an_answer_without_end_is_bounded() -> None:
     dialect = WsWire("127.0.0.1:1")
     for _ in range(20):

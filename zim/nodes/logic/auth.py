@@ -46,5 +46,5 @@ class GoimTokens:
         if len(token) <= 64 and _NUMBER.fullmatch(token) and -_INT64 <= int(token) < _INT64:
             return Identity(str(int(token)), ("1",), None)
         if version == VERSION:
-            return Denied("the token is no number; right is the user's, such as 7")
+            return Denied("the token is no number; a user's number is right, such as 7")
         return Identity("0", may_join=None)

@@ -148,7 +148,7 @@ def test_tokens_are_answered_at_once() -> None:
     assert isinstance(replies, Replies)
     seven, nobody, denied, seven_too = [m for _, m in replies.answers]
     assert (seven, nobody) == (Authed(1, "7", ("1",), None), Authed(2, "0", (), None))
-    assert denied == Authed(3, "", (), (), "the token is no number; right is the user's, such as 7")
+    assert denied == Authed(3, "", (), (), "the token is no number; a user's number is right, such as 7")
     assert seven_too == Authed(4, "7", ("1",), None)
     assert runner.identified == 4
 
