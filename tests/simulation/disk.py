@@ -209,7 +209,7 @@ class RouterDisk:
 
     def _kept(self) -> dict[tuple[str, int], int]:
         books = self.store.books.items()
-        return {(stream, k.record.offset): k.record.time_ms for stream, book in books for k in book.kept}
+        return {(stream, k.record.offset): k.time_ms for stream, book in books for k in book.kept}
 
     def _check_trimmed(self, gone: dict[tuple[str, int], int], now_ms: int) -> None:
         """Nothing goes soon after a start, nothing young, nothing that a comet has not handled."""

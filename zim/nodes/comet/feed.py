@@ -235,7 +235,9 @@ class Link:
 
     def entry(self, e: Entry) -> None:
         """Takes an entry, unless it is a repeat, or of another run of either end."""
-        is_ours = (e.inc, e.begin) == (self._inc, self.begin)  # no two registrations of a run begin with one number
+        # No two registrations of a run begin with one number. One that was given up is none: what its answers would
+        # have said of the streams is not known.
+        is_ours = self.term != 0 and (e.inc, e.begin) == (self._inc, self.begin)
         if not is_ours or self.is_registering or e.n <= self.taken:
             return
         self._made = max(self._made, e.n)

@@ -11,7 +11,7 @@ from zim.nodes.comet import feed
 from zim.nodes.comet.feed import CHANGES_BYTES, MADE_AT_ONCE, RENEW_S, RETRY_S, WINDOW_BYTES
 from zim.nodes.comet.hub import ROOMS_S
 from zim.nodes.comet.passes import READS
-from zim.protocol.messages import Changes, Put, Read, Records, change_bytes
+from zim.protocol.messages import Changes, Entry, Put, Read, Records, change_bytes
 
 
 def reads(comet: Comet) -> list[Read]:
@@ -96,6 +96,21 @@ def test_a_router_that_is_away_for_long_is_told_everything_anew(monkeypatch: pyt
     comet.push("r:9", body="2")
     assert stays.bodies == ["1", "2"]
     assert last.bodies == ["2"]
+
+
+def test_entries_of_a_registration_that_was_given_up_are_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What its answers would have said of the streams, such as another epoch, is not known."""
+    monkeypatch.setattr(feed, "UNSENT", 4)
+    comet = Comet()
+    stays = comet.enter("1", ["9"])
+    link = comet.hub.links["router-1"]
+    comet.router.is_away = True
+    while link.term:
+        comet.do(comet.hub.join(comet.guest(), "2", ["8"], comet.now))
+    link.entry(Entry("router-1", "comet-1", link._inc, link.begin, 1, "p", 5, b"1", [("r:9", 9)]))
+    assert link.held_bytes == 0
+    assert link.take(1_000) == []
+    assert stays.bodies == []
 
 
 def test_changes_are_counted_with_the_names_in_them() -> None:
