@@ -23,7 +23,8 @@ from queue import Empty
 from gevent.monkey import get_original
 
 QUEUE_BYTES = 1 << 20  # of lines that wait for whoever reads; above it they are dropped
-BURST = 10  # lines of one event that are written within a second
+BURST = 10  # lines of one event that are written within a second,
+DEBUG_BURST = 200  # and with -v, which follows pushes one by one
 SECOND_S = 1.0
 FLUSH_S = 0.5  # how long the end of the process waits for a reader
 
@@ -128,7 +129,7 @@ class Gathering:
             self._seconds[event] = [now + SECOND_S, 1, 0]
             return True
         second[1] += 1
-        if second[1] <= BURST:
+        if second[1] <= (BURST if event[1] > logging.DEBUG else DEBUG_BURST):
             return True
         second[2] += 1
         return False

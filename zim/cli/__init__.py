@@ -57,8 +57,8 @@ def main() -> None:
     zim push user 7 '{"test":1}'    send to it
     zim who rooms                   which rooms are people in?
 
-    Every command takes the fabric's file by --topology, or from the environment variable ZIM_TOPOLOGY; by default it is
-    ./topology.toml.
+    Every command takes, behind its name, the fabric's file by --topology, or from the environment variable
+    ZIM_TOPOLOGY; by default it is ./topology.toml.
     """
     # Ctrl-C belongs to the main greenlet; the hub would print it first.
     Hub.NOT_ERROR = (*Hub.NOT_ERROR, KeyboardInterrupt)

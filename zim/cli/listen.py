@@ -30,7 +30,7 @@ from zim.client import (
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("--uid", help="The user, a number: with the default token handler uid and token are the same.")
+@click.option("--uid", help="The user, a number: with zim's token handler uid and token are the same.")
 @click.option("--token", help="What to log in with, where that is not the uid.")
 @click.option("--room", "rooms", multiple=True, help="Join this room instead of the token's own. More than once: all.")
 @click.option("--ack", is_flag=True, help="Acknowledge what was printed: it will not come to this user again.")

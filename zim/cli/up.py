@@ -21,7 +21,9 @@ from zim.errors import NodeError, TopologyError
 from zim.supervisor import RunningNode, Supervisor, node_command, open_admins, ports_in_use, raise_open_files
 from zim.topology import load
 
-_OTHER_PORTS = "For a second fabric on this machine: `zim init --offset 10000 FILE` writes one with other ports."
+_OTHER_PORTS = """\
+Until then `zim push`, `zim listen` and the others reach whoever listens there, if they are given this topology. For a
+second fabric on this machine `zim init --offset 10000 FILE` writes one with other ports."""
 
 
 @click.command()

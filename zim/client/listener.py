@@ -79,7 +79,7 @@ class Listener(_Listening):
         Args:
             addresses: of one or several comets, `host:port` for TCP or `ws://host:port` for WebSocket;
                 `wss://host` for WebSocket through a TLS proxy.
-            token: who this is; with the default token handler of the fabric a number, the user's id.
+            token: who this is; a number, the user's id.
             rooms: a list of those to join, `["lobby"]`; the token's own if left out.
             resume: where to go on, as `resume` gave it earlier; JSON's lists will do.
             auto_ack: acknowledges each message of the user's own stream once the iteration asks for the next one.

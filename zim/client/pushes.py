@@ -31,7 +31,7 @@ class Push:
     Attributes:
         body: any bytes; a string goes as UTF-8.
         users, rooms: to whom, one or several. A user gets it in every session, now or when one comes back. Names are
-            text: "007" is another user than 7, and one whom nobody is with the default token handler.
+            text: "007" is another user than 7, and one whom nobody is with zim's token handler.
         keys: sessions, by their keys; only these get it.
         everybody: to all who are connected.
         op: 5, or 100 and above but not 254 and 255.

@@ -25,6 +25,7 @@ from gevent import Greenlet, subprocess
 from gevent.event import Event
 
 from zim.supervisor.restarts import (
+    FILES_BESIDE_CONNECTIONS,
     PASSES_BY_ITSELF,
     Readiness,
     Restarts,
@@ -38,6 +39,7 @@ from zim.topology import Node, Topology
 log = logging.getLogger(__name__)
 
 STOP_TIMEOUT_S = 5.0  # for all nodes of one kind, before they are killed
+QUICK_STOP_S = 1.0  # after which it says whom it waits for
 READY_TIMEOUT_S = 30.0  # before it says who is missing
 LAST_LINES = 20
 MAX_LINE_BYTES = 65_536
@@ -85,7 +87,8 @@ def raise_open_files(nodes: Iterable[Node]) -> None:
             break
     if soft != resource.RLIM_INFINITY and soft < needed:
         remedy = f"`ulimit -Hn {needed}` as root, LimitNOFILE={needed} under systemd, or a lower max_connections"
-        log.warning("too few open files", extra={"limit": soft, "needed": needed, "node": name, "remedy": remedy})
+        fields = {"room_for": max(0, soft - FILES_BESIDE_CONNECTIONS), "node": name, "remedy": remedy}
+        log.warning("fewer clients than max_connections, for too few open files", extra=fields)
 
 
 class _Keeper:
@@ -237,6 +240,7 @@ class Supervisor:
             self._greenlets = {name: self.spawn(keeper.run) for name, keeper in self._keepers.items()}
             self._wait()
             self._stop()
+            log.info("stopped")
         finally:
             for keeper in self._keepers.values():
                 keeper.kill()
@@ -307,7 +311,10 @@ class Supervisor:
             greenlets = [self._greenlets[node.name] for node in group]
             for keeper in keepers:
                 keeper.kill() if self._is_killed else keeper.stop()
-            gevent.joinall(greenlets, timeout=STOP_TIMEOUT_S)
+            if len(gevent.joinall(greenlets, timeout=QUICK_STOP_S)) < len(greenlets):
+                late = [keeper.node.name for keeper, one in zip(keepers, greenlets, strict=True) if not one.ready()]
+                log.info("waiting for nodes to stop", extra={"nodes": ",".join(late)})
+                gevent.joinall(greenlets, timeout=STOP_TIMEOUT_S - QUICK_STOP_S)
             for keeper, greenlet in zip(keepers, greenlets, strict=True):
                 if not greenlet.dead:
                     log.warning("node killed, as it did not end in time", extra={"node": keeper.node.name})

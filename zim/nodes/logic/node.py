@@ -110,7 +110,8 @@ class LogicNode(NodeProcess):
         refused = sum((server.refused for server in self._http), Counter[int]())
         yield from http_metrics(self._app.answered, refused)
         yield counter("zim_logic_pushes_total", "Pushes that were answered", runner.answered, "status")
-        yield counter("zim_logic_auths_total", "Tokens that comets asked about", {"ok": runner.identified}, "result")
+        results = {"ok": runner.identified, "denied": runner.denied}
+        yield counter("zim_logic_auths_total", "Tokens that comets asked about", results, "result")
         yield from queues("logic", {"submitted": runner, **self._routers})
         yield counter(
             "zim_logic_dropped_answers_total", "Answers whose asker was gone or did not read", self._server.dropped

@@ -102,7 +102,7 @@ class LogicRunner:
 
     Attributes:
         answered: how many pushes were answered, by status.
-        identified: how many tokens comets asked about.
+        identified, denied: how many tokens comets asked about: those that are somebody's, and the others.
         waiting_bytes: of pushes over ZeroMQ that are under way.
         dropped: how many of them were too many.
     """
@@ -124,7 +124,7 @@ class LogicRunner:
             part_streams: see Splitter.
         """
         self.answered: dict[str, int] = dict.fromkeys(get_args(Status), 0)
-        self.identified = self.waiting_bytes = self.dropped = 0
+        self.identified = self.denied = self.waiting_bytes = self.dropped = 0
         self._tokens, self._max_body_bytes, self._new_id = tokens, max_body_bytes, new_id
         self._splitter = Splitter(routers, is_live_only, part_streams)
         self._publishers: dict[Any, Lanes] = {}  # over ZeroMQ, those of whom something is under way
@@ -201,9 +201,10 @@ class LogicRunner:
 
     def _identify(self, m: messages.Auth) -> messages.Authed:
         found = self._tokens.identify(m.token, m.version)
-        self.identified += 1
         if isinstance(found, Denied):
+            self.denied += 1
             return messages.Authed(m.req, "", (), (), found.why)
+        self.identified += 1
         return messages.Authed(m.req, found.uid, found.rooms, found.may_join)
 
     def _submit(self, asker: Any, submits: Sequence[Submit], now: float, pause: Pause) -> list[Effect]:

@@ -32,6 +32,13 @@ NOT_ALLOWED = "not allowed"
 RETRYING = "not joined, retrying"
 JOINED_ALREADY = "joined already"
 
+_RIGHT = {
+    "auth": '{"token":7}',
+    "join": '{"rooms":["lobby"]}',
+    "leave": '{"rooms":["lobby"]}',
+    "acknowledge": '{"u:7":12}',
+}
+
 MAX_SHOWN = 100  # characters of what a client wrote
 _UNKNOWN_FIELD = re.compile(r"Object contains unknown field `(.*)`", re.DOTALL)
 
@@ -60,6 +67,8 @@ def _parse(body: bytes, kind: type[T], what: str, ending: Ending = Ending.REQUES
         why = str(e)
         if (unknown := _UNKNOWN_FIELD.match(why)) is not None:
             why = f"no field is called {unknown[1][:MAX_SHOWN]}; there are {', '.join(kind.__struct_fields__)}"  # type: ignore[attr-defined]
+        elif body[:1] != b"{":
+            why = f"it is no object; right is {_RIGHT[what]}"
         raise WireError(f"{what}: {why}", ending=ending) from None
 
 
