@@ -99,9 +99,11 @@ class _Handler(WebSocketHandler):  # type: ignore[misc]
             super().run_application()
 
     def _refuse(self, status: str, why: str, *headers: tuple[str, str]) -> None:
-        client = shown_address(self.client_address)
-        level = logging.WARNING if status[:3] == "403" else logging.INFO
-        log.log(level, "request refused", extra={"status": int(status[:3]), "reason": why, "client": client})
+        fields = {"status": int(status[:3]), "reason": why, "client": shown_address(self.client_address)}
+        if fields["status"] == 403:
+            log.warning("request refused", extra=fields)
+        else:
+            log.info("request refused", extra=fields)
         self.close_connection = True
         self.start_response(status, [("Content-Type", "text/plain"), ("Connection", "close"), *headers])
         self.result = [why.encode() + b"\n"]
