@@ -19,7 +19,7 @@ from zim import logs
 from zim.cli.where import reachable, topology_argument, topology_file, topology_option
 from zim.errors import NodeError, TopologyError
 from zim.supervisor import RunningNode, Supervisor, node_command, open_admins, ports_in_use, raise_open_files
-from zim.topology import load
+from zim.topology import Topology, load
 
 _OTHER_PORTS = """\
 Until then `zim push`, `zim listen` and the others reach whoever listens there, if they are given this topology. For a
@@ -62,7 +62,7 @@ def up(file: Path | None, topology: Path | None, host: str | None, verbose: bool
     # What `zim listen` finds by itself is the first comet of that file.
     is_found = host is None and fabric.path == topology_file(None).absolute()
     pass_on = logs.writer(logs.STDERR).put
-    supervisor = Supervisor(nodes, command, lambda running: _tell(fabric.name, running, is_found), pass_on)
+    supervisor = Supervisor(nodes, command, lambda running: _tell(fabric, running, is_found), pass_on)
     admins = open_admins(supervisor, fabric.admin)
     code = supervisor.run()
     for admin in admins:
@@ -70,14 +70,16 @@ def up(file: Path | None, topology: Path | None, host: str | None, verbose: bool
     sys.exit(code)
 
 
-def _tell(fabric_name: str, running: list[RunningNode], is_found: bool) -> None:
+def _tell(fabric: Topology, running: list[RunningNode], is_found: bool) -> None:
     """Prints what listens where, and how to try it."""
     table = Table("node", "pid", "listens", box=box.SIMPLE_HEAD)
     for one in running:
         table.add_row(one.node.name, str(one.pid), listening_text(one.listening))
+    if fabric.admin:
+        table.add_row("zim up", str(os.getpid()), listening_text({"admin": [at.address for at in fabric.admin]}))
     console = Console(highlight=False, markup=False, file=io.StringIO(), width=shutil.get_terminal_size().columns)
     with console.capture() as captured:
-        console.print(f"{fabric_name} is up", soft_wrap=True)
+        console.print(f"{fabric.name} is up", soft_wrap=True)
         console.print(table)
         for line in how_to_try(running, is_found):
             console.print(line, soft_wrap=True)

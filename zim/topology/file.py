@@ -107,7 +107,8 @@ def _read_toml(toml: str, path: Path) -> dict[str, Any]:
         what, _, where = str(error).partition(" (at ")
         place = re.fullmatch(r"line (\d+), column (\d+)\)", where)
         spot = f", line {place[1]}, column {place[2]}" if place else ", at its end" if where else ""
-        raise TopologyError([f"{path}{spot}: is not TOML: {what}"]) from None
+        hint = "; text stands in quotes" if "after a statement" in what or what == "Invalid value" else ""
+        raise TopologyError([f"{path}{spot}: is not TOML: {what}{hint}"]) from None
     except ValueError:
         raise TopologyError([f"{path}: is not a topology: a number in it has thousands of digits"]) from None
 
