@@ -57,6 +57,13 @@ def free_ports(count: int) -> list[int]:
     return found
 
 
+def is_listening(address: str) -> bool:
+    """Somebody accepts connections at `host:port`."""
+    host, _, port = address.rpartition(":")
+    with socket.socket() as s:
+        return bool(s.connect_ex((host, int(port))) == 0)
+
+
 class Fabric:
     """One fabric, started by `zim up`."""
 

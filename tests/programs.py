@@ -11,9 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from gevent import socket
 
-from tests.harness import WAIT_S, wait_until
+from tests.harness import WAIT_S, is_listening, wait_until
 
 ROOT = Path(__file__).parents[1]
 
@@ -38,7 +37,7 @@ def serving(command: list[str], port: int, folder: Path) -> Iterator[Path]:
     with log.open("wb") as out:
         process = subprocess.Popen(command, stdout=out, stderr=out, stdin=subprocess.DEVNULL, cwd=ROOT)
     try:
-        wait_until(lambda: _listens(port) or process.poll() is not None, "the example listens")
+        wait_until(lambda: is_listening(f"127.0.0.1:{port}") or process.poll() is not None, "the example listens")
         assert process.poll() is None, log.read_text()
         yield log
         process.send_signal(signal.SIGINT)
@@ -61,8 +60,3 @@ def started(command: list[str], folder: Path) -> Iterator[tuple[subprocess.Popen
     finally:
         process.kill()
         process.wait()
-
-
-def _listens(port: int) -> bool:
-    with socket.socket() as s:
-        return bool(s.connect_ex(("127.0.0.1", port)) == 0)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.harness import Client, Fabric, wait_until
+from tests.harness import Client, Fabric, is_listening, wait_until
 
 LOGINS = 1_500
 
@@ -77,7 +77,8 @@ def test_a_fabric_without_an_output(fabric: Fabric, tmp_path: Path) -> None:
     script = f'exec "{sys.executable}" -m zim up "{fabric.file}" >&- 2>"{tmp_path / "err"}"'
     (tmp_path / "err").touch()
     process = fabric.process = subprocess.Popen(["sh", "-c", script], stdin=subprocess.DEVNULL)
-    wait_until(lambda: "directory whole" in (tmp_path / "err").read_text(), "the fabric is up")
+    wait_until(lambda: "directory whole" in (tmp_path / "err").read_text(), "the router is up")
+    wait_until(lambda: is_listening(fabric.http["logic-1"]), "the logic is up")
     fabric.post("/1/push?uid=7", b"hello")
     process.send_signal(signal.SIGTERM)
     assert process.wait(20) == 0

@@ -17,7 +17,7 @@ import gevent
 import pytest
 from gevent import socket
 
-from tests.harness import Fabric, free_ports, running, wait_until
+from tests.harness import Fabric, free_ports, is_listening, running, wait_until
 from tests.programs import program
 from tests.tls_proxy import Signer
 from tests.unit.client.listening import States
@@ -95,8 +95,7 @@ class Proxy:
     def is_there(self) -> bool:
         """It listens."""
         assert self.process.poll() is None, self.log.read_text()
-        with socket.socket() as s:
-            return bool(s.connect_ex(("127.0.0.1", int(self.https.partition(":")[2]))) == 0)
+        return is_listening(self.https.replace("localhost", "127.0.0.1"))
 
 
 @contextlib.contextmanager

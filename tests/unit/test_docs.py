@@ -10,6 +10,7 @@ import re
 import runpy
 import shlex
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import click
@@ -431,9 +432,8 @@ def test_a_log_can_be_backed_up_and_restored(tmp_path: Path, monkeypatch: pytest
     assert (again.epoch, again.heads(["u:7"])["u:7"].head, head) == (epoch, 1, 1)
     again.close()
     begin_epoch(live, ROUTERS)
-    with sqlite3.connect(live / "log.db", isolation_level=None) as vacuumed:
+    with closing(sqlite3.connect(live / "log.db", isolation_level=None)) as vacuumed:
         vacuumed.execute("VACUUM")
-    vacuumed.close()
     other = opened(live)
     assert other.epoch != epoch
     assert other.read("u:7", 0, 9, 10, 1000, 2).records[0].body == b"1"
