@@ -112,7 +112,8 @@ class _Push(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        if args and not args[0].startswith("-") and self.get_command(ctx, args[0]) is None:
+        is_wrong = args and not args[0].startswith("-") and self.get_command(ctx, args[0]) is None
+        if is_wrong and not ctx.resilient_parsing:  # a shell that completes a line asks with half a word
             raise click.UsageError(
                 f"{args[0]!r} does not say to whom; right is one of {', '.join(self.commands)}, "
                 f"such as: zim push user {args[0]} {args[1] if len(args) > 1 else 'hello'}"
