@@ -324,8 +324,8 @@ class Person:
         self.world.check_content(self.name, p.stream, epoch, p.offset, push_id)
 
     def _goim_push(self, push_id: str) -> None:
-        """goim's wire does not tell the stream: only a push to one of its streams, and there once, can be checked for its
-        order. It is there twice if the backup of a router that knew its key came back."""
+        """goim's wire does not tell the stream: only a push to one of its streams, and there once, can be checked for
+        its order. It is there twice if the backup of a router that knew its key came back."""
         push, _ = self.world.backend.pushes[push_id]
         mine = [s for s in push.streams if s in self.streams and self.is_meant(push, s)]
         self.world.check_in_time(self.name, mine, push_id)
