@@ -128,7 +128,9 @@ class Passes:
         for link, _, entries in taken:
             for entry in entries:
                 self._handle(link, entry, fresh, now)
-        writes = [write for view, (pushes, rows) in fresh.items() for write in _writes(view, view.live, pushes, rows)]
+        # What is for few goes first: it would wait for all writes to a large room, and they hardly wait for it.
+        by_size = sorted(fresh.items(), key=lambda item: len(item[0].live))
+        writes = [write for view, (pushes, rows) in by_size for write in _writes(view, view.live, pushes, rows)]
         return Pass(writes, taken)
 
     def _handle(self, link: Link, entry: Entry, fresh: dict[View, Fresh], now: float) -> None:
