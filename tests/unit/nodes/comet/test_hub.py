@@ -344,3 +344,20 @@ def _renewed(comet: Comet) -> int:
     (renew,) = [m for m in comet.router.inbox if isinstance(m, Renew)]
     comet.hear()
     return renew.handled
+
+
+def test_in_a_pass_what_is_for_few_goes_first() -> None:
+    """A room's writes take long where it is large, and nobody waits long for a few others."""
+    comet = Comet()
+    members = [comet.enter(f"1{n}", ["9"]) for n in range(5)]
+    alone = comet.enter("7")
+    comet.owner("r:9").publish("r:9", body="1")
+    comet.owner("u:7").publish("u:7", body="2")
+    comet.owner("r:9").publish("r:9", body="3")
+    comet.receive()
+    todo = comet.hub.passes.next(comet.now)
+    assert todo is not None
+    assert [len(write.sessions) for write in todo.writes] == [1, 5]
+    comet.end_pass(todo)
+    assert alone.bodies == ["2"]
+    assert all(member.bodies == ["1", "3"] for member in members)
