@@ -24,6 +24,7 @@ from zim.nodes.router.effects import (
     Trim,
 )
 from zim.nodes.router.feed import Feed
+from zim.nodes.router.intake import Admission
 from zim.nodes.router.log import NewPush, unavailable
 from zim.nodes.router.log.clock import LogClock
 from zim.nodes.router.log.memory import MemoryLog, MemoryStore
@@ -122,6 +123,7 @@ class RouterDisk:
         self.clock = LogClock(log.last_time_ms, self.wall_s, now)
         self.opened_ms, self.working = self.clock.at(now), []
         self.feeds_since: dict[Feed, float] = {}
+        self.served_since: dict[str, dict[Feed, float]] = {}  # by stream for which pushes wait
         layout = self._node.layout
         next_seq, ledger = streams.reserve_seqs(1000), RouterLedger(*receipts.before)
         self.shard: Shard[str] = Shard(
@@ -232,18 +234,24 @@ class RouterDisk:
             if feed is not None and (m.inc, m.term) == (feed.inc, self.shard.term) and m.handled > feed.made:
                 raise Violation(f"{m.comet} confirms entry {m.handled}, {self.name} has made {feed.made}")
 
+    def _was_served(self, admission: Admission[Any], feed: Feed) -> bool:
+        """The feed served a stream of a push when that was admitted, and does so since."""
+        times = [self.served_since[s].get(feed) for s in admission.push.streams]
+        return any(since is not None and admission.time_ms > self.clock.at(since) for since in times)
+
     def check_behind(self, m: Any) -> None:
-        """What one comet has not handled, counted anew: of pushes that were admitted since it is there."""
-        if not isinstance(m, messages.Publish):
-            return
+        """What one comet has not handled, counted anew: of pushes that were admitted since it serves their stream."""
         serving, now, kernel = self.shard.directory.serving, self._node.now, self._node.kernel
-        most_bytes = kernel.max_behind_bytes + kernel.admitted_bytes
         under_way = [a for e in self.working if isinstance(e, Append | Settle) for a in e.batch]
         waiting = [*under_way, *(a for a, _ in self.shard.intake.commits._items)]
+        before, streams = self.served_since, {s for a in waiting for s in a.push.streams}
+        self.served_since = {s: {feed: before.get(s, {}).get(feed, now) for feed in serving(s)} for s in streams}
+        if not isinstance(m, messages.Publish):
+            return
+        most_bytes = kernel.max_behind_bytes + kernel.admitted_bytes
         for feed in {feed for push in m.pushes for stream in push.streams for feed in serving(stream)}:
             since = self.feeds_since.setdefault(feed, now)
-            since_ms = self.clock.at(since)
-            mine = [a.size for a in waiting if a.time_ms > since_ms and any(feed in serving(s) for s in a.push.streams)]
+            mine = [a.size for a in waiting if self._was_served(a, feed)]
             if now - since > 0.5 and feed.behind_bytes + sum(mine) > most_bytes:
                 raise Violation(
                     f"{self.name} admits more, and keeps {feed.behind_bytes} + {sum(mine)} for {feed.comet}"
