@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from zim import logs
-from zim.logs import BURST, SECOND_S, FieldFormatter, Gathering, LineWriter, PatientHandler
+from zim.logs import BURST, DEBUG_BURST, SECOND_S, FieldFormatter, Gathering, LineWriter, PatientHandler
 
 READ_S = 20.0  # a bound on what never comes, not a time that is measured
 
@@ -108,6 +108,12 @@ def test_lines_as_they_look(pipe: Pipe) -> None:
     assert "Büro-1 ERROR pushes refused more_in_a_second=3\n" in text
     assert 'half a pair uid="\\ud83d"\n' in text
     assert "'bad' cannot be shown: RuntimeError('no')\n" in text
+
+
+def test_what_only_v_shows_may_come_more_often() -> None:
+    gathering = Gathering()
+    admitted = [gathering.admits(("zim", logging.DEBUG, "push here"), 1.0) for _ in range(DEBUG_BURST + 5)]
+    assert admitted == [True] * DEBUG_BURST + [False] * 5
 
 
 @given(st.dictionaries(st.sampled_from(["uid", "reason", "peer"]), st.text()))

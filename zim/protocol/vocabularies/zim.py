@@ -67,7 +67,7 @@ def _parse(body: bytes, kind: type[T], what: str, ending: Ending = Ending.REQUES
         why = str(e)
         if (unknown := _UNKNOWN_FIELD.match(why)) is not None:
             why = f"no field is called {unknown[1][:MAX_SHOWN]}; there are {', '.join(kind.__struct_fields__)}"  # type: ignore[attr-defined]
-        elif body[:1] != b"{":
+        elif body.lstrip()[:1] != b"{":
             why = f"it is no object; right is {_RIGHT[what]}"
         raise WireError(f"{what}: {why}", ending=ending) from None
 
