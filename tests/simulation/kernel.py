@@ -14,11 +14,11 @@ from typing import Any
 
 from tests.simulation.layout import Layout
 from tests.simulation.work import LINE_S, STEP_LINES, Meter
-from zim.nodes.comet.effects import Identified, Replaced
+from zim.nodes.comet.effects import Replaced, Told
 from zim.nodes.effects import Effect, Note, Replies, Send
 from zim.nodes.logic.runner import Settled
 from zim.nodes.performer import Performer
-from zim.protocol import codec, messages
+from zim.protocol import codec, logins, messages
 
 DELAYS = [0.0005, 0.001, 0.001, 0.005, 0.02]
 BACKLOG = 100  # messages that wait for a stopped node: what libzmq and the kernel hold
@@ -27,8 +27,8 @@ _OTHERS = (
     messages.ToJob
     | messages.Entry
     | messages.ToAsker
-    | messages.Auth
-    | messages.Authed
+    | logins.Auth
+    | logins.Authed
     | messages.Submit
     | messages.Submitted
 )
@@ -119,7 +119,7 @@ class Driver(Node, Performer):
     def perform_one(self, effect: Effect) -> None:
         match effect:
             case Send(peer=peer, message=m):
-                if not self.send(peer, m) and isinstance(m, messages.Publish | messages.Auth):
+                if not self.send(peer, m) and isinstance(m, messages.Publish | logins.Auth):
                     req = m.req
                     self.later(0, lambda: self.perform(self.runner.on_not_sent([req], self.now)))
             case Replies(answers=answers):
@@ -132,7 +132,7 @@ class Driver(Node, Performer):
             case Replaced(known_inc=known_inc):
                 self.disk.write("incarnation", known_inc)
                 self.end(0.5)
-            case Settled(ticket=done, outcome=outcome) | Identified(ticket=done, who=outcome):
+            case Settled(ticket=done, outcome=outcome) | Told(ticket=done, answer=outcome):
                 done(outcome)
             case _:
                 raise Violation(f"{self.name} wants {effect}")

@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
+from tests.simulation.application import desk
 from tests.simulation.disk import Disk, RouterDisk, is_live
 from tests.simulation.kernel import Driver
 from zim.fabric.push import Published, Push
@@ -14,11 +15,10 @@ from zim.nodes.comet.runner import CometRunner
 from zim.nodes.comet.views import Session
 from zim.nodes.effects import Effect
 from zim.nodes.job.runner import JobRunner
-from zim.nodes.logic.auth import GoimTokens
 from zim.nodes.logic.runner import LogicRunner
 from zim.nodes.router.effects import DiskEffect, ForgetIdle
 from zim.nodes.router.runner import RouterRunner
-from zim.protocol.messages import Auth, Authed, Submit
+from zim.protocol.messages import FromLogic, ToLogic
 
 TICK_S = 0.05  # of a logic; the real one asks again a little sooner
 
@@ -83,7 +83,7 @@ class CometNode(Driver):
         self.perform(self.hub.begin_pass(self.now))
 
     def receive(self, src: str, run: int, m: Any) -> None:
-        self.act(self.runner.on_identities if isinstance(m, Authed) else self.runner.on_messages, [m], self.now)
+        self.act(self.runner.on_told if isinstance(m, FromLogic) else self.runner.on_messages, [m], self.now)
 
     def perform_one(self, effect: Effect) -> None:
         match effect:
@@ -109,8 +109,8 @@ class CometNode(Driver):
 
 class LogicNode(Driver):
     def boot(self) -> None:
-        rest = is_live, GoimTokens(), 1 << 20, lambda: f"id-{self.kernel.number()}", self.kernel.part_streams
-        self.runner = LogicRunner(self.layout.routers, *rest)
+        rest = desk(), 1 << 20, lambda: f"id-{self.kernel.number()}", self.kernel.part_streams
+        self.runner = LogicRunner(self.layout.routers, is_live, *rest)
         self.there.clear()
         self.every(TICK_S, lambda: self.perform([*self.follow(self.layout.routers), *self.runner.on_tick(self.now)]))
 
@@ -119,7 +119,7 @@ class LogicNode(Driver):
         self.perform(self.runner.on_push(lambda found: answered(*found), [push], self.now, self.kernel.pause))
 
     def receive(self, src: str, run: int, m: Any) -> None:
-        if isinstance(m, Auth | Submit):
-            super().receive(src, run, m)
+        if isinstance(m, ToLogic):
+            self.perform(self.runner.on_messages((src, run), [m], self.now, self.now))
         else:
             self.perform(self.runner.on_answers(src, [m], self.now))

@@ -17,7 +17,7 @@ from zim.nodes.comet.results import Row
 from zim.nodes.comet.views import Session
 from zim.nodes.effects import Effect
 from zim.protocol.frame import VERSION, Op, Packet
-from zim.protocol.messages import Authed
+from zim.protocol.logins import Auth, Authed
 from zim.protocol.vocabularies.base import Missed, Start
 from zim.protocol.vocabularies.zim import ZIM
 
@@ -176,11 +176,12 @@ class Person:
         resume = dict(self.have) if self.is_zim else None
 
         def show_token() -> None:
-            comet.act(comet.runner.on_token, join, self.uid.encode(), 3 if self.is_zim else 1, comet.now)
+            auth = Auth(0, self.uid.encode(), VERSION if self.is_zim else 1)
+            comet.act(comet.runner.on_question, join, auth, comet.now)
 
         def join(who: Authed | None) -> None:
-            if who is not None and not wire.is_closed:
-                wire.ask(comet.hub.join, who.uid, self.rooms, comet.now, resume)
+            if who is not None and who.grant is not None and not wire.is_closed:
+                wire.ask(comet.hub.join, who.grant.user, self.rooms, comet.now, resume)
 
         def give_up() -> None:
             if self.wire is wire and not self.is_ready:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 
+from zim.client.token import Token, TokenSource
 from zim.client.values import Event, Message
 from zim.protocol.frame import Op, Packet
 
@@ -15,6 +16,7 @@ class GoimSession:
     Attributes:
         heartbeat_s: not told.
         awaits_ack, is_due: never.
+        token: where tokens come from. The fabric does not say when one ends.
     """
 
     version = 1
@@ -22,13 +24,15 @@ class GoimSession:
     is_due = False
     awaits_ack = False
 
-    def __init__(self, token: str | int) -> None:
-        self._token = str(token)
+    def __init__(self, token: Token) -> None:
+        """Raises: ClientError: a token that cannot be."""
+        self.token = TokenSource(token)
 
     def begin(self, transport: str) -> Packet:
         """The auth packet. goim's WebSocket clients name a numeric token as a JSON number, all else as a string."""
-        is_number = re.fullmatch(r"-?(0|[1-9][0-9]*)", self._token)
-        body = self._token if transport == "tcp" or is_number else json.dumps(self._token)
+        token = str(self.token.take())
+        is_number = re.fullmatch(r"-?(0|[1-9][0-9]*)", token)
+        body = token if transport == "tcp" or is_number else json.dumps(token)
         return Packet(Op.AUTH, 1, 1, body.encode())
 
     def logged_in(self, reply: Packet) -> list[Event]:
@@ -44,6 +48,10 @@ class GoimSession:
     def due(self) -> list[Packet]:
         """Nothing is ever to be said."""
         return []
+
+    def refresh(self) -> Packet | None:
+        """There is no word for it."""
+        return None
 
     def taken(self, event: Event) -> None:
         """Nothing is acknowledged."""

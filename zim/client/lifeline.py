@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import threading
 import time
@@ -24,6 +25,7 @@ from zim.protocol.errors import WireError
 from zim.protocol.frame import Op, Packet
 
 _FOR_GOOD = range(4400, 4600)  # codes of endings, see docs/client-protocol.md
+_EXPIRED = 4205  # come back with another token
 _LAST_WORDS_S = 1.0  # for an acknowledgement to be confirmed when one leaves
 _MIN_HEARTBEAT_S = 0.1
 _STATES: dict[type[ZimError], StateName] = {
@@ -199,6 +201,9 @@ class Lifeline:
             packets = self._read_login(connection, left_s)
         first = packets.pop(0)
         if first.op == Op.DISCONNECT:
+            reason, code = _reason(first)
+            if code == _EXPIRED and self.session.token.is_fixed:
+                raise SentAway(f"the server says: {reason}; a function that gives fresh tokens would do", code)
             raise _ending(first) or LoginRefused(f"the server says: {_reason(first)[0]}")
         if first.op != Op.AUTH_REPLY or first.stream:
             raise WireError(f"op {first.op} where the login's reply should be")
@@ -239,7 +244,7 @@ class Lifeline:
             if connection.broken is not None:
                 raise connection.broken
             self._speak(connection)
-            until = self._heartbeat_at if self._reply_by is None else min(self._heartbeat_at, self._reply_by)
+            until = min(self._heartbeat_at, self._reply_by or math.inf, self.session.token.next_at or math.inf)
             # Read before judging: after a long pause of the application the reply is there, unread.
             found = connection.receive(until - time.monotonic()) if not self._is_closed else None
             if self._is_closed:
@@ -271,6 +276,9 @@ class Lifeline:
             self._reply_by = now + self._timeout_s if self._reply_by is None else self._reply_by
         if self.session.is_due:
             connection.send(*self.session.due())
+        token = self.session.token
+        if token.next_at is not None and now >= token.next_at and (shown := self.session.refresh()) is not None:
+            connection.send(shown)
 
     def _interval_s(self) -> float:
         """Between two heartbeats: at most half of what the fabric allows."""

@@ -21,6 +21,7 @@ from zim.client.backoff import Backoff
 from zim.client.goim import GoimSession
 from zim.client.lifeline import Lifeline
 from zim.client.session import ZimSession
+from zim.client.token import Token
 from zim.client.values import Event, Gap, Message, Position, State
 from zim.client.wire import MAX_PACKET_BYTES
 
@@ -60,7 +61,7 @@ class Listener(_Listening):
     def __init__(
         self,
         addresses: str | Sequence[str],
-        token: str | int,
+        token: Token,
         *,
         rooms: Iterable[str | int] | None = None,
         resume: Mapping[str, Sequence[Any]] | None = None,
@@ -79,7 +80,8 @@ class Listener(_Listening):
         Args:
             addresses: of one or several comets, `host:port` for TCP or `ws://host:port` for WebSocket;
                 `wss://host` for WebSocket through a TLS proxy.
-            token: who this is; a number, the user's id.
+            token: who this is: a JWT, or what the fabric's callout knows, or a number, the user's id, where anybody is
+                believed. Or a function that gives one: it is called for each connection, and before one ends.
             rooms: a list of those to join, `["lobby"]`; the token's own if left out.
             resume: where to go on, as `resume` gave it earlier; JSON's lists will do.
             auto_ack: acknowledges each message of the user's own stream once the iteration asks for the next one.
@@ -93,7 +95,7 @@ class Listener(_Listening):
 
         Raises:
             AddressError: an address is none.
-            ClientError: a room or a position that cannot be, or `ca` is no such file.
+            ClientError: a token, a room or a position that cannot be, or `ca` is no such file.
         """
         about = {key: value for key, value in (("device", device), ("platform", platform)) if value}
         self._session = ZimSession(token, rooms, resume, about)
@@ -166,7 +168,7 @@ class GoimListener(_Listening):
     def __init__(
         self,
         addresses: str | Sequence[str],
-        token: str | int,
+        token: Token,
         *,
         heartbeat_s: float = 30.0,
         timeout_s: float = 10.0,

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from zim.client.errors import ClientError
+from zim.client.token import Token, TokenSource
 from zim.client.values import Event, Gap, Message, NotJoined, NotRecovered, Position
 from zim.fabric.limits import OFFSET
 from zim.fabric.names import shown
@@ -34,13 +35,14 @@ class ZimSession:
         acknowledged: up to where the user's own stream is acknowledged, as far as the fabric has said.
         awaits_ack: an acknowledgement is on its way.
         is_due: `due` may have something.
+        token: where tokens come from.
     """
 
     version = VERSION
 
     def __init__(
         self,
-        token: str | int,
+        token: Token,
         rooms: Iterable[str | int] | None = None,
         resume: Mapping[str, Sequence[Any]] | None = None,
         about: Mapping[str, str] | None = None,
@@ -48,14 +50,14 @@ class ZimSession:
         """About: more fields of the auth body.
 
         Raises:
-            ClientError: a room or a position that cannot be.
+            ClientError: a room, a position or a token that cannot be.
         """
         self.heartbeat_s = 0.0
         self.key = ""
         self.acknowledged = 0
         self.awaits_ack = False
         self.is_due = False
-        self._token = token
+        self.token = TokenSource(token)
         self._about = dict(about or {})
         self._lock = threading.Lock()
         self._positions: dict[str, Position] = check_resume(resume or {})
@@ -112,12 +114,13 @@ class ZimSession:
     # ------------------------------------------------------------ one connection
 
     def begin(self, transport: str) -> Packet:
-        """The auth packet of a new connection, of whatever transport."""
+        """The auth packet of a new connection, of whatever transport. Raises: ClientError: there is no token."""
+        token = self.token.take()
         with self._lock:
             self._forget_connection()
             for room in self._left:
                 self._positions.pop(room_stream(room), None)
-            auth: dict[str, Any] = {"token": self._token, **self._about}
+            auth: dict[str, Any] = {"token": token, **self._about}
             rooms, resume = self._portion(map(_room, self._positions) if self._has_own_rooms else self._joined)
             if not self._has_own_rooms:
                 auth["rooms"], self._asked = rooms, set(rooms)
@@ -143,6 +146,7 @@ class ZimSession:
         if not isinstance(key, str):
             raise WireError("no key in the answer to the login")
         self.heartbeat_s, self.key = float(heartbeat_s), key
+        self.token.on_expires(found.get("expires_s"))
         streams = _mapping(found.get("streams"))
         with self._lock:
             self._asked |= set(map(_room, streams)) - {""}
@@ -172,7 +176,24 @@ class ZimSession:
                 if stream == self._own:
                     self.acknowledged = _offset(offset)
             self.awaits_ack, self.is_due = False, True
+        if packet.op == Op.REFRESHED:
+            said = _object(packet)
+            if "error" in said:
+                self.token.again()
+            else:
+                self.token.on_expires(said.get("expires_s"))
         return []
+
+    def refresh(self) -> Packet | None:
+        """Shows another token, as the one before is about to end; nothing if the application has none yet."""
+        self.token.next_at = None
+        try:
+            token = self.token.take()
+        except ClientError:
+            self.token.again()
+            return None
+        with self._lock:
+            return self._request(Op.REFRESH, {"token": token})
 
     def due(self) -> list[Packet]:
         """What is to be said now: rooms to join and to leave, one acknowledgement at a time."""

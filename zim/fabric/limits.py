@@ -16,3 +16,5 @@ PUSHES = 2_000  # of one message to a router
 CHANGES = 200  # of who is online, of one message
 RESULTS = 4_000  # of what became of entries, of one message
 OFFSET = (1 << 63) - 1  # what SQLite, and languages without unsigned numbers, can hold
+PATTERNS, PATTERN_BYTES = 100, 255  # of one list, such as a token has; of one pattern, in UTF-8
+TOKEN_BYTES = 8 << 10  # of a token that is looked at

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 
+from zim.fabric.patterns import matches
 from zim.fabric.streams import EVERYBODY, is_user_stream
 
 
@@ -59,6 +59,6 @@ class Retention:
         if stream == EVERYBODY:
             return self.everybody
         for room_class in self.classes:
-            if any(fnmatchcase(stream[2:], pattern) for pattern in room_class.rooms):
+            if matches(stream[2:], room_class.rooms):
                 return room_class.rule
         return self.rooms

@@ -13,7 +13,7 @@ from zim.net import names
 from zim.net.batches import Batches
 from zim.net.transport import Dealer, Outlet
 from zim.protocol import codec
-from zim.protocol.messages import Message
+from zim.protocol.message import Message
 
 log = logging.getLogger(__name__)
 

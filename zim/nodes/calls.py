@@ -12,7 +12,7 @@ from abc import ABC, abstractmethod
 from typing import Any
 
 from zim.nodes.effects import Effect, Send
-from zim.protocol.messages import Message
+from zim.protocol.message import Message
 
 RETRY_S = 0.02  # until a peer that could not be reached is tried again
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from zim.protocol.messages import Message
+from zim.protocol.message import Message
 
 MESSAGE_BYTES = 64  # what a message without a body counts for
 

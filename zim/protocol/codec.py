@@ -16,7 +16,8 @@ import msgspec
 
 from zim.fabric.questions import Question
 from zim.protocol.errors import CodecError
-from zim.protocol.messages import Answered, Message
+from zim.protocol.message import Message
+from zim.protocol.messages import Answered
 
 A = TypeVar("A")
 

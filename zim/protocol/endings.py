@@ -27,9 +27,10 @@ class Ending(Enum):
     SLOW = "slow consumer", 1008, 4202
     MISSING = "messages are missing", 1013, 4203
     MUTE = "no auth in time", 0, 4204
+    EXPIRED = "token expired", 1008, 4205
     PACKET = "broken packet", 0, 4400
     AUTH = "broken auth", 0, 4401
-    REFUSED = "login refused", 0, 4402
+    REFUSED = "login refused", 1008, 4402
     REQUEST = "broken request", 0, 4403
     OPERATION = "operation not known", 0, 4404
 

@@ -31,13 +31,11 @@ from zim.protocol.fields import (
     Streams,
     Ttl,
 )
+from zim.protocol.logins import AskJoin, Auth, Authed, MayJoin
+from zim.protocol.message import Message
 from zim.protocol.publication import ENTRY_BYTES, ITEM_BYTES, Outcome, Publication
 
 CHANGE_BYTES = 64  # what a change costs beside the names in it
-
-
-class Message(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=str.lower):
-    """What all messages are."""
 
 
 # ---------------------------------------------------------------- comet → router: the feed up
@@ -339,28 +337,6 @@ class Answered(Message, frozen=True):
     answer: Any
 
 
-# ---------------------------------------------------------------- comet ⇄ logic
-
-
-class Auth(Message, frozen=True):
-    """comet → logic: who is this? version: of what its client speaks."""
-
-    req: Number
-    token: bytes
-    version: Number
-
-
-class Authed(Message, frozen=True):
-    """logic → comet: who it is, and the rooms that it is in. may_join: other ones that it may ask for; null for any.
-    denied: why it is nobody, for its client."""
-
-    req: Number
-    uid: str
-    rooms: tuple[str, ...]
-    may_join: tuple[str, ...] | None
-    denied: str = ""
-
-
 # ---------------------------------------------------------------- publisher ⇄ logic
 
 
@@ -394,6 +370,6 @@ ToRouter = Changes | Renew | Fetch | Read | Acknowledge | Publish | Ask | AskTim
 ToComet = Answers | Renewed | Fetched | Records | Acknowledged
 ToJob = Push
 ToAsker = PublishReply | Records | Answered | LogTime
-ToLogic = Auth | Submit
-FromLogic = Authed
+ToLogic = Auth | AskJoin | Submit
+FromLogic = Authed | MayJoin
 ToPublisher = Submitted

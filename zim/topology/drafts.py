@@ -40,14 +40,19 @@ def check_together(drafts: list[Draft]) -> None:
     _check_clashes(drafts)
 
 
-def endpoints_at(table: Table, key: str, value: object) -> list[tuple[str, Endpoint]]:
-    """The addresses that the value of a key has, each with its own key: `ws`, or `ws[0]`, `ws[1]` if it is an array."""
+def listeners_at(table: Table, key: str, value: object) -> list[tuple[str, ListenAddress]]:
+    """The listeners that the value of a key has, each with its own key: `ws`, or `ws[0]`, `ws[1]` if it is an array."""
     if isinstance(value, ListenAddress):
-        return [(key, value.parsed)]
+        return [(key, value)]
     if not isinstance(value, tuple) or not all(isinstance(one, ListenAddress) for one in value):
         return []
     is_array = isinstance(table.values[key], list)
-    return [(f"{key}[{i}]" if is_array else key, one.parsed) for i, one in enumerate(value)]
+    return [(f"{key}[{i}]" if is_array else key, one) for i, one in enumerate(value)]
+
+
+def endpoints_at(table: Table, key: str, value: object) -> list[tuple[str, Endpoint]]:
+    """Their addresses."""
+    return [(at, listener.parsed) for at, listener in listeners_at(table, key, value)]
 
 
 def check_admin(table: Table, admin: Listeners, drafts: list[Draft]) -> None:

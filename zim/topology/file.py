@@ -13,21 +13,13 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from zim.errors import TopologyError
-from zim.topology import retention
+from zim.topology import identity, reach, retention
 from zim.topology.drafts import Draft, check_admin, check_together
 from zim.topology.endpoints import Endpoint, parse_link, parse_listener
 from zim.topology.nodes import MOST_S, Comet, Job, ListenAddress, Logic, Node, Router, Topology
 from zim.topology.tables import Reader, Table, checked, choice, seconds, text, texts, whole
 
 _CLASSES: dict[str, type[Node]] = {"router": Router, "logic": Logic, "job": Job, "comet": Comet}  # as in the file
-
-_WHY_LOCAL = {
-    "http": "the HTTP API believes everybody who reaches it",
-    "tcp": "the token handler believes everybody",
-    "ws": "the token handler believes everybody",
-    "bind": "links between nodes are not encrypted",
-    "admin": "it tells everybody who reaches it how the node fares",
-}
 
 _EXAMPLES = {
     "id": "a number of your choice, such as 1",
@@ -67,12 +59,13 @@ def parse(toml: str, path: Path) -> Topology:
     """
     problems: list[str] = []
     file = Table("", _read_toml(toml, path), problems)
-    file.refuse_unknown(["fabric", *_CLASSES, "retention", "room_class"])
+    file.refuse_unknown(["fabric", *_CLASSES, "retention", "room_class", *identity.KEYS])
     fabric_table = _fabric_table(file)
     fabric = {} if fabric_table is None else fabric_table.read(_FABRIC, _FABRIC_REQUIRED)
-    kept = retention.read(file)
+    kept, who = retention.read(file), identity.read(file, path.parent)
     drafts = [draft for kind in _CLASSES for draft in _read_kind(file, kind)]
     check_together(drafts)
+    reach.check(fabric_table, fabric.get("admin"), drafts, who)
     if fabric_table is not None and "admin" in fabric:
         check_admin(fabric_table, fabric["admin"], drafts)
     if "data_dir" in fabric:
@@ -86,7 +79,7 @@ def parse(toml: str, path: Path) -> Topology:
         f"{kind}s": tuple(cls(**draft.values) for draft in drafts if draft.kind == kind)
         for kind, cls in _CLASSES.items()
     }
-    return Topology(**nodes, retention=kept, path=path.absolute(), **fabric)
+    return Topology(**nodes, retention=kept, identity=who, path=path.absolute(), **fabric)
 
 
 def resolve_folder(name: str, beside: Path) -> Path:
@@ -179,17 +172,8 @@ def _read_listener(table: Table, key: str, kind: str, right: str) -> ListenAddre
     else:
         found = {"address": text(right)(table, key)}
     listener = ListenAddress(**{"address": "", **found})
-    endpoint = _parse(table, address_key, listener.address, parse_link if kind == "bind" else parse_listener)
-    if endpoint is None:
-        return None
-    if not endpoint.is_local and not listener.insecure:
-        answer = f'{{ address = "{listener.address}", insecure = true }}'
-        table.add(
-            key,
-            f"{listener.address} can be reached from other machines, and {_WHY_LOCAL[kind]}. Listen on 127.0.0.1, or"
-            f" answer for it: {answer if key != kind else f'{kind} = {answer}'}",
-        )
-    return listener
+    syntax = parse_link if kind == "bind" else parse_listener
+    return None if _parse(table, address_key, listener.address, syntax) is None else listener
 
 
 def _read_advertise(table: Table, key: str) -> str | None:
@@ -225,14 +209,20 @@ _BROWSERS: dict[str, Reader] = {
     "origins": texts('an array of origins, such as ["https://app.example.com"], or ["*"] for any'),
     "hosts": texts('an array of names without port, such as ["push.example.com"], or ["*"] for any'),
 }
+_PEOPLE: dict[str, Reader] = {"anonymous": _FLAG}
+_COOKIE = checked(
+    lambda v: isinstance(v, str) and re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,100}", v) is not None,
+    'the name of a cookie, such as "session"',  # RFC 6265 4.1.1
+)
 # What a listener may have beside its address, by its key.
 _MORE: dict[str, dict[str, Reader]] = {
     "http": _BROWSERS,
     "admin": _BROWSERS,
-    "ws": {**_BROWSERS, "ws_frames": choice("array", "object")},
+    "tcp": _PEOPLE,
+    "ws": {**_BROWSERS, **_PEOPLE, "ws_frames": choice("array", "object"), "cookie": _COOKIE},
 }
 _READERS: dict[str, Reader] = {
-    **dict.fromkeys(_WHY_LOCAL, _read_listeners),
+    **dict.fromkeys(("http", "tcp", "ws", "admin"), _read_listeners),
     "bind": _read_bind,
     "advertise": _read_advertise,
 }

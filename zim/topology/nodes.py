@@ -11,6 +11,7 @@ from typing import Annotated
 
 from zim.fabric.retention import Retention
 from zim.topology.endpoints import Endpoint, parse_link, parse_listener
+from zim.topology.identity import Identity
 from zim.topology.tables import choice, seconds, text, whole
 
 MOST_BYTES = 1 << 40  # more than a machine has; a typing error, not a limit
@@ -28,6 +29,8 @@ class ListenAddress:
         insecure: the topology takes the responsibility for an address that strangers can reach.
         origins, hosts: of HTTP and WebSocket, what browsers may say in these headers beside names of loopback.
         ws_frames: of WebSocket, what a frame to a client has: an array of packets, or one.
+        anonymous: of TCP and WebSocket, people may come without a token.
+        cookie: of WebSocket, the cookie that has the token where the auth packet has none; "" for none.
     """
 
     address: str
@@ -35,6 +38,8 @@ class ListenAddress:
     origins: tuple[str, ...] = ()
     hosts: tuple[str, ...] = ()
     ws_frames: str = "array"
+    anonymous: bool = False
+    cookie: str = ""
 
     @property
     def parsed(self) -> Endpoint:
@@ -142,6 +147,7 @@ class Topology:
         receipts_s: how long it can be asked what became of a push.
         retention: how long streams are kept.
         admin: where `zim up` answers `/metrics` and `/healthz`; empty for nowhere.
+        identity: who may come in.
         path: the file it came from.
     """
 
@@ -156,6 +162,7 @@ class Topology:
     receipts_s: float = 3_600.0
     retention: Retention = field(default_factory=Retention)
     admin: Listeners = ()
+    identity: Identity = field(default_factory=Identity)
     path: Path = Path("topology.toml")
 
     @property

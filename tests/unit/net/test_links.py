@@ -9,11 +9,13 @@ import gevent
 import pytest
 
 from tests.harness import free_ports, wait_until
+from zim.fabric.grants import Grant
 from zim.net import transport
 from zim.net.links import PeerLink
 from zim.net.transport import Dealer, Server
 from zim.protocol import codec
-from zim.protocol.messages import Auth, Authed, Message
+from zim.protocol.logins import Auth, Authed
+from zim.protocol.message import Message
 
 
 class Peer:
@@ -25,7 +27,7 @@ class Peer:
 
     def _answer(self, envelope: tuple[bytes, ...], data: bytes) -> None:
         for m in codec.decode(data, Auth):
-            self._server.send(envelope, codec.encode([Authed(m.req, "7", (), None)]))
+            self._server.send(envelope, codec.encode([Authed(m.req, Grant("7"))]))
 
     def close(self) -> None:
         self._server.close()
@@ -85,7 +87,7 @@ def test_what_never_left_is_said_at_once_and_logged_once_for_each_absence(
         peer = Peer(endpoint)
         wait_until(lambda: asker.link.is_connected, "the peer is there")
         last = asker.ask()
-        wait_until(lambda: asker.answers[-1:] == [Authed(last, "7", (), None)], "it answers")  # noqa: B023
+        wait_until(lambda: asker.answers[-1:] == [Authed(last, Grant("7"))], "it answers")  # noqa: B023
         peer.close()
     assert asker.link.dropped == 6
     wait_until(lambda: asker.changes == [True, False, True, False], "each change is told")
@@ -101,7 +103,7 @@ def test_a_frame_that_is_too_large_is_not_read_and_the_next_ones_are(
     wait_until(lambda: False in asker.changes, "the connection broke")
     wait_until(lambda: asker.link.is_connected, "the peer is there again")
     last = asker.ask()
-    wait_until(lambda: asker.answers == [Authed(last, "7", (), None)], "it answers")
+    wait_until(lambda: asker.answers == [Authed(last, Grant("7"))], "it answers")
     peer.close()
 
 

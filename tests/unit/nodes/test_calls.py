@@ -8,9 +8,11 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
+from zim.fabric.grants import Grant
 from zim.nodes.calls import Call, Calls
 from zim.nodes.effects import Send
-from zim.protocol.messages import Auth, Authed, Message
+from zim.protocol.logins import Auth, Authed
+from zim.protocol.message import Message
 
 ANSWER_S = 1.0
 PAUSE_S = 0.5
@@ -72,7 +74,7 @@ class Machine(RuleBasedStateMachine):
         if self.flying:
             req = list(self.flying)[index % len(self.flying)]
             del self.flying[req]
-            self.calls.on_answer(Authed(req, "7", (), None), self.now)
+            self.calls.on_answer(Authed(req, Grant("7")), self.now)
 
     @rule(index=st.integers(0, 50))
     def lose(self, index: int) -> None:
@@ -95,7 +97,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule()
     def a_stranger_answers(self) -> None:
-        assert self.calls.on_answer(Authed(1 << 40, "7", (), None), self.now) is None
+        assert self.calls.on_answer(Authed(1 << 40, Grant("7")), self.now) is None
 
     @invariant()
     def each_is_under_way_or_over(self) -> None:

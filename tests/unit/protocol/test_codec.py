@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from zim.fabric import limits
 from zim.fabric.answers import Place
 from zim.fabric.limits import MESSAGES, OFFSET, PUSHES, RESULTS, ROOMS, TTL_S
-from zim.protocol import codec, messages
+from zim.protocol import codec, logins, messages
 from zim.protocol.errors import CodecError
 from zim.protocol.messages import ToComet
 from zim.protocol.publication import Outcome, Publication
@@ -56,9 +56,9 @@ def test_requests_survive(sent: list[messages.ToRouter]) -> None:
 
 @given(st.lists(st.integers(0, 300), max_size=30), st.integers(1, 500))
 def test_frames_are_cut_and_carry_all(sizes: list[int], cut_bytes: int) -> None:
-    sent = [messages.Auth(n, b"x" * size, 1) for n, size in enumerate(sizes)]
+    sent = [logins.Auth(n, b"x" * size, 1) for n, size in enumerate(sizes)]
     frames = list(codec.encode_cut(sent, cut_bytes))
-    found = [codec.decode(frame, messages.Auth) for frame in frames]
+    found = [codec.decode(frame, logins.Auth) for frame in frames]
     assert [m for part in found for m in part] == sent
     assert all(part for part in found)
     assert all(len(frame) <= cut_bytes + 5 for frame, part in zip(frames, found, strict=True) if len(part) > 1)
@@ -78,7 +78,7 @@ VALUES = st.recursive(
 
 @given(st.binary(max_size=100) | VALUES.map(msgpack.packb))
 def test_anything_else_is_a_codec_error(frame: bytes) -> None:
-    for expected in (messages.ToRouter, messages.ToComet, messages.Push, messages.Entry, messages.Auth):
+    for expected in (messages.ToRouter, messages.ToComet, messages.Push, messages.Entry, logins.Auth):
         with suppress(CodecError):
             assert isinstance(codec.decode(frame, expected), list)
     plain = codec.decode_plain(frame)
@@ -93,7 +93,7 @@ ON_LINKS: list[tuple[Any, Any]] = [
         messages.ToAsker,
         messages.ToLogic,
         messages.ToPublisher,
-        messages.Authed,
+        messages.FromLogic,
         messages.ToJob,
         messages.Entry,
     )
@@ -184,4 +184,4 @@ def test_a_list_of_the_greatest_length_passes_and_a_longer_one_does_not(make: An
 
 def test_a_message_of_another_link_is_an_error() -> None:
     with pytest.raises(CodecError):
-        codec.decode(codec.encode([messages.Auth(1, b"7", 1)]), messages.ToRouter)
+        codec.decode(codec.encode([logins.Auth(1, b"7", 1)]), messages.ToRouter)

@@ -52,5 +52,5 @@ def test_goims_clients_can_neither_ask_for_streams_nor_be_told_of_them() -> None
     assert goim.encode_missed(Missed("r:1", "e", 1, 2, "trimmed")) is None
     assert goim.encode_joined(1, []) is goim.encode_left(1, []) is goim.encode_acknowledged(1, "u:7", 1) is None
     assert goim.encode_farewell("bye", Ending.SLOW) is None
-    assert goim.encode_opened(Packet(Op.AUTH, 9, 1), "7_1", 300, []) == Packet(Op.AUTH_REPLY, 9, 1)
+    assert goim.encode_opened(Packet(Op.AUTH, 9, 1), "7_1", 300, [], None) == Packet(Op.AUTH_REPLY, 9, 1)
     assert goim.parse_login(b"7").token == b"7"

@@ -9,6 +9,7 @@ greenlet that waits for it; until that is empty, later chunks join it.
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ import gevent
 from gevent.event import Event
 from typing_extensions import override
 
+from zim.fabric.grants import NO_RIGHTS, Grant
 from zim.net.pipe import Pipe
 from zim.nodes.comet.outbox import Outbox
 from zim.nodes.comet.phases import Cause, Phase, after
@@ -26,7 +28,7 @@ from zim.nodes.comet.views import Session
 from zim.protocol.endings import Ending
 from zim.protocol.frame import Packet
 from zim.protocol.speech import Speech
-from zim.protocol.vocabularies.base import Login, Request, Start
+from zim.protocol.vocabularies.base import Login, Refresh, Request, Start
 
 log = logging.getLogger(__name__)
 
@@ -74,7 +76,8 @@ class Connection(Session):
         pipe: its bytes; only the connection writes.
         phase: where it is in its life.
         deadline: monotonic; when it is closed unless its client has spoken.
-        may_join: rooms that its client may ask for; None for any.
+        rights: what its grant allows; device: the class that it names; expires: when it ends; monotonic, or never.
+        cookie: a token that its browser has shown with the upgrade; is_anonymous: it may come without one.
         ending, reason: why it is closed.
         address: of its client, for people; since: when it came; monotonic.
     """
@@ -86,12 +89,16 @@ class Connection(Session):
         "_owner",
         "_send",
         "address",
+        "cookie",
         "deadline",
+        "device",
         "ending",
-        "may_join",
+        "expires",
+        "is_anonymous",
         "phase",
         "pipe",
         "reason",
+        "rights",
         "since",
     )
 
@@ -106,7 +113,8 @@ class Connection(Session):
         self.phase = Phase.HANDSHAKE
         self.address, self.since = pipe.peer(), time.monotonic()
         self.deadline = self.since + limits.handshake_timeout_s
-        self.may_join: tuple[str, ...] | None = ()
+        self.rights, self.device, self.expires = NO_RIGHTS, "", math.inf
+        self.cookie, self.is_anonymous = b"", False
         self.ending, self.reason = Ending.LOST, ""
 
     @property
@@ -257,8 +265,20 @@ class Connection(Session):
         """Its session is in the directory: its auth reply goes out."""
         if self.on(Cause.OPENED) is Phase.OPEN and self._asked is not None:
             self.heard()
-            packet = self.vocabulary.encode_opened(self._asked.packet, self.key, self._limits.heartbeat_s, starts)
-            self.tell(packet, Login)
+            asked, heartbeat_s, expires_s = self._asked.packet, self._limits.heartbeat_s, self._expires_s()
+            self.tell(self.vocabulary.encode_opened(asked, self.key, heartbeat_s, starts, expires_s), Login)
+
+    def refreshed(self, seq: int, error: str = "") -> None:
+        """Another token has been looked at, as its client asked in packet seq."""
+        self.tell(self.vocabulary.encode_refreshed(seq, self._expires_s(), error), Refresh)
+
+    def take(self, grant: Grant, now: float) -> None:
+        """From now on its client may do what this grant says, and nothing else."""
+        self.rights = grant.rights
+        self.expires = now + grant.lifetime_ms / 1000 if grant.lifetime_ms else math.inf
+
+    def _expires_s(self) -> float | None:
+        return None if self.expires == math.inf else max(0.0, self.expires - time.monotonic())
 
     def tell(self, packet: Packet | None, answers: type[Login | Request] | None = None) -> None:
         """Sends what the vocabulary has a word for. It may answer what was asked long ago, and nobody waits for."""

@@ -1,21 +1,20 @@
-"""All connections of a comet: who may come, what their packets do, who has been silent for too long."""
+"""All connections of a comet: who may come, what their packets do, whose time is over."""
 
 from __future__ import annotations
 
 import itertools
 import logging
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 
 import gevent
-from gevent.event import AsyncResult
 
-from zim.fabric.limits import ROOMS
-from zim.fabric.streams import name_problem, room_stream, user_stream
+from zim.fabric.streams import user_stream
 from zim.net.fairness import give_way
 from zim.net.pipe import Pipe
 from zim.nodes.comet.connection import ClientLimits, Connection
 from zim.nodes.comet.effects import CursorMoved, Gapped, Joined, Left, Opened, SessionEffect
+from zim.nodes.comet.gate import GRACE_S, Gate
 from zim.nodes.comet.phases import SILENT, Cause, Phase
 from zim.nodes.comet.runner import CometRunner
 from zim.nodes.effects import Effect
@@ -23,9 +22,8 @@ from zim.protocol.endings import Ending
 from zim.protocol.errors import WireError
 from zim.protocol.frame import Op, Packet
 from zim.protocol.framings.base import Alive, Framing, Goodbye
-from zim.protocol.messages import Authed
 from zim.protocol.speech import speech
-from zim.protocol.vocabularies.base import Cursors, Join, Leave, Login, Request
+from zim.protocol.vocabularies.base import Cursors, Join, Leave, Refresh, Request
 
 log = logging.getLogger(__name__)
 
@@ -45,12 +43,6 @@ def _told_of(connection: Connection, now: float) -> dict[str, object]:
     if (traffic := connection.pipe.traffic()) is not None:
         found["acked_bytes"], found["received_bytes"] = traffic
     return found
-
-
-def _granted(connection: Connection, rooms: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Of these rooms, those that the connection may join, and those that it may not."""
-    may = set(rooms if connection.may_join is None else connection.may_join)
-    return tuple(room for room in rooms if room in may), tuple(room for room in rooms if room not in may)
 
 
 class Edge:
@@ -77,7 +69,8 @@ class Edge:
         """
         self.limits = limits
         self.is_open = True
-        self._runner, self._hub, self._perform = runner, runner.hub, perform
+        self._hub, self._perform = runner.hub, perform
+        self._gate = Gate(runner, perform)
         self._max_connections = max_connections
         self._conns = itertools.count(1)
         self._connections: dict[Connection, None] = {}
@@ -100,13 +93,18 @@ class Edge:
         """A socket that was admitted is closed."""
         self.places -= 1
 
-    def serve(self, pipe: Pipe, framing: Framing, sent: bytes = b"") -> None:
+    def serve(
+        self, pipe: Pipe, framing: Framing, sent: bytes = b"", cookie: bytes = b"", is_anonymous: bool = False
+    ) -> None:
         """A client that was admitted. Does not switch.
 
         Args:
             sent: what it has sent already.
+            cookie: a token that its browser has shown.
+            is_anonymous: it may come without a token.
         """
         connection = Connection(next(self._conns), speech(framing), pipe, self.limits, self)
+        connection.cookie, connection.is_anonymous = cookie, is_anonymous
         self._connections[connection] = None
         if sent:
             gevent.spawn_raw(self._speak, connection, sent)
@@ -228,7 +226,7 @@ class Edge:
         """
         phase = connection.on(Cause.AUTH if packet.op == Op.AUTH else Cause.PACKET)
         if phase is Phase.AUTHENTICATING:
-            self._authenticate(connection, packet)
+            self._gate.log_in(connection, packet)
         elif phase is Phase.OPEN:
             said = connection.vocabulary.parse(packet)
             connection.heard()
@@ -239,70 +237,39 @@ class Edge:
                 self._ask(connection, said, packet.seq)
                 answered.wait(ANSWER_S)
 
-    def _authenticate(self, connection: Connection, packet: Packet) -> None:
-        connection.speech = connection.speech.of_version(packet.version)
-        login = connection.vocabulary.parse_login(packet.body)
-        ticket: AsyncResult[Authed | None] = AsyncResult()
-        self._perform(self._runner.on_token(ticket, login.token, connection.vocabulary.version or 0, time.monotonic()))
-        who = ticket.get()
-        if who is None:
-            connection.close(Ending.TRY_AGAIN)
-            return
-        if who.denied:
-            raise WireError(f"login refused: {who.denied}", ending=Ending.REFUSED)
-        names = [user_stream(who.uid), *map(room_stream, who.rooms)]
-        if problem := next((problem for name in names if (problem := name_problem(name))), ""):
-            log.error("the token handler names what cannot be", extra={"problem": problem})
-            raise WireError("not a user", ending=Ending.REFUSED)
-        if connection.on(Cause.IDENTIFIED) is not Phase.JOINING:
-            return
-        rooms, refused = who.rooms, tuple[str, ...]()
-        connection.may_join = None if who.may_join is None else (*who.rooms, *who.may_join)
-        if login.rooms is not None:
-            rooms, refused = _granted(connection, login.rooms)
-        answered = connection.await_reply(packet, Login)
-        self._perform(self._hub.join(connection, who.uid, rooms, time.monotonic(), login.resume, refused))
-        self._go_on_joining(connection)
-        answered.wait()
-
-    def _go_on_joining(self, connection: Connection) -> None:
-        """Switches: others have their turn."""
-        while self._hub.is_joining(connection):
-            give_way()
-            if self._hub.is_joining(connection):
-                self._perform(self._hub.go_on_joining(connection, time.monotonic()))
-
     def _ask(self, connection: Connection, request: Request, seq: int) -> None:
         """What others decide.
 
         Raises:
             WireError: its client may not have that.
         """
-        now = time.monotonic()
         if isinstance(request, Join):
-            rooms, refused = _granted(connection, request.rooms)
-            if len(connection.rooms) + len(rooms) > ROOMS:
-                raise WireError(f"more than {ROOMS} rooms", ending=Ending.REQUEST)
-            self._perform(self._hub.join_rooms(connection, rooms, seq, now, request.resume, refused))
-            self._go_on_joining(connection)
+            self._gate.join(connection, request, seq)
+        elif isinstance(request, Refresh):
+            self._gate.refresh(connection, request, seq)
         elif isinstance(request, Leave):
-            self._perform(self._hub.leave_rooms(connection, request.rooms, seq, now))
+            self._perform(self._hub.leave_rooms(connection, request.rooms, seq, time.monotonic()))
         else:
             own = user_stream(connection.uid)
             if set(request.offsets) != {own}:
                 raise WireError(f"acknowledge: only {own} has a cursor here", ending=Ending.REQUEST)
-            self._perform(self._hub.acknowledge(connection, request.offsets[own], now))
+            self._perform(self._hub.acknowledge(connection, request.offsets[own], time.monotonic()))
 
     # -- time
 
     def sweep(self) -> None:
-        """Closes who is silent for too long, before auth and after. Runs for ever."""
+        """Closes who is silent for too long, before auth and after, and whose grant is over. Runs for ever."""
         while True:
             gevent.sleep(SWEEP_S)
             for connection in list(self._connections):
                 give_way()
-                if connection.deadline < time.monotonic() and not connection.phase.is_over:
+                now = time.monotonic()
+                if connection.phase.is_over:
+                    continue
+                if connection.deadline < now:
                     connection.close(SILENT[connection.phase])
+                elif connection.expires + GRACE_S < now:
+                    connection.close(Ending.EXPIRED)
 
     def close(self) -> None:
         """The comet stops: everybody is sent away. Switches."""

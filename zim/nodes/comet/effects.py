@@ -12,7 +12,8 @@ from zim.nodes.comet.feed import Link
 from zim.nodes.comet.results import Row
 from zim.nodes.comet.views import Catchup, Session, View
 from zim.nodes.effects import Effect
-from zim.protocol.messages import Authed, Entry
+from zim.protocol.logins import Authed, MayJoin
+from zim.protocol.messages import Entry
 from zim.protocol.vocabularies.base import Missed, Start
 
 
@@ -60,11 +61,11 @@ class CursorMoved(SessionEffect, frozen=True):
     offset: int
 
 
-class Identified(Effect, frozen=True):
-    """Who a client is, or None: no logic node has answered. ticket: names who asked."""
+class Told(Effect, frozen=True):
+    """What a logic says, or None: none has answered. ticket: names who asked."""
 
     ticket: Any
-    who: Authed | None
+    answer: Authed | MayJoin | None
 
 
 class Replaced(Effect, frozen=True):

@@ -16,6 +16,7 @@ from zim.fabric.tally import REPORTED
 from zim.nodes.comet.results import RENEWS, Reports
 from zim.nodes.effects import MESSAGE_BYTES, WARNING, Effect, Note, Send
 from zim.nodes.remote_clock import RemoteClock
+from zim.protocol.message import Message
 from zim.protocol.messages import (
     Answer,
     Answers,
@@ -25,7 +26,6 @@ from zim.protocol.messages import (
     Entry,
     Fetch,
     Fetched,
-    Message,
     Renew,
     Renewed,
     change_bytes,

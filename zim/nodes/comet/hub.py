@@ -34,7 +34,7 @@ from zim.protocol.messages import (
     ToComet,
 )
 from zim.protocol.vocabularies.base import Missed, Resume, Start
-from zim.protocol.vocabularies.zim import JOINED_ALREADY, refusals
+from zim.protocol.vocabularies.zim import JOINED_ALREADY
 
 ROOMS_S = 0.5  # how late the directory may name a session's rooms, for one that joins and leaves all the time
 JOIN_S = 1.0  # how long a reply waits for the shards of rooms; after it they are joined in the background
@@ -89,18 +89,18 @@ class Hub:
         rooms: Sequence[str],
         now: float,
         resume: Resume | None = None,
-        refused: Sequence[str] = (),
+        refused: Sequence[Start] = (),
     ) -> list[Effect]:
         """A client is who it says: subscribes it. Opened comes when its router knows it.
 
         Args:
             resume: what it has of its streams.
-            refused: rooms that it asked for and may not be in.
+            refused: rooms that it asked for and may not be in, with the reason.
         """
         session.uid, session.rooms = uid, tuple(dict.fromkeys(rooms))
         self.sessions[session.conn] = session
         streams = [user_stream(uid), EVERYBODY, *map(room_stream, session.rooms)]
-        return self._join(session, 0, streams, resume, refusals(refused), now)
+        return self._join(session, 0, streams, resume, refused, now)
 
     def join_rooms(
         self,
@@ -109,12 +109,12 @@ class Hub:
         seq: int,
         now: float,
         resume: Resume | None = None,
-        refused: Sequence[str] = (),
+        refused: Sequence[Start] = (),
     ) -> list[Effect]:
         """It wants to be in more rooms. Joined comes when their routers know it."""
         has, wanted = set(session.rooms), dict.fromkeys(rooms)
         fresh = tuple(room for room in wanted if room not in has)
-        errors = [*(Start(room_stream(r), error=JOINED_ALREADY) for r in wanted if r in has), *refusals(refused)]
+        errors = [*(Start(room_stream(r), error=JOINED_ALREADY) for r in wanted if r in has), *refused]
         session.rooms += fresh
         if fresh:
             self._moved[session] = None

@@ -19,17 +19,17 @@ from zim.net.transport import Dealer, Inbox
 from zim.nodes.base import EXIT_CRASH, NodeProcess, visitors
 from zim.nodes.comet.connection import ClientLimits
 from zim.nodes.comet.edge import Edge
-from zim.nodes.comet.effects import Identified, Pass, Replaced, SessionEffect
+from zim.nodes.comet.effects import Pass, Replaced, SessionEffect, Told
 from zim.nodes.comet.metrics import comet_metrics
-from zim.nodes.comet.runner import CometRunner
+from zim.nodes.comet.runner import ANSWER_S, CometRunner
 from zim.nodes.comet.tcp import TcpListener
 from zim.nodes.comet.websocket import WebSocketListener
 from zim.nodes.effects import Effect, Send
 from zim.nodes.queues import queues
 from zim.nodes.state import StateDir
-from zim.protocol import messages
+from zim.protocol import logins, messages
 from zim.protocol.framings.text import TEXT, TEXT_OBJECTS
-from zim.protocol.messages import Message
+from zim.protocol.message import Message
 from zim.topology import Comet, Listeners, Topology
 
 log = logging.getLogger(__name__)
@@ -60,6 +60,7 @@ class CometNode(NodeProcess):
             min(r.max_behind_bytes for r in t.routers) // 4,
             comet.handshake_timeout_s,
             comet.id,
+            answer_s=ANSWER_S if t.identity.callout is None else 2 * t.identity.callout.timeout_s + ANSWER_S,
         )
         self._routers: dict[str, PeerLink[Message]] = {
             r.name: PeerLink(r.name, Dealer(r.endpoint), UP_BYTES, on_change=self._runner.on_link) for r in t.routers
@@ -82,11 +83,11 @@ class CometNode(NodeProcess):
         self._edge = Edge(self._runner, self.perform, limits, comet.max_connections)
         self._listeners: list[PatientServer] = []
         for at in comet.tcp:
-            self._listeners.append(TcpListener(at.host_port, self._edge, comet.keepalive_s))
+            self._listeners.append(TcpListener(at.host_port, self._edge, comet.keepalive_s, at.anonymous))
         for at in comet.ws:
             framing = TEXT_OBJECTS if at.ws_frames == "object" else TEXT
-            listener = WebSocketListener(at.host_port, self._edge, comet.keepalive_s, visitors(at), framing)
-            self._listeners.append(listener)
+            rest = visitors(at), framing, at.anonymous, at.cookie
+            self._listeners.append(WebSocketListener(at.host_port, self._edge, comet.keepalive_s, *rest))
 
     @override
     def start(self) -> None:
@@ -142,10 +143,10 @@ class CometNode(NodeProcess):
 
     def _on_authed(self, logic: str, frame: bytes) -> None:
         answers = self.decode(frame, messages.FromLogic, logic)
-        self.perform(self._runner.on_identities(answers, time.monotonic()))
+        self.perform(self._runner.on_told(answers, time.monotonic()))
 
     def _on_not_asked(self, logic: str, lost: Sequence[Message]) -> None:
-        reqs = [m.req for m in lost if isinstance(m, messages.Auth)]
+        reqs = [m.req for m in lost if isinstance(m, logins.Auth | logins.AskJoin)]
         self.perform(self._runner.on_not_sent(reqs, time.monotonic()))
 
     def _on_logic(self, logic: str, is_connected: bool) -> None:
@@ -169,8 +170,8 @@ class CometNode(NodeProcess):
                 self._edge.perform(effect)
             case Pass():
                 self._todo = effect
-            case Identified(ticket=AsyncResult() as ticket, who=who):
-                ticket.set(who)
+            case Told(ticket=AsyncResult() as ticket, answer=answer):
+                ticket.set(answer)
             case Replaced(known_inc=known_inc):
                 log.critical("fenced: a router knows a later run of this comet", extra={"known": known_inc})
                 self._state.write("incarnation", known_inc)

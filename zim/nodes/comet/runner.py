@@ -1,7 +1,8 @@
 """A comet's runner: what comes from routers, jobs and logics, from clients, and from the clock. Fifth stop of a push.
 
 In: an Entry. Out: a Pass over the sockets of those who are subscribed. `hub` decides that, and what routers are told;
-here is what a comet asks of logics: who a client is. Pure: no socket, no clock; the simulator runs it as it ships.
+here is what a comet asks of logics: who a client is, which rooms it may be in. Pure: no socket, no clock; the simulator
+runs it as it ships.
 """
 
 from __future__ import annotations
@@ -9,42 +10,53 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
 from typing_extensions import override
 
 from zim.fabric.limits import CHANGES
 from zim.nodes.calls import Call, Calls
-from zim.nodes.comet.effects import Identified
+from zim.nodes.comet.effects import Told
 from zim.nodes.comet.hub import Hub
 from zim.nodes.effects import MESSAGE_BYTES, WARNING, Effect, Note
-from zim.protocol.messages import Auth, Authed, Entry, Message, ToComet
+from zim.protocol.logins import AskJoin, Auth, Authed, MayJoin
+from zim.protocol.message import Message
+from zim.protocol.messages import Entry, ToComet
+from zim.protocol.publication import ITEM_BYTES
 
-AUTH_S = 1.0  # for one logic to answer, before the next one is asked
+ANSWER_S = 1.0  # for one logic to answer, before the next one is asked
 PAUSE_S = 0.05  # after all of them have been asked
 
 
-class _Identification(Call):
-    """Who has this token? One logic after the other is asked until one answers, or the time is up."""
+class _Enquiry(Call):
+    """One logic after the other is asked until one answers, or the time is up."""
 
-    __slots__ = ("_asked", "_first", "_logics", "_token", "_until", "_version", "ticket", "who")
+    __slots__ = ("_answer_s", "_asked", "_first", "_logics", "_question", "_until", "found", "ticket")
 
     def __init__(
-        self, ticket: Any, token: bytes, version: int, logics: Sequence[str], first: int, until: float
+        self,
+        ticket: Any,
+        question: Auth | AskJoin,
+        logics: Sequence[str],
+        first: int,
+        until: float,
+        answer_s: float,
     ) -> None:
         super().__init__()
         self.ticket = ticket
-        self._token, self._version, self._logics, self._first, self._until = token, version, logics, first, until
+        self._question, self._logics, self._first, self._until = question, logics, first, until
+        self._answer_s = answer_s
         self._asked = 0
-        self.who: Authed | None = None
+        self.found: Authed | MayJoin | None = None
 
     @override
     def attempt(self, req: int, now: float) -> tuple[str, Message, int, float]:
         logic = self._logics[(self._first + self._asked) % len(self._logics)]
         self._asked += 1
-        return logic, Auth(req, self._token, self._version), MESSAGE_BYTES + len(self._token), now + AUTH_S
+        return logic, msgspec.structs.replace(self._question, req=req), _size(self._question), now + self._answer_s
 
     @override
-    def on_answer(self, m: Authed, now: float) -> None:
-        self.who, self.is_over = m, True
+    def on_answer(self, m: Authed | MayJoin, now: float) -> None:
+        self.found, self.is_over = m, True
 
     @override
     def on_silence(self, why: str, now: float) -> None:
@@ -73,6 +85,7 @@ class CometRunner:
         handshake_timeout_s: float,
         first_logic: int = 0,
         most_changes: int = CHANGES,
+        answer_s: float = ANSWER_S,
     ) -> None:
         """
         Args:
@@ -82,10 +95,11 @@ class CometRunner:
             handshake_timeout_s: how long logics are asked who a client is.
             first_logic: which of them is asked first; then each in turn.
             most_changes: see Link.
+            answer_s: for one logic to answer, before the next one is asked.
         """
         self.hub = Hub(comet, inc, routers, most_changes)
         self._logics, self._next_logic = logics, first_logic
-        self._renew_bytes, self._handshake_timeout_s = renew_bytes, handshake_timeout_s
+        self._renew_bytes, self._handshake_timeout_s, self._answer_s = renew_bytes, handshake_timeout_s, answer_s
         self._calls = Calls()
 
     # -- routers and jobs
@@ -101,18 +115,19 @@ class CometRunner:
 
     # -- logics
 
-    def on_token(self, ticket: Any, token: bytes, version: int, now: float) -> list[Effect]:
-        """A client shows its token. Identified comes when it is known whose it is, or that nobody can tell.
+    def on_question(self, ticket: Any, question: Auth | AskJoin, now: float) -> list[Effect]:
+        """A client shows its token, or wants to be in rooms of which its grant says that logic is to be asked. Told
+        comes when it is answered, or when nobody can tell.
 
         Args:
-            version: of what it speaks.
+            question: with any number.
         """
         self._next_logic += 1
         until = now + self._handshake_timeout_s
-        call = _Identification(ticket, token, version, self._logics, self._next_logic, until)
+        call = _Enquiry(ticket, question, self._logics, self._next_logic, until, self._answer_s)
         return [self._calls.begin(call, now)]
 
-    def on_identities(self, answers: Sequence[Authed], now: float) -> list[Effect]:
+    def on_told(self, answers: Sequence[Authed | MayJoin], now: float) -> list[Effect]:
         """A logic has answered."""
         return _ended([self._calls.on_answer(m, now) for m in answers])
 
@@ -132,11 +147,18 @@ class CometRunner:
         return self.hub.on_tick(now, self._renew_bytes) + due + _ended(silent)
 
 
+def _size(question: Auth | AskJoin) -> int:
+    """What it counts for in every limit."""
+    if isinstance(question, Auth):
+        return MESSAGE_BYTES + len(question.token) + len(question.address) + len(question.device)
+    return MESSAGE_BYTES + sum(ITEM_BYTES + len(room) for room in question.rooms)
+
+
 def _ended(calls: Sequence[Call | None]) -> list[Effect]:
     out: list[Effect] = []
     for call in calls:
-        if isinstance(call, _Identification) and call.is_over:
-            if call.who is None:
+        if isinstance(call, _Enquiry) and call.is_over:
+            if call.found is None:
                 out.append(Note(WARNING, "nobody to authenticate with", {}))
-            out.append(Identified(call.ticket, call.who))
+            out.append(Told(call.ticket, call.found))
     return out

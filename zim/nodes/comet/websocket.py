@@ -112,12 +112,12 @@ class _Handler(WebSocketHandler):  # type: ignore[misc]
     @override
     def run_websocket(self) -> None:
         """The 101 is out: the socket goes to a greenlet of its own, and nothing of the request stays."""
-        sock, rest = self.socket, self._rest
+        sock, rest, cookies = self.socket, self._rest, str(self._head.get("HTTP_COOKIE", ""))
         self.websocket.closed = True  # its __del__ would write a close frame into the client's stream
         self.socket = self.websocket = None
         self.is_adopted = True
         self.wsgi_input = pywsgi.Input(self.rfile, None)
-        self.server.adopt(sock, rest)
+        self.server.adopt(sock, rest, cookies)
 
     @override
     def log_request(self) -> None:
@@ -169,6 +169,13 @@ def _is_key(key: str) -> bool:
         return False
 
 
+def _cookie(cookies: str, name: str) -> bytes:
+    """The value of one of them; nothing if it is not there, or there twice (RFC 6265 4.2)."""
+    pairs = [pair.strip().partition("=") for pair in cookies.split(";")]
+    values = [value.strip().strip('"') for key, _, value in pairs if key == name]
+    return values[0].encode("latin-1", "replace") if len(values) == 1 else b""
+
+
 def _refusal(why: Refused) -> bytes:
     text = f"{why}\n".encode()
     head = f"HTTP/1.1 {why.status} {HTTPStatus(why.status).phrase}\r\nContent-Type: text/plain\r\nConnection: close\r\n"
@@ -196,12 +203,20 @@ class WebSocketListener(PatientServer, pywsgi.WSGIServer):
         keepalive_s: int,
         visitors: Visitors = ANYBODY,
         framing: Framing = TEXT,
+        is_anonymous: bool = False,
+        cookie: str = "",
     ) -> None:
+        """
+        Args:
+            is_anonymous: people may come without a token.
+            cookie: the name of the one that has a token; "" for none.
+        """
         environ = {"SERVER_NAME": address[0]}  # else pywsgi asks the DNS for it
         sock = listen("ws", address)
         pywsgi.WSGIServer.__init__(self, sock, _no_application, log=None, error_log=self.logger, environ=environ)
         self.logger.setLevel(logging.ERROR)
         self._edge, self._keepalive_s, self._framing = edge, keepalive_s, framing
+        self._is_anonymous, self._cookie = is_anonymous, cookie
         self.visitors = visitors
 
     @override
@@ -238,6 +253,7 @@ class WebSocketListener(PatientServer, pywsgi.WSGIServer):
                 sock.close()
                 self._edge.release()
 
-    def adopt(self, sock: socket.socket, rest: bytes) -> None:
-        """Takes over a socket after its upgrade, with what its client sent already."""
-        self._edge.serve(SocketPipe(sock), self._framing, rest)
+    def adopt(self, sock: socket.socket, rest: bytes, cookies: str) -> None:
+        """Takes over a socket after its upgrade, with what its client sent already, and the cookies of its browser."""
+        cookie = _cookie(cookies, self._cookie) if self._cookie else b""
+        self._edge.serve(SocketPipe(sock), self._framing, rest, cookie, self._is_anonymous)

@@ -9,7 +9,8 @@ from typing_extensions import override
 from zim.nodes.calls import Call
 from zim.nodes.effects import MESSAGE_BYTES
 from zim.nodes.remote_clock import RemoteClock
-from zim.protocol.messages import AskTime, LogTime, Message
+from zim.protocol.message import Message
+from zim.protocol.messages import AskTime, LogTime
 
 ASK_S = 1.0  # each router that is there is asked so often; an answer has as long
 

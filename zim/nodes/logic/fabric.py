@@ -26,6 +26,7 @@ from zim.nodes.logic.runner import LogicRunner
 from zim.nodes.logic.shares import GIVE_UP_S
 from zim.protocol import codec, messages
 from zim.protocol.errors import CodecError
+from zim.protocol.message import Message
 
 SILENT_S = 1.0  # after it a router that does not say what it knows is named
 WAIT_S, MOST_WAIT_S = 0.03, 0.5  # between two looks at a receipt: longer and longer
@@ -122,7 +123,7 @@ class RouterFabric(Fabric):
             pause_s = min(2 * pause_s, MOST_WAIT_S)
 
     def _ask(
-        self, routers: Sequence[str], make: Callable[[int], messages.Message], patience_s: float, retry_s: float
+        self, routers: Sequence[str], make: Callable[[int], Message], patience_s: float, retry_s: float
     ) -> Mapping[str, messages.ToAsker | Unavailable | Unknown]:
         ticket: AsyncResult[Any] = AsyncResult()
         self._perform(self._runner.on_question(ticket, routers, make, patience_s, retry_s, time.monotonic()))

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 
 from zim.fabric.answers import Ledger
 from zim.metrics import Metric, counter, gauge
+from zim.nodes.logic.desk import Desk
 
 REFUSED = "refused"  # stands for the path of requests that were not read to their end
 
@@ -20,6 +21,22 @@ def http_metrics(answered: Mapping[tuple[str, int], int], refused: Mapping[int, 
     requests: dict[tuple[str, ...], int] = {(path, str(status)): n for (path, status), n in answered.items()}
     requests |= {(REFUSED, str(status)): n for status, n in refused.items()}
     yield counter("zim_logic_http_requests_total", "Requests that were answered", requests, "path", "status")
+
+
+def login_metrics(desk: Desk) -> Iterator[Metric]:
+    """Who came, and what others were asked about it."""
+    results = {"ok": desk.admitted, **desk.denied}
+    yield counter("zim_logic_auths_total", "Tokens that comets asked about", results, "result")
+    callers = (desk.connect, desk.join)
+    asked: dict[tuple[str, ...], int] = {(c.name, how): n for c in callers for how, n in c.results.items()}
+    yield counter("zim_logic_callouts_total", "Questions to the application", asked, "callout", "result")
+    open_now = {c.name: int(c.is_open) for c in callers}
+    yield gauge("zim_logic_callout_circuit_open", "The application does not answer: nobody asks", open_now, "callout")
+    sets = {issuer: known for issuer, known in desk.issuers.items() if known.issuer.jwks}
+    fetched: dict[tuple[str, ...], int] = {(i, how): n for i, known in sets.items() for how, n in known.results.items()}
+    yield counter("zim_logic_key_fetches_total", "Fetches of the keys of issuers", fetched, "issuer", "result")
+    keys = {issuer: len(known.keys) for issuer, known in desk.issuers.items()}
+    yield gauge("zim_logic_keys", "Keys of issuers that are known", keys, "issuer")
 
 
 def fabric_metrics(ledger: Ledger) -> Iterator[Metric]:

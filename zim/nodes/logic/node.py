@@ -8,32 +8,38 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import partial
+from pathlib import Path
 
 import gevent
 from gevent.event import AsyncResult
 from typing_extensions import override
 
+from zim.errors import NodeError, ZimError
 from zim.fabric.questions import WholeLedger
+from zim.identity.loading import fixed_keys
 from zim.metrics import Metric, counter
+from zim.net.asking import HttpAsker, NotAnswered
 from zim.net.fairness import give_way
 from zim.net.links import PeerLink
 from zim.net.transport import Dealer, Server
 from zim.nodes.base import NodeProcess, visitors
 from zim.nodes.calls import RETRY_S
 from zim.nodes.effects import Effect, Replies, Send
-from zim.nodes.logic.auth import GoimTokens
+from zim.nodes.logic.callouts import CallOut, Reply
+from zim.nodes.logic.desk import Desk, FetchKeys
 from zim.nodes.logic.fabric import RouterFabric
-from zim.nodes.logic.metrics import fabric_metrics, http_metrics
+from zim.nodes.logic.metrics import fabric_metrics, http_metrics, login_metrics
 from zim.nodes.logic.runner import LogicRunner, Settled
 from zim.nodes.queues import queues
 from zim.protocol import codec, messages
-from zim.protocol.messages import Message
+from zim.protocol.message import Message
 from zim.topology import Listeners, Logic, Topology
 from zim.web.app import create_app, request_limits
 from zim.web.server import HttpServer
 
 log = logging.getLogger(__name__)
 
+FETCH_S = 5.0  # for an issuer's keys
 ROUTER_QUEUE_BYTES = 64 << 20  # for one router; above it requests are not sent
 
 
@@ -52,7 +58,7 @@ class LogicNode(NodeProcess):
         self._runner = LogicRunner(
             list(routers),
             lambda stream: self.topology.retention.rule(stream).is_live_only,
-            GoimTokens(),
+            self._make_desk(),
             max_body_bytes,
             lambda: secrets.token_hex(16),
         )
@@ -76,6 +82,25 @@ class LogicNode(NodeProcess):
                     beside=self._http[0] if self._http else None,
                 )
             )
+
+    def _make_desk(self) -> Desk:
+        """Raises: NodeError: a key that the topology names cannot be had."""
+        identity = self.topology.identity
+        self._askers: dict[str, HttpAsker] = {}
+        try:
+            keys = {issuer.issuer: fixed_keys(issuer) for issuer in identity.issuers}
+            for issuer in identity.issuers:
+                self._know(issuer.jwks, issuer.ca)
+            if (callout := identity.callout) is not None:
+                self._know(callout.connect, callout.ca)
+                self._know(callout.join, callout.ca)
+        except ZimError as e:
+            raise NodeError(str(e)) from None
+        return Desk(identity, keys, lambda: secrets.token_hex(8))
+
+    def _know(self, url: str, ca: Path | None) -> None:
+        if url:
+            self._askers[url] = HttpAsker(url, ca)
 
     @override
     def start(self) -> None:
@@ -110,8 +135,7 @@ class LogicNode(NodeProcess):
         refused = sum((server.refused for server in self._http), Counter[int]())
         yield from http_metrics(self._app.answered, refused)
         yield counter("zim_logic_pushes_total", "Pushes that were answered", runner.answered, "status")
-        results = {"ok": runner.identified, "denied": runner.denied}
-        yield counter("zim_logic_auths_total", "Tokens that comets asked about", results, "result")
+        yield from login_metrics(runner.desk)
         yield from queues("logic", {"submitted": runner, **self._routers})
         yield counter(
             "zim_logic_dropped_answers_total", "Answers whose asker was gone or did not read", self._server.dropped
@@ -123,7 +147,7 @@ class LogicNode(NodeProcess):
     def _on_asked(self, envelope: tuple[bytes, ...], frame: bytes) -> None:
         """Comets ask who their clients are; publishers push over ZeroMQ."""
         asked = self.decode(frame, messages.ToLogic)
-        self.perform(self._runner.on_messages(envelope, asked, time.monotonic(), give_way))
+        self.perform(self._runner.on_messages(envelope, asked, time.monotonic(), time.time(), give_way))
 
     def _on_answers(self, router: str, frame: bytes) -> None:
         answers = self.decode(frame, messages.ToAsker, router)
@@ -141,6 +165,23 @@ class LogicNode(NodeProcess):
             gevent.sleep(RETRY_S)
             self.perform(self._runner.on_tick(time.monotonic()))
 
+    def _fetch_keys(self, effect: FetchKeys) -> None:
+        document, why = None, ""
+        try:
+            status, document = self._askers[effect.keys.issuer.jwks].get(FETCH_S)
+            if status != 200:
+                document, why = None, f"it answers with status {status}"
+        except NotAnswered as e:
+            why = str(e)
+        self.perform(self._runner.on_keys(effect, document, why, time.monotonic(), time.time()))
+
+    def _call_out(self, effect: CallOut) -> None:
+        try:
+            reply: Reply | str = Reply(*self._askers[effect.url].post(effect.body, effect.timeout_s))
+        except NotAnswered as e:
+            reply = str(e)
+        self.perform(self._runner.on_reply(effect, reply, time.monotonic()))
+
     # -- what is to be done
 
     @override
@@ -151,6 +192,10 @@ class LogicNode(NodeProcess):
                     for p in message.pushes:
                         log.debug("push asked for", extra={"push_id": p.push_id, "router": router, "part": p.part})
                 self._routers[router].put(message, size)
+            case FetchKeys():
+                self.spawn(self._fetch_keys, effect)
+            case CallOut():
+                self.spawn(self._call_out, effect)
             case Settled(ticket=AsyncResult() as ticket, outcome=outcome):
                 ticket.set(outcome)
             case Replies(answers=answers):

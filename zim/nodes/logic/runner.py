@@ -19,14 +19,16 @@ from zim.fabric.pauses import Pause, no_pause
 from zim.fabric.push import Push, Status
 from zim.nodes.calls import RETRY_S, Call, Calls
 from zim.nodes.effects import MESSAGE_BYTES, Effect, Replies, topologies_differ
-from zim.nodes.logic.auth import Denied, GoimTokens
+from zim.nodes.logic.callouts import CallOut, Reply
 from zim.nodes.logic.clocks import Clocks
+from zim.nodes.logic.desk import Desk, FetchKeys
 from zim.nodes.logic.lanes import Lane, Lanes
 from zim.nodes.logic.shares import PART_STREAMS, Share, Splitter, published, push_id_of
 from zim.nodes.logic.submitting import answer_submits, read_submit
 from zim.nodes.logic.trains import Train
-from zim.protocol import messages
-from zim.protocol.messages import Message, Submit
+from zim.protocol import logins, messages
+from zim.protocol.message import Message
+from zim.protocol.messages import Submit
 from zim.protocol.publication import ENTRY_BYTES, STREAM_BYTES
 
 SUBMITTED_BYTES = 64 << 20  # of pushes over ZeroMQ that are under way
@@ -97,12 +99,16 @@ class _Inquiry(Call):
         self.again_at, self.is_over = now + RETRY_S, now >= self._retry_until
 
 
+def _replies(answers: Sequence[tuple[Any, Message]]) -> list[Effect]:
+    return [Replies(answers)] if answers else []
+
+
 class LogicRunner:
     """One logic node.
 
     Attributes:
         answered: how many pushes were answered, by status.
-        identified, denied: how many tokens comets asked about: those that are somebody's, and the others.
+        desk: says who may come in.
         waiting_bytes: of pushes over ZeroMQ that are under way.
         dropped: how many of them were too many.
     """
@@ -111,7 +117,7 @@ class LogicRunner:
         self,
         routers: Sequence[str],
         is_live_only: Callable[[str], bool],
-        tokens: GoimTokens,
+        desk: Desk,
         max_body_bytes: int,
         new_id: Callable[[], str],
         part_streams: int = PART_STREAMS,
@@ -124,8 +130,8 @@ class LogicRunner:
             part_streams: see Splitter.
         """
         self.answered: dict[str, int] = dict.fromkeys(get_args(Status), 0)
-        self.identified = self.denied = self.waiting_bytes = self.dropped = 0
-        self._tokens, self._max_body_bytes, self._new_id = tokens, max_body_bytes, new_id
+        self.waiting_bytes = self.dropped = 0
+        self.desk, self._max_body_bytes, self._new_id = desk, max_body_bytes, new_id
         self._splitter = Splitter(routers, is_live_only, part_streams)
         self._publishers: dict[Any, Lanes] = {}  # over ZeroMQ, those of whom something is under way
         self._waiting: list[tuple[float, int, Share]] = []  # a heap, of shares that were not begun at once
@@ -189,23 +195,40 @@ class LogicRunner:
         return [self._calls.begin(inquiry, now) for inquiry in inquiries]
 
     def on_messages(
-        self, asker: Any, asked: Sequence[messages.ToLogic], now: float, pause: Pause = no_pause
+        self, asker: Any, asked: Sequence[messages.ToLogic], now: float, wall_s: float, pause: Pause = no_pause
     ) -> list[Effect]:
-        """Comets ask who their clients are; publishers push over ZeroMQ. pause: see `on_push`."""
+        """Comets ask who their clients are; publishers push over ZeroMQ.
+
+        Args:
+            wall_s: the wall clock: tokens end by it.
+            pause: see `on_push`.
+        """
         out: list[Effect] = []
-        if identified := [self._identify(m) for m in asked if isinstance(m, messages.Auth)]:
-            out.append(Replies([(asker, m) for m in identified]))
+        answers: list[tuple[Any, Message]] = []
+        for m in asked:
+            if isinstance(m, Submit):
+                continue
+            if isinstance(m, logins.Auth):
+                answer: Message | None = self.desk.log_in(asker, m, now, wall_s, out)
+                pause()
+            else:
+                answer = self.desk.ask_join(asker, m, now, out)
+            if answer is not None:
+                answers.append((asker, answer))
+        out += _replies(answers)
         if submits := [m for m in asked if isinstance(m, Submit)]:
             out += self._submit(asker, submits, now, pause)
         return out
 
-    def _identify(self, m: messages.Auth) -> messages.Authed:
-        found = self._tokens.identify(m.token, m.version)
-        if isinstance(found, Denied):
-            self.denied += 1
-            return messages.Authed(m.req, "", (), (), found.why)
-        self.identified += 1
-        return messages.Authed(m.req, found.uid, found.rooms, found.may_join)
+    def on_keys(self, effect: FetchKeys, document: bytes | None, why: str, now: float, wall_s: float) -> list[Effect]:
+        """The keys of an issuer have come; or they have not, and why."""
+        out: list[Effect] = []
+        return [*_replies(self.desk.on_keys(effect.keys, document, why, now, wall_s, out)), *out]
+
+    def on_reply(self, effect: CallOut, reply: Reply | str, now: float) -> list[Effect]:
+        """The application has answered; or it has not, and why."""
+        out: list[Effect] = []
+        return [*_replies(self.desk.on_reply(effect.caller, effect.number, reply, now, out)), *out]
 
     def _submit(self, asker: Any, submits: Sequence[Submit], now: float, pause: Pause) -> list[Effect]:
         size = sum(ENTRY_BYTES + len(m.body) + STREAM_BYTES * (len(m.streams) + len(m.only)) for m in submits)
@@ -249,6 +272,7 @@ class LogicRunner:
         due, silent = self._calls.on_tick(now)
         out = due + [effect for call in silent for effect in self._ended(call, now)]
         out += [self._calls.begin(call, now) for call in self._clocks.due(now)]
+        out += _replies(self.desk.on_tick(now, out))
         return out + self._give_up(now)
 
     def _give_up(self, now: float) -> list[Effect]:

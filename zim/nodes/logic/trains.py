@@ -9,7 +9,8 @@ from typing_extensions import override
 from zim.nodes.calls import RETRY_S, Call
 from zim.nodes.logic.shares import Share
 from zim.nodes.remote_clock import RemoteClock
-from zim.protocol.messages import Message, Publish, PublishReply
+from zim.protocol.message import Message
+from zim.protocol.messages import Publish, PublishReply
 
 ATTEMPTS = 3
 ANSWER_S = 2.0  # for one attempt; a router makes a publisher wait at most one second for a comet that is behind

@@ -20,11 +20,13 @@ Resume = Mapping[str, tuple[str, int]]  # stream → epoch, offset
 
 
 class Login(NamedTuple):
-    """Who it is. rooms: None for those that its token has. resume: what it has of its streams, if it can say."""
+    """Who it is. rooms: None for those that its token has. resume: what it has of its streams, if it can say. device:
+    what it says that it is."""
 
     token: bytes
     rooms: tuple[str, ...] | None = None
     resume: Resume | None = None
+    device: str = ""
 
 
 class Join(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -46,7 +48,13 @@ class Cursors(NamedTuple):
     offsets: Mapping[str, int]
 
 
-Request = Join | Leave | Cursors  # what others must be asked for
+class Refresh(NamedTuple):
+    """Another token for the same user."""
+
+    token: bytes
+
+
+Request = Join | Leave | Cursors | Refresh  # what others must be asked for
 
 # ---------------------------------------------------------------- what it is told
 
@@ -135,8 +143,10 @@ class Vocabulary(ABC):
         """A pushed message."""
 
     @abstractmethod
-    def encode_opened(self, asked: Packet, key: str, heartbeat_s: float, starts: Sequence[Start]) -> Packet:
-        """The reply to an auth packet."""
+    def encode_opened(
+        self, asked: Packet, key: str, heartbeat_s: float, starts: Sequence[Start], expires_s: float | None
+    ) -> Packet:
+        """The reply to an auth packet. expires_s: how long its grant holds; None for as long as it likes."""
 
     def encode_joined(self, seq: int, starts: Sequence[Start]) -> Packet | None:
         """It is in rooms. seq: of the packet that asked for it, 0 if this comes late."""
@@ -148,6 +158,10 @@ class Vocabulary(ABC):
 
     def encode_acknowledged(self, seq: int, stream: str, offset: int) -> Packet | None:
         """A cursor stands there."""
+        return None
+
+    def encode_refreshed(self, seq: int, expires_s: float | None, error: str = "") -> Packet | None:
+        """Another token is taken, as packet seq asked; or, with an error, it is to be shown again."""
         return None
 
     def encode_missed(self, missed: Missed) -> Packet | None:

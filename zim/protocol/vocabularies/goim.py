@@ -31,7 +31,9 @@ class Goim(Vocabulary):
         return Packet(op, 0, 0, body)
 
     @override
-    def encode_opened(self, asked: Packet, key: str, heartbeat_s: float, starts: Sequence[Start]) -> Packet:
+    def encode_opened(
+        self, asked: Packet, key: str, heartbeat_s: float, starts: Sequence[Start], expires_s: float | None
+    ) -> Packet:
         return Packet(Op.AUTH_REPLY, asked.seq, asked.version)
 
 

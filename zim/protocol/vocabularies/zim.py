@@ -2,14 +2,15 @@
 
     op                      body
     7 auth                  {"token": "7", "rooms": ["a"], "resume": {"u:7": ["epoch", 12]}, "device": …, "platform": …}
-    8 auth reply            {"key": "7_1", "heartbeat_s": 300, "streams": {stream: start}}
+    8 auth reply            {"key": "7_1", "heartbeat_s": 300, "expires_s": 3600, "streams": {stream: start}}
     20 join, 21 joined      {"rooms": ["a"], "resume": {…}}, {"streams": {stream: start}}
     22 leave, 23 left       {"rooms": ["a"]}, {"streams": ["r:a"]}
     24, 25 acknowledge(d)   {"u:7": 12}
     26 gap                  {"stream", "epoch", "from", "to", "reason"}
+    27 refresh, 28          {"token": …}, {"expires_s": 3600} or {"error": "try again"}
     6 disconnect            {"reason": …, "code": 4200}
 
-where start is {"epoch", "offset", "recovered"}, or {"error"}.
+where start is {"epoch", "offset", "recovered"}, or {"error"}; expires_s is there if the token ends.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from zim.fabric.streams import ROOM, is_room, room_stream
 from zim.protocol.endings import Ending
 from zim.protocol.errors import WireError
 from zim.protocol.frame import VERSION, Op, Packet
-from zim.protocol.vocabularies.base import Cursors, Join, Leave, Login, Missed, Offset, Start, Vocabulary
+from zim.protocol.vocabularies.base import Cursors, Join, Leave, Login, Missed, Offset, Refresh, Start, Vocabulary
 
 NOT_ALLOWED = "not allowed"
 RETRYING = "not joined, retrying"
@@ -37,6 +38,7 @@ _RIGHT = {
     "join": '{"rooms":["lobby"]}',
     "leave": '{"rooms":["lobby"]}',
     "acknowledge": '{"u:7":12}',
+    "refresh": '{"token":"eyJhbGciOi…"}',
 }
 
 MAX_SHOWN = 100  # characters of what a client wrote
@@ -48,16 +50,22 @@ T = TypeVar("T")
 class _Auth(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The body of an auth packet. null is absence."""
 
-    token: str | int
+    token: str | int | None = None
     rooms: tuple[str, ...] | None = None
     resume: dict[str, tuple[str, Offset]] | None = None
     device: str | None = None
     platform: str | None = None
 
 
-def refusals(rooms: Sequence[str]) -> list[Start]:
+class _Refresh(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The body of a refresh packet."""
+
+    token: str | int
+
+
+def refusals(rooms: Sequence[str], why: str = NOT_ALLOWED) -> list[Start]:
     """Rooms that a client may not be in."""
-    return [Start(room_stream(room), error=NOT_ALLOWED) for room in rooms]
+    return [Start(room_stream(room), error=why) for room in rooms]
 
 
 def _parse(body: bytes, kind: type[T], what: str, ending: Ending = Ending.REQUEST) -> T:
@@ -109,6 +117,17 @@ def parse_cursors(body: bytes) -> Cursors:
     return Cursors(_parse(body, dict[str, Offset], "acknowledge"))
 
 
+def parse_refresh(body: bytes) -> Refresh:
+    """Raises:
+    WireError: it is none.
+    """
+    return Refresh(str(_parse(body, _Refresh, "refresh").token).encode())
+
+
+def _ends(expires_s: float | None) -> dict[str, float]:
+    return {} if expires_s is None else {"expires_s": round(expires_s, 3)}
+
+
 def _packet(op: int, seq: int, body: Any) -> Packet:
     return Packet(op, seq, VERSION, msgspec.json.encode(body))
 
@@ -125,22 +144,25 @@ class Zim(Vocabulary):
 
     __slots__ = ()
     version = VERSION
-    requests = {Op.JOIN: parse_join, Op.LEAVE: parse_leave, Op.ACKNOWLEDGE: parse_cursors}  # noqa: RUF012 a ClassVar
+    requests = {Op.JOIN: parse_join, Op.LEAVE: parse_leave, Op.ACKNOWLEDGE: parse_cursors, Op.REFRESH: parse_refresh}  # noqa: RUF012 a ClassVar
     tells_places = tells_starts = has_cursors = resumes = True
 
     @override
     def parse_login(self, body: bytes) -> Login:
         auth = _parse(body, _Auth, "auth", Ending.AUTH)
         _check(auth.rooms or (), auth.resume or {}, Ending.AUTH)
-        return Login(str(auth.token).encode(), auth.rooms, auth.resume or {})
+        token = b"" if auth.token is None else str(auth.token).encode()
+        return Login(token, auth.rooms, auth.resume or {}, auth.device or "")
 
     @override
     def encode_push(self, op: int, body: bytes, stream: str, offset: int) -> Packet:
         return Packet(op, 0, VERSION, body, stream, offset)
 
     @override
-    def encode_opened(self, asked: Packet, key: str, heartbeat_s: float, starts: Sequence[Start]) -> Packet:
-        body = {"key": key, "heartbeat_s": heartbeat_s, "streams": _starts(starts)}
+    def encode_opened(
+        self, asked: Packet, key: str, heartbeat_s: float, starts: Sequence[Start], expires_s: float | None
+    ) -> Packet:
+        body = {"key": key, "heartbeat_s": heartbeat_s, **_ends(expires_s), "streams": _starts(starts)}
         return _packet(Op.AUTH_REPLY, asked.seq, body)
 
     @override
@@ -154,6 +176,10 @@ class Zim(Vocabulary):
     @override
     def encode_acknowledged(self, seq: int, stream: str, offset: int) -> Packet:
         return _packet(Op.ACKNOWLEDGED, seq, {stream: offset})
+
+    @override
+    def encode_refreshed(self, seq: int, expires_s: float | None, error: str = "") -> Packet:
+        return _packet(Op.REFRESHED, seq, {**_ends(expires_s), **({"error": error} if error else {})})
 
     @override
     def encode_missed(self, missed: Missed) -> Packet:

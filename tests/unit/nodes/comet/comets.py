@@ -22,6 +22,7 @@ from zim.nodes.performer import Performer
 from zim.nodes.router.directory import stream_of
 from zim.nodes.router.log import NewPush
 from zim.nodes.router.log.memory import MemoryLog, MemoryStore
+from zim.protocol.message import Message
 from zim.protocol.messages import (
     Acknowledge,
     Acknowledged,
@@ -32,7 +33,6 @@ from zim.protocol.messages import (
     Entry,
     Fetch,
     Fetched,
-    Message,
     Put,
     Read,
     Records,

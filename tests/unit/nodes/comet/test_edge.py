@@ -9,15 +9,16 @@ import msgspec
 import pytest
 
 from tests.harness import Client, wait_until
+from zim.fabric.grants import Grant
 from zim.nodes.comet.connection import ClientLimits
 from zim.nodes.comet.edge import Edge
-from zim.nodes.comet.effects import Identified
+from zim.nodes.comet.effects import Told
 from zim.nodes.comet.hub import Hub
 from zim.nodes.comet.runner import CometRunner
 from zim.nodes.comet.tcp import TcpListener
 from zim.nodes.effects import Effect, Send
 from zim.protocol.frame import Op
-from zim.protocol.messages import Auth, Authed
+from zim.protocol.logins import Auth, Authed
 
 Connect = Callable[[Authed], Client]
 
@@ -35,9 +36,9 @@ def connect() -> Iterator[tuple[Connect, Hub]]:
             if isinstance(effect, Send):
                 assert isinstance(effect.message, Auth)
                 answer = msgspec.structs.replace(identity[-1], req=effect.message.req)
-                (identified,) = runner.on_identities([answer], time.monotonic())
-                assert isinstance(identified, Identified)
-                identified.ticket.set(identified.who)
+                (identified,) = runner.on_told([answer], time.monotonic())
+                assert isinstance(identified, Told)
+                identified.ticket.set(identified.answer)
 
     edge = Edge(runner, perform, ClientLimits(4096, 5.0, 60.0, 1 << 20, False), 10)
     listener = TcpListener(("127.0.0.1", 0), edge, 60)
@@ -56,7 +57,7 @@ def connect() -> Iterator[tuple[Connect, Hub]]:
 
 @pytest.mark.parametrize(
     "authed",
-    [Authed(1, "x" * 300, (), None), Authed(1, "", (), None), Authed(1, "7", ("a\0",), None)],
+    [Authed(1, Grant("x" * 300)), Authed(1, Grant("")), Authed(1, Grant("7", ("a\0",)))],
     ids=["long", "empty", "room"],
 )
 def test_a_name_that_no_stream_can_have_is_nobody(authed: Authed, connect: tuple[Connect, Hub]) -> None:
@@ -64,5 +65,5 @@ def test_a_name_that_no_stream_can_have_is_nobody(authed: Authed, connect: tuple
     stranger = come(authed)
     wait_until(lambda: stranger.is_closed, "the comet closes")
     assert hub.sessions == {}
-    come(Authed(1, "7", ("a",), None))
+    come(Authed(1, Grant("7", ("a",))))
     wait_until(lambda: hub.sessions, "who is right comes in")

@@ -7,13 +7,13 @@ from tests.wires import GOIM_TCP
 from zim.nodes.comet.feed import RENEW_S
 from zim.nodes.comet.joining import AT_ONCE
 from zim.protocol.vocabularies.base import Start
-from zim.protocol.vocabularies.zim import JOINED_ALREADY, NOT_ALLOWED
+from zim.protocol.vocabularies.zim import JOINED_ALREADY, NOT_ALLOWED, refusals
 
 
 def test_a_room_joined_later_is_like_one_from_the_start() -> None:
     comet, _ = with_history(3)
     guest = comet.enter("2")
-    comet.do(comet.hub.join_rooms(guest, ["9", "8"], 5, 0.0, {"r:9": ("a", 1)}, refused=["secret"]))
+    comet.do(comet.hub.join_rooms(guest, ["9", "8"], 5, 0.0, {"r:9": ("a", 1)}, refused=refusals(["secret"])))
     comet.settle()
     assert guest.got == ["opened", "joined 5", "2", "3"]
     assert guest.starts["r:9"] == Start("r:9", "a", 1)
@@ -33,14 +33,14 @@ def test_a_join_of_nothing_is_answered() -> None:
     guest = comet.enter("2", ["9"])
     comet.do(comet.hub.join_rooms(guest, [], 5, 0.0))
     comet.do(comet.hub.join_rooms(guest, ["9"], 6, 0.0))
-    comet.do(comet.hub.join_rooms(guest, [], 7, 0.0, refused=["x"]))
+    comet.do(comet.hub.join_rooms(guest, [], 7, 0.0, refused=refusals(["x"])))
     assert guest.got == ["opened", "joined 5", "joined 6", "joined 7"]
 
 
 def test_refused_rooms_are_in_the_auth_reply() -> None:
     comet = Comet()
     guest = comet.guest()
-    comet.do(comet.hub.join(guest, "2", ["9"], 0.0, None, refused=["secret"]))
+    comet.do(comet.hub.join(guest, "2", ["9"], 0.0, None, refused=refusals(["secret"])))
     comet.settle()
     assert guest.starts["r:secret"] == Start("r:secret", error=NOT_ALLOWED)
     assert guest.rooms == ("9",)

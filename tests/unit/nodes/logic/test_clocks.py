@@ -7,18 +7,19 @@ from typing import Any
 from zim.fabric.push import Push
 from zim.fabric.sharding import Shards
 from zim.nodes.effects import Effect, Send
-from zim.nodes.logic.auth import GoimTokens
 from zim.nodes.logic.clocks import ASK_S
+from zim.nodes.logic.desk import Desk
 from zim.nodes.logic.runner import LogicRunner
 from zim.nodes.logic.trains import ANSWER_S
 from zim.protocol.messages import AskTime, LogTime, Publish
+from zim.topology.identity import Identity
 
 ROUTERS = ["router-1", "router-2"]
 STREAM = next(f"u:{uid}" for uid in range(100) if Shards(ROUTERS).owner(f"u:{uid}") == "router-1")
 
 
 def fresh() -> LogicRunner:
-    return LogicRunner(ROUTERS, lambda _: False, GoimTokens(), 1000, lambda: "id")
+    return LogicRunner(ROUTERS, lambda _: False, Desk(Identity(), {}, lambda: "id"), 1000, lambda: "id")
 
 
 def questions(effects: list[Effect]) -> dict[str, AskTime]:

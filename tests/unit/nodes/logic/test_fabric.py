@@ -17,11 +17,13 @@ from zim.fabric.questions import ForgetComet, OnlineCounts, UnreadCount, WholeLe
 from zim.fabric.sharding import Shards
 from zim.fabric.tally import Tally, account
 from zim.nodes.effects import Effect, Send
-from zim.nodes.logic.auth import GoimTokens
+from zim.nodes.logic.desk import Desk
 from zim.nodes.logic.fabric import RouterFabric
 from zim.nodes.logic.runner import LogicRunner, Settled
 from zim.nodes.performer import Performer
-from zim.protocol.messages import Answered, Ask, Message, Read, Record, Records
+from zim.protocol.message import Message
+from zim.protocol.messages import Answered, Ask, Read, Record, Records
+from zim.topology.identity import Identity
 
 NAMES = ["router-1", "router-2", "router-3"]
 LEDGER = Ledger.of(1, account(Tally(2, 2), 0))
@@ -46,7 +48,9 @@ class Driver(Performer):
     def __init__(self, routers: list[Router]) -> None:
         super().__init__()
         self.routers = {router.name: router for router in routers}
-        self.runner = LogicRunner(list(self.routers), lambda _: False, GoimTokens(), 1 << 20, lambda: "id")
+        self.runner = LogicRunner(
+            list(self.routers), lambda _: False, Desk(Identity(), {}, lambda: "id"), 1 << 20, lambda: "id"
+        )
         self.now = 0.0
 
     def perform_one(self, effect: Effect) -> None:

@@ -11,18 +11,22 @@ from hypothesis import strategies as st
 
 from tests.garbage import circles
 from zim.errors import Unavailable, Unknown
+from zim.fabric.grants import Denial, Grant
+from zim.fabric.patterns import ANY
 from zim.fabric.push import Push
 from zim.fabric.questions import OnlineCounts
 from zim.fabric.sharding import Shards
 from zim.nodes.calls import RETRY_S
 from zim.nodes.effects import Effect, Note, Replies, Send
-from zim.nodes.logic.auth import GoimTokens
+from zim.nodes.logic.desk import Desk
 from zim.nodes.logic.runner import SUBMITTED_BYTES, LogicRunner, Settled
 from zim.nodes.logic.shares import GIVE_UP_S, push_id_of
 from zim.nodes.logic.trains import ANSWER_S, ATTEMPTS
 from zim.protocol.frame import VERSION
-from zim.protocol.messages import Answered, Ask, Auth, Authed, Publish, PublishReply, Submit, Submitted
+from zim.protocol.logins import Auth, Authed
+from zim.protocol.messages import Answered, Ask, Publish, PublishReply, Submit, Submitted
 from zim.protocol.publication import Outcome
+from zim.topology.identity import Identity
 
 ROUTERS = ["router-1", "router-2"]
 EVERYWHERE = Push(["u:1", "u:2", "u:3", "r:1", "r:2", "*"], b"x")
@@ -30,7 +34,7 @@ EVERYWHERE = Push(["u:1", "u:2", "u:3", "r:1", "r:2", "*"], b"x")
 
 def fresh(routers: list[str] = ROUTERS) -> LogicRunner:
     ids = itertools.count()
-    return LogicRunner(routers, lambda _: False, GoimTokens(), 1000, lambda: f"id{next(ids)}")
+    return LogicRunner(routers, lambda _: False, Desk(Identity(), {}, lambda: "id"), 1000, lambda: f"id{next(ids)}")
 
 
 def sends(effects: list[Effect]) -> list[tuple[str, Any]]:
@@ -144,19 +148,20 @@ def test_who_could_not_be_reached_is_tried_again_only_as_long_as_wanted() -> Non
 def test_tokens_are_answered_at_once() -> None:
     runner = fresh()
     asked = [Auth(1, b"7", 1), Auth(2, b"x", 1), Auth(3, b"x", VERSION), Auth(4, b"007", VERSION)]
-    (replies,) = runner.on_messages("comet-1", asked, 0.0)
+    (replies,) = runner.on_messages("comet-1", asked, 0.0, 0.0)
     assert isinstance(replies, Replies)
     seven, nobody, denied, seven_too = [m for _, m in replies.answers]
-    assert (seven, nobody) == (Authed(1, "7", ("1",), None), Authed(2, "0", (), None))
-    assert denied == Authed(3, "", (), (), "the token is no number; a user's number is right, such as 7")
-    assert seven_too == Authed(4, "7", ("1",), None)
-    assert (runner.identified, runner.denied) == (3, 1)
+    assert (seven, nobody) == (Authed(1, Grant("7", ("1",), ANY, ANY)), Authed(2, Grant("0", (), ANY, ANY)))
+    why = "the token is no number; a user's number is right, such as 7"
+    assert denied == Authed(3, None, Denial("refused", why))
+    assert seven_too == Authed(4, Grant("7", ("1",), ANY, ANY))
+    assert (runner.desk.admitted, runner.desk.denied["refused"]) == (3, 1)
 
 
 def test_submitted_pushes_are_answered_together_and_the_wrong_ones_named() -> None:
     runner = fresh(["router-1"])
     submits = [Submit(1, "", ["u:1"], 5, b"x"), Submit(2, "", ["no stream"], 5, b"x"), Submit(3, "", ["*"], 5, b"x")]
-    effects = runner.on_messages("publisher", submits, 0.0)
+    effects = runner.on_messages("publisher", submits, 0.0, 0.0)
     assert runner.waiting_bytes > 0
     ((_, m),) = sends(effects)
     assert runner.on_answers("router-1", [ok(m, "router-1", 1)], 0.1) == []
@@ -172,7 +177,7 @@ def test_too_many_submitted_pushes_are_refused_and_counted() -> None:
     runner = fresh(["router-1"])
     large = Submit(1, "", ["u:1"], 5, b"x" * 900)
     runner.waiting_bytes = SUBMITTED_BYTES - 10
-    (replies,) = runner.on_messages("publisher", [large], 0.0)
+    (replies,) = runner.on_messages("publisher", [large], 0.0, 0.0)
     assert isinstance(replies, Replies)
     ((_, m),) = replies.answers
     assert isinstance(m, Submitted)
@@ -181,19 +186,19 @@ def test_too_many_submitted_pushes_are_refused_and_counted() -> None:
 
 def test_pushes_of_one_publisher_wait_for_those_before_them_in_their_stream() -> None:
     runner = fresh(["router-1"])
-    ((_, first),) = sends(runner.on_messages("p", [Submit(1, "", ["u:1"], 5, b"x")], 0.0))
+    ((_, first),) = sends(runner.on_messages("p", [Submit(1, "", ["u:1"], 5, b"x")], 0.0, 0.0))
     second = [Submit(2, "", ["u:1"], 5, b"x"), Submit(3, "", ["u:2"], 5, b"x")]
-    ((_, other),) = sends(runner.on_messages("p", second, 0.0))
+    ((_, other),) = sends(runner.on_messages("p", second, 0.0, 0.0))
     assert [p.streams for p in other.pushes] == [["u:2"]]
-    assert sends(runner.on_messages("q", [Submit(1, "", ["u:1"], 5, b"x")], 0.0))  # another publisher
+    assert sends(runner.on_messages("q", [Submit(1, "", ["u:1"], 5, b"x")], 0.0, 0.0))  # another publisher
     ((_, waited),) = sends(runner.on_answers("router-1", [ok(first, "router-1")], 0.1))
     assert [p.streams for p in waited.pushes] == [["u:1"]]
 
 
 def test_a_push_that_waits_for_too_long_is_surely_not_stored() -> None:
     runner, now = fresh(["router-1"]), 0.0
-    runner.on_messages("p", [Submit(1, "", ["u:1"], 5, b"x")], now)
-    runner.on_messages("p", [Submit(2, "", ["u:1"], 5, b"x")], now)
+    runner.on_messages("p", [Submit(1, "", ["u:1"], 5, b"x")], now, 0.0)
+    runner.on_messages("p", [Submit(2, "", ["u:1"], 5, b"x")], now, 0.0)
     statuses: dict[int, str] = {}
     for _ in range(80):
         now += 0.1

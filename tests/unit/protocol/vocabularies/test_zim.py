@@ -72,10 +72,12 @@ def test_anything_is_a_value_or_a_wire_error(parse: Callable[[bytes], Any], body
         ('{"token":"7"}', Login(b"7", None, {})),
         ('{"token":7}', Login(b"7", None, {})),
         ('{"token":"","rooms":[]}', Login(b"", (), {})),
+        ("{}", Login(b"", None, {})),
+        ('{"token":null}', Login(b"", None, {})),
         ('{"token":"7","rooms":null}', Login(b"7", None, {})),
         (
             '{"token":"7","rooms":["a"],"resume":{"u:7":["e",12]},"device":"d","platform":"p"}',
-            Login(b"7", ("a",), {"u:7": ("e", 12)}),
+            Login(b"7", ("a",), {"u:7": ("e", 12)}, "d"),
         ),
     ],
 )
@@ -87,10 +89,8 @@ def test_auth(body: str, auth: Login) -> None:
     "body",
     [
         "7",
-        "{}",
         '{"token":7,"more":1}',
         '"7"',
-        '{"token":null}',
         '{"token":["7"]}',
         '{"token":true}',
         '{"token":7.5}',
@@ -146,8 +146,12 @@ def test_replies() -> None:
         "r:b": {"error": "not joined, retrying"},
     }
     asked = Packet(Op.AUTH, 9, 3)
+    opened = {"key": "7_1", "heartbeat_s": 300, "streams": streams}
     for packet, op, seq, body in [
-        (ZIM.encode_opened(asked, "7_1", 300, starts), 8, 9, {"key": "7_1", "heartbeat_s": 300, "streams": streams}),
+        (ZIM.encode_opened(asked, "7_1", 300, starts, None), 8, 9, opened),
+        (ZIM.encode_opened(asked, "7_1", 300, starts, 60.0), 8, 9, {**opened, "expires_s": 60}),
+        (ZIM.encode_refreshed(7, 60.0), 28, 7, {"expires_s": 60}),
+        (ZIM.encode_refreshed(7, None, "try again"), 28, 7, {"error": "try again"}),
         (ZIM.encode_joined(4, starts), 21, 4, {"streams": streams}),
         (ZIM.encode_left(5, ["r:a"]), 23, 5, {"streams": ["r:a"]}),
         (ZIM.encode_acknowledged(6, "u:7", 12), 25, 6, {"u:7": 12}),

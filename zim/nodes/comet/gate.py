@@ -1,0 +1,161 @@
+"""What a client may: its token is shown to a logic, and the connection keeps to the grant that comes of it.
+
+Joins are checked here, against the grant or by asking; so is what another token leaves of it. What a new grant does not
+cover any more ends. A grant that is over ends its session, GRACE_S later.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterable, Sequence
+
+from gevent.event import AsyncResult
+
+from zim.fabric.grants import Denial, Grant, grant_problem
+from zim.fabric.limits import ROOMS
+from zim.net.fairness import give_way
+from zim.nodes.comet.connection import Connection
+from zim.nodes.comet.phases import Cause, Phase
+from zim.nodes.comet.runner import CometRunner
+from zim.nodes.effects import Effect
+from zim.protocol.endings import Ending
+from zim.protocol.errors import WireError
+from zim.protocol.frame import Packet
+from zim.protocol.logins import AskJoin, Auth, Authed, MayJoin
+from zim.protocol.vocabularies.base import Join, Login, Refresh, Start
+from zim.protocol.vocabularies.zim import NOT_ALLOWED, refusals
+
+log = logging.getLogger(__name__)
+
+GRACE_S = 25.0  # from the end of a grant to that of its session: for its client to show another token
+
+_ENDINGS = {"refused": Ending.REFUSED, "expired": Ending.EXPIRED, "try_again": Ending.TRY_AGAIN}
+
+
+class Gate:
+    """See the module. All methods switch: others are asked."""
+
+    def __init__(self, runner: CometRunner, perform: Callable[[Iterable[Effect]], None]) -> None:
+        """
+        Args:
+            perform: does what the runner returns.
+        """
+        self._runner, self._hub, self._perform = runner, runner.hub, perform
+
+    def log_in(self, connection: Connection, packet: Packet) -> None:
+        """Its client has sent an auth packet.
+
+        Raises:
+            WireError: it is nobody; the connection is to be closed.
+        """
+        connection.speech = connection.speech.of_version(packet.version)
+        login = connection.vocabulary.parse_login(packet.body)
+        cookie, connection.cookie = connection.cookie, b""
+        found = self._identify(connection, login.token or cookie, login.device)
+        if found is None:
+            connection.close(Ending.TRY_AGAIN)
+            return
+        if isinstance(found, Denial):
+            self._deny(connection, found)
+            return
+        if connection.on(Cause.IDENTIFIED) is not Phase.JOINING:
+            return
+        connection.device = found.device
+        connection.take(found, time.monotonic())
+        rooms, refused = found.rooms, list[Start]()
+        if login.rooms is not None:
+            rooms, refused = self._allowed(connection, found.user, login.rooms)
+        if connection.phase.is_over:
+            return
+        answered = connection.await_reply(packet, Login)
+        self._perform(self._hub.join(connection, found.user, rooms, time.monotonic(), login.resume, refused))
+        self._go_on_joining(connection)
+        answered.wait()
+
+    def join(self, connection: Connection, request: Join, seq: int) -> None:
+        """Its client wants to be in more rooms.
+
+        Raises:
+            WireError: in too many.
+        """
+        rooms, refused = self._allowed(connection, connection.uid, request.rooms)
+        if connection.phase.is_over:
+            return
+        if len(connection.rooms) + len(rooms) > ROOMS:
+            raise WireError(f"more than {ROOMS} rooms", ending=Ending.REQUEST)
+        self._perform(self._hub.join_rooms(connection, rooms, seq, time.monotonic(), request.resume, refused))
+        self._go_on_joining(connection)
+
+    def refresh(self, connection: Connection, request: Refresh, seq: int) -> None:
+        """Its client shows another token. Rooms that it does not cover are left."""
+        found = self._identify(connection, request.token, "")
+        if connection.phase.is_over:
+            return
+        if found is None or (isinstance(found, Denial) and found.code == "try_again"):
+            why = "nobody can tell at the moment; try again" if found is None else found.reason
+            connection.refreshed(seq, why)
+            return
+        if isinstance(found, Denial):
+            self._deny(connection, found)
+            return
+        if found.user != connection.uid:
+            raise WireError("the token is another user's", ending=Ending.REFUSED)
+        connection.take(found, time.monotonic())
+        covered, _ = self._allowed(connection, connection.uid, connection.rooms)
+        if connection.phase.is_over:
+            return
+        lost = set(connection.rooms) - set(covered)
+        if lost:
+            log.info("rooms lost by a new token", extra={"key": connection.key, "rooms": len(lost)})
+            self._perform(self._hub.leave_rooms(connection, list(lost), 0, time.monotonic()))
+        connection.refreshed(seq)
+
+    def _identify(self, connection: Connection, token: bytes, device: str) -> Grant | Denial | None:
+        """Whose a token is; None if nobody can tell."""
+        version = connection.vocabulary.version or 0
+        found = self._ask(Auth(0, token, version, connection.address, device, connection.is_anonymous))
+        if not isinstance(found, Authed) or (found.grant is None and found.denial is None):
+            return None
+        if found.grant is None:
+            return found.denial
+        if problem := grant_problem(found.grant):
+            log.error("a grant that cannot be", extra={"problem": problem})
+            return Denial("refused", "not a user")
+        return found.grant
+
+    def _deny(self, connection: Connection, denial: Denial) -> None:
+        fields = {"client": connection.address, "reason": denial.reason, "detail": denial.detail}
+        log.info("login denied", extra=fields)
+        connection.close(_ENDINGS[denial.code], denial.reason)
+
+    def _allowed(self, connection: Connection, user: str, rooms: Sequence[str]) -> tuple[tuple[str, ...], list[Start]]:
+        """Of these rooms, those that its client may be in; and of the others, why not. Logic is asked if need be."""
+        rights = connection.rights
+        may = [room for room in rooms if rights.may_join(room)]
+        if len(may) == len(rooms):
+            return tuple(rooms), []
+        allowed = set(may)
+        others = tuple(dict.fromkeys(room for room in rooms if room not in allowed))
+        why = NOT_ALLOWED
+        if rights.asks:
+            found = self._ask(AskJoin(0, user, connection.device, others))
+            if isinstance(found, MayJoin):
+                allowed.update(found.rooms)
+                why = found.reason or NOT_ALLOWED
+            else:
+                why = "nobody can tell at the moment; try again"
+        refused = [room for room in others if room not in allowed]
+        return tuple(room for room in rooms if room in allowed), refusals(refused, why)
+
+    def _ask(self, question: Auth | AskJoin) -> Authed | MayJoin | None:
+        ticket: AsyncResult[Authed | MayJoin | None] = AsyncResult()
+        self._perform(self._runner.on_question(ticket, question, time.monotonic()))
+        return ticket.get()
+
+    def _go_on_joining(self, connection: Connection) -> None:
+        """Others have their turn."""
+        while self._hub.is_joining(connection):
+            give_way()
+            if self._hub.is_joining(connection):
+                self._perform(self._hub.go_on_joining(connection, time.monotonic()))

@@ -1,0 +1,358 @@
+"""Who may come in, as the topology says it: `[[issuer]]`, `[callout]`, `[anonymous]`, `[[api_key]]`. Pure.
+
+No secret stands in a topology: it names files, or variables of the environment, which are read by who needs them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from zim.fabric.limits import PATTERNS, ROOMS
+from zim.fabric.names import is_name
+from zim.fabric.patterns import ANY, PATTERN, is_pattern
+from zim.fabric.principals import SCOPES, STREAM_SCOPES, ApiKey, Scope
+from zim.fabric.streams import is_room
+from zim.topology.endpoints import Endpoint
+from zim.topology.tables import Reader, Table, checked, seconds, show, text, whole
+
+# Names as in RFC 7518 3.1 and RFC 8037 3.1. One family an issuer: a public key must never be taken for a secret.
+FAMILIES: Mapping[str, tuple[str, ...]] = {
+    "HS": ("HS256", "HS384", "HS512"),
+    "RS": ("RS256", "RS384", "RS512"),
+    "PS": ("PS256", "PS384", "PS512"),
+    "ES": ("ES256", "ES384", "ES512"),
+    "EdDSA": ("EdDSA",),
+}
+MOST_KEYS = 4  # at once: two during a rotation, and room for a mistake
+
+
+KEYS = ("issuer", "callout", "anonymous", "api_key")  # of the file
+
+
+@dataclass(frozen=True)
+class Secret:
+    """Where a key is kept.
+
+    Attributes:
+        where: the key of the topology that says so, `issuer[0].secret_file`.
+        file: absolute; None for a variable of the environment.
+        variable: its name; "" for a file.
+    """
+
+    where: str
+    file: Path | None = None
+    variable: str = ""
+
+
+@dataclass(frozen=True)
+class Issuer:
+    """One who signs tokens of clients.
+
+    Attributes:
+        issuer: what stands in `iss`.
+        audiences: one of them stands in `aud`.
+        algorithms: of one family.
+        secrets: for HS; public_keys: for the others; jwks: instead of them, a URL of a set of keys.
+        ca: of those who sign the certificate of that URL's server; None for the system's.
+        leeway_s: how far clocks may differ.
+    """
+
+    issuer: str
+    audiences: tuple[str, ...]
+    algorithms: tuple[str, ...]
+    secrets: tuple[Secret, ...] = ()
+    public_keys: tuple[Secret, ...] = ()
+    jwks: str = ""
+    ca: Path | None = None
+    leeway_s: float = 5.0
+
+
+@dataclass(frozen=True)
+class Callout:
+    """The application, which is asked over HTTP.
+
+    Attributes:
+        connect: URL that is asked whose a token is; "" for nobody.
+        join: URL that is asked whether a user may be in rooms; "" for nobody.
+        timeout_s: for an answer.
+        max_requests: under way at once, of one logic.
+        ca: see Issuer.
+    """
+
+    connect: str = ""
+    join: str = ""
+    timeout_s: float = 2.0
+    max_requests: int = 64
+    ca: Path | None = None
+
+
+@dataclass(frozen=True)
+class Anonymous:
+    """What people without a token may do; see Grant."""
+
+    rooms: tuple[str, ...] = ()
+    join: tuple[str, ...] = ()
+    read: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Who may come in.
+
+    Attributes:
+        issuers, callout, anonymous: of clients; without any of them goim's token handler believes everybody.
+        api_keys: of backends; without any, whoever reaches the API may do all.
+    """
+
+    issuers: tuple[Issuer, ...] = ()
+    callout: Callout | None = None
+    anonymous: Anonymous | None = None
+    api_keys: tuple[ApiKey, ...] = field(default=())
+
+    @property
+    def knows_clients(self) -> bool:
+        """Clients must say who they are, and are not believed without proof."""
+        return bool(self.issuers or self.callout or self.anonymous)
+
+
+def read(file: Table, folder: Path) -> Identity:
+    """All of it, as far as it is right. Notes problems in the table.
+
+    Args:
+        folder: that paths are relative to.
+    """
+    issuers = _read_each(file, "issuer", lambda table: _issuer(table, folder))
+    keys = _read_each(file, "api_key", _api_key)
+    _refuse_twice(file, "issuer", [issuer.issuer for issuer in issuers])
+    _refuse_twice(file, "api_key", [key.id for key in keys], "id")
+    callout = _read_one(file, "callout", _CALLOUT_RIGHT)
+    anonymous = _read_one(file, "anonymous", _ANONYMOUS_RIGHT)
+    return Identity(
+        tuple(issuers),
+        None if callout is None else _callout(callout, folder),
+        None if anonymous is None else Anonymous(**anonymous.read(_ANONYMOUS, {})),
+        tuple(keys),
+    )
+
+
+def _read_each(file: Table, key: str, make: Any) -> list[Any]:
+    tables = file.tables(key) if key in file.values else []
+    return [found for table in tables if (found := make(table)) is not None]
+
+
+def _read_one(file: Table, key: str, right: str) -> Table | None:
+    return file.table(key, right) if key in file.values else None
+
+
+def _refuse_twice(file: Table, key: str, names: list[str], of: str = "issuer") -> None:
+    for i, name in enumerate(names):
+        if name in names[:i]:
+            first = f"{key}[{names.index(name)}]"
+            file.add(f"{key}[{i}].{of}", f"{show(name)} is that of {first} already; right is another one")
+
+
+# ---------------------------------------------------------------- issuers
+
+
+def _issuer(table: Table, folder: Path) -> Issuer | None:
+    if "secret" in table.values:
+        del table.values["secret"]  # it is not shown, not even in an error
+        table.add("secret", 'stands in the topology, which others read too; right is secret_file = "secrets/jwt"')
+        return None
+    found = table.read(_ISSUER, _ISSUER_REQUIRED)
+    if len(found.keys() & _ISSUER_REQUIRED.keys()) < len(_ISSUER_REQUIRED):
+        return None
+    families = {name for name, members in FAMILIES.items() for a in found["algorithms"] if a in members}
+    if len(families) > 1:
+        table.add("algorithms", f"are of the families {', '.join(sorted(families))}; right is one family an issuer")
+        return None
+    ways = [way for way in _WAYS if way in table.values]
+    wanted = ("secret_file", "secret_env") if families == {"HS"} else ("public_key_file", "jwks")
+    if len(ways) != 1 or ways[0] not in wanted:
+        has = f"has {' and '.join(ways)}" if ways else "has no key"
+        table.add("", f"{has}; for {found['algorithms'][0]} right is one of {' and '.join(wanted)}")
+        return None
+    if "ca" in found and "jwks" not in found:
+        table.add("ca", "is for jwks alone")
+    at = table.path(ways[0])
+    return Issuer(
+        found["issuer"],
+        found["audience"],
+        found["algorithms"],
+        secrets=tuple(
+            [Secret(at, file=_path(name, folder)) for name in found.get("secret_file", ())]
+            + [Secret(at, variable=name) for name in found.get("secret_env", ())]
+        ),
+        public_keys=tuple(Secret(at, file=_path(name, folder)) for name in found.get("public_key_file", ())),
+        jwks=found.get("jwks", ""),
+        ca=_ca(found, folder),
+        leeway_s=found.get("leeway_s", Issuer.leeway_s),
+    )
+
+
+def _path(name: str, folder: Path) -> Path:
+    try:
+        return (folder / Path(name).expanduser()).absolute()
+    except RuntimeError:  # there is no such user
+        return (folder / name).absolute()
+
+
+def _ca(found: Mapping[str, Any], folder: Path) -> Path | None:
+    return _path(found["ca"], folder) if "ca" in found else None
+
+
+def _one_or_more(right: str) -> Reader:
+    """Reads a text, or an array of some."""
+
+    def is_right(value: Any) -> bool:
+        values = value if isinstance(value, list) else [value]
+        return 0 < len(values) <= MOST_KEYS and all(isinstance(v, str) and v and v.isprintable() for v in values)
+
+    return checked(is_right, right, lambda v: tuple(v) if isinstance(v, list) else (v,))
+
+
+def _url(table: Table, key: str) -> str | None:
+    value = table.values[key]
+    problem = _url_problem(value) if isinstance(value, str) else f"is {show(value)}"
+    if problem:
+        table.add(key, f'{problem}; right is a URL, "https://app.example.com/zim", or http:// on this machine')
+        return None
+    return str(value)
+
+
+def _url_problem(url: str) -> str:
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname or "", parts.port
+    except ValueError:
+        return f"{show(url)} is no URL"
+    if parts.scheme not in ("http", "https") or not host or not url.isprintable() or " " in url:
+        return f"{show(url)} is no URL of http or https"
+    if parts.username is not None or parts.password is not None:
+        return "has a password in it, which others read too"
+    if parts.scheme == "http" and not Endpoint("tcp", host, 80).is_local:
+        return f"{show(url)} is not encrypted, and leaves this machine"
+    return ""
+
+
+# ---------------------------------------------------------------- callout
+
+
+def _callout(table: Table, folder: Path) -> Callout | None:
+    found = table.read(_CALLOUT, {})
+    if not {"connect", "join"} & table.values.keys():
+        table.add("", f"has neither connect nor join; right is {_CALLOUT_RIGHT}")
+        return None
+    ca = _ca(found, folder)
+    found.pop("ca", None)
+    return Callout(**found, ca=ca)
+
+
+# ---------------------------------------------------------------- API keys
+
+
+def _api_key(table: Table) -> ApiKey | None:
+    found = table.read(_API_KEY, {"id": _ID_RIGHT, "sha256": _SHA256_RIGHT, "scopes": _SCOPES_RIGHT})
+    return ApiKey(**found) if len(found) == len(_API_KEY) else None
+
+
+def _scopes(table: Table, key: str) -> Mapping[Scope, tuple[str, ...]] | None:
+    """`["push", "count"]` for all streams, or a table that names patterns of streams for each."""
+    value = table.values[key]
+    if isinstance(value, list) and value and all(isinstance(scope, str) for scope in value):
+        value = {scope: ["*"] for scope in value}
+        named = Table(table.key, {key: value}, table.problems)
+    else:
+        named = table
+    inner = named.table(key, _SCOPES_RIGHT)
+    if inner is None:
+        return None
+    if not inner.values:
+        table.add(key, f"is empty; right is {_SCOPES_RIGHT}")
+        return None
+    before = len(table.problems)
+    found: dict[Scope, tuple[str, ...]] = inner.read(dict.fromkeys(SCOPES, _STREAM_PATTERNS), {})  # type: ignore[assignment]
+    for scope, patterns in found.items():
+        if scope not in STREAM_SCOPES and patterns != ANY:
+            inner.add(scope, f'is about no stream; right is {scope} = ["*"]')
+    return found if found and len(table.problems) == before else None
+
+
+_IS_SHA256 = re.compile(r"[0-9a-f]{64}")
+_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+_CALLOUT_RIGHT = 'a table with connect = "https://app.example.com/zim/connect", or join, or both'
+_ANONYMOUS_RIGHT = 'a table with rooms = ["lobby"], join and read, or none of them'
+_ID_RIGHT = 'a name of 1 to 64 letters, digits and ._-, such as "orders"'
+_SHA256_RIGHT = f"what zim api-key make prints, 64 hexadecimal digits, or an array of at most {MOST_KEYS}"
+_SCOPES_RIGHT = f'an array of {", ".join(SCOPES)}, or a table such as {{ push = ["u:*", "r:orders-*"] }}'
+_PATTERNS_RIGHT = f'an array of patterns, ["chat-*"]; a pattern has {PATTERN}'
+
+_WAYS: dict[str, Reader] = {
+    "secret_file": _one_or_more('a file that holds the secret, such as "secrets/jwt", or an array of them'),
+    "secret_env": _one_or_more('a variable of the environment, such as "ZIM_JWT_SECRET", or an array of them'),
+    "public_key_file": _one_or_more('a file with a public key in PEM, such as "keys/auth.pem", or an array of them'),
+    "jwks": _url,
+}
+_ISSUER_REQUIRED = {
+    "issuer": 'what stands in iss, such as "https://auth.example.com"',
+    "audience": 'what stands in aud, such as "zim", or an array',
+    "algorithms": 'an array of one family, such as ["RS256"]',
+}
+_CA: dict[str, Reader] = {"ca": text("a file of certificates in PEM")}
+_ISSUER: dict[str, Reader] = {
+    "issuer": text(_ISSUER_REQUIRED["issuer"]),
+    "audience": _one_or_more(_ISSUER_REQUIRED["audience"]),
+    "algorithms": checked(
+        lambda v: isinstance(v, list) and v != [] and all(any(a in f for f in FAMILIES.values()) for a in v),
+        f"an array of {', '.join(a for f in FAMILIES.values() for a in f)}, all of one family",
+        tuple,
+    ),
+    "leeway_s": seconds(0, 300),
+    **_WAYS,
+    **_CA,
+}
+_CALLOUT: dict[str, Reader] = {
+    "connect": _url,
+    "join": _url,
+    "timeout_s": seconds(0.1, 30),
+    "max_requests": whole(1, 10_000),
+    **_CA,
+}
+_PATTERNS = checked(
+    lambda v: isinstance(v, list) and len(v) <= PATTERNS and all(map(is_pattern, v)), _PATTERNS_RIGHT, tuple
+)
+_STREAM_PATTERNS = checked(
+    lambda v: isinstance(v, list) and 0 < len(v) <= PATTERNS and all(map(is_pattern, v)),
+    f'an array of patterns of streams, ["u:*", "r:orders-*"], ["*"] for all; a pattern has {PATTERN}',
+    tuple,
+)
+_ANONYMOUS: dict[str, Reader] = {
+    "rooms": checked(
+        lambda v: isinstance(v, list) and len(v) <= ROOMS and all(isinstance(r, str) and is_room(r) for r in v),
+        'an array of rooms, such as ["lobby"]',
+        tuple,
+    ),
+    "join": _PATTERNS,
+    "read": _PATTERNS,
+}
+_API_KEY: dict[str, Reader] = {
+    "id": checked(lambda v: isinstance(v, str) and _ID.fullmatch(v) is not None and is_name(v), _ID_RIGHT),
+    "sha256": checked(
+        lambda v: (
+            0 < len(_listed(v)) <= MOST_KEYS and all(isinstance(h, str) and _IS_SHA256.fullmatch(h) for h in _listed(v))
+        ),
+        _SHA256_RIGHT,
+        lambda v: tuple(_listed(v)),
+    ),
+    "scopes": _scopes,
+}
+
+
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]

@@ -1,0 +1,66 @@
+"""Which listeners strangers can reach, and whether what is behind them knows who they are. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from zim.topology.drafts import Draft, listeners_at
+from zim.topology.identity import Identity
+from zim.topology.nodes import ListenAddress
+from zim.topology.tables import Table
+
+_CLIENTS = "the token handler believes everybody, as there is no [[issuer]] and no [callout]"
+_WHY_LOCAL = {
+    "http": "the HTTP API believes everybody who reaches it, as there is no [[api_key]]",
+    "tcp": _CLIENTS,
+    "ws": _CLIENTS,
+    "bind": "links between nodes are not encrypted",
+    "admin": "it tells everybody who reaches it how the node fares, as there is no [[api_key]]",
+}
+
+
+def check(fabric: Table | None, admin: object, drafts: Iterable[Draft], identity: Identity) -> None:
+    """Notes listeners that may not be where they are, and what they say of themselves that cannot be.
+
+    Args:
+        fabric: `[fabric]`, and admin its key of that name.
+    """
+    if fabric is not None:
+        _check_all(fabric, "admin", admin, identity)
+    for draft in drafts:
+        for kind in _WHY_LOCAL:
+            _check_all(draft.table, kind, draft.values.get(kind), identity)
+
+
+def _check_all(table: Table, kind: str, value: object, identity: Identity) -> None:
+    for key, listener in listeners_at(table, kind, value):
+        _check_reach(table, key, kind, listener, identity)
+        _check_people(table, key, listener, identity)
+
+
+def _check_reach(table: Table, key: str, kind: str, listener: ListenAddress, identity: Identity) -> None:
+    if listener.parsed.is_local or listener.insecure:
+        return
+    knows = {"tcp": identity.knows_clients, "ws": identity.knows_clients}
+    if knows.get(kind, bool(identity.api_keys) and kind != "bind"):
+        return
+    answer = f'{{ address = "{listener.address}", insecure = true }}'
+    table.add(
+        key,
+        f"{listener.address} can be reached from other machines, and {_WHY_LOCAL[kind]}. Listen on 127.0.0.1, or"
+        f" answer for it: {answer if key != kind else f'{kind} = {answer}'}",
+    )
+
+
+def _check_people(table: Table, key: str, listener: ListenAddress, identity: Identity) -> None:
+    if listener.anonymous and identity.anonymous is None:
+        why = "lets people in without a token, and nothing says what they may; right is a table [anonymous]"
+        table.add(f"{key}.anonymous", why)
+    if listener.cookie and not (identity.issuers or identity.callout):
+        table.add(f"{key}.cookie", "has a token that nobody knows; right is an [[issuer]] or a [callout]")
+    if listener.cookie and (not listener.origins or "*" in listener.origins):
+        table.add(
+            f"{key}.cookie",
+            "is sent by browsers for any page, so the pages must be named; right is origins on this listener, such as"
+            ' ["https://app.example.com"]',
+        )
