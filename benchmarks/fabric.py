@@ -142,14 +142,14 @@ class Fabric:
 
 def write_topology(comets: int) -> str:
     """A topology with one of each node, but for the comets, on free ports of 127.0.0.1."""
-    ports = iter(_free_ports(7 + 4 * comets))
+    ports = iter(_free_ports(8 + 4 * comets))
 
     def node(kind: str, number: int) -> str:
         bind, admin = f"tcp://127.0.0.1:{next(ports)}", f"127.0.0.1:{next(ports)}"
         return f'\n[[{kind}]]\nid = {number}\nbind = "{bind}"\nadmin = "{admin}"\n'
 
     text = '[fabric]\nname = "bench"\ndata_dir = "var"\n' + node("router", 1) + node("job", 1)
-    text += node("logic", 1) + f'http = "127.0.0.1:{next(ports)}"\n'
+    text += node("logic", 1) + f'http = "127.0.0.1:{next(ports)}"\npublish = "tcp://127.0.0.1:{next(ports)}"\n'
     for number in range(1, comets + 1):
         text += node("comet", number)
         text += f'tcp = "127.0.0.1:{next(ports)}"\nws = "127.0.0.1:{next(ports)}"\n'

@@ -158,6 +158,7 @@ def main() -> None:
         sync = statistics.median(bare_sync(Path(scratch)))
         total = 0
         endpoint = topology.routers[0].endpoint
+        publish = topology.logics[0].publish.address if topology.logics[0].publish else ""
         for publishers in (1, 64, 1_000):
             runs = [at_router(endpoint, publishers, args.seconds) for _ in range(args.runs)]
             total += sum(count for count, _ in runs)
@@ -171,7 +172,7 @@ def main() -> None:
             )
         ways: list[tuple[str, Callable[[], int]]] = [
             (f"HTTP, {CLIENTS} x batches of {BATCH}", lambda: over_http(address, args.seconds)),
-            ("ZeroMQ publisher", lambda: over_zeromq(topology.logics[0].endpoint, args.seconds)),
+            ("ZeroMQ publisher", lambda: over_zeromq(publish, args.seconds)),
         ]
         for name, way in ways:
             counts = [way() for _ in range(args.runs)]

@@ -19,12 +19,12 @@ if __name__ == "__main__":
     parser.add_argument(
         "--endpoint",
         action="append",
-        help="a logic's bind address; more than once: the next one takes over (tcp://127.0.0.1:7170)",
+        help="a logic's publish address; more than once: the next one takes over (tcp://127.0.0.1:7176)",
     )
     parser.add_argument("--try-for", type=float, default=15.0, metavar="S", help="seconds (%(default)s)")
     options = parser.parse_args()
     started = time.monotonic()
-    with ZmqPublisher(options.endpoint or "tcp://127.0.0.1:7170", retry_s=options.try_for) as publisher:
+    with ZmqPublisher(options.endpoint or "tcp://127.0.0.1:7176", retry_s=options.try_for) as publisher:
         # push() comes back at once, and waits only while too many are under way.
         pending = {uid: publisher.push(b'{"hello":%d}' % uid, users=uid) for uid in range(options.users)}
         publisher.flush()

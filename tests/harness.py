@@ -91,13 +91,14 @@ class Fabric:
             keys: more keys for all nodes of a kind, `comet={"heartbeat_s": 1}`, or for `fabric`.
         """
         self.options = options
-        ports = iter(free_ports(2 * routers + 3 * logics + 2 * jobs + 4 * comets))
+        ports = iter(free_ports(2 * routers + 4 * logics + 2 * jobs + 4 * comets))
 
         def local() -> str:
             return f"127.0.0.1:{next(ports)}"
 
         lines = ["[fabric]", 'name = "test"', 'data_dir = "var"', *_toml(keys.get("fabric", {}))]
         self.http: dict[str, str] = {}
+        self.publish: dict[str, str] = {}
         self.tcp: dict[str, str] = {}
         self.ws: dict[str, str] = {}
         self.binds: dict[str, str] = {}
@@ -111,6 +112,7 @@ class Fabric:
                     node["advertise"] = self.binds[name].replace("127.0.0.1", links_by)
                 if kind == "logic":
                     node["http"] = self.http[name] = local()
+                    node["publish"] = self.publish[name] = f"tcp://{local()}"
                 if kind == "comet":
                     node["tcp"] = self.tcp[name] = local()
                     node["ws"] = self.ws[name] = local()

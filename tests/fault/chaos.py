@@ -204,7 +204,7 @@ class _Run:
         if i % 4 == 2:
             return BatchPublisher(*args)
         if i % 4 == 3:
-            logics = [bind for name, bind in fabric.binds.items() if name.startswith("logic")]
+            logics = list(fabric.publish.values())
             return TrainPublisher(logics[i // 4 % len(logics)], *args)
         return Publisher(*args)
 

@@ -157,7 +157,8 @@ class NamespaceFabric(ChaosFabric):
             lines += [f"[[{kind}]]", f"id = {number}", f'host = "{name}"', _listener("bind", self.binds[name])]
             if kind == "logic":
                 self.http[name] = f"{ip}:7001"
-                lines.append(_listener("http", self.http[name]))
+                self.publish[name] = f"tcp://{ip}:7004"
+                lines += [_listener("http", self.http[name]), _listener("publish", self.publish[name])]
             if kind == "comet":
                 self.tcp[name], self.ws[name] = f"{ip}:7002", f"{ip}:7003"
                 lines += [_listener("tcp", self.tcp[name]), _listener("ws", self.ws[name])]

@@ -148,7 +148,7 @@ def test_requests_gives_up() -> None:
 
 def test_zeromq(fabric: Fabric) -> None:
     command = [*line("zmq_publisher.py", ".venv/bin/python"), "--endpoint"]
-    code, out, err = run([*command, fabric.binds["logic-1"]])
+    code, out, err = run([*command, fabric.publish["logic-1"]])
     assert (code, err) == (0, "")
     assert out.startswith("100 of 100 accepted in ")
     assert {"hello": 99} in messages(fabric, "u:99")

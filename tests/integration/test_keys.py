@@ -55,7 +55,7 @@ def test_a_repeat_has_the_same_offsets_whatever_the_order_of_its_users(fabric: F
 @pytest.mark.parametrize("has_keys", [False, True])
 def test_a_publisher_keeps_its_order(fabric: Fabric, has_keys: bool) -> None:
     count, users = 3_000, [900, 901, 902, 903, 904]
-    with ZmqPublisher(fabric.binds["logic-1"]) as publisher:
+    with ZmqPublisher(fabric.publish["logic-1"]) as publisher:
         users = [user + 10 * has_keys for user in users]
         asked = [
             publisher.push(b"%d" % n, users=[users[n % 5]], id=f"order {n}" if has_keys and n % 3 == 0 else "")

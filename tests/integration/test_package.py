@@ -85,7 +85,7 @@ def up(zim: Path, tmp_path: Path) -> Iterator[Path]:
     file = tmp_path / "topology.toml"
     ports = free_ports(20)
     text = file.read_text()
-    for number, port in zip(("7172", "7170", "7270", "7470", "8080", "8090", "8092"), ports, strict=False):
+    for number, port in zip(("7172", "7176", "7170", "7270", "7470", "8080", "8090", "8092"), ports, strict=False):
         text = text.replace(f":{number}", f":{port}")
     file.write_text(text)
     run([str(zim), "check"], tmp_path)

@@ -375,7 +375,7 @@ def _hops(fabric: Fabric, push_id: str) -> Any:
 def test_pushes_over_zeromq(fabric: Fabric) -> None:
     client = connect(fabric, False, token="330", rooms=["zmq"])
     with zmq.Context() as context, context.socket(zmq.DEALER) as dealer:
-        dealer.connect(fabric.binds["logic-2"])
+        dealer.connect(fabric.publish["logic-2"])
         submit = messages.Submit
         dealer.send(
             codec.encode([submit(1, "zk", ["u:330", "r:zmq"], 5, b"raw \xff"), submit(2, "", ["nonsense"], 5, b"")])

@@ -9,6 +9,7 @@ from typing import Any
 from tests.simulation.application import desk
 from tests.simulation.disk import Disk, RouterDisk, is_live
 from tests.simulation.kernel import Driver
+from zim.fabric.principals import LOCAL
 from zim.fabric.push import Published, Push
 from zim.nodes.comet.effects import Pass, SessionEffect, Write
 from zim.nodes.comet.runner import CometRunner
@@ -18,7 +19,7 @@ from zim.nodes.job.runner import JobRunner
 from zim.nodes.logic.runner import LogicRunner
 from zim.nodes.router.effects import DiskEffect, ForgetIdle
 from zim.nodes.router.runner import RouterRunner
-from zim.protocol.messages import FromLogic, ToLogic
+from zim.protocol.messages import FromLogic, Submit, ToLogic
 
 TICK_S = 0.05  # of a logic; the real one asks again a little sooner
 
@@ -116,10 +117,12 @@ class LogicNode(Driver):
 
     def publish(self, push: Push, answered: Callable[[Published], None]) -> None:
         """Publishes, and tells the publisher, if this run lasts."""
-        self.perform(self.runner.on_push(lambda found: answered(*found), [push], self.now, self.kernel.pause))
+        self.perform(self.runner.on_push(lambda found: answered(*found), [push], LOCAL, self.now, self.kernel.pause))
 
     def receive(self, src: str, run: int, m: Any) -> None:
-        if isinstance(m, ToLogic):
+        if isinstance(m, Submit):
+            self.perform(self.runner.on_submits((src, run), [m], LOCAL, self.now, self.kernel.pause))
+        elif isinstance(m, ToLogic):
             self.perform(self.runner.on_messages((src, run), [m], self.now, self.now))
         else:
             self.perform(self.runner.on_answers(src, [m], self.now))

@@ -136,7 +136,7 @@ class Publisher(Node):
     def receive(self, src: str, run: int, m: Submitted) -> None:
         """What became of one."""
         push_id = self._asked[m.req]
-        if m.status == "invalid":
+        if m.status == "invalid" or m.status == "forbidden" or m.status == "unauthorized":
             raise Violation(f"{push_id} is refused: {m.why}")
         published = Published(m.push_id, m.status)
         self.world.backend.heard[push_id].append(published)

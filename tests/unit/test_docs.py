@@ -24,6 +24,7 @@ from zim import json_text
 from zim.cli import main
 from zim.errors import NodeError
 from zim.fabric import limits
+from zim.fabric.principals import SCOPES
 from zim.fabric.push import PUSH_OP, TEST_OPS
 from zim.fabric.retention import Retention, Rule
 from zim.net import http1
@@ -39,6 +40,7 @@ from zim.protocol.vocabularies import zim as zim_words
 from zim.protocol.vocabularies.base import Missed
 from zim.protocol.vocabularies.zim import ZIM
 from zim.topology import Comet, Job, ListenAddress, Logic, Node, Router, Topology, parse
+from zim.topology.identity import Callout, Issuer
 from zim.web import batch, reading, server
 
 ROOT = Path(__file__).parents[2]
@@ -172,7 +174,7 @@ def test_every_key_of_the_topology_is_documented() -> None:
 
 
 def test_documented_defaults_of_the_fabric_are_true() -> None:
-    text = (ROOT / "docs" / "topology.md").read_text()
+    text, _, _ = (ROOT / "docs" / "topology.md").read_text().partition("## Who may come in")
     defaults = {f.name: f.default for f in dataclasses.fields(Topology)}
     rows = re.findall(r"^\| `(\w+)` \| (\d+) \|", text, re.MULTILINE)
     assert [key for key, _ in rows] == ["max_body_bytes", "idempotency_s", "receipts_s"]
@@ -192,9 +194,23 @@ def test_documented_defaults_are_true(kind: type[Node]) -> None:
         for key, default in zip(re.findall(r"`(\w+)`", keys), defaults.split(", "), strict=False):
             if default in ("required", "at least one"):
                 continue
+            if default == "–":
+                assert not fields[key], key
+                continue
             number, _, unit = default.strip('`"').partition(" ")
             want = fields[key]
             assert want == number or want == float(number) * {"": 1, "MiB": 1 << 20}[unit], key
+
+
+def test_documented_defaults_of_who_may_come_in_are_true() -> None:
+    _, _, text = (ROOT / "docs" / "topology.md").read_text().partition("## Who may come in")
+    for kind, keys in ((Issuer, ["leeway_s"]), (Callout, ["timeout_s", "max_requests"])):
+        defaults = {f.name: f.default for f in dataclasses.fields(kind)}
+        for key in keys:
+            (said,) = re.findall(rf"^\| `{key}` \| (\d+) \|", text, re.MULTILINE)
+            assert defaults[key] == int(said), key
+    for scope in SCOPES:
+        assert f"`{scope}`" in text
 
 
 def test_the_example_of_a_topology_says_what_it_does() -> None:

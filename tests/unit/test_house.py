@@ -86,7 +86,7 @@ PLACES = {
     "flask": ("zim.web",),
     "jwt": ("zim.identity.keys",),
     "cryptography": ("zim.identity.keys",),
-    "urllib3": ("zim.net.asking",),
+    "urllib3": ("zim.asking",),
     "werkzeug": ("zim.web",),
     "geventwebsocket": ("zim.nodes.comet.websocket",),
     "gevent.monkey": ("zim.__main__", "zim.logs"),  # it patches; that one wants what was there before
@@ -223,7 +223,7 @@ def test_the_simulator_runs_what_is_pure() -> None:
     found = imports(file)
     for kind in ("comet", "job", "logic", "router"):
         assert f"zim.nodes.{kind}.runner" in found
-    assert len(file.read_text().splitlines()) <= 377 // 3
+    assert len(file.read_text().splitlines()) <= 130
 
 
 # ---------------------------------------------------------------- the rest

@@ -11,7 +11,20 @@ from gevent.hub import Hub
 from zim import __version__
 from zim.errors import ZimError
 
-_COMMANDS = ("init", "up", "check", "node", "push", "listen", "who", "ledger", "restored", "completion")
+_COMMANDS = (
+    "init",
+    "up",
+    "check",
+    "node",
+    "push",
+    "listen",
+    "who",
+    "ledger",
+    "api-key",
+    "token",
+    "restored",
+    "completion",
+)
 
 # A node that ends with it is not started again.
 _EXIT_CODES = {"node": 2}
@@ -27,10 +40,11 @@ class LazyGroup(click.Group):
         return list(_COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """The command `name` of the module `zim.cli.<name>`."""
+        """The command `a-b` of the module `zim.cli.a_b`."""
         if cmd_name not in _COMMANDS:
             return None
-        command: click.Command = getattr(import_module(f"zim.cli.{cmd_name}"), cmd_name)
+        module = cmd_name.replace("-", "_")
+        command: click.Command = getattr(import_module(f"zim.cli.{module}"), module)
         return command
 
     def invoke(self, ctx: click.Context) -> Any:

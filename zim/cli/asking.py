@@ -5,8 +5,10 @@ from __future__ import annotations
 import http.client
 import ssl
 
+from zim.cli.credentials import api_key
 from zim.client import ZimError
 from zim.client.address import logic_address
+from zim.client.http import check_key
 from zim.client.tls import not_verified
 
 TIMEOUT_S = 10.0  # for an answer; a logic waits five seconds for a router at most
@@ -25,6 +27,7 @@ def get(where: str, path: str) -> tuple[int, bytes]:
 
     Raises:
         AddressError: `where` is no address.
+        ClientError: the API key is none.
         NotTold: there is no answer.
     """
     _, host, port, is_tls = logic_address(where)
@@ -33,8 +36,9 @@ def get(where: str, path: str) -> tuple[int, bytes]:
         connection: http.client.HTTPConnection = http.client.HTTPSConnection(host, port, timeout=TIMEOUT_S, context=tls)
     else:
         connection = http.client.HTTPConnection(host, port, timeout=TIMEOUT_S)
+    key = api_key()
     try:
-        connection.request("GET", path)
+        connection.request("GET", path, headers={"Authorization": f"Bearer {check_key(key)}"} if key else {})
         response = connection.getresponse()
         return response.status, response.read()
     except ConnectionRefusedError:

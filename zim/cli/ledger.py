@@ -13,6 +13,7 @@ import click
 import msgspec
 
 from zim.cli.asking import NotTold, get
+from zim.cli.credentials import key_file_option
 from zim.cli.seconds import Seconds
 from zim.cli.where import http_address, topology_argument, topology_file, topology_option
 from zim.client import ZimError
@@ -43,6 +44,7 @@ ROWS = {
 @topology_option("Ask the first logic node of FILE.")
 @click.option("--http", "address", metavar="HOST:PORT", help="The HTTP port of a logic node, or https://HOST.")
 @click.option("--wait", "wait_s", metavar="S", type=Seconds(min=0), default=0.0, help="Wait up to S seconds.")
+@key_file_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def ledger(file: Path | None, topology: Path | None, address: str | None, wait_s: float, as_json: bool) -> None:
     """Print what became of all pushes, counted in sessions.

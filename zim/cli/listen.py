@@ -8,10 +8,12 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import click
 
+from zim.cli.credentials import TOKEN_ENVIRONMENT
 from zim.cli.lines import body_line, json_line, placed_line, visible, visible_line
 from zim.cli.seconds import Seconds
 from zim.cli.where import comet_addresses, topology_option
@@ -27,11 +29,19 @@ from zim.client import (
     State,
     ZimError,
 )
+from zim.client.token import Token
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--uid", help="The user, a number: with zim's token handler uid and token are the same.")
-@click.option("--token", help="What to log in with, where that is not the uid.")
+@click.option("--token", help="What to log in with, where that is not the uid. Others can see it: see --token-file.")
+@click.option(
+    "--token-file",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="A file with the token, read anew for each connection and before the token ends. By default it is that of "
+    f"${TOKEN_ENVIRONMENT}.",
+)
 @click.option("--room", "rooms", multiple=True, help="Join this room instead of the token's own. More than once: all.")
 @click.option("--ack", is_flag=True, help="Acknowledge what was printed: it will not come to this user again.")
 @click.option("--goim", is_flag=True, help="Speak goim v1's protocol: only what is pushed from now on, no streams.")
@@ -59,6 +69,7 @@ from zim.client import (
 def listen(
     uid: str | None,
     token: str | None,
+    token_file: Path | None,
     rooms: tuple[str, ...],
     ack: bool,
     goim: bool,
@@ -100,7 +111,7 @@ def listen(
       2    the command line is wrong
       130  Ctrl-C
     """
-    who = _token(uid, token)
+    who = _token(uid, token, token_file)
     if tcp is not None and (ws or addresses):
         raise click.UsageError("--tcp names a TCP address; leave out --ws and --address")
     if topology is not None and (tcp or addresses):
@@ -129,18 +140,29 @@ def listen(
         sys.exit(1)
 
 
-def _token(uid: str | None, token: str | None) -> str:
+def _token(uid: str | None, token: str | None, token_file: Path | None) -> Token:
     """What to log in with.
 
     Raises:
         click.UsageError: nobody is named, or two are, or the uid is none.
     """
+    if sum(given is not None for given in (uid, token, token_file)) > 1:
+        raise click.UsageError("who listens? give one of --uid, --token and --token-file")
+    if token_file is not None:
+        return partial(_read_token, token_file)
     who = token if uid is None else uid
-    if who is None or (uid is not None and token is not None):
-        raise click.UsageError("who listens? give --uid or --token (and only one)")
+    if who is None:
+        who = os.environ.get(TOKEN_ENVIRONMENT)
+    if who is None:
+        raise click.UsageError(f"who listens? give --uid, --token or --token-file, or set {TOKEN_ENVIRONMENT}")
     if uid is not None and not (uid.isascii() and uid.isdecimal() and int(uid[:20]) < 1 << 63):
         raise click.UsageError(f"a uid is a number from 0 on, not {uid!r}; for another token use --token")
     return who
+
+
+def _read_token(file: Path) -> str:
+    """Raises: OSError: it cannot be read; the listener says so, and tries again."""
+    return file.read_text(errors="replace").strip()
 
 
 def _print_messages(

@@ -13,6 +13,7 @@ import click
 from click.core import ParameterSource
 from typing_extensions import override
 
+from zim.cli.credentials import api_key, key_file_option
 from zim.cli.receipt import tell
 from zim.cli.seconds import Seconds
 from zim.cli.where import http_address, topology_option
@@ -76,6 +77,7 @@ _WHICH = [  # fabric; accepted before and after the subcommand
     click.option("--http", metavar="HOST:PORT", help="The HTTP port of a logic node, or https://HOST."),
     topology_option("Take the first logic node of FILE."),
     click.option("--goim", is_flag=True, help="Use goim v1's API: numbers only, and none of the other options."),
+    key_file_option,
 ]
 _MORE = [
     click.option("--id", "key", metavar="KEY", callback=_read_id, help="Idempotency key: the same is pushed once."),
@@ -190,7 +192,7 @@ def _add_command(name: str, metavar: str, summary: str, to: _To, act: _Act | Non
         names["keys"] = [*names.get("keys", ()), *keys]
         try:
             # A person, or a script, decides whether it is tried again.
-            with Publisher(http_address(http, topology), retry_s=0) as publisher:
+            with Publisher(http_address(http, topology), retry_s=0, api_key=api_key()) as publisher:
                 if goim and act:
                     found = Accepted(act(publisher, who, body))
                 else:

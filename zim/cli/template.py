@@ -23,7 +23,7 @@ _ROLES = {
 _BINDS = {"router": 7270, "logic": 7170, "job": 7470, "comet": 8092}
 _ADMINS = {"router": 7271, "logic": 7171, "job": 7471, "comet": 8093}
 _LISTENERS: dict[str, list[Line]] = {
-    "logic": [("http", '"127.0.0.1:7172"', "")],
+    "logic": [("http", '"127.0.0.1:7172"', ""), ("publish", '"tcp://127.0.0.1:7176"', "pushes over ZeroMQ")],
     "comet": [("tcp", '"127.0.0.1:8080"', ""), ("ws", '"127.0.0.1:8090"', "")],
 }
 

@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from zim.cli.asking import NotTold, get
+from zim.cli.credentials import key_file_option
 from zim.cli.where import http_address, topology_option
 from zim.client import ZimError
 from zim.fabric.answers import InRoom, Located, RoomSizes
@@ -37,6 +38,7 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 def _options(command: _F) -> _F:
     """Which fabric, and in which form; accepted before and after the subcommand."""
     command = click.option("--json", "as_json", is_flag=True, help="Print JSON, as the HTTP API answers it.")(command)
+    command = key_file_option(command)
     command = topology_option("Ask the first logic node of FILE.")(command)
     return click.option("--http", metavar="HOST:PORT", help="The HTTP port of a logic node, or https://HOST.")(command)
 

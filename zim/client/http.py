@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import re
 import socket
 import ssl
 import threading
@@ -10,10 +11,11 @@ import time
 from dataclasses import dataclass
 
 from zim.client.address import logic_address
-from zim.client.errors import PushUnavailable, PushUnknown, PushUntrusted
+from zim.client.errors import ClientError, PushUnavailable, PushUnknown, PushUntrusted
 from zim.client.tls import not_verified, why
 
 _IDLE_S = 5.0
+_KEY = re.compile(r"[A-Za-z0-9._~+/-]{1,200}=*")
 _PIECE_BYTES = 64 << 10
 
 
@@ -40,7 +42,12 @@ class HttpLink:
     """
 
     def __init__(
-        self, url: str, timeout_s: float, max_answer_bytes: int = 16 << 20, tls: ssl.SSLContext | None = None
+        self,
+        url: str,
+        timeout_s: float,
+        max_answer_bytes: int = 16 << 20,
+        tls: ssl.SSLContext | None = None,
+        api_key: str = "",
     ) -> None:
         """Does not connect yet.
 
@@ -48,10 +55,13 @@ class HttpLink:
             url: `http://host:port`, `host:port` or `https://host`.
             timeout_s: for connecting, and for the answer.
             tls: whom to believe, for a URL with TLS.
+            api_key: to show with each request; "" for none.
 
         Raises:
             AddressError: the URL is something else.
+            ClientError: the API key is none.
         """
+        self._headers = {"Authorization": f"Bearer {check_key(api_key)}"} if api_key else {}
         self.address, self._host, self._port, is_tls = logic_address(url)
         self._tls = tls if is_tls else None
         self._timeout_s = timeout_s
@@ -72,7 +82,8 @@ class HttpLink:
         link.sock.settimeout(timeout_s)
         try:
             deadline = time.monotonic() + timeout_s
-            link.request("POST", path, body, {"Content-Type": content_type} if content_type else {})
+            kind = {"Content-Type": content_type} if content_type else {}
+            link.request("POST", path, body, {**self._headers, **kind})
             response = link.getresponse()
             text = self._read(response, deadline)
         except (OSError, http.client.HTTPException) as error:
@@ -150,6 +161,13 @@ class HttpLink:
         except OSError:
             return False
         return False
+
+
+def check_key(api_key: str) -> str:
+    """An API key, as it can stand in a header. Raises: ClientError: it cannot. The error does not show it."""
+    if not isinstance(api_key, str) or not _KEY.fullmatch(api_key):
+        raise ClientError("the API key is none: right is what zim api-key make has printed, zim_…")
+    return api_key
 
 
 def _seconds(text: str | None) -> float:

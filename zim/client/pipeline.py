@@ -136,7 +136,7 @@ class Pipeline(Generic[P]):
             elif answer.status == "conflict":
                 text = why or "another push with this id has been accepted before"
                 settled.append((job, PushConflict(text, id=key)))
-            elif answer.status == "invalid":
+            elif answer.status in ("invalid", "forbidden", "unauthorized"):
                 settled.append((job, PushRefused(f"refused: {why or 'no reason given'}", id=key)))
             else:
                 job.may_be_kept |= answer.status == "unknown"

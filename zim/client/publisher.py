@@ -48,6 +48,7 @@ class Publisher(GoimPushes):
         timeout_s: float = 15.0,
         retry_s: float = 15.0,
         ca: str | os.PathLike[str] | None = None,
+        api_key: str = "",
     ) -> None:
         """Does not connect yet.
 
@@ -56,14 +57,15 @@ class Publisher(GoimPushes):
             timeout_s: for connecting, and for the answer.
             retry_s: for how long failed pushes are tried again; 0 for never.
             ca: for https, a file with the certificates of those who sign, in PEM; by default the system's store.
+            api_key: who this is, `zim_…`; "" where none is needed.
 
         Raises:
             AddressError: a URL is something else.
-            ClientError: `ca` is no such file.
+            ClientError: `ca` is no such file, or the API key is none.
         """
         texts = list_addresses(urls, "http://127.0.0.1:7172")
         tls = make_context(texts, ca)
-        self._links = [HttpLink(text, timeout_s, tls=tls) for text in texts]
+        self._links = [HttpLink(text, timeout_s, tls=tls, api_key=api_key) for text in texts]
         self._retry_s = retry_s
 
     def __enter__(self) -> Publisher:

@@ -1,6 +1,6 @@
 """Pushes over ZeroMQ straight to a logic node, for backends in Python: many pushes are under way at once.
 
-    with ZmqPublisher(["tcp://10.0.0.5:7170", "tcp://10.0.0.6:7170"]) as publisher:
+    with ZmqPublisher(["tcp://10.0.0.5:7176", "tcp://10.0.0.6:7176"]) as publisher:
         pending = [publisher.push(b"%d" % uid, users=uid) for uid in range(100_000)]
         publisher.flush()
         print(pending[0].result().push_id)
@@ -26,6 +26,7 @@ from zmq.utils.monitor import recv_monitor_message
 
 from zim.client.address import list_addresses, split_address
 from zim.client.errors import AddressError, PushUnavailable
+from zim.client.http import check_key
 from zim.client.pending import PendingPush
 from zim.client.pipeline import MESSAGE_BYTES, Outcome, Pipeline, PushJob
 from zim.client.pushes import Names, Push, make_submit
@@ -56,19 +57,23 @@ class ZmqPublisher:
         max_bytes: int = 64 << 20,
         answer_s: float = 6.0,
         retry_s: float = 15.0,
+        api_key: str = "",
     ) -> None:
         """Connects in the background.
 
         Args:
-            endpoints: of one logic or several, `bind` in the topology: `tcp://127.0.0.1:7170`.
+            endpoints: of one logic or several, `publish` in the topology: `tcp://127.0.0.1:7176`.
             max_in_flight, max_bytes: how many pushes, and bytes of them, are under way at most; above it `push` waits.
             answer_s: after which time without an answer a push is sent again. Logic itself gives up after 5 s.
             retry_s: for how long a push that fails is tried again.
+            api_key: who this is, `zim_…`; "" where none is needed. It goes with each frame, as it is.
 
         Raises:
             AddressError: an endpoint is none.
+            ClientError: the API key is none.
         """
-        texts = list_addresses(endpoints, "tcp://127.0.0.1:7170")
+        key = check_key(api_key).encode() if api_key else b""
+        texts = list_addresses(endpoints, "tcp://127.0.0.1:7176")
         for text in texts:
             _check_endpoint(text)
         self._max_in_flight, self._max_bytes = max_in_flight, max_bytes
@@ -81,7 +86,7 @@ class ZmqPublisher:
         self._is_awake = self._is_closed = False
         self._waker = Waker()
         try:
-            self._owner = _Owner(texts, Pipeline(len(texts), answer_s), self._waker)
+            self._owner = _Owner(texts, Pipeline(len(texts), answer_s), self._waker, key)
         except zmq.ZMQError as error:
             self._waker.close()
             raise AddressError(f"cannot connect to {', '.join(texts)}: {error}") from None
@@ -201,9 +206,9 @@ class ZmqPublisher:
 class _Owner:
     """The sockets, one DEALER a node, so that the pipeline chooses whom to ask again; and the thread's one step."""
 
-    def __init__(self, endpoints: Sequence[str], pipeline: Pipeline[PendingPush], waker: Waker) -> None:
+    def __init__(self, endpoints: Sequence[str], pipeline: Pipeline[PendingPush], waker: Waker, key: bytes) -> None:
         self.pipeline = pipeline
-        self._waker = waker
+        self._waker, self._key = waker, key
         library = _library()
         self._context = library.Context()
         self._sockets: list[Any] = []
@@ -268,7 +273,7 @@ class _Owner:
             try:
                 if socket.getsockopt(zmq.EVENTS) & zmq.POLLOUT:
                     submits = pipeline.take(_FRAME_BYTES, time.monotonic())
-                    socket.send(codec.encode(submits), zmq.NOBLOCK)
+                    socket.send_multipart([self._key, codec.encode(submits)], zmq.NOBLOCK)
                     continue
             except zmq.Again:
                 pipeline.untake(submits)

@@ -18,6 +18,7 @@ Scope = Literal["push", "read", "count", "kick", "ban", "operate", "metrics"]
 SCOPES: tuple[Scope, ...] = get_args(Scope)
 STREAM_SCOPES: tuple[Scope, ...] = ("push", "read", "count", "kick", "ban")  # those that are about streams
 
+ALL = "all"  # no stream is called so
 KEY_PREFIX = "zim_"  # of every key, so that one that was published by mistake can be found by machines
 MAX_KEY_BYTES = 200  # longer ones are not looked at
 
@@ -31,11 +32,11 @@ class Forbidden(ZimError):
 
     Attributes:
         scope: that is missing.
-        stream: where; "" for anywhere.
+        stream: where; "" for anywhere, ALL for all there are.
     """
 
     def __init__(self, principal: Principal, scope: Scope, stream: str = "") -> None:
-        at = f" for {shown(stream)}" if stream else ""
+        at = " for all streams" if stream == ALL else f" for {shown(stream)}" if stream else ""
         super().__init__(f"the API key {principal.id} has no scope {scope}{at}")
         self.scope, self.stream = scope, stream
 
@@ -67,10 +68,11 @@ class Principal:
     id: str
     scopes: Mapping[Scope, tuple[str, ...]] | None = None
 
-    def require(self, scope: Scope, streams: Iterable[str] = (), pause: Pause = no_pause) -> None:
+    def require(self, scope: Scope, streams: Iterable[str] | None, pause: Pause = no_pause) -> None:
         """Checks that it may do something, to each of these streams.
 
         Args:
+            streams: None for all there are.
             pause: is called between steps: there may be very many.
 
         Raises:
@@ -83,22 +85,17 @@ class Principal:
             raise Forbidden(self, scope)
         if patterns == ANY:
             return
+        if streams is None:
+            raise Forbidden(self, scope, ALL)
         for stream in paused(streams, pause):
             if not matches(stream, patterns):
                 raise Forbidden(self, scope, stream)
 
-    def require_all(self, scope: Scope) -> None:
-        """Checks that it may do something everywhere.
-
-        Raises:
-            Forbidden: it may not.
-        """
-        if self.scopes is not None and self.scopes.get(scope) != ANY:
-            raise Forbidden(self, scope, "" if scope not in self.scopes else "*")
-
 
 LOCAL = Principal("")
 """Whoever reaches an API that has no keys."""
+NOBODY = Principal("", {})
+"""Who may do nothing, and asks for nothing that needs a scope."""
 
 
 class Principals:

@@ -25,7 +25,7 @@ from zim.fabric.streams import (
     user_stream,
 )
 
-Status = Literal["ok", "unavailable", "unknown", "conflict"]
+Status = Literal["ok", "unavailable", "unknown", "conflict", "forbidden"]
 
 PUSH_OP = 5  # of a packet that brings a pushed message, unless the push says another
 FIRST_OP, LAST_OP = 100, (1 << 31) - 1  # below it are goim's and zim's own; above it nothing fits into a packet
@@ -86,15 +86,17 @@ class Published:
     Attributes:
         push_id: names this push at all six stops.
         status: "ok": kept. "unavailable": surely nothing was kept. "unknown": some of it may have been; ask again with
-            a key. "conflict": the key was used for another content.
+            a key. "conflict": the key was used for another content. "forbidden": its principal may not.
         parts: what became of it at each router.
         retry_after_s: when an "unavailable" push is worth another try.
+        forbidden: a stream that its principal may not push to; then nothing was kept.
     """
 
     push_id: str
     status: Status
     parts: Sequence[Part] = ()
     retry_after_s: int = 1
+    forbidden: str = ""
 
 
 def is_op(op: int) -> bool:

@@ -16,7 +16,8 @@ from typing_extensions import override
 
 from zim.fabric.answers import Counts, Forgotten, InRoom, Ledger, Located, Receipt, RoomSizes, Unread
 from zim.fabric.limits import LARGEST, OFFLINE_USERS
-from zim.fabric.streams import user_stream
+from zim.fabric.principals import Scope
+from zim.fabric.streams import room_stream, user_stream
 from zim.fabric.tally import sum_accounts
 
 A = TypeVar("A")
@@ -28,14 +29,20 @@ class Question(msgspec.Struct, Generic[A], frozen=True, array_like=True, tag=str
     Attributes:
         names_silent: a router that does not answer soon is named in the answer. Otherwise there is none without it.
         is_order: it changes something, so a missing answer does not mean that nothing was done.
+        scope: what whoever asks must have, for `about`.
     """
 
     names_silent: ClassVar[bool] = False
     is_order: ClassVar[bool] = False
+    scope: ClassVar[Scope]
 
     def asked_at(self) -> str:
         """The stream whose owner is asked; "" for every router."""
         return ""
+
+    def about(self) -> Sequence[str] | None:
+        """The streams that it is about; None for all there are."""
+        return None
 
     def merge(self, answers: Mapping[str, A], silent: Sequence[str]) -> A:
         """One answer of several. This is for questions that only one router is asked.
@@ -62,17 +69,27 @@ class UserQuestion(Question[A], frozen=True):
     def asked_at(self) -> str:
         return user_stream(self.uid)
 
+    @override
+    def about(self) -> Sequence[str]:
+        return (user_stream(self.uid),)
+
 
 class UserSessions(UserQuestion[Located], frozen=True):
     """Whether a user is online: the sessions, at which comets, in which rooms."""
+
+    scope: ClassVar[Scope] = "count"
 
 
 class UnreadCount(UserQuestion[Unread], frozen=True):
     """How many messages of a user's own stream are not acknowledged."""
 
+    scope: ClassVar[Scope] = "read"
+
 
 class OnlineCounts(Question[Counts], frozen=True):
     """How many sessions there are, by room and by comet."""
+
+    scope: ClassVar[Scope] = "count"
 
     @override
     def merge(self, answers: Mapping[str, Counts], silent: Sequence[str]) -> Counts:
@@ -87,7 +104,12 @@ class RoomCount(Question[InRoom], frozen=True):
     has one owner the numbers add up.
     """
 
+    scope: ClassVar[Scope] = "count"
     room: str
+
+    @override
+    def about(self) -> Sequence[str]:
+        return (room_stream(self.room),)
 
     @override
     def merge(self, answers: Mapping[str, InRoom], silent: Sequence[str]) -> InRoom:
@@ -98,6 +120,7 @@ class RoomCount(Question[InRoom], frozen=True):
 class LargestRooms(Question[RoomSizes], frozen=True):
     """The largest rooms. Each router knows the sizes of those that it owns."""
 
+    scope: ClassVar[Scope] = "count"
     limit: Annotated[int, Meta(ge=1, le=LARGEST)]
 
     @override
@@ -110,7 +133,12 @@ class PushReceipt(Question[Receipt], frozen=True):
     """What became of a push."""
 
     names_silent: ClassVar[bool] = True
+    scope: ClassVar[Scope] = "push"
     push_id: str
+
+    @override
+    def about(self) -> Sequence[str]:
+        return ()
 
     @override
     def merge(self, answers: Mapping[str, Receipt], silent: Sequence[str]) -> Receipt:
@@ -135,6 +163,11 @@ class WholeLedger(Question[Ledger], frozen=True):
     """What became of all pushes, and whether every session is accounted for."""
 
     names_silent: ClassVar[bool] = True
+    scope: ClassVar[Scope] = "count"
+
+    @override
+    def about(self) -> Sequence[str]:
+        return ()
 
     @override
     def merge(self, answers: Mapping[str, Ledger], silent: Sequence[str]) -> Ledger:
@@ -146,6 +179,7 @@ class ForgetComet(Question[Forgotten], frozen=True):
     """Forget the sessions of a comet, known or not. One that lives registers them anew."""
 
     is_order: ClassVar[bool] = True
+    scope: ClassVar[Scope] = "operate"
     comet: str
 
     @override

@@ -62,10 +62,15 @@ def read_secret(secret: bytes, algorithms: Sequence[str]) -> Key:
     Raises:
         KeyProblem: it is none, or too short.
     """
-    secret = secret.removesuffix(b"\n").removesuffix(b"\r")
+    secret = strip_line(secret)
     if not secret:
         raise KeyProblem("is empty")
     return _prepared("", secret, algorithms)
+
+
+def strip_line(secret: bytes) -> bytes:
+    """A secret without the end of its line."""
+    return secret.removesuffix(b"\n").removesuffix(b"\r")
 
 
 def read_pem(pem: bytes, algorithms: Sequence[str]) -> Key:
@@ -171,3 +176,18 @@ def verified_payload(token: bytes, algorithm: str, keys: Sequence[Key]) -> bytes
         else:
             return payload
     raise BadSignature(why)
+
+
+def sign(payload: Mapping[str, Any], key: Any, algorithm: str, kid: str = "") -> str:
+    """A token in the compact form, for trying things out.
+
+    Args:
+        key: a secret, or a private key in PEM.
+
+    Raises:
+        KeyProblem: it is none for this algorithm.
+    """
+    try:
+        return _JWS.encode(msgspec.json.encode(payload), key, algorithm, {"kid": kid} if kid else None)
+    except (jwt.PyJWTError, ValueError, TypeError, UnsupportedAlgorithm) as e:
+        raise KeyProblem(f"the key cannot be used for {algorithm}: {e}") from None

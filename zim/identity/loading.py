@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from zim.errors import ZimError
-from zim.identity.keys import Key, KeyProblem, read_pem, read_secret
+from zim.identity.keys import Key, KeyProblem, read_pem, read_secret, strip_line
 from zim.topology.identity import Issuer, Secret
 
 MAX_FILE_BYTES = 64 << 10  # a key has some hundreds
@@ -25,16 +26,48 @@ def fixed_keys(issuer: Issuer) -> list[Key]:
     return [*_read(issuer.secrets, read_secret, issuer), *_read(issuer.public_keys, read_pem, issuer)]
 
 
+def signing_secret(issuer: Issuer) -> bytes:
+    """The first secret of an issuer, to sign with.
+
+    Raises:
+        NoKey: it has none, or it cannot be had.
+    """
+    if not issuer.secrets:
+        raise NoKey(
+            f"{issuer.issuer} signs with a private key, which the topology does not have; --private-key-file names it"
+        )
+    secret = issuer.secrets[0]
+    try:
+        return strip_line(_content(secret))
+    except KeyProblem as e:
+        raise NoKey(f"{secret.where}: {secret.what} {e}") from None
+    except OSError as e:
+        raise NoKey(f"{secret.where}: {secret.what} cannot be read: {e.strerror}") from None
+
+
+def read_private_key(file: Path) -> bytes:
+    """A private key, as it is in a file.
+
+    Raises:
+        NoKey: it cannot be read.
+    """
+    try:
+        return _content(Secret("--private-key-file", file))
+    except KeyProblem as e:
+        raise NoKey(f"{file} {e}") from None
+    except OSError as e:
+        raise NoKey(f"{file} cannot be read: {e.strerror}") from None
+
+
 def _read(secrets: Sequence[Secret], parse: Callable[[bytes, Sequence[str]], Key], issuer: Issuer) -> list[Key]:
     found = []
     for secret in secrets:
-        what = f"{secret.file}" if secret.file else f"the variable {secret.variable}"
         try:
             found.append(parse(_content(secret), issuer.algorithms))
         except KeyProblem as e:
-            raise NoKey(f"{secret.where}: {what} {e}") from None
+            raise NoKey(f"{secret.where}: {secret.what} {e}") from None
         except OSError as e:
-            raise NoKey(f"{secret.where}: {what} cannot be read: {e.strerror}") from None
+            raise NoKey(f"{secret.where}: {secret.what} cannot be read: {e.strerror}") from None
     return found
 
 

@@ -360,7 +360,7 @@ class Submitted(Message, frozen=True):
 
     req: Number
     push_id: str
-    status: Literal["ok", "unavailable", "unknown", "conflict", "invalid"]
+    status: Literal["ok", "unavailable", "unknown", "conflict", "forbidden", "unauthorized", "invalid"]
     why: str = ""
 
 
@@ -370,6 +370,7 @@ ToRouter = Changes | Renew | Fetch | Read | Acknowledge | Publish | Ask | AskTim
 ToComet = Answers | Renewed | Fetched | Records | Acknowledged
 ToJob = Push
 ToAsker = PublishReply | Records | Answered | LogTime
-ToLogic = Auth | AskJoin | Submit
+ToLogic = Auth | AskJoin
+FromPublisher = Submit
 FromLogic = Authed | MayJoin
 ToPublisher = Submitted

@@ -25,6 +25,7 @@ _EXAMPLES = {
     "id": "a number of your choice, such as 1",
     "http": '"127.0.0.1:7172"',
     "bind": '"tcp://127.0.0.1:7270"',
+    "publish": '"tcp://127.0.0.1:7176"',
     "admin": '"127.0.0.1:7271"',
 }
 
@@ -172,7 +173,7 @@ def _read_listener(table: Table, key: str, kind: str, right: str) -> ListenAddre
     else:
         found = {"address": text(right)(table, key)}
     listener = ListenAddress(**{"address": "", **found})
-    syntax = parse_link if kind == "bind" else parse_listener
+    syntax = parse_link if kind in ("bind", "publish") else parse_listener
     return None if _parse(table, address_key, listener.address, syntax) is None else listener
 
 
@@ -224,5 +225,6 @@ _MORE: dict[str, dict[str, Reader]] = {
 _READERS: dict[str, Reader] = {
     **dict.fromkeys(("http", "tcp", "ws", "admin"), _read_listeners),
     "bind": _read_bind,
+    "publish": _read_bind,
     "advertise": _read_advertise,
 }

@@ -48,6 +48,11 @@ class Secret:
     file: Path | None = None
     variable: str = ""
 
+    @property
+    def what(self) -> str:
+        """For people."""
+        return str(self.file) if self.file else f"the variable {self.variable}"
+
 
 @dataclass(frozen=True)
 class Issuer:
@@ -284,7 +289,7 @@ def _scopes(table: Table, key: str) -> Mapping[Scope, tuple[str, ...]] | None:
 
 
 _IS_SHA256 = re.compile(r"[0-9a-f]{64}")
-_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+API_KEY_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 _CALLOUT_RIGHT = 'a table with connect = "https://app.example.com/zim/connect", or join, or both'
 _ANONYMOUS_RIGHT = 'a table with rooms = ["lobby"], join and read, or none of them'
@@ -342,7 +347,7 @@ _ANONYMOUS: dict[str, Reader] = {
     "read": _PATTERNS,
 }
 _API_KEY: dict[str, Reader] = {
-    "id": checked(lambda v: isinstance(v, str) and _ID.fullmatch(v) is not None and is_name(v), _ID_RIGHT),
+    "id": checked(lambda v: isinstance(v, str) and API_KEY_ID.fullmatch(v) is not None and is_name(v), _ID_RIGHT),
     "sha256": checked(
         lambda v: (
             0 < len(_listed(v)) <= MOST_KEYS and all(isinstance(h, str) and _IS_SHA256.fullmatch(h) for h in _listed(v))

@@ -12,7 +12,7 @@ from typing import Annotated
 from zim.fabric.retention import Retention
 from zim.topology.endpoints import Endpoint, parse_link, parse_listener
 from zim.topology.identity import Identity
-from zim.topology.tables import choice, seconds, text, whole
+from zim.topology.tables import choice, header_name, seconds, text, whole
 
 MOST_BYTES = 1 << 40  # more than a machine has; a typing error, not a limit
 MOST_S = 30 * 86_400.0
@@ -115,6 +115,9 @@ class Logic(Node):
     http: Listeners = field(kw_only=True)  # at least one
     http_timeout_s: Seconds = 10.0  # for reading one request, head and body
     http_idle_s: Seconds = 75.0  # between two requests on one connection
+    publish: ListenAddress | None = None  # where publishers push over ZeroMQ
+    # A header in which goim's backends may show their API key, beside Authorization; "" for none.
+    goim_key_header: Annotated[str, header_name()] = ""
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from zim.topology.tables import Table
 _CLIENTS = "the token handler believes everybody, as there is no [[issuer]] and no [callout]"
 _WHY_LOCAL = {
     "http": "the HTTP API believes everybody who reaches it, as there is no [[api_key]]",
+    "publish": "publishers are believed, as there is no [[api_key]]",
     "tcp": _CLIENTS,
     "ws": _CLIENTS,
     "bind": "links between nodes are not encrypted",

@@ -6,6 +6,7 @@ Pure; knows nothing of nodes. A reader gives None where there is no usable value
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterable, Mapping
 from difflib import get_close_matches
 from typing import Any
@@ -115,6 +116,15 @@ def texts(right: str) -> Reader:
         lambda v: isinstance(v, list) and all(isinstance(i, str) and i != "" and i.isprintable() for i in v),
         right,
         lambda v: tuple(map(str.lower, v)),
+    )
+
+
+def header_name() -> Reader:
+    """Reads the name of an HTTP header (RFC 9110 5.1) that means nothing else."""
+    taken = ("host", "cookie", "connection", "content-length", "content-type", "transfer-encoding", "idempotency-key")
+    return checked(
+        lambda v: isinstance(v, str) and re.fullmatch(r"[A-Za-z0-9-]{1,64}", v) is not None and v.lower() not in taken,
+        'the name of a header of its own, such as "X-Push-Key"',
     )
 
 

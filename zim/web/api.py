@@ -23,6 +23,7 @@ from zim.fabric.port import Fabric
 from zim.fabric.questions import LargestRooms, RoomCount, UnreadCount, UserSessions, WholeLedger
 from zim.web.batch import MAX_BATCH_BYTES, answer_batch
 from zim.web.documents import Accepted, History, accepted, history_of, not_accepted
+from zim.web.keys import Keys
 from zim.web.openapi import document
 from zim.web.problems import CONFLICT, IDEMPOTENCY_KEY, NO_PUSH, PROBLEM_JSON, UNAVAILABLE, UNKNOWN, Problem
 from zim.web.push import PUSH_REQUEST, BatchLine, PushRequest, make_push, parse_header
@@ -43,12 +44,14 @@ def push(asked: ApiRequest) -> Response:
     key = parse_header(asked.key)
     line = PUSH_REQUEST.read(request.get_data(cache=False))
     wanted = make_push(line, asked.max_body_bytes, key)
-    published = asked.fabric.publish(wanted)
+    published = asked.fabric.publish(wanted, asked.who)
     if published.status != "ok":
         raise not_accepted(published, wanted.key != "")
     if isinstance(line.wait_s, msgspec.UnsetType):
         return respond_json(accepted(published))
-    return respond_json(accepted(published, asked.fabric.receipt(published.push_id, line.wait_s, _is_gone())))
+    return respond_json(
+        accepted(published, asked.fabric.receipt(published.push_id, asked.who, line.wait_s, _is_gone()))
+    )
 
 
 def batch(asked: ApiRequest) -> Response:
@@ -57,7 +60,7 @@ def batch(asked: ApiRequest) -> Response:
         why = "Idempotency-Key: a batch is many pushes, and each of its lines has a key of its own, the field id"
         raise Problem(IDEMPOTENCY_KEY, why, key="Idempotency-Key", expected="no such header; id in the lines")
     lines, max_body_bytes = request.environ["wsgi.input"], asked.max_body_bytes
-    return respond(answer_batch(lines, asked.fabric, max_body_bytes, max_push_bytes(max_body_bytes)), NDJSON)
+    return respond(answer_batch(lines, asked.fabric, asked.who, max_body_bytes, max_push_bytes(max_body_bytes)), NDJSON)
 
 
 def _is_gone() -> Callable[[], bool]:
@@ -67,12 +70,12 @@ def _is_gone() -> Callable[[], bool]:
 
 def history(asked: ApiRequest) -> Response:
     """A piece of a stream: u:<uid>, r:<room>, *."""
-    return respond_json(history_of(asked.fabric.history(asked.name, asked.query.after, asked.query.limit)))
+    return respond_json(history_of(asked.fabric.history(asked.name, asked.query.after, asked.query.limit, asked.who)))
 
 
 def receipt(asked: ApiRequest) -> Response:
     """What became of a push."""
-    found = asked.fabric.receipt(asked.name, asked.query.wait_s, _is_gone())
+    found = asked.fabric.receipt(asked.name, asked.who, asked.query.wait_s, _is_gone())
     if found.is_known:
         return respond_json(found)
     if not found.silent:
@@ -83,7 +86,7 @@ def receipt(asked: ApiRequest) -> Response:
 
 def rooms(asked: ApiRequest) -> Response:
     """The largest rooms, and how many sessions are in each."""
-    return respond_json(asked.fabric.ask(LargestRooms(asked.query.limit)))
+    return respond_json(asked.fabric.ask(LargestRooms(asked.query.limit), asked.who))
 
 
 def openapi(asked: ApiRequest) -> Response:
@@ -92,16 +95,17 @@ def openapi(asked: ApiRequest) -> Response:
 
 
 _PUSHED = (UNAVAILABLE, CONFLICT, UNKNOWN)
+_RECEIPT = (UNAVAILABLE, NO_PUSH)
 
 ROUTES = (
-    Route("POST", PUSH, "push", push, Accepted, body=PushRequest, takes_key=True, problems=_PUSHED),
-    Route("POST", BATCH, "pushBatch", batch, Accepted, body=BatchLine, media_type=NDJSON),
-    Route("GET", "/api/streams/{stream}", "history", history, History, query=HistoryQuery),
-    Route("GET", "/api/pushes/{id}", "receipt", receipt, Receipt, query=ReceiptQuery, problems=(UNAVAILABLE, NO_PUSH)),
+    Route("POST", PUSH, "push", push, Accepted, body=PushRequest, takes_key=True, problems=_PUSHED, scope="push"),
+    Route("POST", BATCH, "pushBatch", batch, Accepted, body=BatchLine, media_type=NDJSON, scope="push"),
+    Route("GET", "/api/streams/{stream}", "history", history, History, query=HistoryQuery, scope="read"),
+    Route("GET", "/api/pushes/{id}", "receipt", receipt, Receipt, query=ReceiptQuery, problems=_RECEIPT, scope="push"),
     question("/api/users/{uid}", "user", UserSessions),
     question("/api/users/{uid}/unread", "unread", UnreadCount),
     question("/api/rooms/{room}", "room", RoomCount),
-    Route("GET", "/api/rooms", "rooms", rooms, RoomSizes, query=RoomsQuery),
+    Route("GET", "/api/rooms", "rooms", rooms, RoomSizes, query=RoomsQuery, scope="count"),
     question("/api/ledger", "ledger", WholeLedger),
     Route("GET", "/api/openapi.json", "openapi", openapi, dict, problems=()),
 )
@@ -118,10 +122,10 @@ def max_request_bytes(max_body_bytes: int) -> dict[str, int]:
     return {PUSH: one, BATCH: max(one, MAX_BATCH_BYTES)}
 
 
-def add_to(app: Flask, fabric: Fabric, max_body_bytes: int) -> None:
+def add_to(app: Flask, fabric: Fabric, keys: Keys, max_body_bytes: int) -> None:
     """Add the routes to the app."""
     for route in ROUTES:
-        add_route(app, route, fabric, max_body_bytes)
+        add_route(app, route, fabric, keys, max_body_bytes)
 
 
 @lru_cache(maxsize=1)

@@ -14,11 +14,14 @@ from werkzeug.routing import MapAdapter
 
 from zim.errors import Unavailable, Unknown
 from zim.fabric.port import Fabric
+from zim.fabric.principals import Forbidden, Principals, Unauthorized
 from zim.net.http1 import BodyLimits
 from zim.web import api, health, v1, welcome
+from zim.web.keys import Keys, forbidden, unauthorized
 from zim.web.problems import API, METHOD, NOT_FOUND, Problem, defect, refused
 
 log = logging.getLogger(__name__)
+audit = logging.getLogger("zim.audit")
 
 NO_PATH = "?"  # no rule has it
 
@@ -43,23 +46,27 @@ class App(Flask):
         return MapAdapter(self.url_map, "localhost", "/", "", "http", path, request.method)
 
 
-def create_app(fabric: Fabric, max_body_bytes: int) -> App:
+def create_app(fabric: Fabric, max_body_bytes: int, keys: Keys | None = None) -> App:
     """The app of a logic node. Its server must hand it whole requests, as `zim.web.server` does.
 
     Args:
         fabric: what it calls.
         max_body_bytes: of one push; above it the answer is 413.
+        keys: of those who may ask; None for anybody.
     """
     app = App("zim.web", static_folder=None, template_folder=None)
     app.answered = Counter()
     app.url_map.strict_slashes = True
     app.url_map.merge_slashes = False  # goim's paths are exact: no redirects
-    v1.add_to(app, fabric, max_body_bytes)
-    api.add_to(app, fabric, max_body_bytes)
+    keys = keys or Keys(Principals())
+    v1.add_to(app, fabric, keys, max_body_bytes)
+    api.add_to(app, fabric, keys, max_body_bytes)
     health.add_to(app)
     welcome.add_to(app)
     app.after_request(partial(_count, app.answered))
     app.register_error_handler(Problem, api.problem_answer)
+    app.register_error_handler(Unauthorized, _not_allowed)
+    app.register_error_handler(Forbidden, _not_allowed)
     app.register_error_handler(Unavailable, _unavailable)
     app.register_error_handler(Unknown, _unavailable)
     app.register_error_handler(HTTPException, _refused)
@@ -105,6 +112,17 @@ def _problem(error: HTTPException, methods: list[str]) -> Problem:
 def _unavailable(error: Unavailable | Unknown) -> Response:
     """A router does not answer."""
     return api.unavailable(error) if request.path.startswith(API) else v1.unavailable(error)
+
+
+def _not_allowed(error: Unauthorized | Forbidden) -> Response:
+    """Who asks is nobody, or may not do that. The audit has it."""
+    environ = request.environ
+    fields = {"client": environ.get("REMOTE_ADDR", ""), "path": request.path, "reason": str(error)}
+    audit.warning("request refused", extra=fields)
+    error.__traceback__ = error.__context__ = None
+    if not request.path.startswith(API):
+        return v1.refused(error)
+    return api.problem_answer(forbidden(error) if isinstance(error, Forbidden) else unauthorized(error))
 
 
 def _failed(error: Exception) -> Response:

@@ -14,6 +14,7 @@ import msgspec
 
 from zim.fabric.limits import RECIPIENTS
 from zim.fabric.port import Fabric
+from zim.fabric.principals import Principal
 from zim.fabric.push import Published, Push
 from zim.net.fairness import give_way
 from zim.web.documents import accepted, not_accepted
@@ -30,7 +31,9 @@ GATHERED_BYTES = 1 << 20  # or so many, and the line that goes beyond
 Verdict = Push | Problem
 
 
-def answer_batch(document: IO[bytes], fabric: Fabric, max_body_bytes: int, max_line_bytes: int) -> bytes:
+def answer_batch(
+    document: IO[bytes], fabric: Fabric, who: Principal, max_body_bytes: int, max_line_bytes: int
+) -> bytes:
     """Publish the lines of a document, and say of each what became of it.
 
     Switches.
@@ -38,6 +41,7 @@ def answer_batch(document: IO[bytes], fabric: Fabric, max_body_bytes: int, max_l
     Args:
         document: NDJSON, at its begin; it can be read twice. Blank lines are nothing.
         fabric: what to call.
+        who: publishes.
         max_body_bytes: of one push.
         max_line_bytes: of one line.
 
@@ -48,7 +52,7 @@ def answer_batch(document: IO[bytes], fabric: Fabric, max_body_bytes: int, max_l
     if n_lines > MAX_LINES:
         raise Problem(TOO_LARGE, f"{n_lines} lines, at most {MAX_LINES} are allowed", limit=MAX_LINES)
     document.seek(0)
-    batch = _Batch(fabric, max_body_bytes, max_line_bytes)
+    batch = _Batch(fabric, who, max_body_bytes, max_line_bytes)
     return b"".join(batch.answer(lines) for lines in _gathered(document))
 
 
@@ -73,8 +77,8 @@ def _is_blank(line: bytes) -> bool:
 
 
 class _Batch:
-    def __init__(self, fabric: Fabric, max_body_bytes: int, max_line_bytes: int) -> None:
-        self._fabric = fabric
+    def __init__(self, fabric: Fabric, who: Principal, max_body_bytes: int, max_line_bytes: int) -> None:
+        self._fabric, self._who = fabric, who
         self._max_body_bytes, self._max_line_bytes = max_body_bytes, max_line_bytes
         self._recipients_left = RECIPIENTS
 
@@ -110,7 +114,7 @@ class _Batch:
         if not pushes:
             return []
         try:
-            return list(self._fabric.publish_many(pushes))
+            return list(self._fabric.publish_many(pushes, self._who))
         except Exception:
             log.exception("batch failed")
             return [defect()] * len(pushes)

@@ -11,9 +11,10 @@ import msgspec
 from msgspec import UNSET, Meta, Raw, UnsetType
 
 from zim.fabric.answers import Piece, Receipt
+from zim.fabric.names import shown
 from zim.fabric.push import Published, Status
 from zim.json_text import is_json
-from zim.web.problems import CONFLICT, DEFECT, UNAVAILABLE, UNKNOWN, Kind, Problem
+from zim.web.problems import CONFLICT, DEFECT, FORBIDDEN, UNAVAILABLE, UNKNOWN, Kind, Problem
 
 _RAW = msgspec.json.Decoder(Raw)
 _KINDS: dict[Status, Kind] = {"unavailable": UNAVAILABLE, "unknown": UNKNOWN, "conflict": CONFLICT}
@@ -66,6 +67,9 @@ def not_accepted(published: Published, has_key: bool) -> Problem:
         published: its status is not "ok".
         has_key: its publisher gave it a key.
     """
+    if published.status == "forbidden":
+        why = f"the API key has no scope push for {shown(published.forbidden)}"
+        return Problem(FORBIDDEN, why, scope="push", stream=published.forbidden)
     failed = [part for part in published.parts if part.status != "ok"]
     whys = "; ".join(dict.fromkeys(part.why for part in failed if part.why))
     match published.status:

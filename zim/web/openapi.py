@@ -47,7 +47,7 @@ def document(routes: Sequence[Route], max_body_bytes: int) -> Schema:
             "description": f"Pushes messages to people's devices. A body may have {max_body_bytes} bytes.",
         },
         "paths": paths,
-        "components": {"schemas": _schemas(routes)},
+        "components": {"schemas": _schemas(routes), "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}}},
     }
 
 
@@ -57,13 +57,16 @@ def _operation(route: Route) -> Schema:
     answer = _ref(route.answer.__name__) if issubclass(route.answer, msgspec.Struct) else {"type": "object"}
     if route.media_type == NDJSON:
         answer = {"type": "array", "items": {"anyOf": [answer, _ref("Problem")]}}
-    kinds = [*_ANY, *(_WITH_BODY if route.body else ()), *([problems.NOT_FOUND] if names else [])]
+    keyed = (problems.UNAUTHORIZED, problems.FORBIDDEN) if route.scope else ()
+    kinds = [*_ANY, *keyed, *(_WITH_BODY if route.body else ()), *([problems.NOT_FOUND] if names else [])]
     operation: Schema = {
         "operationId": route.operation,
         "summary": route.summary,
         "parameters": [*map(_in_path, names), *_parameters(route.query), *key],
         "responses": _responses(route.media_type, answer, *kinds, *route.problems),
     }
+    if route.scope:
+        operation["security"] = [{"key": []}, {}]
     if route.body is not None:
         line = _ref(route.body.__name__)
         taken = {"type": "array", "items": line} if route.media_type == NDJSON else line
@@ -110,6 +113,8 @@ def _problem() -> Schema:
             "column": {"type": "integer", "description": "the byte in the line, from 1"},
             "allowed": {"type": "array", "items": {"type": "string"}, "description": "methods that exist"},
             "id": {"type": "string", "description": "names the push"},
+            "scope": {"type": "string", "description": "that the API key does not have"},
+            "stream": {"type": "string", "description": "for which it does not have it; all for everywhere"},
             "parts": {"type": "array", "items": _ref("Part"), "description": "what became of it at each router"},
             "silent": {"type": "array", "items": {"type": "string"}, "description": "routers that did not answer"},
             "retry_after_s": {"type": "integer", "description": "when to try again"},

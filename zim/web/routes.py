@@ -5,13 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import msgspec
 from flask import Flask, Response, request
 
 from zim.fabric.port import Fabric
+from zim.fabric.principals import NOBODY, Principal, Scope
 from zim.fabric.questions import Question
+from zim.web.keys import Keys
 from zim.web.problems import MEDIA_TYPE, UNAVAILABLE, Kind, Problem
 from zim.web.queries import NoQuery, parse_name
 from zim.web.reading import Reader
@@ -26,6 +28,7 @@ class ApiRequest:
 
     Attributes:
         fabric: what to call.
+        who: sends it.
         max_body_bytes: of one push.
         name: what stands in the path.
         query: what stands behind the question mark.
@@ -33,6 +36,7 @@ class ApiRequest:
     """
 
     fabric: Fabric
+    who: Principal
     max_body_bytes: int
     name: str
     query: Any
@@ -54,6 +58,7 @@ class Route:
         media_type: of what is taken and answered.
         takes_key: the header Idempotency-Key means something.
         problems: what it may be answered with beside what any request may.
+        scope: that whoever asks must have; "" for none, not even a key.
     """
 
     method: str
@@ -66,6 +71,7 @@ class Route:
     media_type: str = JSON
     takes_key: bool = False
     problems: tuple[Kind, ...] = (UNAVAILABLE,)
+    scope: Scope | Literal[""] = ""
 
     @property
     def summary(self) -> str:
@@ -86,23 +92,25 @@ def question(path: str, operation: str, kind: type[Question[A]]) -> Route:
     make: Callable[..., Question[A]] = kind
 
     def view(asked: ApiRequest) -> Response:
-        return respond_json(asked.fabric.ask(make(asked.name) if asked.name else make()))
+        return respond_json(asked.fabric.ask(make(asked.name) if asked.name else make(), asked.who))
 
     view.__doc__ = kind.__doc__
     problems = () if kind.names_silent else (UNAVAILABLE,)
-    return Route("GET", path, operation, view, kind.answer_type(), problems=problems)
+    return Route("GET", path, operation, view, kind.answer_type(), problems=problems, scope=kind.scope)
 
 
-def add_route(app: Flask, route: Route, fabric: Fabric, max_body_bytes: int) -> None:
+def add_route(app: Flask, route: Route, fabric: Fabric, keys: Keys, max_body_bytes: int) -> None:
     """Add it to the app."""
     reader = Reader(route.query)
 
     def view(**names: str) -> Response:
+        who = keys.principal(request.environ) if route.scope else NOBODY
         query = reader.read_query(str(request.environ.get("QUERY_STRING", "")))
         if route.body is not None:
             _require_type(route.media_type)
         name = next((parse_name(kind, segment) for kind, segment in names.items()), "")
-        return route.view(ApiRequest(fabric, max_body_bytes, name, query, request.environ.get("HTTP_IDEMPOTENCY_KEY")))
+        key = request.environ.get("HTTP_IDEMPOTENCY_KEY")
+        return route.view(ApiRequest(fabric, who, max_body_bytes, name, query, key))
 
     rule = re.sub(r"\{(\w+)\}", r"<\1>", route.path)
     app.add_url_rule(rule, rule, view, methods=[route.method], provide_automatic_options=False)

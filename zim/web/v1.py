@@ -7,6 +7,7 @@ Source: goim v1.2 `logic/http.go`. Where zim does otherwise, it says so here:
 - A push may have an `Idempotency-Key`. One that is none is 400, one that belongs to another push 422.
 - A body over the limit is 413, a fabric that keeps nothing for now 503 with Retry-After, one that cannot tell 504.
 - A negative uid (which kills goim's router) and a rid beyond int32 (which goim truncates to some other room) are 65535.
+- Where there are API keys, a request without a good one is 401, and one whose key may not do this 403.
 - `/1/server/del` answers 65535 where goim sends nothing, and 1 for servers that nobody knows.
 """
 
@@ -24,11 +25,13 @@ from zim.errors import Unavailable, Unknown
 from zim.fabric.answers import Counts
 from zim.fabric.pauses import paused
 from zim.fabric.port import Fabric
+from zim.fabric.principals import Forbidden, Principal, Unauthorized
 from zim.fabric.push import Push
 from zim.fabric.questions import ForgetComet, OnlineCounts
 from zim.fabric.streams import EVERYBODY, room_stream, user_stream
 from zim.net.fairness import give_way
 from zim.web.idempotency import parse_idempotency_key
+from zim.web.keys import CHALLENGE, Keys
 from zim.web.response import respond
 from zim.web.values import parse_int, parse_pushs, query_value
 
@@ -38,7 +41,7 @@ FAILED = b'{"ret":65535}'
 
 UIDS_BYTES = 1 << 20  # room for the uids of /1/pushs, on top of its message
 
-_HTTP_STATUS = {"ok": 200, "unavailable": 503, "unknown": 504, "conflict": 422}
+_HTTP_STATUS = {"ok": 200, "unavailable": 503, "unknown": 504, "conflict": 422, "forbidden": 403}
 _RETRY_AFTER_S = 1  # a router that does not answer is back, or replaced, within seconds
 _COMET = "comet-"  # before the number that goim calls a server
 _ROOMLESS = -1  # the RoomId under which goim counts who is in no room
@@ -50,9 +53,9 @@ def max_request_bytes(max_body_bytes: int) -> int:
     return max_body_bytes + UIDS_BYTES
 
 
-def add_to(app: Flask, fabric: Fabric, max_body_bytes: int) -> None:
+def add_to(app: Flask, fabric: Fabric, keys: Keys, max_body_bytes: int) -> None:
     """Add the endpoints to the app."""
-    api = _Api(fabric, max_body_bytes)
+    api = _Api(fabric, keys, max_body_bytes)
     endpoints: list[tuple[str, str, Callable[[], Response]]] = [
         ("POST", "/1/push", api.push),
         ("POST", "/1/pushs", api.pushs),
@@ -66,8 +69,8 @@ def add_to(app: Flask, fabric: Fabric, max_body_bytes: int) -> None:
 
 
 class _Api:
-    def __init__(self, fabric: Fabric, max_body_bytes: int) -> None:
-        self._fabric = fabric
+    def __init__(self, fabric: Fabric, keys: Keys, max_body_bytes: int) -> None:
+        self._fabric, self._keys = fabric, keys
         self._max_body_bytes = max_body_bytes
 
     def push(self) -> Response:
@@ -101,26 +104,33 @@ class _Api:
 
     def server_del(self) -> Response:
         """`POST /1/server/del?server=1`: forget the sessions of a comet."""
+        who = self._who()
         comet_id = parse_int(_query("server"), 32)
         if comet_id is None:
             return answer(FAILED)
         if comet_id >= 0:
-            self._fabric.ask(ForgetComet(f"{_COMET}{comet_id}"))
+            self._fabric.ask(ForgetComet(f"{_COMET}{comet_id}"), who)
         return answer(OK)
 
     def count(self) -> Response:
         """`GET /1/count?type=room`, `type=server`: sessions by room or by comet; any other type has no data."""
         if request.method != "GET":  # Flask adds HEAD to GET
             raise MethodNotAllowed(["GET"])
+        who = self._who()
         kind = _query("type")
         if kind not in ("room", "server"):
             return answer(OK)
-        counts = self._fabric.ask(OnlineCounts())
+        counts = self._fabric.ask(OnlineCounts(), who)
         rows = _rooms(counts) if kind == "room" else _servers(counts)
         return answer(msgspec.json.encode({"data": rows, "ret": 1}))
 
+    def _who(self) -> Principal:
+        """Raises: Unauthorized: nobody who is known."""
+        return self._keys.principal(request.environ, speaks_goim=True)
+
     def _publish(self, streams: Sequence[str] | None, body: bytes) -> Response:
         """Publish and answer: None are streams that could not be read, [] is nobody."""
+        who = self._who()
         if len(body) > self._max_body_bytes:
             return answer(FAILED, 413, {"X-Zim-Push-Id": secrets.token_hex(16)})
         if not streams:
@@ -129,8 +139,8 @@ class _Api:
             key = parse_idempotency_key(request.environ.get("HTTP_IDEMPOTENCY_KEY"))
         except ValueError:
             return answer(FAILED, 400, {"X-Zim-Push-Id": secrets.token_hex(16)})
-        published = self._fabric.publish(Push(streams, body, key=key))
-        headers = {"X-Zim-Push-Id": published.push_id}
+        published = self._fabric.publish(Push(streams, body, key=key), who)
+        headers = {"X-Zim-Push-Id": published.push_id} if published.push_id else {}
         if published.status == "unavailable":
             headers["Retry-After"] = str(published.retry_after_s)
         return answer(OK if published.status == "ok" else FAILED, _HTTP_STATUS[published.status], headers)
@@ -146,6 +156,13 @@ def unavailable(error: Unavailable | Unknown) -> Response:
     if isinstance(error, Unknown):
         return answer(FAILED, 504)
     return answer(FAILED, 503, {"Retry-After": str(_RETRY_AFTER_S)})
+
+
+def refused(error: Unauthorized | Forbidden) -> Response:
+    """The answer to somebody who may not ask."""
+    if isinstance(error, Forbidden):
+        return answer(FAILED, 403)
+    return answer(FAILED, 401, {"WWW-Authenticate": CHALLENGE})
 
 
 def _query(key: str) -> str:

@@ -130,10 +130,10 @@ def test_nothing_listens_until_the_timeout() -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "text"),
     [
-        ((), 2, "give --uid or --token"),
+        ((), 2, "give --uid, --token or --token-file"),
         (("--uid", "7", "--goim", "--verbose"), 2, "goim has no streams"),
         (("--uid", "7", "--room", "x" * 300), 1, "no room can be called"),
-        (("--uid", "7", "--token", "7"), 2, "give --uid or --token (and only one)"),
+        (("--uid", "7", "--token", "7"), 2, "give one of --uid, --token and --token-file"),
         (("--uid", "7", "--ws", "--tcp", "a:1"), 2, "leave out --ws"),
         (("--uid", "7", "--tcp", "a:1", "--topology", "t"), 2, "leave out --topology"),
         (("--uid", "7", "--address", "nowhere"), 1, "write host:port"),

@@ -65,7 +65,7 @@ class Logic:
             *envelope, frame = self._socket.recv_multipart()
             self._envelopes.append(envelope)
             self.frames += 1
-            submits = codec.decode(frame, messages.ToLogic)
+            submits = codec.decode(frame, messages.FromPublisher)
             answers = []
             for submit in submits:
                 self.submits.append(submit)

@@ -54,6 +54,6 @@ def test_publisher(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_zmq_publisher(capsys: pytest.CaptureFixture[str]) -> None:
     with logic() as peer:
-        exec(example("ZmqPublisher").replace("tcp://127.0.0.1:7170", peer.endpoint), {})
+        exec(example("ZmqPublisher").replace("tcp://127.0.0.1:7176", peer.endpoint), {})
     assert capsys.readouterr().out.endswith(" 0\n")
     assert len(peer.submits) == 10_000

@@ -31,6 +31,7 @@ from zim.fabric.answers import (
     Unread,
 )
 from zim.fabric.port import Fabric
+from zim.fabric.principals import Forbidden, Principal
 from zim.fabric.push import Part, Published, Push, Status
 from zim.fabric.questions import (
     ForgetComet,
@@ -110,9 +111,14 @@ class Recorder(Fabric):
         """With a defect."""
         self._n_left = n_pushes
 
-    def publish(self, push: Push) -> Published:
+    def publish(self, push: Push, who: Principal) -> Published:
         if self._n_left == 0:
             raise ValueError("a defect")
+        for stream in push.streams:
+            try:
+                who.require("push", (stream,))
+            except Forbidden:
+                return Published("", "forbidden", forbidden=stream)
         self._n_left = None if self._n_left is None else self._n_left - 1
         self.entered.set()
         self.may_publish.wait()
@@ -141,10 +147,11 @@ class Recorder(Fabric):
             self.receipts[push_id] = receipt(push_id, Tally(targeted=n, delivered=n))
         return Published(push_id, status, parts, retry_after_s=3)
 
-    def publish_many(self, pushes: Sequence[Push]) -> Sequence[Published]:
-        return [self.publish(push) for push in pushes]
+    def publish_many(self, pushes: Sequence[Push], who: Principal) -> Sequence[Published]:
+        return [self.publish(push, who) for push in pushes]
 
-    def ask(self, question: Question[A]) -> A:
+    def ask(self, question: Question[A], who: Principal) -> A:
+        who.require(question.scope, question.about())
         if not question.names_silent:
             self._check()
         answer: object
@@ -173,16 +180,19 @@ class Recorder(Fabric):
                 answer = Ledger.of(len(self.receipts), sum_accounts(self.receipts.values()), self.silent)
         return cast(A, answer)
 
-    def history(self, stream: str, after: int, limit: int) -> Piece:
+    def history(self, stream: str, after: int, limit: int, who: Principal) -> Piece:
+        who.require("read", (stream,))
         self._check()
         kept = self.streams.get(stream, [])
         head = kept[-1].offset if kept else 0
         messages = [message for message in kept if message.offset > after][:limit]
         return Piece(stream, EPOCH, kept[0].offset if kept else head + 1, head, messages)
 
-    def receipt(self, push_id: str, wait_s: float = 0.0, is_gone: Callable[[], bool] = lambda: False) -> Receipt:
+    def receipt(
+        self, push_id: str, who: Principal, wait_s: float = 0.0, is_gone: Callable[[], bool] = lambda: False
+    ) -> Receipt:
         self.waited_s.append(wait_s)
-        return self.ask(PushReceipt(push_id))
+        return self.ask(PushReceipt(push_id), who)
 
     def _append(self, push_id: str, push: Push, stream: str) -> int:
         kept = self.streams.setdefault(stream, [])

@@ -17,6 +17,7 @@ from zim.errors import Unavailable, Unknown
 from zim.fabric.answers import KeptMessage, Piece, Receipt
 from zim.fabric.limits import OFFSET
 from zim.fabric.port import Fabric
+from zim.fabric.principals import Principal
 from zim.fabric.push import Published, Push
 from zim.fabric.questions import AnyQuestion, PushReceipt, Question
 from zim.fabric.sharding import Shards
@@ -54,17 +55,18 @@ class RouterFabric(Fabric):
         self._histories = {router: BoundedSemaphore(HISTORIES) for router in routers}
 
     @override
-    def publish(self, push: Push) -> Published:
-        return self.publish_many([push])[0]
+    def publish(self, push: Push, who: Principal) -> Published:
+        return self.publish_many([push], who)[0]
 
     @override
-    def publish_many(self, pushes: Sequence[Push]) -> Sequence[Published]:
+    def publish_many(self, pushes: Sequence[Push], who: Principal) -> Sequence[Published]:
         ticket: AsyncResult[Any] = AsyncResult()
-        self._perform(self._runner.on_push(ticket, pushes, time.monotonic(), give_way))
+        self._perform(self._runner.on_push(ticket, pushes, who, time.monotonic(), give_way))
         return cast(Sequence[Published], ticket.get())
 
     @override
-    def ask(self, question: Question[A]) -> A:
+    def ask(self, question: Question[A], who: Principal) -> A:
+        who.require(question.scope, question.about())
         stream = question.asked_at()
         asked = [self._shards.owner(stream)] if stream else self._routers
         patience = (SILENT_S, 0.0) if question.names_silent else (GIVE_UP_S, GIVE_UP_S)
@@ -83,7 +85,8 @@ class RouterFabric(Fabric):
         return question.merge(answers, list(silent))
 
     @override
-    def history(self, stream: str, after: int, limit: int) -> Piece:
+    def history(self, stream: str, after: int, limit: int, who: Principal) -> Piece:
+        who.require("read", (stream,))
         owner = self._shards.owner(stream)
         with self._histories[owner]:
             return self._history(owner, stream, after, limit)
@@ -113,10 +116,12 @@ class RouterFabric(Fabric):
         return m
 
     @override
-    def receipt(self, push_id: str, wait_s: float = 0.0, is_gone: Callable[[], bool] = lambda: False) -> Receipt:
+    def receipt(
+        self, push_id: str, who: Principal, wait_s: float = 0.0, is_gone: Callable[[], bool] = lambda: False
+    ) -> Receipt:
         until, pause_s = time.monotonic() + wait_s, WAIT_S
         while True:
-            found = self.ask(PushReceipt(push_id))
+            found = self.ask(PushReceipt(push_id), who)
             if found.is_final or time.monotonic() > until or is_gone():
                 return found
             gevent.sleep(pause_s)

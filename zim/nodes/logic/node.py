@@ -9,16 +9,18 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import gevent
 from gevent.event import AsyncResult
 from typing_extensions import override
 
+from zim.asking import HttpAsker, NotAnswered
 from zim.errors import NodeError, ZimError
+from zim.fabric.principals import LOCAL, Principal, Principals, Unauthorized
 from zim.fabric.questions import WholeLedger
 from zim.identity.loading import fixed_keys
 from zim.metrics import Metric, counter
-from zim.net.asking import HttpAsker, NotAnswered
 from zim.net.fairness import give_way
 from zim.net.links import PeerLink
 from zim.net.transport import Dealer, Server
@@ -35,12 +37,20 @@ from zim.protocol import codec, messages
 from zim.protocol.message import Message
 from zim.topology import Listeners, Logic, Topology
 from zim.web.app import create_app, request_limits
+from zim.web.keys import Keys
 from zim.web.server import HttpServer
 
 log = logging.getLogger(__name__)
+audit = logging.getLogger("zim.audit")
 
 FETCH_S = 5.0  # for an issuer's keys
 ROUTER_QUEUE_BYTES = 64 << 20  # for one router; above it requests are not sent
+
+
+class FromPublisher(NamedTuple):
+    """Who has sent something to `publish`: its routing id."""
+
+    publisher: bytes
 
 
 class LogicNode(NodeProcess):
@@ -54,6 +64,7 @@ class LogicNode(NodeProcess):
     def setup(self) -> None:
         max_body_bytes = self.topology.max_body_bytes
         self._server = Server(self._logic.bind.address)
+        self._publish = Server(self._logic.publish.address) if self._logic.publish else None
         routers = {r.name: Dealer(r.endpoint) for r in self.topology.routers}
         self._runner = LogicRunner(
             list(routers),
@@ -67,7 +78,8 @@ class LogicNode(NodeProcess):
             for name, dealer in routers.items()
         }
         self._fabric = RouterFabric(list(routers), self._runner, self.perform)
-        self._app = create_app(self._fabric, max_body_bytes)
+        self._principals = Principals(self.topology.identity.api_keys)
+        self._app = create_app(self._fabric, max_body_bytes, Keys(self._principals, self._logic.goim_key_header))
         logic, limits = self._logic, request_limits(max_body_bytes)
         self._http: list[HttpServer] = []
         for at in logic.http:
@@ -108,6 +120,8 @@ class LogicNode(NodeProcess):
             router.spawn(self.spawn)
             self.spawn(router.receive, partial(self._on_answers, router.peer))
         self.spawn(self._server.receive, self._on_asked)
+        if self._publish is not None:
+            self.spawn(self._publish.receive, self._on_submitted)
         self.spawn(self._tick)
         for server in self._http:
             server.start()
@@ -118,7 +132,8 @@ class LogicNode(NodeProcess):
 
     @override
     def listens(self) -> dict[str, Listeners]:
-        return {"http": self._logic.http, "bind": (self._logic.bind,)}
+        publish = (self._logic.publish,) if self._logic.publish else ()
+        return {"http": self._logic.http, "publish": publish, "bind": (self._logic.bind,)}
 
     @override
     def stop(self) -> None:
@@ -136,18 +151,29 @@ class LogicNode(NodeProcess):
         yield from http_metrics(self._app.answered, refused)
         yield counter("zim_logic_pushes_total", "Pushes that were answered", runner.answered, "status")
         yield from login_metrics(runner.desk)
+        dropped = self._server.dropped + (self._publish.dropped if self._publish else 0)
         yield from queues("logic", {"submitted": runner, **self._routers})
-        yield counter(
-            "zim_logic_dropped_answers_total", "Answers whose asker was gone or did not read", self._server.dropped
-        )
-        yield from fabric_metrics(self._fabric.ask(WholeLedger()))
+        yield counter("zim_logic_dropped_answers_total", "Answers whose asker was gone or did not read", dropped)
+        yield from fabric_metrics(self._fabric.ask(WholeLedger(), LOCAL))
 
     # -- what comes
 
     def _on_asked(self, envelope: tuple[bytes, ...], frame: bytes) -> None:
-        """Comets ask who their clients are; publishers push over ZeroMQ."""
+        """Comets ask who their clients are."""
         asked = self.decode(frame, messages.ToLogic)
         self.perform(self._runner.on_messages(envelope, asked, time.monotonic(), time.time(), give_way))
+
+    def _on_submitted(self, envelope: tuple[bytes, ...], frame: bytes) -> None:
+        """Publishers push over ZeroMQ: their API key, empty for none, and a frame of Submits."""
+        submits = self.decode(frame, messages.FromPublisher, "a publisher")
+        publisher, key = envelope[0], envelope[1] if len(envelope) > 1 else b""
+        try:
+            who: Principal | str = self._principals.find(key.decode("ascii", "replace"))
+        except Unauthorized as e:
+            who = str(e)
+            audit.warning("pushes refused", extra={"reason": who, "pushes": len(submits)})
+        asker = FromPublisher(publisher)
+        self.perform(self._runner.on_submits(asker, submits, who, time.monotonic(), give_way))
 
     def _on_answers(self, router: str, frame: bytes) -> None:
         answers = self.decode(frame, messages.ToAsker, router)
@@ -202,7 +228,11 @@ class LogicNode(NodeProcess):
                 by_asker: dict[tuple[bytes, ...], list[Message]] = {}
                 for asker, m in answers:
                     by_asker.setdefault(asker, []).append(m)
-                for envelope, mine in by_asker.items():
-                    self._server.send(envelope, codec.encode(mine))
+                for asker, mine in by_asker.items():
+                    if isinstance(asker, FromPublisher):
+                        assert self._publish is not None
+                        self._publish.send(asker, codec.encode(mine))
+                    else:
+                        self._server.send(asker, codec.encode(mine))
             case _:
                 super().perform_one(effect)

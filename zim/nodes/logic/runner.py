@@ -16,7 +16,8 @@ from typing_extensions import override
 
 from zim.errors import Unavailable, Unknown
 from zim.fabric.pauses import Pause, no_pause
-from zim.fabric.push import Push, Status
+from zim.fabric.principals import Forbidden, Principal
+from zim.fabric.push import Published, Push, Status
 from zim.nodes.calls import RETRY_S, Call, Calls
 from zim.nodes.effects import MESSAGE_BYTES, Effect, Replies, topologies_differ
 from zim.nodes.logic.callouts import CallOut, Reply
@@ -142,17 +143,33 @@ class LogicRunner:
 
     # -- requests
 
-    def on_push(self, ticket: Any, pushes: Sequence[Push], now: float, pause: Pause = no_pause) -> list[Effect]:
-        """A backend's pushes, in its order. pause: is called between steps, as long as nothing has changed."""
-        return self._publish(ticket, self._split(pushes, now, pause), Lanes(), now)
+    def on_push(
+        self, ticket: Any, pushes: Sequence[Push], who: Principal, now: float, pause: Pause = no_pause
+    ) -> list[Effect]:
+        """A backend's pushes, in its order.
 
-    def _split(self, pushes: Sequence[Push], now: float, pause: Pause) -> list[list[Share]]:
-        split = self._splitter.split
-        return [split(p, push_id_of(p.key) if p.key else self._new_id(), now, pause) for p in pushes]
+        Args:
+            who: its principal.
+            pause: is called between steps, as long as nothing has changed.
+        """
+        return self._publish(ticket, self._split(pushes, who, now, pause), Lanes(), now)
 
-    def _publish(self, ticket: Any, shares: list[list[Share]], lanes: Lanes, now: float) -> list[Effect]:
-        flat = [share for mine in shares for share in mine]
-        group = _Group(ticket, len(flat), lambda: [published(mine) for mine in shares])
+    def _split(self, pushes: Sequence[Push], who: Principal, now: float, pause: Pause) -> list[list[Share] | Published]:
+        """The shares of each push; or what becomes of one that is forbidden."""
+        found: list[list[Share] | Published] = []
+        for p in pushes:
+            try:
+                who.require("push", p.streams, pause)
+            except Forbidden as e:
+                found.append(Published("", "forbidden", forbidden=e.stream or p.streams[0]))
+                continue
+            push_id = push_id_of(p.key, who.id) if p.key else self._new_id()
+            found.append(self._splitter.split(p, push_id, now, pause))
+        return found
+
+    def _publish(self, ticket: Any, shares: list[list[Share] | Published], lanes: Lanes, now: float) -> list[Effect]:
+        flat = [share for mine in shares if isinstance(mine, list) for share in mine]
+        group = _Group(ticket, len(flat), lambda: [m if isinstance(m, Published) else published(m) for m in shares])
         for share in flat:
             share.group = group
         if not flat:
@@ -197,7 +214,7 @@ class LogicRunner:
     def on_messages(
         self, asker: Any, asked: Sequence[messages.ToLogic], now: float, wall_s: float, pause: Pause = no_pause
     ) -> list[Effect]:
-        """Comets ask who their clients are; publishers push over ZeroMQ.
+        """Comets ask who their clients are.
 
         Args:
             wall_s: the wall clock: tokens end by it.
@@ -206,8 +223,6 @@ class LogicRunner:
         out: list[Effect] = []
         answers: list[tuple[Any, Message]] = []
         for m in asked:
-            if isinstance(m, Submit):
-                continue
             if isinstance(m, logins.Auth):
                 answer: Message | None = self.desk.log_in(asker, m, now, wall_s, out)
                 pause()
@@ -215,10 +230,7 @@ class LogicRunner:
                 answer = self.desk.ask_join(asker, m, now, out)
             if answer is not None:
                 answers.append((asker, answer))
-        out += _replies(answers)
-        if submits := [m for m in asked if isinstance(m, Submit)]:
-            out += self._submit(asker, submits, now, pause)
-        return out
+        return [*_replies(answers), *out]
 
     def on_keys(self, effect: FetchKeys, document: bytes | None, why: str, now: float, wall_s: float) -> list[Effect]:
         """The keys of an issuer have come; or they have not, and why."""
@@ -230,7 +242,17 @@ class LogicRunner:
         out: list[Effect] = []
         return [*_replies(self.desk.on_reply(effect.caller, effect.number, reply, now, out)), *out]
 
-    def _submit(self, asker: Any, submits: Sequence[Submit], now: float, pause: Pause) -> list[Effect]:
+    def on_submits(
+        self, asker: Any, submits: Sequence[Submit], who: Principal | str, now: float, pause: Pause = no_pause
+    ) -> list[Effect]:
+        """A publisher pushes over ZeroMQ.
+
+        Args:
+            who: its principal, or why it is nobody.
+            pause: see `on_push`.
+        """
+        if isinstance(who, str):
+            return _replies([(asker, messages.Submitted(m.req, "", "unauthorized", who)) for m in submits])
         size = sum(ENTRY_BYTES + len(m.body) + STREAM_BYTES * (len(m.streams) + len(m.only)) for m in submits)
         if self.waiting_bytes + size > SUBMITTED_BYTES:
             why = "too many pushes are under way"
@@ -240,7 +262,7 @@ class LogicRunner:
         read = [read_submit(m, self._max_body_bytes, pause) for m in submits]
         problems = [found if isinstance(found, str) else "" for found in read]
         pushes = [found for found in read if isinstance(found, Push)]
-        shares = self._split(pushes, now, pause)
+        shares = self._split(pushes, who, now, pause)
         lanes = self._publishers.setdefault(asker, Lanes())
         return self._publish(_Submission(asker, submits, problems, size), shares, lanes, now)
 

@@ -27,9 +27,10 @@ PART_S = 0.05  # on top of it, for each part of the push that goes before
 PART_STREAMS = 500  # a push to more streams of one router is cut: one commit of all would hold up everybody else's
 
 
-def push_id_of(key: str) -> str:
-    """The id of a push with a publisher's key: its hash."""
-    return blake2b(key.encode(), digest_size=16).hexdigest()
+def push_id_of(key: str, principal: str = "") -> str:
+    """The id of a push with a publisher's key: its hash. Each principal has keys of its own."""
+    owned = blake2b(principal.encode(), digest_size=16).digest() if principal else b""
+    return blake2b(key.encode(), digest_size=16, key=owned).hexdigest()
 
 
 def digest_of(push: Push, by_name: Sequence[str] = (), part_streams: int = PART_STREAMS) -> bytes:

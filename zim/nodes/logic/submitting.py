@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from zim.fabric.names import shown
 from zim.fabric.pauses import Pause, no_pause
 from zim.fabric.push import Published, Push, WrongValue, check_push, check_streams
 from zim.protocol.messages import Submit, Submitted
@@ -40,5 +41,7 @@ def answer_submits(
         else:
             p = next(rest)
             why = "; ".join(dict.fromkeys(part.why for part in p.parts if part.why))
+            if p.status == "forbidden":
+                why = f"the API key has no scope push for {shown(p.forbidden)}"
             answers.append(Submitted(m.req, p.push_id, p.status, why))
     return answers

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from zim.fabric.principals import LOCAL
 from zim.fabric.push import Push
 from zim.fabric.sharding import Shards
 from zim.nodes.effects import Effect, Send
@@ -50,7 +51,7 @@ PUSH = Push([STREAM], b"x", ttl_s=0.5)
 
 def test_before_log_time_is_known_a_ttl_is_what_is_left_of_it() -> None:
     runner = fresh()
-    first = pushed(runner.on_push("ticket", [PUSH], 0.9))
+    first = pushed(runner.on_push("ticket", [PUSH], LOCAL, 0.9))
     assert (first.ttl_ms, first.expires_ms) == (500, 0)
     again = pushed(runner.on_tick(0.9 + ANSWER_S) + runner.on_tick(0.9 + ANSWER_S))
     assert (again.ttl_ms, again.expires_ms) == (1, 0)
@@ -61,7 +62,7 @@ def test_a_ttl_becomes_a_moment_of_the_routers_log_time() -> None:
     runner.on_link("router-1", True, 1.0)
     asked = questions(runner.on_tick(1.0))
     runner.on_answers("router-1", [LogTime(asked["router-1"].req, "router-1", 7, 5_000)], 1.002)
-    second = pushed(runner.on_push("ticket", [PUSH], 2.0))
+    second = pushed(runner.on_push("ticket", [PUSH], LOCAL, 2.0))
     assert (second.ttl_ms, second.expires_ms) == (500, 5_000 + 1_498)  # 5,000 at 1.002 at the latest
     again = pushed(runner.on_tick(2.0 + ANSWER_S) + runner.on_tick(2.0 + ANSWER_S))
     assert (again.ttl_ms, again.expires_ms) == (1, second.expires_ms)  # it is over

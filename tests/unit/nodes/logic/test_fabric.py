@@ -13,6 +13,7 @@ from gevent.event import AsyncResult
 from tests.garbage import circles
 from zim.errors import Unavailable, Unknown
 from zim.fabric.answers import Counts, Forgotten, Ledger, Receipt, Unread
+from zim.fabric.principals import LOCAL
 from zim.fabric.questions import ForgetComet, OnlineCounts, UnreadCount, WholeLedger
 from zim.fabric.sharding import Shards
 from zim.fabric.tally import Tally, account
@@ -104,7 +105,7 @@ def plain(struct: Any) -> Any:
 def test_every_router_is_asked_and_the_answers_are_one() -> None:
     counts = [Counts({"a": n}, {f"comet-{n}": 1}, n) for n in (1, 2, 3)]
     fabric, routers = fabric_of(*map(plain, counts))
-    assert fabric.ask(OnlineCounts()) == Counts({"a": 6}, {"comet-1": 1, "comet-2": 1, "comet-3": 1}, 6)
+    assert fabric.ask(OnlineCounts(), LOCAL) == Counts({"a": 6}, {"comet-1": 1, "comet-2": 1, "comet-3": 1}, 6)
     assert [router.asked for router in routers] == [[Ask(0, OnlineCounts())]] * 3
 
 
@@ -115,87 +116,87 @@ def test_a_piece_of_history_is_of_one_epoch() -> None:
         for epoch, n in (("live-1", 1), ("live-2", 2))
     )
     fabric, _ = fabric_of([one, other])
-    piece = fabric.history("r:1", 0, 10)
+    piece = fabric.history("r:1", 0, 10, LOCAL)
     assert (piece.epoch, [m.body for m in piece.messages]) == ("live-1", [b"1"])
 
 
 def test_only_the_owner_of_a_stream_is_asked() -> None:
     unread = Unread("u:7", "e", 3, 1, 2)
     fabric, routers = fabric_of(*[plain(unread)] * 3)
-    assert fabric.ask(UnreadCount("7")) == unread
+    assert fabric.ask(UnreadCount("7"), LOCAL) == unread
     assert [r.name for r in routers if r.asked] == [Shards(NAMES).owner("u:7")]
 
 
 def test_a_silent_router_is_named_at_once_where_the_question_says_so() -> None:
     for error in (SILENT, AWAY):
         fabric, _ = fabric_of(plain(LEDGER), error)
-        found = fabric.ask(WholeLedger())
+        found = fabric.ask(WholeLedger(), LOCAL)
         assert (found.pushes, found.silent, found.balanced) == (1, ["router-2"], False)
 
 
 def test_without_a_router_there_are_no_counts() -> None:
     fabric, _ = fabric_of(plain(Counts({}, {}, 0)), SILENT)
     with pytest.raises(Unavailable, match="router-2: the connection broke"):
-        fabric.ask(OnlineCounts())
+        fabric.ask(OnlineCounts(), LOCAL)
 
 
 def test_an_order_without_an_answer_may_have_been_carried_out() -> None:
     fabric, _ = fabric_of(plain(Forgotten(1)), SILENT)
     with pytest.raises(Unknown, match="router-2: the connection broke"):
-        fabric.ask(ForgetComet("comet-1"))
+        fabric.ask(ForgetComet("comet-1"), LOCAL)
     fabric, _ = fabric_of(plain(Forgotten(1)), AWAY)
     with pytest.raises(Unknown, match="away"):  # by the others
-        fabric.ask(ForgetComet("comet-1"))
+        fabric.ask(ForgetComet("comet-1"), LOCAL)
     fabric, _ = fabric_of(AWAY, AWAY)
     with pytest.raises(Unavailable, match="away"):
-        fabric.ask(ForgetComet("comet-1"))
+        fabric.ask(ForgetComet("comet-1"), LOCAL)
 
 
 def test_what_could_not_be_sent_is_tried_again() -> None:
     fabric, routers = fabric_of(plain(Forgotten(1)), [AWAY, AWAY, plain(Forgotten(2))])
-    assert fabric.ask(ForgetComet("comet-1")) == Forgotten(3)
+    assert fabric.ask(ForgetComet("comet-1"), LOCAL) == Forgotten(3)
     assert len(routers[1].asked) == 3
 
 
 def test_an_answer_that_is_none_is_as_no_answer(caplog: pytest.LogCaptureFixture) -> None:
     fabric, _ = fabric_of(plain(LEDGER), {"pushes": "many"})
-    assert fabric.ask(WholeLedger()).silent == ["router-2"]
+    assert fabric.ask(WholeLedger(), LOCAL).silent == ["router-2"]
     fabric, _ = fabric_of(plain(Counts({}, {}, 0)), {"rooms": 7})
     with pytest.raises(Unavailable, match="router-2: its answer is not understood"):
-        fabric.ask(OnlineCounts())
+        fabric.ask(OnlineCounts(), LOCAL)
     assert [record.message for record in caplog.records] == ["answer not understood"] * 2
 
 
 def test_a_receipt_is_asked_for_until_nothing_is_pending() -> None:
     pending, settled = (plain(Receipt.of("p", Tally(1, n), 0, {"kept": 1.0}, [])) for n in (0, 1))
     fabric, routers = fabric_of([pending, pending, settled])
-    assert fabric.receipt("p").pending == 1
-    assert fabric.receipt("p", 5.0).delivered == 1
+    assert fabric.receipt("p", LOCAL).pending == 1
+    assert fabric.receipt("p", LOCAL, 5.0).delivered == 1
     assert len(routers[0].asked) == 3
 
 
 def test_history_is_read_page_by_page_and_its_silence_is_unavailable() -> None:
     pages = [Records(0, "router-1", "*", "e", 0, 2, [Record(n, "p", 5, b"x", n)], n) for n in (1, 2)]
     fabric, routers = fabric_of([*pages, SILENT])
-    piece = fabric.history("*", 0, 10)
+    piece = fabric.history("*", 0, 10, LOCAL)
     assert ([m.offset for m in piece.messages], piece.first, piece.head) == ([1, 2], 1, 2)
     assert [(m.after, m.limit) for m in routers[0].asked if isinstance(m, Read)] == [(0, 10), (1, 9)]
     with pytest.raises(Unavailable):
-        fabric.history("*", 0, 10)
+        fabric.history("*", 0, 10, LOCAL)
 
 
 def test_a_silent_router_leaves_no_circles() -> None:
     fabric, _ = fabric_of(plain(LEDGER), SILENT)
-    fabric.ask(WholeLedger())
+    fabric.ask(WholeLedger(), LOCAL)
     with circles() as left:
-        fabric.ask(WholeLedger())
+        fabric.ask(WholeLedger(), LOCAL)
     assert left == []
 
 
 def test_who_says_that_a_stream_is_anothers_is_not_taken_for_an_empty_one() -> None:
     fabric, _ = fabric_of(*[None] * 3)
     with pytest.raises(Unavailable, match="says that u:7 is another's: the topologies differ"):
-        fabric.ask(UnreadCount("7"))
+        fabric.ask(UnreadCount("7"), LOCAL)
     fabric, _ = fabric_of(*[Records(0, "router-1", "u:7", "", 0, 0, [], 0)] * 3)
     with pytest.raises(Unavailable, match="says that u:7 is another's: the topologies differ"):
-        fabric.history("u:7", 0, 10)
+        fabric.history("u:7", 0, 10, LOCAL)

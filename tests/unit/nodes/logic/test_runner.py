@@ -13,6 +13,7 @@ from tests.garbage import circles
 from zim.errors import Unavailable, Unknown
 from zim.fabric.grants import Denial, Grant
 from zim.fabric.patterns import ANY
+from zim.fabric.principals import LOCAL
 from zim.fabric.push import Push
 from zim.fabric.questions import OnlineCounts
 from zim.fabric.sharding import Shards
@@ -57,7 +58,7 @@ def said(m: Publish, status: Any, term: int = 7) -> PublishReply:
 
 def test_a_push_is_settled_when_all_its_routers_have_answered() -> None:
     runner = fresh()
-    (one, first), (two, second) = sends(runner.on_push("ticket", [EVERYWHERE], 0.0))
+    (one, first), (two, second) = sends(runner.on_push("ticket", [EVERYWHERE], LOCAL, 0.0))
     assert {one, two} == set(ROUTERS)
     assert settled(runner.on_answers(one, [ok(first, one)], 0.1)) == []
     ((ticket, (published,)),) = settled(runner.on_answers(two, [ok(second, two)], 0.2))
@@ -68,12 +69,12 @@ def test_a_push_is_settled_when_all_its_routers_have_answered() -> None:
 
 
 def test_no_pushes_are_settled_at_once() -> None:
-    assert settled(fresh().on_push("ticket", [], 0.0)) == [("ticket", [])]
+    assert settled(fresh().on_push("ticket", [], LOCAL, 0.0)) == [("ticket", [])]
 
 
 def test_a_silent_router_is_asked_again_with_the_same_push_until_it_is_unknown() -> None:
     runner, now = fresh(["router-1"]), 0.0
-    ((_, m),) = sends(runner.on_push("ticket", [Push(["u:1"], b"x")], now))
+    ((_, m),) = sends(runner.on_push("ticket", [Push(["u:1"], b"x")], LOCAL, now))
     for attempt in range(2, ATTEMPTS + 1):
         now += ANSWER_S
         ((_, again),) = sends(runner.on_tick(now)) or sends(runner.on_tick(now))
@@ -84,7 +85,7 @@ def test_a_silent_router_is_asked_again_with_the_same_push_until_it_is_unknown()
 
 def test_a_router_that_is_away_is_tried_until_the_time_is_up_and_then_it_is_surely_not_stored() -> None:
     runner, now = fresh(["router-1"]), 0.0
-    effects = runner.on_push("ticket", [Push(["u:1"], b"x")], now)
+    effects = runner.on_push("ticket", [Push(["u:1"], b"x")], LOCAL, now)
     while now < GIVE_UP_S + 2 * RETRY_S and not settled(effects):
         effects = [e for _, m in sends(effects) for e in runner.on_not_sent([m.req], now)] or runner.on_tick(now)
         now += RETRY_S
@@ -94,7 +95,7 @@ def test_a_router_that_is_away_is_tried_until_the_time_is_up_and_then_it_is_sure
 
 def test_a_broken_link_may_have_carried_it() -> None:
     runner = fresh(["router-1"])
-    ((_, m),) = sends(runner.on_push("ticket", [Push(["u:1"], b"x")], 0.0))
+    ((_, m),) = sends(runner.on_push("ticket", [Push(["u:1"], b"x")], LOCAL, 0.0))
     assert runner.on_link("router-1", False, 0.1) == []
     ((_, again),) = sends(runner.on_tick(0.1))
     assert (again.pushes, again.attempt) == (m.pushes, 2)
@@ -104,16 +105,16 @@ def test_a_broken_link_may_have_carried_it() -> None:
 
 def test_the_term_of_the_first_attempt_stays_and_the_next_push_has_the_new_one() -> None:
     runner = fresh(["router-1"])
-    ((_, m),) = sends(runner.on_push("ticket", [Push(["u:1"], b"x")], 0.0))
+    ((_, m),) = sends(runner.on_push("ticket", [Push(["u:1"], b"x")], LOCAL, 0.0))
     assert m.term == 0
     runner.on_answers("router-1", [ok(m, "router-1")], 0.1)
-    ((_, m),) = sends(runner.on_push("ticket", [Push(["u:1"], b"x")], 0.2))
+    ((_, m),) = sends(runner.on_push("ticket", [Push(["u:1"], b"x")], LOCAL, 0.2))
     assert m.term == 7
 
 
 def test_a_refused_stream_is_noted() -> None:
     runner = fresh(["router-1"])
-    ((_, m),) = sends(runner.on_push("ticket", [Push(["u:1"], b"x")], 0.0))
+    ((_, m),) = sends(runner.on_push("ticket", [Push(["u:1"], b"x")], LOCAL, 0.0))
     note, end = runner.on_answers("router-1", [said(m, "refused")], 0.1)
     assert isinstance(note, Note)
     assert "topologies differ" in note.event
@@ -161,7 +162,7 @@ def test_tokens_are_answered_at_once() -> None:
 def test_submitted_pushes_are_answered_together_and_the_wrong_ones_named() -> None:
     runner = fresh(["router-1"])
     submits = [Submit(1, "", ["u:1"], 5, b"x"), Submit(2, "", ["no stream"], 5, b"x"), Submit(3, "", ["*"], 5, b"x")]
-    effects = runner.on_messages("publisher", submits, 0.0, 0.0)
+    effects = runner.on_submits("publisher", submits, LOCAL, 0.0)
     assert runner.waiting_bytes > 0
     ((_, m),) = sends(effects)
     assert runner.on_answers("router-1", [ok(m, "router-1", 1)], 0.1) == []
@@ -177,7 +178,7 @@ def test_too_many_submitted_pushes_are_refused_and_counted() -> None:
     runner = fresh(["router-1"])
     large = Submit(1, "", ["u:1"], 5, b"x" * 900)
     runner.waiting_bytes = SUBMITTED_BYTES - 10
-    (replies,) = runner.on_messages("publisher", [large], 0.0, 0.0)
+    (replies,) = runner.on_submits("publisher", [large], LOCAL, 0.0)
     assert isinstance(replies, Replies)
     ((_, m),) = replies.answers
     assert isinstance(m, Submitted)
@@ -186,19 +187,19 @@ def test_too_many_submitted_pushes_are_refused_and_counted() -> None:
 
 def test_pushes_of_one_publisher_wait_for_those_before_them_in_their_stream() -> None:
     runner = fresh(["router-1"])
-    ((_, first),) = sends(runner.on_messages("p", [Submit(1, "", ["u:1"], 5, b"x")], 0.0, 0.0))
+    ((_, first),) = sends(runner.on_submits("p", [Submit(1, "", ["u:1"], 5, b"x")], LOCAL, 0.0))
     second = [Submit(2, "", ["u:1"], 5, b"x"), Submit(3, "", ["u:2"], 5, b"x")]
-    ((_, other),) = sends(runner.on_messages("p", second, 0.0, 0.0))
+    ((_, other),) = sends(runner.on_submits("p", second, LOCAL, 0.0))
     assert [p.streams for p in other.pushes] == [["u:2"]]
-    assert sends(runner.on_messages("q", [Submit(1, "", ["u:1"], 5, b"x")], 0.0, 0.0))  # another publisher
+    assert sends(runner.on_submits("q", [Submit(1, "", ["u:1"], 5, b"x")], LOCAL, 0.0))  # another publisher
     ((_, waited),) = sends(runner.on_answers("router-1", [ok(first, "router-1")], 0.1))
     assert [p.streams for p in waited.pushes] == [["u:1"]]
 
 
 def test_a_push_that_waits_for_too_long_is_surely_not_stored() -> None:
     runner, now = fresh(["router-1"]), 0.0
-    runner.on_messages("p", [Submit(1, "", ["u:1"], 5, b"x")], now, 0.0)
-    runner.on_messages("p", [Submit(2, "", ["u:1"], 5, b"x")], now, 0.0)
+    runner.on_submits("p", [Submit(1, "", ["u:1"], 5, b"x")], LOCAL, now)
+    runner.on_submits("p", [Submit(2, "", ["u:1"], 5, b"x")], LOCAL, now)
     statuses: dict[int, str] = {}
     for _ in range(80):
         now += 0.1
@@ -212,7 +213,7 @@ def test_a_push_that_waits_for_too_long_is_surely_not_stored() -> None:
 def test_a_push_with_a_key_begins_at_home_and_follows_its_word() -> None:
     for status in ("ok", "conflict"):
         runner = fresh()
-        ((home, m),) = sends(runner.on_push("ticket", [Push(EVERYWHERE.streams, b"x", key="k")], 0.0))
+        ((home, m),) = sends(runner.on_push("ticket", [Push(EVERYWHERE.streams, b"x", key="k")], LOCAL, 0.0))
         assert home == Shards(ROUTERS).home(push_id_of("k"))
         reply = ok(m, home) if status == "ok" else PublishReply(m.req, home, 7, [Outcome(0, "conflict")])
         effects = runner.on_answers(home, [reply], 0.1)
@@ -228,7 +229,7 @@ def test_a_push_with_a_key_begins_at_home_and_follows_its_word() -> None:
 @given(st.lists(st.sampled_from(["answer", "lose", "break", "tick"]), max_size=30), st.randoms(use_true_random=False))
 def test_every_push_is_settled_once(steps: list[str], random: Any) -> None:
     runner, now = fresh(), 0.0
-    effects = runner.on_push("ticket", [EVERYWHERE, Push(["u:9"], b"y", key="k")], now)
+    effects = runner.on_push("ticket", [EVERYWHERE, Push(["u:9"], b"y", key="k")], LOCAL, now)
     flying, ends = sends(effects), settled(effects)
     for step in [*steps, *["tick"] * 40]:
         effects = []
@@ -254,7 +255,7 @@ def test_what_is_over_leaves_no_circles() -> None:
     runner = fresh()
 
     def push(key: str) -> list[Effect]:
-        todo = sends(runner.on_push("ticket", [Push(EVERYWHERE.streams, b"x", key=key)], 0.0))
+        todo = sends(runner.on_push("ticket", [Push(EVERYWHERE.streams, b"x", key=key)], LOCAL, 0.0))
         done: list[Effect] = []
         while todo:
             router, m = todo.pop()

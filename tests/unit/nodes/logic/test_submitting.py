@@ -9,6 +9,7 @@ import pytest
 from tests.unit.web.support import Recorder
 from zim.fabric.limits import KEY_BYTES, RECIPIENTS
 from zim.fabric.port import Fabric
+from zim.fabric.principals import LOCAL
 from zim.fabric.push import Push
 from zim.nodes.logic.submitting import answer_submits, read_submit
 from zim.protocol.messages import Submit, Submitted
@@ -19,7 +20,7 @@ def publish_submitted(fabric: Fabric, submits: Sequence[Submit], max_body_bytes:
     read = [read_submit(m, max_body_bytes) for m in submits]
     pushes = [found for found in read if isinstance(found, Push)]
     problems = [found if isinstance(found, str) else "" for found in read]
-    return answer_submits(submits, problems, fabric.publish_many(pushes) if pushes else [])
+    return answer_submits(submits, problems, fabric.publish_many(pushes, LOCAL) if pushes else [])
 
 
 GOOD = Submit(1, "k", ["u:7", "r:1", "u:7"], 5, b"x", 1500, ("7_1",))
