@@ -13,12 +13,12 @@ import threading
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from zim.client.checks import check_resume, check_rooms
 from zim.client.errors import ClientError
 from zim.client.token import Token, TokenSource
 from zim.client.values import Event, Gap, Message, NotJoined, NotRecovered, Position
 from zim.fabric.limits import OFFSET
-from zim.fabric.names import shown
-from zim.fabric.streams import ROOM, is_room, is_user_stream, room_stream
+from zim.fabric.streams import is_user_stream, room_stream
 from zim.protocol.errors import WireError
 from zim.protocol.frame import VERSION, Op, Packet
 
@@ -166,6 +166,8 @@ class ZimSession:
             return self._pushed(packet)
         if packet.op == Op.JOINED:
             streams = _mapping(_object(packet).get("streams"))
+            if packet.seq == 0:
+                self._take_given(streams)
             return self._subscribe({name: about for name, about in streams.items() if self._is_asked(name)})
         if packet.op == Op.LEFT:
             return self._unsubscribe(packet)
@@ -253,6 +255,13 @@ class ZimSession:
         is_open = stream in self._streams or stream in self._refused
         return is_open or _room(stream) in self._asked or self._is_muted(stream)
 
+    def _take_given(self, streams: dict[str, Any]) -> None:
+        """Rooms that a backend has put this session into. One that was left here is left again."""
+        with self._lock:
+            given = {_room(name) for name, about in streams.items() if "error" not in _mapping(about)} - {""}
+            self._asked |= given
+            self.is_due |= bool(given & self._left)
+
     def _pushed(self, packet: Packet) -> list[Event]:
         stream, offset = packet.stream, packet.offset
         if stream not in self._streams:
@@ -313,7 +322,8 @@ class ZimSession:
         self._positions[stream] = now
 
     def _unsubscribe(self, packet: Packet) -> list[Event]:
-        names = _object(packet).get("streams")
+        said = _object(packet)
+        names, reason = said.get("streams"), said.get("reason")
         if not isinstance(names, list):
             raise WireError("no streams in the answer to a leave")
         with self._lock:
@@ -323,42 +333,9 @@ class ZimSession:
                 self._positions.pop(stream, None)
             lost = [name for name in names if isinstance(name, str) and name in self._streams and name not in left]
             self._streams -= set(lost)
-        return [NotJoined(stream, "the fabric left it") for stream in lost]
-
-
-# ---------------------------------------------------------------- checks
-
-
-def check_rooms(rooms: Iterable[str | int]) -> set[str]:
-    """Rooms' names. A string would be a room a letter. Raises: ClientError."""
-    if isinstance(rooms, str | bytes) or not isinstance(rooms, Iterable):
-        raise ClientError(f"rooms is a list of rooms, not {rooms!r:.100}; for one, write rooms=[{rooms!r:.100}]")
-    return set(map(check_room, rooms))
-
-
-def check_room(room: str | int) -> str:
-    """A room's name. Raises: ClientError."""
-    if isinstance(room, bool) or not isinstance(room, str | int):
-        hint = "; for several, write join(*rooms)" if isinstance(room, list | tuple | set) else ""
-        raise ClientError(f"no room can be called {room!r:.100}; right is a string or an integer{hint}")
-    name = str(room)
-    if not is_room(name):
-        raise ClientError(f"no room can be called {shown(name)}; right is {ROOM}")
-    return name
-
-
-def check_resume(resume: Mapping[str, Sequence[Any]]) -> dict[str, Position]:
-    """Positions, as `resume` gave them or as JSON kept them. Raises: ClientError."""
-    if not isinstance(resume, Mapping):
-        raise ClientError(f"resume is {{stream: [epoch, offset]}}, not {resume!r:.100}")
-    positions = {}
-    for stream, position in resume.items():
-        match position:
-            case [str(epoch), int(offset)] if 0 <= offset <= OFFSET and not isinstance(offset, bool):
-                positions[str(stream)] = (epoch, offset)
-            case other:
-                raise ClientError(f"resume[{stream!r}] is not [epoch, offset] but {str(other)[:100]}")
-    return positions
+            self._asked -= {_room(stream) for stream in lost} - self._joined
+        why = reason[:200] if isinstance(reason, str) else "the fabric left it"
+        return [NotJoined(stream, why) for stream in lost]
 
 
 def _room(stream: str) -> str:

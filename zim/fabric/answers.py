@@ -177,3 +177,36 @@ class Piece:
     first: int
     head: int
     messages: Sequence[KeptMessage]
+
+
+class Reached(msgspec.Struct, frozen=True):
+    """How many sessions an order is for. Their comets obey within a second."""
+
+    sessions: int
+
+
+class KeptBan(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A ban that is in force."""
+
+    time: Annotated[int, Meta(description="when it was made: Unix time in milliseconds")]
+    user: str = ""
+    device: str = ""
+    address: str = ""
+    reason: str = ""
+    by: Annotated[str, Meta(description="the id of the API key")] = ""
+    left_s: Annotated[float | None, Meta(description="how long it is still in force; not there if for ever")] = None
+    sessions: Annotated[int, Meta(description="that it has closed at once, as far as that is known")] = 0
+    is_kept: Annotated[bool, Meta(description="false: there are too many")] = True
+
+
+class KeptBans(msgspec.Struct, frozen=True):
+    """Bans, the newest first."""
+
+    bans: Annotated[list[KeptBan], Meta(max_length=LARGEST)]
+    total: Annotated[int, Meta(description="how many there are")]
+
+
+class Lifted(msgspec.Struct, frozen=True):
+    """A ban that is over."""
+
+    was_banned: bool

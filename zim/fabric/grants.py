@@ -9,7 +9,7 @@ from typing import Annotated, Literal, NamedTuple
 import msgspec
 from msgspec import Meta
 
-from zim.fabric.limits import NAME_BYTES, PATTERNS, ROOMS
+from zim.fabric.limits import NAME_BYTES, PATTERNS, ROOMS, SESSIONS
 from zim.fabric.names import NAME, is_name, shown
 from zim.fabric.patterns import ANY, PATTERN, Patterns, is_pattern, matches
 from zim.fabric.streams import ROOM, is_room
@@ -60,6 +60,7 @@ class Grant(msgspec.Struct, array_like=True, frozen=True, gc=False):
         device: the class of the device; "" where nobody says.
         lifetime_ms: when it ends, counted from now; 0 for never.
         asks: rooms beside these are asked about one by one.
+        sessions: how many the user may have at once; 0 for what the topology says.
     """
 
     user: str
@@ -69,11 +70,29 @@ class Grant(msgspec.Struct, array_like=True, frozen=True, gc=False):
     device: Device = ""
     lifetime_ms: Annotated[int, Meta(ge=0, le=int(LIFETIME_S * 1000))] = 0
     asks: bool = False
+    sessions: Annotated[int, Meta(ge=0, le=SESSIONS)] = 0
 
     @property
     def rights(self) -> Rights:
         """What a session may do that has it."""
         return _shared(Rights(self.rooms, self.join, self.read, self.asks))
+
+
+class SessionPolicy(NamedTuple):
+    """How many sessions a user may have at once.
+
+    Attributes:
+        per_user: all together; 0 for any number.
+        per_device: of each class of devices; 0 for any number.
+        newest_wins: the oldest one is closed; else who comes is refused.
+    """
+
+    per_user: int = 0
+    per_device: int = 0
+    newest_wins: bool = True
+
+
+ANY_NUMBER = SessionPolicy()
 
 
 # refused: it would be again; expired: another token would do; try_again: nobody can tell at the moment.

@@ -14,8 +14,22 @@ import msgspec
 from msgspec import Meta
 from typing_extensions import override
 
-from zim.fabric.answers import Counts, Forgotten, InRoom, Ledger, Located, Receipt, RoomSizes, Unread
-from zim.fabric.limits import LARGEST, OFFLINE_USERS
+from zim.fabric.answers import (
+    Counts,
+    Forgotten,
+    InRoom,
+    KeptBan,
+    KeptBans,
+    Ledger,
+    Lifted,
+    Located,
+    Reached,
+    Receipt,
+    RoomSizes,
+    Unread,
+)
+from zim.fabric.bans import Banned, Name, Reason
+from zim.fabric.limits import BAN_S, LARGEST, OFFLINE_USERS, ROOMS
 from zim.fabric.principals import Scope
 from zim.fabric.streams import room_stream, user_stream
 from zim.fabric.tally import sum_accounts
@@ -187,8 +201,122 @@ class ForgetComet(Question[Forgotten], frozen=True):
         return Forgotten(sum(part.sessions for part in answers.values()))
 
 
+class KickUser(UserQuestion[Reached], frozen=True):
+    """Close sessions of a user.
+
+    Attributes:
+        device: only those of this class; "" for all. seq: only the one of this number; 0 for all.
+        returns: they may come back.
+    """
+
+    is_order: ClassVar[bool] = True
+    scope: ClassVar[Scope] = "kick"
+    device: Name = ""
+    seq: Annotated[int, Meta(ge=0)] = 0
+    reason: Reason = ""
+    returns: bool = False
+
+
+class KickRoom(Question[Reached], frozen=True):
+    """Close the sessions that are in a room, or send them out of it.
+
+    Attributes:
+        is_out_of_fabric: close them.
+        returns: they may come back; of a room who may join it can.
+    """
+
+    is_order: ClassVar[bool] = True
+    scope: ClassVar[Scope] = "kick"
+    room: Name
+    is_out_of_fabric: bool = False
+    reason: Reason = ""
+    returns: bool = False
+
+    @override
+    def about(self) -> Sequence[str]:
+        return (room_stream(self.room),)
+
+    @override
+    def merge(self, answers: Mapping[str, Reached], silent: Sequence[str]) -> Reached:
+        return Reached(sum(part.sessions for part in answers.values()))
+
+
+class MoveUser(UserQuestion[Reached], frozen=True):
+    """Let all sessions of a user join and leave rooms, whatever their tokens say."""
+
+    is_order: ClassVar[bool] = True
+    scope: ClassVar[Scope] = "kick"
+    join: Annotated[tuple[Name, ...], Meta(max_length=ROOMS)] = ()
+    leave: Annotated[tuple[Name, ...], Meta(max_length=ROOMS)] = ()
+    reason: Reason = ""
+
+    @override
+    def about(self) -> Sequence[str]:
+        return (user_stream(self.uid), *map(room_stream, self.join), *map(room_stream, self.leave))
+
+
+class _BanQuestion(Question[A], frozen=True):
+    banned: Banned
+
+    @override
+    def asked_at(self) -> str:
+        return self.banned.stream
+
+    @override
+    def about(self) -> Sequence[str] | None:
+        return (self.banned.stream,) if self.banned.user else None
+
+
+class BanWho(_BanQuestion[KeptBan], frozen=True):
+    """Let nobody in who is meant, and close their sessions.
+
+    Attributes:
+        by: the principal.
+        for_s: how long; 0 for ever.
+    """
+
+    is_order: ClassVar[bool] = True
+    scope: ClassVar[Scope] = "ban"
+    reason: Reason = ""
+    by: str = ""
+    for_s: Annotated[float, Meta(ge=0, le=BAN_S)] = 0.0
+
+
+class LiftBan(_BanQuestion[Lifted], frozen=True):
+    """Let them in again."""
+
+    is_order: ClassVar[bool] = True
+    scope: ClassVar[Scope] = "ban"
+
+
+class BanList(Question[KeptBans], frozen=True):
+    """Who is banned: the newest bans."""
+
+    scope: ClassVar[Scope] = "ban"
+    limit: Annotated[int, Meta(ge=1, le=LARGEST)]
+
+    @override
+    def merge(self, answers: Mapping[str, KeptBans], silent: Sequence[str]) -> KeptBans:
+        found = [ban for part in answers.values() for ban in part.bans]
+        newest = sorted(found, key=lambda ban: -ban.time)[: self.limit]
+        return KeptBans(newest, sum(part.total for part in answers.values()))
+
+
 AnyQuestion = (
-    UserSessions | UnreadCount | OnlineCounts | RoomCount | LargestRooms | PushReceipt | WholeLedger | ForgetComet
+    UserSessions
+    | UnreadCount
+    | OnlineCounts
+    | RoomCount
+    | LargestRooms
+    | PushReceipt
+    | WholeLedger
+    | ForgetComet
+    | KickUser
+    | KickRoom
+    | MoveUser
+    | BanWho
+    | LiftBan
+    | BanList
 )
 
 

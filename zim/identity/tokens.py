@@ -16,12 +16,13 @@ import binascii
 import re
 from base64 import urlsafe_b64decode
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, TypeVar
+from typing import Annotated, Any, NamedTuple, TypeVar
 
 import msgspec
+from msgspec import Meta
 
 from zim.fabric.grants import LIFETIME_S, Denial, Grant, grant_problem
-from zim.fabric.limits import TOKEN_BYTES
+from zim.fabric.limits import SESSIONS, TOKEN_BYTES
 from zim.fabric.names import shown
 from zim.identity.keys import BadSignature, Key, verified_payload
 from zim.topology.identity import Issuer
@@ -41,6 +42,7 @@ class Claim(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     join: tuple[str, ...] = ()
     read: tuple[str, ...] = ()
     device: str = ""
+    sessions: Annotated[int, Meta(ge=1, le=SESSIONS)] | None = None
 
 
 class Compact(NamedTuple):
@@ -154,7 +156,7 @@ def _grant(payload: _Payload, wall_s: float) -> Grant | Denial:
     if isinstance(claim, str):
         return refused(f"the token's claim zim: {claim}")
     lifetime_s = min(max(payload.exp - wall_s, 0.001), LIFETIME_S)
-    grant = Grant(payload.sub, *fields_of(claim), int(lifetime_s * 1000) or 1)
+    grant = Grant(payload.sub, *fields_of(claim), int(lifetime_s * 1000) or 1, sessions=claim.sessions or 0)
     problem = grant_problem(grant)
     return refused(f"the token cannot be: {problem}") if problem else grant
 

@@ -28,19 +28,24 @@ class Ending(Enum):
     MISSING = "messages are missing", 1013, 4203
     MUTE = "no auth in time", 0, 4204
     EXPIRED = "token expired", 1008, 4205
+    SENT_AWAY = "sent away", 1013, 4206
     PACKET = "broken packet", 0, 4400
     AUTH = "broken auth", 0, 4401
     REFUSED = "login refused", 1008, 4402
     REQUEST = "broken request", 0, 4403
     OPERATION = "operation not known", 0, 4404
+    BANNED = "banned", 1008, 4405
+    KICKED = "kicked", 1008, 4406
+    REPLACED = "replaced by another session", 1008, 4407
+    TOO_MANY = "too many sessions", 1008, 4408
 
     def __init__(self, word: str, code: int, zim_code: int) -> None:
         self.word, self.code, self.zim_code = word, code, zim_code
 
     @property
     def is_broken(self) -> bool:
-        """Its client broke the wire."""
-        return self.zim_code >= BROKEN
+        """Its client broke the wire, or showed a token that is nobody's."""
+        return self in _BROKEN
 
 
-BROKEN = 4400
+_BROKEN = {Ending.PACKET, Ending.AUTH, Ending.REFUSED, Ending.REQUEST, Ending.OPERATION}

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
+from zim.fabric.grants import Device
 from zim.fabric.limits import CHANGES, MESSAGES, PUSHES, RESULTS
 from zim.fabric.questions import AnyQuestion
 from zim.protocol.fields import (
@@ -33,6 +34,7 @@ from zim.protocol.fields import (
 )
 from zim.protocol.logins import AskJoin, Auth, Authed, MayJoin
 from zim.protocol.message import Message
+from zim.protocol.orders import Orders
 from zim.protocol.publication import ENTRY_BYTES, ITEM_BYTES, Outcome, Publication
 
 CHANGE_BYTES = 64  # what a change costs beside the names in it
@@ -49,13 +51,16 @@ class Begin(Message, frozen=True):
 
 
 class Put(Message, frozen=True):
-    """A change: a session is here. seq is 0 until the router has given it one."""
+    """A change: a session is here. seq is 0 until the router has given it one. device: its class; most: how many its
+    user may have, 0 for what the topology says."""
 
     n: Number
     conn: Number
     uid: str
     seq: SessionNumber
     rooms: Rooms
+    device: Device = ""
+    most: Sessions = 0
 
 
 class Del(Message, frozen=True):
@@ -104,7 +109,8 @@ class Result(Message, frozen=True):
 
 class Renew(Message, frozen=True):
     """comet → router, every second: I live, and have handled all entries up to `handled`. results: of entries; the same
-    again until a Renewed confirms them."""
+    again until a Renewed confirms them. obeyed: all orders up to this one, of the registration that began with `begin`.
+    """
 
     comet: str
     inc: Run
@@ -112,6 +118,8 @@ class Renew(Message, frozen=True):
     n: Number
     handled: Number
     results: Annotated[list[Result], Meta(max_length=RESULTS)] = msgspec.field(default_factory=list)
+    begin: Number = 0
+    obeyed: Number = 0
 
 
 class Fetch(Message, frozen=True):
@@ -367,7 +375,7 @@ class Submitted(Message, frozen=True):
 # ---------------------------------------------------------------- what each link carries
 
 ToRouter = Changes | Renew | Fetch | Read | Acknowledge | Publish | Ask | AskTime
-ToComet = Answers | Renewed | Fetched | Records | Acknowledged
+ToComet = Answers | Renewed | Fetched | Records | Acknowledged | Orders
 ToJob = Push
 ToAsker = PublishReply | Records | Answered | LogTime
 ToLogic = Auth | AskJoin

@@ -7,18 +7,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from zim.fabric.limits import PATTERNS, ROOMS
+from zim.fabric.grants import ANY_NUMBER, SessionPolicy
+from zim.fabric.limits import PATTERNS, ROOMS, SESSIONS
 from zim.fabric.names import is_name
 from zim.fabric.patterns import ANY, PATTERN, is_pattern
 from zim.fabric.principals import SCOPES, STREAM_SCOPES, ApiKey, Scope
 from zim.fabric.streams import is_room
 from zim.topology.endpoints import Endpoint
-from zim.topology.tables import Reader, Table, checked, seconds, show, text, whole
+from zim.topology.tables import Reader, Table, checked, choice, seconds, show, text, whole
 
 # Names as in RFC 7518 3.1 and RFC 8037 3.1. One family an issuer: a public key must never be taken for a secret.
 FAMILIES: Mapping[str, tuple[str, ...]] = {
@@ -31,7 +32,7 @@ FAMILIES: Mapping[str, tuple[str, ...]] = {
 MOST_KEYS = 4  # at once: two during a rotation, and room for a mistake
 
 
-KEYS = ("issuer", "callout", "anonymous", "api_key")  # of the file
+KEYS = ("issuer", "callout", "anonymous", "api_key", "sessions")  # of the file
 
 
 @dataclass(frozen=True)
@@ -111,13 +112,15 @@ class Identity:
 
     Attributes:
         issuers, callout, anonymous: of clients; without any of them goim's token handler believes everybody.
+        sessions: how many a user may have.
         api_keys: of backends; without any, whoever reaches the API may do all.
     """
 
     issuers: tuple[Issuer, ...] = ()
     callout: Callout | None = None
     anonymous: Anonymous | None = None
-    api_keys: tuple[ApiKey, ...] = field(default=())
+    api_keys: tuple[ApiKey, ...] = ()
+    sessions: SessionPolicy = ANY_NUMBER
 
     @property
     def knows_clients(self) -> bool:
@@ -142,6 +145,7 @@ def read(file: Table, folder: Path) -> Identity:
         None if callout is None else _callout(callout, folder),
         None if anonymous is None else Anonymous(**anonymous.read(_ANONYMOUS, {})),
         tuple(keys),
+        _session_policy(file),
     )
 
 
@@ -258,6 +262,16 @@ def _callout(table: Table, folder: Path) -> Callout | None:
     return Callout(**found, ca=ca)
 
 
+# ---------------------------------------------------------------- sessions
+
+
+def _session_policy(file: Table) -> SessionPolicy:
+    table = _read_one(file, "sessions", _SESSIONS_RIGHT)
+    found = {} if table is None else table.read(_SESSIONS, {})
+    wins = found.pop("wins", "newest")
+    return SessionPolicy(**found, newest_wins=wins == "newest")
+
+
 # ---------------------------------------------------------------- API keys
 
 
@@ -345,6 +359,12 @@ _ANONYMOUS: dict[str, Reader] = {
     ),
     "join": _PATTERNS,
     "read": _PATTERNS,
+}
+_SESSIONS_RIGHT = "a table such as { per_user = 5, per_device = 1 }"
+_SESSIONS: dict[str, Reader] = {
+    "per_user": whole(0, SESSIONS),
+    "per_device": whole(0, SESSIONS),
+    "wins": choice("newest", "oldest"),
 }
 _API_KEY: dict[str, Reader] = {
     "id": checked(lambda v: isinstance(v, str) and API_KEY_ID.fullmatch(v) is not None and is_name(v), _ID_RIGHT),

@@ -21,6 +21,7 @@ from zim.fabric.answers import Receipt, RoomSizes
 from zim.fabric.limits import RECIPIENTS
 from zim.fabric.port import Fabric
 from zim.fabric.questions import LargestRooms, RoomCount, UnreadCount, UserSessions, WholeLedger
+from zim.web import control
 from zim.web.batch import MAX_BATCH_BYTES, answer_batch
 from zim.web.documents import Accepted, History, accepted, history_of, not_accepted
 from zim.web.keys import Keys
@@ -106,6 +107,7 @@ ROUTES = (
     question("/api/users/{uid}/unread", "unread", UnreadCount),
     question("/api/rooms/{room}", "room", RoomCount),
     Route("GET", "/api/rooms", "rooms", rooms, RoomSizes, query=RoomsQuery, scope="count"),
+    *control.ROUTES,
     question("/api/ledger", "ledger", WholeLedger),
     Route("GET", "/api/openapi.json", "openapi", openapi, dict, problems=()),
 )

@@ -48,7 +48,7 @@ class Route:
     """One route.
 
     Attributes:
-        method: GET or POST.
+        method: GET, POST or DELETE.
         path: as OpenAPI writes it. A name in it is one of zim.web.queries.IN_PATH.
         operation: its operationId.
         view: answers a request, or raises a Problem or zim.errors.Unavailable. Its docstring is the summary.
@@ -113,7 +113,7 @@ def add_route(app: Flask, route: Route, fabric: Fabric, keys: Keys, max_body_byt
         return route.view(ApiRequest(fabric, who, max_body_bytes, name, query, key))
 
     rule = re.sub(r"\{(\w+)\}", r"<\1>", route.path)
-    app.add_url_rule(rule, rule, view, methods=[route.method], provide_automatic_options=False)
+    app.add_url_rule(rule, route.operation, view, methods=[route.method], provide_automatic_options=False)
 
 
 def respond_json(document: Any) -> Response:

@@ -238,10 +238,26 @@ def test_rooms_that_nobody_asked_for() -> None:
     session = ZimSession("7", ["a"])
     log_in(session, **{"u:7": place(0), "r:a": place(0)})
     joined = json.dumps({"streams": {"r:zz": place(0)}}).encode()
-    assert session.receive(Packet(21, 0, 3, joined)) == []
+    assert session.receive(Packet(21, 9, 3, joined)) == []
     assert "r:zz" not in session.resume()
     with pytest.raises(WireError, match="not joined"):
         session.receive(Packet(5, 0, 3, b"", "r:zz", 1))
+
+
+def test_a_room_that_a_backend_has_put_it_into() -> None:
+    session = ZimSession("7", ["a"])
+    log_in(session, **{"u:7": place(0), "r:a": place(0)})
+    assert session.due() == []
+    given = Packet(21, 0, 3, json.dumps({"streams": {"r:vip": place(0)}}).encode())
+    assert session.receive(given) == []
+    assert session.receive(Packet(5, 0, 3, b"x", "r:vip", 1)) == [Message("r:vip", 1, "e", 5, b"x")]
+    taken = Packet(23, 0, 3, b'{"streams":["r:vip"],"reason":"closing time"}')
+    assert session.receive(taken) == [NotJoined("r:vip", "closing time")]
+    session.leave(["vip"])
+    session.due()
+    session.receive(given)
+    (packet,) = session.due()  # the application wants to be out of it
+    assert (packet.op, json.loads(packet.body)) == (22, {"rooms": ["vip"]})
 
 
 def test_a_room_that_the_fabric_leaves_by_itself() -> None:

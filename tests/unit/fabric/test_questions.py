@@ -12,18 +12,29 @@ from zim.fabric.answers import (
     Counts,
     Forgotten,
     InRoom,
+    KeptBan,
+    KeptBans,
     Ledger,
+    Lifted,
     Located,
     Place,
+    Reached,
     Receipt,
     RoomSize,
     RoomSizes,
     Unread,
 )
+from zim.fabric.bans import Banned
 from zim.fabric.questions import (
     AnyQuestion,
+    BanList,
+    BanWho,
     ForgetComet,
+    KickRoom,
+    KickUser,
     LargestRooms,
+    LiftBan,
+    MoveUser,
     OnlineCounts,
     PushReceipt,
     Question,
@@ -34,7 +45,7 @@ from zim.fabric.questions import (
 )
 from zim.fabric.streams import is_stream
 from zim.fabric.tally import Tally, account
-from zim.nodes.router.answering import AT_ONCE, COUNTED, STORED, WHOLE
+from zim.nodes.router.answering import AT_ONCE, COUNTED, KEPT, STORED, WHOLE
 from zim.protocol import codec, messages
 from zim.protocol.errors import CodecError
 
@@ -44,6 +55,7 @@ NAME = st.text(min_size=1, max_size=5).filter(lambda name: name.isprintable())
 COUNT = st.integers(0, 99)
 NUMBERS = st.dictionaries(NAME, COUNT, max_size=3)
 PLACES = st.builds(Place, NAME, NAME, st.lists(NAME, max_size=2).map(tuple))
+WHOM = st.builds(Banned, NAME, NAME) | st.builds(Banned, network=st.just("203.0.113.0/24"))
 QUESTIONS: dict[type[Question[Any]], st.SearchStrategy[Question[Any]]] = {
     UserSessions: st.builds(UserSessions, NAME),
     UnreadCount: st.builds(UnreadCount, NAME),
@@ -53,9 +65,16 @@ QUESTIONS: dict[type[Question[Any]], st.SearchStrategy[Question[Any]]] = {
     PushReceipt: st.builds(PushReceipt, NAME),
     WholeLedger: st.just(WholeLedger()),
     ForgetComet: st.builds(ForgetComet, NAME),
+    KickUser: st.builds(KickUser, NAME, NAME, COUNT, NAME, st.booleans()),
+    KickRoom: st.builds(KickRoom, NAME, st.booleans(), NAME, st.booleans()),
+    MoveUser: st.builds(MoveUser, NAME, st.lists(NAME, max_size=2).map(tuple), st.lists(NAME, max_size=2).map(tuple)),
+    BanWho: st.builds(BanWho, WHOM, NAME, NAME, st.floats(0, 99)),
+    LiftBan: st.builds(LiftBan, WHOM),
+    BanList: st.builds(BanList, st.integers(1, 3)),
 }
 TALLIES = st.builds(Tally, *[COUNT] * 6)
 HOPS = st.fixed_dictionaries({}, optional={"kept": st.floats(0, 9), "reported": st.floats(0, 9)})
+KEPT_BANS = st.builds(KeptBan, COUNT, NAME, NAME, NAME, NAME, NAME, st.none() | st.floats(0, 9), COUNT)
 ANSWERS: dict[type[Question[Any]], st.SearchStrategy[Any]] = {
     UserSessions: st.builds(Located, NAME, st.booleans(), st.lists(PLACES, max_size=3), COUNT),
     UnreadCount: st.builds(Unread, NAME, NAME, COUNT, COUNT, COUNT),
@@ -65,6 +84,12 @@ ANSWERS: dict[type[Question[Any]], st.SearchStrategy[Any]] = {
     PushReceipt: st.builds(Receipt.of, NAME, TALLIES, COUNT, HOPS, st.lists(st.sampled_from(ROUTERS), max_size=1)),
     WholeLedger: st.builds(Ledger.of, COUNT, st.builds(account, TALLIES, COUNT, COUNT)),
     ForgetComet: st.builds(Forgotten, COUNT),
+    KickUser: st.builds(Reached, COUNT),
+    KickRoom: st.builds(Reached, COUNT),
+    MoveUser: st.builds(Reached, COUNT),
+    BanWho: KEPT_BANS,
+    LiftBan: st.builds(Lifted, st.booleans()),
+    BanList: st.builds(KeptBans, st.lists(KEPT_BANS, max_size=3), COUNT),
 }
 EACH = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
 
@@ -76,7 +101,7 @@ def over_the_wire(question: Question[Any], answer: Any) -> tuple[Question[Any], 
 
 
 def test_none_is_left_out() -> None:
-    assert set(QUESTIONS) == set(ANSWERS) == set(KINDS) == set(get_args(AT_ONCE | WHOLE | COUNTED | STORED))
+    assert set(QUESTIONS) == set(ANSWERS) == set(KINDS) == set(get_args(AT_ONCE | WHOLE | COUNTED | STORED | KEPT))
 
 
 @EACH

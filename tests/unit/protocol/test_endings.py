@@ -19,7 +19,8 @@ def test_the_docs_have_all_that_clients_are_told() -> None:
 
 @pytest.mark.parametrize("ending", Ending)
 def test_what_a_client_did_wrong_is_no_reason_to_come_back(ending: Ending) -> None:
-    assert ending.is_broken == (4400 <= ending.zim_code < 4600)
+    is_sent_away = ending in (Ending.BANNED, Ending.KICKED, Ending.REPLACED, Ending.TOO_MANY)
+    assert (ending.is_broken or is_sent_away) == (4400 <= ending.zim_code < 4600)
     assert ending.code in (0, 1001, 1008, 1013)
     assert not (ending.is_broken and ending.code) or ending is Ending.REFUSED  # goim v1 closes without a word
 

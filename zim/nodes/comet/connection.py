@@ -76,7 +76,7 @@ class Connection(Session):
         pipe: its bytes; only the connection writes.
         phase: where it is in its life.
         deadline: monotonic; when it is closed unless its client has spoken.
-        rights: what its grant allows; device: the class that it names; expires: when it ends; monotonic, or never.
+        rights: what its grant allows; expires: when that ends; monotonic, or never.
         cookie: a token that its browser has shown with the upgrade; is_anonymous: it may come without one.
         ending, reason: why it is closed.
         address: of its client, for people; since: when it came; monotonic.
@@ -91,7 +91,6 @@ class Connection(Session):
         "address",
         "cookie",
         "deadline",
-        "device",
         "ending",
         "expires",
         "is_anonymous",
@@ -113,7 +112,7 @@ class Connection(Session):
         self.phase = Phase.HANDSHAKE
         self.address, self.since = pipe.peer(), time.monotonic()
         self.deadline = self.since + limits.handshake_timeout_s
-        self.rights, self.device, self.expires = NO_RIGHTS, "", math.inf
+        self.rights, self.expires = NO_RIGHTS, math.inf
         self.cookie, self.is_anonymous = b"", False
         self.ending, self.reason = Ending.LOST, ""
 
@@ -130,6 +129,11 @@ class Connection(Session):
         """
         self.phase = after(self.phase, cause)
         return self.phase
+
+    @property
+    def host(self) -> str:
+        """The address of its client, without the port."""
+        return self.address.rpartition(":")[0].strip("[]")
 
     # -- writing
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 import gevent
 
@@ -13,7 +13,7 @@ from zim.fabric.streams import user_stream
 from zim.net.fairness import give_way
 from zim.net.pipe import Pipe
 from zim.nodes.comet.connection import ClientLimits, Connection
-from zim.nodes.comet.effects import CursorMoved, Gapped, Joined, Left, Opened, SessionEffect
+from zim.nodes.comet.effects import CursorMoved, Expelled, Gapped, Joined, Left, Opened, SessionEffect
 from zim.nodes.comet.gate import GRACE_S, Gate
 from zim.nodes.comet.phases import SILENT, Cause, Phase
 from zim.nodes.comet.runner import CometRunner
@@ -22,12 +22,20 @@ from zim.protocol.endings import Ending
 from zim.protocol.errors import WireError
 from zim.protocol.frame import Op, Packet
 from zim.protocol.framings.base import Alive, Framing, Goodbye
+from zim.protocol.orders import Why
 from zim.protocol.speech import speech
 from zim.protocol.vocabularies.base import Cursors, Join, Leave, Refresh, Request
 
 log = logging.getLogger(__name__)
 
 SWEEP_S = 1.0
+_ENDINGS: Mapping[Why, Ending] = {
+    "banned": Ending.BANNED,
+    "kicked": Ending.KICKED,
+    "sent away": Ending.SENT_AWAY,
+    "replaced": Ending.REPLACED,
+    "too many": Ending.TOO_MANY,
+}
 
 ANSWER_S = 2.0  # how long a client's next packet waits for the answer to its last one, which may come later
 
@@ -204,8 +212,10 @@ class Edge:
                 log.info("connected", extra=fields)
             case Joined(seq=seq, starts=starts):
                 connection.tell(connection.vocabulary.encode_joined(seq, starts), Join)
-            case Left(seq=seq, streams=streams):
-                connection.tell(connection.vocabulary.encode_left(seq, streams), Leave)
+            case Left(seq=seq, streams=streams, reason=reason):
+                connection.tell(connection.vocabulary.encode_left(seq, streams, reason), Leave)
+            case Expelled():
+                connection.close(_ENDINGS[effect.why], effect.reason)
             case CursorMoved(stream=stream, offset=offset):
                 seq = connection.seq_of(Cursors)
                 connection.tell(connection.vocabulary.encode_acknowledged(seq, stream, offset), Cursors)
@@ -270,6 +280,13 @@ class Edge:
                     connection.close(SILENT[connection.phase])
                 elif connection.expires + GRACE_S < now:
                     connection.close(Ending.EXPIRED)
+
+    def close_barred(self) -> None:
+        """Closes who comes from a banned network. Switches: others have their turn."""
+        for connection in list(self._connections):
+            give_way()
+            if not connection.phase.is_over and (why := self._hub.barred.reason(connection.host)) is not None:
+                connection.close(Ending.BANNED, why)
 
     def close(self) -> None:
         """The comet stops: everybody is sent away. Switches."""

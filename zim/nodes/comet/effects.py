@@ -14,6 +14,7 @@ from zim.nodes.comet.views import Catchup, Session, View
 from zim.nodes.effects import Effect
 from zim.protocol.logins import Authed, MayJoin
 from zim.protocol.messages import Entry
+from zim.protocol.orders import Why
 from zim.protocol.vocabularies.base import Missed, Start
 
 
@@ -41,6 +42,18 @@ class Left(SessionEffect, frozen=True):
 
     seq: int
     streams: Sequence[str]
+    reason: str = ""
+
+
+class Expelled(SessionEffect, frozen=True):
+    """A router orders that it is closed. why: decides whether its client comes back; reason: for it."""
+
+    why: Why
+    reason: str
+
+
+class Barred(Effect, frozen=True):
+    """A network has been banned: those who come from there are to be closed."""
 
 
 class Gapped(SessionEffect, frozen=True):

@@ -31,6 +31,7 @@ from zim.protocol.messages import (
     change_bytes,
     entry_bytes,
 )
+from zim.protocol.orders import Order, Orders
 
 RENEW_S = 1.0
 RESULTS_S = 0.1  # sooner, if there are results to tell: somebody may wait for them
@@ -58,6 +59,7 @@ class Link:
         entries, fetches, registrations: how many there were: entries handled, pages of them asked for.
         dropped: entries for which there was no room.
         is_connected: the router is there: what is sent may arrive.
+        obeyed: the last order of this registration that was obeyed.
     """
 
     def __init__(self, router: str, comet: str, inc: int, out: list[Effect], most_changes: int = CHANGES) -> None:
@@ -70,6 +72,8 @@ class Link:
         self.clock = RemoteClock()
         self.is_connected = False
         self._comet, self._inc, self._out = comet, inc, out
+        self.obeyed = 0
+        self._must_say = False  # that something was obeyed
         self.term = 0
         self.begin = 0
         self.is_registering = False
@@ -168,7 +172,7 @@ class Link:
         self.is_registering = True
         self.taken = self.handled = self._made = 0  # else the next Renew would confirm entries unseen
         self._most_unsent = UNSENT + len(changes)
-        self.begin = self._change + 1
+        self.begin, self.obeyed = self._change + 1, 0
         self._registered_by = self.begin + len(changes)
         self.change(lambda n: Begin(n, len(changes)), now)
         self._unsent.extend(enumerate(changes, self.begin + 1))
@@ -224,12 +228,26 @@ class Link:
     def _send_renew(self, now: float) -> None:
         self._renew += 1
         results = [] if self.is_registering else self.reports.say(self._renew)
-        renew = Renew(self._comet, self._inc, self.term, self._renew, self.handled, results)
+        rest = self.begin, self.obeyed
+        renew = Renew(self._comet, self._inc, self.term, self._renew, self.handled, results, *rest)
+        self._must_say = False
         self._asked_at[self._renew] = now
         if len(self._asked_at) > RENEWS:
             del self._asked_at[next(iter(self._asked_at))]
         if self._send(renew, 64 + 32 * len(results)):
             self._renewed_at, self._freed_bytes, self._told = now, 0, len(self.reports.waiting)
+
+    # -- orders
+
+    def orders(self, m: Orders) -> list[Order]:
+        """The orders that are to be obeyed now, each once and in order."""
+        if m.term != self.term or (m.inc, m.begin) != (self._inc, self.begin):
+            return []
+        found = [order for order in m.orders if order.n > self.obeyed]
+        if not found or found[0].n != self.obeyed + 1:
+            return []
+        self.obeyed, self._must_say = found[-1].n, True
+        return found
 
     # -- entries
 
@@ -302,7 +320,7 @@ class Link:
             since >= RENEW_S
             or self._freed_bytes >= renew_bytes
             or fresh >= RESULTS // 2
-            or (fresh > 0 and since >= RESULTS_S)
+            or ((fresh > 0 or self._must_say) and since >= RESULTS_S)
         ):
             self._send_renew(now)
         if self._unanswered and now - self._answered_at > RETRY_S:

@@ -52,6 +52,9 @@ class Gate:
         connection.speech = connection.speech.of_version(packet.version)
         login = connection.vocabulary.parse_login(packet.body)
         cookie, connection.cookie = connection.cookie, b""
+        if (why := self._hub.barred.reason(connection.host)) is not None:
+            connection.close(Ending.BANNED, why)
+            return
         found = self._identify(connection, login.token or cookie, login.device)
         if found is None:
             connection.close(Ending.TRY_AGAIN)
@@ -61,7 +64,7 @@ class Gate:
             return
         if connection.on(Cause.IDENTIFIED) is not Phase.JOINING:
             return
-        connection.device = found.device
+        connection.device, connection.most = found.device, found.sessions
         connection.take(found, time.monotonic())
         rooms, refused = found.rooms, list[Start]()
         if login.rooms is not None:
@@ -105,7 +108,7 @@ class Gate:
         covered, _ = self._allowed(connection, connection.uid, connection.rooms)
         if connection.phase.is_over:
             return
-        lost = set(connection.rooms) - set(covered)
+        lost = set(connection.rooms) - {*covered, *connection.given}
         if lost:
             log.info("rooms lost by a new token", extra={"key": connection.key, "rooms": len(lost)})
             self._perform(self._hub.leave_rooms(connection, list(lost), 0, time.monotonic()))

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 
+from zim.fabric.bans import Networks
 from zim.fabric.limits import CHANGES
 from zim.fabric.sharding import Shards
 from zim.fabric.streams import EVERYBODY, room_stream, user_stream
@@ -16,8 +17,9 @@ from zim.nodes.comet.cursors import Acknowledgements
 from zim.nodes.comet.effects import CursorMoved, Gapped, Left, Pass, Replaced
 from zim.nodes.comet.feed import Link
 from zim.nodes.comet.joining import Joining, Wish
+from zim.nodes.comet.obeying import obey
 from zim.nodes.comet.passes import Passes, is_live_only
-from zim.nodes.comet.views import Session, View
+from zim.nodes.comet.views import Session, View, del_change, put_change, room_change
 from zim.nodes.effects import INFO, Effect, Note, topologies_differ
 from zim.protocol.messages import (
     Acknowledged,
@@ -33,6 +35,7 @@ from zim.protocol.messages import (
     Room,
     ToComet,
 )
+from zim.protocol.orders import Orders
 from zim.protocol.vocabularies.base import Missed, Resume, Start
 from zim.protocol.vocabularies.zim import JOINED_ALREADY
 
@@ -47,6 +50,7 @@ class Hub:
         sessions: by connection number, from the moment they ask to join.
         links: to the routers, by name.
         passes: what goes out next.
+        barred: networks from which nobody may come.
     """
 
     def __init__(self, comet: str, inc: int, routers: Sequence[str], most_changes: int = CHANGES) -> None:
@@ -69,6 +73,7 @@ class Hub:
         self._woken: dict[Session, list[View]] = {}  # who waits for streams of which something new is known
         self._moved: dict[Session, None] = {}  # whose rooms are others than the directory names
         self._told_rooms_at = 0.0
+        self.barred = Networks()
         self._anew = 0  # streams with another history, since the last registration
         self._view(EVERYBODY, EVERYBODY)
 
@@ -152,14 +157,17 @@ class Hub:
             joining.want(view)
             if stream == EVERYBODY:
                 continue
-            n = view.link.change(self._room(view) if view.room else self._put(session), now)
+            n = view.link.change(room_change(view) if view.room else put_change(session), now)
             if not is_old:
                 view.asked = n
         self._advance(session, now, views)
         return self._take()
 
-    def leave_rooms(self, session: Session, rooms: Sequence[str], seq: int, now: float) -> list[Effect]:
-        """It wants to be out of rooms. Left comes when nothing of them will come any more."""
+    def leave_rooms(
+        self, session: Session, rooms: Sequence[str], seq: int, now: float, reason: str = ""
+    ) -> list[Effect]:
+        """It wants to be out of rooms, or somebody else does, for a reason. Left comes when nothing of them will come
+        any more."""
         unwanted = {*rooms} - {EVERYBODY}
         gone = dict.fromkeys(view for view in session.views if view.room in unwanted)
         for view in gone:
@@ -171,7 +179,7 @@ class Hub:
             for joining in self._joinings.get(session, ()):
                 joining.forget(gone)
             self._advance(session, now)
-        reply = Left(session, seq, [view.stream for view in gone])
+        reply = Left(session, seq, [view.stream for view in gone], reason)
         if not self.passes.when_over(reply):  # the pass under way may have something of them for it
             self._out.append(reply)
         return self._take()
@@ -193,22 +201,13 @@ class Hub:
             return
         if not len(view):
             del self._views[view.stream]
-        view.link.change(self._room(view) if view.room else self._del(session), now)
+        view.link.change(room_change(view) if view.room else del_change(session), now)
 
     def _view(self, stream: str, room: str) -> View:
         view = self._views.get(stream)
         if view is None:
             view = self._views[stream] = View(stream, room, self.links[self._shards.owner(stream)])
         return view
-
-    def _put(self, session: Session) -> Callable[[int], Change]:
-        return lambda n: Put(n, session.conn, session.uid, session.seq, session.rooms)
-
-    def _del(self, session: Session) -> Callable[[int], Change]:
-        return lambda n: Del(n, session.conn)
-
-    def _room(self, view: View) -> Callable[[int], Change]:
-        return lambda n: Room(n, view.room, len(view))
 
     def _advance(self, session: Session, now: float, views: Sequence[View] | None = None) -> None:
         """Replies to what a session asked for, as far as it can be. views: of which something is new; None for all."""
@@ -256,6 +255,8 @@ class Hub:
                     self._advance(wish.session, now, (wish.view,))
             case Acknowledged():
                 self._on_acknowledged(m)
+            case Orders() if (link := self.links.get(m.router)) is not None:
+                return [effect for order in link.orders(m) for effect in obey(self, order, now)]
         return self._take()
 
     # -- the feed up
@@ -335,7 +336,7 @@ class Hub:
             if not view.is_told:
                 view.position = None  # it came from entries of a feed that is over, perhaps of another epoch
             views.append((view, len(changes)))
-            changes += [self._room(view)] if view.room else [self._put(session) for session in view]
+            changes += [room_change(view)] if view.room else [put_change(session) for session in view]
         numbers = link.register(term, changes, now)
         for view, at in views:
             view.asked = numbers[at]
@@ -386,14 +387,10 @@ class Hub:
             moved, self._moved = self._moved, {}
             for session in moved:
                 if session.conn in self.sessions:
-                    session.views[0].link.change(self._put(session), now)
+                    session.views[0].link.change(put_change(session), now)
         while self._patient and now - self._patient[0][0] >= JOIN_S:
             self._advance(self._patient.popleft()[1], now, ())
         return self._take()
-
-    def catchup_bytes(self) -> int:
-        """Live messages that wait while a catch-up reads older ones."""
-        return sum(c.queue_bytes for view in self._views.values() for c in view.catchups)
 
     def is_registered(self) -> bool:
         """Every router knows all that is here."""

@@ -31,7 +31,7 @@ def comet_metrics(hub: Hub, edge: Edge, delivered: int) -> Iterator[Metric]:
     settled["delivered"] += delivered
     yield counter("zim_comet_deliveries_total", "What became of messages, by session", settled, "outcome")
     yield gauge("zim_comet_outbox_bytes", "What waits for slow clients", edge.waiting_bytes())
-    yield gauge("zim_comet_catchup_bytes", "What waits for clients that catch up", hub.catchup_bytes())
+    yield gauge("zim_comet_catchup_bytes", "What waits for clients that catch up", hub.passes.catchup_bytes())
 
     entries = {router: link.entries for router, link in links.items()}
     yield counter("zim_comet_entries_total", "Entries handled", entries, "router")

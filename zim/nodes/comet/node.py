@@ -19,7 +19,7 @@ from zim.net.transport import Dealer, Inbox
 from zim.nodes.base import EXIT_CRASH, NodeProcess, visitors
 from zim.nodes.comet.connection import ClientLimits
 from zim.nodes.comet.edge import Edge
-from zim.nodes.comet.effects import Pass, Replaced, SessionEffect, Told
+from zim.nodes.comet.effects import Barred, Pass, Replaced, SessionEffect, Told
 from zim.nodes.comet.metrics import comet_metrics
 from zim.nodes.comet.runner import ANSWER_S, CometRunner
 from zim.nodes.comet.tcp import TcpListener
@@ -166,6 +166,8 @@ class CometNode(NodeProcess):
         match effect:
             case Send(peer=peer, message=message, size=size):
                 self._links[peer].put(message, size)
+            case Barred():
+                self.spawn(self._edge.close_barred)
             case SessionEffect():
                 self._edge.perform(effect)
             case Pass():

@@ -204,6 +204,10 @@ class Passes:
                     self._begin(following, now)
         return reading
 
+    def catchup_bytes(self) -> int:
+        """Live messages that wait while a catch-up reads older ones."""
+        return sum(c.queue_bytes for view in self._views.values() for c in view.catchups)
+
     def on_records(self, m: Records, now: float) -> PieceReader | None:
         """A piece of a stream that somebody misses: a page for the next pass. Returns who else wanted it."""
         reading = self._end(m.req, now)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from zim.fabric.audience import ALL, Audience
 from zim.nodes.comet.feed import Link
 from zim.nodes.comet.results import Row
+from zim.protocol.messages import Change, Del, Put, Room
 from zim.protocol.pushes import Encoded
 from zim.protocol.speech import SPEECHES, Speech
 from zim.protocol.vocabularies.base import Vocabulary
@@ -27,9 +28,11 @@ class Session(ABC):
         rooms: which it is in.
         views: of the streams that it is subscribed to: the user's own first, then everybody's, then the rooms'.
         is_open: the auth reply has gone out.
+        device: its class; most: how many sessions its user may have, 0 for what the topology says.
+        given: rooms that a backend has put it into, whatever its token says.
     """
 
-    __slots__ = ("conn", "is_open", "rooms", "seq", "speech", "uid", "views")
+    __slots__ = ("conn", "device", "given", "is_open", "most", "rooms", "seq", "speech", "uid", "views")
 
     def __init__(self, conn: int, speech: Speech) -> None:
         self.conn, self.speech = conn, speech
@@ -37,6 +40,8 @@ class Session(ABC):
         self.rooms: tuple[str, ...] = ()
         self.views: tuple[View, ...] = ()
         self.is_open = False
+        self.device, self.most = "", 0
+        self.given: tuple[str, ...] = ()
 
     @property
     def key(self) -> str:
@@ -325,3 +330,21 @@ class View:
             for session in catchup.subscribers:
                 del self.catching[session]
                 self.live.add(session)
+
+
+# ---------------------------------------------------------------- what a router is told of them, around its number
+
+
+def put_change(session: Session) -> Callable[[int], Change]:
+    """A session is here, as it will be when this goes."""
+    return lambda n: Put(n, session.conn, session.uid, session.seq, session.rooms, session.device, session.most)
+
+
+def del_change(session: Session) -> Callable[[int], Change]:
+    """A session is gone."""
+    return lambda n: Del(n, session.conn)
+
+
+def room_change(view: View) -> Callable[[int], Change]:
+    """So many are in a room, when this goes."""
+    return lambda n: Room(n, view.room, len(view))

@@ -226,7 +226,7 @@ class Desk:
         if found.user is None:
             raise NoAnswer('it answers neither "user" nor "reason"')
         lifetime_ms = 0 if found.expires_s is None else int(min(found.expires_s, LIFETIME_S) * 1000) or 1
-        grant = Grant(str(found.user), *fields_of(found), lifetime_ms, self._asks)
+        grant = Grant(str(found.user), *fields_of(found), lifetime_ms, self._asks, found.sessions or 0)
         if problem := grant_problem(grant):
             raise NoAnswer(f"it answers what cannot be: {problem}")
         return grant, found.cache_s if found.expires_s is None else min(found.cache_s, found.expires_s)

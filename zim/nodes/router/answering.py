@@ -1,8 +1,9 @@
 """What a router answers to each question. Pure: no socket, no clock; the disk is read through what it is handed.
 
-There are four kinds of questions. What AT_ONCE asks for is in memory, whenever it is asked. WHOLE asks about the whole
+There are five kinds of questions. What AT_ONCE asks for is in memory, whenever it is asked. WHOLE asks about the whole
 directory, and waits while the router is rebuilding. COUNTED does so too, and what it asks for is counted in steps, see
 `zim.nodes.router.counting`. STORED asks for what is on the disk, and waits in the queue of what is read.
+KEPT is an order that is on the disk before it is in force.
 """
 
 from __future__ import annotations
@@ -12,12 +13,18 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 
-from zim.fabric.answers import Forgotten, Ledger, Located, Receipt, Unread
+from zim.fabric.answers import Forgotten, Ledger, Located, Reached, Receipt, Unread
 from zim.fabric.limits import OFFLINE_USERS
 from zim.fabric.questions import (
     AnyQuestion,
+    BanList,
+    BanWho,
     ForgetComet,
+    KickRoom,
+    KickUser,
     LargestRooms,
+    LiftBan,
+    MoveUser,
     OnlineCounts,
     PushReceipt,
     RoomCount,
@@ -29,15 +36,17 @@ from zim.fabric.streams import user_of, user_stream
 from zim.fabric.tally import Tally, account
 from zim.nodes.effects import INFO
 from zim.nodes.router.log.receipts import RouterReceipt
+from zim.protocol.orders import Why
 
 if TYPE_CHECKING:
     from zim.nodes.router.log.receipts import ReceiptStore
     from zim.nodes.router.shard import Shard
     from zim.nodes.router.streams import Streams
 
-AT_ONCE = WholeLedger | ForgetComet
-WHOLE = UserSessions
-COUNTED = RoomCount | LargestRooms | OnlineCounts
+AT_ONCE = WholeLedger | ForgetComet | BanList
+WHOLE = UserSessions | KickUser | MoveUser
+COUNTED = RoomCount | LargestRooms | OnlineCounts | KickRoom
+KEPT = BanWho | LiftBan
 STORED = UnreadCount | PushReceipt
 
 
@@ -48,6 +57,13 @@ def answer_from_memory(question: AT_ONCE | WHOLE, shard: Shard[Any]) -> Struct:
         case UserSessions(uid):
             places, n = directory.locate(uid)
             return Located(uid, n > 0, places, n - len(places))
+        case KickUser(uid):
+            why: Why = "sent away" if question.returns else "kicked"
+            return Reached(shard.control.kick(uid, question.device, question.seq, why, question.reason))
+        case MoveUser(uid):
+            return Reached(shard.control.move(uid, question.join, question.leave, question.reason))
+        case BanList(limit):
+            return shard.control.list_bans(limit)
         case WholeLedger():
             ledger = shard.ledger
             return Ledger.of(ledger.pushes, account(ledger.tally, ledger.offline, shard.pending()))

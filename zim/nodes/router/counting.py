@@ -12,14 +12,15 @@ from __future__ import annotations
 from collections.abc import Generator
 from typing import Any, TypeVar
 
-from zim.fabric.answers import Counts, InRoom, RoomSize, RoomSizes
-from zim.fabric.questions import LargestRooms, OnlineCounts, Question, RoomCount
+from zim.fabric.answers import Counts, InRoom, Reached, RoomSize, RoomSizes
+from zim.fabric.questions import KickRoom, LargestRooms, OnlineCounts, Question, RoomCount
 from zim.fabric.streams import EVERYBODY, room_of
 from zim.nodes.effects import Effect, Replies
 from zim.nodes.router.directory import Directory
 from zim.nodes.router.effects import CountOn
 from zim.nodes.router.shard import QUESTIONS, Shard
 from zim.protocol.messages import Answered, Ask
+from zim.protocol.orders import Why
 
 STEP = 5_000  # sessions and rooms of theirs that one step looks at: about a millisecond
 STEP_ROOMS = 2_000  # the same, where the sizes of rooms are looked at
@@ -71,11 +72,17 @@ class Counting:
         most = max((question.limit for question in asked.values() if isinstance(question, LargestRooms)), default=0)
         there = (yield from count_in_rooms(directory, rooms)) if rooms else {}
         largest = (yield from find_largest(directory, most)) if most else []
+        reached: dict[int, Reached] = {}
+        for question in asked.values():
+            if isinstance(question, KickRoom):
+                reached[id(question)] = yield from kick_room(self._shard, question)
         is_all = any(isinstance(question, OnlineCounts) for question in asked.values())
         sizes = (yield from size_rooms(directory)) if is_all else {}
         counts = Counts(sizes, directory.comets(), directory.roomless())
 
-        def answer(question: Question[Any]) -> InRoom | RoomSizes | Counts:
+        def answer(question: Question[Any]) -> InRoom | RoomSizes | Counts | Reached:
+            if isinstance(question, KickRoom):
+                return reached[id(question)]
             if isinstance(question, OnlineCounts):
                 return counts
             if isinstance(question, RoomCount):
@@ -111,6 +118,19 @@ def count_in_rooms(directory: Directory, rooms: set[str]) -> Steps[dict[str, InR
                 yield
         found[room] = InRoom(room, len(here), len(users))
     return found
+
+
+def kick_room(shard: Shard[Any], question: KickRoom) -> Steps[Reached]:
+    """Those who are in a room at the moment, the first, leave it, or the fabric."""
+    why: Why | None = ("sent away" if question.returns else "kicked") if question.is_out_of_fabric else None
+    feeds = shard.directory.feeds.values()
+    there = [(feed, session) for feed in feeds for session in feed.sessions.values()]
+    found = 0
+    for at in range(0, len(there), STEP):
+        if at:
+            yield
+        found += shard.control.kick_from(question.room, there[at : at + STEP], why, question.reason)
+    return Reached(found)
 
 
 def size_rooms(directory: Directory) -> Steps[dict[str, int]]:

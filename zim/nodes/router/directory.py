@@ -6,7 +6,10 @@ It is soft state. Comets tell it all they have when they register, and all that 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import partial
 from typing import Any
+
+import msgspec
 
 from zim.fabric.answers import Place
 from zim.fabric.audience import Audience
@@ -14,6 +17,7 @@ from zim.fabric.limits import SESSION_ROOMS, SESSIONS
 from zim.fabric.streams import EVERYBODY, is_user_stream, room_of, room_stream, user_stream
 from zim.nodes.router.feed import Feed, Registered
 from zim.protocol.messages import Begin, Change, Changes, Del, Put, Room
+from zim.protocol.orders import Order
 
 # No clock and no lost log moves a number further than to the first. Above it there is as much room again on the wire.
 FAR, STEP = 1 << 52, 1 << 32
@@ -36,12 +40,16 @@ class Directory:
     Attributes:
         feeds: by comet name. One whose lease has ended stays, for its numbers.
         left: streams that nobody listens to any more, since somebody took that list.
+        came: sessions that are here now, at which comet, and whether they are new to the fabric, too; since then.
+        begun: registrations that have begun since then.
     """
 
     def __init__(self, next_seq: int) -> None:
         self.feeds: dict[str, Feed] = {}
         self.next_seq = next_seq
         self.left: list[str] = []
+        self.came: list[tuple[Feed, Registered, bool]] = []
+        self.begun: list[Feed] = []
         self._users: dict[str, dict[Feed, dict[int, Registered]]] = {}
         self._rooms: dict[str, dict[Feed, int]] = {}
 
@@ -87,9 +95,13 @@ class Directory:
             return None
         if isinstance(change, Begin) and (feed is None or m.inc > feed.inc or change.n > feed.applied):
             made = feed.made if feed is not None and feed.inc == m.inc else 0
+            unobeyed = list(feed.orders) if feed is not None and feed.inc == m.inc else []
             if feed is not None:
                 self.end(feed)
             feed = self.feeds[m.comet] = Feed(m.comet, m.inc, change.n, change.count, made, lease_end)
+            for order in unobeyed:  # connections keep their numbers
+                feed.order(partial(_renumbered, order))
+            self.begun.append(feed)
             return feed
         if feed is None or not feed.is_alive or m.inc != feed.inc or change.n > feed.applied + 1:
             return None
@@ -115,7 +127,10 @@ class Directory:
         if not seq:
             seq = self.next_seq
         self.next_seq = max(self.next_seq, seq + 1)  # a log that was lost may have given it already
-        session = feed.sessions[change.conn] = Registered(change.conn, change.uid, seq, change.rooms)
+        rest = change.device, change.most, known is not None and known.is_leaving
+        session = feed.sessions[change.conn] = Registered(change.conn, change.uid, seq, change.rooms, *rest)
+        if known is None:
+            self.came.append((feed, session, not change.seq))
         feed.roomless += not session.rooms
         self._users.setdefault(user_stream(change.uid), {}).setdefault(feed, {})[change.conn] = session
 
@@ -163,6 +178,11 @@ class Directory:
         session = self.feeds[comet].sessions.get(conn)
         return session.seq if session else 0
 
+    def sessions_of(self, uid: str) -> list[tuple[Feed, Registered]]:
+        """A user's sessions, and at which comets they are."""
+        found = self._users.get(user_stream(uid), _NOBODY)
+        return [(feed, session) for feed, here in found.items() for session in here.values()]
+
     def locate(self, uid: str) -> tuple[list[Place], int]:
         """The user's sessions, as many as an answer may have; and how many there are."""
         found = self._users.get(user_stream(uid), _NOBODY)
@@ -201,6 +221,10 @@ class Directory:
     def roomless(self) -> int:
         """Sessions that are in no room."""
         return sum(feed.roomless for feed in self.feeds.values())
+
+
+def _renumbered(order: Order, n: int) -> Order:
+    return msgspec.structs.replace(order, n=n)
 
 
 def _may_follow(known: int, number: int) -> bool:

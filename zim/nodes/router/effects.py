@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from zim.fabric.bans import Ban, Banned
 from zim.fabric.tally import Tally
 from zim.nodes.effects import Effect
 from zim.nodes.router.intake import Admission
@@ -98,6 +99,19 @@ class ReserveSeqs(DiskEffect, frozen=True):
     """More numbers for sessions. Result: the first one."""
 
     count: int
+
+
+class KeepBans(DiskEffect, frozen=True):
+    """Bans to keep, and whose to let go. Result: None.
+
+    Attributes:
+        asker, m: who asked for it; None if a ban has ended by itself.
+    """
+
+    bans: Sequence[Ban]
+    lifted: Sequence[Banned]
+    asker: Any = None
+    m: Ask | None = None
 
 
 class CountOn(DiskEffect, frozen=True):

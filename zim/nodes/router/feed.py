@@ -4,11 +4,14 @@ kept until the comet has handled them. Pure: no socket, no clock."""
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from zim.nodes.router.receipts import PushRow
 from zim.protocol.fields import Item
 from zim.protocol.messages import Entry, Result, entry_bytes
+from zim.protocol.orders import Order
 
 
 @dataclass(slots=True)
@@ -19,6 +22,9 @@ class Registered:
     uid: str
     seq: int
     rooms: tuple[str, ...]
+    device: str = ""
+    most: int = 0
+    is_leaving: bool = False  # its comet has been ordered to close it
 
     @property
     def key(self) -> str:
@@ -55,6 +61,9 @@ class Feed:
         sessions: by connection number.
         rooms: members by room.
         rows: of entries of which the comet has not yet said all, by number.
+        orders: that the comet has not obeyed, oldest first; ordered: the number of the last one.
+        peer: where its orders go; None before it has said anything.
+        told: the last one that was sent; told_at: when some were sent last; monotonic.
     """
 
     __slots__ = (
@@ -70,11 +79,16 @@ class Feed:
         "is_alive",
         "lease_end",
         "made",
+        "ordered",
+        "orders",
+        "peer",
         "renewed",
         "roomless",
         "rooms",
         "rows",
         "sessions",
+        "told",
+        "told_at",
     )
 
     def __init__(self, comet: str, inc: int, begin: int, count: int, made: int, lease_end: float) -> None:
@@ -88,6 +102,10 @@ class Feed:
         self.rooms: dict[str, int] = {}
         self.roomless = 0
         self.rows: dict[int, PushRow] = {}
+        self.orders: deque[Order] = deque()
+        self.ordered = 0
+        self.peer: Any = None
+        self.told, self.told_at = 0, 0.0
         self._unhandled: deque[tuple[Body, list[Item], int]] = deque()  # entry `made` is the last one
 
     @property
@@ -117,6 +135,28 @@ class Feed:
             row = self.rows.get(result.n)
             if row is not None and row.report(result, now_ms):
                 del self.rows[result.n]
+
+    def order(self, make: Callable[[int], Order]) -> None:
+        """One more order. make: around its number."""
+        self.ordered += 1
+        self.orders.append(make(self.ordered))
+
+    def obeyed(self, n: int) -> None:
+        """The comet has obeyed all orders up to n."""
+        while self.orders and self.orders[0].n <= n:
+            self.orders.popleft()
+
+    def due_orders(self, now: float, again_s: float, most: int) -> list[Order]:
+        """Those to be sent now: what is new, or all that is not obeyed, if it has waited for so long."""
+        if not self.orders:
+            return []
+        first = self.orders[0].n
+        is_late = self.told >= first and now - self.told_at >= again_s
+        start = first if is_late else max(first, self.told + 1)
+        found = [self.orders[at - first] for at in range(start, min(start + most, self.ordered + 1))]
+        if found:
+            self.told, self.told_at = max(self.told, found[-1].n), now
+        return found
 
     @property
     def oldest_ms(self) -> int | None:
@@ -161,3 +201,4 @@ class Feed:
         self.sessions, self.rooms, self.roomless = {}, {}, 0
         self._unhandled.clear()
         self.behind_bytes = 0
+        self.orders.clear()

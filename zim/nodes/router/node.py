@@ -100,6 +100,8 @@ class RouterNode(NodeProcess):
             next_seq,
             RouterLedger(*receipts.before),
         )
+        shard.control.policy = t.identity.sessions
+        shard.control.load(durable.bans())
         clock = LogClock(durable.last_time_ms, time.time(), now)
         if abs(ahead_s := clock.ahead_ms / 1000) > FAR_S:
             log.warning("log time is not the wall clock's", extra={"ahead_s": round(ahead_s)})

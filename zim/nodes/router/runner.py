@@ -12,16 +12,22 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Generic
 
 import msgspec
+from msgspec.structs import replace
 
 from zim.errors import Unavailable, Unknown
+from zim.fabric.answers import Lifted
+from zim.fabric.bans import Ban
+from zim.fabric.questions import BanWho, LiftBan
 from zim.fabric.sharding import rank
 from zim.nodes.effects import ERROR, MESSAGE_BYTES, Effect, End, Note, Replies, Send
-from zim.nodes.router.answering import COUNTED, STORED
+from zim.nodes.router.answering import COUNTED, KEPT, STORED
+from zim.nodes.router.control import kept_ban
 from zim.nodes.router.counting import Counting
 from zim.nodes.router.effects import (
     Append,
     CountOn,
     DiskEffect,
+    KeepBans,
     LookUp,
     MoveCursors,
     ReadDisk,
@@ -39,6 +45,8 @@ from zim.nodes.router.shard import Shard
 from zim.nodes.router.upkeep import Upkeep
 from zim.protocol import messages
 from zim.protocol.messages import entry_bytes
+
+ENDED_AT_ONCE = 1_000  # bans that are let go of in one commit
 
 
 class RouterRunner(Generic[Peer]):
@@ -72,6 +80,8 @@ class RouterRunner(Generic[Peer]):
         self.upkeep = Upkeep(shard, seqs_end, now)
         self._ranks = {comet: rank(comet, jobs) for comet in comets}
         self._there: set[str] = set()  # jobs that are connected
+        self._keeping: list[KeepBans] = []
+        self._is_ending = False
 
     # -- messages
 
@@ -90,7 +100,9 @@ class RouterRunner(Generic[Peer]):
             case messages.Changes():
                 if applied := shard.changes(m, now):
                     self.questions.tell_heads(asker, m, applied)
+                shard.hears(asker, m.comet, m.inc)
             case messages.Renew():
+                shard.hears(asker, m.comet, m.inc)
                 return shard.renew(m, now, now_ms)
             case messages.AskTime():
                 return messages.LogTime(m.req, shard.name, shard.term, now_ms)
@@ -98,16 +110,26 @@ class RouterRunner(Generic[Peer]):
                 return shard.fetch(m)
             case messages.Read(stream=stream) if not shard.owns(stream, "who reads"):
                 return messages.Records(m.req, shard.name, stream, "", 0, 0, [], 0)
-            case messages.Ask(question=question) if (s := question.asked_at()) and not shard.owns(s, "a logic"):
-                return messages.Answered(m.req, shard.name, None)
-            case messages.Ask(question=question) if isinstance(question, COUNTED):
-                self.counting.ask(asker, m)
-            case messages.Ask(question=question) if not isinstance(question, STORED):
-                return shard.ask(asker, m)
-            case messages.Read() | messages.Ask():
+            case messages.Ask():
+                return self._on_question(asker, m, now)
+            case messages.Read():
                 self.questions.ask(asker, m, now)
             case messages.Acknowledge():
                 self.questions.acknowledge(asker, m)
+        return None
+
+    def _on_question(self, asker: Peer, m: messages.Ask, now: float) -> Any:
+        shard, question = self.shard, m.question
+        if (stream := question.asked_at()) and not shard.owns(stream, "a logic"):
+            return messages.Answered(m.req, shard.name, None)
+        if isinstance(question, KEPT):
+            return self._keep(asker, m, now)
+        if isinstance(question, COUNTED):
+            self.counting.ask(asker, m)
+        elif isinstance(question, STORED):
+            self.questions.ask(asker, m, now)
+        else:
+            return shard.ask(asker, m)
         return None
 
     def on_link(self, job: str, is_connected: bool) -> None:
@@ -122,6 +144,11 @@ class RouterRunner(Generic[Peer]):
         out += [LookUp(admission, new_push(admission)) for admission in intake.lookups.begin()]
         out += self.questions.begin(now)
         out += self.counting.begin(now)
+        out += self._keeping
+        self._keeping.clear()
+        self.shard.control.look(now, self.clock.at(now))
+        if orders := self.shard.control.due(now):
+            out.append(Replies(orders))
         if self.shard.notes:
             out += self.shard.notes
             self.shard.notes.clear()
@@ -149,6 +176,8 @@ class RouterRunner(Generic[Peer]):
                 out = self.upkeep.on_trimmed(result, now, now_ms)
             case ReserveSeqs():
                 out = self.upkeep.on_reserved(effect, result)
+            case KeepBans():
+                out = self._on_kept(effect, result)
             case CountOn():
                 out = self.counting.go_on(now)
             case _:
@@ -196,6 +225,42 @@ class RouterRunner(Generic[Peer]):
             return [Note(ERROR, "a key cannot be looked up", fields), Replies(intake.not_told([admission]))]
         return [Replies(intake.looked_up(admission, result))]
 
+    # -- bans
+
+    def _keep(self, asker: Peer, m: messages.Ask, now: float) -> Any:
+        """A ban, or the end of one: it is kept first. The answer, if there is no room for it."""
+        question, now_ms = m.question, self.clock.at(now)
+        if isinstance(question, LiftBan):
+            self._keeping.append(KeepBans([], [question.banned], asker, m))
+        elif isinstance(question, BanWho):
+            ends_ms = now_ms + int(question.for_s * 1000) if question.for_s else 0
+            ban = Ban(question.banned, question.reason, question.by, self.clock.wall_at(now), ends_ms)
+            if not self.shard.control.has_room(ban.banned):
+                return messages.Answered(m.req, self.shard.name, replace(kept_ban(ban, now_ms), is_kept=False))
+            self._keeping.append(KeepBans([ban], [], asker, m))
+        return None
+
+    def _on_kept(self, effect: KeepBans, result: Any) -> list[Effect]:
+        control = self.shard.control
+        self._is_ending = self._is_ending and effect.m is not None
+        if isinstance(result, Exception):  # nobody is told anything: who asks does not know what became of it
+            return [Note(ERROR, "a ban cannot be kept", {"error": str(result)})]
+        answer: Any = None
+        for ban in effect.bans:
+            answer = kept_ban(ban, control.now_ms, control.put(ban))
+        for banned in effect.lifted:
+            answer = Lifted(control.lift(banned))
+        if effect.m is None:
+            return []
+        return [Replies([(effect.asker, messages.Answered(effect.m.req, self.shard.name, answer))])]
+
+    def _end_bans(self, now_ms: int) -> list[Effect]:
+        """Bans that are over by themselves."""
+        if self._is_ending or not (ended := self.shard.control.ended(now_ms, ENDED_AT_ONCE)):
+            return []
+        self._is_ending = True
+        return [KeepBans([], ended)]
+
     # -- time
 
     def on_tick(self, now: float, wall_s: float) -> list[Effect]:
@@ -203,6 +268,7 @@ class RouterRunner(Generic[Peer]):
         self.clock.see(wall_s, now)
         answers = self.shard.tick(now)
         out: list[Effect] = [Replies(answers)] if answers else []
+        out += self._end_bans(self.clock.at(now))
         return self._begin(out + self.upkeep.begin(now, self.clock.at(now)), now)
 
     def last_words(self, now: float) -> StoreReceipts | None:

@@ -12,9 +12,10 @@ from typing import Any, Generic, NamedTuple
 
 from zim.fabric.audience import ALL, audiences
 from zim.fabric.sharding import Shards
-from zim.fabric.streams import is_user_stream
+from zim.fabric.streams import EVERYBODY, is_user_stream
 from zim.nodes.effects import INFO, WARNING, Note, topologies_differ
 from zim.nodes.router.answering import AT_ONCE, WHOLE, answer_from_memory
+from zim.nodes.router.control import Control
 from zim.nodes.router.directory import Directory, stream_of
 from zim.nodes.router.feed import Body, Feed
 from zim.nodes.router.intake import ADMITTED_BYTES, Admission, Intake, Peer, Stored
@@ -71,6 +72,7 @@ class Shard(Generic[Peer]):
         term: this run of the router.
         directory: who is online where.
         intake: the publishers' side.
+        control: who must go.
         ledger: what became of pushes.
         is_rebuilding: not every comet has had the time to register; counts and locate wait.
         dropped_questions: how many found no room to wait; they are asked again.
@@ -104,6 +106,7 @@ class Shard(Generic[Peer]):
         self.name, self.term = name, term
         self.directory = Directory(next_seq)
         self.intake: Intake[Peer] = Intake(name, term, shards, self.directory, max_behind_bytes, admitted_bytes)
+        self.control = Control(name, term, self.directory, shards.owner(EVERYBODY) == name)
         self.is_rebuilding = True
         self.owner = shards.owner
         self.ledger = ledger
@@ -237,6 +240,12 @@ class Shard(Generic[Peer]):
             answers.append(Answer(n, base, epoch, head, seq, cursors.get(stream, 0) if is_put else 0))
         return Answers(self.name, self.term, inc, answers)
 
+    def hears(self, peer: Peer, comet: str, inc: int) -> None:
+        """A comet has said something: what it is ordered goes there."""
+        feed = self.directory.feeds.get(comet)
+        if feed is not None and feed.inc == inc:
+            feed.peer = peer
+
     def renew(self, m: Renew, now: float, now_ms: int) -> Renewed | None:
         """A comet lives. Lower numbers are ignored."""
         feed = self.directory.feeds.get(m.comet)
@@ -251,6 +260,8 @@ class Shard(Generic[Peer]):
             return None
         feed.renewed, feed.lease_end = m.n, now + LEASE_S
         feed.report(m.results, now_ms)
+        if m.begin == feed.begin:
+            feed.obeyed(m.obeyed)
         if feed.handled(m.handled):
             self.intake.retry()
         return self._renewed(m, "ok", now_ms, feed)

@@ -14,6 +14,7 @@ from zim.nodes.router.effects import (
     CountOn,
     DiskEffect,
     DiskQuestion,
+    KeepBans,
     LookUp,
     MoveCursors,
     ReadDisk,
@@ -72,6 +73,8 @@ class Storage:
                 return streams.trim(effect.now_ms, effect.before_ms, effect.budget)
             case ReserveSeqs(count=count):
                 return streams.reserve_seqs(count)
+            case KeepBans(bans=bans, lifted=lifted):
+                return streams.ban(bans, lifted)
             case CountOn():
                 return give_way()
         raise AssertionError(effect)

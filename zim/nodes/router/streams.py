@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
+from zim.fabric.bans import Ban, Banned
 from zim.fabric.retention import Retention
 from zim.nodes.router.log import Appended, Head, Lease, Log, NewPush, StreamPage, Trimmed
 from zim.nodes.router.log.memory import MemoryLog
@@ -156,6 +157,10 @@ class Streams:
         durable, live = self._split(streams)
         found = self._durable.acknowledged(durable) if durable else {}
         return {**found, **dict.fromkeys(live, 0)} if live else found
+
+    def ban(self, bans: Sequence[Ban], lifted: Sequence[Banned] = ()) -> None:
+        """Keeps bans, and lets go of others."""
+        self._durable.ban(self._lease, bans, lifted)
 
     def reserve_seqs(self, count: int) -> int:
         """The first of `count` session numbers that no one was ever given."""

@@ -152,8 +152,8 @@ class Vocabulary(ABC):
         """It is in rooms. seq: of the packet that asked for it, 0 if this comes late."""
         return None
 
-    def encode_left(self, seq: int, streams: Sequence[str]) -> Packet | None:
-        """It is out of rooms, as it asked in packet seq."""
+    def encode_left(self, seq: int, streams: Sequence[str], reason: str = "") -> Packet | None:
+        """It is out of rooms, as it asked in packet seq; or as somebody else wants, and seq is 0. reason: of that."""
         return None
 
     def encode_acknowledged(self, seq: int, stream: str, offset: int) -> Packet | None:

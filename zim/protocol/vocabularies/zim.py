@@ -170,8 +170,8 @@ class Zim(Vocabulary):
         return _packet(Op.JOINED, seq, {"streams": _starts(starts)})
 
     @override
-    def encode_left(self, seq: int, streams: Sequence[str]) -> Packet:
-        return _packet(Op.LEFT, seq, {"streams": list(streams)})
+    def encode_left(self, seq: int, streams: Sequence[str], reason: str = "") -> Packet:
+        return _packet(Op.LEFT, seq, {"streams": list(streams), **({"reason": reason} if reason else {})})
 
     @override
     def encode_acknowledged(self, seq: int, stream: str, offset: int) -> Packet:

@@ -12,6 +12,7 @@ from types import MappingProxyType
 from typing import Literal, NamedTuple, Protocol
 
 from zim.errors import Unavailable, Unknown, ZimError
+from zim.fabric.bans import Ban, Banned
 from zim.fabric.retention import Retention
 from zim.nodes.router.log.keys import KeyUse, Seen, StoredKey, as_asked, seen
 from zim.protocol.messages import Record
@@ -238,6 +239,12 @@ class Log(Protocol):
 
     def acknowledged(self, streams: Sequence[str]) -> Mapping[str, int]:
         """The streams' cursors; 0 where nothing was ever acknowledged."""
+
+    def ban(self, lease: Lease, bans: Sequence[Ban], lifted: Sequence[Banned] = ()) -> None:
+        """Keeps bans, each in the place of one about the same, and lets go of others. Durable. Also on a full disk."""
+
+    def bans(self) -> list[Ban]:
+        """All that are kept, in the order in which they came."""
 
     def trim(self, lease: Lease, retention: Retention, now_ms: int, before_ms: int, budget: int) -> Trimmed:
         """Lets go of records that the retention does not keep, a little at a time; also of keys past their window.

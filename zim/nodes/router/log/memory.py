@@ -14,6 +14,7 @@ from typing import Literal, NamedTuple
 
 from typing_extensions import override
 
+from zim.fabric.bans import Ban, Banned
 from zim.fabric.retention import Retention
 from zim.nodes.router.log import (
     RECORD_BYTES,
@@ -81,6 +82,7 @@ class MemoryStore:
     books: dict[str, Book] = field(default_factory=dict)
     keys: dict[str, StoredKey] = field(default_factory=dict)
     cursors: dict[str, int] = field(default_factory=dict)
+    bans: dict[Banned, Ban] = field(default_factory=dict)
     failures: deque[Failure] = field(default_factory=deque)
 
 
@@ -245,6 +247,18 @@ class MemoryLog(Log):
         return self.acknowledged(list(offsets))
 
     # -- reading
+
+    @override
+    def ban(self, lease: Lease, bans: Sequence[Ban], lifted: Sequence[Banned] = ()) -> None:
+        self._check(lease)
+        kept = self._store.bans
+        for banned in [*(ban.banned for ban in bans), *lifted]:
+            kept.pop(banned, None)
+        kept.update((ban.banned, ban) for ban in bans)
+
+    @override
+    def bans(self) -> list[Ban]:
+        return list(self._store.bans.values())
 
     @override
     def find(self, pushes: Sequence[NewPush]) -> list[Appended | None]:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import abc
 from collections.abc import Iterator, Sequence
 
+import msgspec
 import pytest
 
+from zim.fabric.bans import Ban, Banned
 from zim.fabric.retention import Retention, RoomClass, Rule
 from zim.nodes.router.log import RECORD_BYTES, Appended, Fenced, Head, Lease, Log, NewPush, Trimmed
 from zim.nodes.router.log.keys import KeyUse
@@ -336,6 +338,27 @@ class Contract(abc.ABC):
             assert log.acknowledged(["u:1"]) == {"u:1": cursor}
         assert log.acknowledge(lease, {"u:9": 7}) == {"u:9": 0}
         assert log.acknowledged(["u:9"]) == {"u:9": 0}
+
+    # -- bans
+
+    def test_bans_are_kept_in_the_order_in_which_they_came_and_each_once(self, log: Log, lease: Lease) -> None:
+        assert log.bans() == []
+        bob, net = Ban(Banned("bob", "phone"), "spam", "ops", 5, 9), Ban(Banned(network="203.0.113.0/24"))
+        log.ban(lease, [bob, net])
+        log.ban(lease, [again := msgspec.structs.replace(bob, reason="more spam")])
+        assert log.bans() == [net, again]
+        log = self.reopen(log)
+        assert log.bans() == [net, again]
+        lease = log.acquire("router-1")
+        log.ban(lease, [], [bob.banned, Banned("nobody")])
+        log.ban(lease, [other := Ban(Banned("bob"))], [net.banned])
+        assert log.bans() == [other]
+
+    def test_who_is_fenced_bans_nobody(self, log: Log, lease: Lease) -> None:
+        log.acquire("router-1")
+        with pytest.raises(Fenced):
+            log.ban(lease, [Ban(Banned("bob"))])
+        assert log.bans() == []
 
     # -- trimming
 

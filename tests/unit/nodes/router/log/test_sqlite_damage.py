@@ -92,9 +92,9 @@ def test_another_programs_database(folder: Path) -> None:
 
 def test_a_newer_format(folder: Path) -> None:
     with sqlite3.connect(folder / "log.db") as c:
-        c.execute("PRAGMA user_version = 3")
+        c.execute("PRAGMA user_version = 4")
     c.close()
-    refused(folder, "format 3, and this zim knows format 2")
+    refused(folder, "format 4, and this zim knows format 3")
 
 
 def test_the_log_of_other_routers(folder: Path) -> None:

@@ -14,6 +14,7 @@ from zim.errors import NodeError
 from zim.nodes.router.log.sqlite.opening import FILE
 
 OLD_KEYS = """
+    DROP TABLE bans;
     ALTER TABLE pushes DROP COLUMN wall_ms;
     DROP TABLE keys;
     CREATE TABLE keys (

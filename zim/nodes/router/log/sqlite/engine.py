@@ -12,6 +12,7 @@ from typing import TypeVar
 from typing_extensions import override
 
 from zim.errors import Unknown
+from zim.fabric.bans import Ban, Banned
 from zim.fabric.retention import Retention
 from zim.nodes.router.log import (
     Appended,
@@ -223,6 +224,15 @@ class SqliteLog(Log):
         """Also on a full disk: without numbers nobody can come in."""
         with self._writer.turn:
             return self._commit_claimed(lease, lambda c: tables.reserve_seqs(c, count))
+
+    @override
+    def ban(self, lease: Lease, bans: Sequence[Ban], lifted: Sequence[Banned] = ()) -> None:
+        with self._writer.turn:
+            self._commit_claimed(lease, lambda c: tables.ban(c, bans, lifted))
+
+    @override
+    def bans(self) -> list[Ban]:
+        return self._read(tables.bans)
 
     @override
     def acknowledge(self, lease: Lease, offsets: Mapping[str, int]) -> Mapping[str, int]:

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from zim.fabric.bans import Ban, Banned
 from zim.nodes.router.log import RECORD_BYTES, Damaged, Fenced, StreamPage
 from zim.nodes.router.log.keys import StoredKey
 from zim.nodes.router.log.sqlite.planning import Ids, Plan, Standing, content_checksum, record_checksum
@@ -28,10 +29,17 @@ CREATE TABLE keys (
     home_ms INTEGER NOT NULL, offsets TEXT NOT NULL
 );
 """
+# Of a ban of a user the network is "", of one of a network the user; of all devices of a user the device.
+BANS = """
+CREATE TABLE bans (
+    id INTEGER PRIMARY KEY, user TEXT NOT NULL, device TEXT NOT NULL, network TEXT NOT NULL, reason TEXT NOT NULL,
+    by TEXT NOT NULL, made_ms INTEGER NOT NULL, ends_ms INTEGER NOT NULL, UNIQUE (user, device, network)
+);
+"""
 # A record is small, and written where its stream is; its push goes to the end of pushes, once. shared counts the
 # records of a push beyond its first. A stream's head is its last record's offset, or its floor if it has none: so an
 # append writes no row of streams.
-SCHEMA = f"""{KEYS}
+SCHEMA = f"""{KEYS}{BANS}
 CREATE TABLE meta (
     one INTEGER PRIMARY KEY CHECK (one = 1), epoch TEXT NOT NULL, routers TEXT NOT NULL, owner TEXT NOT NULL,
     term INTEGER NOT NULL, batch INTEGER NOT NULL, time_ms INTEGER NOT NULL, next_seq INTEGER NOT NULL
@@ -143,6 +151,27 @@ def move_cursor(connection: sqlite3.Connection, stream: int, offset: int) -> int
         (stream, offset),
     )
     return rows(connection, "SELECT json_array(offset) FROM cursors WHERE stream = ?", (stream,), tuple[int])[0]
+
+
+def ban(connection: sqlite3.Connection, bans: Sequence[Ban], lifted: Sequence[Banned]) -> None:
+    """Keeps bans, and lets go of others."""
+    gone = [msgspec.structs.astuple(banned) for banned in [*(ban.banned for ban in bans), *lifted]]
+    for one in gone:
+        connection.execute("DELETE FROM bans WHERE user = ? AND device = ? AND network = ?", one)
+    for ban in bans:
+        values = (*msgspec.structs.astuple(ban.banned), ban.reason, ban.by, ban.made_ms, ban.ends_ms)
+        connection.execute(_BAN, values)
+
+
+_BAN = "INSERT INTO bans (user, device, network, reason, by, made_ms, ends_ms) VALUES (?, ?, ?, ?, ?, ?, ?)"
+_ALL_BANS = """
+    SELECT json_group_array(json_array(json_array(user, device, network), reason, by, made_ms, ends_ms))
+    FROM (SELECT * FROM bans ORDER BY id)"""
+
+
+def bans(connection: sqlite3.Connection) -> list[Ban]:
+    """All that are kept."""
+    return rows(connection, _ALL_BANS, (), list[Ban])
 
 
 # ---------------------------------------------------------------- reading, and looking after the file
