@@ -14,11 +14,12 @@ from msgspec import UNSET, Meta, UnsetType
 
 from zim.fabric.answers import KeptBan, KeptBans, Lifted, Reached
 from zim.fabric.bans import Banned, parse_network
-from zim.fabric.limits import BAN_S, BANNED_NETWORKS, BANS, LARGEST, REASON_CHARS
-from zim.fabric.names import NAME, is_name
+from zim.fabric.limits import BAN_S, BANNED_NETWORKS, BANS, LARGEST, NAME_BYTES, REASON_CHARS
+from zim.fabric.names import CHARACTER_PATTERN, NAME, NAME_PATTERN, is_name
 from zim.fabric.questions import BanList, BanWho, KickRoom, KickUser, LiftBan, MoveUser
 from zim.fabric.streams import ROOM, SESSION_KEY, is_room, user_of_key
 from zim.web.problems import TOO_LARGE, UNAVAILABLE, UNKNOWN, Problem
+from zim.web.push import NameField, NumberField, SessionKeyField
 from zim.web.reading import Reader, invalid
 from zim.web.routes import ApiRequest, Route, respond_json
 
@@ -29,10 +30,23 @@ MOVED_ROOMS = 100  # of one request
 
 _REASON = f"for the client and for people, at most {REASON_CHARS} characters"
 _Reason = Annotated[str, Meta(max_length=REASON_CHARS, description=_REASON)]
-_User = Annotated[str | int, Meta(description=f"a user: a string, {NAME}, or an integer; 7 is the user '7'")]
-_Device = Annotated[str, Meta(description="of this user only sessions of this class of devices")]
-_Address = Annotated[str, Meta(description="an address, 203.0.113.7, or a network, 203.0.113.0/24")]
-_Rooms = Annotated[list[str], Meta(max_length=MOVED_ROOMS, description=f"rooms, at most {MOVED_ROOMS}: {ROOM}")]
+_BYTE = "(25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])"
+_IPV4 = {"pattern": rf"^({_BYTE}\.){{3}}{_BYTE}(/([1-9]|[12][0-9]|3[0-2]))?$"}
+_ROOM_SCHEMA: dict[str, Any] = {"minLength": 1, "maxLength": NAME_BYTES, "pattern": NAME_PATTERN, "not": {"const": "*"}}
+_ADDRESS_SCHEMA: dict[str, Any] = {"anyOf": [_IPV4, {"format": "ipv6"}]}
+_NAME_OR_NONE: dict[str, Any] = {"maxLength": NAME_BYTES, "pattern": f"^{CHARACTER_PATTERN}*$"}
+
+_User = Annotated[
+    NameField | NumberField, Meta(description=f"a user: a string, {NAME}, or an integer; 7 is the user '7'")
+]
+_About = "of this user only sessions of this class of devices"
+_Device = Annotated[str, Meta(description=_About, extra_json_schema=_NAME_OR_NONE)]
+_Where = "an address, 203.0.113.7, or a network, 203.0.113.0/24"
+_Address = Annotated[str, Meta(description=_Where, extra_json_schema=_ADDRESS_SCHEMA)]
+_Room = Annotated[str, Meta(description=f"all who are in a room: {ROOM}", extra_json_schema=_ROOM_SCHEMA)]
+_Moved = Annotated[str, Meta(extra_json_schema=_ROOM_SCHEMA)]
+_Rooms = Annotated[list[_Moved], Meta(max_length=MOVED_ROOMS, description=f"rooms, at most {MOVED_ROOMS}: {ROOM}")]
+_Key = Annotated[SessionKeyField, Meta(description=f"a session's key: {SESSION_KEY}")]
 
 
 class KickRequest(msgspec.Struct, forbid_unknown_fields=True):
@@ -40,8 +54,8 @@ class KickRequest(msgspec.Struct, forbid_unknown_fields=True):
 
     user: _User | UnsetType = UNSET
     device: _Device = ""
-    key: Annotated[str, Meta(description=f"a session's key: {SESSION_KEY}")] | UnsetType = UNSET
-    room: Annotated[str, Meta(description=f"all who are in a room: {ROOM}")] | UnsetType = UNSET
+    key: _Key | UnsetType = UNSET
+    room: _Room | UnsetType = UNSET
     what: Annotated[Literal["session", "room"], Meta(description="session: off the fabric; room: out of that room")] = (
         "session"
     )
@@ -70,7 +84,7 @@ class MoveRequest(msgspec.Struct, forbid_unknown_fields=True):
 class WhomQuery(msgspec.Struct, forbid_unknown_fields=True):
     """Whose ban: one of user and address."""
 
-    user: Annotated[str, Meta(description=f"a user: {NAME}")] = ""
+    user: Annotated[str, Meta(description=f"a user: {NAME}", extra_json_schema=_NAME_OR_NONE)] = ""
     device: _Device = ""
     address: _Address = ""
 
@@ -91,9 +105,13 @@ def kick(asked: ApiRequest) -> Response:
     if len(named) != 1:
         raise invalid(named[1] if named else "user", f"there are {len(named)} of them", "one of user, key and room")
     if wanted.room is not UNSET:
+        if wanted.device:
+            raise invalid("device", "it is there with a room", "a user beside it")
         question = KickRoom(_room(wanted.room, "room"), wanted.what == "session", wanted.reason, wanted.may_return)
         found = asked.fabric.ask(question, asked.who)
     else:
+        if wanted.device and wanted.key is not UNSET:
+            raise invalid("device", "it is there with a key", "a user beside it")
         if wanted.what == "room":
             raise invalid("what", '"room" is for a room', 'room beside it; for a user see "leave" of the user\'s rooms')
         uid, seq = ("", 0) if wanted.user is UNSET else (_user(str(wanted.user)), 0)

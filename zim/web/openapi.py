@@ -90,8 +90,22 @@ def _schemas(routes: Sequence[Route]) -> Schema:
         *({"required": [name], "properties": {name: {"minItems": 1}}} for name in ("users", "rooms", "keys")),
         {"required": ["everybody"], "properties": {"everybody": {"const": True}}},
     ]
+    _one_of(schemas["KickRequest"], ["user"], ["key"], ["room"])
+    _one_of(schemas["BanRequest"], ["user"], ["address"])
+    for name, alone in (("KickRequest", ("key", "room")), ("BanRequest", ("address",))):
+        schemas[name]["dependentSchemas"] = {other: {"properties": {"device": {"const": ""}}} for other in alone}
+    in_room = {"if": {"properties": {"what": {"const": "room"}}, "required": ["what"]}, "then": {"required": ["room"]}}
+    schemas["KickRequest"] |= in_room
+    schemas["MoveRequest"]["anyOf"] = [
+        {"required": [name], "properties": {name: {"minItems": 1}}} for name in ("join", "leave")
+    ]
     schemas["To"]["properties"]["rooms"]["items"]["not"] = {"const": "*"}
     return {**schemas, "Problem": _problem()}
+
+
+def _one_of(schema: Schema, *sets: Sequence[str]) -> None:
+    """Exactly one of these has all of its members."""
+    schema["oneOf"] = [{"required": [*names]} for names in sets]
 
 
 def _problem() -> Schema:

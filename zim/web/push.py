@@ -22,9 +22,11 @@ from zim.web.reading import Reader, invalid
 _NAME_SCHEMA: dict[str, Any] = {"minLength": 1, "maxLength": NAME_BYTES, "pattern": NAME_PATTERN}
 _KEY_SCHEMA: dict[str, Any] = {"maxLength": KEY_BYTES, "pattern": NAME_PATTERN}
 _OP_SCHEMA: dict[str, Any] = {"anyOf": [{"const": PUSH_OP}, {"minimum": FIRST_OP}], "not": {"enum": [*TEST_OPS]}}
-_NUMBER = Annotated[int, Meta(ge=0, le=OFFSET)]
-_Name = Annotated[str, Meta(extra_json_schema=_NAME_SCHEMA)]
-_SessionKey = Annotated[str, Meta(extra_json_schema={"maxLength": SESSION_KEY_BYTES, "pattern": SESSION_KEY_PATTERN})]
+NumberField = Annotated[int, Meta(ge=0, le=OFFSET)]
+NameField = Annotated[str, Meta(extra_json_schema=_NAME_SCHEMA)]
+SessionKeyField = Annotated[
+    str, Meta(extra_json_schema={"maxLength": SESSION_KEY_BYTES, "pattern": SESSION_KEY_PATTERN})
+]
 
 _USERS = f'user ids: strings, {NAME}, or integers of 63 bits; 7 is the user "7"'
 _ROOMS = f'room ids: strings, {ROOM}, or integers of 63 bits; 1 is the room "1"'
@@ -40,9 +42,9 @@ _WAIT = f"seconds, 0 to {WAIT_S:.0f}, to wait for the verdict"
 class To(msgspec.Struct, forbid_unknown_fields=True):
     """Whom a push is for: any mix, and not nobody."""
 
-    users: Annotated[list[_Name | _NUMBER], Meta(description=_USERS)] = []
-    rooms: Annotated[list[_Name | _NUMBER], Meta(description=_ROOMS)] = []
-    keys: Annotated[list[_SessionKey], Meta(description=_KEYS)] = []
+    users: Annotated[list[NameField | NumberField], Meta(description=_USERS)] = []
+    rooms: Annotated[list[NameField | NumberField], Meta(description=_ROOMS)] = []
+    keys: Annotated[list[SessionKeyField], Meta(description=_KEYS)] = []
     everybody: Annotated[bool, Meta(description="true: everybody; false is as if it were not there")] = False
 
 

@@ -20,22 +20,30 @@ from zim.fabric.answers import (
     Counts,
     Forgotten,
     InRoom,
+    KeptBan,
+    KeptBans,
     KeptMessage,
     Ledger,
+    Lifted,
     Located,
     Piece,
     Place,
+    Reached,
     Receipt,
     RoomSize,
     RoomSizes,
     Unread,
 )
+from zim.fabric.bans import Banned
 from zim.fabric.port import Fabric
 from zim.fabric.principals import Forbidden, Principal
 from zim.fabric.push import Part, Published, Push, Status
 from zim.fabric.questions import (
+    BanList,
+    BanWho,
     ForgetComet,
     LargestRooms,
+    LiftBan,
     OnlineCounts,
     PushReceipt,
     Question,
@@ -74,6 +82,7 @@ class Recorder(Fabric):
         ids: the ids of pushes by their keys, and the first push with each.
         silent: routers that do not answer for receipts.
         places: sessions, by their users.
+        orders: kicks and moves that it was asked for; banned: bans that are in force.
     """
 
     def __init__(self) -> None:
@@ -86,6 +95,8 @@ class Recorder(Fabric):
         self.places: dict[str, list[Place]] = {}
         self.waited_s: list[float] = []
         self.forgotten: list[str] = []
+        self.orders: list[Question[Any]] = []
+        self.banned: dict[Banned, KeptBan] = {}
         self.away: ZimError = Unavailable("router-1", "no answer")  # what it raises if it is away
         self.known = Counts({}, {}, 0)
         self.is_away = False
@@ -178,7 +189,25 @@ class Recorder(Fabric):
                 answer = question.merge({} if found is None else {"router-1": found}, self.silent)
             case WholeLedger():
                 answer = Ledger.of(len(self.receipts), sum_accounts(self.receipts.values()), self.silent)
+            case _:
+                answer = self._order(question)
         return cast(A, answer)
+
+    def _order(self, question: Question[Any]) -> object:
+        """What is done with people."""
+        match question:
+            case BanWho(banned):
+                self.banned.pop(banned, None)
+                whom = banned.user, banned.device, banned.network
+                left_s = question.for_s or None
+                ban = self.banned[banned] = KeptBan(1_700_000_000_000, *whom, question.reason, question.by, left_s)
+                return ban
+            case LiftBan(banned):
+                return Lifted(self.banned.pop(banned, None) is not None)
+            case BanList(limit):
+                return KeptBans(list(self.banned.values())[::-1][:limit], len(self.banned))
+        self.orders.append(question)
+        return Reached(1)
 
     def history(self, stream: str, after: int, limit: int, who: Principal) -> Piece:
         who.require("read", (stream,))

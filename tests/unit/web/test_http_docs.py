@@ -45,18 +45,20 @@ def run(server: HttpServer, command: str) -> str:
     printed, _, curl = command.rpartition(" | ")
     stdin = "\n".join(shlex.split(printed)[2:])
     words = iter(shlex.split(curl)[1:])
-    headers, body, url = "", b"", ""
+    headers, body, url, method = "", b"", "", ""
     for word in words:
         match word:
             case "-H":
                 headers += next(words) + "\r\n"
             case "-d" | "--data-binary":
                 body = next(words).replace("@-", stdin).encode()
+            case "-X":
+                method = next(words)
             case _:
                 url = word
     parts = urlsplit(url)
     path = parts.path + (f"?{parts.query}" if parts.query else "")
-    return ask(server, "POST" if body else "GET", path, body, headers).body.decode()
+    return ask(server, method or ("POST" if body else "GET"), path, body, headers).body.decode()
 
 
 def test_examples(server: HttpServer, fabric: Recorder) -> None:

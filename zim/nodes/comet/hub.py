@@ -26,7 +26,6 @@ from zim.protocol.messages import (
     Answer,
     Answers,
     Change,
-    Del,
     Entry,
     Fetched,
     Put,

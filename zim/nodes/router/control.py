@@ -232,11 +232,11 @@ class Control:
 
     def due(self, now: float) -> list[tuple[Any, Orders]]:
         """Orders that are to be sent now, and to whom: what is new, and what is not obeyed for too long."""
-        found: list[tuple[Any, Orders]] = []
-        for feed in self._directory.feeds.values():
-            if feed.orders and feed.peer is not None and (some := feed.due_orders(now, AGAIN_S, ORDERS)):
-                found.append((feed.peer, Orders(self._name, self._term, feed.inc, feed.begin, some)))
-        return found
+        return [
+            (feed.peer, Orders(self._name, self._term, feed.inc, feed.begin, some))
+            for feed in self._directory.feeds.values()
+            if feed.orders and feed.peer is not None and (some := feed.due_orders(now, AGAIN_S, ORDERS))
+        ]
 
 
 def kept_ban(ban: Ban, now_ms: int, sessions: int = 0) -> KeptBan:
