@@ -138,6 +138,7 @@ class RouterDisk:
             SPARE_S,
             self._node.kernel.admitted_bytes,
         )
+        self.shard.control.load(log.bans())
         return self.shard
 
     @property

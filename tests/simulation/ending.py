@@ -73,7 +73,11 @@ def _check_order(world: World) -> None:
 
 
 def _check_people(world: World) -> None:
+    world.authority.check_kicks()
     for person in world.people:
+        world.authority.check(person)
+        if world.authority.is_banned(person.uid) is not False:
+            continue
         if not person.is_ready:
             world.fail(f"{person.name} is not back")
         for stream in person.streams:

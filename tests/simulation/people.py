@@ -11,7 +11,7 @@ from tests.simulation.nodes import CometNode
 from tests.wires import GOIM_TCP, ZIM_TCP, packets_in
 from zim.fabric.push import Push
 from zim.fabric.streams import user_of_key, user_stream
-from zim.nodes.comet.effects import CursorMoved, Gapped, Joined, Left, Opened, SessionEffect
+from zim.nodes.comet.effects import CursorMoved, Expelled, Gapped, Joined, Left, Opened, SessionEffect
 from zim.nodes.comet.outbox import Outbox
 from zim.nodes.comet.results import Row
 from zim.nodes.comet.views import Session
@@ -111,6 +111,8 @@ class Wire(Session):
                 self._tell(Op.JOINED, json.dumps([tuple(s) for s in starts]).encode())
             case Left(streams=streams):
                 self.write(self.speech.framing.encode(ZIM.encode_left(0, streams)))
+            case Expelled(why=why):
+                self.close(why)
             case Gapped(missed=missed, is_kept=is_kept):
                 self._miss(missed, is_kept)
             case CursorMoved(stream=stream, offset=offset):
@@ -206,7 +208,8 @@ class Person:
         wire.is_closed = True
         if self.wire is wire:
             self.wire, self.is_ready, self.leaving = None, False, ""
-            self.world.kernel.after(0.3, self.connect)
+            if reason != "banned" or not self.world.settled_at:  # in the end it does as it is told
+                self.world.kernel.after(0.3, self.connect)
 
     def forget(self) -> None:
         """A new phone: it has nothing, and comes back."""
@@ -272,7 +275,9 @@ class Person:
             elif p.op == Op.GAP:
                 self._gap(Missed(*json.loads(p.body)))
             elif p.op == Op.LEFT:
-                self.leaving = ""
+                left = json.loads(p.body)["streams"]
+                if self.leaving in left or not left:  # else a backend has put it out of a room
+                    self.leaving = ""
             elif p.op == Op.ACKNOWLEDGED:
                 (offset,) = json.loads(p.body).values()
                 if offset > self.world.acks.get(self.uid, 0):

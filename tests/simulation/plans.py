@@ -43,6 +43,7 @@ PROFILES: dict[str, tuple[str, ...]] = {
     "retention": ("trim", "trim", "trim", "trim", "stop comet", "kill router", "cut"),
     "restored": ("restore", "restore", "kill router", "cut", "stop comet"),
     "differ": ("differ", "differ", "differ", "kill", "cut"),
+    "people": ("ban", "ban", "lift", "kick", "kick", "give", "kill router", "kill comet", "cut", "stop comet", "lose"),
     "huge": ("crowd", "crowd", "rooms", "rooms", "herd", "kill router", "kill comet"),
     "storm": (
         "lose",
@@ -224,6 +225,10 @@ def _fault(rng: random.Random, layout: Layout, fault: str, at: float, push: Any)
         "slow": (rng.randrange(5), rng.choice([0.2, 1.0, 4.0])),
         "restore": (rng.choice(routers), rng.choice([0.05, 0.5, 2.0])),
         "differ": (node, rng.choice(OTHERS[node.partition("-")[0]]), rng.randint(1, 3), rng.choice([0.5, 3.0, 6.0])),
+        "ban": (rng.choice(["1", "2", "3"]), rng.randrange(2)),
+        "lift": (rng.choice(["1", "2", "3"]), rng.randrange(2)),
+        "kick": (rng.choice(["1", "2", "3"]), rng.randrange(2)),
+        "give": (rng.choice(["1", "2", "3"]), "vip", rng.random() < 0.5, rng.randrange(2)),
         "forge": (rng.choice(comets), rng.choice(routers), rng.choice(list(FORGERIES)), rng.choice(NUMBERS)),
     }
     return [Op(at, verb, args[verb])]

@@ -23,6 +23,7 @@ from zim.nodes.logic.lanes import Lane
 from zim.nodes.logic.shares import Share, Splitter
 from zim.nodes.remote_clock import RemoteClock
 from zim.nodes.router import log
+from zim.nodes.router.control import Control
 from zim.nodes.router.directory import stream_of
 from zim.nodes.router.feed import Feed
 from zim.nodes.router.intake import Intake
@@ -56,6 +57,26 @@ def _wrap(owner: Any, name: str, around: Callable[..., Any]) -> Any:
 
 
 # -- router
+
+
+def _new_ones_alone(original: Any, control: Control, now: float, now_ms: int) -> None:
+    directory = control._directory
+    directory.came = [came for came in directory.came if came[2]]
+    original(control, now, now_ms)
+
+
+def _once_alone(original: Any, feed: Feed, now: float, again_s: float, most: int) -> Any:
+    return original(feed, now, 1e9, most)
+
+
+def _without_orders(original: Any, feed: Feed) -> None:
+    original(feed)
+    feed.orders.clear()
+
+
+def _remember_alone(control: Control, ban: Any) -> int:
+    control.bans[ban.banned] = ban
+    return 0
 
 
 def _stale_heads(receive: Any, node: RouterNode, src: str, run: int, m: Any) -> Any:
@@ -333,6 +354,13 @@ RULES: dict[str, Rule] = {
     "receipts that the disk refuses are stored later": Rule(RouterLedger, "put_back", _lose_receipts, "disk"),
     "a push to very many is cut into parts": Rule(Splitter, "split", _wrap(Splitter, "split", _uncut), "huge"),
     "who joins very many rooms asks for some at a time": Rule(joining, "AT_ONCE", 1 << 30, "huge"),
+    "a ban outlives its router": Rule(Control, "load", _nothing, "people"),
+    "who registers is looked at": Rule(Control, "look", _wrap(Control, "look", _new_ones_alone), "people"),
+    "orders are repeated until they are obeyed": Rule(
+        Feed, "due_orders", _wrap(Feed, "due_orders", _once_alone), "people"
+    ),
+    "orders outlive a lease": Rule(Feed, "end", _wrap(Feed, "end", _without_orders), "people"),
+    "who is banned is closed at once": Rule(Control, "put", _remember_alone, "people"),
     "registering forgets positions that no answer confirmed": Rule(
         Hub, "_register", _wrap(Hub, "_register", _keep_positions), "stale"
     ),

@@ -41,6 +41,8 @@ def do(world: World, op: Op) -> None:
     a = op.args
     if op.verb in ("push", "crowd", "steal", "submit"):
         getattr(world.publisher if op.verb == "submit" else world.backend, op.verb)(*a)
+    elif op.verb in ("ban", "lift", "kick", "give"):
+        getattr(world.authority, op.verb)(*a)
     elif op.verb in ("move", "hop", "acknowledge", "forget", "gather"):
         person = world.people[a[0]]
         if op.verb in ("hop", "gather"):

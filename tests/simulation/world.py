@@ -11,6 +11,7 @@ import random
 from collections.abc import Sequence
 from typing import Any
 
+from tests.simulation.authority import Authority
 from tests.simulation.disk import STREAMS, Backup, is_live
 from tests.simulation.ending import check_all
 from tests.simulation.kernel import Kernel, Violation
@@ -73,6 +74,7 @@ class World:
         for name in list(kernel.nodes):
             kernel.start(name)
         self.backend = Backend(self)
+        self.authority = Authority(self)
         self.publisher = Publisher(kernel, self)
         kernel.nodes[self.publisher.name] = self.publisher
         kernel.start(self.publisher.name)

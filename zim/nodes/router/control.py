@@ -235,7 +235,10 @@ class Control:
         return [
             (feed.peer, Orders(self._name, self._term, feed.inc, feed.begin, some))
             for feed in self._directory.feeds.values()
-            if feed.orders and feed.peer is not None and (some := feed.due_orders(now, AGAIN_S, ORDERS))
+            if feed.orders
+            and feed.is_alive
+            and feed.peer is not None
+            and (some := feed.due_orders(now, AGAIN_S, ORDERS))
         ]
 
 

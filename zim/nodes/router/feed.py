@@ -193,7 +193,8 @@ class Feed:
         return found
 
     def end(self) -> None:
-        """No lease any more: its sessions and what it was owed are forgotten; the last number made stays."""
+        """No lease any more: its sessions and what it was owed are forgotten; the last number made stays, and so do
+        orders: the comet may be cut off, and its clients still there."""
         self.is_alive = False
         for row in self.rows.values():
             row.lose()
@@ -201,4 +202,3 @@ class Feed:
         self.sessions, self.rooms, self.roomless = {}, {}, 0
         self._unhandled.clear()
         self.behind_bytes = 0
-        self.orders.clear()
