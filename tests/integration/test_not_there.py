@@ -57,18 +57,6 @@ def test_forwarded_addresses(fabric: Fabric) -> None:
     assert "198.51.100.7" not in fabric.log
 
 
-def test_cors(fabric: Fabric) -> None:
-    assert says("`OPTIONS` is 405, and no answer has `Access-Control-Allow-Origin`")
-    origin = b"Host: localhost\r\nOrigin: http://localhost:3000\r\n"
-    asked = b"OPTIONS /api/push HTTP/1.1\r\n" + origin + b"Access-Control-Request-Method: POST\r\n\r\n"
-    answers = [
-        ask(fabric.http["logic-1"], asked),
-        ask(fabric.http["logic-1"], b"GET / HTTP/1.1\r\n" + origin + b"\r\n"),
-    ]
-    assert [answer[:12] for answer in answers] == ["HTTP/1.1 405", "HTTP/1.1 200"]
-    assert not [answer for answer in answers if "access-control" in answer.lower()]
-
-
 def test_compression(fabric: Fabric) -> None:
     assert says("WebSocket is without `permessage-deflate`")
     offer = b"Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n\r\n"

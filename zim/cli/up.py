@@ -18,6 +18,7 @@ from rich.table import Table
 from zim import logs
 from zim.cli.where import reachable, topology_argument, topology_file, topology_option
 from zim.errors import NodeError, TopologyError
+from zim.fabric.principals import Principals
 from zim.supervisor import RunningNode, Supervisor, node_command, open_admins, ports_in_use, raise_open_files
 from zim.topology import Topology, load
 
@@ -63,7 +64,7 @@ def up(file: Path | None, topology: Path | None, host: str | None, verbose: bool
     is_found = host is None and fabric.path == topology_file(None).absolute()
     pass_on = logs.writer(logs.STDERR).put
     supervisor = Supervisor(nodes, command, lambda running: _tell(fabric, running, is_found), pass_on)
-    admins = open_admins(supervisor, fabric.admin)
+    admins = open_admins(supervisor, fabric.admin, Principals(fabric.identity.api_keys))
     code = supervisor.run()
     for admin in admins:
         admin.close()

@@ -40,6 +40,13 @@ class Visitors:
             return f"{_shown(host)} is not this machine; the listener's key hosts names what else it is called"
         return ""
 
+    def allowed_origin(self, environ: Mapping[str, Any]) -> str:
+        """The page that may read its answer (Fetch standard, CORS), one that `origins` names; "" for none."""
+        origin = environ.get("HTTP_ORIGIN")
+        if origin is None or not (ANY in self.origins or str(origin).lower() in self.origins):
+            return ""
+        return str(origin)
+
     def _is_foreign(self, name: str, said: str, welcome: tuple[str, ...]) -> bool:
         if not (self.is_local or welcome) or ANY in welcome or said.lower() in welcome:
             return False

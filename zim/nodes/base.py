@@ -11,8 +11,8 @@ import json
 import logging
 import signal
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Protocol
 
 import gevent
 from gevent.event import Event
@@ -20,6 +20,7 @@ from typing_extensions import override
 
 from zim import __version__, logs
 from zim.errors import ZimError
+from zim.fabric.principals import Principals
 from zim.metrics import Metric, counter, gauge
 from zim.net.visitors import Visitors
 from zim.nodes.effects import Effect, End, Note
@@ -47,6 +48,19 @@ def visitors(at: ListenAddress) -> Visitors:
     return Visitors(at.parsed.is_local, at.origins, at.hosts)
 
 
+def not_connected(links: Mapping[str, HasPeer]) -> list[str]:
+    """The peers that are not there, in words. links: by their names."""
+    return [f"{peer} is not connected" for peer, link in links.items() if not link.is_connected]
+
+
+class HasPeer(Protocol):
+    """A link to another node."""
+
+    @property
+    def is_connected(self) -> bool:
+        """It is there."""
+
+
 class NodeProcess(Performer):
     """One process of the fabric. Subclasses bind in `setup`, spawn in `start`, and let go in `stop`.
 
@@ -54,6 +68,7 @@ class NodeProcess(Performer):
 
     Attributes:
         gc_threshold: see gc.set_threshold.
+        principals: backends that are known.
     """
 
     gc_threshold = GC_THRESHOLD
@@ -62,6 +77,7 @@ class NodeProcess(Performer):
         super().__init__()
         self.topology, self.name = topology, node.name
         self._kind, self._admin_at = node.kind, node.admin
+        self.principals = Principals(topology.identity.api_keys)
         self._admins: list[HttpServer] = []
         self._over = Event()
         self._exit_code = EXIT_OK
@@ -82,8 +98,8 @@ class NodeProcess(Performer):
         """Spawns the greenlets."""
 
     @abstractmethod
-    def is_connected(self) -> bool:
-        """Whether its peers are there, so that a user who sees `ready` can go on."""
+    def missing(self) -> list[str]:
+        """What it waits for before it can do its work, each in words; nothing if it is ready."""
 
     @abstractmethod
     def listens(self) -> dict[str, Listeners]:
@@ -179,9 +195,11 @@ class NodeProcess(Performer):
     def _open_admin(self) -> None:
         if self._admin_at:
             from zim.web.admin import admin_server  # not everybody wants it, and it brings an HTTP server
+            from zim.web.keys import Keys
 
             for at in self._admin_at:
-                self._admins.append(admin_server(self._metrics, at.host_port, visitors(at)))
+                keys = Keys(self.principals)
+                self._admins.append(admin_server(self._metrics, self.missing, at.host_port, visitors(at), keys))
                 self._admins[-1].start()
 
     def _metrics(self) -> Iterator[Metric]:
@@ -194,7 +212,7 @@ class NodeProcess(Performer):
 
     def _announce(self) -> None:
         with gevent.Timeout(READY_WAIT_S, False):  # type: ignore[arg-type]
-            while not self.is_connected():
+            while self.missing():
                 gevent.sleep(0.01)
         at = {**self.listens(), "admin": self._admin_at}
         listens = {what: [one.address for one in listeners] for what, listeners in at.items() if listeners}

@@ -279,6 +279,10 @@ class Supervisor:
         missing = set(self._readiness.missing)
         return {name: float(name not in missing) for name in self._keepers}
 
+    def missing(self) -> list[str]:
+        """The nodes that are not ready, in words."""
+        return [f"{name} is not ready" for name in self._readiness.missing]
+
     def spawn(self, run: Callable[..., object], *args: object) -> Greenlet[..., Any]:
         """Starts a greenlet whose failure ends the supervisor, as nothing else would notice it."""
         greenlet = gevent.spawn(run, *args)

@@ -46,13 +46,16 @@ class App(Flask):
         return MapAdapter(self.url_map, "localhost", "/", "", "http", path, request.method)
 
 
-def create_app(fabric: Fabric, max_body_bytes: int, keys: Keys | None = None) -> App:
+def create_app(
+    fabric: Fabric, max_body_bytes: int, keys: Keys | None = None, missing: health.Missing = lambda: []
+) -> App:
     """The app of a logic node. Its server must hand it whole requests, as `zim.web.server` does.
 
     Args:
         fabric: what it calls.
         max_body_bytes: of one push; above it the answer is 413.
         keys: of those who may ask; None for anybody.
+        missing: what the node waits for.
     """
     app = App("zim.web", static_folder=None, template_folder=None)
     app.answered = Counter()
@@ -61,7 +64,7 @@ def create_app(fabric: Fabric, max_body_bytes: int, keys: Keys | None = None) ->
     keys = keys or Keys(Principals())
     v1.add_to(app, fabric, keys, max_body_bytes)
     api.add_to(app, fabric, keys, max_body_bytes)
-    health.add_to(app)
+    health.add_to(app, missing)
     welcome.add_to(app)
     app.after_request(partial(_count, app.answered))
     app.register_error_handler(Problem, api.problem_answer)

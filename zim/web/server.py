@@ -47,6 +47,24 @@ LINGER_READS = 16  # how many reads, a refused client may go on sending before i
 _REFUSAL = b'{"ret":65535}'  # clients of goim v1 look for it, whatever the status
 
 
+# What a page that is welcome may send beside what any page may (Fetch standard, CORS-preflight).
+_PREFLIGHT = [
+    ("Access-Control-Allow-Methods", "GET, POST, DELETE"),
+    ("Access-Control-Allow-Headers", "Authorization, Content-Type, Idempotency-Key"),
+    ("Access-Control-Max-Age", "600"),
+]
+
+
+def _cors(origin: str) -> list[tuple[str, str]]:
+    exposed = ("Access-Control-Expose-Headers", "Retry-After, X-Zim-Push-Id")
+    return [("Access-Control-Allow-Origin", origin), exposed, ("Vary", "Origin")]
+
+
+def _is_preflight(request: Request) -> bool:
+    environ = request.environ
+    return environ["REQUEST_METHOD"] == "OPTIONS" and "HTTP_ACCESS_CONTROL_REQUEST_METHOD" in environ
+
+
 class HttpServer(PatientServer, WSGIServer):
     """Serves an app. Clients may connect from now on; they wait until `start`.
 
@@ -158,6 +176,10 @@ class HttpConnection:
             self._requests.release(request)
             self._refuse(Refused(403, why), request.environ["PATH_INFO"])
             return False
+        if _is_preflight(request) and (origin := self._server.visitors.allowed_origin(request.environ)):
+            self._requests.release(request)
+            self._send(_message("200 OK", [*_cors(origin), *_PREFLIGHT], b""))
+            return request.keeps_alive and self._server.started
         if self._server.bodies.answers_bytes > MAX_ANSWERS_BYTES:
             self._requests.release(request)
             self._refuse(Refused(503, UNREAD, 1), request.environ["PATH_INFO"])
@@ -223,6 +245,8 @@ class HttpConnection:
             status, headers, body = _said(refused(503, UNREAD, 1), environ["PATH_INFO"])
         keeps_alive = request.keeps_alive and self._server.started
         headers = [*headers, ("Date", _date(int(time.time())))]
+        if origin := self._server.visitors.allowed_origin(request.environ):
+            headers += _cors(origin)
         if not keeps_alive:
             headers.append(("Connection", "close"))
         elif environ["SERVER_PROTOCOL"] == "HTTP/1.0":

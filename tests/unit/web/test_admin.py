@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from hashlib import sha256
 
 import pytest
 
 from tests.unit.web.support import ask
 from zim.errors import NodeError
+from zim.fabric.principals import ApiKey, Principals
 from zim.metrics import Metric, gauge
+from zim.net.visitors import Visitors
 from zim.web.admin import admin_server
+from zim.web.keys import Keys
 from zim.web.server import HttpServer
 
 broken = False
+missing: list[str] = []
+KEY = "zim_abc"
+KEYS = [
+    ApiKey("prometheus", (sha256(KEY.encode()).hexdigest(),), {"metrics": ("*",)}),
+    ApiKey("orders", (sha256(b"zim_orders").hexdigest(),), {"push": ("*",)}),
+]
 
 
 def read() -> Iterable[Metric]:
@@ -23,7 +33,7 @@ def read() -> Iterable[Metric]:
 
 @pytest.fixture
 def admin() -> Iterator[HttpServer]:
-    server = admin_server(read, ("127.0.0.1", 0))
+    server = admin_server(read, lambda: missing, ("127.0.0.1", 0))
     server.start()
     yield server
     server.stop(5)
@@ -39,6 +49,28 @@ def test_metrics(admin: HttpServer) -> None:
 
 def test_healthz(admin: HttpServer) -> None:
     assert ask(admin, "GET", "/healthz?x=1").json == {"status": "ok"}
+
+
+def test_readyz_says_in_words_what_is_missing(admin: HttpServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert ask(admin, "GET", "/readyz").json == {"status": "ok"}
+    monkeypatch.setattr(f"{__name__}.missing", ["job-1 is not connected"])
+    answer = ask(admin, "GET", "/readyz")
+    assert (answer.status, answer.json) == (503, {"status": "not ready", "missing": ["job-1 is not connected"]})
+    assert ask(admin, "GET", "/healthz").status == 200
+
+
+@pytest.mark.parametrize("is_local", [True, False])
+def test_metrics_need_a_key_beyond_loopback_alone(is_local: bool) -> None:
+    at = ("127.0.0.1", 0)
+    server = admin_server(read, list, at, Visitors(is_local, hosts=("*",)), Keys(Principals(KEYS)))
+    server.start()
+    try:
+        shown = [f"Authorization: Bearer {key}\r\n" for key in (KEY, "zim_orders", "zim_other")]
+        found = [ask(server, "GET", "/metrics", headers=headers).status for headers in ["", *shown]]
+        assert found == ([200, 200, 200, 200] if is_local else [401, 200, 403, 401])
+        assert [ask(server, "GET", path).status for path in ("/healthz", "/readyz")] == [200, 200]
+    finally:
+        server.stop(5)
 
 
 @pytest.mark.parametrize("path", ["/", "/metrics/", "/1/push", "/api/ledger", "//metrics"])
@@ -68,6 +100,6 @@ def test_a_defect_is_a_500_and_in_the_log(
 def test_an_address_that_is_in_use_names_its_key(admin: HttpServer) -> None:
     assert isinstance(admin.address, tuple)
     with pytest.raises(NodeError, match=rf"^admin 127\.0\.0\.1:{admin.address[1]} is in use already.*change admin in"):
-        admin_server(read, ("127.0.0.1", admin.address[1]))
+        admin_server(read, list, ("127.0.0.1", admin.address[1]))
     with pytest.raises(NodeError, match=r"change fabric\.admin in the topology$"):
-        admin_server(read, ("127.0.0.1", admin.address[1]), key="fabric.admin")
+        admin_server(read, list, ("127.0.0.1", admin.address[1]), key="fabric.admin")

@@ -16,7 +16,7 @@ from zim.net.accept import PatientServer
 from zim.net.fairness import give_way
 from zim.net.links import PeerLink
 from zim.net.transport import Dealer, Inbox
-from zim.nodes.base import EXIT_CRASH, NodeProcess, visitors
+from zim.nodes.base import EXIT_CRASH, NodeProcess, not_connected, visitors
 from zim.nodes.comet.connection import ClientLimits
 from zim.nodes.comet.edge import Edge
 from zim.nodes.comet.effects import Barred, Pass, Replaced, SessionEffect, Told
@@ -105,8 +105,11 @@ class CometNode(NodeProcess):
             listener.start()
 
     @override
-    def is_connected(self) -> bool:
-        return self._runner.hub.is_registered() and any(logic.is_connected for logic in self._logics.values())
+    def missing(self) -> list[str]:
+        links = self._runner.hub.links.values()
+        found = [f"not registered with {link.router}" for link in links if not link.term or link.is_registering]
+        logics = not_connected(self._logics)
+        return found + (logics if len(logics) == len(self._logics) else [])  # one will do
 
     @override
     def listens(self) -> dict[str, Listeners]:

@@ -11,7 +11,7 @@ from typing_extensions import override
 from zim.metrics import Metric, counter
 from zim.net.links import PeerLink
 from zim.net.transport import Inbox, Outlet
-from zim.nodes.base import NodeProcess
+from zim.nodes.base import NodeProcess, not_connected
 from zim.nodes.effects import Effect, Send
 from zim.nodes.job.runner import JobRunner
 from zim.nodes.queues import queues
@@ -44,8 +44,8 @@ class JobNode(NodeProcess):
         self.spawn(self._inbox.receive, self._on_frame)
 
     @override
-    def is_connected(self) -> bool:
-        return all(comet.is_connected for comet in self._comets.values())
+    def missing(self) -> list[str]:
+        return not_connected(self._comets)
 
     @override
     def listens(self) -> dict[str, Listeners]:

@@ -17,14 +17,14 @@ from typing_extensions import override
 
 from zim.asking import HttpAsker, NotAnswered
 from zim.errors import NodeError, ZimError
-from zim.fabric.principals import LOCAL, Principal, Principals, Unauthorized
+from zim.fabric.principals import LOCAL, Principal, Unauthorized
 from zim.fabric.questions import WholeLedger
 from zim.identity.loading import fixed_keys
 from zim.metrics import Metric, counter
 from zim.net.fairness import give_way
 from zim.net.links import PeerLink
 from zim.net.transport import Dealer, Server
-from zim.nodes.base import NodeProcess, visitors
+from zim.nodes.base import NodeProcess, not_connected, visitors
 from zim.nodes.calls import RETRY_S
 from zim.nodes.effects import Effect, Replies, Send
 from zim.nodes.logic.callouts import CallOut, Reply
@@ -78,8 +78,8 @@ class LogicNode(NodeProcess):
             for name, dealer in routers.items()
         }
         self._fabric = RouterFabric(list(routers), self._runner, self.perform)
-        self._principals = Principals(self.topology.identity.api_keys)
-        self._app = create_app(self._fabric, max_body_bytes, Keys(self._principals, self._logic.goim_key_header))
+        keys = Keys(self.principals, self._logic.goim_key_header)
+        self._app = create_app(self._fabric, max_body_bytes, keys, self.missing)
         logic, limits = self._logic, request_limits(max_body_bytes)
         self._http: list[HttpServer] = []
         for at in logic.http:
@@ -127,8 +127,10 @@ class LogicNode(NodeProcess):
             server.start()
 
     @override
-    def is_connected(self) -> bool:
-        return all(router.is_connected for router in self._routers.values())
+    def missing(self) -> list[str]:
+        keyless = [known for known in self._runner.desk.issuers.values() if not known.keys]
+        keys = [f"the keys of {known.issuer.issuer} are not there: {known.why or 'asked for'}" for known in keyless]
+        return [*not_connected(self._routers), *keys]
 
     @override
     def listens(self) -> dict[str, Listeners]:
@@ -168,7 +170,7 @@ class LogicNode(NodeProcess):
         submits = self.decode(frame, messages.FromPublisher, "a publisher")
         publisher, key = envelope[0], envelope[1] if len(envelope) > 1 else b""
         try:
-            who: Principal | str = self._principals.find(key.decode("ascii", "replace"))
+            who: Principal | str = self.principals.find(key.decode("ascii", "replace"))
         except Unauthorized as e:
             who = str(e)
             audit.warning("pushes refused", extra={"reason": who, "pushes": len(submits)})

@@ -16,7 +16,7 @@ from zim.fabric.streams import user_stream
 from zim.metrics import Metric
 from zim.net.links import PeerLink
 from zim.net.transport import Outlet, Server
-from zim.nodes.base import NodeProcess
+from zim.nodes.base import NodeProcess, not_connected
 from zim.nodes.effects import Effect, Replies, Send
 from zim.nodes.queues import Queue
 from zim.nodes.router.effects import Append, DiskEffect, ForgetIdle
@@ -121,8 +121,8 @@ class RouterNode(NodeProcess):
         self.spawn(self._server.receive, self._on_frame)
 
     @override
-    def is_connected(self) -> bool:
-        return all(job.is_connected for job in self._jobs.values())
+    def missing(self) -> list[str]:
+        return not_connected(self._jobs)
 
     @override
     def listens(self) -> dict[str, Listeners]:
