@@ -14,7 +14,8 @@ import gevent
 from zim.errors import ZimError
 
 MAX_ANSWER_BYTES = 256 << 10
-KEPT = 16  # idle connections to one server
+KEPT = 64  # idle connections to one server
+GRACE_S = 0.02  # sockets give up first, and close; this is for who says a byte now and then
 _JSON = {"Content-Type": "application/json", "Accept": "application/json", "User-Agent": "zim"}
 
 
@@ -36,7 +37,8 @@ class HttpAsker:
         import urllib3  # not every logic needs it
 
         self._url = url
-        self._errors = urllib3.exceptions.HTTPError
+        self._errors, self._late = urllib3.exceptions.HTTPError, urllib3.exceptions.TimeoutError
+        self._refused = urllib3.exceptions.NewConnectionError
         context = None
         if url.startswith("https:"):
             try:
@@ -54,14 +56,22 @@ class HttpAsker:
         return self._ask("POST", body, timeout_s)
 
     def _ask(self, method: str, body: bytes | None, timeout_s: float) -> tuple[int, bytes]:
-        late = gevent.Timeout(timeout_s)
+        late = gevent.Timeout(timeout_s + GRACE_S)
         try:
             with late:
                 answer: Any = self._pool.request(
-                    method, self._url, body=body, headers=_JSON, redirect=False, preload_content=False
+                    method,
+                    self._url,
+                    body=body,
+                    headers=_JSON,
+                    redirect=False,
+                    preload_content=False,
+                    timeout=timeout_s,
                 )
                 try:
-                    content = answer.read(MAX_ANSWER_BYTES + 1)
+                    content = b""
+                    while len(content) <= MAX_ANSWER_BYTES and (piece := answer.read1(1 << 16)):
+                        content += piece
                     if len(content) <= MAX_ANSWER_BYTES:
                         answer.release_conn()
                         return answer.status, content
@@ -72,8 +82,9 @@ class HttpAsker:
             if e is not late:
                 raise
             raise NotAnswered(f"no answer within {timeout_s:g} s") from None
-        except (self._errors, OSError) as e:
-            raise NotAnswered(_short(e)) from None
+        except (self._errors, OSError, ValueError) as e:  # ValueError: http.client has met a chunk of -2 bytes
+            is_late = isinstance(e, self._late) and not isinstance(e, self._refused)
+            raise NotAnswered(f"no answer within {timeout_s:g} s" if is_late else _short(e)) from None
         raise NotAnswered(f"an answer of more than {MAX_ANSWER_BYTES} bytes")
 
 

@@ -9,6 +9,7 @@ from zim.client.errors import ClientError
 
 Token = str | int | Callable[[], str | int]
 
+_FAR_S = 1e9  # as good as never
 AT = 0.75  # of a token's time, when the next one is shown
 AGAIN_S = 5.0  # after the fabric could not tell, or the application had none
 
@@ -49,9 +50,9 @@ class TokenSource:
 
     def on_expires(self, expires_s: object) -> None:
         """The fabric has said how long the one that was shown holds; None if it did not."""
-        is_number = isinstance(expires_s, int | float) and not isinstance(expires_s, bool)
-        holds = is_number and not self.is_fixed
-        self.next_at = time.monotonic() + max(0.1, float(expires_s) * AT) if holds else None  # type: ignore[arg-type]
+        self.next_at = None
+        if isinstance(expires_s, int | float) and not isinstance(expires_s, bool) and not self.is_fixed:
+            self.next_at = time.monotonic() + max(0.1, min(max(expires_s, 0), _FAR_S) * AT)
 
     def again(self) -> None:
         """It did not work this time."""

@@ -13,6 +13,7 @@ from typing import Annotated
 from msgspec import Meta
 
 from zim.fabric.limits import PATTERN_BYTES, PATTERNS
+from zim.fabric.names import is_key
 
 PATTERN = f"1 to {PATTERN_BYTES} bytes; * is any text, ? any character, [ab] one of these"
 
@@ -22,7 +23,7 @@ ANY: tuple[str, ...] = ("*",)
 
 def is_pattern(text: object) -> bool:
     """Whether it may stand as a pattern."""
-    return isinstance(text, str) and text.isprintable() and 0 < len(text.encode("utf-8", "replace")) <= PATTERN_BYTES
+    return isinstance(text, str) and is_key(text)
 
 
 def matches(name: str, patterns: Sequence[str]) -> bool:

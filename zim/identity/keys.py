@@ -189,5 +189,5 @@ def sign(payload: Mapping[str, Any], key: Any, algorithm: str, kid: str = "") ->
     """
     try:
         return _JWS.encode(msgspec.json.encode(payload), key, algorithm, {"kid": kid} if kid else None)
-    except (jwt.PyJWTError, ValueError, TypeError, UnsupportedAlgorithm) as e:
+    except (jwt.PyJWTError, ValueError, TypeError, AttributeError, UnsupportedAlgorithm) as e:
         raise KeyProblem(f"the key cannot be used for {algorithm}: {e}") from None

@@ -96,6 +96,13 @@ def look_at(token: bytes) -> Compact | None:
     return Compact(token, _text(header.get("alg")), _text(header.get("kid")), issuer, header)
 
 
+def shape_problem(token: bytes) -> str:
+    """Why `look_at` has found nothing, for the client."""
+    if not _COMPACT.fullmatch(token):
+        return "the token is no JWT: three parts in base64url, with a point between"
+    return "the token is no JWT of an issuer: its header is no JSON object, or its payload has no text iss"
+
+
 def header_problem(found: Compact, issuer: Issuer) -> Denial | None:
     """Why no key is worth looking for."""
     if "crit" in found.header:

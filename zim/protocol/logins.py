@@ -42,8 +42,10 @@ class AskJoin(Message, frozen=True):
 
 
 class MayJoin(Message, frozen=True):
-    """logic → comet: those that it may be in. reason: why not in the others, for the client."""
+    """logic → comet: those that it may be in. reason: why not in the others, for the client; is_told: the application
+    has said so. Else nothing is known of the others."""
 
     req: Number
     rooms: Annotated[tuple[str, ...], Meta(max_length=ROOMS)]
     reason: str = ""
+    is_told: bool = True

@@ -125,7 +125,12 @@ class Identity:
     @property
     def knows_clients(self) -> bool:
         """Clients must say who they are, and are not believed without proof."""
-        return bool(self.issuers or self.callout or self.anonymous)
+        return self.knows_tokens or self.anonymous is not None
+
+    @property
+    def knows_tokens(self) -> bool:
+        """There is somebody who can tell whose a token is."""
+        return bool(self.issuers) or (self.callout is not None and self.callout.connect != "")
 
 
 def read(file: Table, folder: Path) -> Identity:
@@ -134,11 +139,11 @@ def read(file: Table, folder: Path) -> Identity:
     Args:
         folder: that paths are relative to.
     """
-    issuers = _read_each(file, "issuer", lambda table: _issuer(table, folder))
-    keys = _read_each(file, "api_key", _api_key)
-    _refuse_twice(file, "issuer", [issuer.issuer for issuer in issuers])
-    _refuse_twice(file, "api_key", [key.id for key in keys], "id")
+    issuers = _read_each(file, "issuer", "issuer", lambda table: _issuer(table, folder))
+    keys = _read_each(file, "api_key", "id", _api_key)
     callout = _read_one(file, "callout", _CALLOUT_RIGHT)
+    if callout is not None and "connect" not in callout.values and not {"issuer", "anonymous"} & file.values.keys():
+        callout.add("join", "is asked about users, and nobody says who they are; right is connect, or an [[issuer]]")
     anonymous = _read_one(file, "anonymous", _ANONYMOUS_RIGHT)
     return Identity(
         tuple(issuers),
@@ -149,20 +154,19 @@ def read(file: Table, folder: Path) -> Identity:
     )
 
 
-def _read_each(file: Table, key: str, make: Any) -> list[Any]:
+def _read_each(file: Table, key: str, name: str, make: Any) -> list[Any]:
+    """name: the key of what may be there once only."""
     tables = file.tables(key) if key in file.values else []
+    first: dict[str, Table] = {}
+    for table in tables:
+        said = table.values.get(name)
+        if isinstance(said, str) and first.setdefault(said, table) is not table:
+            table.add(name, f"{show(said)} is that of {first[said].key} already; right is another one")
     return [found for table in tables if (found := make(table)) is not None]
 
 
 def _read_one(file: Table, key: str, right: str) -> Table | None:
     return file.table(key, right) if key in file.values else None
-
-
-def _refuse_twice(file: Table, key: str, names: list[str], of: str = "issuer") -> None:
-    for i, name in enumerate(names):
-        if name in names[:i]:
-            first = f"{key}[{names.index(name)}]"
-            file.add(f"{key}[{i}].{of}", f"{show(name)} is that of {first} already; right is another one")
 
 
 # ---------------------------------------------------------------- issuers
@@ -186,7 +190,7 @@ def _issuer(table: Table, folder: Path) -> Issuer | None:
         has = f"has {' and '.join(ways)}" if ways else "has no key"
         table.add("", f"{has}; for {found['algorithms'][0]} right is one of {' and '.join(wanted)}")
         return None
-    if "ca" in found and "jwks" not in found:
+    if "ca" in table.values and "jwks" not in table.values:
         table.add("ca", "is for jwks alone")
     at = table.path(ways[0])
     return Issuer(
@@ -235,6 +239,8 @@ def _url(table: Table, key: str) -> str | None:
 
 
 def _url_problem(url: str) -> str:
+    if "@" in url:  # it is not shown, not even in an error
+        return "has a name or a password in it, which others read too"
     try:
         parts = urlsplit(url)
         host, _ = parts.hostname or "", parts.port
@@ -242,8 +248,6 @@ def _url_problem(url: str) -> str:
         return f"{show(url)} is no URL"
     if parts.scheme not in ("http", "https") or not host or not url.isprintable() or " " in url:
         return f"{show(url)} is no URL of http or https"
-    if parts.username is not None or parts.password is not None:
-        return "has a password in it, which others read too"
     if parts.scheme == "http" and not Endpoint("tcp", host, 80).is_local:
         return f"{show(url)} is not encrypted, and leaves this machine"
     return ""
@@ -278,6 +282,15 @@ def _session_policy(file: Table) -> SessionPolicy:
 def _api_key(table: Table) -> ApiKey | None:
     found = table.read(_API_KEY, {"id": _ID_RIGHT, "sha256": _SHA256_RIGHT, "scopes": _SCOPES_RIGHT})
     return ApiKey(**found) if len(found) == len(_API_KEY) else None
+
+
+def _hashes(table: Table, key: str) -> tuple[str, ...] | None:
+    """What is wrong is not shown: it may be the key itself."""
+    found = _listed(table.values[key])
+    if 0 < len(found) <= MOST_KEYS and all(isinstance(h, str) and _IS_SHA256.fullmatch(h) for h in found):
+        return tuple(found)
+    table.add(key, f"is no such hash; right is {_SHA256_RIGHT}")
+    return None
 
 
 def _scopes(table: Table, key: str) -> Mapping[Scope, tuple[str, ...]] | None:
@@ -368,13 +381,7 @@ _SESSIONS: dict[str, Reader] = {
 }
 _API_KEY: dict[str, Reader] = {
     "id": checked(lambda v: isinstance(v, str) and API_KEY_ID.fullmatch(v) is not None and is_name(v), _ID_RIGHT),
-    "sha256": checked(
-        lambda v: (
-            0 < len(_listed(v)) <= MOST_KEYS and all(isinstance(h, str) and _IS_SHA256.fullmatch(h) for h in _listed(v))
-        ),
-        _SHA256_RIGHT,
-        lambda v: tuple(_listed(v)),
-    ),
+    "sha256": _hashes,
     "scopes": _scopes,
 }
 

@@ -57,7 +57,7 @@ def _check_people(table: Table, key: str, listener: ListenAddress, identity: Ide
     if listener.anonymous and identity.anonymous is None:
         why = "lets people in without a token, and nothing says what they may; right is a table [anonymous]"
         table.add(f"{key}.anonymous", why)
-    if listener.cookie and not (identity.issuers or identity.callout):
+    if listener.cookie and not identity.knows_tokens:
         table.add(f"{key}.cookie", "has a token that nobody knows; right is an [[issuer]] or a [callout]")
     if listener.cookie and (not listener.origins or "*" in listener.origins):
         table.add(

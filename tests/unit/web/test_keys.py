@@ -108,9 +108,9 @@ def test_a_scope_is_for_its_streams(server: HttpServer, fabric: Recorder) -> Non
         ("/api/users/7/unread", "read", None),
         ("/api/bans", "ban", None),
     ]
-    for path, scope, stream in refused:
+    for path, scope, at in refused:
         answer = ask(server, "GET", path, headers=bearer(ORDERS))
-        assert (answer.status, answer.json["scope"], answer.json.get("stream")) == (403, scope, stream)
+        assert (answer.status, answer.json["scope"], answer.json.get("stream")) == (403, scope, at)
 
 
 def test_one_line_of_a_batch_that_is_forbidden_spoils_no_other(server: HttpServer) -> None:

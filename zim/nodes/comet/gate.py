@@ -27,9 +27,11 @@ from zim.protocol.vocabularies.base import Join, Login, Refresh, Start
 from zim.protocol.vocabularies.zim import NOT_ALLOWED, refusals
 
 log = logging.getLogger(__name__)
+audit = logging.getLogger("zim.audit")
 
 GRACE_S = 25.0  # from the end of a grant to that of its session: for its client to show another token
 
+UNTOLD = "nobody can tell at the moment; try again"
 _ENDINGS = {"refused": Ending.REFUSED, "expired": Ending.EXPIRED, "try_again": Ending.TRY_AGAIN}
 
 
@@ -92,11 +94,11 @@ class Gate:
 
     def refresh(self, connection: Connection, request: Refresh, seq: int) -> None:
         """Its client shows another token. Rooms that it does not cover are left."""
-        found = self._identify(connection, request.token, "")
+        found = self._identify(connection, request.token, connection.device)
         if connection.phase.is_over:
             return
         if found is None or (isinstance(found, Denial) and found.code == "try_again"):
-            why = "nobody can tell at the moment; try again" if found is None else found.reason
+            why = UNTOLD if found is None else found.reason
             connection.refreshed(seq, why)
             return
         if isinstance(found, Denial):
@@ -105,10 +107,13 @@ class Gate:
         if found.user != connection.uid:
             raise WireError("the token is another user's", ending=Ending.REFUSED)
         connection.take(found, time.monotonic())
-        covered, _ = self._allowed(connection, connection.uid, connection.rooms)
+        before = connection.rooms
+        covered, refused = self._allowed(connection, connection.uid, before)
         if connection.phase.is_over:
             return
-        lost = set(connection.rooms) - {*covered, *connection.given}
+        lost = set(before) - {*covered, *connection.given}
+        if refused and refused[0].error == UNTOLD:
+            lost = set()  # nobody can tell: they were allowed, and stay
         if lost:
             log.info("rooms lost by a new token", extra={"key": connection.key, "rooms": len(lost)})
             self._perform(self._hub.leave_rooms(connection, list(lost), 0, time.monotonic()))
@@ -117,7 +122,7 @@ class Gate:
     def _identify(self, connection: Connection, token: bytes, device: str) -> Grant | Denial | None:
         """Whose a token is; None if nobody can tell."""
         version = connection.vocabulary.version or 0
-        found = self._ask(Auth(0, token, version, connection.address, device, connection.is_anonymous))
+        found = self._ask(Auth(0, token, version, connection.host, device, connection.is_anonymous))
         if not isinstance(found, Authed) or (found.grant is None and found.denial is None):
             return None
         if found.grant is None:
@@ -128,9 +133,10 @@ class Gate:
         return found.grant
 
     def _deny(self, connection: Connection, denial: Denial) -> None:
+        ending = _ENDINGS[denial.code]
         fields = {"client": connection.address, "reason": denial.reason, "detail": denial.detail}
-        log.info("login denied", extra=fields)
-        connection.close(_ENDINGS[denial.code], denial.reason)
+        audit.info(ending.word, extra=fields)
+        connection.close(ending, f"{ending.word}: {denial.reason}")
 
     def _allowed(self, connection: Connection, user: str, rooms: Sequence[str]) -> tuple[tuple[str, ...], list[Start]]:
         """Of these rooms, those that its client may be in; and of the others, why not. Logic is asked if need be."""
@@ -143,11 +149,11 @@ class Gate:
         why = NOT_ALLOWED
         if rights.asks:
             found = self._ask(AskJoin(0, user, connection.device, others))
-            if isinstance(found, MayJoin):
+            if isinstance(found, MayJoin) and found.is_told:
                 allowed.update(found.rooms)
                 why = found.reason or NOT_ALLOWED
             else:
-                why = "nobody can tell at the moment; try again"
+                why = UNTOLD
         refused = [room for room in others if room not in allowed]
         return tuple(room for room in rooms if room in allowed), refusals(refused, why)
 

@@ -87,7 +87,7 @@ class Caller(Generic[A]):
         self._number = 0
         self._failures = self._openings = 0
         self._open_until = 0.0
-        self._is_probing = False
+        self._probe = 0  # the number of the one request that tries, while the circuit is open
 
     @property
     def is_open(self) -> bool:
@@ -116,7 +116,7 @@ class Caller(Generic[A]):
         if (waiters := self._waiters.get(key)) is not None:
             waiters.append(ticket)
             return None
-        if self.is_open and (self._is_probing or now < self._open_until):
+        if self.is_open and (self._probe or now < self._open_until):
             self.results["not_asked"] += 1
             return self._silence("the circuit is open")
         if len(self._queue) >= WAITING:
@@ -128,18 +128,19 @@ class Caller(Generic[A]):
         return None
 
     def _begin(self, out: list[Effect]) -> None:
-        most = 1 if self.is_open else self._most
-        while self._queue and len(self._asked) < most:
+        while self._queue and (not self._probe if self.is_open else len(self._asked) < self._most):
             question = self._queue.popleft()
             self._number += 1
             self._asked[self._number] = question
-            self._is_probing = self.is_open
+            self._probe = self._number if self.is_open else 0
             out.append(CallOut(self, self._number, self._url, question.body, self._timeout_s))
 
     def on_reply(self, number: int, reply: Reply | str, now: float, out: list[Effect]) -> list[tuple[Any, A]]:
         """A request has ended. reply: what came, or why nothing did. Returns who gets which answer."""
         question = self._asked.pop(number)
-        self._is_probing = False
+        counts = not self.is_open or number == self._probe  # others were under way when it opened
+        if number == self._probe:
+            self._probe = 0
         why = reply if isinstance(reply, str) else ""
         answer: A | None = None
         if not isinstance(reply, str):
@@ -150,7 +151,7 @@ class Caller(Generic[A]):
             else:
                 self._keep(question.key, answer, holds_s, now)
         if answer is None:
-            self._failed(why, now, out)
+            self._failed(why, now, out, counts)
             answer = self._silence(why)
         else:
             self.results["answered"] += 1
@@ -169,8 +170,10 @@ class Caller(Generic[A]):
             if len(self._cache) > CACHED:
                 self._cache.popitem(last=False)
 
-    def _failed(self, why: str, now: float, out: list[Effect]) -> None:
+    def _failed(self, why: str, now: float, out: list[Effect], counts: bool) -> None:
         self.results["failed"] += 1
+        if not counts:
+            return
         self._failures += 1
         if self.is_open:
             seconds = min(OPEN_S * 2**self._openings, MOST_OPEN_S)

@@ -16,11 +16,22 @@ import msgspec
 from msgspec import Meta
 
 from zim.fabric.grants import LIFETIME_S, Denial, Grant, grant_problem
-from zim.fabric.limits import TOKEN_BYTES
+from zim.fabric.limits import REASON_CHARS, TOKEN_BYTES
 from zim.fabric.names import shown
+from zim.fabric.pauses import Pause, no_pause
 from zim.identity import goim
 from zim.identity.keys import Key
-from zim.identity.tokens import Claim, Compact, fields_of, header_problem, look_at, read_claim, read_token, refused
+from zim.identity.tokens import (
+    Claim,
+    Compact,
+    fields_of,
+    header_problem,
+    look_at,
+    read_claim,
+    read_token,
+    refused,
+    shape_problem,
+)
 from zim.nodes.effects import ERROR, Effect, Note
 from zim.nodes.logic.callouts import Caller, NoAnswer, Reply
 from zim.nodes.logic.keysets import KID_BYTES, KeySet
@@ -60,9 +71,12 @@ class _Joined(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class _Waiter(NamedTuple):
+    """has_begun: its token has let the keys be fetched; else the fetch may be older than its key."""
+
     asker: Any
     m: Auth
     token: Compact
+    has_begun: bool = False
 
 
 class Desk:
@@ -117,7 +131,7 @@ class Desk:
         if identity.callout is not None and identity.callout.connect:
             return self._call(asker, m, token, now, out)
         if compact is None:
-            return refused("the token is no JWT")
+            return refused(shape_problem(token))
         return refused(f"the token's iss is {shown(compact.issuer)}, which is not known")
 
     def _verify(self, waiter: _Waiter, now: float, wall_s: float, out: list[Effect]) -> Grant | Denial | None:
@@ -128,7 +142,7 @@ class Desk:
         waiting = self._waiting[known.issuer.issuer]
         if len(waiting) >= WAITING or not known.fetch_for(waiter.token.kid, now):
             return _keyless(known)
-        waiting.append(waiter)
+        waiting.append(waiter._replace(has_begun=not known.is_fetching))
         self._fetch(known, now, out)
         return None
 
@@ -139,7 +153,7 @@ class Desk:
         if keys := known.candidates(token.kid):
             found = read_token(token, known.issuer, keys, wall_s)
             return msgspec.structs.replace(found, asks=True) if isinstance(found, Grant) and self._asks else found
-        if len(token.kid) > KID_BYTES:
+        if len(token.kid.encode()) > KID_BYTES:
             return refused("the token's kid is too long")
         if known.keys and not token.kid:
             return refused("the token names no kid, and its issuer has many keys")
@@ -152,9 +166,20 @@ class Desk:
             out.append(FetchKeys(known))
 
     def on_keys(
-        self, known: KeySet, document: bytes | None, why: str, now: float, wall_s: float, out: list[Effect]
+        self,
+        known: KeySet,
+        document: bytes | None,
+        why: str,
+        now: float,
+        wall_s: float,
+        out: list[Effect],
+        pause: Pause = no_pause,
     ) -> list[tuple[Any, Message]]:
-        """The keys of an issuer have come; or they have not, and why. Returns who gets which answer."""
+        """The keys of an issuer have come; or they have not, and why. Returns who gets which answer.
+
+        Args:
+            pause: is called after each token that is looked at: very many may have waited.
+        """
         known.on_fetched(document, why, now)
         if known.why:
             fields = {"issuer": known.issuer.issuer, "url": known.issuer.jwks, "reason": known.why}
@@ -164,10 +189,11 @@ class Desk:
         told: list[tuple[Any, Message]] = []
         for waiter in waiting:
             found = self._look_up(waiter.token, known, wall_s)
-            if found is None and not known.why:
+            if found is None and not known.why and waiter.has_begun:
                 known.remember_unknown(waiter.token.kid)
                 found = self._look_up(waiter.token, known, wall_s)
             told.append((waiter.asker, self._answer(waiter.m, found or _keyless(known))))
+            pause()
         return told
 
     def _answer(self, m: Auth, found: Grant | Denial) -> Authed:
@@ -191,7 +217,7 @@ class Desk:
             return refused("the token is no UTF-8")
         body = msgspec.json.encode({"token": text, "device": m.device, "address": m.address})
         digest = hashlib.blake2b(token, digest_size=20).digest()
-        return self.connect.ask((digest, m.device), body, (asker, m), now, out)
+        return self.connect.ask((digest, m.device, m.address), body, (asker, m), now, out)
 
     def ask_join(self, asker: Any, m: AskJoin, now: float, out: list[Effect]) -> MayJoin | None:
         """The answer, if it is known at once; else it comes later."""
@@ -222,7 +248,7 @@ class Desk:
     def _read_connected(self, reply: Reply) -> tuple[Grant | Denial, float]:
         found = _read(reply, _Connected)
         if reply.status != 200 or found.reason:
-            return refused(found.reason or "not allowed"), found.cache_s
+            return refused(found.reason[:REASON_CHARS] or "not allowed"), found.cache_s
         if found.user is None:
             raise NoAnswer('it answers neither "user" nor "reason"')
         lifetime_ms = 0 if found.expires_s is None else int(min(found.expires_s, LIFETIME_S) * 1000) or 1
@@ -271,7 +297,7 @@ def _nobody_tells(why: str) -> Denial:
     return Denial("try_again", "nobody can tell at the moment; try again", f"callout: {why}")
 
 
-_SILENT = _Joined((), "nobody can tell at the moment; try again")
+_SILENT = _Joined((), "nobody can tell at the moment; try again")  # by identity
 
 
 def _no_rooms(why: str) -> _Joined:
@@ -280,7 +306,8 @@ def _no_rooms(why: str) -> _Joined:
 
 def _may_join(m: AskJoin, found: _Joined) -> MayJoin:
     asked = set(m.rooms)
-    return MayJoin(m.req, tuple(room for room in dict.fromkeys(found.rooms) if room in asked), found.reason)
+    rooms = tuple(room for room in dict.fromkeys(found.rooms) if room in asked)
+    return MayJoin(m.req, rooms, found.reason[:REASON_CHARS], found is not _SILENT)
 
 
 def _aged(found: Grant | Denial, seconds: float) -> Grant | Denial:

@@ -98,7 +98,7 @@ class LogicNode(NodeProcess):
     def _make_desk(self) -> Desk:
         """Raises: NodeError: a key that the topology names cannot be had."""
         identity = self.topology.identity
-        self._askers: dict[str, HttpAsker] = {}
+        self._askers: dict[tuple[str, Path | None], HttpAsker] = {}
         try:
             keys = {issuer.issuer: fixed_keys(issuer) for issuer in identity.issuers}
             for issuer in identity.issuers:
@@ -112,7 +112,7 @@ class LogicNode(NodeProcess):
 
     def _know(self, url: str, ca: Path | None) -> None:
         if url:
-            self._askers[url] = HttpAsker(url, ca)
+            self._askers[url, ca] = HttpAsker(url, ca)
 
     @override
     def start(self) -> None:
@@ -196,16 +196,19 @@ class LogicNode(NodeProcess):
     def _fetch_keys(self, effect: FetchKeys) -> None:
         document, why = None, ""
         try:
-            status, document = self._askers[effect.keys.issuer.jwks].get(FETCH_S)
+            issuer = effect.keys.issuer
+            status, document = self._askers[issuer.jwks, issuer.ca].get(FETCH_S)
             if status != 200:
                 document, why = None, f"it answers with status {status}"
         except NotAnswered as e:
             why = str(e)
-        self.perform(self._runner.on_keys(effect, document, why, time.monotonic(), time.time()))
+        self.perform(self._runner.on_keys(effect, document, why, time.monotonic(), time.time(), give_way))
 
     def _call_out(self, effect: CallOut) -> None:
         try:
-            reply: Reply | str = Reply(*self._askers[effect.url].post(effect.body, effect.timeout_s))
+            callout = self.topology.identity.callout
+            asker = self._askers[effect.url, callout.ca if callout else None]
+            reply: Reply | str = Reply(*asker.post(effect.body, effect.timeout_s))
         except NotAnswered as e:
             reply = str(e)
         self.perform(self._runner.on_reply(effect, reply, time.monotonic()))

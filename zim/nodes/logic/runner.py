@@ -232,10 +232,18 @@ class LogicRunner:
                 answers.append((asker, answer))
         return [*_replies(answers), *out]
 
-    def on_keys(self, effect: FetchKeys, document: bytes | None, why: str, now: float, wall_s: float) -> list[Effect]:
-        """The keys of an issuer have come; or they have not, and why."""
+    def on_keys(
+        self,
+        effect: FetchKeys,
+        document: bytes | None,
+        why: str,
+        now: float,
+        wall_s: float,
+        pause: Pause = no_pause,
+    ) -> list[Effect]:
+        """The keys of an issuer have come; or they have not, and why. pause: see `Desk.on_keys`."""
         out: list[Effect] = []
-        return [*_replies(self.desk.on_keys(effect.keys, document, why, now, wall_s, out)), *out]
+        return [*_replies(self.desk.on_keys(effect.keys, document, why, now, wall_s, out, pause)), *out]
 
     def on_reply(self, effect: CallOut, reply: Reply | str, now: float) -> list[Effect]:
         """The application has answered; or it has not, and why."""

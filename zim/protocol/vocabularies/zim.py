@@ -23,6 +23,7 @@ import msgspec
 from typing_extensions import override
 
 from zim.fabric.limits import ROOMS
+from zim.fabric.names import NAME, is_name
 from zim.fabric.streams import ROOM, is_room, room_stream
 from zim.protocol.endings import Ending
 from zim.protocol.errors import WireError
@@ -151,6 +152,8 @@ class Zim(Vocabulary):
     def parse_login(self, body: bytes) -> Login:
         auth = _parse(body, _Auth, "auth", Ending.AUTH)
         _check(auth.rooms or (), auth.resume or {}, Ending.AUTH)
+        if auth.device and not is_name(auth.device):
+            raise WireError(f"auth: device: a class of devices is {NAME}", ending=Ending.AUTH)
         token = b"" if auth.token is None else str(auth.token).encode()
         return Login(token, auth.rooms, auth.resume or {}, auth.device or "")
 
