@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import re
 from collections.abc import Iterator
@@ -110,6 +111,23 @@ def test_who_speaks_something_else_is_told_so_in_the_log(fabric: Fabric) -> None
         client.wait_closed()
         assert (client.packets, client.close_code) == ([], 0)  # as goim does
         wait_until(lambda: f'reason="{why}' in fabric.log, f"{why} is in the log")  # noqa: B023
+
+
+def test_a_push_to_a_port_that_is_not_for_pushes_is_told_so_and_in_the_log(fabric: Fabric) -> None:
+    address, size = fabric.ws["comet-1"], len(lines(fabric, "request refused"))
+    for path, status, words in (
+        ("/1/push?uid=7", 404, "WebSocket clients connect to /sub; pushes go to a logic's `http`"),
+        ("/sub", 405, "a WebSocket upgrade is a GET"),
+    ):
+        for body in (b"", b"hello", b"x" * 9000):
+            connection = http.client.HTTPConnection(address, timeout=10)
+            connection.request("POST", path, body)
+            answer = connection.getresponse()
+            assert (answer.status, answer.read().decode()) == (status, f"{words}\n")
+            connection.close()
+            size += 1
+            wait_until(lambda: len(lines(fabric, "request refused")) == size, "a line in the log")  # noqa: B023
+            assert f"status={status} " in lines(fabric, "request refused")[-1]
 
 
 @pytest.mark.parametrize("is_ws", [False, True], ids=["tcp", "ws"])
