@@ -10,6 +10,7 @@ from zim.client import ZimError
 from zim.client.address import logic_address
 from zim.client.http import check_key
 from zim.client.tls import not_verified
+from zim.program import zim_command
 
 TIMEOUT_S = 10.0  # for an answer; a logic waits five seconds for a router at most
 
@@ -42,7 +43,7 @@ def get(where: str, path: str) -> tuple[int, bytes]:
         response = connection.getresponse()
         return response.status, response.read()
     except ConnectionRefusedError:
-        raise NotTold(f"nothing listens on {where}; is the fabric up? zim up") from None
+        raise NotTold(f"nothing listens on {where}; is the fabric up? {zim_command()} up") from None
     except TimeoutError:
         raise NotTold(f"no answer from {where} in {TIMEOUT_S:g} s") from None
     except ssl.SSLCertVerificationError as error:

@@ -17,6 +17,7 @@ from zim.client.waiting import Waker, wait
 from zim.client.wire import TcpWire, Wire
 from zim.client.ws import WsWire
 from zim.errors import ZimError
+from zim.program import zim_command
 from zim.protocol.frame import Packet
 
 _RECV_BYTES = 64 << 10
@@ -101,7 +102,7 @@ class Line:
         if self._is_cut:
             raise ConnectionLost("closed")
         if code == errno.ECONNREFUSED:
-            return f"nothing listens on {self.address}; is the fabric up? zim up"
+            return f"nothing listens on {self.address}; is the fabric up? {zim_command()} up"
         if code == errno.ETIMEDOUT:
             return f"no connection to {self.address} in {self._timeout_s:g} s"
         return f"no connection to {self.address}: {os.strerror(code)}"

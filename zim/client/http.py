@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from zim.client.address import logic_address
 from zim.client.errors import ClientError, PushUnavailable, PushUnknown, PushUntrusted
 from zim.client.tls import not_verified, why
+from zim.program import zim_command
 
 _IDLE_S = 5.0
 _KEY = re.compile(r"[A-Za-z0-9._~+/-]{1,200}=*")
@@ -142,7 +143,7 @@ class HttpLink:
         except ssl.SSLCertVerificationError as error:
             raise PushUntrusted(not_verified(self.address, error)) from None
         except ConnectionRefusedError:
-            raise PushUnavailable(f"nothing listens on {self.address}; is the fabric up? zim up") from None
+            raise PushUnavailable(f"nothing listens on {self.address}; is the fabric up? {zim_command()} up") from None
         except TimeoutError:
             raise PushUnavailable(f"no connection to {self.address} in {self._timeout_s:g} s") from None
         except (OSError, UnicodeError) as error:

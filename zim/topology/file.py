@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from zim.errors import TopologyError
+from zim.program import zim_command
 from zim.topology import browsers, identity, reach, retention
 from zim.topology.drafts import Draft, check_admin, check_together
 from zim.topology.endpoints import Endpoint, parse_link, parse_listener
@@ -40,7 +41,10 @@ def load(path: Path) -> Topology:
         toml = path.read_bytes().decode()
     except FileNotFoundError:
         raise TopologyError(
-            [f"{path}: there is no such file; name one, go to the folder that holds it, or let zim init write one"]
+            [
+                f"{path}: there is no such file; name one, go to the folder that holds it, or let {zim_command()} init"
+                " write one"
+            ]
         ) from None
     except IsADirectoryError:
         raise TopologyError([f"{path}: is a directory; right is the file in it"]) from None
