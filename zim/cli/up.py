@@ -59,12 +59,20 @@ def up(file: Path | None, topology: Path | None, host: str | None, verbose: bool
     if busy := ports_in_use(nodes, fabric.admin):
         raise NodeError("\n".join([*busy, _OTHER_PORTS.format(zim=zim_command())]))
     logs.setup("zim-up", logging.DEBUG if verbose else logging.INFO)
-    raise_open_files(nodes)
+    shortage = raise_open_files(nodes)
+    if shortage and shortage.is_bad:
+        shortage.tell()
     command = node_command(fabric, *(["-v"] if verbose else []))
     # What `zim listen` finds by itself is the first comet of that file.
     is_found = host is None and fabric.path == topology_file(None).absolute()
     pass_on = logs.writer(logs.STDERR).put
-    supervisor = Supervisor(nodes, command, lambda running: _tell(fabric, running, is_found), pass_on)
+
+    def on_complete(running: list[RunningNode]) -> None:
+        _tell(fabric, running, is_found)
+        if shortage and not shortage.is_bad:
+            shortage.tell()
+
+    supervisor = Supervisor(nodes, command, on_complete, pass_on)
     admins = open_admins(supervisor, fabric.admin, Principals(fabric.identity.api_keys))
     code = supervisor.run()
     for admin in admins:
