@@ -128,7 +128,7 @@ class Line:
         if data is None:
             return None
         if not data:
-            raise ConnectionLost("closed by the server")
+            raise ConnectionLost(f"closed by the server{self._wire.of_silence}")
         packets = self._wire.receive(data)
         self.broken = self._wire.broken
         with contextlib.suppress(*[ConnectionLost] if self.broken else []):  # why it broke is the better reason
@@ -164,7 +164,7 @@ class Line:
             with contextlib.suppress(BlockingIOError):
                 return sock.recv(_RECV_BYTES) if wait(sock, self._waker, timeout_s) else None
         except OSError as error:
-            raise ConnectionLost(f"connection lost: {why(error)}") from None
+            raise ConnectionLost(f"connection lost: {why(error)}{self._wire.of_silence}") from None
         return None
 
     def _write(self, data: bytes) -> None:
