@@ -26,7 +26,9 @@ function connect() {
   ws.onopen = () => { say(7, {token: uid, rooms: ["lobby"], resume: has}); beat = setInterval(say, 60000, 2, {}) }
   ws.onclose = () => { clearInterval(beat); setTimeout(connect, 500 + 1000 * Math.random()) }
   ws.onmessage = ({data}) => { for (const {op, stream, offset, body} of JSON.parse(data)) {
-    if (stream) { has[stream][1] = offset; show(stream, offset, JSON.stringify(body)) }  // a message
+    if (stream) {  // a message; one at or below the position is a repeat
+      if (offset > has[stream][1]) { has[stream][1] = offset; show(stream, offset, JSON.stringify(body)) }
+    }
     else if (op === 26) { has[body.stream] = [body.epoch, body.to]; show(body.stream, "has lost something") }
     else if (op === 8 || op === 21) for (const [name, start] of Object.entries(body.streams)) {
       if (start.error) { show(name, start.error); continue }

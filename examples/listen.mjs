@@ -69,6 +69,7 @@ function connect() {
     for (const { op, stream, offset, body } of JSON.parse(data)) {
       if (left <= 0) return
       if (stream) {
+        if (offset <= has[stream][1]) continue // a repeat
         console.log(`${stream} ${offset} ${JSON.stringify(body)}`)
         keep(stream, has[stream][0], offset)
         if (--left <= 0) ws.close()

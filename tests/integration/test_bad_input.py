@@ -181,6 +181,8 @@ BAD_UPGRADES = {
     "large header": (b"GET /sub HTTP/1.1\r\nX-A: " + b"b" * 40_000 + b"\r\n", b"431"),
     "two hosts": (b"GET /sub HTTP/1.1\r\nHost: 127.0.0.1\r\n", b"400"),
     "a body": (b"GET /sub HTTP/1.1\r\nContent-Length: 5\r\n", b"413"),
+    "a push": (b"POST /1/push/all HTTP/1.1\r\nContent-Length: 5\r\n", b"404"),
+    "a body and another method": (b"POST /sub HTTP/1.1\r\nTransfer-Encoding: chunked\r\n", b"405"),
 }
 
 

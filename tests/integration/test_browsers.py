@@ -42,8 +42,11 @@ def test_a_page_cannot_post(fabric: Fabric) -> None:
 
 def test_a_name_that_points_here_reads_nothing(fabric: Fabric) -> None:
     status, problem = fabric.request("GET", "/api/ledger", headers={"Host": "evil.example:7172"})
-    assert status == 403
+    assert (status, problem["status"], problem["type"]) == (403, 403, "urn:zim:problem:foreign")
     assert "hosts" in problem["detail"]
+    status, problem = fabric.request("POST", "/api/push", b"{}", headers={"Origin": "https://evil.example"})
+    assert (status, problem["type"]) == (403, "urn:zim:problem:foreign")
+    assert "origins" in problem["detail"]
 
 
 def test_a_page_cannot_open_a_websocket(fabric: Fabric) -> None:

@@ -57,6 +57,26 @@ def test_a_push_that_is_refused_says_what_would_be_right(fabric: Fabric) -> None
     assert err.startswith(b"zim push: its key was used before")
 
 
+def test_who_takes_one_port_for_another_is_told_so(fabric: Fabric) -> None:
+    tcp, http = fabric.tcp["comet-1"], fabric.http["logic-1"]
+    zeromq = fabric.binds["logic-1"].removeprefix("tcp://")
+    push, ws = ("push", "user", "7", "hi", "--http"), ("listen", "--uid", "7", "--timeout", "1", "--ws", "--address")
+    listen = ("listen", "--uid", "7", "--timeout", "1", "--address")
+    for command, code, hint in (
+        ((*push, zeromq), 3, "a ZeroMQ port answers there; HTTP is on a logic's `http`"),
+        (("who", "rooms", "--http", zeromq), 3, "a ZeroMQ port answers there; HTTP is on a logic's `http`"),
+        ((*push, tcp), 3, "if that is a comet's `tcp`, HTTP is on a logic's `http`"),
+        (("ledger", "--http", tcp), 3, "if that is a comet's `tcp`, HTTP is on a logic's `http`"),
+        ((*ws, tcp), 1, "(if that is a comet's `tcp`, WebSocket is on its `ws`) before it answered the login"),
+        ((*ws, http), 1, "a logic answers there; clients connect to a comet's `ws`"),
+        ((*ws, zeromq), 1, "is not HTTP; is this a WebSocket port?"),
+        ((*listen, http), 1, "HTTP speaks there, not TCP packets"),
+        ((*listen, zeromq), 1, "ZeroMQ speaks there, not TCP packets"),
+    ):
+        done = subprocess.run([sys.executable, "-m", "zim", *command], capture_output=True, text=True, check=False)
+        assert (done.returncode, hint in done.stderr) == (code, True), (command, done.stderr)
+
+
 def test_all_ports_in_use_are_named_before_anything_starts(fabric: Fabric, tmp_path: Path) -> None:
     file = tmp_path / "another.toml"
     file.write_text(fabric.file.read_text())

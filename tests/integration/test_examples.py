@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.harness import Fabric, free_ports, running, wait_until
 from tests.programs import serving, started
+from tests.unit.client.comet import Fabric as Repeating
+from tests.unit.client.comet import ws_comet
 from zim.topology import load
 
 ROOT = Path(__file__).parents[2]
@@ -248,6 +251,25 @@ def test_node(fabric: Fabric, tmp_path: Path) -> None:
         fabric.post("/1/push?uid=1051", b"4")
         assert process.wait(TIMEOUT_S) == 0
         assert out.read_text() == "u:1051 4 4\n"
+
+
+@pytest.mark.parametrize("example", ["browser.py", "listen.mjs"])
+def test_a_message_that_comes_again_is_dropped(example: str, tmp_path: Path) -> None:
+    behind, (port,) = Repeating(), free_ports(1)
+    behind.repeats = 1
+    with ExitStack() as stack:
+        comet = f"{stack.enter_context(ws_comet(behind))}/sub"
+        command = [*node(), f"{FOLDER}/listen.mjs", "--uid", "7", "--comet", comet]
+        if example == "browser.py":
+            page = [*line(example, ".venv/bin/python"), "--comet", comet, "--port", str(port)]
+            stack.enter_context(serving(page, port, tmp_path))
+            command = [*node(), "--input-type=module", "-e", PAGE, f"http://127.0.0.1:{port}/?uid=7"]
+        _, out, _ = stack.enter_context(started(command, tmp_path))
+        behind.wait_for(lambda: behind.connections)
+        for n in (b"1", b"2", b"3"):
+            behind.push("u:7", n)
+        wait_until(lambda: "u:7 3 3\n" in out.read_text(), "the last one")
+        assert out.read_text() == "u:7 1 1\nu:7 2 2\nu:7 3 3\n"
 
 
 # ---------------------------------------------------------------- watching

@@ -14,6 +14,8 @@ from selenium.webdriver.common.by import By
 
 from tests.harness import Fabric, free_ports, running, wait_until
 from tests.programs import ROOT, program, serving
+from tests.unit.client.comet import Fabric as Repeating
+from tests.unit.client.comet import ws_comet
 
 FLAGS = (
     "--headless",
@@ -108,6 +110,19 @@ def test_the_page_of_the_how_to(fabric: Fabric, browser: Browser, page: str) -> 
     browser.wait_for_state("connected")
     push(fabric, 3, users=["62"])
     browser.wait_for("u:62 3 3")
+
+
+def test_it_drops_repeats(browser: Browser, page: str) -> None:
+    behind = Repeating()
+    behind.repeats = 1
+    with ws_comet(behind) as comet:
+        browser.driver.get(f"{page.partition('?')[0]}?uid=7&comet={comet}/sub")
+        browser.wait_for_state("connected")
+        for n in (b"1", b"2", b"3"):
+            behind.push("u:7", n)
+        behind.wait_for(lambda: behind.cursors.get("u:7") == 3)
+        browser.wait_for("u:7 1 1", "u:7 2 2", "u:7 3 3")
+        browser.driver.get("about:blank")
 
 
 def test_it_comes_back_when_the_whole_fabric_was_away(fabric: Fabric, browser: Browser, page: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import re
 from collections.abc import Iterator
@@ -86,6 +87,47 @@ def test_why_somebody_was_closed(fabric: Fabric, is_ws: bool) -> None:
     ):
         wait_until(lambda: closed(fabric, ending) == before[ending] + 1, f"{ending} is counted")  # noqa: B023
         wait_until(lambda: lines(fabric, "disconnected", why), f"{why} is in the log")  # noqa: B023
+
+
+@pytest.mark.parametrize("is_ws", [False, True], ids=["tcp", "ws"])
+def test_who_forgets_the_version_is_user_0_and_the_log_says_why(fabric: Fabric, is_ws: bool) -> None:
+    address = (fabric.ws if is_ws else fabric.tcp)["comet-1"]
+    hint = """hint="an auth packet of zim's protocol has version 3\""""
+    for said, hints in (('{"token":"7"}', 1), ('{"uid":"7"}', 0), ('"anna"', 0)):
+        client = Client(address, said, is_ws)
+        whose = "client={}:{}".format(*client.socket.getsockname())
+        wait_until(lambda: lines(fabric, "connected", whose, "key=0_"), "a line in the log")  # noqa: B023
+        assert len(lines(fabric, "goim's user 0 has a token", whose, hint)) == hints
+        client.close()
+
+
+def test_who_speaks_something_else_is_told_so_in_the_log(fabric: Fabric) -> None:
+    for is_ws, said, why in (
+        (False, b"GET /sub HTTP/1.1\r\nHost: localhost\r\n\r\n", "packet too large: it looks like HTTP; "),
+        (True, b'[{"ver":3,"op":7,"seq":1,"body":{"token":"7"}}]', "an array; right is one object a frame"),
+    ):
+        client = Client((fabric.ws if is_ws else fabric.tcp)["comet-1"], None, is_ws)
+        client.frame(said) if is_ws else client.send(said)
+        client.wait_closed()
+        assert (client.packets, client.close_code) == ([], 0)  # as goim does
+        wait_until(lambda: f'reason="{why}' in fabric.log, f"{why} is in the log")  # noqa: B023
+
+
+def test_a_push_to_a_port_that_is_not_for_pushes_is_told_so_and_in_the_log(fabric: Fabric) -> None:
+    address, size = fabric.ws["comet-1"], len(lines(fabric, "request refused"))
+    for path, status, words in (
+        ("/1/push?uid=7", 404, "WebSocket clients connect to /sub; pushes go to a logic's `http`"),
+        ("/sub", 405, "a WebSocket upgrade is a GET"),
+    ):
+        for body in (b"", b"hello", b"x" * 9000):
+            connection = http.client.HTTPConnection(address, timeout=10)
+            connection.request("POST", path, body)
+            answer = connection.getresponse()
+            assert (answer.status, answer.read().decode()) == (status, f"{words}\n")
+            connection.close()
+            size += 1
+            wait_until(lambda: len(lines(fabric, "request refused")) == size, "a line in the log")  # noqa: B023
+            assert f"status={status} " in lines(fabric, "request refused")[-1]
 
 
 @pytest.mark.parametrize("is_ws", [False, True], ids=["tcp", "ws"])

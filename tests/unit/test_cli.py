@@ -12,7 +12,8 @@ from click.testing import CliRunner
 from zim import __version__
 from zim.cli import main
 from zim.cli.drawing import draw
-from zim.cli.up import how_to_try, listening_text, zim_command
+from zim.cli.up import how_to_try, listening_text
+from zim.program import zim_command
 from zim.supervisor import RunningNode, node_command
 from zim.topology import Topology, load, parse
 

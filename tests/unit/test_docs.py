@@ -10,6 +10,8 @@ import re
 import runpy
 import shlex
 import sqlite3
+import subprocess
+import sys
 from contextlib import closing
 from pathlib import Path
 
@@ -33,6 +35,7 @@ from zim.nodes.logic.fabric import HISTORY_BYTES
 from zim.nodes.router.log import Log, NewPush
 from zim.nodes.router.log.durable import begin_epoch
 from zim.protocol import frame
+from zim.protocol.endings import Ending
 from zim.protocol.frame import Op, Packet
 from zim.protocol.framings.text import parse_text
 from zim.protocol.pushes import Content, Encoded
@@ -155,6 +158,17 @@ def test_names_in_contributing_are_in_the_code() -> None:
     names = set(re.findall(r"`(_?[A-Za-z]\w+)`", (ROOT / "CONTRIBUTING.md").read_text())) - {"make"}
     code = "\n".join(path.read_text() for folder in ("zim", "tests") for path in (ROOT / folder).rglob("*.py"))
     assert names <= set(re.findall(r"\w+", code))
+
+
+def test_a_key_is_of_one_push_on_all_pages() -> None:
+    """Whoever follows them in order gets no 422."""
+    keys: dict[str, set[str]] = {}
+    for name, text in blocks("sh"):
+        for line in text.replace("\\\n", "").splitlines():
+            for key in re.findall(r'"id":"([^"…]+)"|Idempotency-Key: ([^\s\'"]+)|--id (\S+)', line):
+                keys.setdefault("".join(key), set()).add(name)
+    assert len(keys) > 2
+    assert all(len(names) == 1 for names in keys.values()), keys
 
 
 def test_make_targets_exist() -> None:
@@ -368,6 +382,9 @@ def check_session(packets: list[tuple[str, Packet]]) -> None:
         if packet.op == Op.GAP:
             gap = Missed(body["stream"], body["epoch"], body["from"], body["to"], body["reason"])
             assert ZIM.encode_missed(gap).body == packet.body
+        if packet.op == Op.DISCONNECT:
+            (ending,) = [one for one in Ending if one.word == body["reason"]]
+            assert ZIM.encode_farewell(body["reason"], ending).body == packet.body
 
 
 def test_zims_own_protocol_is_as_it_says() -> None:
@@ -428,20 +445,16 @@ log.info(text)
     assert events_in(code) == {"by a driver", "from another greenlet", "by a runner", "by a shard"}
 
 
-def test_a_log_can_be_backed_up_and_restored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (backup,) = [
-        shlex.split(line)[2]
-        for name, text in blocks("sh")
-        for line in text.splitlines()
-        if name == "backups.md" and "VACUUM INTO" in line
-    ]
-    monkeypatch.chdir(tmp_path)
+def test_a_log_can_be_backed_up_every_day_and_restored(tmp_path: Path) -> None:
+    (backup,) = [text for name, text in blocks("sh") if name == "backups.md" and "VACUUM INTO" in text]
+    backup = backup.replace(".venv/bin/python", sys.executable)
     live, copy = tmp_path / "var" / "router-1", tmp_path / "backup" / "router-1"
-    for folder in (live, copy):
-        folder.mkdir(parents=True)
+    live.mkdir(parents=True)
     log = opened(live)
     log.append(acquired(log), [NewPush("one", ["u:7"], 5, b"1", 1)])
-    exec(backup, {})
+    for _ in ("today", "tomorrow"):
+        subprocess.run(["sh", "-c", backup], cwd=tmp_path, check=True)
+    assert [path.name for path in copy.iterdir()] == ["log.db"]
     epoch, head = log.epoch, log.heads(["u:7"])["u:7"].head
     log.close()
     again = opened(copy)

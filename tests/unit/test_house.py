@@ -68,6 +68,7 @@ PURE = (
     "zim.nodes.router.streams",
     "zim.nodes.router.upkeep",
     "zim.supervisor.restarts",
+    "zim.topology.browsers",
     "zim.topology.drafts",
     "zim.topology.endpoints",
     "zim.topology.identity",

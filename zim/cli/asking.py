@@ -8,8 +8,9 @@ import ssl
 from zim.cli.credentials import api_key
 from zim.client import ZimError
 from zim.client.address import logic_address
-from zim.client.http import check_key
+from zim.client.http import OF_SILENCE, HttpResponse, check_key
 from zim.client.tls import not_verified
+from zim.program import zim_command
 
 TIMEOUT_S = 10.0  # for an answer; a logic waits five seconds for a router at most
 
@@ -36,19 +37,21 @@ def get(where: str, path: str) -> tuple[int, bytes]:
         connection: http.client.HTTPConnection = http.client.HTTPSConnection(host, port, timeout=TIMEOUT_S, context=tls)
     else:
         connection = http.client.HTTPConnection(host, port, timeout=TIMEOUT_S)
+    connection.response_class = HttpResponse
     key = api_key()
     try:
         connection.request("GET", path, headers={"Authorization": f"Bearer {check_key(key)}"} if key else {})
         response = connection.getresponse()
         return response.status, response.read()
     except ConnectionRefusedError:
-        raise NotTold(f"nothing listens on {where}; is the fabric up? zim up") from None
+        raise NotTold(f"nothing listens on {where}; is the fabric up? {zim_command()} up") from None
     except TimeoutError:
         raise NotTold(f"no answer from {where} in {TIMEOUT_S:g} s") from None
     except ssl.SSLCertVerificationError as error:
         raise NotTold(not_verified(where, error)) from None
     except (OSError, http.client.HTTPException, UnicodeError) as error:
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        raise NotTold(f"no answer from {where}: {reason}") from None
+        hint = OF_SILENCE if isinstance(error, ConnectionResetError) else ""
+        raise NotTold(f"no answer from {where}: {reason}{hint}") from None
     finally:
         connection.close()

@@ -11,6 +11,7 @@ import click
 from zim.cli.template import MAX_MACHINES, MAX_OFFSET, render
 from zim.cli.where import DEFAULT_FILE
 from zim.errors import ZimError
+from zim.program import zim_command
 from zim.topology import load
 
 EXIT_REFUSED = 1
@@ -58,13 +59,13 @@ def init(file: Path, machines: int, production: bool, offset: int) -> None:
     except _NotWritten as error:
         click.echo(f"zim init: {error}", err=True)
         sys.exit(EXIT_REFUSED)
-    more = "" if file == DEFAULT_FILE else f" {file}"
+    zim, more = zim_command(), "" if file == DEFAULT_FILE else f" {file}"
     click.echo(f"{file} describes {len(load(file).nodes)} nodes.")
     if machines > 1:
-        click.echo(f"Put in the names of your machines, look at it with: zim check{more}")
-        click.echo(f"and start it, on each machine: zim up --host machine-1{more}")
+        click.echo(f"Put in the names of your machines, look at it with: {zim} check{more}")
+        click.echo(f"and start it, on each machine: {zim} up --host machine-1{more}")
     else:
-        click.echo(f"Start them: zim up{more}")
+        click.echo(f"Start them: {zim} up{more}")
 
 
 def _write(file: Path, text: str) -> None:

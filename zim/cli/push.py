@@ -5,8 +5,10 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
+from shlex import quote
 from typing import Any, NoReturn, TypeVar
 
 import click
@@ -22,6 +24,7 @@ from zim.fabric.limits import TTL_S, WAIT_S
 from zim.fabric.names import KEY, NAME, is_key, shown
 from zim.fabric.push import OP, PUSH_OP
 from zim.fabric.streams import user_of_key
+from zim.program import zim_command
 
 EXIT_REFUSED = 1
 EXIT_UNKNOWN = 3
@@ -116,11 +119,16 @@ class _Push(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         is_wrong = args and not args[0].startswith("-") and self.get_command(ctx, args[0]) is None
         if is_wrong and not ctx.resilient_parsing:  # a shell that completes a line asks with half a word
-            raise click.UsageError(
-                f"{args[0]!r} does not say to whom; right is one of {', '.join(self.commands)}, "
-                f"such as: zim push user {args[0]} {args[1] if len(args) > 1 else 'hello'}"
-            )
+            raise click.UsageError(f"{args[0]!r} does not say to whom; {self._right(*args)}")
         return super().resolve_command(ctx, args)
+
+    def _right(self, said: str, *more: str) -> str:
+        """What would be right, once as it may have been meant: with another word, or with one in front."""
+        names, zim = ", ".join(self.commands), zim_command()
+        if close := get_close_matches(said, self.commands, n=1):
+            words = " ".join(map(quote, more or ("7", "hello")))
+            return f"did you mean {close[0]}? Right is one of {names}, such as: {zim} push {close[0]} {words}"
+        return f"right is one of {names}, such as: {zim} push user {quote(said)} {quote(more[0]) if more else 'hello'}"
 
 
 @click.group(cls=_Push, context_settings={"help_option_names": ["-h", "--help"]})
@@ -229,7 +237,9 @@ def _refuse_keys(keys: Sequence[str], users: Sequence[str]) -> None:
     """
     for key in keys:
         if (uid := user_of_key(key)) in users:
-            raise click.UsageError(f"all sessions of {uid} get it, not {key} alone; for that: zim push keys {key} BODY")
+            raise click.UsageError(
+                f"all sessions of {uid} get it, not {key} alone; for that: {zim_command()} push keys {key} BODY"
+            )
 
 
 def _fail(error: ZimError) -> NoReturn:

@@ -7,9 +7,9 @@ from pathlib import Path
 import click
 
 from zim.cli.where import topology_file, topology_option
-from zim.errors import TopologyError
+from zim.errors import NodeError, TopologyError
 from zim.nodes.router.log.durable import begin_epoch
-from zim.nodes.state import StateDir
+from zim.nodes.state import RunsAlready, StateDir
 from zim.topology import load
 
 
@@ -33,7 +33,10 @@ def restored(name: str, topology: Path | None) -> None:
         raise TopologyError([f"{path}: has no router {name}; there are {', '.join(names)}"])
     if not (fabric.data_dir / name).exists():
         raise TopologyError([f"{fabric.data_dir / name}: is not there; restore it first"])
-    state = StateDir(fabric.data_dir, name)
+    try:
+        state = StateDir(fabric.data_dir, name)
+    except RunsAlready as error:
+        raise NodeError(f"{name} runs (pid {error.pid}); stop it, or the `zim up` that restarts it") from None
     try:
         epoch = begin_epoch(state.path, names)
     finally:

@@ -19,12 +19,13 @@ from zim import logs
 from zim.cli.where import reachable, topology_argument, topology_file, topology_option
 from zim.errors import NodeError, TopologyError
 from zim.fabric.principals import Principals
+from zim.program import zim_command
 from zim.supervisor import RunningNode, Supervisor, node_command, open_admins, ports_in_use, raise_open_files
 from zim.topology import Topology, load
 
 _OTHER_PORTS = """\
 Until then `zim push`, `zim listen` and the others reach whoever listens there, if they are given this topology. For a
-second fabric on this machine `zim init --offset 10000 FILE` writes one with other ports."""
+second fabric on this machine `{zim} init --offset 10000 FILE` writes one with other ports."""
 
 
 @click.command()
@@ -56,14 +57,22 @@ def up(file: Path | None, topology: Path | None, host: str | None, verbose: bool
             [f"{path}: is for {len(hosts)} machines: {', '.join(hosts)}; say which one this is: --host {hosts[0]}"]
         )
     if busy := ports_in_use(nodes, fabric.admin):
-        raise NodeError("\n".join([*busy, _OTHER_PORTS]))
+        raise NodeError("\n".join([*busy, _OTHER_PORTS.format(zim=zim_command())]))
     logs.setup("zim-up", logging.DEBUG if verbose else logging.INFO)
-    raise_open_files(nodes)
+    shortage = raise_open_files(nodes)
+    if shortage and shortage.is_bad:
+        shortage.tell()
     command = node_command(fabric, *(["-v"] if verbose else []))
     # What `zim listen` finds by itself is the first comet of that file.
     is_found = host is None and fabric.path == topology_file(None).absolute()
     pass_on = logs.writer(logs.STDERR).put
-    supervisor = Supervisor(nodes, command, lambda running: _tell(fabric, running, is_found), pass_on)
+
+    def on_complete(running: list[RunningNode]) -> None:
+        _tell(fabric, running, is_found)
+        if shortage and not shortage.is_bad:
+            shortage.tell()
+
+    supervisor = Supervisor(nodes, command, on_complete, pass_on)
     admins = open_admins(supervisor, fabric.admin, Principals(fabric.identity.api_keys))
     code = supervisor.run()
     for admin in admins:
@@ -94,11 +103,6 @@ def listening_text(listening: Mapping[str, Sequence[str]]) -> str:
     order += [what for what in listening if what not in order]
     wide = max([4, *map(len, order)])
     return "\n".join(f"{what:<{wide}} {where}" for what in order for where in listening[what])
-
-
-def zim_command() -> str:
-    """How this program is called from here: README's fresh clone has it in .venv/bin, and not in PATH."""
-    return "zim" if shutil.which("zim") else os.path.relpath(sys.argv[0])
 
 
 def how_to_try(running: Iterable[RunningNode], is_found: bool) -> list[str]:

@@ -17,6 +17,7 @@ from zim.client.waiting import Waker, wait
 from zim.client.wire import TcpWire, Wire
 from zim.client.ws import WsWire
 from zim.errors import ZimError
+from zim.program import zim_command
 from zim.protocol.frame import Packet
 
 _RECV_BYTES = 64 << 10
@@ -101,7 +102,7 @@ class Line:
         if self._is_cut:
             raise ConnectionLost("closed")
         if code == errno.ECONNREFUSED:
-            return f"nothing listens on {self.address}; is the fabric up? zim up"
+            return f"nothing listens on {self.address}; is the fabric up? {zim_command()} up"
         if code == errno.ETIMEDOUT:
             return f"no connection to {self.address} in {self._timeout_s:g} s"
         return f"no connection to {self.address}: {os.strerror(code)}"
@@ -127,7 +128,7 @@ class Line:
         if data is None:
             return None
         if not data:
-            raise ConnectionLost("closed by the server")
+            raise ConnectionLost(f"closed by the server{self._wire.of_silence}")
         packets = self._wire.receive(data)
         self.broken = self._wire.broken
         with contextlib.suppress(*[ConnectionLost] if self.broken else []):  # why it broke is the better reason
@@ -163,7 +164,7 @@ class Line:
             with contextlib.suppress(BlockingIOError):
                 return sock.recv(_RECV_BYTES) if wait(sock, self._waker, timeout_s) else None
         except OSError as error:
-            raise ConnectionLost(f"connection lost: {why(error)}") from None
+            raise ConnectionLost(f"connection lost: {why(error)}{self._wire.of_silence}") from None
         return None
 
     def _write(self, data: bytes) -> None:

@@ -10,13 +10,20 @@ import threading
 import time
 from dataclasses import dataclass
 
+from typing_extensions import override
+
 from zim.client.address import logic_address
 from zim.client.errors import ClientError, PushUnavailable, PushUnknown, PushUntrusted
 from zim.client.tls import not_verified, why
+from zim.program import zim_command
 
 _IDLE_S = 5.0
 _KEY = re.compile(r"[A-Za-z0-9._~+/-]{1,200}=*")
 _PIECE_BYTES = 64 << 10
+_START = b"HTTP/"
+_GREETING = b"\xff"  # of ZeroMQ, which speaks first (ZMTP 3.1, 3.2)
+_ELSEWHERE = "HTTP is on a logic's `http`"
+OF_SILENCE = f"; if that is a comet's `tcp`, {_ELSEWHERE}"  # what it may mean to be hung up on without a word
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +39,28 @@ class HttpAnswer:
     body: bytes
     push_id: str
     retry_after_s: float
+
+
+class NotHttp(http.client.HTTPException):
+    """What answers is not HTTP. The text says what it is, and where HTTP is."""
+
+
+class ZeroMq(NotHttp):
+    """A ZeroMQ port answers."""
+
+
+class HttpResponse(http.client.HTTPResponse):
+    """An answer, of which the first bytes say whether it is one: the end of its first line may never come."""
+
+    @override
+    def begin(self) -> None:
+        """Raises: NotHttp."""
+        start = self.fp.peek(len(_START))[: len(_START)]
+        if start.startswith(_GREETING):
+            raise ZeroMq(f"a ZeroMQ port answers there; {_ELSEWHERE}")
+        if not _START.startswith(start):
+            raise NotHttp(f"what answers there is not HTTP; {_ELSEWHERE}")
+        super().begin()
 
 
 class HttpLink:
@@ -75,7 +104,8 @@ class HttpLink:
             wait_s: how much longer than usual the answer may take.
 
         Raises:
-            PushUnavailable: there is no connection; nothing was sent. PushUntrusted: for its certificate.
+            PushUnavailable: there is no connection, or one to a ZeroMQ port; nothing was accepted. PushUntrusted: for
+                its certificate.
             PushUnknown: it was sent, and not answered.
         """
         link, timeout_s = self._connected(), self._timeout_s + wait_s
@@ -86,11 +116,18 @@ class HttpLink:
             link.request("POST", path, body, {**self._headers, **kind})
             response = link.getresponse()
             text = self._read(response, deadline)
+        except ZeroMq as error:
+            self.close()
+            raise PushUnavailable(f"no answer from {self.address}: {error}") from None
         except (OSError, http.client.HTTPException) as error:
             self.close()
             what = f"{self.address} hung up before it answered ({why(error)})"
             if isinstance(error, TimeoutError):
                 what = f"no answer from {self.address} in {timeout_s:g} s"
+            elif isinstance(error, NotHttp):
+                what = f"no answer from {self.address}: {error}"
+            elif isinstance(error, ConnectionResetError) and not hasattr(self._local, "used_at"):
+                what += OF_SILENCE
             raise PushUnknown(f"{what}; it is not known whether the push was accepted") from None
         self._local.used_at = time.monotonic()
         if response.will_close:
@@ -137,12 +174,13 @@ class HttpLink:
             link = http.client.HTTPConnection(self._host, self._port, timeout=self._timeout_s)
         else:
             link = http.client.HTTPSConnection(self._host, self._port, timeout=self._timeout_s, context=self._tls)
+        link.response_class = HttpResponse
         try:
             link.connect()
         except ssl.SSLCertVerificationError as error:
             raise PushUntrusted(not_verified(self.address, error)) from None
         except ConnectionRefusedError:
-            raise PushUnavailable(f"nothing listens on {self.address}; is the fabric up? zim up") from None
+            raise PushUnavailable(f"nothing listens on {self.address}; is the fabric up? {zim_command()} up") from None
         except TimeoutError:
             raise PushUnavailable(f"no connection to {self.address} in {self._timeout_s:g} s") from None
         except (OSError, UnicodeError) as error:

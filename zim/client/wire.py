@@ -24,6 +24,7 @@ from zim.protocol.framings.tcp import TcpReader
 
 MAX_PACKET_BYTES = 16 << 20
 _HTTP = b"HTTP"  # as a packet's length it would be more than that
+_ZEROMQ = b"\xff"  # its greeting (ZMTP 3.1, 3.2); a packet's length would be negative
 
 _STRING_OR_BRACKET = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{}]', re.DOTALL)
 # Python's limit on the digits of a number is not JSON's; no field has more than 19.
@@ -38,11 +39,13 @@ class Wire(ABC):
         opening: what the client says before anything else.
         is_open: packets may be sent.
         broken: why nothing more can be read; told beside the packets, so that those before it are not lost.
+        of_silence: what it may mean if the other side ends it now.
     """
 
     opening = b""
     is_open = True
     broken: ZimError | None = None
+    of_silence = ""
 
     @abstractmethod
     def send(self, packet: Packet) -> bytes:
@@ -86,6 +89,8 @@ class TcpWire(Wire):
     def _read(self, data: bytes) -> Iterator[Packet]:
         if not self._has_begun and data.startswith(_HTTP):
             raise WireError("HTTP speaks there, not TCP packets; a comet's WebSocket is at ws://host:port")
+        if not self._has_begun and data.startswith(_ZEROMQ):
+            raise WireError("ZeroMQ speaks there, not TCP packets; a comet's TCP is on its `tcp`")
         self._has_begun = True
         return self._reader.receive(data)
 

@@ -17,8 +17,12 @@ from zim.protocol.frame import Packet
 from zim.protocol.websocket import FrameReader, encode_close, encode_frame
 
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455 1.3
+_START = b"HTTP/1."
+_OF_SILENCE = " (if that is a comet's `tcp`, WebSocket is on its `ws`)"
+_A_LOGIC = b"404 page not found\n"  # goim's answer, and so a logic's, to a path that is none
 _MAX_HEAD_BYTES = 16 << 10
 _MAX_SHOWN_BYTES = 300
+_NOT_HTTP = "the answer to the WebSocket request is not HTTP; is this a WebSocket port?"
 
 
 def random_mask() -> bytes:
@@ -48,13 +52,15 @@ def check_response(head: bytes, key: bytes, path: str = "/sub", body: bytes = b"
     """
     first, *lines = head.split(b"\r\n")
     parts = first.split(None, 2)
-    if len(parts) < 2 or not parts[0].startswith(b"HTTP/1.") or not parts[1].isdigit():
-        raise WireError("the answer to the WebSocket request is not HTTP; is this a WebSocket port?")
+    if len(parts) < 2 or not parts[0].startswith(_START) or not parts[1].isdigit():
+        raise WireError(_NOT_HTTP)
     headers = {k.strip().lower(): v.strip() for k, _, v in (line.partition(b":") for line in lines)}
     if parts[1] != b"101":
         status = b" ".join(parts[1:]).decode("latin-1")
         is_told = headers.get(b"content-type", b"").startswith(b"text/plain")
         reason = _first_line(body) if is_told else ""
+        if parts[1] == b"404" and body == _A_LOGIC:
+            reason = "a logic answers there; clients connect to a comet's `ws`"
         raise LoginRefused(f"HTTP {status} for {path} instead of a WebSocket" + (f": {reason}" if reason else ""))
     if headers.get(b"upgrade", b"").lower() != b"websocket":
         raise WireError("HTTP 101 without Upgrade: websocket")
@@ -76,6 +82,7 @@ class WsWire(Wire):
         self._path = path
         self.opening = opening_request(address, path, self._key)
         self.is_open = False
+        self.of_silence = _OF_SILENCE
         self._head = b""
         self._frames = FrameReader(max_packet_bytes, is_server=False)
         self._replies = b""
@@ -93,6 +100,9 @@ class WsWire(Wire):
     def _shake_hands(self, data: bytes) -> bytes:
         """Reads the answer to `opening`. What follows it is returned."""
         self._head += data
+        self.of_silence = ""
+        if not _START.startswith(self._head[: len(_START)]):
+            raise WireError(_NOT_HTTP)  # at once: its first line may never end
         head, end, data = self._head.partition(b"\r\n\r\n")
         if not end:
             if len(self._head) > _MAX_HEAD_BYTES:

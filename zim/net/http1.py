@@ -118,9 +118,9 @@ class Requests:
         return not self._has_begun and not self._fruitless_bytes
 
     @property
-    def path(self) -> str:
-        """Of the request whose body is being read; "" if none is."""
-        return self._begun.environ["PATH_INFO"] if self._begun else ""
+    def environ(self) -> dict[str, Any]:
+        """Of the request whose body is being read; empty if none is."""
+        return self._begun.environ if self._begun else {}
 
     @property
     def is_in_chunks(self) -> bool:

@@ -18,6 +18,18 @@ def _error(error: OSError, text: str) -> NodeError:
     return NotNow(text) if error.errno in _FULL else NodeError(text)
 
 
+class RunsAlready(NodeError):
+    """Another process of this name holds the folder.
+
+    Attributes:
+        pid: of that process, in digits; "unknown" where it has not said so.
+    """
+
+    def __init__(self, node_name: str, path: Path, pid: str) -> None:
+        super().__init__(f"another {node_name} runs on {path} already, pid {pid}")
+        self.pid = pid
+
+
 class StateDir:
     """A node's folder under data_dir, held while the process lives."""
 
@@ -25,7 +37,8 @@ class StateDir:
         """Makes the folder and takes its lock.
 
         Raises:
-            NodeError: another process of this name runs on the same data_dir, or the folder cannot be used.
+            RunsAlready: another process of this name runs on the same data_dir.
+            NodeError: the folder cannot be used.
         """
         self.path = data_dir / node_name
         try:
@@ -38,7 +51,7 @@ class StateDir:
         except OSError:
             holder = os.pread(self._lock, 20, 0).decode(errors="replace").strip() or "unknown"
             os.close(self._lock)
-            raise NodeError(f"another {node_name} runs on {self.path} already, pid {holder}") from None
+            raise RunsAlready(node_name, self.path, holder) from None
         with contextlib.suppress(OSError):  # for people; the lock is held
             os.ftruncate(self._lock, 0)
             os.pwrite(self._lock, str(os.getpid()).encode(), 0)

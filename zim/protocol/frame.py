@@ -20,6 +20,8 @@ from zim.fabric.push import PUSH_OP, TEST_OPS
 from zim.protocol.errors import WireError
 
 HEADER_BYTES = 16
+_METHODS = (b"GET ", b"POST", b"PUT ", b"HEAD", b"OPTI", b"DELE", b"PATC", b"CONN", b"PRI ")
+_HANDSHAKE = b"\x16\x03"  # RFC 8446 5.1
 VERSION = 3  # of zim's vocabulary, the only one whose headers may be longer
 MAX_STREAM_BYTES = 255  # of a stream's name
 _HEADER = struct.Struct(">ihhii")
@@ -90,7 +92,7 @@ def parse(data: bytes | bytearray, at: int, max_bytes: int, extended: bool = Fal
     if length < HEADER_BYTES:
         raise WireError("packet length below 16")
     if length > max_bytes:
-        raise WireError("packet too large")
+        raise WireError(f"packet too large{_meant(data, at)}")
     if header != HEADER_BYTES:
         if not extended or version != VERSION:
             raise WireError("header length is not 16")
@@ -109,3 +111,12 @@ def parse(data: bytes | bytearray, at: int, max_bytes: int, extended: bool = Fal
     except UnicodeDecodeError:
         raise WireError("stream's name is not UTF-8") from None
     return Packet(op, seq, version, body, stream, offset), at + length
+
+
+def _meant(data: bytes | bytearray, at: int) -> str:
+    """What bytes look like that are no packet; "" if like nothing that people send here by mistake."""
+    if data.startswith(_METHODS, at):
+        return ": it looks like HTTP; WebSocket is on a comet's `ws`, pushes go to a logic's `http`"
+    if data.startswith(_HANDSHAKE, at):
+        return ": it looks like TLS, which a proxy in front of zim speaks"
+    return ""

@@ -18,7 +18,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import gevent
 from gevent import Greenlet, subprocess
@@ -43,6 +43,7 @@ QUICK_STOP_S = 1.0  # after which it says whom it waits for
 READY_TIMEOUT_S = 30.0  # before it says who is missing
 LAST_LINES = 20
 MAX_LINE_BYTES = 65_536
+LITTLE_ROOM = 1_000  # clients
 DRAIN_TIMEOUT_S = 1.0  # a grandchild may hold a dead node's stderr open
 
 Command = Callable[[Node, int], list[str]]
@@ -71,10 +72,39 @@ def node_command(topology: Topology, *options: str) -> Command:
     return command
 
 
-def raise_open_files(nodes: Iterable[Node]) -> None:
+class Shortage(NamedTuple):
+    """The system lets fewer clients in than a comet may take.
+
+    Attributes:
+        room: for so many clients.
+        needed: open files for all.
+    """
+
+    room: int
+    needed: int
+    node: str
+
+    @property
+    def is_bad(self) -> bool:
+        """It is so little that it will be missed soon."""
+        return self.room < LITTLE_ROOM
+
+    def tell(self) -> None:
+        """One line in the log."""
+        remedy = f"`ulimit -Hn {self.needed}` as root, or LimitNOFILE={self.needed} under systemd"
+        if self.is_bad:
+            fields = {"room_for": self.room, "node": self.node, "remedy": f"{remedy}, or a lower max_connections"}
+            log.warning("fewer clients than max_connections, for too few open files", extra=fields)
+        else:
+            fields = {"clients": self.room, "node": self.node, "for_max_connections": remedy}
+            log.info("open files are enough for so many clients", extra=fields)
+
+
+def raise_open_files(nodes: Iterable[Node]) -> Shortage | None:
     """Raises the limit of open files as far as it may, for this process and its children.
 
-    Says so in one line if that is less than the largest comet's `max_connections` needs.
+    Returns:
+        What is missing, if that is less than the largest comet's `max_connections` needs.
     """
     needed, name = open_files_needed(nodes)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -86,9 +116,8 @@ def raise_open_files(nodes: Iterable[Node]) -> None:
             soft = wanted[0]
             break
     if soft != resource.RLIM_INFINITY and soft < needed:
-        remedy = f"`ulimit -Hn {needed}` as root, LimitNOFILE={needed} under systemd, or a lower max_connections"
-        fields = {"room_for": max(0, soft - FILES_BESIDE_CONNECTIONS), "node": name, "remedy": remedy}
-        log.warning("fewer clients than max_connections, for too few open files", extra=fields)
+        return Shortage(max(0, soft - FILES_BESIDE_CONNECTIONS), needed, name)
+    return None
 
 
 class _Keeper:

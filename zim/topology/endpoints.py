@@ -65,6 +65,11 @@ class Endpoint:
         return {str(self.ip) if self.ip else self.host.lower().rstrip(".")}
 
 
+def is_host_name(text: str) -> bool:
+    """It may be a host's name, in letters of ASCII."""
+    return len(text) <= 253 and _HOST_NAME.fullmatch(text) is not None
+
+
 def parse_link(text: str) -> Endpoint:
     """Takes a link between nodes apart: `tcp://host:port` or `ipc:///path`.
 
@@ -129,7 +134,7 @@ def _parse_host(host: str, prefix: str, port: str) -> str:
         except ValueError:
             raise ValueError(f'has "{host}" as host, which is not an IPv4 address') from None
         return host
-    if len(host) > 253 or not _HOST_NAME.fullmatch(host):
+    if not is_host_name(host):
         raise ValueError(f'has "{host}" as host, which is neither an address nor a host name')
     return host
 

@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from zim.errors import TopologyError
-from zim.topology import identity, reach, retention
+from zim.program import zim_command
+from zim.topology import browsers, identity, reach, retention
 from zim.topology.drafts import Draft, check_admin, check_together
 from zim.topology.endpoints import Endpoint, parse_link, parse_listener
 from zim.topology.nodes import MOST_S, Comet, Job, ListenAddress, Logic, Node, Router, Topology
-from zim.topology.tables import Reader, Table, checked, choice, seconds, text, texts, whole
+from zim.topology.tables import Reader, Table, checked, choice, seconds, text, whole
 
 _CLASSES: dict[str, type[Node]] = {"router": Router, "logic": Logic, "job": Job, "comet": Comet}  # as in the file
 
@@ -40,7 +41,10 @@ def load(path: Path) -> Topology:
         toml = path.read_bytes().decode()
     except FileNotFoundError:
         raise TopologyError(
-            [f"{path}: there is no such file; name one, go to the folder that holds it, or let zim init write one"]
+            [
+                f"{path}: there is no such file; name one, go to the folder that holds it, or let {zim_command()} init"
+                " write one"
+            ]
         ) from None
     except IsADirectoryError:
         raise TopologyError([f"{path}: is a directory; right is the file in it"]) from None
@@ -207,8 +211,8 @@ _FABRIC: dict[str, Reader] = {
     "admin": _read_listeners,
 }
 _BROWSERS: dict[str, Reader] = {
-    "origins": texts('an array of origins, such as ["https://app.example.com"], or ["*"] for any'),
-    "hosts": texts('an array of names without port, such as ["push.example.com"], or ["*"] for any'),
+    "origins": browsers.read_origins,
+    "hosts": browsers.read_hosts,
 }
 _PEOPLE: dict[str, Reader] = {"anonymous": _FLAG}
 _COOKIE = checked(

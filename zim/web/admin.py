@@ -6,17 +6,21 @@ comet has no other use for it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from http import HTTPStatus
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
+
+from typing_extensions import override
 
 from zim.fabric.principals import Forbidden, Unauthorized
 from zim.metrics import CONTENT_TYPE_LATEST, Metric, Page
-from zim.net.http1 import BodyLimits
+from zim.net.http1 import BodyLimits, Refused
 from zim.net.visitors import ANYBODY, Visitors
 from zim.web.health import HEALTHY, Missing, readiness
 from zim.web.keys import CHALLENGE, Keys
-from zim.web.server import HttpServer
+from zim.web.problems import DEFECT, Problem
+from zim.web.server import HttpServer, Said, status_line
 
 TIMEOUT_S = 10.0  # for reading a request, and between two
 TEXT, JSON = "text/plain; charset=utf-8", "application/json"
@@ -44,7 +48,7 @@ def admin_server(
         NodeError: the address cannot be had.
     """
     app = admin_app(read, missing, None if visitors.is_local else keys)
-    return HttpServer(app, listener, TIMEOUT_S, BodyLimits(0), key=key, visitors=visitors)
+    return _AdminServer(app, listener, TIMEOUT_S, BodyLimits(0), key=key, visitors=visitors)
 
 
 def admin_app(read: Callable[[], Iterable[Metric]], missing: Missing, keys: Keys | None) -> WSGIApplication:
@@ -54,7 +58,7 @@ def admin_app(read: Callable[[], Iterable[Metric]], missing: Missing, keys: Keys
     def answer(environ: WSGIEnvironment, start_response: StartResponse) -> list[bytes]:
         status, content_type, body, more = _answer(environ, page, missing, keys)
         headers = [("Content-Type", content_type), ("Content-Length", str(len(body))), *more]
-        start_response(f"{status} {HTTPStatus(status).phrase}", headers)
+        start_response(status_line(status), headers)
         return [body]
 
     return answer
@@ -64,21 +68,51 @@ def _answer(
     environ: WSGIEnvironment, page: Page, missing: Missing, keys: Keys | None
 ) -> tuple[int, str, bytes, list[tuple[str, str]]]:
     """Status, content type, body and more headers."""
-    if environ["REQUEST_METHOD"] not in ("GET", "HEAD"):
-        return 405, TEXT, b"Method Not Allowed\n", [("Allow", "GET")]
+    if wrong := _wrong(environ):
+        status, text = wrong
+        return status, TEXT, f"{text}\n".encode(), _allow(status)
     match environ["PATH_INFO"]:
         case "/healthz":
             return 200, JSON, HEALTHY, []
         case "/readyz":
             status, body = readiness(missing())
             return status, JSON, body, []
-        case "/metrics":
-            try:
-                if keys is not None:
-                    keys.principal(environ).require("metrics", ())
-            except Unauthorized as e:
-                return 401, TEXT, f"{e}\n".encode(), [("WWW-Authenticate", CHALLENGE)]
-            except Forbidden as e:
-                return 403, TEXT, f"{e}\n".encode(), []
-            return 200, CONTENT_TYPE_LATEST, page.render(), []
-    return 404, TEXT, b"there are /metrics, /healthz and /readyz\n", []
+    try:
+        if keys is not None:
+            keys.principal(environ).require("metrics", ())
+    except Unauthorized as e:
+        return 401, TEXT, f"{e}\n".encode(), [("WWW-Authenticate", CHALLENGE)]
+    except Forbidden as e:
+        return 403, TEXT, f"{e}\n".encode(), []
+    return 200, CONTENT_TYPE_LATEST, page.render(), []
+
+
+class _AdminServer(HttpServer):
+    """Says in words what is wrong. Whoever comes here with a body has taken this for another port: the log says so."""
+
+    refusal_level = logging.INFO
+
+    @override
+    def judge(self, why: Refused, environ: Mapping[str, Any]) -> Refused:
+        """A body is taken by none of the paths: what is wrong is what would be without it."""
+        wrong = _wrong(environ) if why.status == 413 else None
+        return Refused(*wrong) if wrong else why
+
+    @override
+    def say(self, problem: Problem, environ: Mapping[str, Any]) -> Said:
+        text = problem.kind.title if problem.kind is DEFECT else problem.detail
+        headers = [("Content-Type", TEXT), *problem.headers.items(), *_allow(problem.status)]
+        return status_line(problem.status), headers, f"{text}\n".encode()
+
+
+def _wrong(environ: Mapping[str, Any]) -> tuple[int, str] | None:
+    """Status and words for another path, or another method."""
+    if environ["PATH_INFO"] not in ("/metrics", "/healthz", "/readyz"):
+        return 404, "there are /metrics, /healthz and /readyz; pushes go to a logic's `http`"
+    if environ["REQUEST_METHOD"] not in ("GET", "HEAD"):
+        return 405, "Method Not Allowed"
+    return None
+
+
+def _allow(status: int) -> list[tuple[str, str]]:
+    return [("Allow", "GET")] if status == 405 else []

@@ -25,7 +25,8 @@ Schema = dict[str, Any]
 _REF = "#/components/schemas/{name}"
 
 # What any request may be answered with; and one with a body.
-_ANY = (problems.INVALID_VALUE, problems.UNKNOWN_FIELD, problems.BROKEN_REQUEST, problems.METHOD, problems.DEFECT)
+_WRONG = (problems.INVALID_VALUE, problems.UNKNOWN_FIELD, problems.BROKEN_REQUEST, problems.FOREIGN, problems.METHOD)
+_ANY = (*_WRONG, problems.DEFECT)
 _WITH_BODY = (problems.MALFORMED_JSON, problems.IDEMPOTENCY_KEY, problems.TOO_LARGE, problems.MEDIA_TYPE)
 
 

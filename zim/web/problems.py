@@ -38,6 +38,7 @@ IDEMPOTENCY_KEY = Kind("idempotency-key", 400, "The idempotency key cannot be us
 BROKEN_REQUEST = Kind("broken-request", 400, "The HTTP request is broken")
 UNAUTHORIZED = Kind("unauthorized", 401, "An API key is needed")
 FORBIDDEN = Kind("forbidden", 403, "The API key may not do this")
+FOREIGN = Kind("foreign", 403, "This page or name is not welcome here")
 NOT_FOUND = Kind("not-found", 404, "There is nothing at this path")
 NO_PUSH = Kind("no-push", 404, "No router knows this push")
 METHOD = Kind("method-not-allowed", 405, "The path does not take this method")
@@ -81,7 +82,7 @@ class Problem(ZimError):
 
 def refused(status: int, why: str, retry_after_s: int | None = None) -> Problem:
     """The problem of a request that broke HTTP's rules, or the server's limits, and never reached a view."""
-    kind = {413: TOO_LARGE, 500: DEFECT, 503: UNAVAILABLE}.get(status, BROKEN_REQUEST)
+    kind = {403: FOREIGN, 413: TOO_LARGE, 500: DEFECT, 503: UNAVAILABLE}.get(status, BROKEN_REQUEST)
     problem = Problem(kind, why, retry_after_s=retry_after_s)
     problem.status = status
     return problem

@@ -13,11 +13,12 @@ import logging
 import socket
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from email.utils import formatdate
 from functools import lru_cache
 from http import HTTPStatus
+from typing import Any
 from wsgiref.types import WSGIApplication
 
 import gevent
@@ -33,7 +34,7 @@ from zim.net.http1 import Bodies, BodyLimits, Refused, Request, Requests
 from zim.net.sockets import shown_address
 from zim.net.visitors import ANYBODY, Visitors
 from zim.web.problems import API, PROBLEM_JSON, Problem, defect, refused
-from zim.web.wsgi import IS_GONE, call_app
+from zim.web.wsgi import IS_GONE, Headers, call_app
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +44,8 @@ MAX_ANSWERS_BYTES = 32 << 20  # that wait for their clients to read them; above 
 UNREAD = "too many answers are not read"
 LINGER_S = 1.0  # how long, and
 LINGER_READS = 16  # how many reads, a refused client may go on sending before it is reset
+
+Said = tuple[str, Headers, bytes]  # status, headers and body
 
 _REFUSAL = b'{"ret":65535}'  # clients of goim v1 look for it, whatever the status
 
@@ -88,6 +91,8 @@ class HttpServer(PatientServer, WSGIServer):
         NodeError: the address cannot be had.
     """
 
+    refusal_level = logging.DEBUG  # of the log's line about a request that the app does not see
+
     def __init__(
         self,
         app: WSGIApplication,
@@ -112,6 +117,19 @@ class HttpServer(PatientServer, WSGIServer):
     def handle(self, sock: gevent.socket.socket, address: tuple[str, int]) -> None:  # type: ignore[override]
         """Serve one connection: pywsgi calls this in a greenlet of its own."""
         HttpConnection(sock, address, self).handle()
+
+    def judge(self, why: Refused, environ: Mapping[str, Any]) -> Refused:
+        """Why a request is refused. environ: as much of it as has come."""
+        return why
+
+    def say(self, problem: Problem, environ: Mapping[str, Any]) -> Said:
+        """Status, headers and body for a problem, in the way of the API that the path belongs to."""
+        content_type, body = "text/plain; charset=utf-8", _REFUSAL
+        if problem.status == 403:
+            body = msgspec.json.encode({"ret": 65535, "why": problem.detail}) + b"\n"
+        if environ.get("PATH_INFO", "").startswith(API):
+            content_type, body = PROBLEM_JSON, problem.encode() + b"\n"
+        return status_line(problem.status), [("Content-Type", content_type), *problem.headers.items()], body
 
     def leave(self) -> None:
         """Stop accepting, and hang up on idle clients."""
@@ -168,13 +186,13 @@ class HttpConnection:
         try:
             request = self._read_request()
         except Refused as refused:
-            self._refuse(refused, self._requests.path)
+            self._refuse(refused, self._requests.environ)
             return False
         if request is None:
             return False
         if why := self._server.visitors.refusal(request.environ):
             self._requests.release(request)
-            self._refuse(Refused(403, why), request.environ["PATH_INFO"])
+            self._refuse(Refused(403, why), request.environ)
             return False
         if _is_preflight(request) and (origin := self._server.visitors.allowed_origin(request.environ)):
             self._requests.release(request)
@@ -182,7 +200,7 @@ class HttpConnection:
             return request.keeps_alive and self._server.started
         if self._server.bodies.answers_bytes > MAX_ANSWERS_BYTES:
             self._requests.release(request)
-            self._refuse(Refused(503, UNREAD, 1), request.environ["PATH_INFO"])
+            self._refuse(Refused(503, UNREAD, 1), request.environ)
             return False
         return self._answer(request)
 
@@ -237,12 +255,12 @@ class HttpConnection:
             status, headers, body = call_app(self._server.application, environ)
         except (Exception, gevent.Timeout):
             log.exception("app failed")
-            status, headers, body = _said(defect(), environ["PATH_INFO"])
+            status, headers, body = self._server.say(defect(), environ)
         finally:
             self._requests.release(request)
         if environ["REQUEST_METHOD"] == "GET" and self._server.bodies.answers_bytes > MAX_ANSWERS_BYTES:
             # So many were asked for while this one was made. It is not to be kept, and a question changes nothing.
-            status, headers, body = _said(refused(503, UNREAD, 1), environ["PATH_INFO"])
+            status, headers, body = self._server.say(refused(503, UNREAD, 1), environ)
         keeps_alive = request.keeps_alive and self._server.started
         headers = [*headers, ("Date", _date(int(time.time())))]
         if origin := self._server.visitors.allowed_origin(request.environ):
@@ -254,13 +272,15 @@ class HttpConnection:
         self._send(_message(status, headers, body, environ["REQUEST_METHOD"] == "HEAD"))
         return keeps_alive
 
-    def _refuse(self, why: Refused, path: str) -> None:
+    def _refuse(self, why: Refused, environ: Mapping[str, Any]) -> None:
         """Answer a request that the app will not see, and end the connection."""
+        why = self._server.judge(why, environ)
         self._server.refused[why.status] += 1
-        level = logging.WARNING if why.status == 403 else logging.DEBUG  # a page is after us, or a name is not said
+        # 403: a page is after us, or a name is not said.
+        level = logging.WARNING if why.status == 403 else self._server.refusal_level
         client = shown_address(self._address)
         log.log(level, "request refused", extra={"status": why.status, "reason": str(why), "client": client})
-        status, headers, body = _said(refused(why.status, str(why), why.retry_after_s), path)
+        status, headers, body = self._server.say(refused(why.status, str(why), why.retry_after_s), environ)
         self._send(_message(status, [*headers, ("Connection", "close")], body))
         # Closing with unread bytes would reset the connection, and the client might lose the answer (RFC 9112 9.6).
         self._socket.shutdown(socket.SHUT_WR)
@@ -290,15 +310,9 @@ class HttpConnection:
             self._server.bodies.answers_bytes -= len(data)
 
 
-def _said(problem: Problem, path: str) -> tuple[str, list[tuple[str, str]], bytes]:
-    """Status, headers and body for a problem, in the way of the API that the path belongs to."""
-    status = f"{problem.status} {HTTPStatus(problem.status).phrase}"
-    content_type, body = "text/plain; charset=utf-8", _REFUSAL
-    if problem.status == 403:
-        body = msgspec.json.encode({"ret": 65535, "why": problem.detail}) + b"\n"
-    if path.startswith(API):
-        content_type, body = PROBLEM_JSON, problem.encode() + b"\n"
-    return status, [("Content-Type", content_type), *problem.headers.items()], body
+def status_line(status: int) -> str:
+    """A status with its words."""
+    return f"{status} {HTTPStatus(status).phrase}"
 
 
 def _message(status: str, headers: Iterable[tuple[str, str]], body: bytes, is_head: bool = False) -> bytes:

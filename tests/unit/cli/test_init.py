@@ -12,6 +12,7 @@ from click.testing import CliRunner, Result
 
 from zim.cli import main
 from zim.cli.template import MAX_OFFSET
+from zim.program import zim_command
 from zim.topology import load
 
 ROOT = Path(__file__).parents[3]
@@ -37,13 +38,13 @@ def test_what_it_writes_passes_zim_check(options: tuple[str, ...]) -> None:
 
 def test_by_default_it_is_the_topology_of_the_repository() -> None:
     result = run("init")
-    assert result.stdout == "topology.toml describes 4 nodes.\nStart them: zim up\n"
+    assert result.stdout == f"topology.toml describes 4 nodes.\nStart them: {zim_command()} up\n"
     assert tomllib.loads(Path("topology.toml").read_text()) == tomllib.loads((ROOT / "topology.toml").read_text())
 
 
 def test_in_production_only_places_differ_and_limits_are_the_defaults() -> None:
     run("init", "default.toml")
-    assert run("init", "--production", "production.toml").stdout.endswith("zim up production.toml\n")
+    assert run("init", "--production", "production.toml").stdout.endswith(f": {zim_command()} up production.toml\n")
     default, production = load(Path("default.toml")), load(Path("production.toml"))
     assert production.data_dir == Path("/var/lib/zim")
     assert production.admin
@@ -54,7 +55,7 @@ def test_in_production_only_places_differ_and_limits_are_the_defaults() -> None:
 
 def test_each_machine_has_one_of_each() -> None:
     result = run("init", "--machines", "3", "three.toml")
-    assert "zim up --host machine-1 three.toml" in result.stdout
+    assert f": {zim_command()} up --host machine-1 three.toml" in result.stdout
     topology = load(Path("three.toml"))
     for n in (1, 2, 3):
         names = [node.name for node in topology.nodes if node.host == f"machine-{n}"]

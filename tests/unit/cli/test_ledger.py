@@ -12,6 +12,7 @@ from click.testing import CliRunner, Result
 from tests.unit.cli.test_push import free_address, write_topology
 from tests.unit.client.http_peer import Answer, serving
 from zim.cli.ledger import ledger
+from zim.program import zim_command
 
 
 @pytest.fixture(autouse=True)
@@ -110,7 +111,7 @@ def test_nobody_answers() -> None:
     address = free_address()
     result = run("--http", address)
     assert (result.exit_code, result.stdout) == (3, "")
-    assert result.stderr == f"zim ledger: nothing listens on {address}; is the fabric up? zim up\n"
+    assert result.stderr == f"zim ledger: nothing listens on {address}; is the fabric up? {zim_command()} up\n"
     with serving(None) as server:
         result = run("--http", server.address)
     assert result.exit_code == 3

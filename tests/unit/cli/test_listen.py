@@ -23,6 +23,7 @@ from tests.unit.client.comet import Fabric, tcp_comet, ws_comet
 from tests.unit.client.listening import wait_ws_closed, ws_log_in
 from tests.unit.client.peers import WAIT_S, Connection, TcpPeer, packet, ws_peer
 from zim.cli.listen import listen
+from zim.program import zim_command
 
 
 @pytest.fixture(autouse=True)
@@ -124,7 +125,8 @@ def test_nothing_listens_until_the_timeout() -> None:
         address = f"127.0.0.1:{server.getsockname()[1]}"
     result = run_goim("--uid", "7", "--tcp", address, "--timeout", "0.1")
     assert result.exit_code == 1
-    assert f"cannot reach {address}: nothing listens on {address}; is the fabric up? zim up; again in" in result.stderr
+    why = f"nothing listens on {address}; is the fabric up? {zim_command()} up; again in"
+    assert f"cannot reach {address}: {why}" in result.stderr
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from click.testing import CliRunner, Result
 
 from tests.unit.client.http_peer import Answer, serving
 from zim.cli.push import push
+from zim.program import zim_command
 
 
 @pytest.fixture(autouse=True)
@@ -180,7 +181,7 @@ def test_nothing_listens() -> None:
     address = free_address()
     result = run("all", "x", "--http", address)
     assert result.exit_code == 3
-    assert result.stderr == f"zim push: nothing listens on {address}; is the fabric up? zim up\n"
+    assert result.stderr == f"zim push: nothing listens on {address}; is the fabric up? {zim_command()} up\n"
 
 
 @pytest.mark.parametrize(
@@ -204,7 +205,15 @@ def test_nothing_listens() -> None:
         (("user", "7"), 2, "Missing argument 'BODY'"),
         (("user", "7", "@none"), 2, "cannot read none: No such file"),
         (("nobody", "7", "x"), 2, "'nobody' does not say to whom; right is one of user, users, room"),
-        (("7", "hi"), 2, "such as: zim push user 7 hi"),
+        (("nobody", "to me"), 2, "zim push user nobody 'to me'\n"),
+        (("rooms", "lobby", "hi"), 2, "'rooms' does not say to whom; did you mean room? Right is one of user, users,"),
+        (("rooms", "lobby", "hi"), 2, "zim push room lobby hi\n"),
+        (
+            ("usr",),
+            2,
+            "zim push user 7 hello\n",
+        ),
+        (("7", "hi"), 2, "zim push user 7 hi"),
     ],
 )
 def test_what_is_wrong_on_the_command_line(arguments: tuple[str, ...], code: int, text: str) -> None:

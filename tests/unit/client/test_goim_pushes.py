@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -12,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.unit.client.http_peer import Answer, Server, serving
-from tests.unit.client.peers import WAIT_S
+from tests.unit.client.peers import WAIT_S, Connection, TcpPeer
 from zim.client import AddressError, Publisher, PushError, PushRefused, PushUnavailable, PushUnknown
 
 
@@ -128,6 +129,35 @@ def test_a_server_that_never_answers() -> None:
         publisher = Publisher(f"127.0.0.1:{server.getsockname()[1]}", timeout_s=0.05)
         with pytest.raises(PushUnknown, match=r"no answer from .* in 0.05 s"):
             publisher.push_user(7, b"")
+
+
+@pytest.mark.parametrize(
+    ("said", "error", "text"),
+    [
+        (b"\xff" + bytes(8) + b"\x7f", PushUnavailable, "a ZeroMQ port answers there; HTTP is on a logic's `http`"),
+        (b"SSH-2.0", PushUnknown, "what answers there is not HTTP; HTTP is on a logic's `http`; it is not known"),
+        (b"HTTQ", PushUnknown, "what answers there is not HTTP"),
+    ],
+)
+def test_what_is_not_http_is_told_at_once(said: bytes, error: type[PushError], text: str) -> None:
+    def script(peer: Connection) -> None:
+        peer.socket.sendall(said)
+        while peer.socket.recv(4096):
+            pass
+
+    with TcpPeer(script) as peer, pytest.raises(error, match=re.escape(text)):
+        Publisher(peer.address, timeout_s=10 * WAIT_S).push_user(7, b"")
+
+
+def test_who_is_hung_up_on_without_a_word_is_asked_for_the_port_unless_it_has_answered_before() -> None:
+    hint = "if that is a comet's `tcp`, HTTP is on a logic's `http`"
+    with serving(None, Answer(), None) as server, publishing(server) as publisher:
+        for is_told in (True, False):
+            with pytest.raises(PushUnknown) as caught:
+                publisher.push_user(7, b"")
+            assert (hint in str(caught.value)) is is_told
+            if is_told:
+                publisher.push_user(7, b"")
 
 
 def test_a_name_that_does_not_exist() -> None:

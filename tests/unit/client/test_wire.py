@@ -68,6 +68,19 @@ def test_what_came_before_the_garbage_is_kept(bad: bytes) -> None:
     assert dialect.receive(packet(5, b"late")) == []
 
 
+@pytest.mark.parametrize(
+    ("said", "text"),
+    [
+        (b"HTTP/1.1 400 Bad Request\r\n", "HTTP speaks there, not TCP packets; a comet's WebSocket is at ws://"),
+        (b"\xff" + bytes(8) + b"\x7f", "ZeroMQ speaks there, not TCP packets; a comet's TCP is on its `tcp`"),
+    ],
+)
+def test_what_another_port_says_first_is_known(said: bytes, text: str) -> None:
+    wire = TcpWire()
+    wire.receive(said)
+    assert text in str(wire.broken)
+
+
 def test_a_longer_header_is_for_version_3() -> None:
     header = struct.pack(">ihhii", 29, 27, 3, 5, 9) + struct.pack(">Q", 12) + b"r:1"
     assert TcpWire().receive(header + b"hi") == [Packet(5, 9, 3, b"hi", "r:1", 12)]

@@ -96,8 +96,29 @@ def test_the_reason_of_a_refusal_is_told_as_far_as_it_is_text() -> None:
     assert str(wire.broken) == "HTTP 403 Forbidden for /sub instead of a WebSocket"
 
 
+def test_a_logic_is_known_by_its_404() -> None:
+    wire = WsWire("127.0.0.1:1")
+    wire.receive(b"HTTP/1.1 404 NOT FOUND\r\nContent-Type: text/plain; charset=utf-8\r\n\r\n404 page not found\n")
+    why = "a logic answers there; clients connect to a comet's `ws`"
+    assert str(wire.broken) == f"HTTP 404 NOT FOUND for /sub instead of a WebSocket: {why}"
+
+
+@pytest.mark.parametrize("said", [b"\xff", b"SSH", b"HTTP/2"])
+def test_what_is_not_http_is_known_by_its_first_bytes(said: bytes) -> None:
+    wire = WsWire("127.0.0.1:1")
+    wire.receive(said)
+    assert "is not HTTP; is this a WebSocket port?" in str(wire.broken)
+
+
+def test_silence_means_something_until_it_is_broken() -> None:
+    wire = WsWire("127.0.0.1:1")
+    assert wire.of_silence == " (if that is a comet's `tcp`, WebSocket is on its `ws`)"
+    wire.receive(b"HTTP")
+    assert (wire.of_silence, wire.broken) == ("", None)
+
+
 def test_an_answer_without_end_is_bounded() -> None:
     dialect = WsWire("127.0.0.1:1")
     for _ in range(20):
-        dialect.receive(b"x" * 1000)
+        dialect.receive(b"HTTP/1.1 200 " + b"x" * 1000)
     assert isinstance(dialect.broken, WireError)

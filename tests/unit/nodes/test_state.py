@@ -1,9 +1,10 @@
+import os
 from pathlib import Path
 
 import pytest
 
 from zim.errors import NodeError
-from zim.nodes.state import StateDir
+from zim.nodes.state import RunsAlready, StateDir
 
 
 def test_every_run_has_a_higher_number(tmp_path: Path) -> None:
@@ -33,8 +34,9 @@ def test_a_number_is_written_over_and_the_larger_one_stays(tmp_path: Path) -> No
 
 def test_only_one_process_may_hold_it(tmp_path: Path) -> None:
     state = StateDir(tmp_path, "comet-1")
-    with pytest.raises(NodeError, match=r"another comet-1 runs on .* already, pid \d+"):
+    with pytest.raises(RunsAlready, match=r"another comet-1 runs on .* already, pid \d+") as error:
         StateDir(tmp_path, "comet-1")
+    assert error.value.pid == str(os.getpid())
     StateDir(tmp_path, "comet-2").close()
     state.close()
     StateDir(tmp_path, "comet-1").close()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import logging
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -19,6 +22,7 @@ from zim.supervisor.restarts import (
     parse_ready,
     stop_order,
 )
+from zim.supervisor.running import Shortage
 from zim.topology import load
 
 TWO_OF_EACH = Path(__file__).parents[3] / "examples" / "two-of-each.toml"
@@ -136,3 +140,28 @@ def test_open_file_limits() -> None:
     assert tried == sorted(tried, reverse=True)
     assert (100_200, ENDLESS) in tried
     assert tried[-1] == (10_240, ENDLESS)
+
+
+@pytest.mark.parametrize(("room", "level"), [(999, logging.WARNING), (1_000, logging.INFO), (19_800, logging.INFO)])
+def test_fewer_clients_are_a_warning_only_where_there_is_little_room(
+    room: int, level: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    shortage = Shortage(room, 100_200, "comet-1")
+    shortage.tell()
+    (record,) = caplog.records
+    assert (record.levelno, shortage.is_bad) == (level, level == logging.WARNING)
+    assert room in vars(record).values()
+    assert any(str(value).startswith("`ulimit -Hn 100200`") for value in vars(record).values())
+
+
+def test_a_shortage_is_what_the_system_leaves() -> None:
+    code = (
+        "import resource; from pathlib import Path; from zim.supervisor import raise_open_files;"
+        "from zim.topology import load; resource.setrlimit(resource.RLIMIT_NOFILE, (700, 700));"
+        f"nodes = load(Path({str(TWO_OF_EACH)!r})).nodes; import os;"
+        "os.setuid(65534) if os.getuid() == 0 else None;"  # root may raise it again
+        "print(raise_open_files(nodes), raise_open_files(n for n in nodes if n.kind != 'comet'))"
+    )
+    out = subprocess.check_output([sys.executable, "-c", code], text=True)
+    assert out == "Shortage(room=500, needed=100200, node='comet-1') None\n"

@@ -228,6 +228,17 @@ WRONG: list[tuple[str, Any, str]] = [
     ("comet[0].tcp", [{"insecure": True}], "comet[0].tcp[0].address: is missing"),
     ("comet[0].tcp", [{"address": "127.0.0.1:80", "hosts": []}], "comet[0].tcp[0].hosts: is not a key"),
     ("comet[0].ws", [{"address": "127.0.0.1:80", "ws_frames": "both"}], 'comet[0].ws[0].ws_frames: is "both"; right'),
+    (
+        "comet[0].ws",
+        {"address": "127.0.0.1:80", "origins": ["*", "App.example.com"]},
+        'comet[0].ws.origins[1]: "app.example.com" has no scheme, so no page comes from there; right is "https://app.ex',
+    ),
+    (
+        "comet[0].ws",
+        [{"address": "127.0.0.1:80", "hosts": ["push.example.com:80"]}],
+        'comet[0].ws[0].hosts[0]: "push.example.com:80" has a port, so no request names it; right is',
+    ),
+    ("comet[0].ws", {"address": "127.0.0.1:80", "origins": "*"}, 'comet[0].ws.origins: is "*"; right is an array of'),
     ("logic[0].http", ["127.0.0.1:80", "http://x"], "logic[0].http[1]:"),
     ("router[0].admin", ["127.0.0.1:80", "127.0.0.1:7270"], "router[0].admin[1]: takes port 7270 as"),
     ("fabric.admin", ["127.0.0.1:80", "127.0.0.1:7270"], "fabric.admin[1]: takes port 7270 as router[0].bind does"),

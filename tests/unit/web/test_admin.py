@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator
 from hashlib import sha256
 
@@ -84,9 +85,41 @@ def test_it_is_only_read(admin: HttpServer, method: str) -> None:
     assert (answer.status, answer.headers["allow"]) == (405, "GET")
 
 
-def test_it_takes_no_body(admin: HttpServer) -> None:
-    assert ask(admin, "POST", "/metrics", b"x").status == 413
-    assert admin.refused == {413: 1}
+@pytest.mark.parametrize(
+    ("method", "path", "status", "words"),
+    [
+        ("POST", "/1/push/all", 404, "there are /metrics, /healthz and /readyz; pushes go to a logic's `http`\n"),
+        ("POST", "/api/push", 404, "there are /metrics, /healthz and /readyz; pushes go to a logic's `http`\n"),
+        ("POST", "/metrics", 405, "Method Not Allowed\n"),
+        ("GET", "/metrics", 413, "the body has more than 0 bytes\n"),
+    ],
+)
+@pytest.mark.parametrize("size", [1, 100_000])
+def test_a_body_changes_nothing_of_what_is_said_but_where_all_else_is_right(
+    method: str, path: str, status: int, words: str, size: int, admin: HttpServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    answer = ask(admin, method, path, b"x" * size)
+    assert (answer.status, answer.body.decode()) == (status, words)
+    assert answer.headers["content-type"].startswith("text/plain")
+    if status != 413:
+        without = ask(admin, method, path)
+        assert (without.status, without.body, without.headers.get("allow")) == (
+            status,
+            answer.body,
+            answer.headers.get("allow"),
+        )
+    assert admin.refused == {status: 1}
+    (record,) = caplog.records
+    assert (record.getMessage(), vars(record)["status"]) == ("request refused", status)
+
+
+def test_a_page_from_elsewhere_is_told_so_in_words() -> None:
+    server = admin_server(read, list, ("127.0.0.1", 0), Visitors(is_local=True))
+    server.start()
+    answer = ask(server, "GET", "/metrics", headers="Origin: https://evil.example\r\n")
+    server.stop(5)
+    assert (answer.status, b"origins" in answer.body, b"ret" in answer.body) == (403, True, False)
 
 
 def test_a_defect_is_a_500_and_in_the_log(

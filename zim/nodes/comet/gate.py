@@ -24,6 +24,7 @@ from zim.protocol.errors import WireError
 from zim.protocol.frame import Packet
 from zim.protocol.logins import AskJoin, Auth, Authed, MayJoin
 from zim.protocol.vocabularies.base import Join, Login, Refresh, Start
+from zim.protocol.vocabularies.goim import GOIM, is_zims
 from zim.protocol.vocabularies.zim import NOT_ALLOWED, refusals
 
 log = logging.getLogger(__name__)
@@ -64,6 +65,9 @@ class Gate:
         if isinstance(found, Denial):
             self._deny(connection, found)
             return
+        if found.user == "0" and connection.vocabulary is GOIM and is_zims(packet.body):
+            hint = "an auth packet of zim's protocol has version 3"
+            log.info("goim's user 0 has a token", extra={"client": connection.address, "hint": hint})
         if connection.on(Cause.IDENTIFIED) is not Phase.JOINING:
             return
         connection.device, connection.most = found.device, found.sessions

@@ -50,8 +50,10 @@ def _read_head(sock: socket.socket) -> tuple[dict[str, Any], bytes] | None:
     requests = Requests(Bodies(), BodyLimits(0), upgrades=True)
     try:
         while not requests.ready:
-            if requests.refused:
-                raise requests.refused
+            if why := requests.refused:
+                if why.status == 413 and _problem(requests.environ):  # a push, say: the head alone says what is wrong
+                    return requests.environ, b""
+                raise why
             data = sock.recv(READ_BYTES)
             if not data:
                 return None
@@ -141,7 +143,7 @@ class _Handler(WebSocketHandler):  # type: ignore[misc]
 def _problem(environ: Mapping[str, Any]) -> tuple[str, str] | tuple[str, str, tuple[str, str]] | None:
     """Why a request is no upgrade (RFC 6455 4.2.1): the status, words, and a header that says what would be right."""
     if environ["PATH_INFO"] != PATH:
-        return "404 Not Found", f"WebSocket clients connect to {PATH}"
+        return "404 Not Found", f"WebSocket clients connect to {PATH}; pushes go to a logic's `http`"
     if environ["REQUEST_METHOD"] != "GET":
         return "405 Method Not Allowed", "a WebSocket upgrade is a GET", ("Allow", "GET")
     if (version := environ["SERVER_PROTOCOL"]) != "HTTP/1.1":
@@ -242,6 +244,8 @@ class WebSocketListener(PatientServer, pywsgi.WSGIServer):
                     handler = _Handler(sock, address, self, *found)
                     handler.handle()
         except Refused as refused:
+            fields = {"status": refused.status, "reason": str(refused), "client": shown_address(address)}
+            log.info("request refused", extra=fields)
             with suppress(OSError):
                 SocketPipe(sock).send(_refusal(refused))
         except OSError:

@@ -50,7 +50,8 @@ def parse_text(text: bytes) -> Packet:
     try:
         found = _fields(text)
     except (ValueError, RecursionError):
-        raise WireError("not a packet in JSON") from None
+        is_array = text.lstrip().startswith(b"[")
+        raise WireError("an array; right is one object a frame" if is_array else "not a packet in JSON") from None
     return Packet(
         op=_number(found, "op", _INT32),
         seq=_number(found, "seq", _INT32),

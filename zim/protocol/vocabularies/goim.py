@@ -11,10 +11,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import msgspec
 from typing_extensions import override
 
 from zim.protocol.frame import Op, Packet
 from zim.protocol.vocabularies.base import Login, Start, Vocabulary
+
+
+def is_zims(body: bytes) -> bool:
+    """An auth body is one of zim's own protocol, an object with a token: its client has forgotten the version."""
+    try:
+        return "token" in msgspec.json.decode(body, type=dict[str, msgspec.Raw])
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return False
 
 
 class Goim(Vocabulary):

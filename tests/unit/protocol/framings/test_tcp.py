@@ -1,3 +1,4 @@
+import re
 import struct
 
 import pytest
@@ -50,6 +51,19 @@ def test_any_bytes_are_packets_or_a_wire_error(data: bytes) -> None:
 def test_lengths_that_cannot_be(length: int, header: int, reason: str) -> None:
     with pytest.raises(WireError, match=reason):
         list(TcpReader(100).receive(struct.pack(">ihhii", length, header, 1, 7, 1)))
+
+
+@pytest.mark.parametrize(
+    ("data", "hint"),
+    [
+        (b"GET /sub HTTP/1.1\r\n", "it looks like HTTP; WebSocket is on a comet's `ws`, pushes go to a logic's `http`"),
+        (b"POST /1/push?uid=7 HTTP/1.1\r\n", "it looks like HTTP"),
+        (bytes.fromhex("16030102000100 01fc0303") + bytes(9), "it looks like TLS, which a proxy in front of zim"),
+    ],
+)
+def test_what_speaks_another_protocol_is_told_so(data: bytes, hint: str) -> None:
+    with pytest.raises(WireError, match=f"^packet too large: {re.escape(hint)}"):
+        list(TcpReader(64 << 10).receive(data))
 
 
 def test_the_longer_header_tells_stream_and_offset() -> None:

@@ -69,6 +69,12 @@ def test_text_that_goim_refuses(text: str) -> None:
         parse_text(text.encode())
 
 
+@pytest.mark.parametrize("text", [b'[{"op":2}]', b" []", b"[" * 5000])
+def test_of_an_array_it_says_what_would_be_right(text: bytes) -> None:
+    with pytest.raises(WireError, match="an array; right is one object a frame"):
+        parse_text(text)
+
+
 MASK = b"mask"
 
 
