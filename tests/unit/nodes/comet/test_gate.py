@@ -204,8 +204,8 @@ def test_a_logic_is_asked_who_a_client_is(house: Gatehouse) -> None:
     opened = visitor.opened()
     [asked] = house.asked
     assert isinstance(asked, Auth)
+    assert (asked.token, asked.version, asked.device, asked.anonymous) == (b"first", 3, "phone", False)
     assert asked.address == visitor.socket.getsockname()[0]
-    assert asked.address == "{}:{}".format(*visitor.socket.getsockname())
     assert (opened["key"], set(opened["streams"])) == ("7_1", {"u:7", "*", "r:lobby", "r:9"})
     assert "expires_s" not in opened
     assert house.connection().expires == math.inf
