@@ -28,6 +28,8 @@ DEBUG_BURST = 200  # and with -v, which follows pushes one by one
 SECOND_S = 1.0
 FLUSH_S = 0.5  # how long the end of the process waits for a reader
 
+AUDIT, AUDIT_LEVEL = "zim.audit", "AUDIT"  # the logger of who was refused and who did what, and its lines' level
+
 _STANDARD = frozenset(vars(logging.LogRecord("", 0, "", 0, "", (), None))) | {"message", "asctime", "taskName"}
 _SPECIAL = re.compile(r'[\s"=\\]')
 
@@ -49,6 +51,8 @@ class FieldFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """One line: the time, the node, the event, its fields."""
+        if record.name == AUDIT:
+            record.levelname = AUDIT_LEVEL
         text = super().format(record)
         fields = [f"{k}={_shown(v)}" for k, v in vars(record).items() if k not in _STANDARD]
         head, newline, tail = text.partition("\n")
@@ -157,7 +161,9 @@ class PatientHandler(logging.Handler):
         now = _monotonic()
         if now >= self._look_at:
             self.tell_gathered(now)
-        if self._gathering.admits((record.name, record.levelno, str(record.msg)), now):
+        # What somebody has done is never left out; who is refused may come as often as anybody likes.
+        is_done = record.name == AUDIT and record.levelno < logging.WARNING
+        if is_done or self._gathering.admits((record.name, record.levelno, str(record.msg)), now):
             try:
                 self._writer.put(self.format(record).encode("utf-8", "backslashreplace") + b"\n")
             except Exception as e:  # noqa: BLE001 any, of a field that cannot be shown: it must not end who logs

@@ -139,7 +139,7 @@ class Gate:
     def _deny(self, connection: Connection, denial: Denial) -> None:
         ending = _ENDINGS[denial.code]
         fields = {"client": connection.address, "reason": denial.reason, "detail": denial.detail}
-        audit.info(ending.word, extra=fields)
+        audit.warning(ending.word, extra=fields)
         connection.close(ending, f"{ending.word}: {denial.reason}")
 
     def _allowed(self, connection: Connection, user: str, rooms: Sequence[str]) -> tuple[tuple[str, ...], list[Start]]:
