@@ -33,6 +33,8 @@ AUDIT, AUDIT_LEVEL = "zim.audit", "AUDIT"  # the logger of who was refused and w
 _STANDARD = frozenset(vars(logging.LogRecord("", 0, "", 0, "", (), None))) | {"message", "asctime", "taskName"}
 _SPECIAL = re.compile(r'[\s"=\\]')
 
+_is_verbose = False
+
 _monotonic = time.monotonic
 _start_thread = get_original("_thread", "start_new_thread")
 _sleep = get_original("time", "sleep")
@@ -195,8 +197,22 @@ def writer(fd: int) -> LineWriter:
     return _writers[fd]
 
 
-def setup(node_name: str, level: int = logging.INFO) -> None:
-    """Sends everything to stderr."""
+def setup(node_name: str, level: str = "info", *, is_verbose: bool = False) -> None:
+    """Sends everything to stderr.
+
+    Args:
+        level: "debug", "info" or "warning".
+        is_verbose: whoever started the process wants all, whatever the level is.
+    """
+    global _is_verbose
+    _is_verbose = is_verbose
     handler = PatientHandler(writer(STDERR))
     handler.setFormatter(FieldFormatter(node_name))
-    logging.basicConfig(level=level, handlers=[handler], force=True)
+    logging.basicConfig(handlers=[handler], force=True)
+    set_level(level)
+    logging.getLogger(AUDIT).setLevel(logging.INFO)
+
+
+def set_level(level: str) -> None:
+    """Lines below it are not written. Those of the audit are always."""
+    logging.getLogger().setLevel(logging.DEBUG if _is_verbose else level.upper())

@@ -10,6 +10,7 @@ from gevent import monkey
 
 monkey.patch_all()
 
+import logging  # noqa: E402
 import sys  # noqa: E402
 from pathlib import Path  # noqa: E402
 
@@ -34,7 +35,9 @@ def main(topology: Path, folder: Path, *constants: str) -> int:
         print("complete", *(f"{one.node.name}:{one.pid}" for one in nodes), flush=True)  # noqa: T201
 
     logs.setup("zim-up")
-    return Supervisor(load(topology).nodes, command, on_complete, logs.writer(logs.STDERR).put).run()
+    supervisor = Supervisor(load(topology).nodes, command, on_complete, logs.writer(logs.STDERR).put)
+    supervisor.on_hangup = lambda: logging.getLogger(__name__).info("SIGHUP")
+    return supervisor.run()
 
 
 if __name__ == "__main__":

@@ -29,13 +29,14 @@ def ask(url: str, body: Any = None) -> tuple[int, Any]:
 
 def test_a_logic_that_knows_fewer_routers(tmp_path: Path) -> None:
     with running(tmp_path, routers=2) as fabric:
-        right, (bind, http) = f"http://{fabric.http['logic-1']}", free_ports(2)
+        right, (bind, http, publish) = f"http://{fabric.http['logic-1']}", free_ports(3)
         assert ask(f"{right}/api/push", {"to": {"users": [USER]}, "body": 1})[0] == 200
         text = fabric.file.read_text()
         text = re.sub(r"\[\[router\]\]\nid = 2\n(?:\w.*\n)*", "", text)
         text = text.replace("[[logic]]\nid = 1", "[[logic]]\nid = 2")
         text = text.replace(fabric.binds["logic-1"], f"tcp://127.0.0.1:{bind}")
         text = text.replace(fabric.http["logic-1"], f"127.0.0.1:{http}")
+        text = text.replace(fabric.publish["logic-1"], f"tcp://127.0.0.1:{publish}")
         other = tmp_path / "other.toml"
         other.write_text(text)
         wrong, log = f"http://127.0.0.1:{http}", tmp_path / "other.log"

@@ -13,6 +13,7 @@ import sqlite3
 import subprocess
 import sys
 from contextlib import closing
+from itertools import pairwise
 from pathlib import Path
 
 import click
@@ -115,8 +116,15 @@ def find(words: list[str]) -> tuple[click.Command, list[str]]:
 
 
 @pytest.mark.parametrize("line", commands())
-def test_commands_are_understood(line: str) -> None:
-    command, arguments = find(shlex.split(line, comments=True)[1:])
+def test_commands_are_understood(line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files with keys that they name are there."""
+    monkeypatch.chdir(tmp_path)
+    words = shlex.split(re.split(r"\s\d?>", line)[0], comments=True)
+    for option, file in pairwise(words):
+        if option.endswith("-file"):
+            Path(file).parent.mkdir(parents=True, exist_ok=True)
+            Path(file).write_text("zim_key")
+    command, arguments = find(words[1:])
     command.make_context(command.name, arguments)
 
 

@@ -15,6 +15,7 @@ _COMMANDS = (
     "init",
     "up",
     "check",
+    "reload",
     "node",
     "push",
     "listen",

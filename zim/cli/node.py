@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import sys
 from pathlib import Path
 
@@ -34,7 +33,7 @@ def node(name: str, topology: Path | None, lifeline: int | None, verbose: bool) 
     names = [each.name for each in fabric.nodes]
     if name not in names:
         raise TopologyError([f"{path}: has no node {name}; there are {', '.join(names)}"])
-    logs.setup(name, logging.DEBUG if verbose else logging.INFO)
+    logs.setup(name, fabric.log_level, is_verbose=verbose)
     from zim.nodes.run import run  # brings ZeroMQ; an unknown name is told without
 
     sys.exit(run(fabric, name, lifeline))

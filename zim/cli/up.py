@@ -18,10 +18,22 @@ from rich.table import Table
 from zim import logs
 from zim.cli.where import reachable, topology_argument, topology_file, topology_option
 from zim.errors import NodeError, TopologyError
-from zim.fabric.principals import Principals
 from zim.program import zim_command
-from zim.supervisor import RunningNode, Supervisor, node_command, open_admins, ports_in_use, raise_open_files
+from zim.supervisor import (
+    Admins,
+    ControlSocket,
+    Reloader,
+    RunningNode,
+    Supervisor,
+    control_path,
+    node_command,
+    ports_in_use,
+    raise_open_files,
+)
+from zim.supervisor.control import Order
 from zim.topology import Topology, load
+
+log = logging.getLogger(__name__)
 
 _OTHER_PORTS = """\
 Until then `zim push`, `zim listen` and the others reach whoever listens there, if they are given this topology. For a
@@ -58,7 +70,7 @@ def up(file: Path | None, topology: Path | None, host: str | None, verbose: bool
         )
     if busy := ports_in_use(nodes, fabric.admin):
         raise NodeError("\n".join([*busy, _OTHER_PORTS.format(zim=zim_command())]))
-    logs.setup("zim-up", logging.DEBUG if verbose else logging.INFO)
+    logs.setup("zim-up", fabric.log_level, is_verbose=verbose)
     shortage = raise_open_files(nodes)
     if shortage and shortage.is_bad:
         shortage.tell()
@@ -73,11 +85,29 @@ def up(file: Path | None, topology: Path | None, host: str | None, verbose: bool
             shortage.tell()
 
     supervisor = Supervisor(nodes, command, on_complete, pass_on)
-    admins = open_admins(supervisor, fabric.admin, Principals(fabric.identity.api_keys))
+    admins = Admins(supervisor, fabric)
+
+    def follow(changed: Topology) -> None:
+        admins.follow(changed)
+        logs.set_level(changed.log_level)
+
+    reloader = Reloader(fabric, supervisor, follow)
+    supervisor.on_hangup = reloader.on_signal
+    control = _take_orders(control_path(fabric.data_dir, host), {"reload": reloader.on_order})
     code = supervisor.run()
-    for admin in admins:
-        admin.close()
+    admins.close()
+    if control is not None:
+        control.close()
     sys.exit(code)
+
+
+def _take_orders(path: Path, orders: Mapping[str, Order]) -> ControlSocket | None:
+    """A socket for `zim reload`; none where it cannot be made, as on a full disk."""
+    try:
+        return ControlSocket(path, orders)
+    except OSError as e:
+        log.warning("no orders can be taken, SIGHUP reloads", extra={"path": str(path), "reason": e.strerror or str(e)})
+        return None
 
 
 def _tell(fabric: Topology, running: list[RunningNode], is_found: bool) -> None:

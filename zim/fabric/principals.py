@@ -102,6 +102,10 @@ class Principals:
     """Who is known by which key."""
 
     def __init__(self, keys: Sequence[ApiKey] = ()) -> None:
+        self.know(keys)
+
+    def know(self, keys: Sequence[ApiKey]) -> None:
+        """From now on these keys, and no others."""
         self._known = [(digest.encode(), Principal(key.id, key.scopes)) for key in keys for digest in key.sha256]
 
     @property

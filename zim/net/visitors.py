@@ -7,10 +7,10 @@ used.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from ipaddress import ip_address
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 ANY = "*"
@@ -54,6 +54,45 @@ class Visitors:
 
 
 ANYBODY = Visitors()
+
+
+class _HasReach(Protocol):
+    @property
+    def is_local(self) -> bool:
+        """Only this machine reaches it."""
+
+
+class Entrance(Protocol):
+    """A listener, as the topology has it."""
+
+    @property
+    def parsed(self) -> _HasReach:
+        """Its address."""
+
+    @property
+    def origins(self) -> tuple[str, ...]:
+        """See Visitors."""
+
+    @property
+    def hosts(self) -> tuple[str, ...]:
+        """See Visitors."""
+
+
+class HasVisitors(Protocol):
+    """A server for browsers, among others."""
+
+    visitors: Visitors
+
+
+def visitors(at: Entrance) -> Visitors:
+    """Who is welcome at a listener."""
+    return Visitors(at.parsed.is_local, at.origins, at.hosts)
+
+
+def let_in(servers: Iterable[HasVisitors], listeners: Iterable[Entrance]) -> None:
+    """Tells servers whom their listeners welcome now."""
+    for server, at in zip(servers, listeners, strict=True):
+        server.visitors = visitors(at)
 
 
 def _is_loopback(name: str) -> bool:

@@ -22,14 +22,14 @@ from zim import __version__, logs
 from zim.errors import ZimError
 from zim.fabric.principals import Principals
 from zim.metrics import Metric, counter, gauge
-from zim.net.visitors import Visitors
+from zim.net.visitors import let_in, visitors
 from zim.nodes.effects import Effect, End, Note
 from zim.nodes.heap import give_back
 from zim.nodes.lag import LoopLag
 from zim.nodes.performer import Performer
 from zim.protocol import codec
 from zim.protocol.errors import CodecError
-from zim.topology import ListenAddress, Listeners, Node, Topology
+from zim.topology import Listeners, Node, Topology, compare, load
 
 if TYPE_CHECKING:
     from zim.web.server import HttpServer
@@ -41,11 +41,6 @@ GC_THRESHOLD = (2_000, 20, 100)  # old objects are looked at less often than Pyt
 STOP_S = 4.0  # the supervisor waits 5
 
 EXIT_OK, EXIT_CRASH, EXIT_FATAL, EXIT_NOT_NOW = 0, 1, 2, 3  # after FATAL a restart would not help
-
-
-def visitors(at: ListenAddress) -> Visitors:
-    """Who is welcome at a listener."""
-    return Visitors(at.parsed.is_local, at.origins, at.hosts)
 
 
 def not_connected(links: Mapping[str, HasPeer]) -> list[str]:
@@ -76,10 +71,10 @@ class NodeProcess(Performer):
     def __init__(self, topology: Topology, node: Node) -> None:
         super().__init__()
         self.topology, self.name = topology, node.name
-        self._kind, self._admin_at = node.kind, node.admin
+        self._kind = node.kind
         self.principals = Principals(topology.identity.api_keys)
         self._admins: list[HttpServer] = []
-        self._over = Event()
+        self._over, self._reload_wanted = Event(), Event()
         self._exit_code = EXIT_OK
         self._greenlets: set[gevent.Greenlet[..., Any]] = set()
         self._not_understood = 0
@@ -108,6 +103,16 @@ class NodeProcess(Performer):
     @abstractmethod
     def stop(self) -> None:
         """Ends in the order of the data: entrances first. Switches."""
+
+    def prepare(self, topology: Topology) -> Any:
+        """Reads what a changed topology names, for `follow`. Runs in a thread: it may block, and touches nothing.
+
+        Raises:
+            ZimError: it cannot be had; then nothing of that topology is taken over.
+        """
+
+    def follow(self, topology: Topology, prepared: Any) -> None:
+        """Takes over what has changed in the topology, which is nothing that needs a restart. Does not switch."""
 
     @abstractmethod
     def metrics(self) -> Iterable[Metric]:
@@ -170,7 +175,7 @@ class NodeProcess(Performer):
         """The whole life, from setup to stop. Returns the exit code. Switches."""
         gevent.signal_handler(signal.SIGTERM, self.end)
         gevent.signal_handler(signal.SIGINT, self.end)
-        gevent.signal_handler(signal.SIGHUP, log.info, "SIGHUP ignored")
+        gevent.signal_handler(signal.SIGHUP, self._reload_wanted.set)
         if lifeline_fd is not None:
             self.spawn(self._watch_lifeline, lifeline_fd)
         self.setup()
@@ -182,6 +187,7 @@ class NodeProcess(Performer):
         self.spawn(self._announce)
         self.spawn(self._lag.watch)
         self.spawn(give_back)
+        self.spawn(self._reload)
         self._over.wait()
         for greenlet in list(self._greenlets):
             greenlet.unlink(self.on_failure)  # what it works on goes away now
@@ -193,11 +199,11 @@ class NodeProcess(Performer):
         return self._exit_code
 
     def _open_admin(self) -> None:
-        if self._admin_at:
+        if self._node.admin:
             from zim.web.admin import admin_server  # not everybody wants it, and it brings an HTTP server
             from zim.web.keys import Keys
 
-            for at in self._admin_at:
+            for at in self._node.admin:
                 keys = Keys(self.principals)
                 self._admins.append(admin_server(self._metrics, self.missing, at.host_port, visitors(at), keys))
                 self._admins[-1].start()
@@ -214,9 +220,39 @@ class NodeProcess(Performer):
         with gevent.Timeout(READY_WAIT_S, False):  # type: ignore[arg-type]
             while self.missing():
                 gevent.sleep(0.01)
-        at = {**self.listens(), "admin": self._admin_at}
+        at = {**self.listens(), "admin": self._node.admin}
         listens = {what: [one.address for one in listeners] for what, listeners in at.items() if listeners}
         logs.writer(logs.STDOUT).put(f"ready {self.name} {json.dumps(listens)}\n".encode())
+
+    def _reload(self) -> None:
+        """At SIGHUP: the topology is read anew. What came of it is told to the log, and to the supervisor."""
+        while True:
+            self._reload_wanted.wait()
+            self._reload_wanted.clear()
+            said: dict[str, object]
+            try:
+                said = self._take_over()
+            except ZimError as e:
+                log.error("not reloaded", extra={"problem": str(e)})
+                said = {"problems": str(e).splitlines()}
+            logs.writer(logs.STDOUT).put(f"reloaded {self.name} {json.dumps(said)}\n".encode())
+
+    def _take_over(self) -> dict[str, object]:
+        in_thread = gevent.get_hub().threadpool.apply
+        found = in_thread(load, (self.topology.path,))
+        changes = compare(self.topology, found)
+        prepared = in_thread(self.prepare, (changes.topology,))
+        self.topology = changes.topology
+        self.principals.know(self.topology.identity.api_keys)
+        let_in(self._admins, self._node.admin)
+        logs.set_level(self.topology.log_level)
+        self.follow(self.topology, prepared)
+        log.info("reloaded", extra={"taken": ", ".join(changes.taken), "waiting": ", ".join(changes.waiting)})
+        return {"digest": self.topology.digest}
+
+    @property
+    def _node(self) -> Node:
+        return self.topology.node(self.name)
 
     def _watch_lifeline(self, fd: int) -> None:
         gevent.socket.wait_read(fd)  # nobody ever writes: readable means that the other end is closed

@@ -1,7 +1,20 @@
 """Runs the processes of a topology: starts them, watches, restarts, and stops them in the order of the data."""
 
-from zim.supervisor.admin import open_admins
+from zim.supervisor.admin import Admins
+from zim.supervisor.control import ControlSocket, control_path
+from zim.supervisor.open_files import raise_open_files
 from zim.supervisor.ports import ports_in_use
-from zim.supervisor.running import RunningNode, Supervisor, node_command, raise_open_files
+from zim.supervisor.reloading import Reloader
+from zim.supervisor.running import RunningNode, Supervisor, node_command
 
-__all__ = ["RunningNode", "Supervisor", "node_command", "open_admins", "ports_in_use", "raise_open_files"]
+__all__ = [
+    "Admins",
+    "ControlSocket",
+    "Reloader",
+    "RunningNode",
+    "Supervisor",
+    "control_path",
+    "node_command",
+    "ports_in_use",
+    "raise_open_files",
+]

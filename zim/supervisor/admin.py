@@ -8,9 +8,9 @@ from functools import partial
 from zim import __version__
 from zim.fabric.principals import Principals
 from zim.metrics import Metric, counter, gauge
-from zim.net.visitors import Visitors
+from zim.net.visitors import let_in, visitors
 from zim.supervisor.running import Supervisor
-from zim.topology import Listeners
+from zim.topology import Topology
 from zim.web.admin import admin_server
 from zim.web.keys import Keys
 from zim.web.server import HttpServer
@@ -23,20 +23,29 @@ def supervisor_metrics(supervisor: Supervisor) -> Iterator[Metric]:
     yield counter("zim_up_node_deaths_total", "How often a node ended unasked", supervisor.deaths, "node")
 
 
-def open_admins(supervisor: Supervisor, listeners: Listeners, principals: Principals) -> list[HttpServer]:
-    """A server for `/metrics`, `/healthz` and `/readyz` at each address, started.
-
-    Args:
-        principals: who may see metrics beyond loopback.
+class Admins:
+    """A server for `/metrics`, `/healthz` and `/readyz` at each address of `[fabric] admin`, started.
 
     Raises:
         NodeError: an address cannot be had.
     """
-    servers = []
-    for at in listeners:
-        visitors = Visitors(at.parsed.is_local, at.origins, at.hosts)
+
+    def __init__(self, supervisor: Supervisor, topology: Topology) -> None:
+        self._principals = Principals(topology.identity.api_keys)
+        self._servers: list[HttpServer] = []
         read = partial(supervisor_metrics, supervisor)
-        keys = Keys(principals)
-        servers.append(admin_server(read, supervisor.missing, at.host_port, visitors, keys, "fabric.admin"))
-        servers[-1].start()
-    return servers
+        for at in topology.admin:
+            keys = Keys(self._principals)
+            server = admin_server(read, supervisor.missing, at.host_port, visitors(at), keys, "fabric.admin")
+            self._servers.append(server)
+            server.start()
+
+    def follow(self, topology: Topology) -> None:
+        """Takes over who may see what. Does not switch."""
+        self._principals.know(topology.identity.api_keys)
+        let_in(self._servers, topology.admin)
+
+    def close(self) -> None:
+        """Ends them."""
+        for server in self._servers:
+            server.close()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from zim.topology.nodes import Comet, Node
 
@@ -111,6 +112,18 @@ def parse_ready(line: str, name: str) -> dict[str, list[str]] | None:
     if not isinstance(listening, dict) or not all(isinstance(where, list) for where in listening.values()):
         return None
     return {str(what): [str(one) for one in where] for what, where in listening.items()}
+
+
+def parse_reloaded(line: str, name: str) -> dict[str, Any] | None:
+    """What a node has said of its reload, `{"digest": "…"}` or `{"problems": ["…"]}`; None for any other line."""
+    head = f"reloaded {name} "
+    if not line.startswith(head):
+        return None
+    try:
+        said = json.loads(line[len(head) :])
+    except (ValueError, RecursionError):
+        return None
+    return said if isinstance(said, dict) else None
 
 
 def open_files_needed(nodes: Iterable[Node]) -> tuple[int, str]:

@@ -11,27 +11,24 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import resource
 import signal
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import gevent
 from gevent import Greenlet, subprocess
-from gevent.event import Event
+from gevent.event import AsyncResult, Event
 
 from zim.supervisor.restarts import (
-    FILES_BESIDE_CONNECTIONS,
     PASSES_BY_ITSELF,
     Readiness,
     Restarts,
-    open_file_limits,
-    open_files_needed,
     parse_ready,
+    parse_reloaded,
     stop_order,
 )
 from zim.topology import Node, Topology
@@ -43,7 +40,6 @@ QUICK_STOP_S = 1.0  # after which it says whom it waits for
 READY_TIMEOUT_S = 30.0  # before it says who is missing
 LAST_LINES = 20
 MAX_LINE_BYTES = 65_536
-LITTLE_ROOM = 1_000  # clients
 DRAIN_TIMEOUT_S = 1.0  # a grandchild may hold a dead node's stderr open
 
 Command = Callable[[Node, int], list[str]]
@@ -70,54 +66,6 @@ def node_command(topology: Topology, *options: str) -> Command:
         return [sys.executable, "-m", "zim", "node", node.name, *where, *options]
 
     return command
-
-
-class Shortage(NamedTuple):
-    """The system lets fewer clients in than a comet may take.
-
-    Attributes:
-        room: for so many clients.
-        needed: open files for all.
-    """
-
-    room: int
-    needed: int
-    node: str
-
-    @property
-    def is_bad(self) -> bool:
-        """It is so little that it will be missed soon."""
-        return self.room < LITTLE_ROOM
-
-    def tell(self) -> None:
-        """One line in the log."""
-        remedy = f"`ulimit -Hn {self.needed}` as root, or LimitNOFILE={self.needed} under systemd"
-        if self.is_bad:
-            fields = {"room_for": self.room, "node": self.node, "remedy": f"{remedy}, or a lower max_connections"}
-            log.warning("fewer clients than max_connections, for too few open files", extra=fields)
-        else:
-            fields = {"clients": self.room, "node": self.node, "for_max_connections": remedy}
-            log.info("open files are enough for so many clients", extra=fields)
-
-
-def raise_open_files(nodes: Iterable[Node]) -> Shortage | None:
-    """Raises the limit of open files as far as it may, for this process and its children.
-
-    Returns:
-        What is missing, if that is less than the largest comet's `max_connections` needs.
-    """
-    needed, name = open_files_needed(nodes)
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    for wanted in open_file_limits(hard, needed, resource.RLIM_INFINITY):
-        if soft == resource.RLIM_INFINITY or wanted[0] < soft:
-            break
-        with contextlib.suppress(OSError, ValueError):
-            resource.setrlimit(resource.RLIMIT_NOFILE, wanted)
-            soft = wanted[0]
-            break
-    if soft != resource.RLIM_INFINITY and soft < needed:
-        return Shortage(max(0, soft - FILES_BESIDE_CONNECTIONS), needed, name)
-    return None
 
 
 class _Keeper:
@@ -165,6 +113,10 @@ class _Keeper:
         self._stopping.set()
         self._signal(signal.SIGKILL)
 
+    def reload(self) -> None:
+        """Asks it to read its topology anew."""
+        self._signal(signal.SIGHUP)
+
     def _signal(self, number: int) -> None:
         # Popen checks that it has not been waited for, so the pid cannot be another's.
         if self._process is not None:
@@ -200,12 +152,14 @@ class _Keeper:
 
     def _read_stdout(self, process: subprocess.Popen[bytes]) -> None:
         for line in _lines(process.stdout):
-            listening = parse_ready(line.decode("utf-8", "replace").strip(), self.node.name)
-            if listening is None:
+            text, name = line.decode("utf-8", "replace").strip(), self.node.name
+            if (listening := parse_ready(text, name)) is not None:
+                self._restarts.ready(time.monotonic())
+                self._supervisor.on_ready(RunningNode(self.node, process.pid, listening))
+            elif (said := parse_reloaded(text, name)) is not None:
+                self._supervisor.on_reloaded(name, said)
+            else:
                 self._pass_on(line)
-                continue
-            self._restarts.ready(time.monotonic())
-            self._supervisor.on_ready(RunningNode(self.node, process.pid, listening))
 
     def _forward(self, stderr: Any) -> None:
         for line in _lines(stderr):
@@ -227,6 +181,7 @@ class Supervisor:
 
     Attributes:
         deaths: how often each node has ended unasked.
+        on_hangup: what SIGHUP does, unless a terminal was closed.
     """
 
     def __init__(
@@ -246,6 +201,9 @@ class Supervisor:
         self._readiness = Readiness(list(self._keepers))
         self._running: dict[str, RunningNode] = {}
         self.deaths = dict.fromkeys(self._keepers, 0)
+        self.on_hangup: Callable[[], None] = lambda: None
+        self._reloads: dict[str, AsyncResult[Mapping[str, Any]]] = {}  # what nodes that were told say of it
+        self._must_reload: set[str] = set()  # those that start: they are told once they are ready
         self._over = Event()
         self._reason = ""  # to stop, unless that is nodes that were given up
         self._is_stopping = False
@@ -287,6 +245,9 @@ class Supervisor:
         """A node is ready."""
         name, readiness = one.node.name, self._readiness
         self._running[name] = one
+        if name in self._must_reload:  # it may have read its file before
+            self._must_reload.discard(name)
+            self._keepers[name].reload()
         if self._over.is_set():
             return
         if readiness.ready(name):
@@ -298,10 +259,40 @@ class Supervisor:
         """A node has ended; for good if it was given up."""
         if self._over.is_set():
             return
+        self.on_reloaded(name, {"problems": ["has died, and starts with it"]})
         self.deaths[name] += not for_good
         self._readiness.gave_up(name) if for_good else self._readiness.lost(name)
         if self._readiness.given_up:
             self._over.set()
+
+    def on_reloaded(self, name: str, said: Mapping[str, Any]) -> None:
+        """A node has read its topology anew; or it could not."""
+        if (result := self._reloads.get(name)) is not None:
+            result.set(said)
+
+    def reload(self, digest: str, timeout_s: float) -> dict[str, str]:
+        """Tells all nodes to read their topology anew. One at a time. Switches.
+
+        Args:
+            digest: of the one that they are to have.
+
+        Returns:
+            The nodes that have not, and why.
+        """
+        self._must_reload = set(self._readiness.missing)
+        late = dict.fromkeys(self._must_reload, "is not ready, and takes it over when it is")
+        self._reloads = {name: AsyncResult() for name in self._keepers if name not in self._must_reload}
+        for name in self._reloads:
+            self._keepers[name].reload()
+        gevent.wait(list(self._reloads.values()), timeout=timeout_s)
+        for name, result in self._reloads.items():
+            said = result.value or {"problems": [f"has not answered within {timeout_s:g} s"]}
+            if problems := said.get("problems"):
+                late[name] = "; ".join(map(str, problems))
+            elif said.get("digest") != digest:
+                late[name] = "has read another version of the file"
+        self._reloads = {}
+        return late
 
     def is_ready(self) -> dict[str, float]:
         """1 for each node that is ready, else 0."""
@@ -356,7 +347,7 @@ class Supervisor:
 
     def _on_signal(self, number: int) -> None:
         if number == signal.SIGHUP and not os.isatty(0):  # not of a terminal that was closed
-            log.info("SIGHUP ignored: nothing is loaded anew yet; SIGTERM stops")
+            self.on_hangup()
             return
         if self._is_stopping and number == signal.SIGINT:
             self._is_killed = True

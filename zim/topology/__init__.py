@@ -1,6 +1,20 @@
 """topology.toml → a frozen, checked Topology: one file describes the fabric, every process reads it."""
 
+from zim.topology.changes import TopologyChange, compare
 from zim.topology.file import load, parse
 from zim.topology.nodes import Comet, Job, ListenAddress, Listeners, Logic, Node, Router, Topology
 
-__all__ = ["Comet", "Job", "ListenAddress", "Listeners", "Logic", "Node", "Router", "Topology", "load", "parse"]
+__all__ = [
+    "Comet",
+    "Job",
+    "ListenAddress",
+    "Listeners",
+    "Logic",
+    "Node",
+    "Router",
+    "Topology",
+    "TopologyChange",
+    "compare",
+    "load",
+    "parse",
+]

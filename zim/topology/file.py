@@ -9,6 +9,7 @@ import re
 import tomllib
 from collections.abc import Callable
 from dataclasses import MISSING, fields
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -84,7 +85,8 @@ def parse(toml: str, path: Path) -> Topology:
         f"{kind}s": tuple(cls(**draft.values) for draft in drafts if draft.kind == kind)
         for kind, cls in _CLASSES.items()
     }
-    return Topology(**nodes, retention=kept, identity=who, path=path.absolute(), **fabric)
+    digest = sha256(toml.encode()).hexdigest()
+    return Topology(**nodes, retention=kept, identity=who, path=path.absolute(), digest=digest, **fabric)
 
 
 def resolve_folder(name: str, beside: Path) -> Path:
@@ -209,6 +211,7 @@ _FABRIC: dict[str, Reader] = {
     "idempotency_s": seconds(1, MOST_S),
     "receipts_s": seconds(1, MOST_S),
     "admin": _read_listeners,
+    "log_level": choice("debug", "info", "warning"),
 }
 _BROWSERS: dict[str, Reader] = {
     "origins": browsers.read_origins,

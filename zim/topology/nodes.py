@@ -150,8 +150,9 @@ class Topology:
         receipts_s: how long it can be asked what became of a push.
         retention: how long streams are kept.
         admin: where `zim up` answers `/metrics` and `/healthz`; empty for nowhere.
+        log_level: from which on lines are written, "debug", "info" or "warning".
         identity: who may come in.
-        path: the file it came from.
+        path: the file it came from; digest: SHA-256 of what was in it.
     """
 
     name: str
@@ -165,8 +166,10 @@ class Topology:
     receipts_s: float = 3_600.0
     retention: Retention = field(default_factory=Retention)
     admin: Listeners = ()
+    log_level: str = "info"
     identity: Identity = field(default_factory=Identity)
     path: Path = Path("topology.toml")
+    digest: str = ""
 
     @property
     def nodes(self) -> tuple[Node, ...]:

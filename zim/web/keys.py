@@ -22,12 +22,16 @@ class Keys:
 
     Args:
         principals: who is known.
-        goim_header: another header in which goim's backends may show their key; "" for none.
+        goim_header: see `show_goim_in`.
     """
 
     def __init__(self, principals: Principals, goim_header: str = "") -> None:
         self._principals = principals
-        self._goim_header = f"HTTP_{goim_header.upper().replace('-', '_')}" if goim_header else ""
+        self.show_goim_in(goim_header)
+
+    def show_goim_in(self, header: str) -> None:
+        """Another header in which goim's backends may show their key; "" for none."""
+        self._goim_header = f"HTTP_{header.upper().replace('-', '_')}" if header else ""
 
     def principal(self, environ: Mapping[str, Any], speaks_goim: bool = False) -> Principal:
         """Who sends a request. environ: of WSGI.

@@ -6,9 +6,11 @@ import logging
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from zim.supervisor.open_files import Shortage
 from zim.supervisor.restarts import (
     MAX_BACK_OFF_S,
     MAX_DEATHS,
@@ -20,9 +22,9 @@ from zim.supervisor.restarts import (
     open_file_limits,
     open_files_needed,
     parse_ready,
+    parse_reloaded,
     stop_order,
 )
-from zim.supervisor.running import Shortage
 from zim.topology import load
 
 TWO_OF_EACH = Path(__file__).parents[3] / "examples" / "two-of-each.toml"
@@ -125,6 +127,23 @@ def test_stops_in_the_order_of_the_data() -> None:
 )
 def test_ready_line(line: str, listening: dict[str, list[str]] | None) -> None:
     assert parse_ready(line, "comet-1") == listening
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ('reloaded comet-1 {"digest": "a"}', {"digest": "a"}),
+        ('reloaded comet-1 {"problems": ["b"]}', {"problems": ["b"]}),
+        ('reloaded comet-2 {"digest": "a"}', None),
+        ("reloaded comet-1 []", None),
+        ("reloaded comet-1 {", None),
+        ("reloaded comet-1 " + "[" * 100_000, None),
+        ("ready comet-1 {}", None),
+    ],
+    ids=lambda value: str(value)[:35],
+)
+def test_reloaded_line(line: str, said: dict[str, Any] | None) -> None:
+    assert parse_reloaded(line, "comet-1") == said
 
 
 def test_open_files_needed() -> None:

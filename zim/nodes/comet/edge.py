@@ -57,7 +57,8 @@ class Edge:
     """See the module.
 
     Attributes:
-        limits: for each connection.
+        limits: for each connection that comes.
+        max_connections: sockets open at once.
         is_open: new connections are welcome.
         places: sockets that are open.
         accepted, refused: how many sockets came, and how many of them found the comet full.
@@ -79,7 +80,7 @@ class Edge:
         self.is_open = True
         self._hub, self._perform = runner.hub, perform
         self._gate = Gate(runner, perform)
-        self._max_connections = max_connections
+        self.max_connections = max_connections
         self._conns = itertools.count(1)
         self._connections: dict[Connection, None] = {}
         self._on_speaking = self._speak  # one object for all who are parked
@@ -91,7 +92,7 @@ class Edge:
     def admit(self) -> bool:
         """Takes a place for one more socket, or says that the comet is full. Give it back with `release`."""
         self.accepted += 1
-        if not self.is_open or self.places >= self._max_connections:
+        if not self.is_open or self.places >= self.max_connections:
             self.refused += 1
             return False
         self.places += 1

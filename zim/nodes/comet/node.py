@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Iterator, Sequence
 from functools import partial
+from typing import Any
 
 import gevent
 from gevent.event import AsyncResult, Event
@@ -16,7 +17,8 @@ from zim.net.accept import PatientServer
 from zim.net.fairness import give_way
 from zim.net.links import PeerLink
 from zim.net.transport import Dealer, Inbox
-from zim.nodes.base import EXIT_CRASH, NodeProcess, not_connected, visitors
+from zim.net.visitors import let_in, visitors
+from zim.nodes.base import EXIT_CRASH, NodeProcess, not_connected
 from zim.nodes.comet.connection import ClientLimits
 from zim.nodes.comet.edge import Edge
 from zim.nodes.comet.effects import Barred, Pass, Replaced, SessionEffect, Told
@@ -37,6 +39,22 @@ log = logging.getLogger(__name__)
 TICK_S = 0.025
 UP_BYTES = 64 << 20  # of messages to one router or logic; all of them are repeated if lost
 BATCH = 64  # sends between two looks at the clock
+
+
+def _answer_s(topology: Topology) -> float:
+    """For one logic to answer: it may have to ask the application, for the login and for its rooms."""
+    callout = topology.identity.callout
+    return ANSWER_S if callout is None else 2 * callout.timeout_s + ANSWER_S
+
+
+def _limits(comet: Comet) -> ClientLimits:
+    return ClientLimits(
+        comet.max_packet_bytes,
+        comet.handshake_timeout_s,
+        comet.heartbeat_s,
+        comet.outbox_bytes,
+        comet.slow_consumer == "drop",
+    )
 
 
 class CometNode(NodeProcess):
@@ -60,7 +78,7 @@ class CometNode(NodeProcess):
             min(r.max_behind_bytes for r in t.routers) // 4,
             comet.handshake_timeout_s,
             comet.id,
-            answer_s=ANSWER_S if t.identity.callout is None else 2 * t.identity.callout.timeout_s + ANSWER_S,
+            answer_s=_answer_s(t),
         )
         self._routers: dict[str, PeerLink[Message]] = {
             r.name: PeerLink(r.name, Dealer(r.endpoint), UP_BYTES, on_change=self._runner.on_link) for r in t.routers
@@ -73,21 +91,14 @@ class CometNode(NodeProcess):
         self._work = Event()
         self._todo: Pass | None = None
         self._delivered = 0
-        limits = ClientLimits(
-            comet.max_packet_bytes,
-            comet.handshake_timeout_s,
-            comet.heartbeat_s,
-            comet.outbox_bytes,
-            comet.slow_consumer == "drop",
-        )
-        self._edge = Edge(self._runner, self.perform, limits, comet.max_connections)
-        self._listeners: list[PatientServer] = []
-        for at in comet.tcp:
-            self._listeners.append(TcpListener(at.host_port, self._edge, comet.keepalive_s, at.anonymous))
+        self._edge = Edge(self._runner, self.perform, _limits(comet), comet.max_connections)
+        self._tcp = [TcpListener(at.host_port, self._edge, comet.keepalive_s, at.anonymous) for at in comet.tcp]
+        self._ws: list[WebSocketListener] = []
         for at in comet.ws:
             framing = TEXT_OBJECTS if at.ws_frames == "object" else TEXT
             rest = visitors(at), framing, at.anonymous, at.cookie
-            self._listeners.append(WebSocketListener(at.host_port, self._edge, comet.keepalive_s, *rest))
+            self._ws.append(WebSocketListener(at.host_port, self._edge, comet.keepalive_s, *rest))
+        self._listeners: list[PatientServer] = [*self._tcp, *self._ws]
 
     @override
     def start(self) -> None:
@@ -114,6 +125,17 @@ class CometNode(NodeProcess):
     @override
     def listens(self) -> dict[str, Listeners]:
         return {"tcp": self._comet.tcp, "ws": self._comet.ws, "bind": (self._comet.bind,)}
+
+    @override
+    def follow(self, topology: Topology, prepared: Any) -> None:
+        self._comet = comet = next(one for one in topology.comets if one.name == self.name)
+        self._runner.answer_s, self._runner.handshake_timeout_s = _answer_s(topology), comet.handshake_timeout_s
+        self._edge.limits, self._edge.max_connections = _limits(comet), comet.max_connections
+        for tcp, at in zip(self._tcp, comet.tcp, strict=True):
+            tcp.is_anonymous = at.anonymous
+        let_in(self._ws, comet.ws)
+        for ws, at in zip(self._ws, comet.ws, strict=True):
+            ws.is_anonymous, ws.cookie = at.anonymous, at.cookie
 
     @override
     def stop(self) -> None:

@@ -99,7 +99,7 @@ class CometRunner:
         """
         self.hub = Hub(comet, inc, routers, most_changes)
         self._logics, self._next_logic = logics, first_logic
-        self._renew_bytes, self._handshake_timeout_s, self._answer_s = renew_bytes, handshake_timeout_s, answer_s
+        self._renew_bytes, self.handshake_timeout_s, self.answer_s = renew_bytes, handshake_timeout_s, answer_s
         self._calls = Calls()
 
     # -- routers and jobs
@@ -123,8 +123,8 @@ class CometRunner:
             question: with any number.
         """
         self._next_logic += 1
-        until = now + self._handshake_timeout_s
-        call = _Enquiry(ticket, question, self._logics, self._next_logic, until, self._answer_s)
+        until = now + self.handshake_timeout_s
+        call = _Enquiry(ticket, question, self._logics, self._next_logic, until, self.answer_s)
         return [self._calls.begin(call, now)]
 
     def on_told(self, answers: Sequence[Authed | MayJoin], now: float) -> list[Effect]:

@@ -22,7 +22,7 @@ class TcpListener(PatientServer):
 
     def __init__(self, address: tuple[str, int], edge: Edge, keepalive_s: int, is_anonymous: bool = False) -> None:
         super().__init__(listen("tcp", address), self.do_handle)  # gevent wants a handler, but calls do_handle
-        self._edge, self._keepalive_s, self._is_anonymous = edge, keepalive_s, is_anonymous
+        self._edge, self._keepalive_s, self.is_anonymous = edge, keepalive_s, is_anonymous
 
     @override
     def do_handle(self, *args: Any) -> None:
@@ -37,4 +37,4 @@ class TcpListener(PatientServer):
             sock.close()
             self._edge.release()
             return
-        self._edge.serve(SocketPipe(sock), TCP, is_anonymous=self._is_anonymous)
+        self._edge.serve(SocketPipe(sock), TCP, is_anonymous=self.is_anonymous)

@@ -218,8 +218,7 @@ class WebSocketListener(PatientServer, pywsgi.WSGIServer):
         pywsgi.WSGIServer.__init__(self, sock, _no_application, log=None, error_log=self.logger, environ=environ)
         self.logger.setLevel(logging.ERROR)
         self._edge, self._keepalive_s, self._framing = edge, keepalive_s, framing
-        self._is_anonymous, self._cookie = is_anonymous, cookie
-        self.visitors = visitors
+        self.is_anonymous, self.cookie, self.visitors = is_anonymous, cookie, visitors
 
     @override
     def do_handle(self, *args: Any) -> None:
@@ -259,5 +258,5 @@ class WebSocketListener(PatientServer, pywsgi.WSGIServer):
 
     def adopt(self, sock: socket.socket, rest: bytes, cookies: str) -> None:
         """Takes over a socket after its upgrade, with what its client sent already, and the cookies of its browser."""
-        cookie = _cookie(cookies, self._cookie) if self._cookie else b""
-        self._edge.serve(SocketPipe(sock), self._framing, rest, cookie, self._is_anonymous)
+        cookie = _cookie(cookies, self.cookie) if self.cookie else b""
+        self._edge.serve(SocketPipe(sock), self._framing, rest, cookie, self.is_anonymous)

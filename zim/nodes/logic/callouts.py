@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import OrderedDict, deque
 from collections.abc import Callable, Hashable
+from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from zim.nodes.effects import ERROR, INFO, Effect, Note
@@ -32,6 +33,7 @@ class CallOut(Effect, frozen=True):
     url: str
     body: bytes
     timeout_s: float
+    ca: Path | None
 
 
 class Reply(NamedTuple):
@@ -66,6 +68,7 @@ class Caller(Generic[A]):
         url: str,
         timeout_s: float,
         most: int,
+        ca: Path | None,
         read: Callable[[Reply], tuple[A, float]],
         silence: Callable[[str], A],
         age: Callable[[A, float], A],
@@ -73,11 +76,12 @@ class Caller(Generic[A]):
         """
         Args:
             most: requests under way at once.
+            ca: of the URL's server; see Issuer.
             read: the answer in a reply, and for how many seconds it holds; or raises NoAnswer.
             silence: the answer where there is none. Its argument is for the log.
             age: an answer that was given so many seconds ago.
         """
-        self.name, self._url, self._timeout_s, self._most = name, url, timeout_s, most
+        self.name, self._url, self._timeout_s, self._most, self._ca = name, url, timeout_s, most, ca
         self._read, self._silence, self._age = read, silence, age
         self.results = dict.fromkeys(("answered", "cached", "failed", "not_asked"), 0)
         self._cache: OrderedDict[Hashable, tuple[float, float, A]] = OrderedDict()
@@ -133,7 +137,7 @@ class Caller(Generic[A]):
             self._number += 1
             self._asked[self._number] = question
             self._probe = self._number if self.is_open else 0
-            out.append(CallOut(self, self._number, self._url, question.body, self._timeout_s))
+            out.append(CallOut(self, self._number, self._url, question.body, self._timeout_s, self._ca))
 
     def on_reply(self, number: int, reply: Reply | str, now: float, out: list[Effect]) -> list[tuple[Any, A]]:
         """A request has ended. reply: what came, or why nothing did. Returns who gets which answer."""

@@ -96,10 +96,28 @@ class Desk:
         self.denied = dict.fromkeys(("refused", "expired", "try_again"), 0)
         self._identity, self._new_id = identity, new_id
         self.issuers = {i.issuer: KeySet(i, keys.get(i.issuer, ())) for i in identity.issuers}
-        self._waiting: dict[str, list[_Waiter]] = {issuer: [] for issuer in self.issuers}
-        callout = identity.callout or Callout()
+        self._waiting: dict[str, list[_Waiter]] = {}
+        self._make_callers(identity.callout or Callout())
+
+    def _make_callers(self, callout: Callout) -> None:
         self.connect = _caller("connect", callout.connect, callout, self._read_connected, _nobody_tells, _aged)
         self.join = _caller("join", callout.join, callout, _read_joined, _no_rooms, lambda found, _: found)
+
+    def follow(self, identity: Identity, keys: Mapping[str, Sequence[Key]]) -> None:
+        """The topology has changed. What is under way ends as it began.
+
+        Args:
+            keys: as at first, read anew.
+        """
+        before, had = self.issuers, self._identity.callout
+        self._identity, self.issuers = identity, {}
+        for issuer in identity.issuers:
+            known = before.get(issuer.issuer)
+            if known is None or not known.go_on_as(issuer):
+                known = KeySet(issuer, keys.get(issuer.issuer, ()))
+            self.issuers[issuer.issuer] = known
+        if identity.callout != had:
+            self._make_callers(identity.callout or Callout())
 
     # -- tokens
 
@@ -139,7 +157,7 @@ class Desk:
         found = self._look_up(waiter.token, known, wall_s)
         if found is not None:
             return found
-        waiting = self._waiting[known.issuer.issuer]
+        waiting = self._waiting.setdefault(known.issuer.issuer, [])
         if len(waiting) >= WAITING or not known.fetch_for(waiter.token.kid, now):
             return _keyless(known)
         waiting.append(waiter._replace(has_begun=not known.is_fetching))
@@ -185,9 +203,12 @@ class Desk:
             fields = {"issuer": known.issuer.issuer, "url": known.issuer.jwks, "reason": known.why}
             out.append(Note(ERROR, "keys of an issuer not fetched", fields))
         issuer = known.issuer.issuer
-        waiting, self._waiting[issuer] = self._waiting[issuer], []
+        is_over = self.issuers.get(issuer) is not known  # another topology has other keys
         told: list[tuple[Any, Message]] = []
-        for waiter in waiting:
+        for waiter in self._waiting.pop(issuer, []):
+            if is_over:
+                told.append((waiter.asker, self._answer(waiter.m, _keyless(known))))
+                continue
             found = self._look_up(waiter.token, known, wall_s)
             if found is None and not known.why and waiter.has_begun:
                 known.remember_unknown(waiter.token.kid)
@@ -264,7 +285,7 @@ def _keyless(known: KeySet) -> Denial:
 
 
 def _caller(name: str, url: str, callout: Callout, read: Any, silence: Any, age: Any) -> Caller[Any]:
-    return Caller(name, url, callout.timeout_s, callout.max_requests, read, silence, age)
+    return Caller(name, url, callout.timeout_s, callout.max_requests, callout.ca, read, silence, age)
 
 
 def _read(reply: Reply, kind: type[Any]) -> Any:

@@ -7,6 +7,7 @@ but not again within COOL_DOWN_S, however many such tokens come. Pure: no socket
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from zim.identity.keys import Key, KeyProblem, read_jwks
 from zim.topology.identity import Issuer
@@ -41,6 +42,14 @@ class KeySet:
         self._cool_until = 0.0
         self._failures = 0
         self._unknown: set[str] = set()
+
+    def go_on_as(self, issuer: Issuer) -> bool:
+        """Its issuer has changed in the topology. Whether what was fetched is still right; else this set is over."""
+        was = self.issuer
+        is_same = bool(was.jwks) and replace(was, jwks=issuer.jwks, ca=issuer.ca, algorithms=issuer.algorithms) == was
+        if is_same:
+            self.issuer = issuer
+        return is_same
 
     def must_fetch(self, now: float) -> bool:
         """A fetch is due; it is taken as begun."""

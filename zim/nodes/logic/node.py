@@ -19,12 +19,14 @@ from zim.asking import HttpAsker, NotAnswered
 from zim.errors import NodeError, ZimError
 from zim.fabric.principals import LOCAL, Principal, Unauthorized
 from zim.fabric.questions import WholeLedger
+from zim.identity.keys import Key
 from zim.identity.loading import fixed_keys
 from zim.metrics import Metric, counter
 from zim.net.fairness import give_way
 from zim.net.links import PeerLink
 from zim.net.transport import Dealer, Server
-from zim.nodes.base import NodeProcess, not_connected, visitors
+from zim.net.visitors import let_in, visitors
+from zim.nodes.base import NodeProcess, not_connected
 from zim.nodes.calls import RETRY_S
 from zim.nodes.effects import Effect, Replies, Send
 from zim.nodes.logic.callouts import CallOut, Reply
@@ -36,6 +38,7 @@ from zim.nodes.queues import queues
 from zim.protocol import codec, messages
 from zim.protocol.message import Message
 from zim.topology import Listeners, Logic, Topology
+from zim.topology.identity import Callout
 from zim.web.app import create_app, request_limits
 from zim.web.keys import Keys
 from zim.web.server import HttpServer
@@ -45,6 +48,9 @@ audit = logging.getLogger("zim.audit")
 
 FETCH_S = 5.0  # for an issuer's keys
 ROUTER_QUEUE_BYTES = 64 << 20  # for one router; above it requests are not sent
+
+
+_Url = tuple[str, Path | None]  # and who signs the certificate of its server
 
 
 class FromPublisher(NamedTuple):
@@ -78,8 +84,8 @@ class LogicNode(NodeProcess):
             for name, dealer in routers.items()
         }
         self._fabric = RouterFabric(list(routers), self._runner, self.perform)
-        keys = Keys(self.principals, self._logic.goim_key_header)
-        self._app = create_app(self._fabric, max_body_bytes, keys, self.missing)
+        self._keys = Keys(self.principals, self._logic.goim_key_header)
+        self._app = create_app(self._fabric, max_body_bytes, self._keys, self.missing)
         logic, limits = self._logic, request_limits(max_body_bytes)
         self._http: list[HttpServer] = []
         for at in logic.http:
@@ -97,22 +103,31 @@ class LogicNode(NodeProcess):
 
     def _make_desk(self) -> Desk:
         """Raises: NodeError: a key that the topology names cannot be had."""
-        identity = self.topology.identity
-        self._askers: dict[tuple[str, Path | None], HttpAsker] = {}
         try:
-            keys = {issuer.issuer: fixed_keys(issuer) for issuer in identity.issuers}
-            for issuer in identity.issuers:
-                self._know(issuer.jwks, issuer.ca)
-            if (callout := identity.callout) is not None:
-                self._know(callout.connect, callout.ca)
-                self._know(callout.join, callout.ca)
+            keys, self._askers = self.prepare(self.topology)
         except ZimError as e:
             raise NodeError(str(e)) from None
-        return Desk(identity, keys, lambda: secrets.token_hex(8))
+        return Desk(self.topology.identity, keys, lambda: secrets.token_hex(8))
 
-    def _know(self, url: str, ca: Path | None) -> None:
-        if url:
-            self._askers[url, ca] = HttpAsker(url, ca)
+    @override
+    def prepare(self, topology: Topology) -> tuple[dict[str, list[Key]], dict[_Url, HttpAsker]]:
+        """The keys of issuers that have no URL of them, and who asks at which URL."""
+        identity, callout = topology.identity, topology.identity.callout or Callout()
+        keys = {issuer.issuer: fixed_keys(issuer) for issuer in identity.issuers}
+        urls = [(issuer.jwks, issuer.ca) for issuer in identity.issuers]
+        urls += [(callout.connect, callout.ca), (callout.join, callout.ca)]
+        return keys, {(url, ca): HttpAsker(url, ca) for url, ca in urls if url}
+
+    @override
+    def follow(self, topology: Topology, prepared: tuple[dict[str, list[Key]], dict[_Url, HttpAsker]]) -> None:
+        keys, askers = prepared
+        self._runner.desk.follow(topology.identity, keys)
+        self._askers |= askers  # who is asked at a former URL answers yet
+        self._logic = next(logic for logic in topology.logics if logic.name == self.name)
+        self._keys.show_goim_in(self._logic.goim_key_header)
+        let_in(self._http, self._logic.http)
+        for server in self._http:
+            server.timeout_s, server.idle_s = self._logic.http_timeout_s, self._logic.http_idle_s
 
     @override
     def start(self) -> None:
@@ -206,8 +221,7 @@ class LogicNode(NodeProcess):
 
     def _call_out(self, effect: CallOut) -> None:
         try:
-            callout = self.topology.identity.callout
-            asker = self._askers[effect.url, callout.ca if callout else None]
+            asker = self._askers[effect.url, effect.ca]
             reply: Reply | str = Reply(*asker.post(effect.body, effect.timeout_s))
         except NotAnswered as e:
             reply = str(e)

@@ -48,6 +48,9 @@ def router_metrics(shard: Shard[Any], waiting: Mapping[str, Queue], dropped_answ
     yield counter("zim_router_publishes_total", "Publishers that were answered", intake.answered, "status")
     yield gauge("zim_router_online_sessions", "Sessions in the directory", sum(len(f.sessions) for f in alive))
     yield gauge("zim_router_rooms", "Rooms that somebody is in", directory.n_rooms())
+    closed = {str(why): count for why, count in shard.control.closed.items()}
+    yield counter("zim_router_closed_sessions_total", "Sessions that had to go", closed, "reason")
+    yield gauge("zim_router_bans", "Bans in force", len(shard.control.bans))
     yield gauge("zim_router_leased_comets", "Comets that have a lease", len(alive))
     yield gauge("zim_router_rebuilding", "1 until every comet had the time to say who is online", shard.is_rebuilding)
     behind = {feed.comet: feed.behind_bytes + feed.admitted_bytes for feed in alive}

@@ -129,6 +129,11 @@ class RouterNode(NodeProcess):
         return {"bind": (self._router.bind,)}
 
     @override
+    def follow(self, topology: Topology, prepared: Any) -> None:
+        self._runner.shard.control.policy = topology.identity.sessions
+        self._storage.streams.keep_by(topology.retention)
+
+    @override
     def stop(self) -> None:
         self._server.close()
         self._ticking.kill()

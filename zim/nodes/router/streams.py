@@ -47,6 +47,10 @@ class Streams:
         self._retention = retention
         self._live_only: dict[str, bool] = {}
 
+    def keep_by(self, retention: Retention) -> None:
+        """From now on by these rules, which have the same streams live only."""
+        self._retention = retention
+
     def _is_live_only(self, stream: str) -> bool:
         found = self._live_only.get(stream)
         if found is None:

@@ -31,7 +31,7 @@ class Asker:
     """
 
     def __init__(self, most: int = 2) -> None:
-        self.caller: Caller[str] = Caller("connect", URL, TIMEOUT_S, most, _read, _silence, _age)
+        self.caller: Caller[str] = Caller("connect", URL, TIMEOUT_S, most, None, _read, _silence, _age)
         self.most = most
         self.under_way: dict[int, CallOut] = {}
         self.told: list[tuple[Any, str]] = []
@@ -96,7 +96,7 @@ def _age(answer: str, seconds: float) -> str:
 def test_a_question_is_a_request_and_its_answer_goes_to_who_asked() -> None:
     asker = Asker()
     assert asker.ask("7", "ticket") is None
-    assert list(asker.under_way.values()) == [CallOut(asker.caller, 1, URL, b"7", TIMEOUT_S)]
+    assert list(asker.under_way.values()) == [CallOut(asker.caller, 1, URL, b"7", TIMEOUT_S, None)]
     assert asker.caller.waiting == 1
     asker.answer(1, "yes")
     assert asker.told == [("ticket", "yes")]

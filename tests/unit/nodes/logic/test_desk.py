@@ -6,6 +6,8 @@ import gc
 import json
 import tracemalloc
 import weakref
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -1043,3 +1045,65 @@ class AnyOrder(RuleBasedStateMachine):
 
 TestAnyOrder = AnyOrder.TestCase
 TestAnyOrder.settings = settings(max_examples=30, stateful_step_count=30)
+
+
+# ---------------------------------------------------------------- another topology
+
+
+def test_a_secret_that_is_replaced_is_not_known_any_more() -> None:
+    front, other = with_secret(), TokenSigner("HS256", number=1)
+    assert isinstance(front.show(HS.token()), Grant)
+    front.desk.follow(Identity((FIXED,)), {ISSUER: [other.key()]})
+    assert reason(front.show(HS.token()))
+    assert isinstance(front.show(other.token()), Grant)
+
+
+def test_keys_that_were_fetched_stay_where_their_url_is_the_same() -> None:
+    front = with_keys(A)
+    front.desk.follow(Identity((replace(FETCHED, leeway_s=7.0),)), {})
+    assert isinstance(front.show(A.token(exp=NOW - 6)), Grant)
+    assert front.fetched == 0
+
+
+@pytest.mark.parametrize("change", [{"jwks": "https://auth.example.com/others"}, {"ca": Path("/ca.pem")}])
+def test_keys_of_another_url_are_fetched_and_who_waited_for_the_former_is_to_come_again(change: dict[str, Any]) -> None:
+    front = with_keys(A)
+    front.tick(COOL_DOWN_S)
+    assert front.show(B.token(), "b") is None
+    front.desk.follow(Identity((replace(FETCHED, **change),)), {})
+    front.tick()
+    assert front.fetched == 2
+    assert front.show(A.token(), "a") is None
+    front.end_fetch(A, B)  # what the former URL says does not count
+    assert reason(front.answer("b"), "try_again")
+    front.tick(COOL_DOWN_S)
+    assert front.show(A.token(), "later") is None
+    front.end_fetch(A)
+    assert isinstance(front.answer("later"), Grant)
+
+
+def test_an_issuer_that_is_taken_away_lets_nobody_wait_for_ever() -> None:
+    front = Front(FETCHED)
+    assert front.show(A.token()) is None
+    front.tick()
+    front.desk.follow(Identity((), BOTH), {})
+    front.end_fetch(A)
+    assert reason(front.answer(), "try_again")
+    assert front.called(A.token(), {"reason": "no"}) == Denial("refused", "no")  # it is the application's now
+
+
+def test_another_application_is_asked_and_the_former_may_still_answer() -> None:
+    front = Front(callout=Callout(CONNECT))
+    assert front.called(b"kept", {"user": "7", "cache_s": 60}) == Grant("7", lifetime_ms=0)
+    assert front.show(b"x", "x") is None
+    front.desk.follow(Identity((), Callout(CONNECT)), {})
+    assert isinstance(front.show(b"kept"), Grant)  # nothing has changed about it
+    front.desk.follow(Identity((), Callout(JOIN)), {})
+    front.reply({"user": "9"})
+    assert front.answer("x") == Grant("9")
+    for number, token in enumerate((b"kept", b"y")):
+        assert front.show(token, number) is None
+        [request] = front.requests.values()
+        assert request.url == JOIN
+        front.reply({"user": "8"})
+        assert front.answer(number) == Grant("8")

@@ -1,0 +1,78 @@
+"""Takes over a changed topology in a fabric that runs: `zim reload`, or SIGHUP.
+
+The file is read and checked first, and the keys that it names: if anything is wrong nothing changes. Then each node is
+told to read it, and says which one it has read.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import gevent
+from gevent.lock import BoundedSemaphore
+
+from zim.errors import ZimError
+from zim.supervisor.running import Supervisor
+from zim.topology import Logic, Topology, compare, load
+
+log = logging.getLogger(__name__)
+audit = logging.getLogger("zim.audit")
+
+RELOAD_S = 10.0  # for a node to do it
+
+
+class Reloader:
+    """See the module.
+
+    Args:
+        topology: with which the fabric runs.
+        follow: takes over the supervisor's own part of a new one. Does not switch.
+    """
+
+    def __init__(self, topology: Topology, supervisor: Supervisor, follow: Callable[[Topology], None]) -> None:
+        self._topology, self._supervisor, self._follow = topology, supervisor, follow
+        self._one_at_a_time = BoundedSemaphore()
+
+    def on_signal(self) -> None:
+        """SIGHUP came."""
+        self._supervisor.spawn(self._reload, "SIGHUP")
+
+    def on_order(self, asked: Mapping[str, Any]) -> dict[str, Any]:
+        """`zim reload` asks. Switches.
+
+        Returns:
+            problems: with the file, in words; then nothing has changed. Else taken and waiting, see TopologyChange; and
+            nodes: those that did not take it over, and why.
+        """
+        path = asked.get("topology", str(self._topology.path))
+        if path != str(self._topology.path):
+            return {"problems": [f"this fabric runs with {self._topology.path}, not with {path}"]}
+        return self._reload("zim reload")
+
+    def _reload(self, by: str) -> dict[str, Any]:
+        with self._one_at_a_time:
+            try:
+                changes = gevent.get_hub().threadpool.apply(self._read)
+            except ZimError as e:
+                log.error("not reloaded, nothing has changed", extra={"problem": str(e)})
+                return {"problems": str(e).splitlines()}
+            self._topology = changes.topology
+            self._follow(changes.topology)
+            taken, waiting = list(changes.taken), list(changes.waiting)
+            audit.info("reloaded", extra={"by": by, "taken": "; ".join(taken), "waiting": "; ".join(waiting)})
+            late = self._supervisor.reload(changes.topology.digest, RELOAD_S)
+            for name, why in late.items():
+                log.error("a node has not reloaded", extra={"node": name, "reason": why})
+            return {"taken": taken, "waiting": waiting, "nodes": late}
+
+    def _read(self) -> Any:
+        """In a thread: it blocks."""
+        changes = compare(self._topology, load(self._topology.path))
+        if any(isinstance(node, Logic) for node in self._supervisor.nodes):
+            from zim.identity.loading import fixed_keys  # brings cryptography
+
+            for issuer in changes.topology.identity.issuers:
+                fixed_keys(issuer)
+        return changes
