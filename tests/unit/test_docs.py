@@ -108,7 +108,7 @@ def mentions() -> list[str]:
 def find(words: list[str]) -> tuple[click.Command, list[str]]:
     """The command that these words call, and its arguments."""
     command: click.Command = main
-    while isinstance(command, click.Group) and words:
+    while isinstance(command, click.Group) and words and not words[0].startswith("-"):
         found = command.get_command(click.Context(main), words[0])
         assert found is not None, f"no command {words[0]}"
         command, words = found, words[1:]
