@@ -32,6 +32,7 @@ PURE = (
     "zim.nodes.comet.effects",
     "zim.nodes.comet.feed",
     "zim.nodes.comet.hub",
+    "zim.nodes.comet.history",
     "zim.nodes.comet.joining",
     "zim.nodes.comet.obeying",
     "zim.nodes.comet.outbox",
