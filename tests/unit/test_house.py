@@ -18,6 +18,7 @@ MAX_LINES = 400
 PURE = (
     "zim.errors",
     "zim.fabric",
+    "zim.identity.explaining",
     "zim.identity.goim",
     "zim.identity.keys",
     "zim.identity.tokens",

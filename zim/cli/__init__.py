@@ -22,6 +22,7 @@ _COMMANDS = (
     "ledger",
     "api-key",
     "token",
+    "explain",
     "restored",
     "completion",
 )
