@@ -76,6 +76,7 @@ PURE = (
     "zim.topology.nodes",
     "zim.topology.reach",
     "zim.topology.retention",
+    "zim.topology.review",
     "zim.topology.tables",
 )
 IMPURE = ("gevent", "socket", "time", "random", "secrets", "threading", "subprocess", "os", "zmq", "sqlite3")
