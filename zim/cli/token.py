@@ -27,7 +27,13 @@ FETCH_S = 5.0
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 def token() -> None:
-    """Make tokens for trying things out, and say why one is refused."""
+    """Make tokens for trying things out, and say why one is refused.
+
+    \b
+    Examples:
+      zim token make anna --room lobby > anna.token
+      zim token check --token-file anna.token
+    """
 
 
 @token.command()
