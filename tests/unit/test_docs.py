@@ -108,6 +108,9 @@ def find(words: list[str]) -> tuple[click.Command, list[str]]:
     """The command that these words call, and its arguments."""
     command: click.Command = main
     while isinstance(command, click.Group) and words:
+        if command is not main:  # its options may stand before the subcommand
+            context = click.Context(command)
+            words = command.make_parser(context).parse_args(list(words))[1] or words
         found = command.get_command(click.Context(main), words[0])
         assert found is not None, f"no command {words[0]}"
         command, words = found, words[1:]
@@ -116,7 +119,9 @@ def find(words: list[str]) -> tuple[click.Command, list[str]]:
 
 @pytest.mark.parametrize("line", commands())
 def test_commands_are_understood(line: str) -> None:
-    command, arguments = find(shlex.split(line, comments=True)[1:])
+    words = shlex.split(line, comments=True)[1:]
+    end = next((i for i, word in enumerate(words) if word in (">", ">>", "2>>")), len(words))  # the shell's
+    command, arguments = find(words[:end])
     command.make_context(command.name, arguments)
 
 

@@ -31,6 +31,10 @@ EXIT_UNKNOWN = 3
 _NAMES = {"ignore_unknown_options": True, "help_option_names": ["-h", "--help"]}
 
 
+class _Refusal(msgspec.Struct):
+    detail: str
+
+
 def _user(_ctx: click.Context, _param: click.Parameter, value: str) -> str:
     if not is_name(value):
         raise click.BadParameter(f"nobody can be called {value!r}; right is {NAME}")
@@ -114,7 +118,7 @@ def _look_for_bans(verdict: Verdict, user: str, device: str, http: str | None, f
     try:
         status, body = get(where, f"/api/bans?limit={LARGEST}")
         if status != 200:
-            _fail(f"bans are not told (HTTP {status}): the API key needs the scope ban, for all streams")
+            _fail(f"bans are not told (HTTP {status}): {msgspec.json.decode(body, type=_Refusal).detail}")
         found = msgspec.json.decode(body, type=KeptBans)
     except NotTold as error:
         _fail(str(error))

@@ -129,8 +129,19 @@ def test_a_key_alone_asks_the_topologys_logic() -> None:
     assert "  'anna' is not banned\n" in result.stdout
 
 
-@pytest.mark.parametrize("answer", [problem(403, "no scope ban"), Answer(body=b"<html>"), None])
-def test_bans_that_are_not_told(answer: Answer | None) -> None:
+@pytest.mark.parametrize(
+    ("answer", "why"),
+    [
+        (
+            problem(403, "the API key app has no scope ban"),
+            "bans are not told (HTTP 403): the API key app has no scope ban",
+        ),
+        (Answer(404, b"<html>"), "are no bans; is this a logic node's HTTP port?"),
+        (Answer(body=b"[]"), "are no bans; is this a logic node's HTTP port?"),
+        (None, "nothing listens on "),
+    ],
+)
+def test_bans_that_are_not_told(answer: Answer | None, why: str) -> None:
     if answer is None:
         result = run("explain", "anna", "lobby", "--http", free_address())
     else:
@@ -138,3 +149,4 @@ def test_bans_that_are_not_told(answer: Answer | None) -> None:
             result = run("explain", "anna", "lobby", "--http", server.address)
     assert (result.exit_code, result.stdout) == (3, "")
     assert result.stderr.startswith("zim explain: ")
+    assert why in result.stderr
