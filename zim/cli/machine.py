@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import resource
 from pathlib import Path
 
 from zim.topology import Topology
@@ -20,7 +18,7 @@ def look_at_machine(topology: Topology) -> Machine:
             modes[path] = None
         except OSError:
             continue  # it is not for us to see
-    return Machine(modes, _clients())
+    return Machine(modes, _clients(topology))
 
 
 def _is_open(path: Path) -> bool:
@@ -28,11 +26,9 @@ def _is_open(path: Path) -> bool:
     return all(folder.stat().st_mode & 0o1 for folder in path.resolve().parents)
 
 
-def _clients() -> int | None:
-    """For how many open files are enough; None for any number. Root raises the limit, as `zim up` does."""
-    from zim.supervisor.restarts import FILES_BESIDE_CONNECTIONS  # with all of zim.supervisor
+def _clients(topology: Topology) -> int | None:
+    """For how many open files are enough, as `zim up` would find; None for as many as the comets take."""
+    from zim.supervisor import raise_open_files  # loads ZeroMQ and Flask
 
-    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    if hard == resource.RLIM_INFINITY or os.geteuid() == 0:
-        return None
-    return max(0, hard - FILES_BESIDE_CONNECTIONS)
+    shortage = raise_open_files(topology.nodes)
+    return None if shortage is None else shortage.room

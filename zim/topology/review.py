@@ -49,7 +49,7 @@ class Machine:
     Attributes:
         modes: permissions of files and folders that the topology names, and its own; None for one that is not there.
             One that cannot be looked at is not in it.
-        clients: for how many connections open files are enough; None for any number.
+        clients: for how many connections open files are enough; None for as many as the comets take.
     """
 
     modes: Mapping[Path, int | None] = field(default_factory=dict)
@@ -58,8 +58,10 @@ class Machine:
 
 def named_files(topology: Topology) -> list[Path]:
     """The files and folders whose permissions matter."""
-    of_issuers = [secret.file for i in topology.identity.issuers for secret in (*i.secrets, *i.public_keys)]
-    return [topology.path, topology.data_dir, *(file for file in of_issuers if file is not None)]
+    issuers = topology.identity.issuers
+    named = [secret.file for each in issuers for secret in (*each.secrets, *each.public_keys)]
+    named += [each.ca for each in issuers]
+    return [topology.path, topology.data_dir, *(file for file in named if file is not None)]
 
 
 def review(topology: Topology, machine: Machine) -> list[Finding]:
@@ -224,8 +226,8 @@ def _files(topology: Topology, machine: Machine) -> Iterator[Finding]:
         yield Finding("error", "topology", what, f"chmod o-w {topology.path}")
     if topology.data_dir in modes:
         yield from _data(topology.data_dir, modes[topology.data_dir])
-    for issuer in topology.identity.issuers:
-        yield from _keys(issuer, modes)
+    for i, issuer in enumerate(topology.identity.issuers):
+        yield from _keys(f"issuer[{i}]", issuer, modes)
 
 
 def _data(folder: Path, mode: int | None) -> Iterator[Finding]:
@@ -240,10 +242,11 @@ def _data(folder: Path, mode: int | None) -> Iterator[Finding]:
         yield Finding("warning", "fabric.data_dir", what, right)
 
 
-def _keys(issuer: Issuer, modes: Mapping[Path, int | None]) -> Iterator[Finding]:
-    for secrets, bad, can in ((issuer.secrets, _READ | _WRITE, "read"), (issuer.public_keys, _WRITE, "changed")):
-        for secret in secrets:
-            yield from _key(secret, bad, can, modes)
+def _keys(key: str, issuer: Issuer, modes: Mapping[Path, int | None]) -> Iterator[Finding]:
+    for secret in issuer.secrets:
+        yield from _key(secret, _READ | _WRITE, "read", modes)
+    for public in (*issuer.public_keys, Secret(f"{key}.ca", file=issuer.ca)):
+        yield from _key(public, _WRITE, "changed", modes)
 
 
 def _key(secret: Secret, bad: int, can: str, modes: Mapping[Path, int | None]) -> Iterator[Finding]:
@@ -251,7 +254,9 @@ def _key(secret: Secret, bad: int, can: str, modes: Mapping[Path, int | None]) -
         return
     mode = modes[secret.file]
     if mode is None:
-        yield Finding("error", secret.where, f"{secret.file} is not there: no logic starts", "the file, with mode 600")
+        yield Finding(
+            "error", secret.where, f"{secret.file} is not there: no logic starts", "the file; a secret with mode 600"
+        )
     elif mode & bad:
         what = f"{secret.file} can be {can} by everybody on this machine, who can then sign as any user"
         yield Finding("error", secret.where, what, f"chmod o-rwx {secret.file}")
@@ -260,7 +265,7 @@ def _key(secret: Secret, bad: int, can: str, modes: Mapping[Path, int | None]) -
 def _sizes(topology: Topology, machine: Machine) -> Iterator[Finding]:
     for i, comet in enumerate(topology.comets):
         if machine.clients is not None and machine.clients < comet.max_connections:
-            what = f"{comet.max_connections:,}; open files are enough for {machine.clients:,} here (ulimit -Hn)"
+            what = f"open files are enough for {machine.clients:,} here (ulimit -Hn), and not for all of these"
             right = f"LimitNOFILE={comet.max_connections + 200} for systemd, or fewer connections"
             yield Finding("warning", f"comet[{i}].max_connections", what, right)
 

@@ -175,12 +175,15 @@ FILES: list[tuple[str, int | None, list[tuple[str, str]]]] = [
     ("a.pem", 0o644, []),
     ("a.pem", 0o646, [("error", "issuer[1].public_key_file")]),
     ("a.pem", None, [("error", "issuer[1].public_key_file")]),
+    ("ca.pem", 0o644, []),
+    ("ca.pem", 0o646, [("error", "issuer[2].ca")]),
 ]
 
 
 @pytest.mark.parametrize(("name", "mode", "expected"), FILES)
 def test_files_that_others_may_use(name: str, mode: int | None, expected: list[tuple[str, str]]) -> None:
-    tables = changed({"issuer": [HS, KEY | {"issuer": "https://b.example.com"}]})
+    jwks = {"issuer": "c", "audience": "zim", "algorithms": ["ES256"], "jwks": "https://c.example.com", "ca": "ca.pem"}
+    tables = changed({"issuer": [HS, KEY | {"issuer": "https://b.example.com"}, jwks]})
     assert PATH.parent / name in named_files(topology(tables))
     noted = ("note", "issuer[0].algorithms")
     assert found(tables, Machine({PATH.parent / name: mode})) == [*expected, noted]
