@@ -14,7 +14,7 @@ from zim.cli.credentials import TOKEN_ENVIRONMENT
 from zim.cli.seconds import Seconds
 from zim.cli.where import topology_file, topology_option
 from zim.errors import ZimError
-from zim.fabric.grants import Denial, Grant
+from zim.fabric.grants import Denial, Grant, grant_problem
 from zim.identity.keys import Key, KeyProblem, read_jwks, sign
 from zim.identity.loading import NoKey, fixed_keys, read_private_key, signing_secret
 from zim.identity.tokens import Compact, header_problem, look_at, read_token, refused
@@ -74,6 +74,8 @@ def make(
       zim listen --token-file anna.token
     """
     chosen = _issuer(load(topology_file(topology)).identity, issuer)
+    if problem := grant_problem(Grant(user, rooms, join, read, device)):
+        raise click.UsageError(problem)
     claim = {"rooms": list(rooms), "join": list(join), "read": list(read), "device": device}
     payload: dict[str, Any] = {"iss": chosen.issuer, "aud": chosen.audiences[0], "sub": user}
     payload |= {"exp": int(time.time() + for_s), "zim": {name: value for name, value in claim.items() if value}}
