@@ -24,7 +24,7 @@ OPAQUE = "a session of the application"
 HONEST = reply({"user": "7"})
 
 LIES: dict[str, Callable[[socket.socket], Any]] = WAYS | {
-    f"answers {body}": lambda client, body=body: client.sendall(reply(body))  # type: ignore[misc]
+    f"answers {body}": lambda client, body=body: client.sendall(reply(body))
     for body in (
         {"user": ""},
         {"user": None},
@@ -164,7 +164,7 @@ def test_an_absent_application_is_asked_again_when_it_is_back(fabric: Fabric, po
 FIRST = TokenSigner("ES256", "first")
 KEYS = key_set(FIRST.jwk())
 KEY_LIES: dict[str, Callable[[socket.socket], Any]] = WAYS | {
-    name: lambda client, said=said: client.sendall(said)  # type: ignore[misc]
+    name: lambda client, said=said: client.sendall(said)
     for name, said in {
         "keys of text": reply({"keys": "first"}),
         "keys of another type": reply({"keys": [7, None, "x"]}),
