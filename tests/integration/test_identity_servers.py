@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -116,6 +117,23 @@ def test_a_lie_about_rooms_lets_nobody_into_them(
         assert fabric.push({"to": {"rooms": ["club", "lobby"]}, "body": 1})[0] == 200
         client.wait_for("r:lobby", 1)
         assert client.places("r:club") == []
+
+
+def test_while_nobody_can_tell_another_token_takes_no_room_away_and_gives_none(fabric: Fabric, port: int) -> None:
+    """Else all who are in by the application's word would be out whenever it stumbles."""
+    liar = Liar()
+    with lying(liar, port):
+        liar.way["/join"] = lambda client: client.sendall(reply({"rooms": ["club"]}))
+        client = enter(fabric, token(zim={"join": ["vip"]}), rooms=["club", "vip"])
+        liar.way["/join"] = WAYS["an error"]
+        client.ask(Op.REFRESH, {"token": token()}, 2)
+        assert fabric.push({"to": {"rooms": ["club", "vip"]}, "body": 1})[0] == 200
+        client.wait_for("r:club", 1)
+        client.wait_for("r:vip", 1)
+        assert "try again" in client.ask(Op.JOIN, {"rooms": ["other"]}, 3)["streams"]["r:other"]["error"]
+        liar.way["/join"] = lambda client: client.sendall(reply({"rooms": ["club"]}))
+        client.ask(Op.REFRESH, {"token": token()}, 4)
+        assert json.loads(client.take(Op.LEFT).body)["streams"] == ["r:vip"]
 
 
 def test_a_redirect_is_not_followed(fabric: Fabric, port: int) -> None:
