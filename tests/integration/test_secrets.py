@@ -1,210 +1,47 @@
-"""Secrets are planted, everything is made to fail, with DEBUG on: they turn up in no log, answer, metric, command, or
-file of the fabric."""
+"""Secrets are planted, and all is made to fail, with DEBUG on: they turn up in no log, answer, metric or file."""
 
 from __future__ import annotations
 
-import hmac
 import json
-import os
-import subprocess
-import sys
 import time
-from base64 import b64encode
-from collections.abc import Iterator, Sequence
-from contextlib import suppress
-from hashlib import sha256
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterator
 
-import psutil
 import pytest
 from gevent import socket
 
-from tests.harness import Client, Fabric, free_ports, running, wait_until
-from tests.integration.liar import WAYS, Liar, lying, reply
-from tests.integration.visits import ISSUER, Stranger, claims, knock
-from tests.unit.identity.signers import compact
+from tests.harness import Client, wait_until
+from tests.integration.liar import WAYS, Liar, reply
+from tests.integration.planted import (
+    KEY,
+    OPAQUE,
+    PUSH_KEY,
+    TOKENS,
+    UNKNOWN_KEY,
+    Told,
+    look_for_all,
+    planted,
+    planting,
+)
+from tests.integration.visits import Stranger, knock
 from zim.client import PushError, ZmqPublisher
 from zim.protocol.frame import Op
 
-SECRET, OTHER = b"planted-hs-secret-Zk3vQ9x7LmT2pWb8", b"planted-env-secret-R5nYc1hJ6sDf4gKa"
-KEY, PUSH_KEY, UNKNOWN_KEY = (f"zim_planted{what}{'Qx7' * 10}" for what in ("All", "Push", "Unknown"))
-OPAQUE = "planted-opaque-session-8hGq2Lw9"
-PASSWORD = "planted-password-of-a-url"
-
-
-def signed(secret: bytes = SECRET, header: Any = None, **more: Any) -> str:
-    document = claims(**more)
-    return compact(header or {"alg": "HS256"}, document, lambda text: hmac.digest(secret, text, sha256)).decode()
-
-
-TOKENS = {
-    "good": signed(zim={"rooms": ["lobby"]}),
-    "expired": signed(exp=1),
-    "early": signed(nbf=int(time.time()) + 900),
-    "aud": signed(aud="x"),
-    "iss": signed(iss="https://nobody.example.com"),
-    "crit": signed(header={"alg": "HS256", "crit": ["x"]}),
-    "claim": signed(zim={"rooms": 7}),
-    "sub": signed(sub=None),
-    "wrong key": signed(b"x" * 40),
-    "huge": signed(zim={"rooms": ["x" * 9_000]}),
-}
-
-
-def planted() -> dict[str, str]:
-    """All that must be nowhere. Of a token its signature, without which the rest is worth nothing."""
-    found = {f"signature of the token {name}": shown.rpartition(".")[2] for name, shown in TOKENS.items()}
-    for name, secret in (("secret", SECRET), ("other secret", OTHER)):
-        found[name] = secret.decode()
-        found[f"{name} in base64"] = b64encode(secret).decode()[:40]
-        found[f"{name} in hexadecimal"] = secret.hex()
-    return found | {
-        "key": KEY,
-        "key for pushes": PUSH_KEY,
-        "unknown key": UNKNOWN_KEY,
-        "opaque": OPAQUE,
-        "password": PASSWORD,
-    }
-
-
-def look_for_all(what: str, text: str) -> None:
-    there = [name for name, secret in planted().items() if secret in text]
-    lines = [line[:300] for line in text.splitlines() if any(planted()[name] in line for name in there)]
-    assert not there, f"{what} has: {there}: {lines[:3]}"
-
-
-class Told:
-    """All that the fabric, and its commands, have said to anybody."""
-
-    def __init__(self, fabric: Fabric, folder: Path) -> None:
-        self.fabric, self.folder = fabric, folder
-        self.statuses: set[int] = set()
-        self.seen = 0  # of the log
-
-    def ask(self, method: str, path: str, body: bytes | str = b"", **headers: str) -> int:
-        """Over HTTP."""
-        status, answer = self.fabric.request(
-            method, path, body, headers={name.replace("_", "-"): value for name, value in headers.items()}
-        )
-        look_for_all(f"the answer to {method} {path[:20]}", json.dumps(answer))
-        self.statuses.add(status)
-        return status
-
-    def say(self, address: str, data: bytes) -> None:
-        """Anything, to a port."""
-        host, _, port = address.removeprefix("tcp://").rpartition(":")
-        with socket.create_connection((host, int(port)), timeout=2) as s, suppress(OSError):
-            s.sendall(data)
-            answer = s.recv(1 << 16)
-            look_for_all(f"what {address} answers", answer.decode(errors="replace"))
-
-    def look_at_what_others_see(self) -> None:
-        """Metrics, command lines, and the disk."""
-        fabric = self.fabric
-        for name, address in fabric.admin.items():
-            for path in ("/metrics", "/healthz", "/readyz", "/nothing"):
-                fabric.http["admin"] = address
-                status, text = fabric.request("GET", path, logic="admin")
-                look_for_all(f"{path} of {name}", str(text))
-                assert status == (404 if path == "/nothing" else 200)
-        assert fabric.process
-        processes = [psutil.Process(fabric.process.pid), *fabric.children()]
-        assert len(processes) == 5
-        for process in processes:
-            look_for_all("a command line", "\0".join(process.cmdline()))
-        files = [file for file in (self.folder / "var").rglob("*") if file.is_file()]
-        assert any(file.stat().st_size > 10_000 for file in files)
-        for file in [*files, fabric.file]:
-            look_for_all(str(file), file.read_bytes().decode("latin-1"))
-
-    def run(self, *words: str, stdin: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
-        """A command of zim."""
-        done = subprocess.run(
-            [sys.executable, "-m", "zim", *words],
-            cwd=self.folder,
-            env={**os.environ, "ZIM_OTHER_SECRET": OTHER.decode(), **environment},
-            input=stdin,
-            capture_output=True,
-            text=True,
-            timeout=60,
-        )
-        look_for_all(f"what zim {' '.join(words)[:60]} says", done.stdout + done.stderr)
-        assert "Traceback" not in done.stderr, done.stderr
-        return done
-
 
 @pytest.fixture(scope="module")
-def liar() -> Liar:
-    return Liar()
+def planted_fabric(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Told, Liar]]:
+    with planting(tmp_path_factory.mktemp("secrets")) as found:
+        yield found
 
 
-@pytest.fixture(scope="module")
-def told(tmp_path_factory: pytest.TempPathFactory, liar: Liar) -> Iterator[Told]:
-    folder, (port,) = tmp_path_factory.mktemp("secrets"), free_ports(1)
-    (folder / "jwt").write_bytes(SECRET + b"\n")
-    for name, content in (("key", KEY), ("push.key", PUSH_KEY), ("unknown.key", UNKNOWN_KEY)):
-        (folder / name).write_text(content + "\n")
-    digests = {name: sha256(key.encode()).hexdigest() for name, key in (("all", KEY), ("push", PUSH_KEY))}
-    more = f"""
-[[issuer]]
-issuer = "{ISSUER}"
-audience = "zim"
-algorithms = ["HS256"]
-secret_file = "jwt"
-
-[[issuer]]
-issuer = "https://other.example.com"
-audience = "zim"
-algorithms = ["HS256"]
-secret_env = "ZIM_OTHER_SECRET"
-
-[callout]
-connect = "http://127.0.0.1:{port}/connect"
-join = "http://127.0.0.1:{port}/join"
-timeout_s = 0.5
-
-[[api_key]]
-id = "all"
-sha256 = "{digests["all"]}"
-scopes = ["push", "read", "count", "kick", "ban", "operate", "metrics"]
-
-[[api_key]]
-id = "push"
-sha256 = "{digests["push"]}"
-scopes = {{ push = ["r:lobby"] }}
-"""
-    os.environ["ZIM_OTHER_SECRET"] = OTHER.decode()
-    try:
-        with (
-            lying(liar, port),
-            running(
-                folder,
-                more=more,
-                has_admin=True,
-                options=["-v"],
-                logic={"goim_key_header": "X-Push-Key"},
-                listeners={"ws": {"origins": ["https://app.example.com"], "cookie": "session"}},
-            ) as fabric,
-        ):
-            yield Told(fabric, folder)
-    finally:
-        del os.environ["ZIM_OTHER_SECRET"]
+@pytest.fixture
+def told(planted_fabric: tuple[Told, Liar]) -> Iterator[Told]:
+    yield planted_fabric[0]
+    planted_fabric[0].look_at_all()
 
 
-@pytest.fixture(autouse=True)
-def _nothing_is_told(told: Told) -> Iterator[None]:
-    yield
-    for client in list(Client.open):
-        for packet in client.packets:
-            look_for_all("what a client is told", packet.body.decode(errors="replace"))
-        look_for_all("a reason", client.close_reason)
-        client.close()
-    log, seen = told.fabric.log, told.seen
-    told.seen = max(0, len(log) - 2_000)  # lines may come a little later than what they are about
-    look_for_all("the log", log[seen:])
-    told.look_at_what_others_see()
-    assert "Traceback" not in log
+@pytest.fixture
+def liar(planted_fabric: tuple[Told, Liar]) -> Liar:
+    return planted_fabric[1]
 
 
 def test_the_search_finds_what_is_there(told: Told) -> None:
@@ -348,72 +185,3 @@ def test_api_keys(told: Told) -> None:
             look_for_all("a publisher", repr(publisher) + repr(pending))
     for event in (" DEBUG push asked for", "request refused", "banned", "pushes refused"):
         wait_until(lambda event=event: event in fabric.log, event)  # type: ignore[misc]
-
-
-def test_commands(told: Told) -> None:
-    fabric, folder, secret = told.fabric, told.folder, {"ZIM_API_KEY": UNKNOWN_KEY}
-    file, http = str(fabric.file), ["--http", fabric.http["logic-1"]]
-    for name, shown in TOKENS.items():
-        (folder / "token").write_text(shown)
-        done = told.run("token", "check", "--topology", file, ZIM_TOKEN=shown)
-        assert done.returncode == (name != "good"), done.stderr
-        if name in ("good", "expired"):
-            told.run("token", "check", "--topology", file, "--token-file", "token")
-            told.run("token", "check", "--topology", file, stdin=f"Bearer {shown}!")
-            tcp = fabric.tcp["comet-1"]
-            told.run("listen", "--tcp", tcp, "--token-file", "token", "--timeout", "0.5", "-v")
-            told.run("listen", "--tcp", tcp, "--goim", "--timeout", "0.5", "-v", ZIM_TOKEN=shown)
-    told.run("token", "check", "--topology", file, stdin=OPAQUE + "\n")
-    told.run("token", "make", "7", "--topology", file, "--issuer", ISSUER, "--private-key-file", "key")
-    told.run(
-        "token", "make", "7", "--topology", file, "--issuer", "https://other.example.com", "--private-key-file", "jwt2"
-    )
-    for key_file, code in (("key", 0), ("push.key", 0), ("unknown.key", 1), ("jwt", 1), ("topology.toml", 1)):
-        assert told.run("api-key", "check", file, "--key-file", key_file).returncode == code
-        told.run("push", "room", "lobby", "hello", *http, "--key-file", key_file)
-    for command in (["who"], ["ledger"], ["push", "all", "hello"]):
-        told.run(*command, *http, "--key-file", "push.key")
-    told.run("api-key", "check", file, **secret)
-    told.run("push", "user", "7", "hello", *http, **secret)
-    told.run("push", "user", "7", "hello", "--goim", *http, **secret)
-    told.run("push", "user", "7", "hello", "--http", f"127.0.0.1:{free_ports(1)[0]}", **secret)
-    told.run("push", "user", "7", "hello", *http, ZIM_API_KEY=KEY + "\u00e9 \x7f")
-    told.run("api-key", "list", file)
-    told.run("check", file)
-
-
-WRONG_TOPOLOGIES: dict[str, Sequence[tuple[str, str]]] = {
-    "a secret in it": [('secret_file = "jwt"', f'secret = "{SECRET.decode()}"')],
-    "a key in it": [('sha256 = "', f'sha256 = "{KEY}" # "')],
-    "keys in it": [('sha256 = "', f'sha256 = ["{KEY}", "{PUSH_KEY}"] # "')],
-    "a password in a URL": [('connect = "http://', f'connect = "https://zim:{PASSWORD}@')],
-    "a password in a URL of rooms": [('join = "http://', f'join = "https://{PASSWORD}@app/')],
-}
-
-
-@pytest.mark.parametrize("name", WRONG_TOPOLOGIES)
-def test_topologies_that_are_wrong(told: Told, name: str) -> None:
-    text = told.fabric.file.read_text()
-    for old, new in WRONG_TOPOLOGIES[name]:
-        if old not in text:
-            pytest.fail(f"the topology has no {old}")
-        text = text.replace(old, new, 1)
-    file = told.folder / "wrong.toml"
-    file.write_text(text)
-    for command in (["check"], ["up", "-v"], ["api-key", "list"], ["token", "make", "7", "--topology"]):
-        assert told.run(*command, str(file)).returncode != 0
-    file.unlink()
-
-
-@pytest.mark.parametrize("content", [SECRET[:20], b"", b"\n", b"-----BEGIN PRIVATE KEY-----\n" + SECRET, b"x" * 70_000])
-def test_secrets_that_are_none(told: Told, content: bytes) -> None:
-    """The node says what is wrong with it and not what it is."""
-    (told.folder / "bad").write_bytes(content)
-    file = told.folder / "bad.toml"
-    file.write_text(told.fabric.file.read_text().replace('secret_file = "jwt"', 'secret_file = "bad"'))
-    for command in (["token", "check", "--topology", str(file)], ["node", "logic-1", str(file)]):
-        done = told.run(*command, stdin=TOKENS["good"] + "\n")
-        assert done.returncode != 0
-        assert not content.strip() or content[:20].decode() not in done.stderr + done.stdout
-    file.unlink()
-    (told.folder / "bad").unlink()
