@@ -77,17 +77,18 @@ class Liar:
     def __call__(self, client: socket.socket, _address: object) -> None:
         with client:
             try:
-                head = client.recv(1 << 16)
-                if not head:
-                    return
-                path = head.split(b" ", 2)[1].decode()
+                with client.makefile("rb") as said:
+                    path = said.readline().split(b" ")[1].decode()
+                    lines = list(iter(said.readline, b"\r\n"))
+                    length = next((int(line[15:]) for line in lines if line.lower().startswith(b"content-length:")), 0)
+                    said.read(length)
                 self.asked.append(path)
                 self.way.get(path, self.way.get("*", WAYS["hangs up"]))(client)
                 client.shutdown(socket.SHUT_WR)
                 client.settimeout(1)
                 while client.recv(1 << 16):
                     pass
-            except OSError:
+            except (OSError, IndexError):  # who asked is gone
                 pass
 
 
