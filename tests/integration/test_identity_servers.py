@@ -124,6 +124,11 @@ def test_while_nobody_can_tell_another_token_takes_no_room_away_and_gives_none(f
     liar = Liar()
     with lying(liar, port):
         liar.way["/join"] = lambda client: client.sendall(reply({"rooms": ["club"]}))
+
+        def is_asked_again() -> bool:
+            return "error" not in enter(fabric, token(), rooms=["club"]).starts["r:club"]
+
+        wait_until(is_asked_again, "the application is asked about rooms", MOST_OPEN_S + 10)
         client = enter(fabric, token(zim={"join": ["vip"]}), rooms=["club", "vip"])
         liar.way["/join"] = WAYS["an error"]
         client.ask(Op.REFRESH, {"token": token()}, 2)
