@@ -111,14 +111,14 @@ class Gate:
             return
         if found.user != connection.uid:
             raise WireError("the token is another user's", ending=Ending.REFUSED)
+        had, before = connection.rights, connection.rooms
         connection.take(found, time.monotonic())
-        before = connection.rooms
         covered, refused = self._allowed(connection, connection.uid, before)
         if connection.phase.is_over:
             return
         lost = set(before) - {*covered, *connection.given}
         if refused and refused[0].error == UNTOLD:
-            lost = set()  # nobody can tell: they were allowed, and stay
+            lost = set(filter(had.may_join, lost))  # what the application has allowed stays, until it can tell
         if lost:
             log.info("rooms lost by a new token", extra={"key": connection.key, "rooms": len(lost)})
             self._perform(self._hub.leave_rooms(connection, list(lost), 0, time.monotonic()))
