@@ -3,17 +3,35 @@
 from __future__ import annotations
 
 import os
+import random
 import re
 import shlex
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from tests.harness import WAIT_S, wait_until
 from tests.programs import ROOT, started
+
+PORTS = (5000, 7170, 7171, 7172, 7176, 7270, 7271, 7470, 7471, 8080, 8090, 8092, 8093)  # of the pages
+
+
+def free_offset() -> int:
+    """With it all ports that pages name are free, and outside of what the kernel gives to connecting sockets."""
+    for _ in range(100):
+        offset = random.SystemRandom().randrange(5_000, 23_900)
+        with ExitStack() as stack:
+            try:
+                for port in PORTS:
+                    stack.enter_context(socket.socket()).bind(("127.0.0.1", port + offset))
+            except OSError:
+                continue
+        return offset
+    raise AssertionError("no offset is free")
 
 
 class Page:

@@ -1,4 +1,4 @@
-"""The page "kick and ban", word for word but for the ports: what comes back, what clients see, what a restart leaves."""
+"""The page "kick and ban", word for word but for the ports: what comes back, what clients see, what stays."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 
 from tests.harness import wait_until
-from tests.pages import Page, assert_says, follow, listening, ran, sh, told, up
+from tests.pages import Page, assert_says, follow, free_offset, listening, ran, sh, told, up
 from tests.programs import program
 from zim.client import Listener, SentAway
 
-PAGE, JWT = Page("banning", 22_000), Page("jwt", 22_000)
+OFFSET = free_offset()
+PAGE, JWT = Page("banning", OFFSET), Page("jwt", OFFSET)
 TCP = f"127.0.0.1:{PAGE.port(8080)}"
 BANNED, KICKED, SENT_AWAY, REPLACED, TOO_MANY = 4405, 4406, 4206, 4407, 4408
 
@@ -153,7 +154,8 @@ def test_one_phone(folder: Path, wins: str) -> None:
 
 
 def test_bans_survive_a_restart(tmp_path: Path) -> None:
-    page, jwt = Page("banning", 22_600), Page("jwt", 22_600)
+    offset = free_offset()
+    page, jwt = Page("banning", offset), Page("jwt", offset)
     secret, setup, *_ = jwt.blocks("sh", "zim")
     ran(secret, tmp_path)
     ran(jwt.setup(setup), tmp_path)

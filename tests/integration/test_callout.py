@@ -13,11 +13,11 @@ import pytest
 
 from tests.harness import is_listening, wait_until
 from tests.integration.test_pages import Browser
-from tests.pages import Page, assert_says, environment, follow, listening, ran, sh, told, up
+from tests.pages import Page, assert_says, environment, follow, free_offset, listening, ran, sh, told, up
 from tests.programs import ROOT, program
 from zim.client import Listener, Message
 
-PAGE = Page("callout", 21_000)
+PAGE = Page("callout", free_offset())
 APP = f"127.0.0.1:{PAGE.port(5000)}"
 TCP, WS = f"127.0.0.1:{PAGE.port(8080)}", f"127.0.0.1:{PAGE.port(8090)}"
 
@@ -27,9 +27,8 @@ def application(folder: Path) -> Iterator[None]:
     """The page's, as the page runs it."""
     (line,) = PAGE.blocks("sh", "The application")
     with (folder / "app.log").open("ab") as log:
-        process = subprocess.Popen(
-            ["sh", "-c", f"exec {line}"], cwd=folder, env=environment(), stdin=subprocess.DEVNULL, stdout=log, stderr=log
-        )
+        command = ["sh", "-c", f"exec {line}"]
+        process = subprocess.Popen(command, cwd=folder, env=environment(), stdout=log, stderr=log)
     try:
         wait_until(lambda: is_listening(APP) or process.poll() is not None, "the application listens")
         assert process.poll() is None, (folder / "app.log").read_text()
