@@ -13,6 +13,7 @@ import selectors
 import socket
 import time
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -57,8 +58,19 @@ class Crowd:
         lost: why subscribers were disconnected.
     """
 
-    def __init__(self, addresses: list[str], transport: str, sample: int = 20) -> None:
+    def __init__(
+        self,
+        addresses: list[str],
+        transport: str,
+        sample: int = 20,
+        token: Callable[[int], bytes] = lambda number: b"%d" % (number + 1),
+    ) -> None:
+        """
+        Args:
+            token: of a subscriber, by number from 0.
+        """
         self._addresses = addresses
+        self.token = token
         self._transport = transport
         self._sample = sample
         self.selector = selectors.DefaultSelector()
@@ -171,7 +183,7 @@ class _Login:
         self._crowd = crowd
         self.is_sampled = is_sampled
         self.socket, self.dialect = crowd.open(number)
-        self._auth = self.dialect.send(Packet(Op.AUTH, 1, 1, str(number + 1).encode()))
+        self._auth = self.dialect.send(Packet(Op.AUTH, 1, 1, crowd.token(number)))
         self._has_asked = False
         self._is_connected = False
         crowd.selector.register(self.socket, selectors.EVENT_WRITE, self)

@@ -5,7 +5,9 @@ No redirect is followed and no proxy of the environment is used: what stands in 
 
 from __future__ import annotations
 
+import logging
 import ssl
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +38,7 @@ class HttpAsker:
     def __init__(self, url: str, ca: Path | None = None) -> None:
         import urllib3  # not every logic needs it
 
+        logging.getLogger("urllib3").setLevel(logging.CRITICAL)  # its lines quote servers, and these may quote tokens
         self._url = url
         self._errors, self._late = urllib3.exceptions.HTTPError, urllib3.exceptions.TimeoutError
         self._refused = urllib3.exceptions.NewConnectionError
@@ -89,6 +92,10 @@ class HttpAsker:
 
 
 def _short(error: Exception) -> str:
-    """Without the object that urllib3 puts in front."""
+    """Without the object that urllib3 puts in front, and without what has come: a token that was shown may be in it."""
+    if any(
+        isinstance(one, HTTPException | ValueError) and not isinstance(one, OSError) for one in (error, *error.args)
+    ):
+        return "what it answers is no HTTP"  # OSErrors among them: it hangs up, its certificate is not right
     text = str(error)
     return text.rpartition(">: ")[2] or text or type(error).__name__

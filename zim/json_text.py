@@ -11,6 +11,8 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any, NoReturn, TypeVar
 
+from msgspec import Raw
+
 T = TypeVar("T")
 
 MAX_DEPTH = 64  # of arrays and objects; Python's own limit moves with its version
@@ -52,6 +54,11 @@ def is_json(document: bytes) -> bool:
     except ValueError:
         return False
     return True
+
+
+def as_json(body: bytes) -> Raw | None:
+    """The bytes as a JSON value; None: they are none."""
+    return Raw(body) if is_json(body) else None
 
 
 class Scanner:

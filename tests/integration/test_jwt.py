@@ -22,7 +22,7 @@ from tests.programs import ROOT, serving, started
 from zim.client import Listener, Message
 
 PAGE = (ROOT / "docs" / "how-to" / "jwt.md").read_text()
-OFFSET = 20_000
+OFFSET = 1_100  # below the ports that other tests take
 HTTP, TCP, WS = 7172 + OFFSET, 8080 + OFFSET, 8090 + OFFSET
 
 

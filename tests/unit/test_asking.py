@@ -294,6 +294,30 @@ def test_what_is_no_answer_is_called_so(said: bytes) -> None:
         assert why(url)
 
 
+@pytest.mark.parametrize(
+    "said",
+    [
+        b'{"token":"planted"}\r\n\r\n',
+        b"HTTP/1.1 planted\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nplanted\r\n" + b"X: y\r\n" * 1_000 + b"\r\n",
+        b"HTTP/1.1 200 OK\r\nplanted\r\nTransfer-Encoding: chunked\r\n\r\n-2\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 5, 7, planted\r\n\r\nshort",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nplanted\r\nshort\r\n0\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 7\r\n\r\nplanted",
+    ],
+    ids=lambda said: repr(said[:40]),
+)
+def test_what_came_is_not_quoted(said: bytes, caplog: pytest.LogCaptureFixture) -> None:
+    """It may be what was asked, and a token in it."""
+    text = ""
+    with caplog.at_level("DEBUG"), saying(said) as url:
+        try:
+            HttpAsker(url).get(WAIT_S)
+        except NotAnswered as e:
+            text = str(e)
+    assert "planted" not in text + caplog.text
+
+
 @settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)
 @given(
     st.binary(max_size=200)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import shutil
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ from click.testing import CliRunner
 from zim import __version__
 from zim.cli import main
 from zim.cli.drawing import draw
+from zim.cli.machine import look_at_machine
 from zim.cli.up import how_to_try, listening_text
 from zim.program import zim_command
 from zim.supervisor import RunningNode, node_command
@@ -29,7 +32,11 @@ def run(*arguments: str) -> tuple[int, str, str]:
 
 
 @pytest.mark.parametrize(
-    "command", ["init", "up", "check", "node", "push", "listen", "who", "ledger", "restored", "completion"]
+    "command",
+    [
+        *("init", "up", "check", "node", "push", "listen", "who", "ledger", "api-key", "token", "explain"),
+        *("restored", "completion"),
+    ],
 )
 def test_every_command_has_help_with_an_example(command: str) -> None:
     exit_code, out, _ = run(command, "--help")
@@ -47,6 +54,36 @@ def test_check_draws() -> None:
     assert (exit_code, err) == (0, "")
     assert out.startswith("OK: ")
     assert "comet-3  tcp   127.0.0.1:8082" in out
+
+
+def test_check_production(tmp_path: Path) -> None:
+    file = tmp_path / "topology.toml"
+    file.write_text(DEFAULT.read_text())
+    exit_code, out, err = run("check", "--production", str(file))
+    assert (exit_code, err) == (1, "")
+    assert out.startswith(f"OK: {file} describes 4 nodes.\n\nerror    issuer\n         there is none")
+    assert max(len(line) for line in out.splitlines() if str(tmp_path) not in line) <= 80
+    assert "\nwarning  fabric.data_dir\n" in out
+    (tmp_path / "var").mkdir(mode=0o700)
+    assert "fabric.data_dir" not in run("check", "--production", str(file))[1]
+
+
+def test_modes_of_files_are_those_that_others_can_use(tmp_path: Path) -> None:
+    """Below a folder that is closed to them they can use nothing. pytest makes such a folder."""
+    open_folder = Path(tempfile.mkdtemp(dir="/tmp"))
+    try:
+        open_folder.chmod(0o755)
+        (open_folder / "closed").mkdir(mode=0o700)
+        for folder in (open_folder, open_folder / "closed"):
+            file = folder / "topology.toml"
+            file.write_text(DEFAULT.read_text())
+            file.chmod(0o666)
+        modes = look_at_machine(load(open_folder / "topology.toml")).modes
+        assert modes == {open_folder / "topology.toml": 0o666, open_folder / "var": None}
+        modes = look_at_machine(load(open_folder / "closed" / "topology.toml")).modes
+        assert modes[open_folder / "closed" / "topology.toml"] == 0o660
+    finally:
+        shutil.rmtree(open_folder)
 
 
 def test_check_lists_every_problem(tmp_path: Path) -> None:
@@ -129,6 +166,16 @@ def test_picture_with_long_names_hosts_and_open_listeners() -> None:
     assert "insecure = true" in " ".join(picture.split())
 
 
+def test_picture_says_insecure_where_the_file_does() -> None:
+    """Not where an issuer lets a listener be beyond loopback."""
+    issuer = '[[issuer]]\nissuer = "a"\naudience = "zim"\nalgorithms = ["HS256"]\nsecret_env = "A"\n'
+    text = DEFAULT.read_text().replace('"127.0.0.1:8080"', '"0.0.0.0:8080"')
+    picture = check_picture(parse(issuer + text, DEFAULT))
+    assert "0.0.0.0:8080" in picture
+    assert "insecure" not in picture
+    assert " !" not in picture
+
+
 def test_picture_tells_who_is_out_of_reach() -> None:
     text = DEFAULT.read_text().replace("id = 1\n", 'id = 1\nhost = "a"\n', 3).replace("id = 1\n\nhost", "id = 1")
     head, _, comet = text.rpartition("id = 1\n")
@@ -146,18 +193,60 @@ def test_picture_and_list_have_every_listener() -> None:
     assert listening_text(listening) == "ws   127.0.0.1:8090\nws   0.0.0.0:8099\nbind tcp://127.0.0.1:1"
 
 
+def ready(topology: Topology) -> tuple[RunningNode, RunningNode]:
+    """Its comet and its logic, somewhere."""
+    comet = RunningNode(topology.comets[0], 1, {"tcp": ["0.0.0.0:8081", "127.0.0.1:9"], "ws": ["127.0.0.1:8090"]})
+    return comet, RunningNode(topology.logics[0], 2, {"http": ["[::]:80"]})
+
+
 def test_how_to_try() -> None:
     topology = load(DEFAULT)
-    comet = RunningNode(topology.comets[0], 1, {"tcp": ["0.0.0.0:8081", "127.0.0.1:9"], "ws": ["127.0.0.1:8090"]})
-    logic = RunningNode(topology.logics[0], 2, {"http": ["[::]:80"]})
-    assert how_to_try([comet, logic], is_found=False) == [
+    comet, logic = ready(topology)
+    assert how_to_try([comet, logic], topology, is_found=False) == [
         "Try it:",
         f"  {zim_command()} listen --uid 7 --tcp 127.0.0.1:8081",
         """  curl -d '{"test":1}' 'http://[::1]:80/1/push?uid=7'""",
         "Ctrl-C stops it.",
     ]
-    assert how_to_try([comet], is_found=True)[1] == f"  {zim_command()} listen --uid 7"
-    assert how_to_try([], is_found=True) == ["Ctrl-C stops it."]
+    assert how_to_try([comet], topology, is_found=True)[1] == f"  {zim_command()} listen --uid 7"
+    ws = RunningNode(topology.comets[0], 1, {"ws": ["127.0.0.1:8090"]})
+    found = how_to_try([ws], topology, is_found=False)
+    assert found[1] == f"  {zim_command()} listen --uid 7 --ws --address 127.0.0.1:8090"
+    assert how_to_try([], topology, is_found=True) == ["Ctrl-C stops it."]
+
+
+HS = '[[issuer]]\nissuer = "https://a.example.com"\naudience = "zim"\nalgorithms = ["HS256"]\nsecret_env = "A"\n'
+EDDSA = '[[issuer]]\nissuer = "b"\naudience = "zim"\nalgorithms = ["EdDSA"]\npublic_key_file = "b.pem"\n'
+CALLOUT = '[callout]\nconnect = "https://app.example.com"\n'
+API_KEY = f'[[api_key]]\nid = "app"\nsha256 = "{"0" * 64}"\nscopes = ["push"]\n'
+MAKE, SHOW = "token make anna > anna.token", "listen --token-file anna.token"
+
+
+@pytest.mark.parametrize(
+    ("tables", "lines"),
+    [
+        (HS, [MAKE, SHOW, "push user anna hello"]),
+        (HS + API_KEY, [MAKE, SHOW, "push --key-file FILE user anna hello"]),
+        (EDDSA + HS, ["token make anna --issuer https://a.example.com > anna.token", SHOW, "push user anna hello"]),
+        (EDDSA, ["listen --token-file FILE", "push user anna hello"]),
+        (CALLOUT, ["listen --token-file FILE", "push user anna hello"]),
+        (API_KEY, ["listen --uid 7", "push --key-file FILE user 7 hello"]),
+        ("[anonymous]\n", ["push user anna hello"]),
+    ],
+)
+def test_how_to_try_where_not_everybody_is_believed(tables: str, lines: list[str]) -> None:
+    topology = parse(tables + DEFAULT.read_text(), DEFAULT)
+    found = how_to_try(ready(topology), topology, is_found=True)
+    assert found == ["Try it:", *(f"  {zim_command()} {line}" for line in lines), "Ctrl-C stops it."]
+
+
+def test_how_to_try_elsewhere() -> None:
+    topology = parse(HS + API_KEY + DEFAULT.read_text(), Path("/srv/my fabric.toml"))
+    assert [line.strip().partition(" ")[2] for line in how_to_try(ready(topology), topology, is_found=False)[1:-1]] == [
+        "token make anna --topology '/srv/my fabric.toml' > anna.token",
+        "listen --token-file anna.token --tcp 127.0.0.1:8081",
+        "push --key-file FILE --http [::1]:80 user anna hello",
+    ]
 
 
 def test_node_command_is_one_that_the_cli_takes() -> None:

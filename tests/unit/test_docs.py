@@ -32,6 +32,7 @@ from zim.fabric.push import PUSH_OP, TEST_OPS
 from zim.fabric.retention import Retention, Rule
 from zim.net import http1
 from zim.nodes.comet.edge import ANSWER_S
+from zim.nodes.comet.history import ANSWER_BYTES
 from zim.nodes.logic.fabric import HISTORY_BYTES
 from zim.nodes.router.log import Log, NewPush
 from zim.nodes.router.log.durable import begin_epoch
@@ -503,6 +504,7 @@ LIMITS = {
     "time from the connection to the auth reply": [Comet.handshake_timeout_s],
     "silence": [Comet.heartbeat_s],
     "what waits for one client": [Comet.outbox_bytes >> 20],
+    "messages, and bytes of bodies, in one answer about history": [limits.MESSAGES, ANSWER_BYTES >> 10],
     "rooms of a session, streams of a `resume`": [limits.ROOMS],
 }
 

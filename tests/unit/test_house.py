@@ -18,6 +18,7 @@ MAX_LINES = 400
 PURE = (
     "zim.errors",
     "zim.fabric",
+    "zim.identity.explaining",
     "zim.identity.goim",
     "zim.identity.keys",
     "zim.identity.tokens",
@@ -32,6 +33,7 @@ PURE = (
     "zim.nodes.comet.effects",
     "zim.nodes.comet.feed",
     "zim.nodes.comet.hub",
+    "zim.nodes.comet.history",
     "zim.nodes.comet.joining",
     "zim.nodes.comet.obeying",
     "zim.nodes.comet.outbox",
@@ -75,6 +77,7 @@ PURE = (
     "zim.topology.nodes",
     "zim.topology.reach",
     "zim.topology.retention",
+    "zim.topology.review",
     "zim.topology.tables",
 )
 IMPURE = ("gevent", "socket", "time", "random", "secrets", "threading", "subprocess", "os", "zmq", "sqlite3")

@@ -23,6 +23,7 @@ _COMMANDS = (
     "ledger",
     "api-key",
     "token",
+    "explain",
     "restored",
     "completion",
 )

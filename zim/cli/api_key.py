@@ -28,6 +28,12 @@ def api_key() -> None:
     """Make and look at the API keys of backends.
 
     A key is 256 random bits. The topology holds only its SHA-256, so the file tells nobody the key.
+
+    \b
+    Examples:
+      zim api-key make orders --scope push > orders.key
+      zim api-key list
+      zim api-key check --key-file orders.key
     """
 
 

@@ -43,6 +43,11 @@ def _read(ctx: click.Context, _param: click.Parameter, value: Path | None) -> No
     ctx.meta[_META] = key
 
 
+def is_key_named() -> bool:
+    """--key-file was given."""
+    return _META in click.get_current_context().meta
+
+
 def api_key() -> str:
     """The key that the command shows; "" for none."""
     found: str | None = click.get_current_context().meta.get(_META)

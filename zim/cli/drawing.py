@@ -92,8 +92,13 @@ def _high_rows(nodes: tuple[Node, ...]) -> list[str]:
 
 
 def _addresses(node: Node) -> list[tuple[str, str]]:
-    found = [(what, _short(one.address) + ("" if one.parsed.is_local else " !")) for what, one in _listeners(node)]
+    found = [(what, _short(one.address) + (" !" if _is_open(one) else "")) for what, one in _listeners(node)]
     return found + ([("as", _short(node.advertise))] if node.advertise else [])
+
+
+def _is_open(listener: ListenAddress) -> bool:
+    """Others reach it, and the file takes the responsibility. Without that it has somebody who asks who they are."""
+    return listener.insecure and not listener.parsed.is_local
 
 
 def _listeners(node: Node) -> list[tuple[str, ListenAddress]]:
@@ -123,7 +128,7 @@ def _remarks(topology: Topology) -> list[str]:
         remarks.append("Each arrow joins every node at its one end with every node at the other.")
     if len(topology.routers) > 1:
         remarks.append("Every user, and every room, has one router; each keeps its share of them.")
-    if any(not listener.parsed.is_local for node in topology.nodes for _, listener in _listeners(node)):
+    if any(_is_open(listener) for node in topology.nodes for _, listener in _listeners(node)):
         remarks.append("! can be reached from other machines, unprotected: the file says insecure = true.")
     for node in topology.nodes:
         elsewhere = {n.host for n in topology.nodes if node.kind in CONNECTS_TO[n.kind] and n.host != node.host}

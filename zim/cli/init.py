@@ -32,7 +32,7 @@ class _NotWritten(ZimError):
     help="For N machines, a node of each kind on each.",
 )
 @click.option(
-    "--production", is_flag=True, help="With data in /var/lib/zim, metrics of `zim up`, and limits to change."
+    "--production", is_flag=True, help="With data in /var/lib/zim, metrics, limits to change, and who may come in."
 )
 @click.option(
     "--offset",
@@ -55,12 +55,14 @@ def init(file: Path, machines: int, production: bool, offset: int) -> None:
     """
     try:
         own = "var" if file.name == DEFAULT_FILE.name or not _PLAIN.fullmatch(file.stem) else f"var-{file.stem}"
-        _write(file, render(machines, production, offset, own))
+        _write(file, render(machines, production, offset, own, file.name if _PLAIN.fullmatch(file.name) else "FILE"))
     except _NotWritten as error:
         click.echo(f"zim init: {error}", err=True)
         sys.exit(EXIT_REFUSED)
     zim, more = zim_command(), "" if file == DEFAULT_FILE else f" {file}"
     click.echo(f"{file} describes {len(load(file).nodes)} nodes.")
+    if production:
+        click.echo(f"Before strangers come: {zim} check --production{more}")
     if machines > 1:
         click.echo(f"Put in the names of your machines, look at it with: {zim} check{more}")
         click.echo(f"and start it, on each machine: {zim} up --host machine-1{more}")

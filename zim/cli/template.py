@@ -36,21 +36,46 @@ _MACHINES = """\
 """
 _STRANGERS = """\
 #
-# HTTP, TCP and WebSocket are for programs on the same machine: zim believes everybody who gets in. For others put a
-# proxy there that asks who they are. Then name it, and the pages that may use it, where it passes these names on:
+# HTTP, TCP and WebSocket are for this machine alone. For others put a proxy there that speaks TLS, as in
+# docs/how-to/proxy.md. Then name it, and the pages that may use it:
 # ws = { address = "127.0.0.1:8090", hosts = ["push.example.com"], origins = ["https://app.example.com"] }
+# What is left to do before strangers come: zim check --production
+"""
+# What begins with # and no blank is to be switched on.
+_WHO = """
+# Who may come in: until this is switched on, zim believes everybody. See docs/how-to/jwt.md. In this folder:
+#   (umask 077; mkdir -p secrets; python3 -c 'import secrets; print(secrets.token_urlsafe(48))' > secrets/jwt)
+#[[issuer]] # who signs tokens of clients: your application, with the same secret
+#issuer = "https://app.example.com" # iss of its tokens
+#audience = "zim" # aud
+#algorithms = ["HS256"] # or EdDSA, with public_key_file
+#secret_file = "secrets/jwt"
+
+# How many a user may have at once. Without an issuer many may be one user: for goim, who has no number is user 0.
+#[sessions]
+#per_user = 20
+
+# What backends may do: a key for each of them, which this makes, at the end of this file. The other half stays with it.
+#   (umask 077; zim api-key make app --scope push --scope count > secrets/app.key 2>> FILE)
 """
 
 
-def render(machines: int = 1, is_production: bool = False, offset: int = 0, data_dir: str = "var") -> str:
+def render(
+    machines: int = 1,
+    is_production: bool = False,
+    offset: int = 0,
+    data_dir: str = "var",
+    file: str = "topology.toml",
+) -> str:
     """A topology, as it stands in a file.
 
     Args:
         machines: on how many it runs. On one, all is on loopback.
-        is_production: its data is in /var/lib/zim, `zim up` has an `admin` address, and the limits that are changed
-            first are there, with their defaults.
+        is_production: its data is in /var/lib/zim, `zim up` has an `admin` address, the limits that are changed first
+            are there, with their defaults, and who may come in, to be switched on.
         offset: is added to every port.
         data_dir: where its data is, unless it is for production; relative to the file.
+        file: its name, for commands in its comments.
     """
     ports = f"goim's ports plus {offset}" if offset else "goim's ports"
     where = f"on {ports}. `zim up` starts all of it" if machines == 1 else f"on each of {machines} machines"
@@ -58,6 +83,7 @@ def render(machines: int = 1, is_production: bool = False, offset: int = 0, data
     parts += [_MACHINES] * (machines > 1) + [_STRANGERS] * (machines > 1 or is_production)
     parts.append("\n" + _table("[fabric]", "", _production_fabric() if is_production else _fabric(data_dir)))
     parts += ["\n" + _table("[retention]", "of each stream the newest messages stay", _retention())] * is_production
+    parts += [_WHO.replace("FILE", file)] * is_production
     for kind, role in _ROLES.items():
         for n in range(1, machines + 1):
             lines = _node(kind, n) if machines == 1 else _node_of_several(kind, n)

@@ -14,10 +14,11 @@ from zim.cli.credentials import TOKEN_ENVIRONMENT
 from zim.cli.seconds import Seconds
 from zim.cli.where import topology_file, topology_option
 from zim.errors import ZimError
-from zim.fabric.grants import Denial
+from zim.fabric.grants import Denial, Grant, grant_problem
 from zim.identity.keys import Key, KeyProblem, read_jwks, sign
-from zim.identity.loading import fixed_keys, read_private_key, signing_secret
-from zim.identity.tokens import header_problem, look_at, read_token
+from zim.identity.loading import NoKey, fixed_keys, read_private_key, signing_secret
+from zim.identity.tokens import Compact, header_problem, look_at, read_token, refused
+from zim.nodes.logic.keysets import KeySet
 from zim.topology import load
 from zim.topology.identity import Identity, Issuer
 
@@ -26,7 +27,13 @@ FETCH_S = 5.0
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 def token() -> None:
-    """Make tokens for trying things out, and say why one is refused."""
+    """Make tokens for trying things out, and say why one is refused.
+
+    \b
+    Examples:
+      zim token make anna --room lobby > anna.token
+      zim token check --token-file anna.token
+    """
 
 
 @token.command()
@@ -67,6 +74,8 @@ def make(
       zim listen --token-file anna.token
     """
     chosen = _issuer(load(topology_file(topology)).identity, issuer)
+    if problem := grant_problem(Grant(user, rooms, join, read, device)):
+        raise click.UsageError(problem)
     claim = {"rooms": list(rooms), "join": list(join), "read": list(read), "device": device}
     payload: dict[str, Any] = {"iss": chosen.issuer, "aud": chosen.audiences[0], "sub": user}
     payload |= {"exp": int(time.time() + for_s), "zim": {name: value for name, value in claim.items() if value}}
@@ -100,21 +109,37 @@ def check(topology: Path | None, token_file: Path | None) -> None:
     if issuer is None:
         known = ", ".join(i.issuer for i in identity.issuers) or "none"
         _fail(f"the token's iss is {found.issuer!r}; known are: {known}" + _then(identity))
-    wrong = header_problem(found, issuer)
-    if wrong is None:
-        keys = [key for key in _keys(issuer) if not issuer.jwks or not found.kid or key.kid == found.kid]
-        if not keys:
-            _fail(f"the token's kid is {found.kid!r}, which {issuer.jwks} does not have")
-        grant = read_token(found, issuer, keys, time.time())
-        if not isinstance(grant, Denial):
-            ends = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(time.time() + grant.lifetime_ms / 1000))
-            click.echo(f"it is {grant.user}'s, until {ends}")
-            for what, names in (("rooms", grant.rooms), ("join", grant.join), ("read", grant.read)):
-                click.echo(f"  {what:6} {' '.join(names) or '–'}")
-            click.echo(f"  device {grant.device or '–'}")
-            return
-        wrong = grant
-    _fail(wrong.reason + (f" ({wrong.detail})" if wrong.detail else ""))
+    try:
+        grant = grant_of(found, issuer)
+    except ZimError as e:
+        _fail(str(e))
+    if isinstance(grant, Denial):
+        _fail(grant.reason + (f" ({grant.detail})" if grant.detail else ""))
+    click.echo(f"it is {grant.user}'s, until {end_of(grant)}")
+    for what, names in (("rooms", grant.rooms), ("join", grant.join), ("read", grant.read)):
+        click.echo(f"  {what:6} {' '.join(names) or '–'}")
+    click.echo(f"  device {grant.device or '–'}")
+
+
+def grant_of(found: Compact, issuer: Issuer) -> Grant | Denial:
+    """What its issuer's keys say of a token. Keys at a URL are fetched.
+
+    Raises:
+        ZimError: the keys cannot be had.
+    """
+    if (wrong := header_problem(found, issuer)) is not None:
+        return wrong
+    keys = KeySet(issuer, _keys(issuer)).candidates(found.kid)  # as a logic chooses
+    if keys:
+        return read_token(found, issuer, keys, time.time())
+    if not found.kid:
+        return refused("the token names no kid, and its issuer has many keys")
+    return refused(f"the token's kid is {found.kid!r}, which {issuer.jwks} does not have")
+
+
+def end_of(grant: Grant) -> str:
+    """When it ends, by this machine's clock and in its zone."""
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(time.time() + grant.lifetime_ms / 1000))
 
 
 def read_shown(token_file: Path | None) -> str:
@@ -128,19 +153,20 @@ def read_shown(token_file: Path | None) -> str:
 
 
 def _keys(issuer: Issuer) -> list[Key]:
-    try:
-        if not issuer.jwks:
-            return fixed_keys(issuer)
-        from zim.asking import HttpAsker
+    if not issuer.jwks:
+        return fixed_keys(issuer)
+    from zim.asking import HttpAsker
 
+    try:
         status, document = HttpAsker(issuer.jwks, issuer.ca).get(FETCH_S)
-        if status != 200:
-            _fail(f"{issuer.jwks} answers with status {status}")
+    except ZimError as e:
+        raise NoKey(f"{issuer.jwks}: {e}") from None
+    if status != 200:
+        raise NoKey(f"{issuer.jwks} answers with status {status}")
+    try:
         return read_jwks(document, issuer.algorithms)
     except KeyProblem as e:
-        _fail(f"{issuer.jwks} {e}")
-    except ZimError as e:
-        _fail(str(e))
+        raise NoKey(f"{issuer.jwks} {e}") from None
 
 
 def _issuer(identity: Identity, named: str | None) -> Issuer:

@@ -9,6 +9,7 @@ import shutil
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from shlex import quote
 
 import click
 from rich import box
@@ -121,7 +122,7 @@ def _tell(fabric: Topology, running: list[RunningNode], is_found: bool) -> None:
     with console.capture() as captured:
         console.print(f"{fabric.name} is up", soft_wrap=True)
         console.print(table)
-        for line in how_to_try(running, is_found):
+        for line in how_to_try(running, fabric, is_found):
             console.print(line, soft_wrap=True)
     text = captured.get().encode(sys.stdout.encoding, "replace")
     logs.writer(logs.STDOUT).put(text)  # whoever does not read it holds up nobody
@@ -135,24 +136,47 @@ def listening_text(listening: Mapping[str, Sequence[str]]) -> str:
     return "\n".join(f"{what:<{wide}} {where}" for what in order for where in listening[what])
 
 
-def how_to_try(running: Iterable[RunningNode], is_found: bool) -> list[str]:
+def how_to_try(running: Iterable[RunningNode], fabric: Topology, is_found: bool) -> list[str]:
     """The lines that let an operator see a message arrive, as far as these nodes have what it takes.
 
     Args:
         running: the nodes that are ready.
-        is_found: `zim listen` finds the comet without being told its address.
+        is_found: `zim listen` finds the comet, and `zim token` the file, without being told.
     """
     first: dict[str, str] = {}
     for one in running:
         for what, addresses in one.listening.items():
             for where in addresses[:1]:
                 first.setdefault(what, reachable(where))
+    identity, zim = fabric.identity, zim_command()
+    user = "anna" if identity.knows_clients else "7"
     lines = []
-    zim = zim_command()
-    if "tcp" in first:
-        lines.append(f"  {zim} listen --uid 7" + ("" if is_found else f" --tcp {first['tcp']}"))
-    elif "ws" in first:
-        lines.append(f"  {zim} listen --uid 7 --ws" + ("" if is_found else f" --address {first['ws']}"))
+    if {"tcp", "ws"} & first.keys() and (who := _who_listens(fabric, is_found)):
+        *before, shown = who
+        way = "" if "tcp" in first else " --ws"
+        if not is_found:
+            way += f" --tcp {first['tcp']}" if "tcp" in first else f" --address {first['ws']}"
+        lines += [f"  {zim} {command}" for command in (*before, f"listen {shown}{way}")]
     if "http" in first:
-        lines.append(f"""  curl -d '{{"test":1}}' 'http://{first["http"]}/1/push?uid=7'""")
+        if identity.api_keys or identity.knows_clients:
+            way = " --key-file FILE" if identity.api_keys else ""
+            way += "" if is_found else f" --http {first['http']}"
+            lines.append(f"  {zim} push{way} user {user} hello")
+        else:
+            lines.append(f"""  curl -d '{{"test":1}}' 'http://{first["http"]}/1/push?uid={user}'""")
     return [*(["Try it:", *lines] if lines else []), "Ctrl-C stops it."]
+
+
+def _who_listens(fabric: Topology, is_found: bool) -> list[str]:
+    """What makes a token, if zim can, and how `zim listen` shows one; nothing if nobody has any."""
+    identity = fabric.identity
+    if not identity.knows_clients:
+        return ["--uid 7"]
+    if not identity.knows_tokens:
+        return []
+    issuer = next((one for one in identity.issuers if one.secrets), None)
+    if issuer is None:
+        return ["--token-file FILE"]
+    options = f" --issuer {quote(issuer.issuer)}" if len(identity.issuers) > 1 else ""
+    options += "" if is_found else f" --topology {quote(str(fabric.path))}"
+    return [f"token make anna{options} > anna.token", "--token-file anna.token"]

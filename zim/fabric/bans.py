@@ -69,10 +69,10 @@ def parse_network(text: str) -> str:
     except ValueError:
         right = "203.0.113.7, 203.0.113.0/24 or 2001:db8::/48"
         raise ValueError(f"{text[:60]!r} is no address; right is {right}") from None
+    if network.version == 6 and network.prefixlen >= 96 and (v4 := network.network_address.ipv4_mapped) is not None:
+        network = IPv4Network(f"{v4}/{network.prefixlen - 96}")
     if not network.prefixlen:
         raise ValueError(f"{text[:60]!r} is everybody")
-    if network.version == 6 and network.prefixlen >= 96 and (v4 := network.network_address.ipv4_mapped) is not None:
-        return f"{v4}/{network.prefixlen - 96}"
     return str(network)
 
 

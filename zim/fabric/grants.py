@@ -14,6 +14,7 @@ from zim.fabric.names import NAME, is_name, shown
 from zim.fabric.patterns import ANY, PATTERN, Patterns, is_pattern, matches
 from zim.fabric.streams import ROOM, is_room
 
+ANONYMOUS = "anonymous-"  # begins the name of somebody without a token
 LIFETIME_S = 366 * 86_400.0  # of a grant that ends; a later end is no other than this one to anybody
 
 Device = Annotated[str, Meta(max_length=NAME_BYTES)]

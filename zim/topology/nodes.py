@@ -169,7 +169,7 @@ class Topology:
     log_level: str = "info"
     identity: Identity = field(default_factory=Identity)
     path: Path = Path("topology.toml")
-    digest: str = ""
+    digest: str = field(default="", compare=False)
 
     @property
     def nodes(self) -> tuple[Node, ...]:

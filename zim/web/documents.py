@@ -13,7 +13,7 @@ from msgspec import UNSET, Meta, Raw, UnsetType
 from zim.fabric.answers import Piece, Receipt
 from zim.fabric.names import shown
 from zim.fabric.push import Published, Status
-from zim.json_text import is_json
+from zim.json_text import as_json
 from zim.web.problems import CONFLICT, DEFECT, FORBIDDEN, UNAVAILABLE, UNKNOWN, Kind, Problem
 
 _RAW = msgspec.json.Decoder(Raw)
@@ -47,11 +47,6 @@ class History(msgspec.Struct):
     first: Annotated[int, Meta(description="the first offset that is kept; head + 1 if none is")]
     head: Annotated[int, Meta(description="the last offset; 0 before the first message")]
     messages: list[Message]
-
-
-def as_json(body: bytes) -> Raw | None:
-    """The bytes as a JSON value; None: they are none."""
-    return Raw(body) if is_json(body) else None
 
 
 def accepted(published: Published, receipt: Receipt | UnsetType = UNSET) -> Accepted:

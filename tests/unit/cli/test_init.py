@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import re
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -51,6 +54,58 @@ def test_in_production_only_places_differ_and_limits_are_the_defaults() -> None:
     assert all(node.admin for node in production.nodes)
     own = {name: getattr(default, name) for name in ("name", "data_dir", "admin", "path")}
     assert dataclasses.replace(production, **own) == default
+
+
+def switch_on(text: str) -> str:
+    """What begins with # and no blank."""
+    return re.sub(r"^#(?=\S)", "", text, flags=re.MULTILINE)
+
+
+def left_to_do(*arguments: str) -> tuple[int, set[str]]:
+    """The exit code of zim check --production, and the keys it names, but for what is of this machine."""
+    result = run("check", "--production", *arguments)
+    rows = re.findall(r"^(?:error|warning|note) +(.*)$", result.stdout, re.MULTILINE)
+    return result.exit_code, {key for row in rows for key in row.split(", ")} - {"fabric.data_dir", "topology"}
+
+
+def test_in_production_there_is_left_to_do_what_only_the_operator_knows(tmp_path: Path) -> None:
+    result = run("init", "--production", "mine.toml")
+    assert f"Before strangers come: {zim_command()} check --production mine.toml\n" in result.stdout
+    file = Path("mine.toml")
+    limits = {"comet[0].max_connections"}  # where this runs
+    code, keys = left_to_do("mine.toml")
+    assert (code, keys - limits) == (1, {"issuer", "api_key", "comet[0].ws.origins", "sessions", "router"})
+
+    file.write_text(switch_on(file.read_text()))
+    assert run("check", "mine.toml").exit_code == 0
+    code, keys = left_to_do("mine.toml")
+    missing = {"issuer[0].secret_file", "issuer[0].algorithms"}  # the file; and that it is a secret
+    assert (code, keys - limits) == (1, {"api_key", "comet[0].ws.origins", "router", *missing})
+
+
+def test_the_commands_in_its_comments_are_what_is_left(tmp_path: Path) -> None:
+    run("init", "--production", "mine.toml")
+    file = Path("mine.toml")
+    commands = re.findall(r"^#   (.*)$", file.read_text(), re.MULTILINE)
+    assert len(commands) == 2
+    for command in commands:
+        shell = command.replace("zim api-key", f"{sys.executable} -m zim api-key").replace("python3", sys.executable)
+        subprocess.run(shell, shell=True, check=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    secrets = [Path("secrets/jwt"), Path("secrets/app.key")]
+    assert [path.stat().st_mode & 0o777 for path in secrets] == [0o600, 0o600]
+    (ws,) = re.findall(r"^# (ws = .*)$", file.read_text(), re.MULTILINE)
+    file.write_text(switch_on(file.read_text()).replace('ws = "127.0.0.1:8090"', ws))
+    code, keys = left_to_do("mine.toml")
+    assert (code, keys - {"comet[0].max_connections"}) == (0, {"issuer[0].algorithms", "router", "comet"})
+    assert run("token", "make", "anna", "--topology", "mine.toml").exit_code == 0
+    assert run("api-key", "check", "mine.toml", "--key-file", "secrets/app.key").exit_code == 0
+
+
+@pytest.mark.parametrize("name", ["a b.toml", "a\nb.toml", "a'b.toml"])
+def test_a_name_that_cannot_stand_in_a_command(name: str) -> None:
+    assert run("init", "--production", name).exit_code == 0
+    assert "2>> FILE)\n" in Path(name).read_text()
+    assert run("check", name).exit_code == 0
 
 
 def test_each_machine_has_one_of_each() -> None:

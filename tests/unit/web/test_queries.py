@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from zim.fabric.names import is_name
+from zim.json_text import as_json
 from zim.net.http1 import one_spelling
-from zim.web.documents import as_json
 from zim.web.problems import Problem
 from zim.web.queries import HistoryQuery, ReceiptQuery, parse_name
 from zim.web.reading import Reader

@@ -28,7 +28,7 @@ from zim.nodes.comet.views import Session
 from zim.protocol.endings import Ending
 from zim.protocol.frame import Packet
 from zim.protocol.speech import Speech
-from zim.protocol.vocabularies.base import Login, Refresh, Request, Start
+from zim.protocol.vocabularies.base import Login, Past, ReadHistory, Refresh, Request, Start
 
 log = logging.getLogger(__name__)
 
@@ -275,6 +275,10 @@ class Connection(Session):
     def refreshed(self, seq: int, error: str = "") -> None:
         """Another token has been looked at, as its client asked in packet seq."""
         self.tell(self.vocabulary.encode_refreshed(seq, self._expires_s(), error), Refresh)
+
+    def tell_history(self, seq: int, past: Past) -> None:
+        """A piece of a stream's past, or why there is none, as its client asked in packet seq."""
+        self.tell(self.vocabulary.encode_history(seq, past), ReadHistory)
 
     def take(self, grant: Grant, now: float) -> None:
         """From now on its client may do what this grant says, and nothing else."""

@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Container
 from typing import NamedTuple
 
+from zim.nodes.comet.effects import CursorMoved
 from zim.nodes.comet.views import Session
 from zim.protocol.messages import Acknowledge, Acknowledged
 
@@ -42,16 +43,25 @@ class Acknowledgements:
         user = ack.session.views[0]
         user.link.ask(Acknowledge(req, user.stream, ack.epoch, ack.offset))
 
-    def on_acknowledged(self, m: Acknowledged) -> Session | None:
-        """A router has moved a cursor: whose, if somebody waits for that."""
+    def on_acknowledged(self, m: Acknowledged, conns: Container[int]) -> CursorMoved | None:
+        """A router has moved a cursor: what its client is told, if somebody waits for that.
+
+        Args:
+            conns: the numbers of connections that are still there.
+        """
         ack = self._acks.pop(m.req, None)
         if ack is None:
             return None
-        del self._last[ack.session]
-        return ack.session
+        session = ack.session
+        del self._last[session]
+        if session.conn not in conns:
+            return None
+        user = session.views[0]
+        user.acknowledged = max(user.acknowledged, m.offset)
+        return CursorMoved(session, user.stream, m.offset)
 
     def tick(self, now: float, conns: Container[int]) -> None:
-        """Asks again. conns: the numbers of connections that are still there."""
+        """Asks again. conns: see `on_acknowledged`."""
         for req, ack in list(self._acks.items()):
             if ack.session.conn not in conns:
                 del self._acks[req], self._last[ack.session]

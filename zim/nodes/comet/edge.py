@@ -13,7 +13,7 @@ from zim.fabric.streams import user_stream
 from zim.net.fairness import give_way
 from zim.net.pipe import Pipe
 from zim.nodes.comet.connection import ClientLimits, Connection
-from zim.nodes.comet.effects import CursorMoved, Expelled, Gapped, Joined, Left, Opened, SessionEffect
+from zim.nodes.comet.effects import CursorMoved, Expelled, Gapped, HistoryRead, Joined, Left, Opened, SessionEffect
 from zim.nodes.comet.gate import GRACE_S, Gate
 from zim.nodes.comet.phases import SILENT, Cause, Phase
 from zim.nodes.comet.runner import CometRunner
@@ -24,7 +24,7 @@ from zim.protocol.frame import Op, Packet
 from zim.protocol.framings.base import Alive, Framing, Goodbye
 from zim.protocol.orders import Why
 from zim.protocol.speech import speech
-from zim.protocol.vocabularies.base import Cursors, Join, Leave, Refresh, Request
+from zim.protocol.vocabularies.base import Cursors, Join, Leave, ReadHistory, Refresh, Request
 
 log = logging.getLogger(__name__)
 
@@ -218,6 +218,8 @@ class Edge:
             case Expelled():
                 ending = _ENDINGS[effect.why]
                 connection.close(ending, ending.because(effect.reason))
+            case HistoryRead(seq=seq, past=past):
+                connection.tell_history(seq, past)
             case CursorMoved(stream=stream, offset=offset):
                 seq = connection.seq_of(Cursors)
                 connection.tell(connection.vocabulary.encode_acknowledged(seq, stream, offset), Cursors)
@@ -247,7 +249,8 @@ class Edge:
             else:
                 answered = connection.await_reply(packet, type(said))
                 self._ask(connection, said, packet.seq)
-                answered.wait(ANSWER_S)
+                if not answered.wait(ANSWER_S) and isinstance(said, ReadHistory):
+                    self._gate.give_up_history(connection, said, packet.seq)
 
     def _ask(self, connection: Connection, request: Request, seq: int) -> None:
         """What others decide.
@@ -259,6 +262,8 @@ class Edge:
             self._gate.join(connection, request, seq)
         elif isinstance(request, Refresh):
             self._gate.refresh(connection, request, seq)
+        elif isinstance(request, ReadHistory):
+            self._gate.read_history(connection, request, seq)
         elif isinstance(request, Leave):
             self._perform(self._hub.leave_rooms(connection, request.rooms, seq, time.monotonic()))
         else:

@@ -15,7 +15,7 @@ from zim.nodes.effects import Effect
 from zim.protocol.logins import Authed, MayJoin
 from zim.protocol.messages import Entry
 from zim.protocol.orders import Why
-from zim.protocol.vocabularies.base import Missed, Start
+from zim.protocol.vocabularies.base import Missed, Past, Start
 
 
 class SessionEffect(Effect, frozen=True):
@@ -65,6 +65,13 @@ class Gapped(SessionEffect, frozen=True):
 
     missed: Missed
     is_kept: bool
+
+
+class HistoryRead(SessionEffect, frozen=True):
+    """A piece of a stream's history, as it asked in packet seq."""
+
+    seq: int
+    past: Past
 
 
 class CursorMoved(SessionEffect, frozen=True):

@@ -14,6 +14,7 @@ from gevent.event import AsyncResult
 
 from zim.fabric.grants import Denial, Grant, grant_problem
 from zim.fabric.limits import ROOMS
+from zim.fabric.streams import EVERYBODY, is_stream, room_stream, user_stream
 from zim.net.fairness import give_way
 from zim.nodes.comet.connection import Connection
 from zim.nodes.comet.phases import Cause, Phase
@@ -23,7 +24,7 @@ from zim.protocol.endings import Ending
 from zim.protocol.errors import WireError
 from zim.protocol.frame import Packet
 from zim.protocol.logins import AskJoin, Auth, Authed, MayJoin
-from zim.protocol.vocabularies.base import Join, Login, Refresh, Start
+from zim.protocol.vocabularies.base import Join, Login, Past, ReadHistory, Refresh, Start
 from zim.protocol.vocabularies.goim import GOIM, is_zims
 from zim.protocol.vocabularies.zim import NOT_ALLOWED, refusals
 
@@ -123,6 +124,18 @@ class Gate:
             self._perform(self._hub.leave_rooms(connection, list(lost), 0, time.monotonic()))
         connection.refreshed(seq)
 
+    def read_history(self, connection: Connection, request: ReadHistory, seq: int) -> None:
+        """Its client wants to see a stream's past: of those that it is in, and of those that its grant names."""
+        if may_read(connection, request.stream):
+            self._perform(self._hub.read_history(connection, request, seq, time.monotonic()))
+        else:
+            connection.tell_history(seq, Past(request.stream, error=NOT_ALLOWED))
+
+    def give_up_history(self, connection: Connection, request: ReadHistory, seq: int) -> None:
+        """Its router does not answer."""
+        self._hub.histories.forget(connection)
+        connection.tell_history(seq, Past(request.stream, error=UNTOLD))
+
     def _identify(self, connection: Connection, token: bytes, device: str) -> Grant | Denial | None:
         """Whose a token is; None if nobody can tell."""
         version = connection.vocabulary.version or 0
@@ -172,3 +185,11 @@ class Gate:
             give_way()
             if self._hub.is_joining(connection):
                 self._perform(self._hub.go_on_joining(connection, time.monotonic()))
+
+
+def may_read(connection: Connection, stream: str) -> bool:
+    """Whether its client may see a stream's past."""
+    if not is_stream(stream):
+        return False
+    its_own = user_stream(connection.uid), EVERYBODY, *map(room_stream, connection.rooms)
+    return stream in its_own or connection.rights.may_read(stream)

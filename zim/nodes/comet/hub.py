@@ -14,8 +14,9 @@ from zim.fabric.limits import CHANGES
 from zim.fabric.sharding import Shards
 from zim.fabric.streams import EVERYBODY, room_stream, user_stream
 from zim.nodes.comet.cursors import Acknowledgements
-from zim.nodes.comet.effects import CursorMoved, Gapped, Left, Pass, Replaced
+from zim.nodes.comet.effects import Gapped, Left, Pass, Replaced
 from zim.nodes.comet.feed import Link
+from zim.nodes.comet.history import Histories, HistoryReader
 from zim.nodes.comet.joining import Joining, Wish
 from zim.nodes.comet.obeying import obey
 from zim.nodes.comet.passes import Passes, is_live_only
@@ -35,7 +36,7 @@ from zim.protocol.messages import (
     ToComet,
 )
 from zim.protocol.orders import Orders
-from zim.protocol.vocabularies.base import Missed, Resume, Start
+from zim.protocol.vocabularies.base import Missed, ReadHistory, Resume, Start
 from zim.protocol.vocabularies.zim import JOINED_ALREADY
 
 ROOMS_S = 0.5  # how late the directory may name a session's rooms, for one that joins and leaves all the time
@@ -69,6 +70,7 @@ class Hub:
         self._joinings: dict[Session, list[Joining]] = {}
         self._patient: deque[tuple[float, Session]] = deque()  # who has asked to join, and when
         self._acks = Acknowledgements()
+        self.histories = Histories(self.passes)
         self._woken: dict[Session, list[View]] = {}  # who waits for streams of which something new is known
         self._moved: dict[Session, None] = {}  # whose rooms are others than the directory names
         self._told_rooms_at = 0.0
@@ -187,6 +189,7 @@ class Hub:
         """A connection is over."""
         if self.sessions.pop(session.conn, None) is None:
             return []
+        self.histories.forget(session)
         for joining in self._joinings.pop(session, ()):
             joining.forget(session.views)
         for view in session.views:
@@ -218,29 +221,26 @@ class Hub:
         if not self._joinings[session]:
             del self._joinings[session]
 
-    # -- cursors
+    # -- cursors, and the past
 
     def acknowledge(self, session: Session, offset: int, now: float) -> list[Effect]:
         """Its user's stream is acknowledged up to there. CursorMoved comes when that is durable."""
         self._acks.acknowledge(session, offset, now)
         return self._take()
 
-    def _on_acknowledged(self, m: Acknowledged) -> None:
-        """A router has moved a cursor."""
-        session = self._acks.on_acknowledged(m)
-        if session is not None and session.conn in self.sessions:
-            user = session.views[0]
-            user.acknowledged = max(user.acknowledged, m.offset)
-            self._out.append(CursorMoved(session, user.stream, m.offset))
+    def read_history(self, session: Session, request: ReadHistory, seq: int, now: float) -> list[Effect]:
+        """It wants to see a piece of a stream's past, and may. HistoryRead comes when the router has answered."""
+        link = self.links[self._shards.owner(request.stream)]
+        self.histories.ask(session, request, seq, link, now)
+        return self._take()
 
     # -- messages
 
     def on_message(self, m: ToComet | Entry, now: float) -> list[Effect]:
         """A router, or a job, has sent something."""
         match m:
-            case Entry():
-                if (link := self.links.get(m.router)) is not None:
-                    link.entry(m)
+            case Entry() if (link := self.links.get(m.router)) is not None:
+                link.entry(m)
             case Answers():
                 self._on_answers(m, now)
             case Renewed():
@@ -249,11 +249,14 @@ class Hub:
                 if (link := self.links.get(m.router)) is not None and link.fetched(m):
                     self._register(link, link.term, now)
             case Records() if m.epoch:  # without one that router knows no such stream, and is asked again later
-                if isinstance(wish := self.passes.on_records(m, now), Wish):
-                    wish.on_records(m)
-                    self._advance(wish.session, now, (wish.view,))
-            case Acknowledged():
-                self._on_acknowledged(m)
+                reader = self.passes.on_records(m, now)
+                if isinstance(reader, Wish):
+                    reader.on_records(m)
+                    self._advance(reader.session, now, (reader.view,))
+                elif isinstance(reader, HistoryReader):
+                    self._out.append(reader.on_records(m, now))
+            case Acknowledged() if (moved := self._acks.on_acknowledged(m, self.sessions)) is not None:
+                self._out.append(moved)
             case Orders() if (link := self.links.get(m.router)) is not None:
                 return [effect for order in link.orders(m) for effect in obey(self, order, now)]
         return self._take()

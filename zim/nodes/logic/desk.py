@@ -15,7 +15,7 @@ from typing import Annotated, Any, NamedTuple
 import msgspec
 from msgspec import Meta
 
-from zim.fabric.grants import LIFETIME_S, Denial, Grant, grant_problem
+from zim.fabric.grants import ANONYMOUS, LIFETIME_S, Denial, Grant, grant_problem
 from zim.fabric.limits import REASON_CHARS, TOKEN_BYTES
 from zim.fabric.names import shown
 from zim.fabric.pauses import Pause, no_pause
@@ -42,7 +42,6 @@ from zim.topology.identity import Callout, Identity
 
 CACHE_S = 86_400.0  # for which an answer holds at most
 WAITING = 10_000  # who wait for the keys of one issuer
-ANONYMOUS = "anonymous-"  # begins the name of somebody without one
 
 _Seconds = Annotated[float, Meta(ge=0, le=CACHE_S)]
 

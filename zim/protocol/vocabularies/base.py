@@ -11,6 +11,7 @@ import msgspec
 from zim.fabric.limits import OFFSET
 from zim.protocol.endings import Ending
 from zim.protocol.errors import WireError
+from zim.protocol.fields import Limit
 from zim.protocol.frame import Op, Packet
 
 Offset = Annotated[int, msgspec.Meta(ge=0, le=OFFSET)]
@@ -54,7 +55,15 @@ class Refresh(NamedTuple):
     token: bytes
 
 
-Request = Join | Leave | Cursors | Refresh  # what others must be asked for
+class ReadHistory(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a stream has after an offset, at most so many messages."""
+
+    stream: Annotated[str, msgspec.Meta(min_length=1)]
+    after: Offset = 0
+    limit: Limit = 100
+
+
+Request = Join | Leave | Cursors | Refresh | ReadHistory  # what others must be asked for
 
 # ---------------------------------------------------------------- what it is told
 
@@ -85,6 +94,33 @@ class Missed(NamedTuple):
     first: int
     last: int
     reason: str
+
+
+class KeptRecord(NamedTuple):
+    """A message of a stream, as its history has it. time_ms: the wall clock."""
+
+    offset: int
+    time_ms: int
+    op: int
+    body: bytes
+
+
+class Past(NamedTuple):
+    """A piece of a stream's history.
+
+    Attributes:
+        first: nothing before it is kept any more; head: the newest one.
+        last: up to there the records tell all that the client may see.
+        error: why there is none; "" if there is.
+    """
+
+    stream: str
+    epoch: str = ""
+    first: int = 0
+    head: int = 0
+    last: int = 0
+    records: Sequence[KeptRecord] = ()
+    error: str = ""
 
 
 # ---------------------------------------------------------------- the vocabulary
@@ -162,6 +198,10 @@ class Vocabulary(ABC):
 
     def encode_refreshed(self, seq: int, expires_s: float | None, error: str = "") -> Packet | None:
         """Another token is taken, as packet seq asked; or, with an error, it is to be shown again."""
+        return None
+
+    def encode_history(self, seq: int, past: Past) -> Packet | None:
+        """A piece of a stream's history, as packet seq asked."""
         return None
 
     def encode_missed(self, missed: Missed) -> Packet | None:

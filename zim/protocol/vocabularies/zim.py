@@ -8,9 +8,12 @@
     24, 25 acknowledge(d)   {"u:7": 12}
     26 gap                  {"stream", "epoch", "from", "to", "reason"}
     27 refresh, 28          {"token": …}, {"expires_s": 3600} or {"error": "try again"}
+    29 history              {"stream": "r:a", "after": 12, "limit": 100}
+    30 its reply            {"stream", "epoch", "first", "head", "last", "messages": […]} or {"stream", "error"}
     6 disconnect            {"reason": …, "code": 4200}
 
-where start is {"epoch", "offset", "recovered"}, or {"error"}; expires_s is there if the token ends.
+where start is {"epoch", "offset", "recovered"}, or {"error"}; expires_s is there if the token ends. A message of a
+history is {"offset", "time_ms", "op", "body"}, with "base64" instead of "body" where that is no JSON.
 """
 
 from __future__ import annotations
@@ -25,10 +28,24 @@ from typing_extensions import override
 from zim.fabric.limits import ROOMS
 from zim.fabric.names import NAME, is_name
 from zim.fabric.streams import ROOM, is_room, room_stream
+from zim.json_text import as_json
 from zim.protocol.endings import Ending
 from zim.protocol.errors import WireError
 from zim.protocol.frame import VERSION, Op, Packet
-from zim.protocol.vocabularies.base import Cursors, Join, Leave, Login, Missed, Offset, Refresh, Start, Vocabulary
+from zim.protocol.vocabularies.base import (
+    Cursors,
+    Join,
+    KeptRecord,
+    Leave,
+    Login,
+    Missed,
+    Offset,
+    Past,
+    ReadHistory,
+    Refresh,
+    Start,
+    Vocabulary,
+)
 
 NOT_ALLOWED = "not allowed"
 RETRYING = "not joined, retrying"
@@ -40,6 +57,7 @@ _RIGHT = {
     "leave": '{"rooms":["lobby"]}',
     "acknowledge": '{"u:7":12}',
     "refresh": '{"token":"eyJhbGciOi…"}',
+    "history": '{"stream":"r:lobby"}',
 }
 
 MAX_SHOWN = 100  # characters of what a client wrote
@@ -125,6 +143,19 @@ def parse_refresh(body: bytes) -> Refresh:
     return Refresh(str(_parse(body, _Refresh, "refresh").token).encode())
 
 
+def parse_history(body: bytes) -> ReadHistory:
+    """Raises:
+    WireError: it is none.
+    """
+    return _parse(body, ReadHistory, "history")
+
+
+def _told(record: KeptRecord) -> dict[str, Any]:
+    json = as_json(record.body)
+    body = {"base64": record.body} if json is None else {"body": json}
+    return {"offset": record.offset, "time_ms": record.time_ms, "op": record.op, **body}
+
+
 def _ends(expires_s: float | None) -> dict[str, float]:
     return {} if expires_s is None else {"expires_s": round(expires_s, 3)}
 
@@ -145,7 +176,13 @@ class Zim(Vocabulary):
 
     __slots__ = ()
     version = VERSION
-    requests = {Op.JOIN: parse_join, Op.LEAVE: parse_leave, Op.ACKNOWLEDGE: parse_cursors, Op.REFRESH: parse_refresh}  # noqa: RUF012 a ClassVar
+    requests = {  # noqa: RUF012 a ClassVar
+        Op.JOIN: parse_join,
+        Op.LEAVE: parse_leave,
+        Op.ACKNOWLEDGE: parse_cursors,
+        Op.REFRESH: parse_refresh,
+        Op.HISTORY: parse_history,
+    }
     tells_places = tells_starts = has_cursors = resumes = True
 
     @override
@@ -183,6 +220,13 @@ class Zim(Vocabulary):
     @override
     def encode_refreshed(self, seq: int, expires_s: float | None, error: str = "") -> Packet:
         return _packet(Op.REFRESHED, seq, {**_ends(expires_s), **({"error": error} if error else {})})
+
+    @override
+    def encode_history(self, seq: int, past: Past) -> Packet:
+        if past.error:
+            return _packet(Op.HISTORY_REPLY, seq, {"stream": past.stream, "error": past.error})
+        at = {"stream": past.stream, "epoch": past.epoch, "first": past.first, "head": past.head, "last": past.last}
+        return _packet(Op.HISTORY_REPLY, seq, {**at, "messages": list(map(_told, past.records))})
 
     @override
     def encode_missed(self, missed: Missed) -> Packet:

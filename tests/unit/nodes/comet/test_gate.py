@@ -23,6 +23,7 @@ from tests.zim_client import ZimClient
 from zim.fabric.grants import Denial, Grant
 from zim.fabric.limits import ROOMS
 from zim.nodes.comet import edge as edges
+from zim.nodes.comet import history
 from zim.nodes.comet.connection import ClientLimits, Connection
 from zim.nodes.comet.edge import Edge
 from zim.nodes.comet.effects import Pass, SessionEffect, Told
@@ -635,3 +636,117 @@ def test_during_the_grace_nothing_else_ends(house: Gatehouse) -> None:
     assert visitor.join("chat-1") == {"chat-1": ""}
     house.push("r:chat-1", b"1")
     visitor.wait_for("r:chat-1", 1)
+
+
+# ---------------------------------------------------------------- history
+
+
+def read(visitor: Visitor, stream: str, seq: int = 11, **more: Any) -> Any:
+    return visitor.ask(Op.HISTORY, {"stream": stream, **more}, seq)
+
+
+def bodies(past: dict[str, Any]) -> list[tuple[int, Any]]:
+    return [(m["offset"], m["body"]) for m in past["messages"]]
+
+
+def test_a_client_reads_what_it_is_in_and_what_its_grant_names_and_nothing_else(house: Gatehouse) -> None:
+    visitor = house.enter(Grant("7", ("lobby",), ("chat-*",), ("r:news-*", "u:9")), at=house.ws)
+    for stream in ("u:7", "*", "r:lobby", "r:news-1", "u:9", "r:chat-1", "r:secret", "u:8"):
+        house.router.publish(stream, body=json.dumps(stream))
+    for stream in ("u:7", "*", "r:lobby", "r:news-1", "u:9"):
+        assert bodies(read(visitor, stream)) == [(1, stream)]
+    for stream in ("r:chat-1", "r:secret", "u:8", "r:", "lobby", "u:7\x00", "r:news-1\n", "r:news-" + "x" * 300):
+        assert read(visitor, stream) == {"stream": stream, "error": "not allowed"}
+    assert visitor.join("chat-1") == {"chat-1": ""}
+    assert bodies(read(visitor, "r:chat-1")) == [(1, "r:chat-1")]
+
+
+def test_what_a_new_grant_does_not_name_is_not_read_any_more(house: Gatehouse) -> None:
+    visitor = house.enter(Grant("7", ("lobby",), (), ("r:news-*",)))
+    house.says = lambda _: Grant("7")
+    assert visitor.refresh() == {}
+    assert visitor.left() == (0, ["r:lobby"])
+    for stream in ("r:news-1", "r:lobby"):
+        assert read(visitor, stream) == {"stream": stream, "error": "not allowed"}
+
+
+def test_a_history_is_read_piece_by_piece(house: Gatehouse) -> None:
+    visitor = house.enter(Grant("7"))
+    for n in range(1, 8):
+        house.router.publish("u:7", body=str(n))
+    past = read(visitor, "u:7", after=2, limit=3)
+    assert bodies(past) == [(3, 3), (4, 4), (5, 5)]
+    assert (past["first"], past["head"], past["last"], past["epoch"]) == (
+        1,
+        7,
+        5,
+        visitor.auth["streams"]["u:7"]["epoch"],
+    )
+    assert bodies(read(visitor, "u:7", after=5)) == [(6, 6), (7, 7)]
+    assert (bodies(past := read(visitor, "u:7", after=99)), past["head"]) == ([], 7)
+
+
+def test_a_body_that_is_no_json_is_in_base64(house: Gatehouse) -> None:
+    visitor = house.enter(Grant("7"))
+    house.router.publish("u:7", body="no json")
+    assert [(m["base64"], m["op"]) for m in read(visitor, "u:7")["messages"]] == [("bm8ganNvbg==", 5)]
+
+
+def test_what_is_for_others_or_too_late_is_passed_over(house: Gatehouse) -> None:
+    visitor, other = house.enter(Grant("7")), house.enter(Grant("7"))
+    house.router.publish("u:7", body="1", only=(visitor.auth["key"],))
+    house.router.publish("u:7", body="2", only=(other.auth["key"],))
+    house.router.publish("u:7", body="3", expires_ms=1)
+    assert (bodies(past := read(visitor, "u:7")), past["last"]) == ([(1, 1)], 3)
+    assert bodies(read(other, "u:7")) == [(2, 2)]
+
+
+def test_an_answer_is_no_larger_than_it_may_be(house: Gatehouse, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(history, "ANSWER_BYTES", 10)
+    visitor = house.enter(Grant("7"))
+    for body in ("12345", "12345", "123456789012345", "1"):
+        house.router.publish("u:7", body=body)
+    found, after = [], 0
+    while (past := read(visitor, "u:7", after=after))["messages"]:
+        found.append([offset for offset, _ in bodies(past)])
+        after = past["last"]
+    assert found == [[1, 2], [3], [4]]
+
+
+def test_a_router_that_does_not_answer_is_said(house: Gatehouse, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(edges, "ANSWER_S", 0.05)
+    visitor = house.enter(Grant("7"))
+    with monkeypatch.context() as silent:
+        silent.setattr(house.router, "answer", lambda _: None)
+        assert read(visitor, "u:7") == {"stream": "u:7", "error": TRY_AGAIN}
+    assert not house.runner.hub.histories.asked
+    assert read(visitor, "u:7")["messages"] == []
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {},
+        {"stream": ""},
+        {"stream": 7},
+        {"stream": "u:7", "limit": 0},
+        {"stream": "u:7", "limit": 1001},
+        {"stream": "u:7", "after": -1},
+        {"stream": "u:7", "before": 3},
+        [],
+    ],
+)
+def test_what_is_no_question_about_history_closes(house: Gatehouse, body: Any) -> None:
+    visitor = house.enter(Grant("7"))
+    visitor.say_json(Op.HISTORY, body, 3)
+    code, reason = visitor.farewell()
+    assert code == Ending.REQUEST.zim_code
+    assert reason.startswith("history: ")
+
+
+def test_goims_clients_have_no_such_operation(house: Gatehouse) -> None:
+    house.says = lambda _: Grant("7")
+    visitor = house.come(b"first")
+    visitor.take(Op.AUTH_REPLY)
+    visitor.say(Op.HISTORY, b'{"stream":"u:7"}')
+    visitor.wait_closed()

@@ -16,13 +16,13 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from tests.unit.identity.signers import ISSUER, NOW, PAYLOAD, SECRET, TokenSigner, b64, compact, issuer, key_set
-from zim.fabric.grants import LIFETIME_S, Denial, Grant, grant_problem
+from zim.fabric.grants import ANONYMOUS, LIFETIME_S, Denial, Grant, grant_problem
 from zim.fabric.limits import NAME_BYTES, PATTERNS, ROOMS, TOKEN_BYTES
 from zim.identity.keys import Key
 from zim.nodes.effects import Effect, Note
 from zim.nodes.logic import desk
 from zim.nodes.logic.callouts import FAILURES, OPEN_S, CallOut, Reply
-from zim.nodes.logic.desk import ANONYMOUS, CACHE_S, Desk, FetchKeys
+from zim.nodes.logic.desk import CACHE_S, Desk, FetchKeys
 from zim.nodes.logic.keysets import COOL_DOWN_S, KID_BYTES, NAMELESS, REFRESH_S
 from zim.protocol.frame import VERSION
 from zim.protocol.logins import AskJoin, Auth, Authed, MayJoin

@@ -1,0 +1,99 @@
+"""Logins: what one costs over all nodes, with tokens that are verified, and where everybody is believed.
+
+    python -m benchmarks.logins [--clients N] [--runs N]
+
+Each run starts a fabric for each way, and that many clients connect over TCP and show their tokens, a window at a time.
+What they cost is the CPU time of all nodes, so the shape of the machine matters little: a core does as many as fit into
+a second of it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import secrets
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import jwt
+import psutil
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.crowd import Crowd
+from benchmarks.fabric import BenchmarkError, Fabric, write_topology
+
+_ISSUER = """
+[[issuer]]
+issuer = "https://bench.example"
+audience = "zim"
+algorithms = ["HS256"]
+secret_file = "secret"
+"""
+
+
+def _signed(secret: str) -> Callable[[int], bytes]:
+    claims = {"iss": "https://bench.example", "aud": "zim", "exp": int(time.time()) + 3_600, "zim": {"rooms": ["1"]}}
+    return lambda number: jwt.encode({**claims, "sub": str(number + 1)}, secret, "HS256").encode()
+
+
+def measure(count: int, *, is_signed: bool) -> tuple[float, dict[str, float]]:
+    """Logins a second, and CPU seconds by node.
+
+    Raises:
+        BenchmarkError: not everybody came in.
+    """
+    with tempfile.TemporaryDirectory(prefix="zim-bench-") as folder:
+        secret = secrets.token_urlsafe(48)
+        file = Path(folder) / "topology.toml"
+        file.write_text(write_topology(1) + (_ISSUER if is_signed else ""))
+        if is_signed:
+            (Path(folder) / "secret").write_text(secret)
+        with Fabric(file) as fabric:
+            processes = fabric.processes()
+            before = {name: _cpu_s(process) for name, process in processes.items()}
+            crowd = Crowd(fabric.addresses("tcp"), "tcp", sample=1, **({"token": _signed(secret)} if is_signed else {}))
+            try:
+                seconds = crowd.connect(count)
+                cost = {name: _cpu_s(process) - before[name] for name, process in processes.items()}
+            finally:
+                crowd.close()
+    if len(crowd.counters) != count:
+        raise BenchmarkError(f"{len(crowd.counters)} of {count} came in")
+    return count / seconds, cost
+
+
+def _cpu_s(process: psutil.Process) -> float:
+    times = process.cpu_times()
+    return float(times.user + times.system)
+
+
+def main() -> None:
+    """Prints the medians of all runs."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--clients", type=int, default=10_000)
+    parser.add_argument("--runs", type=int, default=3)
+    options = parser.parse_args()
+    found: dict[bool, list[tuple[float, dict[str, float]]]] = {False: [], True: []}
+    try:
+        for _ in range(options.runs):
+            for is_signed, runs in found.items():
+                runs.append(measure(options.clients, is_signed=is_signed))
+    except BenchmarkError as e:
+        sys.exit(f"logins: {e}")
+    table = Table("tokens", "logins/s", "CPU us a login", "of it comet", "logic", "router", "logins a CPU second")
+    for is_signed, runs in found.items():
+        us = {name: statistics.median(cost[name] for _, cost in runs) / options.clients * 1e6 for name in runs[0][1]}
+        whole = statistics.median(sum(cost.values()) for _, cost in runs) / options.clients * 1e6
+        parts = [f"{us[name]:.0f}" for name in ("comet-1", "logic-1", "router-1")]
+        rate = statistics.median(rate for rate, _ in runs)
+        what = "HS256" if is_signed else "goim's, believed"
+        table.add_row(what, f"{rate:,.0f}", f"{whole:.0f}", *parts, f"{1e6 / whole:,.0f}")
+    Console(highlight=False).print(table)
+
+
+if __name__ == "__main__":
+    main()

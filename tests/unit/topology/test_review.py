@@ -1,0 +1,214 @@
+"""What a review says of a topology: nothing of a good one, and of each thing that is wrong with it just that."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.unit.topology.test_file import Tables, put, small, text_of
+from zim.cli.check import findings_text
+from zim.fabric.principals import SCOPES
+from zim.topology import Topology, parse
+from zim.topology.review import Finding, Machine, named_files, review
+
+PATH = Path("/srv/zim/topology.toml")
+HASH = [sha256(name.encode()).hexdigest() for name in "ab"]
+HS = {"issuer": "https://a.example.com", "audience": "zim", "algorithms": ["HS256"], "secret_file": "jwt"}
+KEY = {"issuer": "https://a.example.com", "audience": "zim", "algorithms": ["EdDSA"], "public_key_file": "a.pem"}
+ORDERS = {"id": "orders", "sha256": HASH[0], "scopes": {"push": ["u:*"]}}
+CHAT = {"id": "chat", "sha256": HASH[1], "scopes": ["push", "count"]}
+WS = {"address": "127.0.0.1:8090", "origins": ["https://app.example.com"]}
+FAR_WS = WS | {"address": "0.0.0.0:8090"}
+LIMITS = ("note", "comet")  # of a comet that strangers reach
+
+
+def good() -> Tables:
+    """Nothing is wrong with it. No client comes from elsewhere but by TCP over loopback."""
+    tables = small() | {"issuer": [dict(KEY)], "api_key": [dict(ORDERS), dict(CHAT)], "sessions": {"per_user": 20}}
+    tables["router"].append({"id": 2, "bind": "tcp://127.0.0.1:7271"})
+    del tables["comet"][0]["ws"]
+    return tables
+
+
+def topology(tables: Tables) -> Topology:
+    return parse(text_of(tables), PATH)
+
+
+def found(tables: Tables, machine: Machine | None = None) -> list[tuple[str, str]]:
+    return [(one.severity, one.key) for one in review(topology(tables), machine or Machine())]
+
+
+def changed(changes: dict[str, Any]) -> Tables:
+    """The good one, with other values; None takes a key out."""
+    tables = deepcopy(good())
+    for key, value in changes.items():
+        if value is None:
+            del tables[key]
+        elif "." in key:
+            put(tables, key, value)
+        else:
+            tables[key] = value
+    return tables
+
+
+def test_nothing_is_said_of_a_good_one() -> None:
+    assert review(topology(good()), Machine()) == []
+    assert findings_text([]).startswith("Nothing to say")
+
+
+FAR = {"address": "0.0.0.0:8080"}
+INSECURE = FAR | {"insecure": True}
+ANONYMOUS_TCP = {"address": "127.0.0.1:8080", "anonymous": True}
+
+WRONG: dict[str, tuple[dict[str, Any], list[tuple[str, str]]]] = {
+    "everybody is believed": ({"issuer": None}, [("error", "issuer")]),
+    "and from elsewhere": (
+        {"issuer": None, "comet[0].tcp": INSECURE},
+        [("error", "issuer"), ("error", "comet[0].tcp"), LIMITS],
+    ),
+    "no API keys": ({"api_key": None}, [("error", "api_key")]),
+    "an open API": (
+        {"api_key": None, "logic[0].http": {"address": "0.0.0.0:80", "hosts": ["a.example"], "insecure": True}},
+        [("error", "api_key"), ("error", "logic[0].http")],
+    ),
+    "open metrics": (
+        {"api_key": None, "router[0].admin": {"address": "10.0.0.1:80", "insecure": True}},
+        [("error", "api_key"), ("error", "router[0].admin")],
+    ),
+    "no limit of sessions": ({"sessions": None}, [("note", "sessions")]),
+    "a limit of each device is one": ({"sessions": {"per_device": 1}}, []),
+    "tokens in clear": ({"comet[0].tcp": FAR}, [("warning", "comet[0].tcp"), LIMITS]),
+    "one of two listeners": (
+        {"comet[0].tcp": ["127.0.0.1:8080", FAR | {"address": "0.0.0.0:8081"}]},
+        [("warning", "comet[0].tcp[1]"), LIMITS],
+    ),
+    "API keys in clear": (
+        {"logic[0].http": {"address": "0.0.0.0:80", "hosts": ["push.example.com"]}},
+        [("warning", "logic[0].http")],
+    ),
+    "an API with any name": (
+        {"logic[0].http": "0.0.0.0:80"},
+        [("warning", "logic[0].http"), ("warning", "logic[0].http.hosts")],
+    ),
+    "an API for any page": (
+        {"logic[0].http": {"address": "127.0.0.1:80", "origins": ["*"]}},
+        [("warning", "logic[0].http.origins")],
+    ),
+    "metrics in clear": ({"job[0].admin": "10.0.0.1:80"}, [("warning", "job[0].admin")]),
+    "those of zim up": ({"fabric.admin": "10.0.0.1:80"}, [("warning", "fabric.admin")]),
+    "publishers in clear": ({"logic[0].publish": "tcp://10.0.0.1:80"}, [("error", "logic[0].publish")]),
+    "publishers on loopback": ({"logic[0].publish": "tcp://127.0.0.1:80"}, []),
+    "links in clear": (
+        {"job[0].bind": {"address": "tcp://10.0.0.1:80", "insecure": True}},
+        [("error", "job[0].bind")],
+    ),
+    "insecure without need": ({"comet[0].tcp": INSECURE}, [("warning", "comet[0].tcp")] * 2 + [LIMITS]),
+    "insecure on loopback": (
+        {"logic[0].http": {"address": "127.0.0.1:80", "insecure": True}},
+        [("warning", "logic[0].http")],
+    ),
+    "named pages": ({"comet[0].ws": WS}, [LIMITS]),
+    "no pages": ({"comet[0].ws": "127.0.0.1:8090"}, [("warning", "comet[0].ws.origins")]),
+    "pages of its own name": ({"comet[0].ws": {"address": "127.0.0.1:8090", "hosts": ["push.example.com"]}}, [LIMITS]),
+    "all pages": (
+        {"comet[0].ws": FAR_WS | {"origins": ["*"]}},
+        [("warning", "comet[0].ws"), ("warning", "comet[0].ws.origins"), LIMITS],
+    ),
+    "no pages named beyond loopback": (
+        {"comet[0].ws": "0.0.0.0:8090"},
+        [("warning", "comet[0].ws"), ("warning", "comet[0].ws.origins"), LIMITS],
+    ),
+    "a cookie": ({"comet[0].ws": WS | {"cookie": "session"}}, [("note", "comet[0].ws.cookie"), LIMITS]),
+    "anonymous people": (
+        {"anonymous": {"rooms": ["lobby"]}, "comet[0].tcp": ANONYMOUS_TCP},
+        [("note", "comet[0].tcp.anonymous")],
+    ),
+    "anonymous people everywhere": (
+        {"anonymous": {"join": ["*"], "read": ["*"]}, "comet[0].tcp": ANONYMOUS_TCP},
+        [("warning", "anonymous.join"), ("warning", "anonymous.read"), ("note", "comet[0].tcp.anonymous")],
+    ),
+    "anonymous people nowhere": ({"anonymous": {"join": ["*"]}}, [("note", "anonymous")]),
+    "a key for all": ({"api_key": [CHAT, ORDERS | {"scopes": list(SCOPES)}]}, [("warning", "api_key[1].scopes")]),
+    "all, but of some": (
+        {"api_key": [CHAT, ORDERS | {"scopes": {scope: ["*"] for scope in SCOPES} | {"push": ["u:*"]}}]},
+        [],
+    ),
+    "one key": ({"api_key": [CHAT | {"scopes": ["push", "count", "ban"]}]}, [("note", "api_key[0]")]),
+    "one key for little": ({"api_key": [CHAT]}, []),
+    "one key twice": ({"api_key": [CHAT, ORDERS | {"sha256": HASH}]}, [("error", "api_key[1].sha256")]),
+    "a secret for both": ({"issuer": [HS]}, [("note", "issuer[0].algorithms")]),
+    "much leeway": ({"issuer": [KEY | {"leeway_s": 300}]}, [("note", "issuer[0].leeway_s")]),
+    "for ever": (
+        {"retention": {"users": {"count": 1_000_000_000, "age_s": 315_000_000}}},
+        [("warning", "retention.users")],
+    ),
+    "few for ever": ({"retention": {"users": {"count": 1, "age_s": 315_000_000}}}, []),
+    "a class for ever": (
+        {"room_class": [{"name": "a", "rooms": ["*"], "count": 1_000_000_000, "age_s": 315_000_000}]},
+        [("warning", "room_class[0]")],
+    ),
+    "one router": ({"router": [{"id": 1, "bind": "tcp://127.0.0.1:7270"}]}, [("note", "router")]),
+    "the application is asked": ({"issuer": None, "callout": {"connect": "https://app.example.com"}}, []),
+}
+
+
+@pytest.mark.parametrize(("changes", "expected"), WRONG.values(), ids=WRONG)
+def test_what_is_wrong_is_said(changes: dict[str, Any], expected: list[tuple[str, str]]) -> None:
+    assert found(changed(changes)) == expected
+
+
+FILES: list[tuple[str, int | None, list[tuple[str, str]]]] = [
+    ("topology.toml", 0o644, []),
+    ("topology.toml", 0o666, [("error", "topology")]),
+    ("var", 0o750, []),
+    ("var", 0o755, [("warning", "fabric.data_dir")]),
+    ("var", 0o777, [("error", "fabric.data_dir")]),
+    ("var", None, [("warning", "fabric.data_dir")]),
+    ("jwt", 0o640, []),
+    ("jwt", 0o644, [("error", "issuer[0].secret_file")]),
+    ("jwt", 0o602, [("error", "issuer[0].secret_file")]),
+    ("jwt", None, [("error", "issuer[0].secret_file")]),
+    ("a.pem", 0o644, []),
+    ("a.pem", 0o646, [("error", "issuer[1].public_key_file")]),
+    ("a.pem", None, [("error", "issuer[1].public_key_file")]),
+    ("ca.pem", 0o644, []),
+    ("ca.pem", 0o646, [("error", "issuer[2].ca")]),
+]
+
+
+@pytest.mark.parametrize(("name", "mode", "expected"), FILES)
+def test_files_that_others_may_use(name: str, mode: int | None, expected: list[tuple[str, str]]) -> None:
+    jwks = {"issuer": "c", "audience": "zim", "algorithms": ["ES256"], "jwks": "https://c.example.com", "ca": "ca.pem"}
+    tables = changed({"issuer": [HS, KEY | {"issuer": "https://b.example.com"}, jwks]})
+    assert PATH.parent / name in named_files(topology(tables))
+    noted = ("note", "issuer[0].algorithms")
+    assert found(tables, Machine({PATH.parent / name: mode})) == [*expected, noted]
+
+
+@pytest.mark.parametrize(
+    ("clients", "expected"), [(None, []), (1000, []), (999, [("warning", "comet[0].max_connections")])]
+)
+def test_open_files(clients: int | None, expected: list[tuple[str, str]]) -> None:
+    assert found(changed({"comet[0].max_connections": 1000}), Machine(clients=clients)) == expected
+
+
+def test_the_lines_are_narrow_and_say_once_what_is_said_of_many() -> None:
+    tables = small()
+    tables["comet"] += [tables["comet"][0] | {"id": 2, "tcp": "127.0.0.1:81", "ws": "127.0.0.1:82", "bind": "ipc:///x"}]
+    text = findings_text(review(topology(tables), Machine({PATH.parent / "var": 0o777}, 7)))
+    lines = text.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert "warning  comet[0].ws.origins, comet[1].ws.origins" in lines
+    assert sum("no pages are named" in line for line in lines) == 1
+    assert lines[-2] == "3 errors, 4 warnings, 2 notes."
+    order = [line.split()[0] for line in lines if line[:1].isalpha()][:-2]
+    assert order == sorted(order, key=("error", "warning", "note").index)
+
+
+def test_a_path_stays_whole() -> None:
+    path = "/" + "x" * 100
+    assert f"\n         {path}\n" in findings_text([Finding("error", "key", path, "none")])
