@@ -9,7 +9,7 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from gevent import socket
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.harness import Fabric, free_ports, running, wait_until
+from tests.pages import free_offset
 from tests.programs import serving, started
 from tests.unit.client.comet import Fabric as Repeating
 from tests.unit.client.comet import ws_comet
@@ -110,6 +111,55 @@ def test_fastapi(fabric: Fabric, tmp_path: Path) -> None:
         assert code == 0, err
         assert json.loads(out)["offsets"] == {"r:tea": 1}
     assert messages(fabric, "r:tea") == [{"text": "hello"}]
+
+
+def test_flask_tokens(tmp_path: Path) -> None:
+    """Its first lines from top to bottom, with a topology of its own, in a folder like this one: anna is let in."""
+    needs_curl()
+    offset = free_offset()
+    (tmp_path / "examples").mkdir()
+    for name in ("flask_tokens.py", "tokens.toml"):
+        text = (FOLDER / name).read_text()
+        (tmp_path / "examples" / name).write_text(re.sub(r"(?<=127\.0\.0\.1:)\d{4}", moved_by(offset), text))
+    head = (tmp_path / "examples" / "flask_tokens.py").read_text().split("\n\n\n")[0]
+    lines = [line.partition("  #")[0].strip() for line in re.findall(r"^ {4}(\S.*)$", head, re.MULTILINE)]
+    known = {".venv/bin/zim": f"{sys.executable} -m zim", ".venv/bin/python": sys.executable}
+    secret, up, backend, login, fetch, listen, push = (
+        re.sub(r"^\.venv/bin/\w+", lambda found: known[found[0]], line) for line in lines
+    )
+
+    def sh(command: str) -> str:
+        done = subprocess.run(["sh", "-ec", command], cwd=tmp_path, capture_output=True, text=True, timeout=TIMEOUT_S)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    sh(secret)
+    logs, port = tmp_path / "logs", 5000 + offset
+    logs.mkdir()
+    python, *files = backend.split()
+    at = [python, *(str(tmp_path / file) for file in files)]
+    with (
+        started([*up.split()[:-1], str(tmp_path / "examples" / "tokens.toml")], logs) as (_, out, _),
+        serving([*at, "--port", str(port)], port, tmp_path),
+    ):
+        wait_until(lambda: "is up" in out.read_text(), "it is up")
+        with pytest.raises(AssertionError):
+            sh(fetch.replace("-s ", "-sf "))  # nobody is logged in
+        assert json.loads(sh(login)) == {"user": "anna"}
+        sh(fetch)
+        (logs / "anna").mkdir()
+        shutil.copy(tmp_path / "anna.token", logs / "anna")
+        with started([*listen.split(), "--count", "1"], logs / "anna") as (process, heard, said):
+            wait_until(lambda: "connected to" in said.read_text(), "anna is there")
+            sh(push.replace(" push ", f" push --http 127.0.0.1:{7172 + offset} "))
+            assert process.wait(TIMEOUT_S) == 0, said.read_text()
+            assert heard.read_text() == "hello\n"
+            assert "nothing of" not in said.read_text()
+
+
+def moved_by(offset: int) -> Callable[[re.Match[str]], str]:
+    """Adds it to a port."""
+    return lambda found: str(int(found[0]) + offset)
 
 
 @pytest.mark.parametrize("example", ["flask_backend.py", "fastapi_backend.py"])

@@ -42,6 +42,10 @@ class Ending(Enum):
     def __init__(self, word: str, code: int, zim_code: int) -> None:
         self.word, self.code, self.zim_code = word, code, zim_code
 
+    def because(self, why: str) -> str:
+        """What is said of it, with what somebody has said why: "banned: spam"."""
+        return f"{self.word}: {why}" if why else self.word
+
     @property
     def is_broken(self) -> bool:
         """Its client broke the wire, or showed a token that is nobody's."""

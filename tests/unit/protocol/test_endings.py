@@ -29,3 +29,9 @@ def test_no_two_are_the_same() -> None:
     codes = [ending.zim_code for ending in Ending if ending.zim_code]
     assert len(set(codes)) == len(codes)
     assert len({ending.word for ending in Ending}) == len(Ending)
+
+
+def test_what_is_said_of_an_ending() -> None:
+    """Whoever is told "spam" alone does not know what has become of the session."""
+    assert Ending.BANNED.because("spam") == "banned: spam"
+    assert Ending.KICKED.because("") == "kicked"

@@ -216,7 +216,8 @@ class Edge:
             case Left(seq=seq, streams=streams, reason=reason):
                 connection.tell(connection.vocabulary.encode_left(seq, streams, reason), Leave)
             case Expelled():
-                connection.close(_ENDINGS[effect.why], effect.reason)
+                ending = _ENDINGS[effect.why]
+                connection.close(ending, ending.because(effect.reason))
             case HistoryRead(seq=seq, past=past):
                 connection.tell_history(seq, past)
             case CursorMoved(stream=stream, offset=offset):
@@ -292,7 +293,7 @@ class Edge:
         for connection in list(self._connections):
             give_way()
             if not connection.phase.is_over and (why := self._hub.barred.reason(connection.host)) is not None:
-                connection.close(Ending.BANNED, why)
+                connection.close(Ending.BANNED, Ending.BANNED.because(why))
 
     def close(self) -> None:
         """The comet stops: everybody is sent away. Switches."""

@@ -57,7 +57,7 @@ class Gate:
         login = connection.vocabulary.parse_login(packet.body)
         cookie, connection.cookie = connection.cookie, b""
         if (why := self._hub.barred.reason(connection.host)) is not None:
-            connection.close(Ending.BANNED, why)
+            connection.close(Ending.BANNED, Ending.BANNED.because(why))
             return
         found = self._identify(connection, login.token or cookie, login.device)
         if found is None:
@@ -153,7 +153,7 @@ class Gate:
         ending = _ENDINGS[denial.code]
         fields = {"client": connection.address, "reason": denial.reason, "detail": denial.detail}
         audit.warning(ending.word, extra=fields)
-        connection.close(ending, f"{ending.word}: {denial.reason}")
+        connection.close(ending, ending.because(denial.reason))
 
     def _allowed(self, connection: Connection, user: str, rooms: Sequence[str]) -> tuple[tuple[str, ...], list[Start]]:
         """Of these rooms, those that its client may be in; and of the others, why not. Logic is asked if need be."""

@@ -44,11 +44,14 @@ class KeySet:
         self._unknown: set[str] = set()
 
     def go_on_as(self, issuer: Issuer) -> bool:
-        """Its issuer has changed in the topology. Whether what was fetched is still right; else this set is over."""
+        """The topology was read anew. Whether what was fetched is still right; else this set is over.
+
+        It is fetched once more, soon: a key may have been taken out of it because somebody has stolen it.
+        """
         was = self.issuer
         is_same = bool(was.jwks) and replace(was, jwks=issuer.jwks, ca=issuer.ca, algorithms=issuer.algorithms) == was
         if is_same:
-            self.issuer = issuer
+            self.issuer, self._due_at = issuer, -1.0
         return is_same
 
     def must_fetch(self, now: float) -> bool:

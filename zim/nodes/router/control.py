@@ -95,10 +95,10 @@ class Control:
         """there: oldest first."""
         if self.policy.newest_wins and not (is_new and self._is_swapping(session.uid, now)):
             for feed, old in there[:count]:
-                self._close(feed, old, "replaced", "another session of the user has come")
+                self._close(feed, old, "replaced", "")
         else:
             for feed, young in there[len(there) - count :]:
-                self._close(feed, young, "too many", "the user has as many sessions as may be")
+                self._close(feed, young, "too many", "")
 
     def _is_swapping(self, uid: str, now: float) -> bool:
         """Whether sessions of a user replace each other again and again; else this is one more time."""

@@ -1058,11 +1058,17 @@ def test_a_secret_that_is_replaced_is_not_known_any_more() -> None:
     assert isinstance(front.show(other.token()), Grant)
 
 
-def test_keys_that_were_fetched_stay_where_their_url_is_the_same() -> None:
+def test_keys_that_were_fetched_stay_where_their_url_is_the_same_and_are_fetched_anew() -> None:
     front = with_keys(A)
     front.desk.follow(Identity((replace(FETCHED, leeway_s=7.0),)), {})
     assert isinstance(front.show(A.token(exp=NOW - 6)), Grant)
     assert front.fetched == 0
+    front.tick()
+    assert front.fetched == 1
+    front.end_fetch(B)
+    assert isinstance(front.show(B.token()), Grant)
+    front.tick(COOL_DOWN_S)
+    assert front.fetched == 1
 
 
 @pytest.mark.parametrize("change", [{"jwks": "https://auth.example.com/others"}, {"ca": Path("/ca.pem")}])
