@@ -85,6 +85,8 @@ def test_a_ban_holds_though_a_node_is_killed_as_it_is_answered(fabric: Fabric, w
         return bool(client.packets) and client.packets[0].op == Op.AUTH_REPLY
 
     wait_until(is_answered, "others come in")
+    # That is to be so within a second once the user's own router is there.
+    wait_until(lambda: fabric.push({"to": {"users": [user]}, "body": 1})[0] == 200, "the owner is ready")
     is_kept_out(fabric, shown, False, "spam")
     is_kept_out(fabric, shown, True, "spam", "comet-2")
 

@@ -46,7 +46,7 @@ from zim.web.server import HttpServer
 log = logging.getLogger(__name__)
 audit = logging.getLogger("zim.audit")
 
-FETCH_S = 5.0  # for an issuer's keys
+FETCH_S = 3.0  # for an issuer's keys: shorter than a handshake, so that who waits for them is told
 ROUTER_QUEUE_BYTES = 64 << 20  # for one router; above it requests are not sent
 
 
