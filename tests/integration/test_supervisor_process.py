@@ -129,9 +129,12 @@ def test_a_terminal_that_is_closed_ends_it(start: Start) -> None:
     ours, its = os.openpty()
     fabric = start(stdin=its)
     fabric.wait_complete()
-    os.close(its)
-    assert fabric.end(signal.SIGHUP) == 0
+    fabric.process.send_signal(signal.SIGHUP)
+    fabric.wait(lambda: "INFO SIGHUP" in fabric.stderr)  # the terminal is there: somebody has sent it
     os.close(ours)
+    fabric.wait(lambda: not os.isatty(its))
+    assert fabric.end(signal.SIGHUP) == 0
+    os.close(its)
 
 
 def test_nodes_are_out_of_reach_of_the_terminal(start: Start) -> None:

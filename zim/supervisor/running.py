@@ -201,6 +201,7 @@ class Supervisor:
         self._readiness = Readiness(list(self._keepers))
         self._running: dict[str, RunningNode] = {}
         self.deaths = dict.fromkeys(self._keepers, 0)
+        self._has_terminal = os.isatty(0)
         self.on_hangup: Callable[[], None] = lambda: None
         self._reloads: dict[str, AsyncResult[Mapping[str, Any]]] = {}  # what nodes that were told say of it
         self._must_reload: set[str] = set()  # those that start: they are told once they are ready
@@ -346,7 +347,7 @@ class Supervisor:
             gevent.joinall(greenlets)
 
     def _on_signal(self, number: int) -> None:
-        if number == signal.SIGHUP and not os.isatty(0):  # not of a terminal that was closed
+        if number == signal.SIGHUP and os.isatty(0) == self._has_terminal:  # else the terminal was closed
             self.on_hangup()
             return
         if self._is_stopping and number == signal.SIGINT:

@@ -6,9 +6,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import fields, replace
 from typing import Any, NamedTuple, TypeVar
 
+from zim.errors import TopologyError
 from zim.fabric.retention import Retention
 from zim.topology.identity import Identity
 from zim.topology.nodes import Comet, Job, Listeners, Logic, Node, Router, Topology
+from zim.topology.reach import still_open
 
 # What is read anew whenever it is looked at, or handed to who looks at it.
 _LIVE: dict[type[Node], tuple[str, ...]] = {
@@ -45,7 +47,11 @@ class TopologyChange(NamedTuple):
 
 
 def compare(old: Topology, new: Topology) -> TopologyChange:
-    """What of a new topology a fabric takes over that runs with the old one."""
+    """What of a new topology a fabric takes over that runs with the old one.
+
+    Raises:
+        TopologyError: both are right, and the mixture would let strangers in.
+    """
     taken: list[str] = []
     waiting: list[str] = []
     live: dict[str, Any] = {"digest": new.digest}
@@ -65,7 +71,10 @@ def compare(old: Topology, new: Topology) -> TopologyChange:
     taken += _identity(old.identity, new.identity)
     for kind in ("routers", "logics", "jobs", "comets"):
         live[kind] = tuple(_nodes(getattr(old, kind), getattr(new, kind), taken, waiting))
-    return TopologyChange(replace(old, **live), tuple(taken), tuple(waiting))
+    mixed = replace(old, **live)
+    if problems := list(still_open(mixed)):
+        raise TopologyError(problems)
+    return TopologyChange(mixed, tuple(taken), tuple(waiting))
 
 
 def _nodes(old: Sequence[N], new: Sequence[N], taken: list[str], waiting: list[str]) -> Iterator[N]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from zim.topology.drafts import Draft, listeners_at
 from zim.topology.identity import Identity
-from zim.topology.nodes import ListenAddress
+from zim.topology.nodes import ListenAddress, Listeners, Node, Topology
 from zim.topology.tables import Table
 
 _CLIENTS = "the token handler believes everybody, as there is no [[issuer]] and no [callout]"
@@ -39,11 +39,32 @@ def _check_all(table: Table, kind: str, value: object, identity: Identity) -> No
         _check_people(table, key, listener, identity)
 
 
-def _check_reach(table: Table, key: str, kind: str, listener: ListenAddress, identity: Identity) -> None:
+def is_open(kind: str, listener: ListenAddress, identity: Identity) -> bool:
+    """Whether strangers can reach it, and nobody asks who they are. kind: its key, such as "ws"."""
     if listener.parsed.is_local or listener.insecure:
-        return
+        return False
     knows = {"tcp": identity.knows_clients, "ws": identity.knows_clients}
-    if knows.get(kind, bool(identity.api_keys) and kind != "bind"):
+    return not knows.get(kind, bool(identity.api_keys) and kind != "bind")
+
+
+def still_open(topology: Topology) -> Iterator[str]:
+    """What of a topology that is made of two would let strangers in, for people."""
+    found = [("fabric", "admin", topology.admin)]
+    found += [(node.name, kind, at) for node in topology.nodes for kind in _WHY_LOCAL if (at := listeners(node, kind))]
+    for name, kind, at in found:
+        for one in at:
+            if is_open(kind, one, topology.identity):
+                yield f"{name}.{kind}: {one.address} stays until a restart, and {_WHY_LOCAL[kind]}"
+
+
+def listeners(node: Node, kind: str) -> Listeners:
+    """Where a node listens, by a key of its table; none if it has no such key."""
+    found = getattr(node, kind, None) or ()
+    return (found,) if isinstance(found, ListenAddress) else found
+
+
+def _check_reach(table: Table, key: str, kind: str, listener: ListenAddress, identity: Identity) -> None:
+    if not is_open(kind, listener, identity):
         return
     answer = f'{{ address = "{listener.address}", insecure = true }}'
     table.add(

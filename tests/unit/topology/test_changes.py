@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from tests.unit.topology.test_file import small, text_of
 from tests.unit.topology.test_identity import API_KEY, HASH, JWKS
+from zim.errors import TopologyError
 from zim.fabric.retention import Retention, RoomClass, Rule
 from zim.topology import Topology, compare, parse
 
@@ -143,3 +144,27 @@ def test_classes_of_rooms(old: str, new: str, is_taken: bool) -> None:
     changes = compare(before, after)
     assert (changes.topology.retention == after.retention) == is_taken
     assert bool(changes.waiting) != is_taken
+
+
+@pytest.mark.parametrize(
+    ("kind", "listener", "more"),
+    [
+        ("logic", {"http": "0.0.0.0:7172"}, {"api_key": [API_KEY]}),
+        ("logic", {"publish": "tcp://0.0.0.0:7176"}, {"api_key": [API_KEY]}),
+        ("comet", {"tcp": "0.0.0.0:8080"}, {"issuer": [JWKS]}),
+        ("comet", {"ws": ["127.0.0.1:8090", "0.0.0.0:8091"]}, {"issuer": [JWKS]}),
+        ("fabric", {"admin": "0.0.0.0:7000"}, {"api_key": [API_KEY]}),
+        ("job", {"admin": "0.0.0.0:7001"}, {"api_key": [API_KEY]}),
+    ],
+)
+def test_nothing_that_knew_who_comes_is_left_open_until_the_restart(
+    kind: str, listener: dict[str, Any], more: dict[str, Any]
+) -> None:
+    """Both files are right: the new one moves to loopback, where everybody may come. But it waits for that."""
+    old, new = made({kind: listener}, **more), made()
+    with pytest.raises(TopologyError) as caught:
+        compare(old, new)
+    [(key, _)] = listener.items()
+    assert f".{key}: " in str(caught.value)
+    assert "stays until a restart, and " in str(caught.value)
+    assert compare(new, old).topology.identity == old.identity
