@@ -15,7 +15,7 @@ from zim.topology import load
 
 EXIT_WRONG = 1
 EXIT_NOT_ALL = 3
-ANSWER_S = 30.0
+ANSWER_S = 60.0  # others may be before it
 
 
 @click.command()

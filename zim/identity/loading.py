@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
+from zim.asking import HttpAsker
 from zim.errors import ZimError
 from zim.identity.keys import Key, KeyProblem, read_pem, read_secret, strip_line
-from zim.topology.identity import Issuer, Secret
+from zim.topology.identity import Callout, Identity, Issuer, Secret
 
 MAX_FILE_BYTES = 64 << 10  # a key has some hundreds
 
@@ -24,6 +26,31 @@ def fixed_keys(issuer: Issuer) -> list[Key]:
         NoKey: one of them cannot be had.
     """
     return [*_read(issuer.secrets, read_secret, issuer), *_read(issuer.public_keys, read_pem, issuer)]
+
+
+class Loaded(NamedTuple):
+    """What an identity names, read.
+
+    Attributes:
+        keys: of issuers that have no URL of them, by issuer.
+        askers: who asks, by URL and by who signs the certificate of its server.
+    """
+
+    keys: Mapping[str, Sequence[Key]]
+    askers: Mapping[tuple[str, Path | None], HttpAsker]
+
+
+def load_identity(identity: Identity) -> Loaded:
+    """Reads all that an identity names.
+
+    Raises:
+        ZimError: something cannot be had.
+    """
+    callout = identity.callout or Callout()
+    urls = [(issuer.jwks, issuer.ca) for issuer in identity.issuers]
+    urls += [(callout.connect, callout.ca), (callout.join, callout.ca)]
+    keys = {issuer.issuer: fixed_keys(issuer) for issuer in identity.issuers}
+    return Loaded(keys, {(url, ca): HttpAsker(url, ca) for url, ca in urls if url})
 
 
 def signing_secret(issuer: Issuer) -> bytes:

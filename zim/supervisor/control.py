@@ -6,10 +6,12 @@ One line of JSON asks, `{"do": "reload", "topology": "/srv/push/topology.toml"}`
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import logging
 import os
 import socket
+import stat
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -57,9 +59,7 @@ class ControlSocket:
         sock = GreenSocket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             with _short(path) as short:
-                if path.exists():
-                    _refuse_if_alive(short, path)
-                    path.unlink()  # of one that was killed
+                _clear(short, path)
                 before = os.umask(0o177)
                 try:
                     sock.bind(short)
@@ -145,13 +145,23 @@ def _short(path: Path) -> Iterator[str]:
         os.close(folder)
 
 
-def _refuse_if_alive(short: str, path: Path) -> None:
+def _clear(short: str, path: Path) -> None:
+    """Takes away the socket of a process that was killed, and nothing else."""
+    try:
+        found = path.lstat()
+    except FileNotFoundError:
+        return
+    if not stat.S_ISSOCK(found.st_mode):
+        raise OSError(errno.EEXIST, "something else is there")
     probe = GreenSocket(socket.AF_UNIX, socket.SOCK_STREAM)
     probe.settimeout(1.0)
     try:
         probe.connect(short)
-    except OSError:
-        return
+    except ConnectionRefusedError:
+        path.unlink()
+    except OSError as e:
+        raise NodeError(f"another zim up may run this fabric: {path} is there, and cannot be asked: {e}") from None
+    else:
+        raise NodeError(f"another zim up runs this fabric: it takes orders at {path}")
     finally:
         probe.close()
-    raise NodeError(f"another zim up runs this fabric: it takes orders at {path}")

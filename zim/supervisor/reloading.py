@@ -58,6 +58,9 @@ class Reloader:
             except ZimError as e:
                 log.error("not reloaded, nothing has changed", extra={"problem": str(e)})
                 return {"problems": str(e).splitlines()}
+            except Exception as e:  # no file may end a fabric that runs
+                log.exception("not reloaded, nothing has changed")
+                return {"problems": [f"reading it failed: {e!r}"]}
             self._topology = changes.topology
             self._follow(changes.topology)
             taken, waiting = list(changes.taken), list(changes.waiting)
@@ -71,8 +74,7 @@ class Reloader:
         """In a thread: it blocks."""
         changes = compare(self._topology, load(self._topology.path))
         if any(isinstance(node, Logic) for node in self._supervisor.nodes):
-            from zim.identity.loading import fixed_keys  # brings cryptography
+            from zim.identity.loading import load_identity  # brings cryptography
 
-            for issuer in changes.topology.identity.issuers:
-                fixed_keys(issuer)
+            load_identity(changes.topology.identity)
         return changes

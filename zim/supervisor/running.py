@@ -204,6 +204,7 @@ class Supervisor:
         self._has_terminal = os.isatty(0)
         self.on_hangup: Callable[[], None] = lambda: None
         self._reloads: dict[str, AsyncResult[Mapping[str, Any]]] = {}  # what nodes that were told say of it
+        self._wanted = ""  # the digest of the topology that they are to have
         self._must_reload: set[str] = set()  # those that start: they are told once they are ready
         self._over = Event()
         self._reason = ""  # to stop, unless that is nodes that were given up
@@ -268,8 +269,8 @@ class Supervisor:
 
     def on_reloaded(self, name: str, said: Mapping[str, Any]) -> None:
         """A node has read its topology anew; or it could not."""
-        if (result := self._reloads.get(name)) is not None:
-            result.set(said)
+        if (result := self._reloads.get(name)) is not None and said.get("digest", self._wanted) == self._wanted:
+            result.set(said)  # else it answers an earlier one
 
     def reload(self, digest: str, timeout_s: float) -> dict[str, str]:
         """Tells all nodes to read their topology anew. One at a time. Switches.
@@ -280,6 +281,7 @@ class Supervisor:
         Returns:
             The nodes that have not, and why.
         """
+        self._wanted = digest
         self._must_reload = set(self._readiness.missing)
         late = dict.fromkeys(self._must_reload, "is not ready, and takes it over when it is")
         self._reloads = {name: AsyncResult() for name in self._keepers if name not in self._must_reload}
@@ -290,8 +292,6 @@ class Supervisor:
             said = result.value or {"problems": [f"has not answered within {timeout_s:g} s"]}
             if problems := said.get("problems"):
                 late[name] = "; ".join(map(str, problems))
-            elif said.get("digest") != digest:
-                late[name] = "has read another version of the file"
         self._reloads = {}
         return late
 
@@ -327,6 +327,8 @@ class Supervisor:
         if not self._over.is_set():
             self._reason = reason
             self._over.set()
+            for name in list(self._reloads):
+                self.on_reloaded(name, {"problems": ["is being stopped"]})
 
     def _stop(self) -> None:
         """Stops the nodes, kind after kind; kills those that take too long."""

@@ -219,7 +219,7 @@ class Edge:
                 ending = _ENDINGS[effect.why]
                 connection.close(ending, ending.because(effect.reason))
             case HistoryRead(seq=seq, past=past):
-                connection.tell_history(seq, past)
+                self._gate.tell_history(connection, past, seq)
             case CursorMoved(stream=stream, offset=offset):
                 seq = connection.seq_of(Cursors)
                 connection.tell(connection.vocabulary.encode_acknowledged(seq, stream, offset), Cursors)

@@ -38,7 +38,7 @@ _ENDINGS = {"refused": Ending.REFUSED, "expired": Ending.EXPIRED, "try_again": E
 
 
 class Gate:
-    """See the module. All methods switch: others are asked."""
+    """See the module. Methods switch, for others are asked, unless they say that they do not."""
 
     def __init__(self, runner: CometRunner, perform: Callable[[Iterable[Effect]], None]) -> None:
         """
@@ -131,9 +131,14 @@ class Gate:
         else:
             connection.tell_history(seq, Past(request.stream, error=NOT_ALLOWED))
 
+    def tell_history(self, connection: Connection, past: Past, seq: int) -> None:
+        """The past has come. Meanwhile its client may have lost the right to see it. Does not switch."""
+        may = may_read(connection, past.stream)
+        connection.tell_history(seq, past if may else Past(past.stream, error=NOT_ALLOWED))
+
     def give_up_history(self, connection: Connection, request: ReadHistory, seq: int) -> None:
         """Its router does not answer."""
-        self._hub.histories.forget(connection)
+        self._hub.histories.forget(connection, time.monotonic())
         connection.tell_history(seq, Past(request.stream, error=UNTOLD))
 
     def _identify(self, connection: Connection, token: bytes, device: str) -> Grant | Denial | None:

@@ -14,6 +14,7 @@ from zim.nodes.comet.views import Session, View
 from zim.protocol.messages import Records
 from zim.protocol.vocabularies.base import KeptRecord, Past, ReadHistory
 
+READS = 8  # under way to one router
 ANSWER_BYTES = 256 << 10  # of bodies in one answer, but for one that is larger alone
 
 
@@ -23,12 +24,15 @@ class HistoryReader(PieceReader):
 
     Attributes:
         session: whose; seq: of its packet; view: of the stream.
+        is_begun: its router is asked.
     """
 
     session: Session
+    request: ReadHistory
     seq: int
     view: View
     histories: Histories
+    is_begun: bool = False
 
     @property
     @override
@@ -37,7 +41,7 @@ class HistoryReader(PieceReader):
 
     def on_records(self, m: Records, now: float) -> HistoryRead:
         """What the client is told: all but what has expired, and what is for other sessions alone."""
-        self.histories.forget(self.session)
+        self.histories.forget(self.session, now)
         found: list[KeptRecord] = []
         last, size = m.last, 0
         for r in m.records:
@@ -52,7 +56,7 @@ class HistoryReader(PieceReader):
 
 
 class Histories:
-    """All that is asked.
+    """All that is asked. Few of them at a time: those who resume have the rest of what a router can read.
 
     Attributes:
         asked: the last question of each session that waits for an answer; another one takes its place.
@@ -61,13 +65,33 @@ class Histories:
     def __init__(self, passes: Passes) -> None:
         self.asked: dict[Session, HistoryReader] = {}
         self._passes = passes
+        self._begun: dict[Link, int] = {}
+        self._later: dict[Link, dict[Session, HistoryReader]] = {}  # in their order
 
     def ask(self, session: Session, request: ReadHistory, seq: int, link: Link, now: float) -> None:
         """Its client wants to see a piece. link: to the stream's router; the comet need not serve the stream."""
-        view = View(request.stream, "", link)
-        reader = self.asked[session] = HistoryReader(session, seq, view, self)
-        self._passes.read(view, reader, request.after, OFFSET, now, limit=request.limit)
+        self.forget(session, now)
+        reader = self.asked[session] = HistoryReader(session, request, seq, View(request.stream, "", link), self)
+        self._later.setdefault(link, {})[session] = reader
+        self._begin(link, now)
 
-    def forget(self, session: Session) -> None:
+    def forget(self, session: Session, now: float) -> None:
         """It does not wait for an answer any more."""
-        self.asked.pop(session, None)
+        reader = self.asked.pop(session, None)
+        if reader is None:
+            return
+        link = reader.view.link
+        if reader.is_begun:
+            self._begun[link] -= 1
+            self._begin(link, now)
+        else:
+            del self._later[link][session]
+
+    def _begin(self, link: Link, now: float) -> None:
+        later = self._later[link]
+        while later and self._begun.get(link, 0) < READS:
+            reader = later.pop(next(iter(later)))
+            reader.is_begun = True
+            self._begun[link] = self._begun.get(link, 0) + 1
+            request = reader.request
+            self._passes.read(reader.view, reader, request.after, OFFSET, now, limit=request.limit, waits=False)

@@ -189,7 +189,7 @@ class Hub:
         """A connection is over."""
         if self.sessions.pop(session.conn, None) is None:
             return []
-        self.histories.forget(session)
+        self.histories.forget(session, now)
         for joining in self._joinings.pop(session, ()):
             joining.forget(session.views)
         for view in session.views:

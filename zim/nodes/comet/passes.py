@@ -171,10 +171,16 @@ class Passes:
         now: float,
         is_idle: bool = False,
         limit: int = PAGE_RECORDS,
+        waits: bool = True,
     ) -> None:
-        """Asks a stream's router for at most `limit` records in (after, upto] until it answers; not at once if idle."""
+        """Asks a stream's router for at most `limit` records in (after, upto] until it answers.
+
+        Args:
+            is_idle: not at once.
+            waits: while many are under way; else whoever asks sees to it that it is not too many.
+        """
         link, reading = view.link, Reading(view, reader, after, upto, limit)
-        if self._in_flight.get(link, 0) >= READS:
+        if waits and self._in_flight.get(link, 0) >= READS:
             self._later.setdefault(link, deque()).append(reading)
         else:
             self._begin(reading, now, is_idle)

@@ -96,6 +96,7 @@ class Desk:
         self._identity, self._new_id = identity, new_id
         self.issuers = {i.issuer: KeySet(i, keys.get(i.issuer, ())) for i in identity.issuers}
         self._waiting: dict[str, list[_Waiter]] = {}
+        self._former: list[Caller[Any]] = []  # of earlier topologies, with questions that have not ended
         self._make_callers(identity.callout or Callout())
 
     def _make_callers(self, callout: Callout) -> None:
@@ -116,6 +117,7 @@ class Desk:
                 known = KeySet(issuer, keys.get(issuer.issuer, ()))
             self.issuers[issuer.issuer] = known
         if identity.callout != had:
+            self._former = [caller for caller in (*self._former, self.connect, self.join) if caller.waiting]
             self._make_callers(identity.callout or Callout())
 
     # -- tokens
@@ -257,7 +259,9 @@ class Desk:
         """Fifty times a second. Returns who gets which answer."""
         for known in self.issuers.values():
             self._fetch(known, now, out)
-        return self._told([*self.connect.on_tick(now), *self.join.on_tick(now)])
+        callers = [self.connect, self.join, *self._former]
+        self._former = [caller for caller in self._former if caller.waiting]
+        return self._told([told for caller in callers for told in caller.on_tick(now)])
 
     def _told(self, told: Iterable[tuple[Any, Any]]) -> list[tuple[Any, Message]]:
         return [

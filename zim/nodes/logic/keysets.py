@@ -41,6 +41,7 @@ class KeySet:
         self._due_at = -1.0
         self._cool_until = 0.0
         self._failures = 0
+        self._is_old = False  # what is being fetched: it is wanted anew
         self._unknown: set[str] = set()
 
     def go_on_as(self, issuer: Issuer) -> bool:
@@ -51,7 +52,7 @@ class KeySet:
         was = self.issuer
         is_same = bool(was.jwks) and replace(was, jwks=issuer.jwks, ca=issuer.ca, algorithms=issuer.algorithms) == was
         if is_same:
-            self.issuer, self._due_at = issuer, -1.0
+            self.issuer, self._due_at, self._is_old = issuer, -1.0, self.is_fetching
         return is_same
 
     def must_fetch(self, now: float) -> bool:
@@ -88,7 +89,9 @@ class KeySet:
             self._failures += 1
             return
         self.results["ok"] += 1
-        self._failures, self._due_at, self.fetched_at = 0, now + REFRESH_S, now
+        self._failures, self.fetched_at = 0, now
+        self._due_at = now if self._is_old else now + REFRESH_S
+        self._is_old = False
         self._unknown.clear()
 
     def is_known_as_unknown(self, kid: str) -> bool:

@@ -8,19 +8,17 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import partial
-from pathlib import Path
 from typing import NamedTuple
 
 import gevent
 from gevent.event import AsyncResult
 from typing_extensions import override
 
-from zim.asking import HttpAsker, NotAnswered
+from zim.asking import NotAnswered
 from zim.errors import NodeError, ZimError
 from zim.fabric.principals import LOCAL, Principal, Unauthorized
 from zim.fabric.questions import WholeLedger
-from zim.identity.keys import Key
-from zim.identity.loading import fixed_keys
+from zim.identity.loading import Loaded, load_identity
 from zim.metrics import Metric, counter
 from zim.net.fairness import give_way
 from zim.net.links import PeerLink
@@ -38,7 +36,6 @@ from zim.nodes.queues import queues
 from zim.protocol import codec, messages
 from zim.protocol.message import Message
 from zim.topology import Listeners, Logic, Topology
-from zim.topology.identity import Callout
 from zim.web.app import create_app, request_limits
 from zim.web.keys import Keys
 from zim.web.server import HttpServer
@@ -48,9 +45,6 @@ audit = logging.getLogger("zim.audit")
 
 FETCH_S = 3.0  # for an issuer's keys: shorter than a handshake, so that who waits for them is told
 ROUTER_QUEUE_BYTES = 64 << 20  # for one router; above it requests are not sent
-
-
-_Url = tuple[str, Path | None]  # and who signs the certificate of its server
 
 
 class FromPublisher(NamedTuple):
@@ -104,25 +98,20 @@ class LogicNode(NodeProcess):
     def _make_desk(self) -> Desk:
         """Raises: NodeError: a key that the topology names cannot be had."""
         try:
-            keys, self._askers = self.prepare(self.topology)
+            loaded = load_identity(self.topology.identity)
         except ZimError as e:
             raise NodeError(str(e)) from None
-        return Desk(self.topology.identity, keys, lambda: secrets.token_hex(8))
+        self._askers = dict(loaded.askers)
+        return Desk(self.topology.identity, loaded.keys, lambda: secrets.token_hex(8))
 
     @override
-    def prepare(self, topology: Topology) -> tuple[dict[str, list[Key]], dict[_Url, HttpAsker]]:
-        """The keys of issuers that have no URL of them, and who asks at which URL."""
-        identity, callout = topology.identity, topology.identity.callout or Callout()
-        keys = {issuer.issuer: fixed_keys(issuer) for issuer in identity.issuers}
-        urls = [(issuer.jwks, issuer.ca) for issuer in identity.issuers]
-        urls += [(callout.connect, callout.ca), (callout.join, callout.ca)]
-        return keys, {(url, ca): HttpAsker(url, ca) for url, ca in urls if url}
+    def prepare(self, topology: Topology) -> Loaded:
+        return load_identity(topology.identity)
 
     @override
-    def follow(self, topology: Topology, prepared: tuple[dict[str, list[Key]], dict[_Url, HttpAsker]]) -> None:
-        keys, askers = prepared
-        self._runner.desk.follow(topology.identity, keys)
-        self._askers |= askers  # who is asked at a former URL answers yet
+    def follow(self, topology: Topology, prepared: Loaded) -> None:
+        self._runner.desk.follow(topology.identity, prepared.keys)
+        self._askers |= prepared.askers  # who is asked at a former URL answers yet
         self._logic = next(logic for logic in topology.logics if logic.name == self.name)
         self._keys.show_goim_in(self._logic.goim_key_header)
         let_in(self._http, self._logic.http)
