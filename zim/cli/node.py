@@ -10,15 +10,16 @@ import click
 from zim import logs
 from zim.cli.where import topology_file, topology_option
 from zim.errors import TopologyError
-from zim.topology import load
+from zim.topology import load, unpack
 
 
 @click.command()
 @click.argument("name")
 @topology_option()
 @click.option("--lifeline", type=int, metavar="FD", help="An inherited pipe; the node ends when its other end closes.")
+@click.option("--in-force", is_flag=True, hidden=True, help="zim up says on stdin what of the topology is in force.")
 @click.option("-v", "--verbose", is_flag=True, help="Log details.")
-def node(name: str, topology: Path | None, lifeline: int | None, verbose: bool) -> None:
+def node(name: str, topology: Path | None, lifeline: int | None, in_force: bool, verbose: bool) -> None:
     """Run one node of the fabric, in the foreground.
 
     It logs on stderr, says what listens where in one line on stdout, and stops on Ctrl-C or SIGTERM. Exit code 2 means
@@ -29,7 +30,7 @@ def node(name: str, topology: Path | None, lifeline: int | None, verbose: bool) 
     zim node router-2 --topology examples/two-of-each.toml
     """
     path = topology_file(topology)
-    fabric = load(path)
+    fabric = unpack(sys.stdin.buffer.read()) if in_force else load(path)
     names = [each.name for each in fabric.nodes]
     if name not in names:
         raise TopologyError([f"{path}: has no node {name}; there are {', '.join(names)}"])

@@ -32,7 +32,7 @@ from zim.supervisor import (
     raise_open_files,
 )
 from zim.supervisor.control import Order
-from zim.topology import Topology, load
+from zim.topology import Topology, load, pack
 
 log = logging.getLogger(__name__)
 
@@ -86,9 +86,11 @@ def up(file: Path | None, topology: Path | None, host: str | None, verbose: bool
             shortage.tell()
 
     supervisor = Supervisor(nodes, command, on_complete, pass_on)
+    supervisor.in_force = pack(fabric)
     admins = Admins(supervisor, fabric)
 
     def follow(changed: Topology) -> None:
+        supervisor.in_force = pack(changed)
         admins.follow(changed)
         logs.set_level(changed.log_level)
 

@@ -62,7 +62,7 @@ def node_command(topology: Topology, *options: str) -> Command:
     """The command line of each node of a topology, as a function of the node and its lifeline."""
 
     def command(node: Node, lifeline: int) -> list[str]:
-        where = ["--topology", str(topology.path), "--lifeline", str(lifeline)]
+        where = ["--topology", str(topology.path), "--in-force", "--lifeline", str(lifeline)]
         return [sys.executable, "-m", "zim", "node", node.name, *where, *options]
 
     return command
@@ -129,7 +129,7 @@ class _Keeper:
         try:
             process = subprocess.Popen(
                 supervisor.command(self.node, supervisor.lifeline),
-                stdin=subprocess.DEVNULL,
+                stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 pass_fds=(supervisor.lifeline,),
@@ -141,6 +141,7 @@ class _Keeper:
         self._process = process
         if self._stopping.is_set():  # asked while Popen let others run, when there was nothing to signal yet
             self._signal(signal.SIGKILL if self._is_killed else signal.SIGTERM)
+        supervisor.spawn(_hand, process, supervisor.in_force)
         readers = [supervisor.spawn(self._read_stdout, process), supervisor.spawn(self._forward, process.stderr)]
         exit_code: int = process.wait()
         gevent.joinall(readers, timeout=DRAIN_TIMEOUT_S)
@@ -182,6 +183,7 @@ class Supervisor:
     Attributes:
         deaths: how often each node has ended unasked.
         on_hangup: what SIGHUP does, unless a terminal was closed.
+        in_force: the topology as nodes are told of it when they start; see `zim.topology.pack`.
     """
 
     def __init__(
@@ -201,6 +203,7 @@ class Supervisor:
         self._readiness = Readiness(list(self._keepers))
         self._running: dict[str, RunningNode] = {}
         self.deaths = dict.fromkeys(self._keepers, 0)
+        self.in_force = b""
         self._has_terminal = os.isatty(0)
         self.on_hangup: Callable[[], None] = lambda: None
         self._reloads: dict[str, AsyncResult[Mapping[str, Any]]] = {}  # what nodes that were told say of it
@@ -364,6 +367,14 @@ class Supervisor:
         log.error("supervisor failed", extra={"error": repr(greenlet.exception)})
         self._has_failed = True
         self._end("failure")
+
+
+def _hand(process: subprocess.Popen[bytes], data: bytes) -> None:
+    """Writes to what has just started. Switches."""
+    with contextlib.suppress(OSError):  # it has died
+        assert process.stdin is not None
+        process.stdin.write(data)
+        process.stdin.close()
 
 
 def _lines(stream: Any) -> Iterable[bytes]:

@@ -2,6 +2,7 @@
 
 from zim.topology.changes import TopologyChange, compare
 from zim.topology.file import load, parse
+from zim.topology.handing import pack, unpack
 from zim.topology.nodes import Comet, Job, ListenAddress, Listeners, Logic, Node, Router, Topology
 
 __all__ = [
@@ -16,5 +17,7 @@ __all__ = [
     "TopologyChange",
     "compare",
     "load",
+    "pack",
     "parse",
+    "unpack",
 ]

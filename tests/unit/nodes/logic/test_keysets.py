@@ -167,7 +167,7 @@ def test_a_flood_of_names_grows_no_memory() -> None:
         after, _ = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert after - before < 4_096
+    assert after - before < 32_768  # of some 500,000, were they kept
 
 
 # ---------------------------------------------------------------- which keys a token is tried with
