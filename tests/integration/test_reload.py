@@ -276,3 +276,22 @@ def test_what_is_no_order(tmp_path: Path) -> None:
         done = subprocess.run([sys.executable, "-m", "zim", "reload", str(other)], capture_output=True, text=True)
         assert done.returncode == 1
         assert f"this fabric runs with {fabric.file}, not with {other}" in done.stderr
+
+
+def test_a_node_that_dies_starts_with_what_is_in_force(tmp_path: Path) -> None:
+    """The file has been edited: what needs a restart of everything is not taken over by one node alone."""
+    with running(tmp_path, more=api_key("orders", OLD)) as fabric:
+        assert push(fabric, OLD) == 200
+        edit(fabric, lambda text: text.replace('data_dir = "var"', 'data_dir = "elsewhere"') + api_key("bills", NEW))
+        fabric.kill("router-1")
+        wait_until(lambda: push(fabric, OLD) == 200, "the router is there again")
+        status, stream = fabric.request("GET", "/api/streams/u:7", headers={"Authorization": f"Bearer {OLD}"})
+        assert (status, [m["offset"] for m in stream["messages"]][:2]) == (200, [1, 2])
+        fabric.kill("logic-1")
+        wait_until(lambda: "node ready again node=logic-1" in fabric.log, "the logic is there again")
+        assert push(fabric, NEW) == 401
+        fabric.file.write_text("not TOML")
+        fabric.kill("comet-1")
+        wait_until(lambda: "node ready again node=comet-1" in fabric.log, "the comet is there again")
+        assert ZimClient(fabric.tcp["comet-1"], "7").auth
+        assert not (tmp_path / "elsewhere").exists()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from tests.unit.topology.test_file import small, text_of
 from tests.unit.topology.test_identity import API_KEY, HASH, JWKS
 from zim.errors import TopologyError
 from zim.fabric.retention import Retention, RoomClass, Rule
-from zim.topology import Topology, compare, parse
+from zim.topology import Topology, compare, pack, parse, unpack
 
 PATH = Path("/srv/zim/topology.toml")
 KEPT, LIVE = Rule(10, 60.0), Rule(0, 0.0)
@@ -168,3 +169,14 @@ def test_nothing_that_knew_who_comes_is_left_open_until_the_restart(
     assert f".{key}: " in str(caught.value)
     assert "stays until a restart, and " in str(caught.value)
     assert compare(new, old).topology.identity == old.identity
+
+
+def test_a_topology_is_handed_on_as_it_is() -> None:
+    whole = made(api_key=[API_KEY], issuer=[JWKS], retention={"users": {"count": 7}})
+    assert unpack(pack(whole)) == whole
+
+
+@pytest.mark.parametrize("data", [b"", b"\x80", pickle.dumps("a topology"), pack(made())[:-9]])
+def test_what_is_no_topology_is_not_taken_for_one(data: bytes) -> None:
+    with pytest.raises(TopologyError, match="what zim up says of the topology"):
+        unpack(data)
