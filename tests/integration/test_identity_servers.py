@@ -217,7 +217,7 @@ def test_keys_that_are_absent_false_right_and_false_again(tmp_path: Any) -> None
         f'jwks = "http://127.0.0.1:{port}{path}"\n'
         for name, (path, _) in NAMES.items()
     )
-    with running(tmp_path, more=more, comet={"handshake_timeout_s": 15}) as fabric:
+    with running(tmp_path, more=more) as fabric:
         for name in NAMES:
             assert "try again" in sent_away(knock(fabric, signed(name)), Ending.TRY_AGAIN)
         enter(fabric, token())
