@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from base64 import b64decode
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -11,14 +12,14 @@ from tests.simulation.nodes import CometNode
 from tests.wires import GOIM_TCP, ZIM_TCP, packets_in
 from zim.fabric.push import Push
 from zim.fabric.streams import user_of_key, user_stream
-from zim.nodes.comet.effects import CursorMoved, Expelled, Gapped, Joined, Left, Opened, SessionEffect
+from zim.nodes.comet.effects import CursorMoved, Expelled, Gapped, HistoryRead, Joined, Left, Opened, SessionEffect
 from zim.nodes.comet.outbox import Outbox
 from zim.nodes.comet.results import Row
 from zim.nodes.comet.views import Session
 from zim.nodes.effects import Effect
 from zim.protocol.frame import VERSION, Op, Packet
 from zim.protocol.logins import Auth, Authed
-from zim.protocol.vocabularies.base import Missed, Start
+from zim.protocol.vocabularies.base import Missed, ReadHistory, Start
 from zim.protocol.vocabularies.zim import ZIM
 
 if TYPE_CHECKING:
@@ -115,6 +116,8 @@ class Wire(Session):
                 self.close(why)
             case Gapped(missed=missed, is_kept=is_kept):
                 self._miss(missed, is_kept)
+            case HistoryRead(seq=seq, past=past):
+                self.write(self.speech.framing.encode(ZIM.encode_history(seq, past)))
             case CursorMoved(stream=stream, offset=offset):
                 self.write(self.speech.framing.encode(ZIM.encode_acknowledged(0, stream, offset)))
 
@@ -258,6 +261,13 @@ class Person:
             self.world.acks[self.uid] = max(offset, self.world.acks.get(self.uid, 0))
             wire.comet.act(wire.comet.hub.acknowledge, wire, offset, wire.comet.now)
 
+    def look_back(self, which: int, after: int) -> None:
+        """Asks for the history of one of its streams."""
+        wire, stream = self.wire, self.streams[which % len(self.streams)]
+        if self.is_zim and wire is not None and self.is_ready and not wire.comet.is_stopped:
+            request, hub = ReadHistory(stream, after, 10), wire.comet.hub
+            wire.comet.act(hub.read_history, wire, request, after + 1, wire.comet.now)
+
     # -- receiving
 
     def _fail(self, claim: str) -> None:
@@ -283,6 +293,8 @@ class Person:
                 if offset > self.world.acks.get(self.uid, 0):
                     self._fail(f"the cursor is at {offset}, nobody asked for more than {self.world.acks}")
                 self.acknowledged = max(self.acknowledged, offset)
+            elif p.op == Op.HISTORY_REPLY:
+                self._look_at(json.loads(p.body), p.seq - 1)
             elif p.op == Op.PUSH:
                 self._push(p)
 
@@ -328,6 +340,23 @@ class Person:
             self._fail(f"got {push_id} of {p.stream}, which is for other sessions")
         self.have[p.stream] = (epoch, p.offset)
         self.world.check_content(self.name, p.stream, epoch, p.offset, push_id)
+
+    def _look_at(self, past: dict[str, Any], after: int) -> None:
+        """A piece of a history has all that was kept, and that it may see, in its order."""
+        stream, epoch, offset = past["stream"], past["epoch"], max(after, past["first"] - 1)
+        for m in past["messages"]:
+            push_id = b64decode(m["base64"]).decode()
+            self.world.check_content(self.name, stream, epoch, m["offset"], push_id)
+            self.world.check_in_time(self.name, [stream], push_id)
+            if not self.is_meant(self.world.backend.pushes[push_id][0], stream):
+                self._fail(f"is shown {push_id} of {stream}, which is for other sessions")
+            self._pass_over(stream, epoch, offset, m["offset"])
+            offset = m["offset"]
+        self._pass_over(stream, epoch, offset, past["last"] + 1)
+
+    def _pass_over(self, stream: str, epoch: str, after: int, before: int) -> None:
+        if before > after + 1 and not self.world.may_pass(self, (stream, epoch), after, before):
+            self._fail(f"{stream}: its history has nothing between {after} and {before}")
 
     def _goim_push(self, push_id: str) -> None:
         """goim's wire does not tell the stream: only a push to one of its streams, and there once, can be checked for

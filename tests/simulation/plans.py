@@ -109,7 +109,15 @@ def make_plan(seed: int, profile: str) -> list[Op]:
         at = max(0.1, victim.at + rng.choice([-0.1, 0.0, 0.002, 0.01, 0.5, 3.0, 5.02, 5.05, 5.1, 5.3]))
         theirs = tuple(rng.sample(STREAMS, rng.choice([1, 2])))
         plan.append(Op(round(at, 3), "steal", (f"t{len(plan)}", victim.args[0], theirs, rng.randrange(2))))
+    if profile == "people":
+        plan += _looks(random.Random(f"looks {seed}"))
     return sorted(plan, key=lambda op: op.at)
+
+
+def _looks(rng: random.Random) -> list[Op]:
+    """People look back, at the history of their streams."""
+    at = [round(0.3 + (CHAOS_S - 0.3) * rng.random(), 3) for _ in range(rng.randrange(20))]
+    return [Op(when, "look_back", (rng.randrange(5), rng.randrange(4), rng.choice([0, 3, 20]))) for when in at]
 
 
 def _moves(rng: random.Random, layout: Layout, at: float, push: Any) -> list[Op]:

@@ -13,6 +13,7 @@ from tests.simulation.people import Wire
 from zim.fabric.audience import ALL
 from zim.nodes.comet import joining
 from zim.nodes.comet.feed import Link
+from zim.nodes.comet.history import HistoryReader
 from zim.nodes.comet.hub import Hub
 from zim.nodes.comet.outbox import Outbox
 from zim.nodes.comet.passes import Passes
@@ -72,6 +73,15 @@ def _once_alone(original: Any, feed: Feed, now: float, again_s: float, most: int
 def _without_orders(original: Any, feed: Feed) -> None:
     original(feed)
     feed.orders.clear()
+
+
+def _of_everybody(original: Any, reader: HistoryReader, m: Any, now: float) -> Any:
+    records = [msgspec.structs.replace(r, only=()) for r in m.records]
+    return original(reader, msgspec.structs.replace(m, records=records), now)
+
+
+def _up_to_the_head(original: Any, reader: HistoryReader, m: Any, now: float) -> Any:
+    return original(reader, msgspec.structs.replace(m, last=m.head), now)
 
 
 def _remember_alone(control: Control, ban: Any) -> int:
@@ -361,6 +371,12 @@ RULES: dict[str, Rule] = {
     ),
     "orders outlive a lease": Rule(Feed, "end", _wrap(Feed, "end", _without_orders), "people"),
     "who is banned is closed at once": Rule(Control, "put", _remember_alone, "people"),
+    "a history is of who may see it": Rule(
+        HistoryReader, "on_records", _wrap(HistoryReader, "on_records", _of_everybody), "people"
+    ),
+    "a history is told up to where it was read": Rule(
+        HistoryReader, "on_records", _wrap(HistoryReader, "on_records", _up_to_the_head), "people"
+    ),
     "registering forgets positions that no answer confirmed": Rule(
         Hub, "_register", _wrap(Hub, "_register", _keep_positions), "stale"
     ),

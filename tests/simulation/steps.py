@@ -43,9 +43,11 @@ def do(world: World, op: Op) -> None:
         getattr(world.publisher if op.verb == "submit" else world.backend, op.verb)(*a)
     elif op.verb in ("ban", "lift", "kick", "give"):
         getattr(world.authority, op.verb)(*a)
-    elif op.verb in ("move", "hop", "acknowledge", "forget", "gather"):
+    elif op.verb in ("move", "hop", "acknowledge", "forget", "gather", "look_back"):
         person = world.people[a[0]]
-        if op.verb in ("hop", "gather"):
+        if op.verb == "look_back":
+            person.look_back(*a[1:])
+        elif op.verb in ("hop", "gather"):
             getattr(person, op.verb)(a[1])
         elif person.wire is not None:
             getattr(person, op.verb)()
