@@ -44,7 +44,6 @@ class Rule(NamedTuple):
     name: str
     broken: Any
     profiles: str
-    first: int = 0
 
 
 def _nothing(*args: Any, **kwargs: Any) -> Any:
@@ -179,12 +178,6 @@ def _keep_handled(register: Any, link: Link, term: int, changes: Any, now: float
 
 def _any_inc(entry: Any, link: Link, e: Any) -> None:
     entry(link, msgspec.structs.replace(e, inc=link._inc))
-
-
-def _of_no_registration(entry: Any, link: Link, e: Any) -> None:
-    term, link.term = link.term, link.term or 1
-    entry(link, e)
-    link.term = term
 
 
 def _any_answer(told: Any, hub: Hub, stream: str, answer: Any, now: float) -> None:
@@ -336,9 +329,6 @@ RULES: dict[str, Rule] = {
     ),
     "no entry is handled while registering": Rule(Link, "complete_registration", _start_at_once, "crash,stale,storm"),
     "an entry is of this incarnation": Rule(Link, "entry", _wrap(Link, "entry", _any_inc), "crash,stale,fence"),
-    "a registration that is given up is none": Rule(
-        Link, "entry", _wrap(Link, "entry", _of_no_registration), "storm", first=1_200
-    ),
     "answers are matched by number": Rule(Hub, "_told", _wrap(Hub, "_told", _any_answer), "fence,loss"),
     "a jump waits for the pass": Rule(Passes, "when_over", lambda *_: False, "stale,crash,pause"),
     "the position moves before the pass": Rule(

@@ -16,9 +16,9 @@ SEEDS = 600
 @pytest.mark.parametrize("rule", RULES)
 def test_a_broken_rule_is_noticed(rule: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.CRITICAL)
-    owner, name, broken, profiles, first = RULES[rule]
+    owner, name, broken, profiles = RULES[rule]
     monkeypatch.setattr(owner, name, broken)
-    for seed in range(first, first + SEEDS):
+    for seed in range(SEEDS):
         for profile in profiles.split(","):
             if run(seed, make_plan(seed, profile)):
                 return
