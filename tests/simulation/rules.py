@@ -37,8 +37,7 @@ from zim.protocol import messages
 
 
 class Rule(NamedTuple):
-    """How it is broken: what takes the place of which attribute, in which profiles that shows soonest, and from which
-    seed on to look for it, where it is rare."""
+    """How it is broken: what takes the place of which attribute, and in which profiles that shows soonest."""
 
     owner: Any
     name: str
