@@ -253,4 +253,4 @@ def test_node_command_is_one_that_the_cli_takes() -> None:
     topology = load(DEFAULT)
     command = node_command(topology, "-v")(topology.comets[0], 5)
     assert command[:4] == [sys.executable, "-m", "zim", "node"]
-    assert command[4:] == ["comet-1", "--topology", str(DEFAULT), "--lifeline", "5", "-v"]
+    assert command[4:] == ["comet-1", "--topology", str(DEFAULT), "--in-force", "--lifeline", "5", "-v"]
