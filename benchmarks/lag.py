@@ -19,18 +19,21 @@ import json  # noqa: E402
 import random  # noqa: E402
 import subprocess  # noqa: E402
 import sys  # noqa: E402
+import tempfile  # noqa: E402
 import time  # noqa: E402
 import urllib.error  # noqa: E402
 import urllib.request  # noqa: E402
 from collections.abc import Callable  # noqa: E402
+from pathlib import Path  # noqa: E402
 
 import gevent  # noqa: E402
 from gevent import socket  # noqa: E402
 from rich.console import Console  # noqa: E402
 from rich.table import Table  # noqa: E402
 
-from benchmarks.fabric import BenchmarkError, Fabric  # noqa: E402
+from benchmarks.fabric import BenchmarkError, Fabric, write_topology  # noqa: E402
 from benchmarks.report import percentile  # noqa: E402
+from benchmarks.tokens import ISSUER, make_secret, sign  # noqa: E402
 from zim.client import Listener, Message, Publisher  # noqa: E402
 from zim.client.address import split_address  # noqa: E402
 from zim.protocol import frame  # noqa: E402
@@ -52,10 +55,10 @@ def _post(http: str, path: str, body: bytes) -> None:
         urllib.request.urlopen(request, timeout=60).read()
 
 
-def _zim(tcp: str, token: str, rooms: list[str]) -> socket.socket:
+def _zim(tcp: str, uid: int, rooms: list[str]) -> socket.socket:
     """A client that has sent its auth."""
     sock = socket.create_connection(split_address(tcp))
-    auth = json.dumps({"token": token, "rooms": rooms}).encode()
+    auth = json.dumps({"token": sign(uid).decode(), "rooms": rooms}).encode()
     sock.sendall(frame.encode(Packet(Op.AUTH, 1, frame.VERSION, auth)))
     return sock
 
@@ -84,14 +87,14 @@ def rooms_at_once(http: str, tcp: str, ws: str) -> None:
     """A client that comes with 1,000 new rooms, leaves, and comes again."""
     while True:
         prefix = random.randrange(1 << 40)
-        sock = _zim(tcp, "5", [f"{prefix}-{n}" for n in range(1_000)])
+        sock = _zim(tcp, 5, [f"{prefix}-{n}" for n in range(1_000)])
         sock.recv(65536)
         sock.close()
 
 
 def rooms_in_turn(http: str, tcp: str, ws: str) -> None:
     """A client that joins and leaves 900 rooms as fast as it is answered."""
-    sock = _zim(tcp, "5", [])
+    sock = _zim(tcp, 5, [])
     gevent.spawn(_drain, sock)
     for seq in range(2, 1 << 30):
         rooms = json.dumps({"rooms": [f"{seq // 2}-{n}" for n in range(900)]}).encode()
@@ -124,7 +127,7 @@ def pings(http: str, tcp: str, ws: str) -> None:
 def members(http: str, tcp: str, ws: str) -> None:
     """4,000 members of one room, and 100 pushes a second to it."""
     for uid in range(MEMBERS):
-        gevent.spawn(_drain, _zim(tcp, str(10_000 + uid), ["crowd"]))
+        gevent.spawn(_drain, _zim(tcp, 10_000 + uid, ["crowd"]))
         gevent.sleep(0.0002)
     publisher = Publisher(http)
     while True:
@@ -157,7 +160,7 @@ def slow_readers(http: str, tcp: str, ws: str) -> None:
     """Twenty clients that read nothing for a while, and then all that waits for them at once."""
 
     def one(uid: int) -> None:
-        sock = _zim(tcp, str(uid), [])
+        sock = _zim(tcp, uid, [])
         while True:
             gevent.sleep(2.0)
             for _ in range(100):
@@ -169,6 +172,18 @@ def slow_readers(http: str, tcp: str, ws: str) -> None:
     while True:
         publisher.push(b"x" * 10_000, users=list(range(20_000, 20_020)))
         gevent.sleep(0.01)
+
+
+def logins(http: str, tcp: str, ws: str) -> None:
+    """Clients that come with a token each, are let in, and go: 64 at a time, as fast as it goes."""
+
+    def one(first: int) -> None:
+        for uid in range(first, 1 << 40, 64):
+            sock = _zim(tcp, uid, [])
+            sock.recv(65536)
+            sock.close()
+
+    gevent.joinall([gevent.spawn(one, 30_000 + n) for n in range(64)])
 
 
 INPUTS: dict[str, Callable[[str, str, str], None]] = {
@@ -184,6 +199,7 @@ INPUTS: dict[str, Callable[[str, str, str], None]] = {
         wrong_batches,
         wrong_pushs,
         slow_readers,
+        logins,
     )
 }
 
@@ -197,7 +213,7 @@ class Watcher:
         self._http = fabric.http[0]
         self.took_s: list[float] = []
         self.sent = 0
-        self._listener = Listener(fabric.addresses("tcp")[0], WATCHER)
+        self._listener = Listener(fabric.addresses("tcp")[0], sign(WATCHER).decode())
         gevent.spawn(self._listen)
 
     def _listen(self) -> None:
@@ -248,11 +264,18 @@ def _attack(fabric: Fabric, name: str) -> subprocess.Popen[bytes]:
     return subprocess.Popen([sys.executable, "-m", "benchmarks.lag", "--input", name, *arguments])
 
 
+def _fabric(folder: Path) -> Fabric:
+    """One that verifies tokens."""
+    file = folder / "topology.toml"
+    file.write_text(write_topology(1) + ISSUER)
+    return Fabric(file)
+
+
 def run(names: list[str], seconds: float) -> Table:
     """Each input against a fabric of its own."""
     table = Table("input", "p50", "p99", "worst", *(f"loop of {kind}" for kind in ("router", "logic", "job", "comet")))
     for name in ["nothing", *names]:
-        with Fabric(None) as fabric:
+        with tempfile.TemporaryDirectory(prefix="zim-bench-") as folder, _fabric(Path(folder)) as fabric:
             watcher = Watcher(fabric)
             watcher.measure(2.0)
             attack = _attack(fabric, name) if name != "nothing" else None
@@ -282,6 +305,7 @@ def main() -> None:
     if args.input:
         INPUTS[args.input](*args.names)
         return
+    make_secret()
     if unknown := set(args.names) - set(INPUTS):
         parser.error(f"there is no input {', '.join(sorted(unknown))}")
     Console().print(run(args.names or list(INPUTS), args.seconds))

@@ -10,34 +10,18 @@ a second of it.
 from __future__ import annotations
 
 import argparse
-import secrets
 import statistics
 import sys
 import tempfile
-import time
-from collections.abc import Callable
 from pathlib import Path
 
-import jwt
 import psutil
 from rich.console import Console
 from rich.table import Table
 
 from benchmarks.crowd import Crowd
 from benchmarks.fabric import BenchmarkError, Fabric, write_topology
-
-_ISSUER = """
-[[issuer]]
-issuer = "https://bench.example"
-audience = "zim"
-algorithms = ["HS256"]
-secret_file = "secret"
-"""
-
-
-def _signed(secret: str) -> Callable[[int], bytes]:
-    claims = {"iss": "https://bench.example", "aud": "zim", "exp": int(time.time()) + 3_600, "zim": {"rooms": ["1"]}}
-    return lambda number: jwt.encode({**claims, "sub": str(number + 1)}, secret, "HS256").encode()
+from benchmarks.tokens import ISSUER, make_secret, sign
 
 
 def measure(count: int, *, is_signed: bool) -> tuple[float, dict[str, float]]:
@@ -47,15 +31,13 @@ def measure(count: int, *, is_signed: bool) -> tuple[float, dict[str, float]]:
         BenchmarkError: not everybody came in.
     """
     with tempfile.TemporaryDirectory(prefix="zim-bench-") as folder:
-        secret = secrets.token_urlsafe(48)
         file = Path(folder) / "topology.toml"
-        file.write_text(write_topology(1) + (_ISSUER if is_signed else ""))
-        if is_signed:
-            (Path(folder) / "secret").write_text(secret)
+        file.write_text(write_topology(1) + (ISSUER if is_signed else ""))
         with Fabric(file) as fabric:
             processes = fabric.processes()
             before = {name: _cpu_s(process) for name, process in processes.items()}
-            crowd = Crowd(fabric.addresses("tcp"), "tcp", sample=1, **({"token": _signed(secret)} if is_signed else {}))
+            token = (lambda number: sign(number + 1)) if is_signed else (lambda number: b"%d" % (number + 1))
+            crowd = Crowd(fabric.addresses("tcp"), "tcp", sample=1, token=token)
             try:
                 seconds = crowd.connect(count)
                 cost = {name: _cpu_s(process) - before[name] for name, process in processes.items()}
@@ -77,6 +59,7 @@ def main() -> None:
     parser.add_argument("--clients", type=int, default=10_000)
     parser.add_argument("--runs", type=int, default=3)
     options = parser.parse_args()
+    make_secret()
     found: dict[bool, list[tuple[float, dict[str, float]]]] = {False: [], True: []}
     try:
         for _ in range(options.runs):

@@ -84,9 +84,9 @@ class MoveRequest(msgspec.Struct, forbid_unknown_fields=True):
 class WhomQuery(msgspec.Struct, forbid_unknown_fields=True):
     """Whose ban: one of user and address."""
 
-    user: Annotated[str, Meta(description=f"a user: {NAME}", extra_json_schema=_NAME_OR_NONE)] = ""
+    user: Annotated[NameField, Meta(description=f"a user: {NAME}")] | UnsetType = UNSET
     device: _Device = ""
-    address: _Address = ""
+    address: _Address | UnsetType = UNSET
 
 
 class BansQuery(msgspec.Struct, forbid_unknown_fields=True):
@@ -141,8 +141,8 @@ def move(asked: ApiRequest) -> Response:
 def ban(asked: ApiRequest) -> Response:
     """Let nobody in who is meant, from now on and after any restart, and close their sessions."""
     wanted = _BAN.read(request.get_data(cache=False))
-    user = "" if wanted.user is UNSET else str(wanted.user)
-    banned = _banned(user, wanted.device, "" if wanted.address is UNSET else wanted.address)
+    user = UNSET if wanted.user is UNSET else str(wanted.user)
+    banned = _banned(user, wanted.device, wanted.address)
     for_s = 0.0 if wanted.for_s is UNSET else wanted.for_s
     found = asked.fabric.ask(BanWho(banned, wanted.reason, asked.who.id, for_s), asked.who)
     if not found.is_kept:
@@ -194,13 +194,13 @@ def _device(name: str) -> str:
     return name
 
 
-def _banned(user: str, device: str, address: str) -> Banned:
-    if bool(user) == bool(address):
-        raise invalid(
-            "user", "both are there" if user else "it is missing, and so is address", "one of user and address"
-        )
-    if user:
+def _banned(user: str | UnsetType, device: str, address: str | UnsetType) -> Banned:
+    if user is not UNSET:
+        if address is not UNSET:
+            raise invalid("user", "it is there, and so is address", "one of user and address")
         return Banned(_user(user), _device(device))
+    if address is UNSET:
+        raise invalid("user", "it is missing, and so is address", "one of user and address")
     if device:
         raise invalid("device", "it is there with an address", "a user beside it")
     try:
