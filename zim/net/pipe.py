@@ -11,8 +11,6 @@ import gevent
 from gevent import socket
 from typing_extensions import override
 
-from zim.net.sockets import shown_address
-
 READ_BYTES = 4_096
 
 _INFO = struct.Struct("=120xQQ")  # linux/tcp.h, tcp_info: tcpi_bytes_acked, tcpi_bytes_received
@@ -43,9 +41,6 @@ class Pipe(Protocol):
         Args:
             waits: if nothing is there, wait for it, which switches; otherwise return None.
         """
-
-    def peer(self) -> str:
-        """The address of the other end, for people; "" if it is gone already."""
 
     def traffic(self) -> tuple[int, int] | None:
         """How many bytes the other end has confirmed, and how many came from it; None if the system does not tell."""
@@ -91,13 +86,6 @@ class SocketPipe(Pipe):
             return cast(bytes, self._socket._sock.recv(READ_BYTES))
         except BlockingIOError:
             return cast(bytes, self._socket.recv(READ_BYTES)) if waits else None
-
-    @override
-    def peer(self) -> str:
-        try:
-            return shown_address(self._socket._sock.getpeername())
-        except (OSError, ValueError):  # ValueError: a Unix socket's other end has no name
-            return ""
 
     @override
     def traffic(self) -> tuple[int, int] | None:

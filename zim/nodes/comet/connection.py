@@ -101,7 +101,7 @@ class Connection(Session):
         "since",
     )
 
-    def __init__(self, conn: int, speech: Speech, pipe: Pipe, limits: ClientLimits, owner: Owner) -> None:
+    def __init__(self, conn: int, speech: Speech, pipe: Pipe, address: str, limits: ClientLimits, owner: Owner) -> None:
         super().__init__(conn, speech)
         self._owner: Owner | None = owner
         self.pipe = pipe
@@ -110,7 +110,7 @@ class Connection(Session):
         self._outbox: Outbox | None = None
         self._asked: Asked | None = None
         self.phase = Phase.HANDSHAKE
-        self.address, self.since = pipe.peer(), time.monotonic()
+        self.address, self.since = address, time.monotonic()
         self.deadline = self.since + limits.handshake_timeout_s
         self.rights, self.expires = NO_RIGHTS, math.inf
         self.cookie, self.is_anonymous = b"", False

@@ -103,16 +103,23 @@ class Edge:
         self.places -= 1
 
     def serve(
-        self, pipe: Pipe, framing: Framing, sent: bytes = b"", cookie: bytes = b"", is_anonymous: bool = False
+        self,
+        pipe: Pipe,
+        framing: Framing,
+        address: str,
+        sent: bytes = b"",
+        cookie: bytes = b"",
+        is_anonymous: bool = False,
     ) -> None:
         """A client that was admitted. Does not switch.
 
         Args:
+            address: of the client, `127.0.0.1:54321`.
             sent: what it has sent already.
             cookie: a token that its browser has shown.
             is_anonymous: it may come without a token.
         """
-        connection = Connection(next(self._conns), speech(framing), pipe, self.limits, self)
+        connection = Connection(next(self._conns), speech(framing), pipe, address, self.limits, self)
         connection.cookie, connection.is_anonymous = cookie, is_anonymous
         self._connections[connection] = None
         if sent:

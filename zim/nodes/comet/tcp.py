@@ -8,7 +8,7 @@ from typing_extensions import override
 
 from zim.net.accept import PatientServer, listen
 from zim.net.pipe import SocketPipe
-from zim.net.sockets import prepare
+from zim.net.sockets import prepare, shown_address
 from zim.nodes.comet.edge import Edge
 from zim.protocol.framings.tcp import TCP
 
@@ -27,7 +27,7 @@ class TcpListener(PatientServer):
     @override
     def do_handle(self, *args: Any) -> None:
         """Takes a client, in the accept loop; refuses it when the comet is full."""
-        sock = args[0]
+        sock, address = args
         if not self._edge.admit():
             sock.close()
             return
@@ -37,4 +37,4 @@ class TcpListener(PatientServer):
             sock.close()
             self._edge.release()
             return
-        self._edge.serve(SocketPipe(sock), TCP, is_anonymous=self.is_anonymous)
+        self._edge.serve(SocketPipe(sock), TCP, shown_address(address), is_anonymous=self.is_anonymous)

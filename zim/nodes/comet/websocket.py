@@ -119,7 +119,7 @@ class _Handler(WebSocketHandler):  # type: ignore[misc]
         self.socket = self.websocket = None
         self.is_adopted = True
         self.wsgi_input = pywsgi.Input(self.rfile, None)
-        self.server.adopt(sock, rest, cookies)
+        self.server.adopt(sock, shown_address(self.client_address), rest, cookies)
 
     @override
     def log_request(self) -> None:
@@ -256,7 +256,7 @@ class WebSocketListener(PatientServer, pywsgi.WSGIServer):
                 sock.close()
                 self._edge.release()
 
-    def adopt(self, sock: socket.socket, rest: bytes, cookies: str) -> None:
+    def adopt(self, sock: socket.socket, address: str, rest: bytes, cookies: str) -> None:
         """Takes over a socket after its upgrade, with what its client sent already, and the cookies of its browser."""
         cookie = _cookie(cookies, self.cookie) if self.cookie else b""
-        self._edge.serve(SocketPipe(sock), self._framing, rest, cookie, self.is_anonymous)
+        self._edge.serve(SocketPipe(sock), self._framing, address, rest, cookie, self.is_anonymous)

@@ -43,7 +43,7 @@ class Ends:
         self.ended: list[str] = []
         self.reports = Reports({"delivered": 0, "gone": 0, "shed": 0, "expired": 0})
         limits = ClientLimits(65536, 5.0, 300.0, outbox_bytes, drops_oldest)
-        self.connection = Connection(1, speech, SocketPipe(ours), limits, self)
+        self.connection = Connection(1, speech, SocketPipe(ours), "203.0.113.7:4000", limits, self)
 
     def on_closed(self, connection: Connection) -> None:
         self.ended.append("closed")
