@@ -21,6 +21,10 @@ class NodeError(ZimError):
     """A node cannot start or go on, for a reason that a restart does not cure: a port in use, a lock held."""
 
 
+class BadCertificate(NodeError):
+    """A certificate, or its key, cannot be used. Its text never holds anything of a key."""
+
+
 class NotNow(NodeError):
     """A node cannot start for a reason that passes by itself: a full disk."""
 

@@ -194,25 +194,40 @@ def test_picture_and_list_have_every_listener() -> None:
 
 
 def ready(topology: Topology) -> tuple[RunningNode, RunningNode]:
-    """Its comet and its logic, somewhere."""
-    comet = RunningNode(topology.comets[0], 1, {"tcp": ["0.0.0.0:8081", "127.0.0.1:9"], "ws": ["127.0.0.1:8090"]})
+    """Its comet and its logic."""
+    comet = RunningNode(topology.comets[0], 1, {"tcp": ["0.0.0.0:8081"], "ws": ["127.0.0.1:8090"]})
     return comet, RunningNode(topology.logics[0], 2, {"http": ["[::]:80"]})
 
 
+def elsewhere(tls: str = "") -> str:
+    """The default topology with other addresses. tls: of those that are other ones."""
+    text = DEFAULT.read_text()
+    text = text.replace('"127.0.0.1:8080"', f'{{ address = "0.0.0.0:8081", insecure = true{tls} }}')
+    return text.replace('"127.0.0.1:7172"', f'{{ address = "[::]:80", insecure = true{tls} }}')
+
+
 def test_how_to_try() -> None:
-    topology = load(DEFAULT)
+    topology = parse(elsewhere(), DEFAULT)
     comet, logic = ready(topology)
     assert how_to_try([comet, logic], topology, is_found=False) == [
         "Try it:",
-        f"  {zim_command()} listen --uid 7 --tcp 127.0.0.1:8081",
+        f"  {zim_command()} listen --uid 7 --address 127.0.0.1:8081",
         """  curl -d '{"test":1}' 'http://[::1]:80/1/push?uid=7'""",
         "Ctrl-C stops it.",
     ]
     assert how_to_try([comet], topology, is_found=True)[1] == f"  {zim_command()} listen --uid 7"
     ws = RunningNode(topology.comets[0], 1, {"ws": ["127.0.0.1:8090"]})
     found = how_to_try([ws], topology, is_found=False)
-    assert found[1] == f"  {zim_command()} listen --uid 7 --ws --address 127.0.0.1:8090"
+    assert found[1] == f"  {zim_command()} listen --uid 7 --address ws://127.0.0.1:8090"
     assert how_to_try([], topology, is_found=True) == ["Ctrl-C stops it."]
+
+
+def test_how_to_try_with_tls() -> None:
+    tls = ', tls = { certificate = "c.pem", key = "k.pem" }'
+    topology = parse(elsewhere(tls), DEFAULT)
+    found = how_to_try(ready(topology), topology, is_found=False)
+    assert found[1] == f"  {zim_command()} listen --uid 7 --address tls://127.0.0.1:8081"
+    assert found[2] == """  curl -d '{"test":1}' 'https://[::1]:80/1/push?uid=7'"""
 
 
 HS = '[[issuer]]\nissuer = "https://a.example.com"\naudience = "zim"\nalgorithms = ["HS256"]\nsecret_env = "A"\n'
@@ -241,10 +256,10 @@ def test_how_to_try_where_not_everybody_is_believed(tables: str, lines: list[str
 
 
 def test_how_to_try_elsewhere() -> None:
-    topology = parse(HS + API_KEY + DEFAULT.read_text(), Path("/srv/my fabric.toml"))
+    topology = parse(HS + API_KEY + elsewhere(), Path("/srv/my fabric.toml"))
     assert [line.strip().partition(" ")[2] for line in how_to_try(ready(topology), topology, is_found=False)[1:-1]] == [
         "token make anna --topology '/srv/my fabric.toml' > anna.token",
-        "listen --token-file anna.token --tcp 127.0.0.1:8081",
+        "listen --token-file anna.token --address 127.0.0.1:8081",
         "push --key-file FILE --http [::1]:80 user anna hello",
     ]
 

@@ -91,7 +91,7 @@ PLACES = {
     "prometheus_client": ("zim.metrics",),
     "flask": ("zim.web",),
     "jwt": ("zim.identity.keys",),
-    "cryptography": ("zim.identity.keys",),
+    "cryptography": ("zim.identity.keys", "zim.net.certificates"),
     "urllib3": ("zim.asking",),
     "werkzeug": ("zim.web",),
     "geventwebsocket": ("zim.nodes.comet.websocket",),

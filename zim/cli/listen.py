@@ -52,8 +52,8 @@ from zim.client.token import Token
     "addresses",
     metavar="HOST:PORT",
     multiple=True,
-    help="The comet's address, for TCP or, with --ws, WebSocket; or ws://HOST:PORT, wss://HOST. More than once: each "
-    "in turn.",
+    help="The comet's address, for TCP or, with --ws, WebSocket; or ws://HOST:PORT; with TLS wss://HOST or "
+    "tls://HOST:PORT. More than once: each in turn.",
 )
 @topology_option("Take the fitting comets of FILE.")
 @click.option("--count", type=click.IntRange(min=1), metavar="N", help="Exit with 0 after N messages.")
@@ -101,8 +101,8 @@ def listen(
       zim listen --uid 7 --address wss://push.example.com
 
     The comets are those of --tcp, --address or --topology. Without them, and without the file, it is the one at goim's
-    ports on 127.0.0.1, 8080 for TCP and 8090 for WebSocket. The certificate of wss:// must be signed by somebody whom
-    the system believes, or whom the file has that the environment variable SSL_CERT_FILE names.
+    ports on 127.0.0.1, 8080 for TCP and 8090 for WebSocket. The certificate of wss:// and tls:// must be signed by
+    somebody whom the system believes, or whom the file has that the environment variable SSL_CERT_FILE names.
 
     \b
     Exit codes:

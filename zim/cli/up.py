@@ -40,6 +40,9 @@ _OTHER_PORTS = """\
 Until then `zim push`, `zim listen` and the others reach whoever listens there, if they are given this topology. For a
 second fabric on this machine `{zim} init --offset 10000 FILE` writes one with other ports."""
 
+# Before an address, without and with TLS.
+_SCHEMES = {"http": ("http", "https"), "tcp": ("", "tls"), "ws": ("ws", "wss"), "admin": ("http", "https")}
+
 
 @click.command()
 @topology_argument
@@ -91,10 +94,9 @@ def up(file: Path | None, topology: Path | None, host: str | None, verbose: bool
 
     def follow(changed: Topology) -> None:
         supervisor.in_force = pack(changed)
-        admins.follow(changed)
         logs.set_level(changed.log_level)
 
-    reloader = Reloader(fabric, supervisor, follow)
+    reloader = Reloader(fabric, supervisor, admins, follow)
     supervisor.on_hangup = reloader.on_signal
     control = _take_orders(control_path(fabric.data_dir, host), {"reload": reloader.on_order})
     code = supervisor.run()
@@ -147,25 +149,26 @@ def how_to_try(running: Iterable[RunningNode], fabric: Topology, is_found: bool)
     """
     first: dict[str, str] = {}
     for one in running:
-        for what, addresses in one.listening.items():
-            for where in addresses[:1]:
-                first.setdefault(what, reachable(where))
+        for what, listeners in one.node.listeners.items():
+            if what in one.listening:
+                plain, tls = _SCHEMES[what]
+                first.setdefault(what, reachable(listeners[0], plain, tls))
     identity, zim = fabric.identity, zim_command()
     user = "anna" if identity.knows_clients else "7"
     lines = []
     if {"tcp", "ws"} & first.keys() and (who := _who_listens(fabric, is_found)):
         *before, shown = who
-        way = "" if "tcp" in first else " --ws"
+        way = " --ws" if "tcp" not in first and is_found else ""
         if not is_found:
-            way += f" --tcp {first['tcp']}" if "tcp" in first else f" --address {first['ws']}"
+            way += f" --address {first['tcp']}" if "tcp" in first else f" --address {first['ws']}"
         lines += [f"  {zim} {command}" for command in (*before, f"listen {shown}{way}")]
     if "http" in first:
         if identity.api_keys or identity.knows_clients:
             way = " --key-file FILE" if identity.api_keys else ""
-            way += "" if is_found else f" --http {first['http']}"
+            way += "" if is_found else f" --http {first['http'].removeprefix('http://')}"
             lines.append(f"  {zim} push{way} user {user} hello")
         else:
-            lines.append(f"""  curl -d '{{"test":1}}' 'http://{first["http"]}/1/push?uid={user}'""")
+            lines.append(f"""  curl -d '{{"test":1}}' '{first["http"]}/1/push?uid={user}'""")
     return [*(["Try it:", *lines] if lines else []), "Ctrl-C stops it."]
 
 

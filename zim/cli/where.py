@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import click
 
 from zim.errors import TopologyError
-from zim.topology import Topology, load
+from zim.topology import ListenAddress, Topology, load
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -68,7 +68,7 @@ def http_address(http: str | None, topology: Path | None) -> str:
     if http:
         return http
     found = _topology(topology)
-    return reachable(found.logics[0].http[0].address) if found else DEFAULT_HTTP
+    return reachable(found.logics[0].http[0], tls="https") if found else DEFAULT_HTTP
 
 
 def comet_addresses(is_ws: bool, addresses: Sequence[str], topology: Path | None) -> list[str]:
@@ -82,7 +82,8 @@ def comet_addresses(is_ws: bool, addresses: Sequence[str], topology: Path | None
         addresses = [DEFAULT_WS if is_ws else DEFAULT_TCP]
     elif found is not None:
         listeners = [one for comet in found.comets for one in (comet.ws if is_ws else comet.tcp)]
-        addresses = [reachable(listener.address) for listener in listeners]
+        plain, tls = ("ws", "wss") if is_ws else ("", "tls")
+        addresses = [reachable(listener, plain, tls) for listener in listeners]
         if not addresses:
             kind, hint = ("ws", "leave out --ws") if is_ws else ("tcp", "use --ws")
             raise TopologyError([f"{found.path}: no comet listens for {kind}; {hint}, or name an --address"])
@@ -97,7 +98,13 @@ def _topology(path: Path | None) -> Topology | None:
     return load(named or DEFAULT_FILE)
 
 
-def reachable(address: str) -> str:
-    """The address `host:port`, or loopback's where it stands for every address."""
-    host, _, port = address.rpartition(":")
-    return f"{ {'0.0.0.0': '127.0.0.1', '[::]': '[::1]'}.get(host, host) }:{port}"
+def reachable(listener: ListenAddress, plain: str = "", tls: str = "") -> str:
+    """Its address, `host:port`, with loopback for every address.
+
+    Args:
+        plain, tls: the schemes to put before it, without and with TLS; "" for none.
+    """
+    host, _, port = listener.address.rpartition(":")
+    scheme = tls if listener.tls else plain
+    at = f"{ {'0.0.0.0': '127.0.0.1', '[::]': '[::1]'}.get(host, host) }:{port}"
+    return f"{scheme}://{at}" if scheme else at

@@ -77,7 +77,8 @@ class CometAddress:
 
 
 def comet_address(text: str) -> CometAddress:
-    """The address in `127.0.0.1:8080` (TCP), `ws://127.0.0.1:8090`, `ws://127.0.0.1:8090/sub` or `wss://push.example.com`.
+    """The address in `127.0.0.1:8080` (TCP), `ws://127.0.0.1:8090`, `ws://127.0.0.1:8090/sub`; with TLS in
+    `tls://push.example.com:8443` (TCP) or `wss://push.example.com`.
 
     Raises:
         AddressError: it is none of these.
@@ -86,13 +87,18 @@ def comet_address(text: str) -> CometAddress:
         return CometAddress(text, "tcp", text, *split_address(text))
     try:
         parts = urlsplit(text)
-        is_ours = parts.scheme in ("ws", "wss") and not parts.fragment and all(0x20 < ord(char) < 0x7F for char in text)
+        is_ours = parts.scheme in ("ws", "wss", "tls") and not parts.fragment
+        is_ours = is_ours and all(0x20 < ord(char) < 0x7F for char in text)
+        is_ours = is_ours and not (parts.scheme == "tls" and (parts.path.strip("/") or parts.query))
     except ValueError:
         is_ours = False
     if not is_ours:
         raise AddressError(
-            f"{text!r} is not the address of a comet; write host:port for TCP, ws://host:port or wss://host"
+            f"{text!r} is not the address of a comet; write host:port for TCP, ws://host:port, or wss://host"
+            " and tls://host:port (TCP) with TLS"
         )
+    if parts.scheme == "tls":
+        return CometAddress(text, "tcp", parts.netloc, *split_netloc(parts.netloc, is_tls=True), is_tls=True)
     path = (parts.path if parts.path.strip("/") else WS_PATH) + (f"?{parts.query}" if parts.query else "")
     is_tls = parts.scheme == "wss"
     return CometAddress(text, "ws", parts.netloc, *split_netloc(parts.netloc, is_tls), path, is_tls)

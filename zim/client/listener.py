@@ -79,7 +79,7 @@ class Listener(_Listening):
 
         Args:
             addresses: of one or several comets, `host:port` for TCP or `ws://host:port` for WebSocket;
-                `wss://host` for WebSocket through a TLS proxy.
+                `wss://host` for WebSocket and `tls://host:port` for TCP with TLS.
             token: who this is: a JWT, or what the fabric's callout knows, or a number, the user's id, where anybody is
                 believed. Or a function that gives one: it is called for each connection, and before one ends.
             rooms: a list of those to join, `["lobby"]`; the token's own if left out.
@@ -91,7 +91,7 @@ class Listener(_Listening):
             max_packet_bytes: a packet or WebSocket message above this ends the connection.
             backoff: the waits between two attempts; 0.2 s to 10 s by default.
             on_state: called with each State, by the thread that iterates.
-            ca: for wss, a file with the certificates of those who sign, in PEM; by default the system's store.
+            ca: for wss and tls, a file with the certificates of those who sign, in PEM; by default the system's store.
 
         Raises:
             AddressError: an address is none.

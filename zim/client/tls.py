@@ -33,9 +33,9 @@ def make_context(texts: Iterable[str], ca: str | os.PathLike[str] | None) -> ssl
         AddressError: there is a `ca`, and no address for it.
         ClientError: the file cannot be used.
     """
-    if not any(text.startswith(("wss://", "https://")) for text in texts):
+    if not any(text.startswith(("wss://", "tls://", "https://")) for text in texts):
         if ca is not None:
-            raise AddressError("ca is for addresses that begin with wss:// or https://, and none does")
+            raise AddressError("ca is for addresses that begin with wss://, tls:// or https://, and none does")
         return None
     try:
         return ssl.create_default_context(cafile=ca)
@@ -110,7 +110,7 @@ class TlsWire(Wire):
         except ssl.SSLError as error:
             if self.is_open:
                 raise ConnectionLost(f"connection lost: {why(error)}") from None
-            raise Unreachable(f"no TLS with {self._address}: {why(error)}; is this a port for wss://?") from None
+            raise Unreachable(f"no TLS with {self._address}: {why(error)}; is TLS spoken there?") from None
         raise ConnectionLost("closed by the server")
 
     def _encrypt(self, data: bytes) -> None:

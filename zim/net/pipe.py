@@ -22,12 +22,16 @@ class Pipe(Protocol):
     """Bytes to one client and from it. All but `close` raise OSError once the other end is gone.
 
     Attributes:
-        send: takes bytes, and returns how many of them it could pass on; BlockingIOError if none. Does not switch. It
-            stays the same, so that it may be kept.
+        send: takes bytes, and returns how many of them it could pass on; BlockingIOError, or 0, if none. Does not
+            switch. It stays the same, so that it may be kept.
     """
 
     __slots__ = ()
     send: Callable[[bytes], int]
+
+    @property
+    def is_begun(self) -> bool:
+        """Of the bytes that it did not pass on some are under way: they must be offered next, as they were."""
 
     def send_many(self, chunks: Sequence[bytes]) -> int:
         """As `send`, of several in a row."""
@@ -67,6 +71,7 @@ class SocketPipe(Pipe):
     """A plain socket of gevent's."""
 
     __slots__ = ("_socket", "send")
+    is_begun = False
 
     def __init__(self, sock: socket.socket) -> None:
         self._socket = cast(Any, sock)
@@ -86,6 +91,17 @@ class SocketPipe(Pipe):
             return cast(bytes, self._socket._sock.recv(READ_BYTES))
         except BlockingIOError:
             return cast(bytes, self._socket.recv(READ_BYTES)) if waits else None
+
+    def peek(self, size: int) -> bytes | None:
+        """At most so much of what has come; it can be read again. b"" if the other end has closed, None for nothing."""
+        try:
+            return cast(bytes, self._socket._sock.recv(size, socket.MSG_PEEK))
+        except BlockingIOError:
+            return None
+
+    def take(self, size: int) -> bytes:
+        """So much of what `peek` has shown."""
+        return cast(bytes, self._socket._sock.recv(size))
 
     @override
     def traffic(self) -> tuple[int, int] | None:

@@ -22,6 +22,7 @@ from zim import __version__, logs
 from zim.errors import ZimError
 from zim.fabric.principals import Principals
 from zim.metrics import Metric, counter, gauge
+from zim.net.entrances import Entrances, read_certificates
 from zim.net.visitors import let_in, visitors
 from zim.nodes.effects import Effect, End, Note
 from zim.nodes.heap import give_back
@@ -29,7 +30,7 @@ from zim.nodes.lag import LoopLag
 from zim.nodes.performer import Performer
 from zim.protocol import codec
 from zim.protocol.errors import CodecError
-from zim.topology import Listeners, Node, Topology, compare, load
+from zim.topology import ListenAddress, Listeners, Node, Topology, compare, load
 
 if TYPE_CHECKING:
     from zim.web.server import HttpServer
@@ -38,6 +39,7 @@ log = logging.getLogger(__name__)
 
 READY_WAIT_S = 3.0  # for peers; after it a node says ready without them, for they may come any time
 GC_THRESHOLD = (2_000, 20, 100)  # old objects are looked at less often than Python does by default
+HANDSHAKE_S = 10.0  # for what stands before a connection, where the topology says nothing
 STOP_S = 4.0  # the supervisor waits 5
 
 EXIT_OK, EXIT_CRASH, EXIT_FATAL, EXIT_NOT_NOW = 0, 1, 2, 3  # after FATAL a restart would not help
@@ -46,6 +48,10 @@ EXIT_OK, EXIT_CRASH, EXIT_FATAL, EXIT_NOT_NOW = 0, 1, 2, 3  # after FATAL a rest
 def not_connected(links: Mapping[str, HasPeer]) -> list[str]:
     """The peers that are not there, in words. links: by their names."""
     return [f"{peer} is not connected" for peer, link in links.items() if not link.is_connected]
+
+
+def _shown(listener: ListenAddress) -> str:
+    return f"{listener.address} with TLS" if listener.tls else listener.address
 
 
 class HasPeer(Protocol):
@@ -64,9 +70,11 @@ class NodeProcess(Performer):
     Attributes:
         gc_threshold: see gc.set_threshold.
         principals: backends that are known.
+        entrances: what stands before its listeners; once it runs.
     """
 
     gc_threshold = GC_THRESHOLD
+    entrances: Entrances
 
     def __init__(self, topology: Topology, node: Node) -> None:
         super().__init__()
@@ -178,6 +186,7 @@ class NodeProcess(Performer):
         gevent.signal_handler(signal.SIGHUP, self._reload_wanted.set)
         if lifeline_fd is not None:
             self.spawn(self._watch_lifeline, lifeline_fd)
+        self.entrances = self._make_entrances()
         self.setup()
         self._open_admin()
         self.start()
@@ -187,6 +196,7 @@ class NodeProcess(Performer):
         self.spawn(self._announce)
         self.spawn(self._lag.watch)
         self.spawn(give_back)
+        self.spawn(self.entrances.watch)
         self.spawn(self._reload)
         self._over.wait()
         for greenlet in list(self._greenlets):
@@ -198,14 +208,19 @@ class NodeProcess(Performer):
         gevent.killall(list(self._greenlets), block=True, timeout=1.0)
         return self._exit_code
 
+    def _make_entrances(self) -> Entrances:
+        """Raises: BadCertificate."""
+        timeout_s = getattr(self._node, "handshake_timeout_s", HANDSHAKE_S)
+        return Entrances(self.topology.path.parent, self._node.listeners, timeout_s)
+
     def _open_admin(self) -> None:
         if self._node.admin:
             from zim.web.admin import admin_server  # not everybody wants it, and it brings an HTTP server
             from zim.web.keys import Keys
 
-            for at in self._node.admin:
-                keys = Keys(self.principals)
-                self._admins.append(admin_server(self._metrics, self.missing, at.host_port, visitors(at), keys))
+            for at, handshakes in zip(self._node.admin, self.entrances.handshakes["admin"], strict=True):
+                rest = at.host_port, visitors(at), Keys(self.principals)
+                self._admins.append(admin_server(self._metrics, self.missing, *rest, handshakes=handshakes))
                 self._admins[-1].start()
 
     def _metrics(self) -> Iterator[Metric]:
@@ -214,6 +229,7 @@ class NodeProcess(Performer):
         what = "Messages of other nodes, or of publishers over ZeroMQ, that were not understood and passed over"
         yield counter("zim_node_bad_messages_total", what, self._not_understood)
         yield from self._lag.metrics()
+        yield from self.entrances.metrics()
         yield from self.metrics()
 
     def _announce(self) -> None:
@@ -221,7 +237,7 @@ class NodeProcess(Performer):
             while self.missing():
                 gevent.sleep(0.01)
         at = {**self.listens(), "admin": self._node.admin}
-        listens = {what: [one.address for one in listeners] for what, listeners in at.items() if listeners}
+        listens = {what: [_shown(one) for one in listeners] for what, listeners in at.items() if listeners}
         logs.writer(logs.STDOUT).put(f"ready {self.name} {json.dumps(listens)}\n".encode())
 
     def _reload(self) -> None:
@@ -242,9 +258,12 @@ class NodeProcess(Performer):
         found = in_thread(load, (self.topology.path,))
         changes = compare(self.topology, found)
         prepared = in_thread(self.prepare, (changes.topology,))
+        listeners = changes.topology.node(self.name).listeners
+        certificates = in_thread(read_certificates, (changes.topology.path.parent, listeners))
         self.topology = changes.topology
         self.principals.know(self.topology.identity.api_keys)
         let_in(self._admins, self._node.admin)
+        self.entrances.follow(listeners, certificates)
         logs.set_level(self.topology.log_level)
         self.follow(self.topology, prepared)
         log.info("reloaded", extra={"taken": ", ".join(changes.taken), "waiting": ", ".join(changes.waiting)})

@@ -8,10 +8,11 @@ from functools import partial
 from zim import __version__
 from zim.fabric.principals import Principals
 from zim.metrics import Metric, counter, gauge
+from zim.net.entrances import Entrances, Read
 from zim.net.visitors import let_in, visitors
 from zim.supervisor.running import Supervisor
 from zim.topology import Topology
-from zim.web.admin import admin_server
+from zim.web.admin import TIMEOUT_S, admin_server
 from zim.web.keys import Keys
 from zim.web.server import HttpServer
 
@@ -27,22 +28,24 @@ class Admins:
     """A server for `/metrics`, `/healthz` and `/readyz` at each address of `[fabric] admin`, started.
 
     Raises:
-        NodeError: an address cannot be had.
+        NodeError: an address cannot be had, or a certificate not be used.
     """
 
     def __init__(self, supervisor: Supervisor, topology: Topology) -> None:
         self._principals = Principals(topology.identity.api_keys)
         self._servers: list[HttpServer] = []
         read = partial(supervisor_metrics, supervisor)
-        for at in topology.admin:
-            keys = Keys(self._principals)
-            server = admin_server(read, supervisor.missing, at.host_port, visitors(at), keys, "fabric.admin")
-            self._servers.append(server)
-            server.start()
+        self._entrances = Entrances(topology.path.parent, {"admin": topology.admin}, TIMEOUT_S)
+        supervisor.spawn(self._entrances.watch)
+        for at, handshakes in zip(topology.admin, self._entrances.handshakes["admin"], strict=True):
+            rest = at.host_port, visitors(at), Keys(self._principals), "fabric.admin", handshakes
+            self._servers.append(admin_server(read, supervisor.missing, *rest))
+            self._servers[-1].start()
 
-    def follow(self, topology: Topology) -> None:
+    def follow(self, topology: Topology, certificates: Read) -> None:
         """Takes over who may see what. Does not switch."""
         self._principals.know(topology.identity.api_keys)
+        self._entrances.follow({"admin": topology.admin}, certificates)
         let_in(self._servers, topology.admin)
 
     def close(self) -> None:

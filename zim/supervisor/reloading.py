@@ -14,8 +14,10 @@ import gevent
 from gevent.lock import BoundedSemaphore
 
 from zim.errors import ZimError
+from zim.net.entrances import Read, read_certificates
+from zim.supervisor.admin import Admins
 from zim.supervisor.running import Supervisor
-from zim.topology import Logic, Topology, compare, load
+from zim.topology import Logic, Topology, TopologyChange, compare, load
 
 log = logging.getLogger(__name__)
 audit = logging.getLogger("zim.audit")
@@ -31,8 +33,11 @@ class Reloader:
         follow: takes over the supervisor's own part of a new one. Does not switch.
     """
 
-    def __init__(self, topology: Topology, supervisor: Supervisor, follow: Callable[[Topology], None]) -> None:
+    def __init__(
+        self, topology: Topology, supervisor: Supervisor, admins: Admins, follow: Callable[[Topology], None]
+    ) -> None:
         self._topology, self._supervisor, self._follow = topology, supervisor, follow
+        self._admins = admins
         self._one_at_a_time = BoundedSemaphore()
 
     def on_signal(self) -> None:
@@ -54,7 +59,7 @@ class Reloader:
     def _reload(self, by: str) -> dict[str, Any]:
         with self._one_at_a_time:
             try:
-                changes = gevent.get_hub().threadpool.apply(self._read)
+                changes, certificates = gevent.get_hub().threadpool.apply(self._read)
             except ZimError as e:
                 log.error("not reloaded, nothing has changed", extra={"problem": str(e)})
                 return {"problems": str(e).splitlines()}
@@ -62,6 +67,7 @@ class Reloader:
                 log.exception("not reloaded, nothing has changed")
                 return {"problems": [f"reading it failed: {e!r}"]}
             self._topology = changes.topology
+            self._admins.follow(changes.topology, certificates)
             self._follow(changes.topology)
             taken, waiting = list(changes.taken), list(changes.waiting)
             audit.info("reloaded", extra={"by": by, "taken": "; ".join(taken), "waiting": "; ".join(waiting)})
@@ -70,11 +76,14 @@ class Reloader:
                 log.error("a node has not reloaded", extra={"node": name, "reason": why})
             return {"taken": taken, "waiting": waiting, "nodes": late}
 
-    def _read(self) -> Any:
-        """In a thread: it blocks."""
+    def _read(self) -> tuple[TopologyChange, Read]:
+        """What changes, and the certificates of the supervisor's own listeners. In a thread: it blocks."""
         changes = compare(self._topology, load(self._topology.path))
         if any(isinstance(node, Logic) for node in self._supervisor.nodes):
             from zim.identity.loading import load_identity  # brings cryptography
 
             load_identity(changes.topology.identity)
-        return changes
+        changed, beside = changes.topology, changes.topology.path.parent
+        for node in self._supervisor.nodes:
+            read_certificates(beside, changed.node(node.name).listeners)
+        return changes, read_certificates(beside, {"admin": changed.admin})

@@ -27,8 +27,9 @@ _LIVE: dict[type[Node], tuple[str, ...]] = {
     ),
 }
 _LISTENERS = ("http", "tcp", "ws", "admin")
-# Of a listener: whom it lets in.
+# Of a listener: whom it lets in, and how it shows who it is.
 _NO_RULES: dict[str, Any] = {"insecure": False, "origins": (), "hosts": (), "anonymous": False, "cookie": ""}
+_NO_RULES |= {"tls": (), "proxies": (), "proxy_protocol": False, "client_header": ""}
 
 N = TypeVar("N", bound=Node)
 

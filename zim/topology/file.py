@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from zim.errors import TopologyError
+from zim.fabric.bans import parse_network
 from zim.program import zim_command
 from zim.topology import browsers, identity, reach, retention
 from zim.topology.drafts import Draft, check_admin, check_together
 from zim.topology.endpoints import Endpoint, parse_link, parse_listener
-from zim.topology.nodes import MOST_S, Comet, Job, ListenAddress, Logic, Node, Router, Topology
-from zim.topology.tables import Reader, Table, checked, choice, seconds, text, whole
+from zim.topology.nodes import MOST_S, CertificatePair, Comet, Job, ListenAddress, Logic, Node, Router, Topology
+from zim.topology.tables import Reader, Table, checked, choice, header_name, seconds, show, text, texts, whole
 
 _CLASSES: dict[str, type[Node]] = {"router": Router, "logic": Logic, "job": Job, "comet": Comet}  # as in the file
 
@@ -200,6 +201,31 @@ def _parse(table: Table, key: str, address: str, syntax: Callable[[str], Endpoin
         return None
 
 
+def _read_tls(table: Table, key: str) -> tuple[CertificatePair, ...] | None:
+    """One certificate, or an array of them; None if one of them is wrong."""
+    value = table.values[key]
+    tables = [Table(table.path(key), value, table.problems)] if isinstance(value, dict) else []
+    if isinstance(value, list) and value and all(isinstance(one, dict) for one in value):
+        tables = [Table(f"{table.path(key)}[{i}]", one, table.problems) for i, one in enumerate(value)]
+    if not tables:
+        table.add(key, f"is {show(value)}; right is {_A_PAIR}, or an array of these, one for each name")
+        return None
+    found = [one.read(_PAIR, _PAIR_REQUIRED) for one in tables]
+    return tuple(CertificatePair(**one) for one in found) if all(len(one) == len(_PAIR) for one in found) else None
+
+
+def _read_proxies(table: Table, key: str) -> tuple[str, ...] | None:
+    """Networks, in the form in which they are looked for."""
+    found: list[str] = []
+    for i, text_ in enumerate(texts('an array of networks, such as ["10.0.0.0/8"]')(table, key) or ()):
+        try:
+            found.append(parse_network(text_))
+        except ValueError as error:
+            table.add(f"{key}[{i}]", str(error))
+            return None
+    return tuple(found) or None
+
+
 _FLAG = checked(lambda v: isinstance(v, bool), "true or false")
 _FABRIC_REQUIRED = {
     "name": 'a name for people, such as "demo"',
@@ -213,11 +239,17 @@ _FABRIC: dict[str, Reader] = {
     "admin": _read_listeners,
     "log_level": choice("debug", "info", "warning"),
 }
+_PAIR_REQUIRED = {"certificate": 'a file, such as "certificate.pem"', "key": 'a file, such as "key.pem"'}
+_PAIR: dict[str, Reader] = {key: text(right) for key, right in _PAIR_REQUIRED.items()}
+_A_PAIR = '{ certificate = "certificate.pem", key = "key.pem" }'
+_STRANGERS: dict[str, Reader] = {"tls": _read_tls, "proxies": _read_proxies, "proxy_protocol": _FLAG}
 _BROWSERS: dict[str, Reader] = {
+    **_STRANGERS,
+    "client_header": header_name(),
     "origins": browsers.read_origins,
     "hosts": browsers.read_hosts,
 }
-_PEOPLE: dict[str, Reader] = {"anonymous": _FLAG}
+_PEOPLE: dict[str, Reader] = {**_STRANGERS, "anonymous": _FLAG}
 _COOKIE = checked(
     lambda v: isinstance(v, str) and re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,100}", v) is not None,
     'the name of a cookie, such as "session"',  # RFC 6265 4.1.1

@@ -21,6 +21,14 @@ Seconds = Annotated[float, seconds(0.001, MOST_S)]
 
 
 @dataclass(frozen=True)
+class CertificatePair:
+    """A certificate with those who signed it, and its key: files in PEM, relative to the topology's."""
+
+    certificate: str
+    key: str
+
+
+@dataclass(frozen=True)
 class ListenAddress:
     """Where a node listens, and whether that is allowed beyond loopback.
 
@@ -31,6 +39,11 @@ class ListenAddress:
         ws_frames: of WebSocket, what a frame to a client has: an array of packets, or one.
         anonymous: of TCP and WebSocket, people may come without a token.
         cookie: of WebSocket, the cookie that has the token where the auth packet has none; "" for none.
+        tls: the certificates that it shows, of which a client gets the one for the name that it asks for; none for no
+            TLS. Of TCP, WebSocket and HTTP, as are the others below.
+        proxies: networks of those who are believed about whom they speak for.
+        proxy_protocol: they say it in the first bytes of each connection, and nobody else may connect.
+        client_header: where they say it over HTTP and WebSocket otherwise.
     """
 
     address: str
@@ -40,6 +53,10 @@ class ListenAddress:
     ws_frames: str = "array"
     anonymous: bool = False
     cookie: str = ""
+    tls: tuple[CertificatePair, ...] = ()
+    proxies: tuple[str, ...] = ()
+    proxy_protocol: bool = False
+    client_header: str = "X-Forwarded-For"
 
     @property
     def parsed(self) -> Endpoint:
@@ -80,6 +97,12 @@ class Node:
     def name(self) -> str:
         """The node name, `comet-1`."""
         return f"{self.kind}-{self.id}"
+
+    @property
+    def listeners(self) -> dict[str, Listeners]:
+        """Where clients, backends and operators come in, by the key of the topology; not its links."""
+        found = {key: getattr(self, key, ()) for key in ("http", "tcp", "ws", "admin")}
+        return {key: several for key, several in found.items() if several}
 
     @property
     def endpoint(self) -> str:

@@ -37,6 +37,7 @@ def _check_all(table: Table, kind: str, value: object, identity: Identity) -> No
     for key, listener in listeners_at(table, kind, value):
         _check_reach(table, key, kind, listener, identity)
         _check_people(table, key, listener, identity)
+        _check_proxies(table, key, kind, listener)
 
 
 def is_open(kind: str, listener: ListenAddress, identity: Identity) -> bool:
@@ -72,6 +73,15 @@ def _check_reach(table: Table, key: str, kind: str, listener: ListenAddress, ide
         f"{listener.address} can be reached from other machines, and {_WHY_LOCAL[kind]}. Listen on 127.0.0.1, or"
         f" answer for it: {answer if key != kind else f'{kind} = {answer}'}",
     )
+
+
+def _check_proxies(table: Table, key: str, kind: str, listener: ListenAddress) -> None:
+    if listener.proxy_protocol and not listener.proxies and not listener.parsed.is_local:
+        why = 'is believed from anywhere; right is proxies on this listener, such as ["10.0.0.7"]'
+        table.add(f"{key}.proxy_protocol", why)
+    if listener.proxies and kind == "tcp" and not listener.proxy_protocol:
+        why = "have no way to say for whom they speak; right is proxy_protocol = true beside them"
+        table.add(f"{key}.proxies", why)
 
 
 def _check_people(table: Table, key: str, listener: ListenAddress, identity: Identity) -> None:

@@ -15,6 +15,7 @@ from typing_extensions import override
 
 from zim.fabric.principals import Forbidden, Unauthorized
 from zim.metrics import CONTENT_TYPE_LATEST, Metric, Page
+from zim.net.handshakes import Handshakes
 from zim.net.http1 import BodyLimits, Refused
 from zim.net.visitors import ANYBODY, Visitors
 from zim.web.health import HEALTHY, Missing, readiness
@@ -33,6 +34,7 @@ def admin_server(
     visitors: Visitors = ANYBODY,
     keys: Keys | None = None,
     key: str = "admin",
+    handshakes: Handshakes | None = None,
 ) -> HttpServer:
     """A server that answers what a node tells of itself, once it is started.
 
@@ -42,13 +44,14 @@ def admin_server(
         keys: of those who may see metrics; needed beyond loopback alone.
         listener: host and port.
         visitors: who is welcome.
+        handshakes: what stands before its connections.
         key: of the address in the topology, for the error.
 
     Raises:
         NodeError: the address cannot be had.
     """
     app = admin_app(read, missing, None if visitors.is_local else keys)
-    return _AdminServer(app, listener, TIMEOUT_S, BodyLimits(0), key=key, visitors=visitors)
+    return _AdminServer(app, listener, TIMEOUT_S, BodyLimits(0), key=key, visitors=visitors, handshakes=handshakes)
 
 
 def admin_app(read: Callable[[], Iterable[Metric]], missing: Missing, keys: Keys | None) -> WSGIApplication:

@@ -18,7 +18,7 @@ from contextlib import suppress
 from email.utils import formatdate
 from functools import lru_cache
 from http import HTTPStatus
-from typing import Any
+from typing import Any, cast
 from wsgiref.types import WSGIApplication
 
 import gevent
@@ -30,8 +30,10 @@ from typing_extensions import override
 
 from zim.net.accept import PatientServer, listen
 from zim.net.fairness import give_way
+from zim.net.handshakes import Handshakes
 from zim.net.http1 import Bodies, BodyLimits, Refused, Request, Requests
 from zim.net.sockets import shown_address
+from zim.net.tls import AnySocket
 from zim.net.visitors import ANYBODY, Visitors
 from zim.web.problems import API, PROBLEM_JSON, Problem, defect, refused
 from zim.web.wsgi import IS_GONE, Headers, call_app
@@ -81,6 +83,7 @@ class HttpServer(PatientServer, WSGIServer):
         limits: of requests' bodies; above them the answer is 413, without reading it.
         key: of the address in the topology, for the error.
         beside: another one for the same app. All limits are over both together.
+        handshakes: what stands before its connections.
 
     Attributes:
         idle: connections between two requests.
@@ -103,18 +106,28 @@ class HttpServer(PatientServer, WSGIServer):
         idle_s: float = 75.0,
         visitors: Visitors = ANYBODY,
         beside: HttpServer | None = None,
+        handshakes: Handshakes | None = None,
     ) -> None:
         environ = {"SERVER_NAME": listener[0]}  # else pywsgi asks the DNS for it
         sock = listen(key, listener)
         pool = Pool(MAX_CONNECTIONS) if beside is None else beside.pool
         WSGIServer.__init__(self, sock, app, spawn=pool, log=None, error_log=log, environ=environ)
         self.timeout_s, self.idle_s, self.limits, self.visitors = timeout_s, idle_s, limits, visitors
+        self.handshakes = handshakes or Handshakes(timeout_s)
         self.idle: set[HttpConnection] = set()
         self.bodies: Bodies = Bodies() if beside is None else beside.bodies
         self.refused: Counter[int] = Counter()
 
     @override
-    def handle(self, sock: gevent.socket.socket, address: tuple[str, int]) -> None:  # type: ignore[override]
+    def do_handle(self, *args: Any) -> None:
+        """Takes a client, in the accept loop."""
+        self.handshakes.begin(args[0], args[1], self._begin, lambda: None)
+
+    def _begin(self, sock: AnySocket, address: tuple[Any, ...]) -> None:
+        super().do_handle(cast(socket.socket, sock), address)  # in a greenlet of the pool
+
+    @override
+    def handle(self, sock: AnySocket, address: tuple[str, int]) -> None:  # type: ignore[override]
         """Serve one connection: pywsgi calls this in a greenlet of its own."""
         HttpConnection(sock, address, self).handle()
 
@@ -134,6 +147,7 @@ class HttpServer(PatientServer, WSGIServer):
     def leave(self) -> None:
         """Stop accepting, and hang up on idle clients."""
         self.close()
+        self.handshakes.close()
         for connection in list(self.idle):
             connection.hang_up()
 
@@ -153,8 +167,9 @@ class HttpServer(PatientServer, WSGIServer):
 class HttpConnection:
     """One client: a greenlet that reads a request, calls the app, answers, and starts over."""
 
-    def __init__(self, sock: gevent.socket.socket, address: tuple[str, int], server: HttpServer) -> None:
-        self._socket, self._address, self._server = sock, address, server
+    def __init__(self, sock: AnySocket, address: tuple[str, int], server: HttpServer) -> None:
+        self._socket, self._peer, self._server = sock, address, server
+        self._address: tuple[Any, ...] = address  # of the client: a proxy may be in between
         self._requests = Requests(server.bodies, server.limits)
         self._wait_s = server.timeout_s  # for the next request: a client that has sent none yet has less time
 
@@ -190,6 +205,7 @@ class HttpConnection:
             return False
         if request is None:
             return False
+        self._address = self._server.handshakes.client(self._peer, request.environ)
         if why := self._server.visitors.refusal(request.environ):
             self._requests.release(request)
             self._refuse(Refused(403, why), request.environ)

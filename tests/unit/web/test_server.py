@@ -418,6 +418,7 @@ def test_accepted_sockets_have_nodelay(server: HttpServer, monkeypatch: pytest.M
 
     class Looking(server_module.HttpConnection):
         def _handle_request(self) -> bool:
+            assert isinstance(self._socket, gevent.socket.socket)
             seen.append(self._socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
             return super()._handle_request()
 

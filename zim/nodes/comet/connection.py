@@ -157,7 +157,7 @@ class Connection(Session):
                 return True
             if sent >= 0:
                 self._outbox = Outbox(self._limits.outbox_bytes)
-                self._outbox.begin(chunk, sent, rows, until)
+                self._outbox.begin(chunk, sent, rows, until, self.pipe.is_begun)
                 gevent.spawn(self._drain, self._outbox)
                 return False
         elif self._outbox is not None and not self.phase.is_over:
@@ -182,10 +182,14 @@ class Connection(Session):
         """The greenlet of a full socket."""
         try:
             while outbox:
+                if not (chunks := outbox.head(time.monotonic())):
+                    continue
                 try:
-                    if chunks := outbox.head(time.monotonic()):
-                        outbox.sent(self.pipe.send_many(chunks))
+                    sent = self.pipe.send_many(chunks)
                 except BlockingIOError:
+                    sent = 0
+                outbox.sent(sent, self.pipe.is_begun)
+                if not sent:
                     self.pipe.wait_writable()
         except OSError as e:
             self.drop(e.strerror or type(e).__name__)

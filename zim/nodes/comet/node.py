@@ -92,11 +92,13 @@ class CometNode(NodeProcess):
         self._todo: Pass | None = None
         self._delivered = 0
         self._edge = Edge(self._runner, self.perform, _limits(comet), comet.max_connections)
-        self._tcp = [TcpListener(at.host_port, self._edge, comet.keepalive_s, at.anonymous) for at in comet.tcp]
+        self._tcp: list[TcpListener] = []
         self._ws: list[WebSocketListener] = []
-        for at in comet.ws:
+        for at, handshakes in zip(comet.tcp, self.entrances.handshakes.get("tcp", ()), strict=True):
+            self._tcp.append(TcpListener(at.host_port, self._edge, comet.keepalive_s, handshakes, at.anonymous))
+        for at, handshakes in zip(comet.ws, self.entrances.handshakes.get("ws", ()), strict=True):
             framing = TEXT_OBJECTS if at.ws_frames == "object" else TEXT
-            rest = visitors(at), framing, at.anonymous, at.cookie
+            rest = handshakes, visitors(at), framing, at.anonymous, at.cookie
             self._ws.append(WebSocketListener(at.host_port, self._edge, comet.keepalive_s, *rest))
         self._listeners: list[PatientServer] = [*self._tcp, *self._ws]
 

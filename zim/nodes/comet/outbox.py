@@ -12,7 +12,7 @@ CHUNK_BYTES = 160  # what memory holds of a chunk beside its bytes
 
 
 class Outbox:
-    """Whole chunks, in order, of which the first may be sent in part already.
+    """Whole chunks, in order, of which the first may be sent in part, or under way, already.
 
     Attributes:
         dropped: how many chunks had to go for newer ones.
@@ -35,10 +35,16 @@ class Outbox:
         """What memory holds of all that is not sent."""
         return self._bytes + CHUNK_BYTES * len(self._chunks)
 
-    def begin(self, chunk: bytes, sent: int, rows: Sequence[Row] = (), until: float = 0.0) -> None:
-        """The first chunk: of which `sent` bytes are with the socket already."""
+    def begin(
+        self, chunk: bytes, sent: int, rows: Sequence[Row] = (), until: float = 0.0, is_begun: bool = False
+    ) -> None:
+        """The first chunk: of which `sent` bytes are with the socket already.
+
+        Args:
+            is_begun: of the rest some are under way (Pipe.is_begun).
+        """
         self._chunks.append((chunk[sent:], rows, until))
-        self._is_begun = sent > 0
+        self._is_begun = is_begun or sent > 0
         self._bytes += len(chunk) - sent
 
     def put(self, chunk: bytes, rows: Sequence[Row] = (), until: float = 0.0) -> bool:
@@ -101,17 +107,18 @@ class Outbox:
                 at += 1
         return found
 
-    def sent(self, count: int) -> None:
-        """That many bytes of `head` are with the socket."""
+    def sent(self, count: int, is_begun: bool = False) -> None:
+        """That many bytes of `head` are with the socket. is_begun: of those behind them some are under way."""
         self._bytes -= count
         while count:
             first, rows, until = self._chunks[0]
             if count < len(first):
                 self._chunks[0] = first[count:], rows, until
                 self._is_begun = True
-                return
+                break
             count -= len(first)
             self._chunks.popleft()
             self._is_begun = False
             for row in rows:
                 row.settle("delivered")
+        self._is_begun |= is_begun

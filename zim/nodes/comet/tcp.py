@@ -7,8 +7,9 @@ from typing import Any
 from typing_extensions import override
 
 from zim.net.accept import PatientServer, listen
-from zim.net.pipe import SocketPipe
+from zim.net.handshakes import Handshakes
 from zim.net.sockets import prepare, shown_address
+from zim.net.tls import AnySocket, pipe_of
 from zim.nodes.comet.edge import Edge
 from zim.protocol.framings.tcp import TCP
 
@@ -20,9 +21,17 @@ class TcpListener(PatientServer):
         NodeError: the address cannot be had.
     """
 
-    def __init__(self, address: tuple[str, int], edge: Edge, keepalive_s: int, is_anonymous: bool = False) -> None:
+    def __init__(
+        self,
+        address: tuple[str, int],
+        edge: Edge,
+        keepalive_s: int,
+        handshakes: Handshakes,
+        is_anonymous: bool = False,
+    ) -> None:
         super().__init__(listen("tcp", address), self.do_handle)  # gevent wants a handler, but calls do_handle
         self._edge, self._keepalive_s, self.is_anonymous = edge, keepalive_s, is_anonymous
+        self._handshakes = handshakes
 
     @override
     def do_handle(self, *args: Any) -> None:
@@ -30,11 +39,15 @@ class TcpListener(PatientServer):
         sock, address = args
         if not self._edge.admit():
             sock.close()
-            return
-        try:
-            prepare(sock, self._keepalive_s)
-        except OSError:  # it was gone before it was here
-            sock.close()
+        elif prepare(sock, self._keepalive_s):
+            self._handshakes.begin(sock, address, self._serve, self._edge.release)
+        else:
             self._edge.release()
-            return
-        self._edge.serve(SocketPipe(sock), TCP, shown_address(address), is_anonymous=self.is_anonymous)
+
+    def _serve(self, sock: AnySocket, address: tuple[Any, ...]) -> None:
+        self._edge.serve(pipe_of(sock), TCP, shown_address(address), is_anonymous=self.is_anonymous)
+
+    @override
+    def close(self) -> None:
+        super().close()
+        self._handshakes.close()

@@ -16,14 +16,16 @@ from io import BytesIO
 from typing import Any
 
 import gevent
-from gevent import pywsgi, socket
+from gevent import pywsgi
 from geventwebsocket.handler import WebSocketHandler
 from typing_extensions import override
 
 from zim.net.accept import PatientServer, listen
+from zim.net.handshakes import Handshakes
 from zim.net.http1 import Bodies, BodyLimits, Refused, Requests
 from zim.net.pipe import READ_BYTES, SocketPipe
 from zim.net.sockets import prepare, shown_address
+from zim.net.tls import AnySocket, pipe_of
 from zim.net.visitors import ANYBODY, Visitors
 from zim.nodes.comet.edge import Edge
 from zim.protocol.framings.base import Framing
@@ -39,7 +41,7 @@ _BY_A_PROXY = "; a proxy in between has to speak HTTP/1.1 and to pass on Upgrade
 _FULL = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 5\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 
 
-def _read_head(sock: socket.socket) -> tuple[dict[str, Any], bytes] | None:
+def _read_head(sock: AnySocket) -> tuple[dict[str, Any], bytes] | None:
     """The head of a request, as WSGI has it, and what came behind it; nothing if the client has closed.
 
     Switches.
@@ -72,7 +74,7 @@ class _Handler(WebSocketHandler):  # type: ignore[misc]
     is_adopted = False
 
     def __init__(
-        self, sock: socket.socket, address: Any, server: WebSocketListener, head: dict[str, Any], rest: bytes
+        self, sock: AnySocket, address: Any, server: WebSocketListener, head: dict[str, Any], rest: bytes
     ) -> None:
         super().__init__(sock, address, server, rfile=BytesIO())
         self._head, self._rest = head, rest
@@ -203,6 +205,7 @@ class WebSocketListener(PatientServer, pywsgi.WSGIServer):
         address: tuple[str, int],
         edge: Edge,
         keepalive_s: int,
+        handshakes: Handshakes,
         visitors: Visitors = ANYBODY,
         framing: Framing = TEXT,
         is_anonymous: bool = False,
@@ -218,35 +221,39 @@ class WebSocketListener(PatientServer, pywsgi.WSGIServer):
         pywsgi.WSGIServer.__init__(self, sock, _no_application, log=None, error_log=self.logger, environ=environ)
         self.logger.setLevel(logging.ERROR)
         self._edge, self._keepalive_s, self._framing = edge, keepalive_s, framing
+        self._handshakes = handshakes
         self.is_anonymous, self.cookie, self.visitors = is_anonymous, cookie, visitors
 
     @override
     def do_handle(self, *args: Any) -> None:
         """Refuses a client in the accept loop when the comet is full; else gives it a greenlet."""
-        if self._edge.admit():
-            gevent.spawn(self._upgrade, *args)
-            return
-        sock = args[0]
-        try:
-            SocketPipe(sock).send(_FULL)
-        except OSError:
-            pass
-        finally:
+        sock, address = args
+        if not self._edge.admit():
+            if self._handshakes.is_none:
+                with suppress(OSError):
+                    SocketPipe(sock).send(_FULL)
             sock.close()
+        elif prepare(sock, self._keepalive_s):
+            self._handshakes.begin(sock, address, self._begin, self._edge.release)
+        else:
+            self._edge.release()
 
-    def _upgrade(self, sock: socket.socket, address: Any) -> None:
+    def _begin(self, sock: AnySocket, address: tuple[Any, ...]) -> None:
+        gevent.spawn(self._upgrade, sock, address)
+
+    def _upgrade(self, sock: AnySocket, address: tuple[Any, ...]) -> None:
         handler: _Handler | None = None
         try:
-            prepare(sock, self._keepalive_s)
             with gevent.Timeout(self._edge.limits.handshake_timeout_s, False):  # type: ignore[arg-type]
                 if (found := _read_head(sock)) is not None:
+                    address = self._handshakes.client(address, found[0])
                     handler = _Handler(sock, address, self, *found)
                     handler.handle()
         except Refused as refused:
             fields = {"status": refused.status, "reason": str(refused), "client": shown_address(address)}
             log.info("request refused", extra=fields)
             with suppress(OSError):
-                SocketPipe(sock).send(_refusal(refused))
+                pipe_of(sock).send(_refusal(refused))
         except OSError:
             pass  # it was gone before it was here
         except Exception:
@@ -256,7 +263,12 @@ class WebSocketListener(PatientServer, pywsgi.WSGIServer):
                 sock.close()
                 self._edge.release()
 
-    def adopt(self, sock: socket.socket, address: str, rest: bytes, cookies: str) -> None:
+    @override
+    def close(self) -> None:
+        super().close()
+        self._handshakes.close()
+
+    def adopt(self, sock: AnySocket, address: str, rest: bytes, cookies: str) -> None:
         """Takes over a socket after its upgrade, with what its client sent already, and the cookies of its browser."""
         cookie = _cookie(cookies, self.cookie) if self.cookie else b""
-        self._edge.serve(SocketPipe(sock), self._framing, address, rest, cookie, self.is_anonymous)
+        self._edge.serve(pipe_of(sock), self._framing, address, rest, cookie, self.is_anonymous)

@@ -82,7 +82,7 @@ class LogicNode(NodeProcess):
         self._app = create_app(self._fabric, max_body_bytes, self._keys, self.missing)
         logic, limits = self._logic, request_limits(max_body_bytes)
         self._http: list[HttpServer] = []
-        for at in logic.http:
+        for at, handshakes in zip(logic.http, self.entrances.handshakes["http"], strict=True):
             self._http.append(
                 HttpServer(
                     self._app,
@@ -92,6 +92,7 @@ class LogicNode(NodeProcess):
                     idle_s=logic.http_idle_s,
                     visitors=visitors(at),
                     beside=self._http[0] if self._http else None,
+                    handshakes=handshakes,
                 )
             )
 

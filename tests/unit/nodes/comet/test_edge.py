@@ -10,6 +10,7 @@ import pytest
 
 from tests.harness import Client, wait_until
 from zim.fabric.grants import Grant
+from zim.net.handshakes import Handshakes
 from zim.nodes.comet.connection import ClientLimits
 from zim.nodes.comet.edge import Edge
 from zim.nodes.comet.effects import Told
@@ -41,7 +42,7 @@ def connect() -> Iterator[tuple[Connect, Hub]]:
                 identified.ticket.set(identified.answer)
 
     edge = Edge(runner, perform, ClientLimits(4096, 5.0, 60.0, 1 << 20, False), 10)
-    listener = TcpListener(("127.0.0.1", 0), edge, 60)
+    listener = TcpListener(("127.0.0.1", 0), edge, 60, Handshakes(5.0))
     listener.start()
 
     def connect(authed: Authed) -> Client:

@@ -22,6 +22,7 @@ from tests.unit.nodes.comet.comets import INC, Router
 from tests.zim_client import ZimClient
 from zim.fabric.grants import Denial, Grant
 from zim.fabric.limits import ROOMS
+from zim.net.handshakes import Handshakes
 from zim.nodes.comet import edge as edges
 from zim.nodes.comet import history
 from zim.nodes.comet.connection import ClientLimits, Connection
@@ -104,9 +105,9 @@ class Gatehouse(Performer):
         self.says: Callable[[Auth | AskJoin], Answer] = lambda _: None
         self.asked: list[Auth | AskJoin] = []
         self.edge = Edge(self.runner, self.perform, ClientLimits(1 << 20, 60.0, 60.0, 1 << 20, False), 100)
-        self.tcp = TcpListener(("127.0.0.1", 0), self.edge, 60)
-        self.free = TcpListener(("127.0.0.1", 0), self.edge, 60, is_anonymous=True)
-        self.ws = WebSocketListener(("127.0.0.1", 0), self.edge, 60, cookie="session")
+        self.tcp = TcpListener(("127.0.0.1", 0), self.edge, 60, Handshakes(5.0))
+        self.free = TcpListener(("127.0.0.1", 0), self.edge, 60, Handshakes(5.0), is_anonymous=True)
+        self.ws = WebSocketListener(("127.0.0.1", 0), self.edge, 60, Handshakes(5.0), cookie="session")
         self.listeners = (self.tcp, self.free, self.ws)
         for listener in self.listeners:
             listener.start()
