@@ -97,6 +97,7 @@ class TlsWire(Wire):
                 self._tls.do_handshake()
                 self._is_encrypted = True
                 self._encrypt(self._inner.opening)
+                self.is_open = self._inner.is_open  # TCP's is, WebSocket's waits for an answer
             while plain := self._tls.read(_READ_BYTES):
                 yield from self._inner.receive(plain)
                 self.is_open = self._inner.is_open

@@ -66,9 +66,6 @@ class Handshakes:
         self._is_watched = False
         self._step = self._take_step  # one object for all who are parked
 
-    def __len__(self) -> int:
-        return len(self._under_way)
-
     @property
     def is_none(self) -> bool:
         """Nothing stands before a connection's own bytes."""

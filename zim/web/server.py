@@ -113,7 +113,7 @@ class HttpServer(PatientServer, WSGIServer):
         pool = Pool(MAX_CONNECTIONS) if beside is None else beside.pool
         WSGIServer.__init__(self, sock, app, spawn=pool, log=None, error_log=log, environ=environ)
         self.timeout_s, self.idle_s, self.limits, self.visitors = timeout_s, idle_s, limits, visitors
-        self.handshakes = handshakes or Handshakes(timeout_s)
+        self.handshakes = Handshakes(timeout_s) if handshakes is None else handshakes
         self.idle: set[HttpConnection] = set()
         self.bodies: Bodies = Bodies() if beside is None else beside.bodies
         self.refused: Counter[int] = Counter()
