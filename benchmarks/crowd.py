@@ -11,12 +11,14 @@ import json
 import resource
 import selectors
 import socket
+import ssl
 import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from benchmarks.certificate import wrap
 from benchmarks.fabric import BenchmarkError
 from benchmarks.publisher import MARK
 from zim.client.address import split_address
@@ -64,11 +66,14 @@ class Crowd:
         transport: str,
         sample: int = 20,
         token: Callable[[int], bytes] = lambda number: b"%d" % (number + 1),
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         """
         Args:
             token: of a subscriber, by number from 0.
+            tls: whom to believe; None without TLS.
         """
+        self.tls = tls
         self._addresses = addresses
         self.token = token
         self._transport = transport
@@ -136,6 +141,10 @@ class Crowd:
         self._sockets.append(sock)
         return sock, WsWire(address) if self._transport == "ws" else TcpWire()
 
+    def keep(self, sock: socket.socket) -> None:
+        """Closes this one, too, at the end."""
+        self._sockets.append(sock)
+
     def logged_in(self, login: _Login, data: bytes, packets: list[Packet]) -> None:
         """Hands a subscriber's socket to what counts, with what came behind the reply to its login."""
         self._logging_in.discard(login)
@@ -158,7 +167,7 @@ class Crowd:
         """Reads into the common buffer, behind `tail`. Returns from where to where it is filled; the same if empty."""
         try:
             size = sock.recv_into(self._view)
-        except BlockingIOError:
+        except (BlockingIOError, ssl.SSLWantReadError):
             return _TAIL, _TAIL
         except OSError as error:
             self.lose(sock, error.strerror or "error")
@@ -184,8 +193,8 @@ class _Login:
         self.is_sampled = is_sampled
         self.socket, self.dialect = crowd.open(number)
         self._auth = self.dialect.send(Packet(Op.AUTH, 1, 1, crowd.token(number)))
-        self._has_asked = False
-        self._is_connected = False
+        self._has_asked = self._has_opened = False
+        self._is_connected = self._is_encrypted = False
         crowd.selector.register(self.socket, selectors.EVENT_WRITE, self)
 
     def read(self) -> None:
@@ -194,6 +203,16 @@ class _Login:
                 self._is_connected = True
                 self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 self._crowd.selector.modify(self.socket, selectors.EVENT_READ, self)
+                if self._crowd.tls is not None:
+                    self._crowd.selector.unregister(self.socket)
+                    self.socket = wrap(self.socket, self._crowd.tls)
+                    self._crowd.selector.register(self.socket, selectors.EVENT_READ, self)
+                    self._crowd.keep(self.socket)
+            if isinstance(self.socket, ssl.SSLSocket) and not self._is_encrypted:
+                self.socket.do_handshake()
+                self._is_encrypted = True
+            if not self._has_opened:
+                self._has_opened = True
                 if self.dialect.opening:
                     self.socket.sendall(self.dialect.opening)
             else:
@@ -206,6 +225,8 @@ class _Login:
             if self.dialect.is_open and not self._has_asked:
                 self._has_asked = True
                 self.socket.sendall(self._auth)
+        except ssl.SSLWantReadError:
+            pass
         except OSError as error:
             self._crowd.lose(self.socket, error.strerror or "error")
 
@@ -223,6 +244,11 @@ class _Counter:
         crowd.received += self.received
 
     def read(self) -> None:
+        self._read()
+        while isinstance(self._socket, ssl.SSLSocket) and self._socket.pending():
+            self._read()
+
+    def _read(self) -> None:
         crowd = self._crowd
         start, end = crowd.receive(self._socket, self._tail)
         if start == end:
@@ -249,6 +275,11 @@ class _Sampler:
         return len(self.sample.numbers)
 
     def read(self) -> None:
+        self._read()
+        while isinstance(self._socket, ssl.SSLSocket) and self._socket.pending():
+            self._read()
+
+    def _read(self) -> None:
         start, end = self._crowd.receive(self._socket, b"")
         if start == end:
             return

@@ -7,6 +7,7 @@ import http.client
 import random
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -17,6 +18,7 @@ from types import TracebackType
 
 import psutil
 
+from benchmarks.certificate import make_certificate
 from zim.client import ZimError
 from zim.client.address import split_address
 from zim.topology import ListenAddress, load
@@ -30,10 +32,19 @@ class BenchmarkError(ZimError):
 
 
 class Fabric:
-    """A running fabric. Starts one with `zim up` unless that of the file runs already; stops what it started."""
+    """A running fabric. Starts one with `zim up` unless that of the file runs already; stops what it started.
+
+    Attributes:
+        tls: whom clients of its comets are to believe; None without TLS.
+    """
 
     def __init__(
-        self, topology: Path | None, comets: int = 1, options: Sequence[str] = (), is_read: bool = True
+        self,
+        topology: Path | None,
+        comets: int = 1,
+        options: Sequence[str] = (),
+        is_read: bool = True,
+        is_tls: bool = False,
     ) -> None:
         """Does not start anything yet.
 
@@ -42,14 +53,17 @@ class Fabric:
             comets: how many of them, in a fabric of its own.
             options: for `zim up`.
             is_read: somebody reads what it writes.
+            is_tls: its comets speak TLS, in a fabric of its own.
         """
         self._options, self._is_read = options, is_read
         self._folder = tempfile.TemporaryDirectory(prefix="zim-bench-")
         folder = Path(self._folder.name)
         self._output = folder / "output.txt"
+        self.tls: ssl.SSLContext | None = None
         if topology is None:
             topology = folder / "topology.toml"
-            topology.write_text(write_topology(comets))
+            topology.write_text(write_topology(comets, is_tls))
+            self.tls = make_certificate(folder) if is_tls else None
         self.topology = load(topology)
         self._path = topology
         self._process: subprocess.Popen[bytes] | None = None
@@ -140,8 +154,8 @@ class Fabric:
         return "\n".join(self._output.read_text(errors="replace").splitlines()[-20:]) if self._output.exists() else ""
 
 
-def write_topology(comets: int) -> str:
-    """A topology with one of each node, but for the comets, on free ports of 127.0.0.1."""
+def write_topology(comets: int, is_tls: bool = False) -> str:
+    """A topology with one of each node, but for the comets, on free ports of 127.0.0.1. is_tls: of comets."""
     ports = iter(_free_ports(8 + 4 * comets))
 
     def node(kind: str, number: int) -> str:
@@ -152,7 +166,10 @@ def write_topology(comets: int) -> str:
     text += node("logic", 1) + f'http = "127.0.0.1:{next(ports)}"\npublish = "tcp://127.0.0.1:{next(ports)}"\n'
     for number in range(1, comets + 1):
         text += node("comet", number)
-        text += f'tcp = "127.0.0.1:{next(ports)}"\nws = "127.0.0.1:{next(ports)}"\n'
+        for key in ("tcp", "ws"):
+            at = f'"127.0.0.1:{next(ports)}"'
+            tls = 'tls = { certificate = "certificate.pem", key = "key.pem" }'
+            text += f"{key} = {{ address = {at}, {tls} }}\n" if is_tls else f"{key} = {at}\n"
     return text
 
 

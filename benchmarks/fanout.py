@@ -46,6 +46,7 @@ class Options:
     sample: int
     push_latency: bool
     bare: bool
+    tls: bool
 
 
 def run(options: Options) -> Figures:
@@ -57,21 +58,20 @@ def run(options: Options) -> Figures:
     bare_us = None
     if options.bare and not options.push_latency:
         bare_us = bare_send_us(options.subscribers, options.rate, options.size)
-    with Fabric(options.topology, options.comets) as fabric:
+    with Fabric(options.topology, options.comets, is_tls=options.tls) as fabric:
         addresses = fabric.addresses(options.transport)
         # The first pushes of a fabric pay for its connections and imports.
-        push_latency(fabric.http[0], addresses[0], options.transport, 20)
+        push_latency(fabric.http[0], addresses[0], options.transport, 20, fabric.tls)
         comets = fabric.comet_processes()
         figures = Figures(options.subscribers, len(comets), bare_send_cpu_us=bare_us)
-        crowd = Crowd(addresses, options.transport, options.sample)
+        crowd = Crowd(addresses, options.transport, options.sample, tls=fabric.tls)
         try:
             before = _memory(comets)
             took_s = crowd.connect(options.subscribers)
             figures.connects_per_s = options.subscribers / took_s
             figures.memory_per_connection_kb = (_memory(comets) - before) / options.subscribers / 1000
-            idle_s = push_latency(
-                fabric.http[0], addresses[0], options.transport, 2000 if options.push_latency else _IDLE_PUSHES
-            )
+            count = 2000 if options.push_latency else _IDLE_PUSHES
+            idle_s = push_latency(fabric.http[0], addresses[0], options.transport, count, fabric.tls)
             figures.idle_push_p50_ms = percentile(idle_s, 0.5) * 1000
             figures.idle_push_p99_ms = percentile(idle_s, 0.99) * 1000
             if not options.push_latency:
@@ -201,6 +201,7 @@ def _cpu_s(processes: list[psutil.Process]) -> float:
 @click.option("--publishers", type=click.IntRange(1, 64), default=8, help="HTTP connections that push.")
 @click.option("--sample", type=click.IntRange(1), default=20, help="Clients that read and check every message.")
 @click.option("--runs", type=click.IntRange(1), default=1, help="Show the medians of so many runs.")
+@click.option("--tls", is_flag=True, help="The comets of a fabric of its own speak TLS.")
 @click.option("--push-latency", is_flag=True, help="Only one push at a time to one user among idle clients.")
 @click.option("--bare/--no-bare", default=True, help="Measure the kernel's send() alone, too; two seconds more.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import socket
+import ssl
 import time
 
+from benchmarks.certificate import wrap
 from benchmarks.fabric import BenchmarkError
 from zim.client.address import split_address
 from zim.client.wire import TcpWire
@@ -16,15 +18,15 @@ UID = 2_000_000_000  # nobody's in the crowd
 _TIMEOUT_S = 10.0
 
 
-def push_latency(http: str, comet: str, transport: str, count: int) -> list[float]:
-    """Seconds from each request to its message, for `count` pushes to one user.
+def push_latency(http: str, comet: str, transport: str, count: int, tls: ssl.SSLContext | None = None) -> list[float]:
+    """Seconds from each request to its message, for `count` pushes to one user. tls: of the comet.
 
     Raises:
         BenchmarkError: the fabric did not answer, or not in time.
     """
     try:
         with (
-            socket.create_connection(split_address(comet), timeout=_TIMEOUT_S) as client,
+            _connect(comet, tls) as client,
             socket.create_connection(split_address(http), timeout=_TIMEOUT_S) as backend,
         ):
             for sock in (client, backend):
@@ -36,6 +38,11 @@ def push_latency(http: str, comet: str, transport: str, count: int) -> list[floa
         raise BenchmarkError(f"a push to an idle user did not arrive in {_TIMEOUT_S:g} s") from None
     except OSError as error:
         raise BenchmarkError(f"a push to an idle user failed: {error.strerror or error}") from None
+
+
+def _connect(comet: str, tls: ssl.SSLContext | None) -> socket.socket:
+    sock = socket.create_connection(split_address(comet), timeout=_TIMEOUT_S)
+    return sock if tls is None else wrap(sock, tls)
 
 
 def _log_in(client: socket.socket, dialect: TcpWire | WsWire) -> None:
