@@ -67,6 +67,13 @@ def load_certificates(files: Sequence[CertificateFiles]) -> Certificates:
     return Certificates(contexts[0], expires, stamps)
 
 
+class _Connection(ssl.SSLObject):
+    """What gevent's context hands to the callback of a name has to say which socket it is of: it is itself."""
+
+    def _sslsock(self) -> ssl.SSLObject:
+        return self
+
+
 def _choose(first: ssl.SSLContext, by_name: Mapping[str, ssl.SSLContext]) -> None:
     def on_name(tls: ssl.SSLObject | ssl.SSLSocket, name: str | None, _: ssl.SSLContext) -> None:
         asked = (name or "").lower().removesuffix(".")
@@ -81,6 +88,7 @@ def _context(files: CertificateFiles) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_CIPHER_SERVER_PREFERENCE
+    context.sslobject_class = _Connection
     context.set_alpn_protocols(["http/1.1"])  # a client that offers something else goes on without
 
     def no_password() -> NoReturn:

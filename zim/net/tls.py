@@ -29,7 +29,18 @@ T = TypeVar("T")
 class TlsPipe(Pipe):
     """The server's end. The handshake is made in it, by `handshake`, before anything else is done with it."""
 
-    __slots__ = ("_incoming", "_is_dry", "_outgoing", "_plain_bytes", "_rest", "_tls", "_under")
+    __slots__ = (
+        "_encrypt",
+        "_encrypted",
+        "_incoming",
+        "_is_dry",
+        "_outgoing",
+        "_plain_bytes",
+        "_rest",
+        "_send",
+        "_tls",
+        "_under",
+    )
 
     def __init__(self, under: SocketPipe, context: ssl.SSLContext) -> None:
         """
@@ -39,6 +50,7 @@ class TlsPipe(Pipe):
         self._under = under
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._tls = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
+        self._encrypt, self._encrypted, self._send = self._tls.write, self._outgoing.read, under.send
         self._rest = b""  # encrypted, and not with the kernel
         self._plain_bytes = 0  # how much of what was offered last is in it
         self._is_dry = True  # nothing can be read before the kernel has more
@@ -79,11 +91,25 @@ class TlsPipe(Pipe):
 
     @override
     def send(self, data: bytes) -> int:
+        if self._rest or self._plain_bytes or len(data) > RECORD_BYTES:
+            return self._send_records(data)
+        size = self._encrypt(data)
+        encrypted = self._encrypted()
+        try:
+            sent = self._send(encrypted)
+        except BlockingIOError:
+            sent = 0
+        if sent == len(encrypted):
+            return size
+        self._rest, self._plain_bytes = encrypted[sent:], size
+        return 0
+
+    def _send_records(self, data: bytes) -> int:
         sent = 0
         while sent < len(data):
             if not self._plain_bytes:
                 piece = data if len(data) <= RECORD_BYTES else data[sent : sent + RECORD_BYTES]
-                self._plain_bytes = self._tls.write(piece)
+                self._plain_bytes = self._encrypt(piece)
             if not self._flush():
                 break
             sent += self._plain_bytes
@@ -106,12 +132,12 @@ class TlsPipe(Pipe):
 
     def _flush(self) -> bool:
         """Whether all that is encrypted is with the kernel now."""
-        data = self._rest + self._outgoing.read() if self._rest else self._outgoing.read()
+        data = self._rest + self._encrypted() if self._rest else self._encrypted()
         if not data:
             return True
         self._rest = data  # in case of an error
         try:
-            sent = self._under.send(data)
+            sent = self._send(data)
         except BlockingIOError:
             sent = 0
         self._rest = data[sent:]
