@@ -7,6 +7,7 @@ import json
 import os
 import random
 import signal
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -297,11 +298,30 @@ class Client:
     version = 1
     open: ClassVar[set[Client]] = set()  # all that nobody has closed
 
-    def __init__(self, address: str, token: str | None = "7", is_ws: bool = False) -> None:
-        """Connects, and if there is a token waits for the auth reply."""
+    def __init__(
+        self,
+        address: str,
+        token: str | None = "7",
+        is_ws: bool = False,
+        tls: ssl.SSLContext | None = None,
+        source: str = "127.0.0.1",
+        headers: str = "",
+        first: bytes = b"",
+    ) -> None:
+        """Connects, and if there is a token waits for the auth reply.
+
+        Args:
+            tls: whom it believes; None without TLS. The server is localhost.
+            source: the address that it comes from.
+            headers: more of them with the upgrade, each with its end.
+            first: bytes before anything else.
+        """
         host, port = address.rsplit(":", 1)
-        self.socket = socket.create_connection((host, int(port)), timeout=WAIT_S)
-        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        plain = socket.create_connection((host, int(port)), timeout=WAIT_S, source_address=(source, 0))
+        plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        plain.sendall(first)
+        self.socket = plain if tls is None else tls.wrap_socket(plain, server_hostname="localhost")
+        self._headers = headers
         self.is_ws = is_ws
         self.packets: list[Packet] = []
         self.is_closed = False
@@ -322,7 +342,8 @@ class Client:
         """What has come after the answer."""
         self.socket.sendall(
             b"GET /sub HTTP/1.1\r\nHost: %b\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-            b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n" % address.encode()
+            b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n%b\r\n"
+            % (address.encode(), self._headers.encode())
         )
         answer = b""
         while b"\r\n\r\n" not in answer:

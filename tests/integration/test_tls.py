@@ -1,41 +1,28 @@
-"""The Python client through a TLS proxy: patched, and in a process with plain threads."""
+"""Listeners that speak TLS: a real fabric, clients that verify it, certificates that change meanwhile."""
 
 from __future__ import annotations
 
-import os
+import http.client
+import json
+import re
+import signal
+import ssl
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
-from contextlib import ExitStack
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import pytest
+from gevent import socket
 
-from tests.harness import Fabric, running
-from tests.tls_proxy import Signer, tls_proxy
-from tests.unit.client.listening import States
-from tests.unit.client.listening import running as iterating
-from zim.client import (
-    AddressError,
-    Backoff,
-    CertificateError,
-    ClientError,
-    Listener,
-    Message,
-    Publisher,
-    Push,
-    PushUnavailable,
-    PushUntrusted,
-    State,
-)
+from tests.harness import Client, Fabric, running, wait_until
+from tests.tls_proxy import Signer
+from zim.client import Listener, Message, Publisher
 
-
-@pytest.fixture(scope="module")
-def fabric() -> Iterator[Fabric]:
-    with running() as found:
-        yield found
+PAIR = {"certificate": "localhost.crt", "key": "localhost.key"}
+TLS = {"tls": PAIR}
 
 
 @pytest.fixture(scope="module")
@@ -44,194 +31,208 @@ def signer(tmp_path_factory: pytest.TempPathFactory) -> Signer:
 
 
 @pytest.fixture(scope="module")
-def proxies(fabric: Fabric, signer: Signer) -> Iterator[tuple[str, str]]:
-    """Where clients connect, and where backends push."""
-    context = signer.context("localhost")
-    with tls_proxy(fabric.ws["comet-1"], context) as ws, tls_proxy(fabric.http["logic-1"], context) as http:
-        yield f"wss://{ws}", f"https://{http}"
+def fabric(signer: Signer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fabric]:
+    folder = tmp_path_factory.mktemp("fabric")
+    signer.sign("localhost", folder)
+    listeners = {"http": TLS, "tcp": TLS, "ws": TLS, "admin": TLS}
+    with running(folder, has_admin=True, listeners=listeners, comet={"handshake_timeout_s": 1, "outbox_bytes": 16 << 20}) as found:
+        yield found
 
 
-def listen(addresses: str | list[str], token: int, **options: Any) -> Listener:
-    return Listener(addresses, token, **{"backoff": Backoff(0.001, 0.01), **options})
+@pytest.fixture
+def client_tls(signer: Signer) -> ssl.SSLContext:
+    return ssl.create_default_context(cafile=signer.file)
 
 
-def body(event: object) -> bytes:
-    assert isinstance(event, Message)
-    return event.body
+def get(address: str, path: str, tls: ssl.SSLContext) -> tuple[int, str]:
+    connection = http.client.HTTPSConnection("localhost", int(address.rpartition(":")[2]), context=tls, timeout=20)
+    try:
+        connection.request("GET", path)
+        response = connection.getresponse()
+        return response.status, response.read().decode()
+    finally:
+        connection.close()
 
 
-def test_what_is_pushed_over_https_is_heard_over_wss(proxies: tuple[str, str], signer: Signer) -> None:
-    wss, https = proxies
-    large = b'"%s"' % (b"x" * 60_000)
-    with Publisher(https, ca=signer.file) as publisher, listen(wss, 11, ca=str(signer.file)) as listener:
-        assert publisher.push(large, users=11).streams == {"u:11": 1}
+def metric(fabric: Fabric, tls: ssl.SSLContext, name: str) -> float:
+    page = get(fabric.admin["comet-1"], "/metrics", tls)[1]
+    return sum(float(line.rpartition(" ")[2]) for line in page.splitlines() if line.startswith(name))
+
+
+def localhost(address: str, scheme: str) -> str:
+    return f"{scheme}://{address.replace('127.0.0.1', 'localhost')}"
+
+
+@pytest.mark.parametrize("scheme", ["wss", "tls"])
+def test_the_python_client_over_tls(fabric: Fabric, signer: Signer, scheme: str) -> None:
+    where = fabric.ws["comet-1"] if scheme == "wss" else fabric.tcp["comet-1"]
+    large, uid = b'"%s"' % (b"x" * 60_000), "31" if scheme == "wss" else "32"
+    https = localhost(fabric.http["logic-1"], "https")
+    with (
+        Publisher(https, ca=signer.file) as publisher,
+        Listener(localhost(where, scheme), uid, rooms=["a"], ca=signer.file) as listener,
+    ):
         found = iter(listener)
-        assert body(next(found)) == large
-        publisher.push(b"2", users=11)
-        assert body(next(found)) == b"2"
-        results = publisher.push_batch(Push(b"%d" % number, users=11) for number in range(200))
-        assert len(results) == 200
-        assert [body(event) for event in islice(found, 200)] == [b"%d" % number for number in range(200)]
-        listener.join("a" * 200)
-        publisher.push(b"3", rooms="a" * 200, users=11)
-        assert {body(event) for event in islice(found, 1)} == {b"3"}
+        publisher.push(large, users=uid)
+        publisher.push(b"2", users=uid)
+        publisher.push(b"3", rooms="a", users=uid)
+        bodies = set()
+        while b"3" not in bodies:
+            event = next(found)
+            assert isinstance(event, Message)
+            bodies.add(event.body)
+        assert large in bodies
 
 
-def test_one_connection_serves_many_pushes(fabric: Fabric, signer: Signer) -> None:
-    with ExitStack() as stack:
-        http = stack.enter_context(tls_proxy(fabric.http["logic-1"], signer.context("localhost")))
-        publisher = stack.enter_context(Publisher(f"https://{http}", ca=signer.file))
-        publisher.push(b"1", users=12)
-        sock = publisher._links[0]._link()
-        for _ in range(3):
-            publisher.push(b"2", users=12)
-        assert publisher._links[0]._link() is sock
+@pytest.mark.parametrize("is_ws", [False, True])
+def test_goims_clients_over_tls(fabric: Fabric, client_tls: ssl.SSLContext, is_ws: bool) -> None:
+    address = (fabric.ws if is_ws else fabric.tcp)["comet-1"]
+    client = Client(address, "21" if is_ws else "22", is_ws=is_ws, tls=client_tls)
+    client.say(2, seq=5)
+    assert client.wait(1)[0].op == 3
+    client.close()
 
 
-def test_a_lost_connection_is_made_anew(fabric: Fabric, signer: Signer) -> None:
-    states: list[State] = []
-    with ExitStack() as stack:
-        context = signer.context("localhost")
-        one = ExitStack()
-        first = one.enter_context(tls_proxy(fabric.ws["comet-1"], context))
-        second = stack.enter_context(tls_proxy(fabric.ws["comet-1"], context))
-        addresses = [f"wss://{first}", f"wss://{second}"]
-        listener = stack.enter_context(listen(addresses, 13, ca=signer.file, on_state=states.append))
-        found = iter(listener)
-        fabric.post("/1/push?uid=13", b"1")
-        assert body(next(found)) == b"1"
-        fabric.kill("comet-1")
-        one.close()
-        fabric.post("/1/push?uid=13", b"2")
-        assert body(next(found)) == b"2"
-    assert [state.address for state in states if state.name == "connected"] == addresses
+def test_the_admin_address_over_tls_tells_when_certificates_expire(fabric: Fabric, client_tls: ssl.SSLContext) -> None:
+    assert get(fabric.admin["job-1"], "/healthz", client_tls)[0] == 200
+    assert metric(fabric, client_tls, "zim_node_certificate_expires_seconds") > time.time()
 
 
-def refuses(certificate: str, why: str, ca: Path, address: str) -> None:
-    """A listener and a publisher that must not believe this."""
-    states: list[State] = []
-    listener = listen(f"wss://{address}", 7, ca=ca, on_state=states.append)
-    for _ in range(2):
-        with pytest.raises(CertificateError, match=f"the certificate of wss://{address} cannot be verified: .*{why}"):
-            next(iter(listener))
-    assert [state.name for state in states] == ["connecting", "unreachable"] * 2, certificate
-    assert states[-1].retry_s == 0
-    publisher = Publisher(f"https://{address}", ca=ca, retry_s=1000.0)
-    with pytest.raises(PushUntrusted, match=f"the certificate of {address} cannot be verified: .*{why}"):
-        publisher.push(b"1", users=7)
-    with pytest.raises(PushUntrusted, match=why):
-        publisher.push_user(7, b"1")
-    (result,) = publisher.push_batch([Push(b"1", users=7)])
-    assert isinstance(result, PushUntrusted)
+def test_who_speaks_no_tls_is_told_and_counted(fabric: Fabric, client_tls: ssl.SSLContext) -> None:
+    before = metric(fabric, client_tls, "zim_node_failed_handshakes_total")
+    for address in (fabric.ws["comet-1"], fabric.tcp["comet-1"]):
+        with socket.create_connection(address.split(":"), timeout=20) as sock:  # type: ignore[arg-type]
+            sock.sendall(b"GET /sub HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            assert b"TLS is spoken here" in sock.recv(1000)
+    with socket.create_connection(fabric.tcp["comet-1"].split(":"), timeout=20) as sock:  # type: ignore[arg-type]
+        sock.sendall(b"\0\0\0\x11\0\x10\0\1\0\0\0\7\0\0\0\1" + b"7")
+        sock.recv(1000)
+    wait_until(
+        lambda: metric(fabric, client_tls, "zim_node_failed_handshakes_total") == before + 3, "three have failed"
+    )
 
 
-def test_a_certificate_for_another_name(fabric: Fabric, signer: Signer) -> None:
-    with tls_proxy(fabric.ws["comet-1"], signer.context("push.example.com")) as address:
-        refuses("other name", "Hostname mismatch, certificate is not valid for 'localhost'", signer.file, address)
+def test_old_protocols_are_refused(fabric: Fabric) -> None:
+    port = fabric.ws["comet-1"].rpartition(":")[2]
+    for version, is_spoken in (("-tls1_1", False), ("-tls1_2", True), ("-tls1_3", True)):
+        command = ["openssl", "s_client", "-connect", f"localhost:{port}", version, "-cipher", "ALL:@SECLEVEL=0"]
+        done = subprocess.run(command, input=b"", capture_output=True, timeout=30, check=False)
+        assert (b"New, TLSv1" in done.stdout) == is_spoken, (version, done.stdout)
 
 
-def test_a_certificate_that_somebody_unknown_has_signed(fabric: Fabric, signer: Signer, tmp_path: Path) -> None:
-    with tls_proxy(fabric.ws["comet-1"], Signer(tmp_path).context("localhost")) as address:
-        refuses("unknown signer", "unable to get local issuer certificate", signer.file, address)
+def test_half_open_handshakes_hold_up_nobody_and_end(fabric: Fabric, client_tls: ssl.SSLContext) -> None:
+    where = fabric.ws["comet-1"].split(":")
+    before = metric(fabric, client_tls, "zim_node_failed_handshakes_total")
+    stalled = [socket.create_connection(where, timeout=20) for _ in range(300)]  # type: ignore[arg-type]
+    for sock in stalled[::2]:
+        sock.sendall(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03")
+    client = Client(fabric.ws["comet-1"], "23", is_ws=True, tls=client_tls)
+    client.close()
+    wait_until(
+        lambda: metric(fabric, client_tls, "zim_node_failed_handshakes_total") == before + 300, "all of them end"
+    )
+    for sock in stalled:
+        assert sock.recv(1) == b""
+        sock.close()
 
 
-def test_the_systems_store_is_the_default(proxies: tuple[str, str]) -> None:
-    with pytest.raises(CertificateError):
-        next(iter(listen(proxies[0], 7)))
-    with pytest.raises(PushUntrusted):
-        Publisher(proxies[1]).push(b"1", users=7)
+def test_a_slow_reader_gets_all_of_it_in_order(fabric: Fabric, client_tls: ssl.SSLContext) -> None:
+    """Its socket and its outbox fill up with what is encrypted and what is not."""
+    client = Client(fabric.tcp["comet-1"], "24", tls=client_tls)
+    client.pause()
+    bodies = [b'"%d%b"' % (n, b"x" * 60_000) for n in range(150)]
+    for body in bodies:
+        fabric_push(fabric, client_tls, "24", body)
+    wait_until(lambda: metric(fabric, client_tls, "zim_comet_outbox_bytes") > 1 << 20, "much of it waits")
+    client.go_on()
+    wait_until(lambda: len(client.bodies) == len(bodies), "all has come")
+    assert client.bodies == bodies
+    client.close()
 
 
-def test_another_address_is_taken(fabric: Fabric, proxies: tuple[str, str], signer: Signer, tmp_path: Path) -> None:
-    states: list[State] = []
-    wss, https = proxies
-    with tls_proxy(fabric.ws["comet-1"], Signer(tmp_path).context("localhost")) as bad:
-        addresses = [f"wss://{bad}", wss]
-        with listen(addresses, 14, ca=signer.file, on_state=states.append) as listener:
-            with Publisher([f"https://{bad}", https], ca=signer.file) as publisher:
-                publisher.push(b"1", users=14)
-            assert body(next(iter(listener))) == b"1"
-    assert [state.name for state in states] == ["connecting", "unreachable", "connecting", "connected"]
+def fabric_push(fabric: Fabric, tls: ssl.SSLContext, uid: str, body: bytes) -> None:
+    port = int(fabric.http["logic-1"].rpartition(":")[2])
+    connection = http.client.HTTPSConnection("localhost", port, context=tls, timeout=20)
+    connection.request("POST", f"/1/push?uid={uid}", body)
+    assert json.loads(connection.getresponse().read())["ret"] == 1
+    connection.close()
 
 
-def test_a_port_that_speaks_no_tls(fabric: Fabric, signer: Signer) -> None:
-    states = States()
-    with iterating(listen(f"wss://{fabric.ws['comet-1']}", 7, ca=signer.file, on_state=states)):
-        assert "is this a port for wss://?" in states.wait_for("unreachable").reason
-    with pytest.raises(PushUnavailable, match="no connection to"):
-        Publisher(f"https://{fabric.http['logic-1']}", ca=signer.file, retry_s=0.0).push(b"1", users=7)
+def certificate_shown(address: str) -> bytes:
+    tls = ssl.create_default_context()
+    tls.check_hostname, tls.verify_mode = False, ssl.CERT_NONE
+    host, port = address.split(":")
+    with tls.wrap_socket(socket.create_connection((host, int(port)), timeout=20)) as sock:
+        found = sock.getpeercert(binary_form=True)
+    assert found
+    return found
 
 
-@pytest.mark.parametrize(
-    ("ca", "why"),
-    [("/nowhere/ca.pem", "No such file"), (__file__, "no certificate in it"), (5, "name a file")],
-)
-def test_a_ca_that_cannot_be_used(ca: Any, why: str) -> None:
-    with pytest.raises(ClientError, match=f"ca=.*{why}"):
-        Listener("wss://localhost:1", 7, ca=ca)
-    with pytest.raises(ClientError, match=f"ca=.*{why}"):
-        Publisher("https://localhost:1", ca=ca)
+def test_a_certificate_is_replaced_while_clients_are_connected(tmp_path: Path, signer: Signer) -> None:
+    signer.sign("localhost", tmp_path)
+    tls = ssl.create_default_context(cafile=signer.file)
+    with running(tmp_path, listeners={"ws": TLS}) as fabric:
+        address = fabric.ws["comet-1"]
+        client = Client(address, "7", is_ws=True, tls=tls)
+        before = certificate_shown(address)
+        (tmp_path / "localhost.key").write_text("nothing")  # half of the renewal
+        wait_until(lambda: "certificate not read anew" in fabric.log, "it says so")
+        assert certificate_shown(address) == before
+        signer.sign("localhost", tmp_path)
+        wait_until(lambda: certificate_shown(address) != before, "the new one is shown")
+        fabric.post("/1/push?uid=7", b"1")
+        wait_until(lambda: client.bodies == [b"1"], "who was connected stays")
+        Client(address, "8", is_ws=True, tls=tls)
+        assert fabric.log.count("disconnected") == 0
 
 
-def test_a_ca_for_addresses_that_are_not_encrypted(signer: Signer) -> None:
-    with pytest.raises(AddressError, match="wss://"):
-        Listener(["127.0.0.1:1", "ws://localhost:1"], 7, ca=signer.file)
-    with pytest.raises(AddressError, match="https://"):
-        Publisher("localhost:1", ca=signer.file)
+def test_reload_brings_tls_and_takes_it_away(tmp_path: Path, signer: Signer) -> None:
+    signer.sign("localhost", tmp_path)
+    tls = ssl.create_default_context(cafile=signer.file)
+    with running(tmp_path) as fabric:
+        plain = fabric.file.read_text()
+        address = fabric.ws["comet-1"]
+        encrypted = plain.replace(f'ws = "{address}"', f'ws = {{ address = "{address}", tls = {json_to_toml(PAIR)} }}')
+        assert encrypted != plain
+        staying = Client(address, "7", is_ws=True)
+        assert reload(fabric, encrypted.replace("localhost.key", "none.key")) == 1
+        Client(address, "8", is_ws=True)
+        assert reload(fabric, encrypted) == 0
+        Client(address, "9", is_ws=True, tls=tls)
+        fabric.post("/1/push?uid=7", b"1")
+        wait_until(lambda: staying.bodies == [b"1"], "who was connected stays")
+        assert reload(fabric, plain) == 0
+        Client(address, "10", is_ws=True)
 
 
-PLAIN = """
-import sys, threading
-from itertools import islice
-from zim.client import Listener, Publisher
-assert "gevent" not in sys.modules
-wss, https, ca = sys.argv[1:]
-found = []
-def run():
-    with Listener(wss, "15", ca=ca) as listener:
-        found.extend(event.body for event in islice(listener, 100))
-thread = threading.Thread(target=run)
-thread.start()
-with Publisher(https, ca=ca) as publisher:
-    for number in range(100):
-        publisher.push(b"%d" % number, users=15)
-thread.join(20)
-print(found == [b"%d" % number for number in range(100)])
-try:
-    next(iter(Listener(wss, "15")))
-except Exception as error:
-    print(type(error).__name__)
-"""
+def json_to_toml(table: dict[str, Any]) -> str:
+    return "{ " + ", ".join(f"{key} = {json.dumps(value)}" for key, value in table.items()) + " }"
 
 
-def test_plain_threads(proxies: tuple[str, str], signer: Signer) -> None:
-    command = [sys.executable, "-c", PLAIN, *proxies, str(signer.file)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
-    assert (done.stdout, done.stderr) == ("True\nCertificateError\n", "")
+def reload(fabric: Fabric, text: str) -> int:
+    fabric.file.write_text(text)
+    command = [sys.executable, "-m", "zim", "reload", str(fabric.file)]
+    return subprocess.run(command, capture_output=True, timeout=30, check=False).returncode
 
 
-def test_zim_listen(proxies: tuple[str, str], signer: Signer) -> None:
-    command = [sys.executable, "-m", "zim", "listen", "--uid", "16", "--address", proxies[0], "--ws"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+def test_a_certificate_that_cannot_be_used_is_named_and_the_fabric_does_not_start(tmp_path: Path) -> None:
+    fabric = Fabric(tmp_path, listeners={"ws": TLS})
+    done = subprocess.run(
+        [sys.executable, "-m", "zim", "up", str(fabric.file)], capture_output=True, timeout=60, check=False
+    )
     assert done.returncode == 1
-    assert done.stderr.startswith(f"zim listen: the certificate of {proxies[0]} cannot be verified: ")
-    assert done.stderr.count("\n") == 1
+    said = done.stderr.decode()
+    assert re.search(r"ws 127\.0\.0\.1:\d+: tls: .*localhost\.crt cannot be read: No such file", said), said
 
 
-def test_the_command_line_asks_and_pushes_over_https(proxies: tuple[str, str], signer: Signer) -> None:
-    wss, https = proxies
-    believing = {**os.environ, "SSL_CERT_FILE": str(signer.file)}
+def test_a_comet_that_died_starts_with_the_certificate(fabric: Fabric, client_tls: ssl.SSLContext) -> None:
+    fabric.kill("comet-1", signal.SIGKILL)
 
-    def zim(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "zim", *arguments]
-        return subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment or believing)
+    def comes_back() -> bool:
+        try:
+            Client(fabric.ws["comet-1"], "25", is_ws=True, tls=client_tls).close()
+        except OSError:
+            return False
+        return True
 
-    assert zim("push", "user", "91", "hello", "--http", https).returncode == 0
-    assert zim("who", "user", "91", "--http", https).returncode == 0
-    assert zim("ledger", "--http", https).returncode == 0
-    heard = zim("listen", "--uid", "91", "--address", wss, "--count", "1", "--timeout", "20")
-    assert (heard.returncode, heard.stdout) == (0, '"hello"\n')
-    doubting = zim("who", "user", "91", "--http", https, **os.environ)
-    assert doubting.returncode == 3
-    assert "cannot be verified" in doubting.stderr
-    assert "SSL_CERT_FILE" in doubting.stderr
+    wait_until(comes_back, "it is back")

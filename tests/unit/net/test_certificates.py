@@ -58,7 +58,7 @@ def test_tls_1_2_is_spoken_and_nothing_older(signer: Signer, tmp_path: Path) -> 
     context = load_certificates([CertificateFiles(*signer.sign("a.example", tmp_path))]).context
     assert shown(context, None, newest=ssl.TLSVersion.TLSv1_2) == "a.example"
     assert context.minimum_version == ssl.TLSVersion.TLSv1_2
-    with pytest.raises(ssl.SSLError), pytest.warns(DeprecationWarning):
+    with pytest.raises(ssl.SSLError), pytest.warns(DeprecationWarning, match="TLSv1_1"):
         shown(context, None, newest=ssl.TLSVersion.TLSv1_1)
 
 
