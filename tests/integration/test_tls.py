@@ -35,7 +35,9 @@ def fabric(signer: Signer, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     folder = tmp_path_factory.mktemp("fabric")
     signer.sign("localhost", folder)
     listeners = {"http": TLS, "tcp": TLS, "ws": TLS, "admin": TLS}
-    with running(folder, has_admin=True, listeners=listeners, comet={"handshake_timeout_s": 1, "outbox_bytes": 16 << 20}) as found:
+    with running(
+        folder, has_admin=True, listeners=listeners, comet={"handshake_timeout_s": 1, "outbox_bytes": 16 << 20}
+    ) as found:
         yield found
 
 

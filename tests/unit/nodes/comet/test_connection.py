@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+import ssl
+import time
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import gevent
 import pytest
 from gevent import socket
 
+from tests.tls_proxy import Signer
 from tests.wires import GOIM_TCP, GOIM_TEXT, ZIM_TCP, packets_in
-from zim.net.pipe import SocketPipe
+from zim.net.certificates import CertificateFiles, load_certificates
+from zim.net.pipe import Pipe, SocketPipe
+from zim.net.tls import TlsPipe
 from zim.nodes.comet.connection import ClientLimits, Connection
 from zim.nodes.comet.edge import Edge
 from zim.nodes.comet.effects import CursorMoved, Gapped, Joined, SessionEffect
@@ -37,13 +41,27 @@ class Ends:
         reports: of its rows.
     """
 
-    def __init__(self, speech: Speech = GOIM_TCP, drops_oldest: bool = False, outbox_bytes: int = 3 << 20) -> None:
+    def __init__(
+        self,
+        speech: Speech = GOIM_TCP,
+        drops_oldest: bool = False,
+        outbox_bytes: int = 3 << 20,
+        tls: tuple[ssl.SSLContext, ssl.SSLContext] | None = None,
+    ) -> None:
+        """Tls: the server's, the client's."""
         ours, self.client = socket.socketpair()
         self.client.settimeout(10)
+        pipe: Pipe = SocketPipe(ours)
+        if tls is not None:
+            pipe = TlsPipe(SocketPipe(ours), tls[0])
+            shaking = gevent.spawn(tls[1].wrap_socket, self.client, server_hostname="localhost")
+            while not pipe.handshake():
+                gevent.sleep(0.001)
+            self.client = shaking.get()
         self.ended: list[str] = []
         self.reports = Reports({"delivered": 0, "gone": 0, "shed": 0, "expired": 0})
         limits = ClientLimits(65536, 5.0, 300.0, outbox_bytes, drops_oldest)
-        self.connection = Connection(1, speech, SocketPipe(ours), "203.0.113.7:4000", limits, self)
+        self.connection = Connection(1, speech, pipe, "203.0.113.7:4000", limits, self)
 
     def on_closed(self, connection: Connection) -> None:
         self.ended.append("closed")
@@ -74,12 +92,21 @@ class Ends:
 Make = Callable[..., Ends]
 
 
-@pytest.fixture
-def make() -> Iterator[Make]:
-    made: list[Ends] = []
+@pytest.fixture(scope="module")
+def contexts(tmp_path_factory: pytest.TempPathFactory) -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    folder = tmp_path_factory.mktemp("tls")
+    signer = Signer(folder)
+    shown = load_certificates([CertificateFiles(*signer.sign("localhost", folder))])
+    return shown.context, ssl.create_default_context(cafile=signer.file)
 
-    def one(*args: Any, **keys: Any) -> Ends:
-        made.append(Ends(*args, **keys))
+
+@pytest.fixture(params=["plain", "tls"])
+def make(request: pytest.FixtureRequest, contexts: tuple[ssl.SSLContext, ssl.SSLContext]) -> Iterator[Make]:
+    made: list[Ends] = []
+    tls = contexts if request.param == "tls" else None
+
+    def one(speech: Speech = GOIM_TCP, drops_oldest: bool = False, outbox_bytes: int = 3 << 20) -> Ends:
+        made.append(Ends(speech, drops_oldest, outbox_bytes, tls))
         return made[-1]
 
     yield one
@@ -222,3 +249,41 @@ def test_who_waits_for_an_answer_is_woken_by_the_end(make: Make) -> None:
     answered = pair.connection.await_reply(Packet(Op.JOIN, 9, 3), Join)
     pair.connection.drop("over")
     assert answered.is_set()
+
+
+def fill(pair: Ends, until: float = 0.0) -> list[bytes]:
+    """Writes packets of some kB until the first of them does not go out whole, and then two more; returns all."""
+    written: list[bytes] = []
+    while len(written) < 3 or not pair.connection.is_full:
+        assert len(written) < 2_000
+        written.append(frame.encode(Packet(Op.PUSH, len(written), 0, b"x" * 9_000)))
+        pair.connection.write(written[-1], (), until)
+    written += [frame.encode(Packet(Op.PUSH, 9_999, 0, b"y"))] * 2
+    for chunk in written[-2:]:
+        pair.connection.write(chunk, (), until)
+    return written
+
+
+def test_what_is_begun_goes_out_before_the_last_words(make: Make) -> None:
+    """In TLS it may be encrypted, and not a byte of it sent: another chunk in its place would break the stream."""
+    pair = make(ZIM_TCP)
+    written = fill(pair)
+    pair.connection.close(Ending.KICKED)
+    packets = pair.read_all()
+    assert [p.seq for p in packets[:-1]] == list(range(len(written) - 2))[: len(packets) - 1]
+    assert len(packets) >= len(written) - 2
+    assert packets[-1].op == Op.DISCONNECT
+
+
+def test_what_is_begun_goes_out_though_its_time_is_over(make: Make) -> None:
+    pair = make(ZIM_TCP)
+    written = fill(pair, until=time.monotonic() + 0.05)
+    gevent.sleep(0.1)
+    pair.connection.write(frame.encode(Packet(Op.PUSH, 5_555, 0, b"z")))
+    seqs: list[int] = []
+    found = b""
+    while 5_555 not in seqs:
+        found += pair.client.recv(1 << 16)
+        seqs = [p.seq for p in packets_in(found)] if found.endswith(b"z") else []
+    assert seqs[:-1] == list(range(len(seqs) - 1))
+    assert len(written) - 3 <= len(seqs) - 1 <= len(written) - 2
