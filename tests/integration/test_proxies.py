@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import json
 import os
 import re
 import signal
@@ -12,6 +13,7 @@ import subprocess
 from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import gevent
 import pytest
@@ -25,6 +27,7 @@ from tests.unit.client.listening import running as iterating
 from zim.client import Backoff, Listener, Message, Publisher, Push
 from zim.protocol import frame
 from zim.protocol.frame import Op, Packet
+from zim.protocol.websocket import encode_frame
 from zim.topology import load
 
 PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "proxy.md"
@@ -49,11 +52,16 @@ def fabric(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fabric]:
     folder = tmp_path_factory.mktemp("fabric")
     (folder / "page.toml").write_text(block("toml"))
     topology = load(folder / "page.toml")
-    (listener,) = topology.comets[0].ws
-    listeners = {"http": {"hosts": list(topology.logics[0].http[0].hosts)}}
-    listeners["ws"] = {"hosts": list(listener.hosts), "origins": list(listener.origins)}
-    for of in listeners.values():
-        of["hosts"].append("127.0.0.1")
+    listeners: dict[str, dict[str, Any]] = {}
+    for node in (topology.logics[0], topology.comets[0]):
+        for kind, (at, *_) in node.listeners.items():
+            listeners[kind] = {
+                key: list(getattr(at, key)) for key in ("hosts", "origins", "proxies") if getattr(at, key)
+            }
+    listeners["tcp"]["proxy_protocol"] = topology.comets[0].tcp[0].proxy_protocol
+    for kind in ("http", "ws"):
+        listeners[kind]["hosts"].append("127.0.0.1")
+    del listeners["admin"]
     with running(listeners=listeners, comet={"heartbeat_s": IDLE_S}) as found:
         yield found
 
@@ -235,6 +243,59 @@ def test_the_api_is_for_backends(name: str, fabric: Fabric, signer: Signer, tmp_
         for path in ("/api/ledger", "/1/count?type=room"):
             assert get(at, signer, path)[0] == 403
         assert get(at, signer, "/api//ledger/../ledger")[0] in (403, 404)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_bans_and_the_log_are_about_the_clients_address(
+    name: str, fabric: Fabric, signer: Signer, tmp_path: Path
+) -> None:
+    """One client of three is banned by its address; nobody can claim another one."""
+    context = ssl.create_default_context(cafile=str(signer.file))
+    number = 2 + NAMES.index(name)
+
+    def tcp(source: str) -> ssl.SSLSocket:
+        port = int(at.tls.partition(":")[2])
+        plain = socket.create_connection(("127.0.0.1", port), timeout=20, source_address=(source, 0))
+        client = context.wrap_socket(plain, server_hostname="push.example.com")
+        client.sendall(frame.encode(Packet(Op.AUTH, 1, 1, b"61")))
+        return client
+
+    def ws(source: str, claim: str = "") -> int:
+        port = int(at.https.partition(":")[2])
+        plain = socket.create_connection(("127.0.0.1", port), timeout=20, source_address=(source, 0))
+        with context.wrap_socket(plain, server_hostname="push.example.com") as client:
+            more = f"X-Forwarded-For: {claim}\r\nForwarded: for={claim}\r\n" if claim else ""
+            client.sendall(
+                "GET /sub HTTP/1.1\r\nHost: push.example.com\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+                f"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n{more}\r\n".encode()
+            )
+            assert b" 101 " in client.recv(1000)
+            client.sendall(encode_frame(1, b'{"ver":1,"op":7,"seq":1,"body":62}', b"\1\2\3\4"))
+            return client.recv(100)[0]
+
+    banned, other = f"127.0.{number}.66", f"127.0.{number}.77"
+    with proxy(name, fabric, signer, tmp_path) as at:
+        before = [tcp(banned), tcp(other)]
+        for client in before:
+            assert client.recv(16) == frame.encode(Packet(Op.AUTH_REPLY, 1, 1, b""))
+        wait_until(lambda: f"client={banned}:" in fabric.log and f"client={other}:" in fabric.log, "the log has both")
+        body = json.dumps({"address": banned, "reason": "flood"})
+        assert fabric.request("POST", "/api/bans", body, headers={"Content-Type": "application/json"})[0] == 200
+        assert before[0].recv(100) == b""
+        with tcp(banned) as client:
+            assert client.recv(100) == b""
+        assert ws(banned) == ws(banned, claim=other) == 0x88  # a close frame
+        assert ws(other) == ws(other, claim=banned) == 0x81
+        before[1].sendall(frame.encode(Packet(Op.HEARTBEAT, 2, 1, b"")))
+        assert before[1].recv(16)
+        for client in before:
+            client.close()
+
+
+def test_nobody_speaks_tcp_past_the_proxy(fabric: Fabric) -> None:
+    with socket.create_connection(fabric.tcp["comet-1"].split(":"), timeout=20) as sock:  # type: ignore[arg-type]
+        sock.sendall(frame.encode(Packet(Op.AUTH, 1, 1, b"63")))
+        assert sock.recv(100) == b""
 
 
 # ---------------------------------------------------------------- what the page's last table says
