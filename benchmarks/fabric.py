@@ -143,7 +143,7 @@ class Fabric:
     def _wait_ready(self) -> None:
         deadline = time.monotonic() + _START_S
         ports = [_address(at) for comet in self.topology.comets for at in (*comet.tcp, *comet.ws)]
-        while not (all(map(_answers, self.http)) and all(map(_listens, ports))):
+        while not (all(map(_answers, self.http)) and all(map(listens, ports))):
             if self._process is not None and self._process.poll() is not None:
                 raise BenchmarkError(f"zim up ended with {self._process.returncode}:\n{self._last_words()}")
             if time.monotonic() > deadline:
@@ -156,7 +156,7 @@ class Fabric:
 
 def write_topology(comets: int, is_tls: bool = False) -> str:
     """A topology with one of each node, but for the comets, on free ports of 127.0.0.1. is_tls: of comets."""
-    ports = iter(_free_ports(8 + 4 * comets))
+    ports = iter(free_ports(8 + 4 * comets))
 
     def node(kind: str, number: int) -> str:
         bind, admin = f"tcp://127.0.0.1:{next(ports)}", f"127.0.0.1:{next(ports)}"
@@ -173,7 +173,7 @@ def write_topology(comets: int, is_tls: bool = False) -> str:
     return text
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
     """Ports below the range from which kernels take those of outgoing connections."""
     found: list[int] = []
     for port in random.sample(range(12_000, 32_000), 2_000):
@@ -190,7 +190,8 @@ def _address(listener: ListenAddress) -> str:
     return f"127.0.0.1:{port}" if host in ("", "0.0.0.0", "*") else listener.address
 
 
-def _listens(address: str) -> bool:
+def listens(address: str) -> bool:
+    """Somebody accepts connections there."""
     try:
         socket.create_connection(split_address(address), timeout=1).close()
     except OSError:

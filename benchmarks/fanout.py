@@ -10,8 +10,10 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import tempfile
 import threading
 import time
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -22,6 +24,7 @@ from benchmarks import publisher
 from benchmarks.bare import bare_send_us
 from benchmarks.crowd import Crowd, Sample
 from benchmarks.fabric import BenchmarkError, Fabric
+from benchmarks.front import NAMES, Front
 from benchmarks.idle import push_latency
 from benchmarks.report import Figures, medians, percentile, show
 from zim.client import ZimError
@@ -47,6 +50,7 @@ class Options:
     push_latency: bool
     bare: bool
     tls: bool
+    front: str | None
 
 
 def run(options: Options) -> Figures:
@@ -58,20 +62,26 @@ def run(options: Options) -> Figures:
     bare_us = None
     if options.bare and not options.push_latency:
         bare_us = bare_send_us(options.subscribers, options.rate, options.size)
-    with Fabric(options.topology, options.comets, is_tls=options.tls) as fabric:
-        addresses = fabric.addresses(options.transport)
+    with ExitStack() as stack:
+        fabric = stack.enter_context(Fabric(options.topology, options.comets, is_tls=options.tls))
+        addresses, tls = fabric.addresses(options.transport), fabric.tls
+        fronts: list[psutil.Process] = []
+        if options.front is not None:
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="zim-bench-"))
+            front = stack.enter_context(Front(options.front, addresses[0], Path(folder)))
+            addresses, tls, fronts = [front.address], front.tls, front.processes()
         # The first pushes of a fabric pay for its connections and imports.
-        push_latency(fabric.http[0], addresses[0], options.transport, 20, fabric.tls)
-        comets = fabric.comet_processes()
-        figures = Figures(options.subscribers, len(comets), bare_send_cpu_us=bare_us)
-        crowd = Crowd(addresses, options.transport, options.sample, tls=fabric.tls)
+        push_latency(fabric.http[0], addresses[0], options.transport, 20, tls)
+        comets = [*fabric.comet_processes(), *fronts]
+        figures = Figures(options.subscribers, options.comets, bare_send_cpu_us=bare_us)
+        crowd = Crowd(addresses, options.transport, options.sample, tls=tls)
         try:
             before = _memory(comets)
             took_s = crowd.connect(options.subscribers)
             figures.connects_per_s = options.subscribers / took_s
             figures.memory_per_connection_kb = (_memory(comets) - before) / options.subscribers / 1000
             count = 2000 if options.push_latency else _IDLE_PUSHES
-            idle_s = push_latency(fabric.http[0], addresses[0], options.transport, count, fabric.tls)
+            idle_s = push_latency(fabric.http[0], addresses[0], options.transport, count, tls)
             figures.idle_push_p50_ms = percentile(idle_s, 0.5) * 1000
             figures.idle_push_p99_ms = percentile(idle_s, 0.99) * 1000
             if not options.push_latency:
@@ -202,6 +212,11 @@ def _cpu_s(processes: list[psutil.Process]) -> float:
 @click.option("--sample", type=click.IntRange(1), default=20, help="Clients that read and check every message.")
 @click.option("--runs", type=click.IntRange(1), default=1, help="Show the medians of so many runs.")
 @click.option("--tls", is_flag=True, help="The comets of a fabric of its own speak TLS.")
+@click.option(
+    "--front",
+    type=click.Choice(NAMES),
+    help="Clients speak TLS to this proxy in front of one comet; it counts as part of the comet.",
+)
 @click.option("--push-latency", is_flag=True, help="Only one push at a time to one user among idle clients.")
 @click.option("--bare/--no-bare", default=True, help="Measure the kernel's send() alone, too; two seconds more.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")

@@ -295,7 +295,8 @@ def test_bans_and_the_log_are_about_the_clients_address(
 def test_nobody_speaks_tcp_past_the_proxy(fabric: Fabric) -> None:
     with socket.create_connection(fabric.tcp["comet-1"].split(":"), timeout=20) as sock:  # type: ignore[arg-type]
         sock.sendall(frame.encode(Packet(Op.AUTH, 1, 1, b"63")))
-        assert sock.recv(100) == b""
+        with contextlib.suppress(ConnectionResetError):
+            assert sock.recv(100) == b""
 
 
 # ---------------------------------------------------------------- what the page's last table says

@@ -22,7 +22,7 @@ SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")
 LONG_COUNT, LONG_AGE_S = 10_000_000, 366 * DAY_S  # what is kept longer and in larger numbers is hardly bounded
 WIDE_LEEWAY_S = 60.0
 
-_PROXY = "a proxy in front that speaks TLS, docs/how-to/proxy.md"
+_TLS = 'tls = { certificate = "…", key = "…" }, docs/how-to/internet.md'
 _READ, _WRITE, _ENTER = 0o4, 0o2, 0o1  # by others than owner and group
 
 
@@ -61,6 +61,7 @@ def named_files(topology: Topology) -> list[Path]:
     issuers = topology.identity.issuers
     named = [secret.file for each in issuers for secret in (*each.secrets, *each.public_keys)]
     named += [each.ca for each in issuers]
+    named += [secret.file for secret in _certificate_keys(topology)]
     return [topology.path, topology.data_dir, *(file for file in named if file is not None)]
 
 
@@ -167,10 +168,13 @@ def _reach(key: str, one: ListenAddress, is_guarded: bool, goes: str) -> Iterato
         return
     if not is_guarded:
         what = "it can be reached from other machines, and believes everybody (insecure = true)"
-        yield Finding("error", key, what, f"127.0.0.1, or what issuer and api_key say above, and then {_PROXY}")
-        return
-    what = f"it can be reached from other machines, and zim has no TLS: {goes} go in clear"
-    yield Finding("warning", key, what, f"127.0.0.1, and {_PROXY}")
+        yield Finding("error", key, what, f"127.0.0.1, or what issuer and api_key say above, and then {_TLS}")
+    elif one.proxies and not one.tls:
+        what = f"{goes} come in clear from the proxy: nobody else may be on that network"
+        yield Finding("note", key, what, "a network of its own, and a firewall that lets nobody but the proxy in")
+    elif not one.tls:
+        what = f"it can be reached from other machines, and has no TLS: {goes} go in clear"
+        yield Finding("warning", key, what, f"{_TLS}; or 127.0.0.1 behind a proxy, docs/how-to/proxy.md")
 
 
 def _pages(key: str, one: ListenAddress) -> Iterator[Finding]:
@@ -228,6 +232,21 @@ def _files(topology: Topology, machine: Machine) -> Iterator[Finding]:
         yield from _data(topology.data_dir, modes[topology.data_dir])
     for i, issuer in enumerate(topology.identity.issuers):
         yield from _keys(f"issuer[{i}]", issuer, modes)
+    for secret in _certificate_keys(topology):
+        yield from _key(secret, _READ | _WRITE, "read", modes, "can then be this server")
+
+
+def _certificate_keys(topology: Topology) -> Iterator[Secret]:
+    """The private keys of listeners, each once."""
+    seen: set[Path] = set()
+    everywhere = [*_of_clients(topology), *((key, "", one) for key, one in _of_backends(topology))]
+    everywhere += [(key, "", one) for key, one in _of_operators(topology)]
+    for key, _, one in everywhere:
+        for pair in one.tls:
+            file = topology.path.parent / pair.key
+            if file not in seen:
+                seen.add(file)
+                yield Secret(f"{key}.tls.key", file=file)
 
 
 def _data(folder: Path, mode: int | None) -> Iterator[Finding]:
@@ -249,16 +268,18 @@ def _keys(key: str, issuer: Issuer, modes: Mapping[Path, int | None]) -> Iterato
         yield from _key(public, _WRITE, "changed", modes)
 
 
-def _key(secret: Secret, bad: int, can: str, modes: Mapping[Path, int | None]) -> Iterator[Finding]:
+def _key(
+    secret: Secret, bad: int, can: str, modes: Mapping[Path, int | None], then: str = "can then sign as any user"
+) -> Iterator[Finding]:
     if secret.file is None or secret.file not in modes:
         return
     mode = modes[secret.file]
     if mode is None:
         yield Finding(
-            "error", secret.where, f"{secret.file} is not there: no logic starts", "the file; a secret with mode 600"
+            "error", secret.where, f"{secret.file} is not there: nothing starts", "the file; a secret with mode 600"
         )
     elif mode & bad:
-        what = f"{secret.file} can be {can} by everybody on this machine, who can then sign as any user"
+        what = f"{secret.file} can be {can} by everybody on this machine, who {then}"
         yield Finding("error", secret.where, what, f"chmod o-rwx {secret.file}")
 
 
