@@ -21,11 +21,11 @@ from gevent import socket
 from zim.net.pipe import SocketPipe
 from zim.net.proxy import MAX_HEADER_BYTES, NotFromAProxy, Proxies, parse_introduction
 from zim.net.sockets import shown_address
-from zim.net.tls import AnySocket, TlsPipe, TlsSocket, words
+from zim.net.tls import AnySocket, TlsPipe, TlsSocket, is_hello, words
 
 log = logging.getLogger(__name__)
 
-UNDER_WAY = 4_096  # at once, at one listener
+UNDER_WAY = 2_048  # at once, at one listener
 _PLAIN_HTTP = (
     b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\nConnection: close\r\nContent-Length: 48\r\n\r\n"
     b"TLS is spoken here: right is https:// or wss://\n"
@@ -133,7 +133,14 @@ class Handshakes:
         if not arrival.is_introduced and not self._is_introduced(arrival):
             return False
         if self.context is not None and isinstance(arrival.pipe, SocketPipe):
-            arrival.pipe = TlsPipe(arrival.pipe, self.context)
+            while not is_hello(arrival.came):
+                data = arrival.pipe.receive(waits=False)
+                if data is None:
+                    return False
+                if not data:
+                    raise ConnectionResetError(0, "closed")
+                arrival.came += data
+            arrival.pipe, arrival.came = TlsPipe(arrival.pipe, self.context, arrival.came), b""
         return arrival.pipe.handshake() if isinstance(arrival.pipe, TlsPipe) else True
 
     def _is_introduced(self, arrival: _Arrival) -> bool:

@@ -20,10 +20,19 @@ from zim.net.fairness import give_way
 from zim.net.pipe import READ_BYTES, Pipe, SocketPipe
 
 RECORD_BYTES = 16 << 10  # RFC 8446 5.1
+_RECORD_HEAD_BYTES, _HANDSHAKE = 5, b"\x16"
 UNREAD_BYTES = 64 << 10  # of answers to the peer's own words of TLS; who reads none of them is cut
 RAW_READS = 4  # of a turn in which nothing readable came
 
 T = TypeVar("T")
+
+
+def is_hello(came: bytes) -> bool:
+    """Whether a client's first record is whole, or is none: an unfinished one needs no OpenSSL, which takes 30 kB."""
+    if len(came) < _RECORD_HEAD_BYTES:
+        return came[:1] not in (b"", _HANDSHAKE)
+    size = int.from_bytes(came[3:_RECORD_HEAD_BYTES])
+    return came[:1] != _HANDSHAKE or size > RECORD_BYTES or len(came) >= _RECORD_HEAD_BYTES + size
 
 
 class TlsPipe(Pipe):
@@ -42,10 +51,11 @@ class TlsPipe(Pipe):
         "_under",
     )
 
-    def __init__(self, under: SocketPipe, context: ssl.SSLContext) -> None:
+    def __init__(self, under: SocketPipe, context: ssl.SSLContext, came: bytes = b"") -> None:
         """
         Args:
             under: what is encrypted goes through it.
+            came: what has been read from there already.
         """
         self._under = under
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
@@ -54,6 +64,8 @@ class TlsPipe(Pipe):
         self._rest = b""  # encrypted, and not with the kernel
         self._plain_bytes = 0  # how much of what was offered last is in it
         self._is_dry = True  # nothing can be read before the kernel has more
+        if came:
+            self._incoming.write(came)
 
     def handshake(self) -> bool:
         """Goes on with it as far as it can without waiting for the other end; whether it is done. Switches if the
