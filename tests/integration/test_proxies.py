@@ -58,6 +58,7 @@ def fabric(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fabric]:
             listeners[kind] = {
                 key: list(getattr(at, key)) for key in ("hosts", "origins", "proxies") if getattr(at, key)
             }
+            listeners[kind]["insecure"] = True  # the page's issuer and API key are others' tests
     listeners["tcp"]["proxy_protocol"] = topology.comets[0].tcp[0].proxy_protocol
     for kind in ("http", "ws"):
         listeners[kind]["hosts"].append("127.0.0.1")

@@ -30,7 +30,7 @@ from zim.fabric import limits
 from zim.fabric.principals import SCOPES
 from zim.fabric.push import PUSH_OP, TEST_OPS
 from zim.fabric.retention import Retention, Rule
-from zim.net import http1
+from zim.net import handshakes, http1, proxy
 from zim.nodes.comet.edge import ANSWER_S
 from zim.nodes.comet.history import ANSWER_BYTES
 from zim.nodes.logic.fabric import HISTORY_BYTES
@@ -502,6 +502,8 @@ LIMITS = {
     "connections of a comet": [Comet.max_connections],
     "a packet or message from a client": [Comet.max_packet_bytes],
     "time from the connection to the auth reply": [Comet.handshake_timeout_s],
+    "TLS handshakes, and introductions by a proxy, under way at one listener": [handshakes.UNDER_WAY],
+    "a header of the PROXY protocol": [proxy.MAX_HEADER_BYTES],
     "silence": [Comet.heartbeat_s],
     "what waits for one client": [Comet.outbox_bytes >> 20],
     "messages, and bytes of bodies, in one answer about history": [limits.MESSAGES, ANSWER_BYTES >> 10],

@@ -98,7 +98,7 @@ def _addresses(node: Node) -> list[tuple[str, str]]:
 
 def _is_open(listener: ListenAddress) -> bool:
     """Others reach it, and the file takes the responsibility. Without that it has somebody who asks who they are."""
-    return listener.insecure and not listener.parsed.is_local
+    return listener.insecure and listener.is_reachable
 
 
 def _listeners(node: Node) -> list[tuple[str, ListenAddress]]:

@@ -219,7 +219,7 @@ class NodeProcess(Performer):
             from zim.web.keys import Keys
 
             for at, handshakes in zip(self._node.admin, self.entrances.handshakes["admin"], strict=True):
-                rest = at.host_port, visitors(at), Keys(self.principals)
+                rest = at.host_port, visitors(at), Keys(self.principals) if at.is_reachable else None
                 self._admins.append(admin_server(self._metrics, self.missing, *rest, handshakes=handshakes))
                 self._admins[-1].start()
 

@@ -38,7 +38,8 @@ class Admins:
         self._entrances = Entrances(topology.path.parent, {"admin": topology.admin}, TIMEOUT_S)
         supervisor.spawn(self._entrances.watch)
         for at, handshakes in zip(topology.admin, self._entrances.handshakes["admin"], strict=True):
-            rest = at.host_port, visitors(at), Keys(self._principals), "fabric.admin", handshakes
+            keys = Keys(self._principals) if at.is_reachable else None
+            rest = at.host_port, visitors(at), keys, "fabric.admin", handshakes
             self._servers.append(admin_server(read, supervisor.missing, *rest))
             self._servers[-1].start()
 

@@ -64,6 +64,11 @@ class ListenAddress:
         return parse_link(self.address) if "://" in self.address else parse_listener(self.address)
 
     @property
+    def is_reachable(self) -> bool:
+        """Strangers can reach it: from other machines, or through a proxy."""
+        return not self.parsed.is_local or self.proxy_protocol or bool(self.proxies)
+
+    @property
     def host_port(self) -> tuple[str, int]:
         """Host and port of a `host:port` address; `[::1]:80` is `("::1", 80)`."""
         host, _, port = self.address.removeprefix("tcp://").rpartition(":")

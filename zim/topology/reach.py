@@ -42,7 +42,7 @@ def _check_all(table: Table, kind: str, value: object, identity: Identity) -> No
 
 def is_open(kind: str, listener: ListenAddress, identity: Identity) -> bool:
     """Whether strangers can reach it, and nobody asks who they are. kind: its key, such as "ws"."""
-    if listener.parsed.is_local or listener.insecure:
+    if not listener.is_reachable or listener.insecure:
         return False
     knows = {"tcp": identity.knows_clients, "ws": identity.knows_clients}
     return not knows.get(kind, bool(identity.api_keys) and kind != "bind")
@@ -68,9 +68,12 @@ def _check_reach(table: Table, key: str, kind: str, listener: ListenAddress, ide
     if not is_open(kind, listener, identity):
         return
     answer = f'{{ address = "{listener.address}", insecure = true }}'
+    how, instead = ("from other machines", "Listen on 127.0.0.1, or")
+    if listener.parsed.is_local:
+        how, instead = ("through a proxy", "Say who may come in, docs/how-to/jwt.md and keys.md, or")
     table.add(
         key,
-        f"{listener.address} can be reached from other machines, and {_WHY_LOCAL[kind]}. Listen on 127.0.0.1, or"
+        f"{listener.address} can be reached {how}, and {_WHY_LOCAL[kind]}. {instead}"
         f" answer for it: {answer if key != kind else f'{kind} = {answer}'}",
     )
 

@@ -144,7 +144,7 @@ def _listeners(topology: Topology, _: Machine) -> Iterator[Finding]:
         yield from _reach(key, one, identity.knows_clients, "tokens and messages")
         if kind == "ws":
             yield from _pages(key, one)
-        reached |= not one.parsed.is_local or bool(one.hosts or one.origins)
+        reached |= one.is_reachable or bool(one.hosts or one.origins)
     for key, one in _of_backends(topology):
         yield from _reach(key, one, bool(identity.api_keys), "API keys and messages")
         if not one.parsed.is_local and not one.hosts:
@@ -161,14 +161,16 @@ def _listeners(topology: Topology, _: Machine) -> Iterator[Finding]:
 
 def _reach(key: str, one: ListenAddress, is_guarded: bool, goes: str) -> Iterator[Finding]:
     """Who can come to a listener. goes: what is sent there."""
-    if one.insecure and (is_guarded or one.parsed.is_local):
+    if one.insecure and (is_guarded or not one.is_reachable):
         what = "insecure = true has no use here, and would let zim start without what guards it"
         yield Finding("warning", key, what, f'"{one.address}" without it')
-    if one.parsed.is_local:
+    if not one.is_reachable:
         return
     if not is_guarded:
-        what = "it can be reached from other machines, and believes everybody (insecure = true)"
+        what = "strangers can reach it, and it believes everybody (insecure = true)"
         yield Finding("error", key, what, f"127.0.0.1, or what issuer and api_key say above, and then {_TLS}")
+    elif one.parsed.is_local:
+        return
     elif one.proxies and not one.tls:
         what = f"{goes} come in clear from the proxy: nobody else may be on that network"
         yield Finding("note", key, what, "a network of its own, and a firewall that lets nobody but the proxy in")

@@ -41,7 +41,7 @@ def admin_server(
     Args:
         read: see zim.metrics.Page.
         missing: what the node waits for.
-        keys: of those who may see metrics; needed beyond loopback alone.
+        keys: of those who may see metrics; None if everybody may.
         listener: host and port.
         visitors: who is welcome.
         handshakes: what stands before its connections.
@@ -50,7 +50,7 @@ def admin_server(
     Raises:
         NodeError: the address cannot be had.
     """
-    app = admin_app(read, missing, None if visitors.is_local else keys)
+    app = admin_app(read, missing, keys)
     return _AdminServer(app, listener, TIMEOUT_S, BodyLimits(0), key=key, visitors=visitors, handshakes=handshakes)
 
 

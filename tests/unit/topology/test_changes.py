@@ -180,3 +180,13 @@ def test_a_topology_is_handed_on_as_it_is() -> None:
 def test_what_is_no_topology_is_not_taken_for_one(data: bytes) -> None:
     with pytest.raises(TopologyError, match="what zim up says of the topology"):
         unpack(data)
+
+
+def test_certificates_and_proxies_are_taken_over() -> None:
+    """By who listens already: how a connection begins is looked at when it comes."""
+    tls = {"tls": {"certificate": "c.pem", "key": "k.pem"}}
+    ws = {"address": "127.0.0.1:8090", "insecure": True, "proxies": ["127.0.0.1"], "proxy_protocol": True}
+    new = made({"comet": {"tcp": {"address": "127.0.0.1:8080"} | tls, "ws": ws}})
+    changes = compare(made(), new)
+    assert (changes.taken, changes.waiting) == (("comet-1.tcp", "comet-1.ws"), ())
+    assert changes.topology.comets == new.comets

@@ -16,6 +16,7 @@ from zim.errors import TopologyError
 from zim.fabric.retention import Retention, Rule
 from zim.topology import Comet, Job, ListenAddress, Logic, Router, Topology, load, parse
 from zim.topology.file import resolve_folder
+from zim.topology.nodes import CertificatePair
 
 ROOT = Path(__file__).parents[3]
 PATH = Path("/srv/zim/topology.toml")
@@ -139,6 +140,9 @@ def test_local_links(address: str) -> None:
 
 
 # key, value, what the sentence must say
+AT = {"address": "127.0.0.1:80"}
+PAIR = {"certificate": "c.pem", "key": "k.pem"}
+
 WRONG: list[tuple[str, Any, str]] = [
     ("fabric.nam", "x", "did you mean name? There are name, data_dir, max_body_bytes"),
     ("fabric.name", "", "a name for people"),
@@ -238,6 +242,46 @@ WRONG: list[tuple[str, Any, str]] = [
         [{"address": "127.0.0.1:80", "hosts": ["push.example.com:80"]}],
         'comet[0].ws[0].hosts[0]: "push.example.com:80" has a port, so no request names it; right is',
     ),
+    (
+        "comet[0].ws",
+        AT | {"tls": "c.pem"},
+        'comet[0].ws.tls: is "c.pem"; right is { certificate = "certificate.pem", key',
+    ),
+    ("comet[0].ws", AT | {"tls": []}, "comet[0].ws.tls: is an empty array; right is"),
+    (
+        "comet[0].ws",
+        AT | {"tls": {"certificate": "c.pem"}},
+        "comet[0].ws.tls.key: is missing; right is a file, such as",
+    ),
+    (
+        "comet[0].ws",
+        AT | {"tls": [PAIR, {"key": "k", "cert": "c", "certificate": "c"}]},
+        "comet[0].ws.tls[1].cert: is not",
+    ),
+    ("comet[0].ws", AT | {"tls": PAIR | {"key": 5}}, "comet[0].ws.tls.key: is 5; right is a file"),
+    ("comet[0].ws", AT | {"proxies": "10.0.0.7"}, "comet[0].ws.proxies: is"),
+    (
+        "comet[0].ws",
+        AT | {"proxies": ["proxy.example.com"]},
+        "comet[0].ws.proxies[0]: 'proxy.example.com' is no address",
+    ),
+    ("comet[0].ws", AT | {"proxies": ["0.0.0.0/0"]}, "is everybody"),
+    ("comet[0].ws", AT | {"client_header": "Cookie"}, 'client_header: is "Cookie"; right is the name of a header'),
+    ("comet[0].tcp", AT | {"client_header": "Forwarded"}, "comet[0].tcp.client_header: is not a key"),
+    ("comet[0].tcp", AT | {"proxy_protocol": 2}, "comet[0].tcp.proxy_protocol: is 2; right is true or false"),
+    ("comet[0].tcp", AT | {"proxies": ["10.0.0.7"], "insecure": True}, "right is proxy_protocol = true beside them"),
+    (
+        "comet[0].tcp",
+        AT | {"proxy_protocol": True},
+        "127.0.0.1:80 can be reached through a proxy, and the token handler",
+    ),
+    ("logic[0].http", AT | {"proxies": ["10.0.0.7"]}, "127.0.0.1:80 can be reached through a proxy, and the HTTP API"),
+    (
+        "comet[0].tcp",
+        {"address": "0.0.0.0:80", "insecure": True, "proxy_protocol": True},
+        "comet[0].tcp.proxy_protocol: is believed from anywhere; right is proxies on this listener",
+    ),
+    ("router[0].bind", {"address": "tcp://127.0.0.1:7270", "tls": PAIR}, "router[0].bind.tls: is not a key"),
     ("comet[0].ws", {"address": "127.0.0.1:80", "origins": "*"}, 'comet[0].ws.origins: is "*"; right is an array of'),
     ("logic[0].http", ["127.0.0.1:80", "http://x"], "logic[0].http[1]:"),
     ("router[0].admin", ["127.0.0.1:80", "127.0.0.1:7270"], "router[0].admin[1]: takes port 7270 as"),
@@ -345,6 +389,18 @@ def test_several_listeners_of_one_key() -> None:
     tables["comet"][0]["ws"].append("127.0.0.1:x")
     tables["comet"][0]["ws"].append("127.0.0.1:y")
     assert [p.partition(":")[0] for p in problems_of(tables)] == ["comet[0].ws[2]", "comet[0].ws[3]"]
+
+
+def test_tls_and_proxies() -> None:
+    tables = put(
+        small(), "comet[0].ws", AT | {"tls": PAIR, "proxies": ["10.0.0.9/8", "::ffff:192.0.2.1"], "insecure": True}
+    )
+    put(tables, "comet[0].tcp", [AT | {"address": "127.0.0.1:81", "tls": [PAIR, {"certificate": "d", "key": "e"}]}])
+    comet = parse(text_of(tables), PATH).comets[0]
+    assert comet.ws[0].tls == (CertificatePair("c.pem", "k.pem"),)
+    assert comet.ws[0].proxies == ("10.0.0.0/8", "192.0.2.1/32")
+    assert comet.tcp[0].tls == (CertificatePair("c.pem", "k.pem"), CertificatePair("d", "e"))
+    assert list(comet.listeners) == ["tcp", "ws"]
 
 
 def test_id_twice() -> None:

@@ -60,6 +60,7 @@ def test_nothing_is_said_of_a_good_one() -> None:
     assert findings_text([]).startswith("Nothing to say")
 
 
+PAIR = {"certificate": "c.pem", "key": "k.pem"}
 FAR = {"address": "0.0.0.0:8080"}
 INSECURE = FAR | {"insecure": True}
 ANONYMOUS_TCP = {"address": "127.0.0.1:8080", "anonymous": True}
@@ -82,6 +83,16 @@ WRONG: dict[str, tuple[dict[str, Any], list[tuple[str, str]]]] = {
     "no limit of sessions": ({"sessions": None}, [("note", "sessions")]),
     "a limit of each device is one": ({"sessions": {"per_device": 1}}, []),
     "tokens in clear": ({"comet[0].tcp": FAR}, [("warning", "comet[0].tcp"), LIMITS]),
+    "tokens in TLS": ({"comet[0].tcp": FAR | {"tls": PAIR}}, [LIMITS]),
+    "tokens in clear from a proxy": (
+        {"comet[0].tcp": FAR | {"proxies": ["10.0.0.7"], "proxy_protocol": True}},
+        [("note", "comet[0].tcp"), LIMITS],
+    ),
+    "a proxy on this machine": ({"comet[0].tcp": "127.0.0.1:8080", "comet[0].ws": WS | {"proxies": ["::1"]}}, [LIMITS]),
+    "everybody is believed behind a proxy": (
+        {"issuer": None, "comet[0].ws": WS | {"proxies": ["::1"], "insecure": True}},
+        [("error", "issuer"), ("error", "comet[0].ws"), LIMITS],
+    ),
     "one of two listeners": (
         {"comet[0].tcp": ["127.0.0.1:8080", FAR | {"address": "0.0.0.0:8081"}]},
         [("warning", "comet[0].tcp[1]"), LIMITS],
@@ -212,3 +223,12 @@ def test_the_lines_are_narrow_and_say_once_what_is_said_of_many() -> None:
 def test_a_path_stays_whole() -> None:
     path = "/" + "x" * 100
     assert f"\n         {path}\n" in findings_text([Finding("error", "key", path, "none")])
+
+
+@pytest.mark.parametrize(("mode", "expected"), [(0o600, []), (0o644, ["error"]), (None, ["error"])])
+def test_the_key_of_a_certificate(mode: int | None, expected: list[str]) -> None:
+    tables = changed({"comet[0].tcp": FAR | {"tls": PAIR}, "logic[0].http": {"address": "127.0.0.1:1", "tls": PAIR}})
+    assert PATH.parent / "k.pem" in named_files(topology(tables))
+    machine = Machine({PATH.parent / "k.pem": mode})
+    found_there = [one for one in review(topology(tables), machine) if one.key.endswith(".tls.key")]
+    assert [one.severity for one in found_there] == expected
