@@ -55,7 +55,9 @@ class Page:
         if heading:
             (text,) = re.findall(rf"^## {re.escape(heading)}\n(.*?)(?=^## |\Z)", text, re.DOTALL | re.MULTILINE)
         found = re.findall(rf"^```{language}\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
-        return [re.sub(r"(127\.0\.0\.1:|--port )(\d{4})\b", self._moved, block) for block in found]
+        return [
+            re.sub(r"(127\.0\.0\.1:|0\.0\.0\.0:|localhost:|--port )(\d{4})\b", self._moved, block) for block in found
+        ]
 
     def _moved(self, found: re.Match[str]) -> str:
         return f"{found[1]}{self.port(int(found[2]))}"

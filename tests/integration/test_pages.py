@@ -32,10 +32,10 @@ FLAGS = (
 class Browser:
     """Chromium, with one page."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *flags: str) -> None:
         options = webdriver.ChromeOptions()
         options.binary_location = program("chromium", "chromium")
-        for flag in (*FLAGS, f"--user-data-dir={folder}"):
+        for flag in (*FLAGS, *flags, f"--user-data-dir={folder}"):
             options.add_argument(flag)
         service = Service(program("chromedriver", "chromium-driver"))
         self.driver = webdriver.Chrome(options=options, service=service)
