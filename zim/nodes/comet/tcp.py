@@ -26,9 +26,9 @@ class TcpListener(PatientServer):
 
     @override
     def do_handle(self, *args: Any) -> None:
-        """Takes a client, in the accept loop; refuses it when the comet is full."""
+        """Takes a client, in the accept loop; refuses one too many. No word is said: nobody knows what it speaks."""
         sock, address = args
-        if not self._edge.admit():
+        if self._edge.turn_away(address[0]) is not None or not self._edge.admit():
             sock.close()
             return
         try:

@@ -20,11 +20,12 @@ from gevent import pywsgi, socket
 from geventwebsocket.handler import WebSocketHandler
 from typing_extensions import override
 
-from zim.net.accept import PatientServer, listen
+from zim.net.accept import Farewell, PatientServer, listen
 from zim.net.http1 import Bodies, BodyLimits, Refused, Requests
 from zim.net.pipe import READ_BYTES, SocketPipe
 from zim.net.sockets import prepare, shown_address
 from zim.net.visitors import ANYBODY, Visitors
+from zim.nodes.comet.admission import TurnedAway
 from zim.nodes.comet.edge import Edge
 from zim.protocol.framings.base import Framing
 from zim.protocol.framings.text import TEXT
@@ -184,6 +185,11 @@ def _refusal(why: Refused) -> bytes:
     return f"{head}Content-Length: {len(text)}\r\n\r\n".encode() + text
 
 
+def _turned_away(why: TurnedAway) -> bytes:
+    head = f"HTTP/1.1 {why.status} {HTTPStatus(why.status).phrase}\r\nRetry-After: {why.retry_after_s}\r\n"
+    return f"{head}Connection: close\r\nContent-Length: 0\r\n\r\n".encode()
+
+
 def _no_application(environ: Any, start_response: Callable[..., Any]) -> list[bytes]:
     raise AssertionError("what is no upgrade has been refused")
 
@@ -218,21 +224,20 @@ class WebSocketListener(PatientServer, pywsgi.WSGIServer):
         pywsgi.WSGIServer.__init__(self, sock, _no_application, log=None, error_log=self.logger, environ=environ)
         self.logger.setLevel(logging.ERROR)
         self._edge, self._keepalive_s, self._framing = edge, keepalive_s, framing
+        self._farewell = Farewell()
         self.is_anonymous, self.cookie, self.visitors = is_anonymous, cookie, visitors
 
     @override
     def do_handle(self, *args: Any) -> None:
-        """Refuses a client in the accept loop when the comet is full; else gives it a greenlet."""
-        if self._edge.admit():
+        """Refuses one client too many in the accept loop; else gives it a greenlet."""
+        sock, address = args
+        turned_away = self._edge.turn_away(address[0])
+        if turned_away is not None:
+            self._farewell.say(sock, _turned_away(turned_away))
+        elif self._edge.admit():
             gevent.spawn(self._upgrade, *args)
-            return
-        sock = args[0]
-        try:
-            SocketPipe(sock).send(_FULL)
-        except OSError:
-            pass
-        finally:
-            sock.close()
+        else:
+            self._farewell.say(sock, _FULL)
 
     def _upgrade(self, sock: socket.socket, address: Any) -> None:
         handler: _Handler | None = None
