@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import errno
 import logging
-from typing import Any, cast
+from contextlib import suppress
+from typing import Any
 
 import gevent
 import gevent.socket
@@ -12,12 +13,12 @@ from gevent.server import StreamServer
 
 from zim.errors import NodeError
 from zim.net.holders import in_use
+from zim.net.pipe import SocketPipe
 
 log = logging.getLogger(__name__)
 
 BACKLOG = 4_096
 LINGER_S = 0.5  # for a client to read why it is not let in
-READ_BYTES = 16 << 10
 PAUSE_S = 0.1  # before the next try when the machine has no more files or memory
 
 _FULL = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
@@ -55,22 +56,20 @@ class Farewell:
 
     def say(self, sock: gevent.socket.socket, words: bytes) -> None:
         """Sends as much as goes at once, and closes. Does not switch."""
-        plain = cast(Any, sock)._sock
+        pipe = SocketPipe(sock)
+        with suppress(OSError):
+            pipe.receive(waits=False)  # what it has asked, if that is here
         try:
-            plain.recv(READ_BYTES)  # what it has asked, if that is here
-        except OSError:
-            pass
-        try:
-            plain.send(words)
-            plain.shutdown(gevent.socket.SHUT_WR)
+            pipe.send(words)
         except OSError:
             sock.close()
             return
-        if not self._left:
+        pipe.shutdown()
+        if self._left:
+            self._left -= 1
+            gevent.spawn_later(LINGER_S, self._close, sock)
+        else:
             sock.close()
-            return
-        self._left -= 1
-        gevent.spawn_later(LINGER_S, self._close, sock)
 
     def _close(self, sock: gevent.socket.socket) -> None:
         self._left += 1

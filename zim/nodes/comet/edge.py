@@ -13,8 +13,8 @@ from zim.fabric.refusals import Refusals
 from zim.fabric.streams import user_stream
 from zim.net.fairness import give_way
 from zim.net.pipe import Pipe
-from zim.nodes.comet.admission import Admission, TurnedAway
 from zim.nodes.comet.connection import ClientLimits, Connection
+from zim.nodes.comet.doorkeeper import Doorkeeper, TurnedAway
 from zim.nodes.comet.effects import CursorMoved, Expelled, Gapped, HistoryRead, Joined, Left, Opened, SessionEffect
 from zim.nodes.comet.gate import GRACE_S, Gate
 from zim.nodes.comet.inflow import Inflow
@@ -62,7 +62,7 @@ class Edge:
     Attributes:
         limits: for each connection that comes.
         max_connections: sockets open at once.
-        gate: what clients may do; admission: who is let in by their address; inflow: how much clients may send.
+        gate: what clients may do; doorkeeper: who is let in by their address; inflow: how much clients may send.
         is_open: new connections are welcome.
         places: sockets that are open.
         accepted, refused: how many sockets came, and how many of them found the comet full.
@@ -83,7 +83,7 @@ class Edge:
         self.limits = limits
         self.is_open = True
         self._hub, self._perform = runner.hub, perform
-        self.admission, self.inflow = Admission(), Inflow()
+        self.doorkeeper, self.inflow = Doorkeeper(), Inflow()
         self.gate = Gate(runner, perform)
         self.max_connections = max_connections
         self._conns = itertools.count(1)
@@ -100,7 +100,7 @@ class Edge:
         Args:
             host: its address without a port; that of the client, not of what stands in front.
         """
-        found = self.admission.look(host, time.monotonic())
+        found = self.doorkeeper.look(host, time.monotonic())
         self.accepted += found is not None  # else it is counted by `admit`
         return found
 
@@ -242,7 +242,7 @@ class Edge:
     @property
     def refusals(self) -> tuple[Refusals, ...]:
         """What limits have refused here."""
-        return self.admission.refusals, self.inflow.refusals, self.gate.refusals
+        return self.doorkeeper.refusals, self.inflow.refusals, self.gate.refusals
 
     def waiting_bytes(self) -> int:
         """What waits in the outboxes of all connections."""

@@ -19,7 +19,7 @@ PATIENCE = 10  # pauses in a row; who then sends too much is closed
 class _Strikes(NamedTuple):
     """Pauses of one connection in a row, and when the last one ends."""
 
-    count: int
+    pauses: int
     until: float
 
 
@@ -60,8 +60,8 @@ class Inflow:
             if table is not None and table.wait_s(conn, 0.0, now):
                 had = self._strikes.get(conn)
                 is_in_a_row = had is not None and now < had.until + PAUSE_S
-                count = had.count + 1 if had is not None and is_in_a_row else 1
-                self._strikes[conn] = _Strikes(count, now + PAUSE_S)
+                pauses = had.pauses + 1 if had is not None and is_in_a_row else 1
+                self._strikes[conn] = _Strikes(pauses, now + PAUSE_S)
                 self.refusals.count(limit, whom)
                 return PAUSE_S
         return 0.0
@@ -69,7 +69,7 @@ class Inflow:
     def goes_on(self, conn: int) -> bool:
         """It has been told to wait again and again, and has sent too much whenever it was read."""
         had = self._strikes.get(conn)
-        return had is not None and had.count > PATIENCE
+        return had is not None and had.pauses > PATIENCE
 
     def forget(self, conn: int) -> None:
         """It is closed."""

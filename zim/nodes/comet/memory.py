@@ -7,7 +7,7 @@ import resource
 
 import gevent
 
-from zim.nodes.comet.admission import Admission
+from zim.nodes.comet.doorkeeper import Doorkeeper
 
 log = logging.getLogger(__name__)
 
@@ -25,21 +25,21 @@ def resident_bytes() -> int | None:
 
 
 class MemoryWatch:
-    """Tells an Admission.
+    """Tells a Doorkeeper.
 
     Attributes:
         used_bytes: as it was seen last; 0 while nobody looks.
     """
 
-    def __init__(self, admission: Admission) -> None:
-        self._admission = admission
+    def __init__(self, doorkeeper: Doorkeeper) -> None:
+        self._doorkeeper = doorkeeper
         self.used_bytes = 0
 
     def run(self) -> None:
         """Looks again and again, while there is a ceiling. Switches; runs for ever."""
         while True:
             gevent.sleep(LOOK_S)
-            if self._admission.max_memory_bytes:
+            if self._doorkeeper.max_memory_bytes:
                 self.look()
 
     def look(self) -> None:
@@ -47,12 +47,12 @@ class MemoryWatch:
         found = resident_bytes()
         if found is None:
             log.error("this system does not say how much memory there is: max_memory_bytes is not looked at")
-            self._admission.max_memory_bytes = 0
+            self._doorkeeper.max_memory_bytes = 0
             return
         self.used_bytes = found
-        if self._admission.see_memory(found):
-            fields = {"used_bytes": found, "max_memory_bytes": self._admission.max_memory_bytes}
-            if self._admission.is_over:
+        if self._doorkeeper.see_memory(found):
+            fields = {"used_bytes": found, "max_memory_bytes": self._doorkeeper.max_memory_bytes}
+            if self._doorkeeper.is_over:
                 log.error("more memory than max_memory_bytes: nobody new comes in", extra=fields)
             else:
                 log.warning("memory is below max_memory_bytes again", extra=fields)

@@ -17,7 +17,7 @@ def limit_metrics(edge: Edge, memory: MemoryWatch) -> Iterator[Metric]:
     limited = {limit: count for each in edge.refusals for limit, count in each.by_limit.items()}
     yield counter("zim_comet_limited_total", "What was refused because of a limit", limited, "limit")
     yield gauge("zim_comet_memory_bytes", "Memory of this process, where max_memory_bytes is set", memory.used_bytes)
-    yield gauge("zim_comet_memory_full", "1 while nobody new comes in, for too little memory", edge.admission.is_over)
+    yield gauge("zim_comet_memory_full", "1 while nobody new comes in, for too little memory", edge.doorkeeper.is_over)
 
 
 def comet_metrics(hub: Hub, edge: Edge, delivered: int) -> Iterator[Metric]:

@@ -94,7 +94,7 @@ class CometNode(NodeProcess):
         self._todo: Pass | None = None
         self._delivered = 0
         self._edge = Edge(self._runner, self.perform, _limits(comet), comet.max_connections)
-        self._memory = MemoryWatch(self._edge.admission)
+        self._memory = MemoryWatch(self._edge.doorkeeper)
         self._follow_limits(t, comet)
         self._tcp = [TcpListener(at.host_port, self._edge, comet.keepalive_s, at.anonymous) for at in comet.tcp]
         self._ws: list[WebSocketListener] = []
@@ -106,7 +106,7 @@ class CometNode(NodeProcess):
 
     def _follow_limits(self, topology: Topology, comet: Comet) -> None:
         limits, edge = topology.limits, self._edge
-        edge.admission.follow(limits, comet.max_memory_bytes)
+        edge.doorkeeper.follow(limits, comet.max_memory_bytes)
         edge.inflow.follow(limits)
         edge.gate.most_rooms = limits.rooms_per_session
 

@@ -25,7 +25,7 @@ from zim.net.http1 import Bodies, BodyLimits, Refused, Requests
 from zim.net.pipe import READ_BYTES, SocketPipe
 from zim.net.sockets import prepare, shown_address
 from zim.net.visitors import ANYBODY, Visitors
-from zim.nodes.comet.admission import TurnedAway
+from zim.nodes.comet.doorkeeper import TurnedAway
 from zim.nodes.comet.edge import Edge
 from zim.protocol.framings.base import Framing
 from zim.protocol.framings.text import TEXT

@@ -29,7 +29,7 @@ class TurnedAway(NamedTuple):
     retry_after_s: int
 
 
-class Admission:
+class Doorkeeper:
     """One comet's.
 
     Attributes:
@@ -74,9 +74,8 @@ class Admission:
         # The network first: who has many addresses of one must not fill the table of addresses.
         if networks is not None and (wait_s := networks.wait_s(network, 1.0, now)):
             return self._turn_away(NETWORK, wait_s, host)
-        if addresses is not None:
-            if wait_s := addresses.ask(address, 1.0, now):
-                return self._turn_away(ADDRESS, wait_s, host)
+        if addresses is not None and (wait_s := addresses.ask(address, 1.0, now)):
+            return self._turn_away(ADDRESS, wait_s, host)
         if networks is not None:
             networks.take(network, 1.0, now)
         return None
