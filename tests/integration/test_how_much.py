@@ -10,7 +10,8 @@ import http.client
 import itertools
 import json
 import re
-import time
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from hashlib import sha256
@@ -57,10 +58,8 @@ def reload(fabric: Fabric, before: str, after: str) -> None:
     text = fabric.file.read_text()
     assert before in text
     fabric.file.write_text(text.replace(before, after))
-    n = fabric.log.count("INFO reloaded")
-    assert fabric.process is not None
-    fabric.process.send_signal(1)
-    wait_until(lambda: fabric.log.count("INFO reloaded") > n, "it is reloaded")
+    done = subprocess.run([sys.executable, "-m", "zim", "reload", str(fabric.file)], capture_output=True, text=True)
+    assert done.returncode == 0, done
 
 
 def connect(address: str, source: str) -> socket.socket:
@@ -241,7 +240,7 @@ def test_who_sends_too_much_is_slowed_down_and_closed_if_it_goes_on(what: str, i
         def flood() -> None:
             body = b'"' + b"x" * 2_000 + b'"' if what == "bytes" else b"1"
             while not flooder.is_closed:
-                flooder.say(Op.SEND, body)
+                flooder.say(Op.UPSTREAM, body)
 
         flooding = gevent.spawn(flood)
         try:
@@ -264,7 +263,7 @@ def test_who_sends_much_now_and_then_is_slowed_down_and_stays() -> None:
     with running(has_admin=True, more=limits(packets_per_connection=rate(10, per_s=50))) as fabric:
         client = ZimClient(fabric.tcp["comet-1"], "7")
         for n in range(60):
-            client.say(Op.SEND, b"%d" % n)
+            client.say(Op.UPSTREAM, b"%d" % n)
         client.wait(60)
         assert [p.body for p in client.packets] == [b"%d" % n for n in range(60)]
         assert limited(fabric, "comet-1")["packets_per_connection"] >= 1
@@ -285,7 +284,8 @@ def test_rooms_of_a_session() -> None:
         client.ask(Op.LEAVE, {"rooms": ["a"]}, 3)
         found = client.ask(Op.JOIN, {"rooms": ["e", "f"]}, 4)["streams"]
         assert ("error" in found["r:e"], found["r:f"]) == (False, error)
-        assert fabric.get("/api/users/7")["sessions"][0]["rooms"] == ["b", "e"]
+        there = ["b", "e"]
+        wait_until(lambda: fabric.get("/api/users/7")["sessions"][0]["rooms"] == there, "it is where it may be")
         assert limited(fabric, "comet-1") == {"rooms_per_session": 3}
         reload(fabric, "rooms_per_session = 2", "rooms_per_session = 3")
         assert "error" not in client.ask(Op.JOIN, {"rooms": ["f"]}, 5)["streams"]["r:f"]
@@ -335,7 +335,7 @@ def test_pushes_of_a_key_over_http() -> None:
         wait_until(lambda: re.search("limit=pushes_per_key times=.* last=(acme|beta)", fabric.log), "the log says so")
 
         reload(fabric, f"pushes_per_key = {rate(3)}", f"pushes_per_key = {rate(1000, per_s=1000)}")
-        wait_until(lambda: push(fabric, "acme", id="once")[0] == 200, "it may push again, with the same key")
+        wait_until(lambda: push(fabric, "acme", id="once")[0] == 200, "it may push again, with the same id")
         assert push(fabric, "beta")[0] == 429
 
 
@@ -349,6 +349,7 @@ def test_pushes_by_goims_api_and_without_keys() -> None:
             response = connection.getresponse()
             assert (response.status, response.read()) == (429, b'{"ret":65535}')
             assert int(response.headers["Retry-After"]) > 1
+        connection.close()
         assert push(fabric, "")[0] == 429
         assert limited(fabric, "logic-1") == {"pushes_per_key": 5}
 
@@ -471,19 +472,16 @@ def flooding(fabric: Fabric, who: str) -> Iterator[Callable[[], int]]:
             worker.get()
 
 
-def timed_pushes(fabric: Fabric, who: str, n: int) -> tuple[list[Accepted | PushError], list[float]]:
+def pushed(fabric: Fabric, who: str, n: int) -> list[Accepted | PushError]:
+    """What became of so many, one after the other."""
     found: list[Accepted | PushError] = []
-    took: list[float] = []
     with Publisher(fabric.http["logic-1"], api_key=KEYS[who], retry_s=0) as publisher:
         for i in range(n):
-            began = time.perf_counter()
             try:
                 found.append(publisher.push(b"%d" % i, users=f"{who}-1"))
             except PushError as error:
                 found.append(error)
-            took.append(time.perf_counter() - began)
-            gevent.sleep(0.005)
-    return found, sorted(took)
+    return found
 
 
 def tenants() -> str:
@@ -491,25 +489,21 @@ def tenants() -> str:
     return limits(pushes_per_key=rate(200, per_s=200)) + "".join(api_key(name, "", of[name]) for name in KEYS)
 
 
-def test_tenants_do_not_starve_each_other(capsys: pytest.CaptureFixture[str]) -> None:
-    """One floods at many times its limit, and every push of the other is accepted. How long they took is printed."""
+def test_tenants_do_not_starve_each_other() -> None:
+    """One floods at many times its limit, and every push of the other is accepted."""
     with running(has_admin=True, more=tenants()) as fabric:
-        alone, quiet = timed_pushes(fabric, "beta", 300)
         with flooding(fabric, "acme") as count:
             wait_until(lambda: limited(fabric, "logic-1"), "it is over its limit")
-            before, began = count(), time.monotonic()
-            together, busy = timed_pushes(fabric, "beta", 300)
-            asked, took = count() - before, time.monotonic() - began
-        assert all(isinstance(outcome, Accepted) for outcome in [*alone, *together])
+            before = count()
+            found = pushed(fabric, "beta", 150)
+            wait_until(lambda: count() - before > 2_000, "it floods")
+        assert all(isinstance(outcome, Accepted) for outcome in found)
         assert limited(fabric, "logic-1")["pushes_per_key"] > 1_000
         headers = {"Authorization": f"Bearer {KEYS['beta']}"}
-        assert fabric.request("GET", "/api/streams/u%3Abeta-1?limit=1", headers=headers)[1]["head"] == 600
-    with capsys.disabled():
-        p99 = f"p99 alone {quiet[-4] * 1000:.1f} ms, in the flood {busy[-4] * 1000:.1f} ms"
-        print(f" [{p99}; it asked for {asked / took:,.0f} pushes/s and may do 200]", end="")
+        assert fabric.request("GET", "/api/streams/u%3Abeta-1?limit=1", headers=headers)[1]["head"] == 150
 
 
-def test_a_file(tmp_path: Path) -> None:
+def test_without_a_limit_nothing_is_refused(tmp_path: Path) -> None:
     """Where nothing is said there is no limit, and no metric tells of any."""
     with running(tmp_path, has_admin=True) as fabric:
         assert [fabric.push({"to": {"users": ["7"]}, "body": n})[0] for n in range(50)] == [200] * 50

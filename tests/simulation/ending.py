@@ -57,8 +57,8 @@ def _check_answers(world: World) -> None:
         is_asked = asked_at > CALM_S and world.backend.is_told(push_id) and not world.is_restored
         if is_asked and statuses == {"unknown"} and not world.backend.is_in_memory(push_id):
             world.fail(f"{push_id} is asked for again and again, and nobody ever knows")
-        if statuses == {"unavailable"} and kept and world.backend.is_told(push_id):
-            world.fail(f"{push_id} got 503 and is in {kept}")
+        if statuses <= {"unavailable", "limited"} and statuses and kept and world.backend.is_told(push_id):
+            world.fail(f"{push_id} got 503 or 429 and is in {kept}")
 
 
 def _check_order(world: World) -> None:

@@ -56,11 +56,7 @@ class Rate(NamedTuple):
 
 
 class Bucket:
-    """One bucket, full at first.
-
-    Attributes:
-        rate: may be changed at any time; what was taken stays taken.
-    """
+    """One bucket, full at first."""
 
     __slots__ = ("_full_at", "rate")
 

@@ -140,13 +140,6 @@ def test_shares_add_up() -> None:
     assert rate.shared_by(3).fill_s == rate.fill_s
 
 
-def test_a_changed_rate_forgets_nothing() -> None:
-    bucket = Bucket(Rate(1, 10))
-    bucket.take(10, 0.0)
-    bucket.rate = Rate(100, 1_000)
-    assert bucket.wait_s(1_000, 0.0) == pytest.approx(10)
-
-
 def test_it_takes_no_longer_with_many_keys() -> None:
     """Slots are few, however many keys there are."""
     table = Buckets[int](Rate(5, 50))

@@ -31,7 +31,7 @@ class Quotas:
         self._rates: Mapping[str, tuple[Rate | None, Rate | None]] = {}
 
     def follow(self, limits: Ceilings, keys: Sequence[ApiKey], logics: int) -> None:
-        """From now on these. What a key has pushed stays counted.
+        """From now on these. A key whose rate is another one begins anew.
 
         Args:
             keys: without any, whoever comes is one principal, "".
@@ -75,7 +75,5 @@ class Quotas:
 def _bucket(had: Bucket | None, rate: Rate | None, logics: int) -> Bucket | None:
     if rate is None:
         return None
-    if had is None:
-        return Bucket(rate.shared_by(logics))
-    had.rate = rate.shared_by(logics)
-    return had
+    mine = rate.shared_by(logics)
+    return had if had is not None and had.rate == mine else Bucket(mine)

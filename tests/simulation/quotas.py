@@ -1,0 +1,46 @@
+"""What the profile `limits` allows, and an observer of who gets how much."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from zim.fabric.buckets import Rate
+from zim.fabric.ceilings import Ceilings
+from zim.nodes.router.log import NewPush
+
+if TYPE_CHECKING:
+    from tests.simulation.nodes import LogicNode, RouterNode
+    from tests.simulation.world import World
+
+TIGHT = Ceilings(pushes_per_stream=Rate(3.0, 4.0), pushes_per_key=Rate(8.0, 12.0))
+NEAR = 0.003  # log time is in milliseconds; and what is left of rounding
+
+
+class Observer:
+    """Of the limits of one world. A run of a node begins with full buckets."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._of: dict[tuple[str, int, str], list[float]] = {}  # when something was let through, by whom and whose
+
+    def saw_append(self, router: RouterNode, stream: str, push: NewPush) -> None:
+        """A router has kept a push that it admitted at this log time."""
+        limit = self._world.kernel.limits.pushes_per_stream
+        if limit is not None:
+            self._let_through(router.name, router.run, stream, push.time_ms / 1000, limit)
+
+    def saw_push(self, logic: LogicNode) -> None:
+        """A logic has let a push of a backend through."""
+        limit = self._world.kernel.limits.pushes_per_key
+        if limit is not None:
+            share = limit.shared_by(len(logic.layout.logics))
+            self._let_through(logic.name, logic.run, "", logic.now, share)
+
+    def _let_through(self, who: str, run: int, whose: str, at: float, limit: Rate) -> None:
+        times = self._of.setdefault((who, run, whose), [])
+        times.append(at)
+        times.sort()  # a commit may end before one that was admitted earlier
+        for i, first in enumerate(times):
+            for n, last in enumerate(times[i:], 1):
+                if n > limit.burst + limit.per_s * (last - first + NEAR) + NEAR:
+                    self._world.fail(f"{who} lets {n} pushes through in {last - first:.3f} s: {whose or 'of a key'}")
