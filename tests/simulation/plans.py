@@ -66,6 +66,9 @@ PROFILES: dict[str, tuple[str, ...]] = {
 }
 
 
+_WORLDS = {"huge": "charge", "limits": "limit"}  # what holds for all of a schedule
+
+
 def make_plan(seed: int, profile: str) -> list[Op]:
     """The schedule of a seed."""
     rng = random.Random(f"{profile} {seed}")
@@ -103,10 +106,7 @@ def make_plan(seed: int, profile: str) -> list[Op]:
             args = (f"s{len(plan)}", (rng.choice(mine),), may_key and rng.random() < 0.3)
             plan.append(Op(round(at + gap * i, 3), "submit", args))
     faults = PROFILES[profile]
-    if profile == "huge":
-        plan.append(Op(0.0, "charge", ()))
-    if profile == "limits":
-        plan.append(Op(0.0, "limit", ()))
+    plan += [Op(0.0, _WORLDS[profile], ())] if profile in _WORLDS else []
     for _ in range(rng.choice([1, 2, 4, 8]) if faults else 0):
         plan += _fault(rng, layout, rng.choice(faults), when(), push)
     keyed = [op for op in plan if op.verb == "push" and op.args[2]]
