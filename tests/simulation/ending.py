@@ -48,7 +48,7 @@ def _check_answers(world: World) -> None:
     for push_id in world.backend.pushes:
         statuses = world.backend.statuses(push_id)
         kept = [s for s in world.streams_of(push_id) if (s, push_id) in world.places]
-        # Whose key is at its home, and was refused in memory: nobody can tell from then on. See seen() of the log's keys.
+        # Its key is at its home, and it was refused where memory is all there is: nobody can tell from then on.
         is_forgotten = "limited" in statuses and world.backend.is_in_memory(push_id)
         if push_id.startswith("last") and "ok" not in statuses and not is_forgotten:
             world.fail(f"{push_id}: still no success, after the faults are over: {statuses}")
