@@ -135,7 +135,7 @@ def test_an_address_comes_in_again_after_a_while() -> None:
 
 
 def test_memory_does_not_grow_in_a_flood_from_ten_thousand_addresses() -> None:
-    """Twice as many come as come before memory is looked at: what is kept of them is bounded, or forgotten."""
+    """What is kept of them is bounded, or forgotten."""
     more = limits(connects_per_address=rate(2, per_s=50), connects_per_network=rate(20, per_s=50))
     with running(has_admin=True, more=more) as fabric:
         host, port = fabric.tcp["comet-1"].rsplit(":", 1)

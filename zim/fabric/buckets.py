@@ -13,7 +13,7 @@ from typing import Generic, NamedTuple, TypeVar
 
 K = TypeVar("K", bound=Hashable)
 
-MOST_KEYS = 100_000  # of one table: some 25 MB
+MOST_KEYS = 100_000  # of one table: some 20 MB
 SLOTS = 16  # see Buckets
 FORGOTTEN = 4  # full buckets that are forgotten with each one that is asked: more than can come
 _ROUNDING_S = 1e-9  # a sum of shares of a second is not a second to the last bit
