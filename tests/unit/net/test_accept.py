@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import gevent
 from gevent import socket
 
@@ -11,7 +13,7 @@ from zim.net.accept import Farewell
 WORDS = b"HTTP/1.1 429 Too Many Requests\r\n\r\n"
 
 
-def pair() -> tuple[socket.socket, socket.socket]:
+def pair() -> tuple[Any, Any]:
     """Both ends of a TCP connection: only TCP resets what is closed with bytes unread."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         theirs = socket.create_connection(server.getsockname(), timeout=WAIT_S)
