@@ -110,34 +110,19 @@ class CometNode(Driver):
 
 
 class LogicNode(Driver):
-    def __init__(self, *args: Any) -> None:
-        super().__init__(*args)
-        self.on_let_through: Callable[[LogicNode], None] = lambda node: None
-
     def boot(self) -> None:
         rest = desk(), 1 << 20, lambda: f"id-{self.kernel.number()}", self.kernel.part_streams
         self.runner = LogicRunner(self.layout.routers, is_live, *rest)
-        self.runner.quotas.follow(self.kernel.limits, (), len(self.layout.logics))
         self.there.clear()
         self.every(TICK_S, lambda: self.perform([*self.follow(self.layout.routers), *self.runner.on_tick(self.now)]))
 
     def publish(self, push: Push, answered: Callable[[Published], None]) -> None:
         """Publishes, and tells the publisher, if this run lasts."""
-        self._push(
-            lambda: self.runner.on_push(lambda found: answered(*found), [push], LOCAL, self.now, self.kernel.pause)
-        )
-
-    def _push(self, step: Callable[[], list[Effect]]) -> None:
-        """One push, which is let through or is one too many."""
-        before = dict(self.runner.quotas.refusals.by_limit)
-        out = step()
-        if self.runner.quotas.refusals.by_limit == before:
-            self.on_let_through(self)
-        self.perform(out)
+        self.perform(self.runner.on_push(lambda found: answered(*found), [push], LOCAL, self.now, self.kernel.pause))
 
     def receive(self, src: str, run: int, m: Any) -> None:
         if isinstance(m, Submit):
-            self._push(lambda: self.runner.on_submits((src, run), [m], LOCAL, self.now, self.kernel.pause))
+            self.perform(self.runner.on_submits((src, run), [m], LOCAL, self.now, self.kernel.pause))
         elif isinstance(m, ToLogic):
             self.perform(self.runner.on_messages((src, run), [m], self.now, self.now))
         else:

@@ -2,18 +2,46 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
+from tests.simulation.nodes import LogicNode, RouterNode
 from zim.fabric.buckets import Rate
 from zim.fabric.ceilings import Ceilings
 from zim.nodes.router.log import NewPush
 
 if TYPE_CHECKING:
-    from tests.simulation.nodes import LogicNode, RouterNode
     from tests.simulation.world import World
 
 TIGHT = Ceilings(pushes_per_stream=Rate(3.0, 4.0), pushes_per_key=Rate(8.0, 12.0))
 NEAR = 0.003  # log time is in milliseconds; and what is left of rounding
+
+
+class WatchedLogic(LogicNode):
+    """A logic with quotas, which tells what it lets through."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.on_let_through: Callable[[LogicNode], None] = lambda node: None
+
+    def boot(self) -> None:
+        super().boot()
+        runner = self.runner
+        runner.quotas.follow(self.kernel.limits, (), len(self.layout.logics))
+        runner.on_push, runner.on_submits = self._watched(runner.on_push), self._watched(runner.on_submits)
+
+    def _watched(self, step: Callable[..., Any]) -> Callable[..., Any]:
+        """A step of the runner for one push, which is one too many or is not."""
+
+        def watched(*args: Any) -> Any:
+            by_limit = self.runner.quotas.refusals.by_limit
+            before = dict(by_limit)
+            out = step(*args)
+            if by_limit == before:
+                self.on_let_through(self)
+            return out
+
+        return watched
 
 
 class Observer:

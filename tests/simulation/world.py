@@ -21,7 +21,7 @@ from tests.simulation.limits import are_small
 from tests.simulation.nodes import CometNode, JobNode, LogicNode, RouterNode
 from tests.simulation.people import Person, Wire
 from tests.simulation.publishers import Backend, Publisher
-from tests.simulation.quotas import Observer
+from tests.simulation.quotas import Observer, WatchedLogic
 from tests.simulation.work import Meter
 from zim.fabric.ceilings import NO_CEILINGS, Ceilings
 from zim.fabric.limits import CHANGES
@@ -36,7 +36,7 @@ from zim.protocol.vocabularies.base import Missed, Start
 
 AWAY_S = 3.5  # a lease is 2.5 s, and what is under way may be late
 CHAOS_S, SETTLE_S = 10.0, 14.0
-NODES = {"router": RouterNode, "job": JobNode, "comet": CometNode, "logic": LogicNode}
+NODES = {"router": RouterNode, "job": JobNode, "comet": CometNode, "logic": WatchedLogic}
 KNOWN_S = 2.0  # after a start and without losses, logics know all log times
 
 
@@ -77,7 +77,7 @@ class World:
             router.on_answer = self.saw_answer
         for comet in layout.comets:
             kernel.nodes[comet].on_end = self.saw_end
-        for logic in (node for node in kernel.nodes.values() if isinstance(node, LogicNode)):
+        for logic in (node for node in kernel.nodes.values() if isinstance(node, WatchedLogic)):
             logic.on_let_through = self.observer.saw_push
         for name in list(kernel.nodes):
             kernel.start(name)

@@ -91,3 +91,9 @@ def test_another_rate_begins_anew_and_the_same_does_not() -> None:
         desk.publish(f"d{n}", "u:1")
     desk.commit()
     assert len(desk.fresh) == 11
+
+
+def test_a_push_counts_in_each_of_its_streams() -> None:
+    desk = limited_desk(burst=1)
+    desk.publish("a", "u:1", "u:2", "r:3")
+    assert [desk.over[desk.publish(s, s)] for s in ("u:1", "u:2", "r:3")] == [1, 1, 1]
