@@ -14,6 +14,7 @@ from typing import Any
 
 from tests.simulation.layout import Layout
 from tests.simulation.work import LINE_S, STEP_LINES, Meter
+from zim.fabric.ceilings import NO_CEILINGS, Ceilings
 from zim.nodes.comet.effects import Replaced, Told
 from zim.nodes.effects import Effect, Note, Replies, Send
 from zim.nodes.logic.runner import Settled
@@ -179,6 +180,7 @@ class Kernel:
         starts: of all processes, when each was.
         layout: of the fabric.
         meter: charges for work, if that costs anything.
+        limits: how much backends may do.
     """
 
     rng: random.Random
@@ -194,6 +196,7 @@ class Kernel:
     admitted_bytes: int = 3_000
     renew_bytes: int = 1_000
     meter: Meter | None = None
+    limits: Ceilings = NO_CEILINGS
     pipes: dict[tuple[str, str], Lane] = field(default_factory=dict)
     starts: list[tuple[float, str]] = field(default_factory=list)
     _queue: list[tuple[float, int, Node | None, int, Callable[[], Any]]] = field(default_factory=list)

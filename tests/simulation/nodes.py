@@ -32,6 +32,7 @@ class RouterNode(Driver):
     def boot(self) -> None:
         there = self.layout.comets, self.layout.jobs
         self.runner = RouterRunner(self.disk.open(), self.disk.clock, 1 << 40, {}, *there, self.now)
+        self.runner.shard.intake.limit.follow(self.kernel.limits.pushes_per_stream)
         self.every(0.1, lambda: self.perform(self.runner.on_tick(self.now, self.disk.wall_s)))
 
     def crash(self) -> None:

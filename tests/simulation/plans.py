@@ -13,8 +13,10 @@ from tests.simulation.disk import LIVE, STREAMS, is_live
 from tests.simulation.kernel import Violation
 from tests.simulation.layout import KINDS, USUAL, Layout
 from tests.simulation.limits import are_small, small_limits
+from tests.simulation.quotas import TIGHT
 from tests.simulation.steps import FORGERIES, NUMBERS, Op, do
 from tests.simulation.world import CHAOS_S, World
+from zim.fabric.ceilings import NO_CEILINGS
 from zim.fabric.sharding import rank
 
 OTHERS = {"router": ["router", "comet", "job"], "comet": ["router", "logic"], "logic": ["router"], "job": ["comet"]}
@@ -45,6 +47,7 @@ PROFILES: dict[str, tuple[str, ...]] = {
     "differ": ("differ", "differ", "differ", "kill", "cut"),
     "people": ("ban", "ban", "lift", "kick", "kick", "give", "kill router", "kill comet", "cut", "stop comet", "lose"),
     "huge": ("crowd", "crowd", "rooms", "rooms", "herd", "kill router", "kill comet"),
+    "limits": ("burst", "burst", "herd", "kill router", "kill logic", "stop", "cut", "lose"),
     "storm": (
         "lose",
         "cut",
@@ -61,6 +64,9 @@ PROFILES: dict[str, tuple[str, ...]] = {
         "clock",
     ),
 }
+
+
+_WORLDS = {"huge": "charge", "limits": "limit"}  # what holds for all of a schedule
 
 
 def make_plan(seed: int, profile: str) -> list[Op]:
@@ -100,8 +106,7 @@ def make_plan(seed: int, profile: str) -> list[Op]:
             args = (f"s{len(plan)}", (rng.choice(mine),), may_key and rng.random() < 0.3)
             plan.append(Op(round(at + gap * i, 3), "submit", args))
     faults = PROFILES[profile]
-    if profile == "huge":
-        plan.append(Op(0.0, "charge", ()))
+    plan += [Op(0.0, _WORLDS[profile], ())] if profile in _WORLDS else []
     for _ in range(rng.choice([1, 2, 4, 8]) if faults else 0):
         plan += _fault(rng, layout, rng.choice(faults), when(), push)
     keyed = [op for op in plan if op.verb == "push" and op.args[2]]
@@ -252,10 +257,11 @@ def run(seed: int, plan: list[Op], trace: bool = False) -> str:
     """Plays a schedule. Returns what it found wrong, or ""."""
     layout = Layout(next((op.args for op in plan if op.verb == "nodes"), USUAL))
     charges = any(op.verb == "charge" for op in plan)
-    plan = [op for op in plan if op.verb not in ("nodes", "charge") and _is_possible(op, layout)]
+    limits = TIGHT if any(op.verb == "limit" for op in plan) else NO_CEILINGS
+    plan = [op for op in plan if op.verb not in ("nodes", "charge", "limit") and _is_possible(op, layout)]
     with small_limits() if are_small(seed) and not charges else nullcontext():
         try:
-            world = World(seed, layout, charges, trace)
+            world = World(seed, layout, charges, trace, limits)
             for op in plan:
                 world.kernel.after(op.at, lambda op=op: do(world, op))  # type: ignore[misc]
             world.kernel.go(max([CHAOS_S, *(op.at for op in plan)]))

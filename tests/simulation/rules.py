@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import copy
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -11,6 +12,7 @@ import msgspec
 from tests.simulation.nodes import RouterNode
 from tests.simulation.people import Wire
 from zim.fabric.audience import ALL
+from zim.fabric.buckets import Bucket, Buckets
 from zim.nodes.comet import joining
 from zim.nodes.comet.feed import Link
 from zim.nodes.comet.history import HistoryReader
@@ -122,6 +124,16 @@ def _no_memory(publish: Any, intake: Intake[Any], *args: Any) -> Any:
 
 def _any_term(publish: Any, intake: Intake[Any], peer: Any, m: Any, *args: Any) -> Any:
     return publish(intake, peer, msgspec.structs.replace(m, term=intake.term), *args)
+
+
+def _kept_too(is_within: Any, intake: Intake[Any], admission: Any, now: float) -> bool:
+    """It is refused, and on its way into the log."""
+    if is_within(intake, admission, now):
+        return True
+    twin = copy(admission)
+    twin.askers = []
+    intake._enter(twin)
+    return False
 
 
 def _deny(intake: Intake[Any], admission: Any) -> None:
@@ -357,6 +369,11 @@ RULES: dict[str, Rule] = {
     "who registers is looked at": Rule(Control, "look", _wrap(Control, "look", _new_ones_alone), "people"),
     "orders are repeated until they are obeyed": Rule(
         Feed, "due_orders", _wrap(Feed, "due_orders", _once_alone), "people"
+    ),
+    "a stream takes no more than its limit": Rule(Buckets, "wait_s", lambda *_: 0.0, "limits"),
+    "a backend pushes no more than its limit": Rule(Bucket, "wait_s", lambda *_: 0.0, "limits"),
+    "what is one too many is in no stream": Rule(
+        Intake, "_is_within", _wrap(Intake, "_is_within", _kept_too), "limits"
     ),
     "orders outlive a lease": Rule(Feed, "end", _wrap(Feed, "end", _without_orders), "people"),
     "who is banned is closed at once": Rule(Control, "put", _remember_alone, "people"),

@@ -12,9 +12,11 @@ from zim.nodes.comet.feed import Link
 from zim.nodes.comet.outbox import Outbox
 from zim.nodes.comet.passes import Passes
 from zim.nodes.comet.views import Catchup
+from zim.nodes.logic.quotas import Quotas
 from zim.nodes.router.intake import Intake
 from zim.nodes.router.log.memory import MemoryLog
 from zim.nodes.router.questions import Questions
+from zim.nodes.router.stream_limit import StreamLimit
 
 # What happens there, in which profile, and how it is seen: whether after a call of that method something holds.
 REACHED: dict[str, tuple[str, Any, str, Callable[[Any], Any]]] = {
@@ -25,6 +27,8 @@ REACHED: dict[str, tuple[str, Any, str, Callable[[Any], Any]]] = {
     "pushes that wait for a comet are refused": ("slow", Intake, "publish", lambda it: it.dropped),
     "questions find no room": ("crash", Questions, "tell_heads", lambda it: it.changes.dropped),
     "a live-only stream is forgotten": ("calm", MemoryLog, "_drop_book", lambda it: True),
+    "a stream gets too much": ("limits", StreamLimit, "over", lambda it: it.refusals.by_limit["pushes_per_stream"]),
+    "a backend pushes too much": ("limits", Quotas, "ask", lambda it: it.refusals.by_limit["pushes_per_key"]),
     "a slow goim client loses its oldest": ("slow", Outbox, "put_newest", lambda it: True),
 }
 

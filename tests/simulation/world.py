@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import random
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from tests.simulation.authority import Authority
@@ -20,7 +21,9 @@ from tests.simulation.limits import are_small
 from tests.simulation.nodes import CometNode, JobNode, LogicNode, RouterNode
 from tests.simulation.people import Person, Wire
 from tests.simulation.publishers import Backend, Publisher
+from tests.simulation.quotas import Observer, WatchedLogic
 from tests.simulation.work import Meter
+from zim.fabric.ceilings import NO_CEILINGS, Ceilings
 from zim.fabric.limits import CHANGES
 from zim.fabric.push import Published
 from zim.nodes.comet.passes import is_live_only
@@ -33,17 +36,20 @@ from zim.protocol.vocabularies.base import Missed, Start
 
 AWAY_S = 3.5  # a lease is 2.5 s, and what is under way may be late
 CHAOS_S, SETTLE_S = 10.0, 14.0
-NODES = {"router": RouterNode, "job": JobNode, "comet": CometNode, "logic": LogicNode}
+NODES = {"router": RouterNode, "job": JobNode, "comet": CometNode, "logic": WatchedLogic}
 KNOWN_S = 2.0  # after a start and without losses, logics know all log times
 
 
 class World:
     """See the module."""
 
-    def __init__(self, seed: int, layout: Layout, charges: bool, trace: bool = False) -> None:
+    def __init__(
+        self, seed: int, layout: Layout, charges: bool, trace: bool = False, limits: Ceilings = NO_CEILINGS
+    ) -> None:
         rng = random.Random(seed * 7919 + 1)
         self.kernel = kernel = Kernel(rng, layout, crosses_codec=seed % 16 == 0, trace=trace)
-        kernel.part_streams = rng.choice([1, 2, 500])
+        kernel.part_streams, kernel.limits = rng.choice([1, 2, 500]), limits
+        self.observer = Observer(self)
         if charges:  # for sizes as they are
             kernel.meter, kernel.part_streams, kernel.most_changes = Meter(), PART_STREAMS, CHANGES
             kernel.max_behind_bytes = kernel.admitted_bytes = ADMITTED_BYTES
@@ -67,10 +73,12 @@ class World:
         self.key_window_s = 5.0 if seed % 3 == 0 else 86_400.0
         for router in self.routers():
             router.disk.key_window_s = self.key_window_s
-            router.disk.on_append = self.saw_append
+            router.disk.on_append = partial(self.saw_append, router)
             router.on_answer = self.saw_answer
         for comet in layout.comets:
             kernel.nodes[comet].on_end = self.saw_end
+        for logic in (node for node in kernel.nodes.values() if isinstance(node, WatchedLogic)):
+            logic.on_let_through = self.observer.saw_push
         for name in list(kernel.nodes):
             kernel.start(name)
         self.backend = Backend(self)
@@ -103,8 +111,9 @@ class World:
         """A promise is broken."""
         raise Violation(f"{self.kernel.now:.3f} {claim}")
 
-    def saw_append(self, stream: str, epoch: str, offset: int, push: NewPush) -> None:
+    def saw_append(self, router: RouterNode, stream: str, epoch: str, offset: int, push: NewPush) -> None:
         """A router has kept a message."""
+        self.observer.saw_append(router, stream, push)
         push_id = push.body.decode()
         self.receipt_of[push_id] = push.push_id
         history = self.history.setdefault((stream, epoch), [])
@@ -208,6 +217,8 @@ class World:
         kept = [s for s in self.streams_of(push_id) if (s, push_id) in self.places or (s, push_id) in self.lost]
         if p.status == "ok" and len(kept) < len(self.streams_of(push_id)):
             self.fail(f"{push_id} got success and is only in {kept}")
+        if p.status == "limited" and self.kernel.limits is NO_CEILINGS:
+            self.fail(f"{push_id} got 429, and there is no limit")
         if p.status == "conflict" and not self.backend.is_shared(push_id):
             self.fail(f"{push_id} got 422, and nobody used its key for anything else")
         for part in p.parts:

@@ -25,17 +25,25 @@ from tests.unit.nodes.router.log.sqlite_support import ROUTERS, acquired, opened
 from tests.wires import ZIM_TEXT
 from zim import json_text
 from zim.cli import main
+from zim.cli.template import render as template_of_production
 from zim.errors import NodeError
 from zim.fabric import limits
+from zim.fabric.ceilings import Ceilings
 from zim.fabric.principals import SCOPES
 from zim.fabric.push import PUSH_OP, TEST_OPS
 from zim.fabric.retention import Retention, Rule
 from zim.net import handshakes, http1, proxy
+from zim.nodes.comet.doorkeeper import Doorkeeper
 from zim.nodes.comet.edge import ANSWER_S
+from zim.nodes.comet.gate import PER_SESSION
 from zim.nodes.comet.history import ANSWER_BYTES
+from zim.nodes.comet.inflow import Inflow
 from zim.nodes.logic.fabric import HISTORY_BYTES
+from zim.nodes.logic.logging_in import LoginLimit
+from zim.nodes.logic.quotas import Quotas
 from zim.nodes.router.log import Log, NewPush
 from zim.nodes.router.log.durable import begin_epoch
+from zim.nodes.router.stream_limit import StreamLimit
 from zim.protocol import frame
 from zim.protocol.endings import Ending
 from zim.protocol.frame import Op, Packet
@@ -234,6 +242,18 @@ def test_documented_defaults_of_who_may_come_in_are_true() -> None:
             assert defaults[key] == int(said), key
     for scope in SCOPES:
         assert f"`{scope}`" in text
+
+
+def test_every_limit_is_on_all_pages_that_have_a_table_of_them() -> None:
+    refused = {*Doorkeeper().refusals.by_limit, *Inflow().refusals.by_limit, PER_SESSION}
+    refused |= {*Quotas().refusals.by_limit, *LoginLimit().refusals.by_limit, *StreamLimit().refusals.by_limit}
+    names = {f.name for f in dataclasses.fields(Ceilings)}
+    assert refused == names | {"max_memory_bytes"}
+    for name in ("topology", "limits", "operations"):
+        rows = "\n".join(line for line in page(name).splitlines() if line.startswith("|"))
+        assert [limit for limit in refused if f"`{limit}`" not in rows] == [], name
+    template = template_of_production(is_production=True)
+    assert [limit for limit in names if not re.search(rf"^#?{limit} = ", template, re.MULTILINE)] == []
 
 
 def test_the_example_of_a_topology_says_what_it_does() -> None:

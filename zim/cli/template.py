@@ -60,6 +60,22 @@ _WHO = """
 """
 
 
+_ALLOWED = """
+# How much somebody may do: a bucket holds `burst`, and gets `per_s` of it a second. See docs/topology.md.
+[limits]
+# Behind a proxy all clients come from the proxy's address. Switch these on if comets see their own:
+#connects_per_address = { per_s = 5, burst = 50 }
+#connects_per_network = { per_s = 50, burst = 500 } # of a /24, or /64 of IPv6
+logins_per_user = { per_s = 0.2, burst = 20 }
+packets_per_connection = { per_s = 20, burst = 200 } # from a client
+bytes_per_connection = { per_s = 65536, burst = 524288 }
+rooms_per_session = 100
+pushes_per_key = { per_s = 500, burst = 5000 } # of each API key; an [[api_key]] may have its own
+bytes_per_key = { per_s = 4194304, burst = 33554432 }
+pushes_per_stream = { per_s = 50, burst = 500 } # into each user's or room's stream
+"""
+
+
 def render(
     machines: int = 1,
     is_production: bool = False,
@@ -72,7 +88,7 @@ def render(
     Args:
         machines: on how many it runs. On one, all is on loopback.
         is_production: its data is in /var/lib/zim, `zim up` has an `admin` address, the limits that are changed first
-            are there, with their defaults, and who may come in, to be switched on.
+            are there, with their defaults, who may come in, to be switched on, and how much somebody may do.
         offset: is added to every port.
         data_dir: where its data is, unless it is for production; relative to the file.
         file: its name, for commands in its comments.
@@ -84,6 +100,7 @@ def render(
     parts.append("\n" + _table("[fabric]", "", _production_fabric() if is_production else _fabric(data_dir)))
     parts += ["\n" + _table("[retention]", "of each stream the newest messages stay", _retention())] * is_production
     parts += [_WHO.replace("FILE", file)] * is_production
+    parts += [_ALLOWED] * is_production
     for kind, role in _ROLES.items():
         for n in range(1, machines + 1):
             lines = _node(kind, n) if machines == 1 else _node_of_several(kind, n)
@@ -149,6 +166,7 @@ _LIMITS: dict[str, list[Line]] = {
         ("max_connections", f"{Comet.max_connections}", "each is an open file: ulimit -Hn"),
         ("heartbeat_s", f"{Comet.heartbeat_s:.0f}", "a client silent for longer is closed"),
         ("outbox_bytes", f"{Comet.outbox_bytes}", "of what waits for one client"),
+        ("max_memory_bytes", f"{4 << 30}", "above it nobody new comes in: most of what the machine has"),
         ("slow_consumer", f'"{Comet.slow_consumer}"', 'who has more is closed; or "drop": its oldest messages go'),
     ],
 }

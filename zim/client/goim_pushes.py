@@ -67,9 +67,10 @@ class GoimPushes:
 def _judge(answer: HttpAnswer, address: str, size: int, hint: str) -> None:
     """Raises unless it is goim's answer for success."""
     status, wait_s = answer.status, answer.retry_after_s
-    if status == 503:
+    if status in (429, 503):
         when = f"in {wait_s:g} s" if wait_s else "soon"
-        raise PushUnavailable(f"the fabric cannot take it now (503); try again {when}", status, retry_after_s=wait_s)
+        what = "the fabric cannot take it now" if status == 503 else "more than a limit of the fabric allows"
+        raise PushUnavailable(f"{what} ({status}); try again {when}", status, retry_after_s=wait_s)
     if status == 504:
         raise PushUnknown("the fabric does not know whether the push was accepted (504)", status)
     if status == 413:

@@ -42,7 +42,8 @@ class PushJob(Generic[P]):
         node: where the last one went, -1 before.
         deadline: when that one counts as not answered.
         may_be_kept: an attempt ended of which nobody knows what became.
-        why: why the last attempt failed.
+        why: why the last attempt failed; retry_after_s: when the node says that another one is worth it, 0 if it does
+            not.
     """
 
     submit: Submit
@@ -54,6 +55,7 @@ class PushJob(Generic[P]):
     deadline: float = 0.0
     may_be_kept: bool = False
     why: str = "no logic node is connected"
+    retry_after_s: float = 0.0
 
 
 class Pipeline(Generic[P]):
@@ -141,7 +143,9 @@ class Pipeline(Generic[P]):
             else:
                 job.may_be_kept |= answer.status == "unknown"
                 job.why = why or f"the logic node said {answer.status}"
+                job.retry_after_s = answer.retry_ms / 1000
                 wait_s = min(FIRST_WAIT_S * 2.0 ** min(job.attempts - 1, 10), MAX_WAIT_S)
+                wait_s = max(wait_s, min(job.retry_after_s, max(0.0, job.give_up_at - now)))
                 heapq.heappush(self._later, (now + wait_s, next(self._numbers), job))
         return settled
 
@@ -154,7 +158,7 @@ class Pipeline(Generic[P]):
             silent.append(job)
         for job in silent:
             del self._sent[job.submit.req]
-            job.may_be_kept, job.why = True, f"no answer in {self._answer_s:g} s"
+            job.may_be_kept, job.why, job.retry_after_s = True, f"no answer in {self._answer_s:g} s", 0.0
         if silent:
             self._move_on(silent[0].node)
         ready = []
@@ -211,4 +215,4 @@ def _give_up(job: PushJob[P]) -> PushError:
     key = job.submit.key
     if job.may_be_kept:
         return PushUnknown(f"it is not known whether the push was accepted: {job.why}", id=key)
-    return PushUnavailable(f"not accepted: {job.why}", id=key)
+    return PushUnavailable(f"not accepted: {job.why}", id=key, retry_after_s=job.retry_after_s)

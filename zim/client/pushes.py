@@ -198,7 +198,8 @@ def _failed(status: int, why: str, id: str, retry_after_s: float) -> PushError:
     said = f": {why}" if why else ""
     if status in (429, 503):
         when = f"in {retry_after_s:g} s" if retry_after_s else "soon"
-        text = f"the fabric cannot take it now ({status}){said or f'; try again {when}'}"
+        what = "the fabric cannot take it now" if status == 503 else "more than a limit allows"
+        text = f"{what} ({status}){said or f'; try again {when}'}"
         return PushUnavailable(text, status, id, retry_after_s)
     if status in (502, 504):
         return PushUnknown(f"it is not known whether the push was accepted ({status}){said}", status, id)

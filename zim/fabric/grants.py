@@ -107,11 +107,13 @@ class Denial(msgspec.Struct, array_like=True, frozen=True, gc=False):
         code: what its client is to do.
         reason: for the client.
         detail: for the log alone.
+        retry_ms: its user has come too often, and may come back then; 0 if that is not why.
     """
 
     code: Code
     reason: str
     detail: str = ""
+    retry_ms: Annotated[int, Meta(ge=0, lt=1 << 53)] = 0
 
 
 def grant_problem(grant: Grant) -> str:

@@ -9,6 +9,7 @@ from hmac import compare_digest
 from typing import Literal, get_args
 
 from zim.errors import ZimError
+from zim.fabric.buckets import Rate
 from zim.fabric.names import shown
 from zim.fabric.patterns import ANY, matches
 from zim.fabric.pauses import Pause, no_pause, paused
@@ -49,11 +50,14 @@ class ApiKey:
         id: its principal; stays when the key is replaced.
         sha256: of each key that is valid, in hexadecimal; several during a rotation.
         scopes: what it may do, and patterns of the streams for which.
+        pushes, bytes: how much it may push, over all logics; None for what `[limits]` says of all keys.
     """
 
     id: str
     sha256: tuple[str, ...]
     scopes: Mapping[Scope, tuple[str, ...]]
+    pushes: Rate | None = None
+    bytes: Rate | None = None
 
 
 @dataclass(frozen=True)

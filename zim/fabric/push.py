@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NamedTuple
 
 import msgspec
 from msgspec import Meta
@@ -25,7 +26,7 @@ from zim.fabric.streams import (
     user_stream,
 )
 
-Status = Literal["ok", "unavailable", "unknown", "conflict", "forbidden"]
+Status = Literal["ok", "unavailable", "unknown", "conflict", "forbidden", "limited"]
 
 PUSH_OP = 5  # of a packet that brings a pushed message, unless the push says another
 FIRST_OP, LAST_OP = 100, (1 << 31) - 1  # below it are goim's and zim's own; above it nothing fits into a packet
@@ -70,6 +71,31 @@ class Push:
     only: tuple[str, ...] = ()
 
 
+class Refusal(NamedTuple):
+    """Somebody does more than a limit allows.
+
+    Attributes:
+        limit: its name, a key of `[limits]`.
+        wait_s: after how long it may be tried again.
+        stream: which one gets too much; "" if it is not about one.
+    """
+
+    limit: str
+    wait_s: float
+    stream: str = ""
+
+    @property
+    def retry_after_s(self) -> int:
+        """Whole seconds, for Retry-After: at least 1."""
+        return max(1, math.ceil(self.wait_s))
+
+    @property
+    def why(self) -> str:
+        """For people."""
+        at = f" into {shown(self.stream)}" if self.stream else ""
+        return f"more{at} than {self.limit} allows; try again in {self.wait_s:.3g} s"
+
+
 class Part(msgspec.Struct, frozen=True):
     """One router's share of a push."""
 
@@ -86,10 +112,12 @@ class Published:
     Attributes:
         push_id: names this push at all six stops.
         status: "ok": kept. "unavailable": surely nothing was kept. "unknown": some of it may have been; ask again with
-            a key. "conflict": the key was used for another content. "forbidden": its principal may not.
+            a key. "conflict": the key was used for another content. "forbidden": its principal may not. "limited": it
+            is one too many, and surely nothing was kept.
         parts: what became of it at each router.
-        retry_after_s: when an "unavailable" push is worth another try.
+        retry_after_s: when an "unavailable" or "limited" push is worth another try.
         forbidden: a stream that its principal may not push to; then nothing was kept.
+        refusal: which limit it is about, if it is limited.
     """
 
     push_id: str
@@ -97,6 +125,7 @@ class Published:
     parts: Sequence[Part] = ()
     retry_after_s: int = 1
     forbidden: str = ""
+    refusal: Refusal | None = None
 
 
 def is_op(op: int) -> bool:

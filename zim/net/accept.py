@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import logging
+from contextlib import suppress
 from typing import Any
 
 import gevent
@@ -12,10 +13,12 @@ from gevent.server import StreamServer
 
 from zim.errors import NodeError
 from zim.net.holders import in_use
+from zim.net.pipe import SocketPipe
 
 log = logging.getLogger(__name__)
 
 BACKLOG = 4_096
+LINGER_S = 0.5  # for a client to read why it is not let in
 PAUSE_S = 0.1  # before the next try when the machine has no more files or memory
 
 _FULL = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
@@ -39,6 +42,38 @@ def listen(key: str, address: tuple[str, int]) -> gevent.socket.socket:
             raise NodeError(in_use(key, f"[{host}]:{port}" if ":" in host else f"{host}:{port}")) from None
         reason = str(error.strerror).partition(" (")[0]  # Python adds the address to it
         raise NodeError(f"{key} {host}:{port}: {reason}") from error
+
+
+class Farewell:
+    """Says a word to those who are not let in, in the accept loop.
+
+    Who closes with bytes of the other end unread resets the connection, and the word may be lost. So sockets stay for a
+    moment; but only some, for in a flood they are what is short.
+    """
+
+    def __init__(self, most: int = 100) -> None:
+        self._most, self._left = most, most
+
+    def say(self, sock: gevent.socket.socket, words: bytes) -> None:
+        """Sends as much as goes at once, and closes. Does not switch."""
+        pipe = SocketPipe(sock)
+        with suppress(OSError):
+            pipe.receive(waits=False)  # what it has asked, if that is here
+        try:
+            pipe.send(words)
+        except OSError:
+            sock.close()
+            return
+        pipe.shutdown()
+        if self._left:
+            self._left -= 1
+            gevent.spawn_later(LINGER_S, self._close, sock)
+        else:
+            sock.close()
+
+    def _close(self, sock: gevent.socket.socket) -> None:
+        self._left += 1
+        sock.close()
 
 
 class PatientServer(StreamServer):

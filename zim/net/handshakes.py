@@ -95,6 +95,10 @@ class Handshakes:
             return
         arrival.pipe.park(self._step, arrival)
 
+    def may_be_anothers(self, peer: Address) -> bool:
+        """Whether who has connected may speak for somebody else."""
+        return self.introduces or (bool(self.proxies) and self.proxies.has(str(peer[0])))
+
     def client(self, peer: Address, environ: Mapping[str, Any]) -> Address:
         """Whose request it is, as far as proxies that are believed say so. environ: of WSGI."""
         if not self.proxies:

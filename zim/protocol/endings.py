@@ -29,6 +29,8 @@ class Ending(Enum):
     MUTE = "no auth in time", 0, 4204
     EXPIRED = "token expired", 1008, 4205
     SENT_AWAY = "sent away", 1013, 4206
+    TOO_OFTEN = "too many logins", 1013, 4207
+    TOO_FAST = "too much at once", 1013, 4208
     PACKET = "broken packet", 0, 4400
     AUTH = "broken auth", 0, 4401
     REFUSED = "login refused", 1008, 4402

@@ -14,7 +14,7 @@ from zim.protocol.message import Message
 
 class Auth(Message, frozen=True):
     """comet → logic: who is this? version: of what its client speaks; address: of the client; device: as it says;
-    anonymous: without a token it may be somebody without a name."""
+    anonymous: without a token it may be somebody without a name; is_refresh: its client is here already."""
 
     req: Number
     token: bytes
@@ -22,6 +22,7 @@ class Auth(Message, frozen=True):
     address: str = ""
     device: str = ""
     anonymous: bool = False
+    is_refresh: bool = False
 
 
 class Authed(Message, frozen=True):

@@ -364,12 +364,17 @@ class Submit(Message, frozen=True):
 
 
 class Submitted(Message, frozen=True):
-    """logic → publisher: as `POST /api/push` answers. why: for people, where the status is not "ok"."""
+    """logic → publisher: as `POST /api/push` answers. why: for people, where the status is not "ok".
+
+    retry_ms, limit: it is unavailable because of that limit; when it may be tried again.
+    """
 
     req: Number
     push_id: str
     status: Literal["ok", "unavailable", "unknown", "conflict", "forbidden", "unauthorized", "invalid"]
     why: str = ""
+    retry_ms: Number = 0
+    limit: str = ""
 
 
 # ---------------------------------------------------------------- what each link carries

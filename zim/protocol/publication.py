@@ -55,6 +55,8 @@ class Outcome(msgspec.Struct, array_like=True, frozen=True, gc=False):
     refused (another router's stream).
 
     at: which one. offsets: of each stream, if ok; 0 where it is not known. home_ms and the next: at its key's home.
+    over, retry_ms: it is unavailable because of `[limits] pushes_per_stream`: which of its streams has too much, from
+    1, and when there is room again; 0 where it is not so.
     """
 
     at: Number
@@ -63,3 +65,5 @@ class Outcome(msgspec.Struct, array_like=True, frozen=True, gc=False):
     home_ms: Moment = 0
     age_ms: Moment = 0
     is_fresh: bool = False
+    over: Number = 0
+    retry_ms: Number = 0

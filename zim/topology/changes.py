@@ -7,6 +7,7 @@ from dataclasses import fields, replace
 from typing import Any, NamedTuple, TypeVar
 
 from zim.errors import TopologyError
+from zim.fabric.ceilings import Ceilings
 from zim.fabric.retention import Retention
 from zim.topology.identity import Identity
 from zim.topology.nodes import Comet, Job, Listeners, Logic, Node, Router, Topology
@@ -24,6 +25,7 @@ _LIVE: dict[type[Node], tuple[str, ...]] = {
         "heartbeat_s",
         "outbox_bytes",
         "slow_consumer",
+        "max_memory_bytes",
     ),
 }
 _LISTENERS = ("http", "tcp", "ws", "admin")
@@ -70,6 +72,10 @@ def compare(old: Topology, new: Topology) -> TopologyChange:
             waiting.append("retention, for some streams become live only, or durable")
     live["identity"] = new.identity
     taken += _identity(old.identity, new.identity)
+    live["limits"] = new.limits
+    taken += [
+        f"limits.{f.name}" for f in fields(Ceilings) if getattr(old.limits, f.name) != getattr(new.limits, f.name)
+    ]
     for kind in ("routers", "logics", "jobs", "comets"):
         live[kind] = tuple(_nodes(getattr(old, kind), getattr(new, kind), taken, waiting))
     mixed = replace(old, **live)

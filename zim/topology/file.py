@@ -16,7 +16,7 @@ from typing import Any, get_type_hints
 from zim.errors import TopologyError
 from zim.fabric.bans import parse_network
 from zim.program import zim_command
-from zim.topology import browsers, identity, reach, retention
+from zim.topology import browsers, ceilings, identity, reach, retention
 from zim.topology.drafts import Draft, check_admin, check_together
 from zim.topology.endpoints import Endpoint, parse_link, parse_listener
 from zim.topology.nodes import MOST_S, CertificatePair, Comet, Job, ListenAddress, Logic, Node, Router, Topology
@@ -66,13 +66,16 @@ def parse(toml: str, path: Path) -> Topology:
     """
     problems: list[str] = []
     file = Table("", _read_toml(toml, path), problems)
-    file.refuse_unknown(["fabric", *_CLASSES, "retention", "room_class", *identity.KEYS])
+    file.refuse_unknown(["fabric", *_CLASSES, "retention", "room_class", *identity.KEYS, ceilings.KEY])
     fabric_table = _fabric_table(file)
     fabric = {} if fabric_table is None else fabric_table.read(_FABRIC, _FABRIC_REQUIRED)
-    kept, who = retention.read(file), identity.read(file, path.parent)
+    kept, who, limits = retention.read(file), identity.read(file, path.parent), ceilings.read(file)
     drafts = [draft for kind in _CLASSES for draft in _read_kind(file, kind)]
     check_together(drafts)
     reach.check(fabric_table, fabric.get("admin"), drafts, who)
+    logics = sum(draft.kind == "logic" for draft in drafts)
+    max_body_bytes = fabric.get("max_body_bytes", Topology.max_body_bytes)
+    ceilings.check_together(file, limits, who.api_keys, max_body_bytes, logics)
     if fabric_table is not None and "admin" in fabric:
         check_admin(fabric_table, fabric["admin"], drafts)
     if "data_dir" in fabric:
@@ -87,7 +90,7 @@ def parse(toml: str, path: Path) -> Topology:
         for kind, cls in _CLASSES.items()
     }
     digest = sha256(toml.encode()).hexdigest()
-    return Topology(**nodes, retention=kept, identity=who, path=path.absolute(), digest=digest, **fabric)
+    return Topology(**nodes, retention=kept, identity=who, limits=limits, path=path.absolute(), digest=digest, **fabric)
 
 
 def resolve_folder(name: str, beside: Path) -> Path:

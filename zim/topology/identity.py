@@ -18,6 +18,7 @@ from zim.fabric.names import is_name
 from zim.fabric.patterns import ANY, PATTERN, is_pattern
 from zim.fabric.principals import SCOPES, STREAM_SCOPES, ApiKey, Scope
 from zim.fabric.streams import is_room
+from zim.topology.ceilings import PER_KEY
 from zim.topology.endpoints import Endpoint
 from zim.topology.tables import Reader, Table, checked, choice, seconds, show, text, whole
 
@@ -280,8 +281,9 @@ def _session_policy(file: Table) -> SessionPolicy:
 
 
 def _api_key(table: Table) -> ApiKey | None:
-    found = table.read(_API_KEY, {"id": _ID_RIGHT, "sha256": _SHA256_RIGHT, "scopes": _SCOPES_RIGHT})
-    return ApiKey(**found) if len(found) == len(_API_KEY) else None
+    required = {"id": _ID_RIGHT, "sha256": _SHA256_RIGHT, "scopes": _SCOPES_RIGHT}
+    found = table.read(_API_KEY, required)
+    return ApiKey(**found) if required.keys() <= found.keys() else None
 
 
 def _hashes(table: Table, key: str) -> tuple[str, ...] | None:
@@ -383,6 +385,7 @@ _API_KEY: dict[str, Reader] = {
     "id": checked(lambda v: isinstance(v, str) and API_KEY_ID.fullmatch(v) is not None and is_name(v), _ID_RIGHT),
     "sha256": _hashes,
     "scopes": _scopes,
+    **PER_KEY,
 }
 
 

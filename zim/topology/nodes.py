@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
+from zim.fabric.ceilings import NO_CEILINGS, Ceilings
 from zim.fabric.retention import Retention
 from zim.topology.endpoints import Endpoint, parse_link, parse_listener
 from zim.topology.identity import Identity
@@ -164,6 +165,7 @@ class Comet(Node):
     keepalive_s: Annotated[int, whole(0, 32_767)] = 60
     outbox_bytes: Bytes = 1 << 20  # backlog of one connection whose socket is full
     slow_consumer: Annotated[str, choice("close", "drop")] = "close"  # or "drop": its oldest messages go first
+    max_memory_bytes: Annotated[int, whole(0, MOST_BYTES)] = 0  # of its process; above it nobody new comes in; 0: any
 
 
 @dataclass(frozen=True)
@@ -180,6 +182,7 @@ class Topology:
         admin: where `zim up` answers `/metrics` and `/healthz`; empty for nowhere.
         log_level: from which on lines are written, "debug", "info" or "warning".
         identity: who may come in.
+        limits: how much somebody may do.
         path: the file it came from; digest: SHA-256 of what was in it.
     """
 
@@ -196,6 +199,7 @@ class Topology:
     admin: Listeners = ()
     log_level: str = "info"
     identity: Identity = field(default_factory=Identity)
+    limits: Ceilings = NO_CEILINGS
     path: Path = Path("topology.toml")
     digest: str = field(default="", compare=False)
 

@@ -68,7 +68,7 @@ def named_files(topology: Topology) -> list[Path]:
 def review(topology: Topology, machine: Machine) -> list[Finding]:
     """All there is to say, errors first; within a severity in the order of the file."""
     parts: tuple[Callable[[Topology, Machine], Iterable[Finding]], ...] = (
-        _clients, _backends, _issuers, _anonymous, _listeners, _links, _keeping, _files, _sizes,
+        _clients, _backends, _issuers, _anonymous, _listeners, _limits, _links, _keeping, _files, _sizes,
     )  # fmt: skip
     found = [finding for part in parts for finding in part(topology, machine)]
     return sorted(found, key=lambda finding: SEVERITIES.index(finding.severity))
@@ -139,12 +139,10 @@ def _anonymous(topology: Topology, _: Machine) -> Iterator[Finding]:
 
 def _listeners(topology: Topology, _: Machine) -> Iterator[Finding]:
     identity = topology.identity
-    reached = False
     for key, kind, one in _of_clients(topology):
         yield from _reach(key, one, identity.knows_clients, "tokens and messages")
         if kind == "ws":
             yield from _pages(key, one)
-        reached |= one.is_reachable or bool(one.hosts or one.origins)
     for key, one in _of_backends(topology):
         yield from _reach(key, one, bool(identity.api_keys), "API keys and messages")
         if not one.parsed.is_local and not one.hosts:
@@ -154,9 +152,45 @@ def _listeners(topology: Topology, _: Machine) -> Iterator[Finding]:
             yield Finding("warning", f"{key}.origins", "pages from anywhere may read the answers", "named pages")
     for key, one in _of_operators(topology):
         yield from _reach(key, one, bool(identity.api_keys), "API keys and numbers")
-    if reached:
-        what = "zim limits neither how often an address connects nor how much a client sends"
-        yield Finding("note", "comet", what, "limits in the proxy, or a firewall's")
+
+
+def _is_reached(one: ListenAddress) -> bool:
+    """From other machines, perhaps through a proxy."""
+    return one.is_reachable or bool(one.hosts or one.origins)
+
+
+def _limits(topology: Topology, _: Machine) -> Iterator[Finding]:
+    """Of what can be reached from other machines: how much somebody may do."""
+    limits = topology.limits
+    if any(_is_reached(one) for _, _, one in _of_clients(topology)):
+        yield from _limits_of_clients(topology)
+    if any(_is_reached(one) for _, one in _of_backends(topology)):
+        keys = topology.identity.api_keys
+        if limits.pushes_per_key is None and not (keys and all(key.pushes is not None for key in keys)):
+            what = "a backend may push without end, and leave no room for others"
+            yield Finding("warning", "limits.pushes_per_key", what, "{ per_s = 500, burst = 2000 }, say")
+        if limits.pushes_per_stream is None:
+            what = "a user or a room may get any number of pushes"
+            yield Finding("note", "limits.pushes_per_stream", what, "{ per_s = 20, burst = 200 }, say")
+
+
+def _limits_of_clients(topology: Topology) -> Iterator[Finding]:
+    limits = topology.limits
+    if limits.connects_per_address is None and limits.connects_per_network is None:
+        what = "an address may connect as often as it likes"
+        right = "{ per_s = 5, burst = 50 }, say, if comets see the addresses of clients; else a limit in the proxy"
+        yield Finding("warning", "limits.connects_per_address", what, right)
+    if limits.packets_per_connection is None and limits.bytes_per_connection is None:
+        what = "a client may send without end"
+        yield Finding("warning", "limits.packets_per_connection", what, "{ per_s = 20, burst = 200 }, say")
+    if limits.logins_per_user is None:
+        yield Finding(
+            "note", "limits.logins_per_user", "a user may come and go without end", "{ per_s = 0.2, burst = 20 }"
+        )
+    for i, comet in enumerate(topology.comets):
+        if not comet.max_memory_bytes:
+            what = "new clients come in until the machine has no memory left"
+            yield Finding("note", f"comet[{i}].max_memory_bytes", what, "what it may have, such as 4294967296")
 
 
 def _reach(key: str, one: ListenAddress, is_guarded: bool, goes: str) -> Iterator[Finding]:

@@ -26,7 +26,7 @@ from zim.web.batch import MAX_BATCH_BYTES, answer_batch
 from zim.web.documents import Accepted, History, accepted, history_of, not_accepted
 from zim.web.keys import Keys
 from zim.web.openapi import document
-from zim.web.problems import CONFLICT, IDEMPOTENCY_KEY, NO_PUSH, PROBLEM_JSON, UNAVAILABLE, UNKNOWN, Problem
+from zim.web.problems import CONFLICT, IDEMPOTENCY_KEY, LIMITED, NO_PUSH, PROBLEM_JSON, UNAVAILABLE, UNKNOWN, Problem
 from zim.web.push import PUSH_REQUEST, BatchLine, PushRequest, make_push, parse_header
 from zim.web.queries import HistoryQuery, ReceiptQuery, RoomsQuery
 from zim.web.response import respond
@@ -95,7 +95,7 @@ def openapi(asked: ApiRequest) -> Response:
     return respond(encode_document(asked.max_body_bytes), JSON)
 
 
-_PUSHED = (UNAVAILABLE, CONFLICT, UNKNOWN)
+_PUSHED = (UNAVAILABLE, CONFLICT, UNKNOWN, LIMITED)
 _RECEIPT = (UNAVAILABLE, NO_PUSH)
 
 ROUTES = (

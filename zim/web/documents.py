@@ -14,10 +14,10 @@ from zim.fabric.answers import Piece, Receipt
 from zim.fabric.names import shown
 from zim.fabric.push import Published, Status
 from zim.json_text import as_json
-from zim.web.problems import CONFLICT, DEFECT, FORBIDDEN, UNAVAILABLE, UNKNOWN, Kind, Problem
+from zim.web.problems import CONFLICT, DEFECT, FORBIDDEN, LIMITED, UNAVAILABLE, UNKNOWN, Kind, Problem
 
 _RAW = msgspec.json.Decoder(Raw)
-_KINDS: dict[Status, Kind] = {"unavailable": UNAVAILABLE, "unknown": UNKNOWN, "conflict": CONFLICT}
+_KINDS: dict[Status, Kind] = {"unavailable": UNAVAILABLE, "unknown": UNKNOWN, "conflict": CONFLICT, "limited": LIMITED}
 
 
 class Accepted(msgspec.Struct):
@@ -65,6 +65,10 @@ def not_accepted(published: Published, has_key: bool) -> Problem:
     if published.status == "forbidden":
         why = f"the API key has no scope push for {shown(published.forbidden)}"
         return Problem(FORBIDDEN, why, scope="push", stream=published.forbidden)
+    if published.status == "limited" and published.refusal is not None:
+        refusal = published.refusal
+        members = {"limit": refusal.limit, "stream": refusal.stream or None, "id": published.push_id or None}
+        return Problem(LIMITED, f"nothing was kept: {refusal.why}", retry_after_s=refusal.retry_after_s, **members)
     failed = [part for part in published.parts if part.status != "ok"]
     whys = "; ".join(dict.fromkeys(part.why for part in failed if part.why))
     match published.status:

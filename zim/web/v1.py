@@ -5,6 +5,7 @@ Source: goim v1.2 `logic/http.go`. Where zim does otherwise, it says so here:
 
 - Every push answer has an `X-Zim-Push-Id`, also where nothing was published.
 - A push may have an `Idempotency-Key`. One that is none is 400, one that belongs to another push 422.
+- A push over a limit of how much may be pushed is 429, with Retry-After.
 - A body over the limit is 413, a fabric that keeps nothing for now 503 with Retry-After, one that cannot tell 504.
 - A negative uid (which kills goim's router) and a rid beyond int32 (which goim truncates to some other room) are 65535.
 - Where there are API keys, a request without a good one is 401, and one whose key may not do this 403.
@@ -41,7 +42,7 @@ FAILED = b'{"ret":65535}'
 
 UIDS_BYTES = 1 << 20  # room for the uids of /1/pushs, on top of its message
 
-_HTTP_STATUS = {"ok": 200, "unavailable": 503, "unknown": 504, "conflict": 422, "forbidden": 403}
+_HTTP_STATUS = {"ok": 200, "unavailable": 503, "unknown": 504, "conflict": 422, "forbidden": 403, "limited": 429}
 _RETRY_AFTER_S = 1  # a router that does not answer is back, or replaced, within seconds
 _COMET = "comet-"  # before the number that goim calls a server
 _ROOMLESS = -1  # the RoomId under which goim counts who is in no room
@@ -141,7 +142,7 @@ class _Api:
             return answer(FAILED, 400, {"X-Zim-Push-Id": secrets.token_hex(16)})
         published = self._fabric.publish(Push(streams, body, key=key), who)
         headers = {"X-Zim-Push-Id": published.push_id} if published.push_id else {}
-        if published.status == "unavailable":
+        if published.status in ("unavailable", "limited"):
             headers["Retry-After"] = str(published.retry_after_s)
         return answer(OK if published.status == "ok" else FAILED, _HTTP_STATUS[published.status], headers)
 

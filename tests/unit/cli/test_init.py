@@ -52,8 +52,19 @@ def test_in_production_only_places_differ_and_limits_are_the_defaults() -> None:
     assert production.data_dir == Path("/var/lib/zim")
     assert production.admin
     assert all(node.admin for node in production.nodes)
-    own = {name: getattr(default, name) for name in ("name", "data_dir", "admin", "path")}
-    assert dataclasses.replace(production, **own) == default
+    own = {name: getattr(default, name) for name in ("name", "data_dir", "admin", "path", "limits")}
+    assert all(comet.max_memory_bytes for comet in production.comets)
+    comets = tuple(dataclasses.replace(comet, max_memory_bytes=0) for comet in production.comets)
+    assert dataclasses.replace(production, comets=comets, **own) == default
+
+
+def test_in_production_there_are_limits_and_two_wait_for_the_addresses_of_clients() -> None:
+    run("init", "--production", "mine.toml")
+    file = Path("mine.toml")
+    off = {name for name, value in dataclasses.asdict(load(file).limits).items() if not value}
+    assert off == {"connects_per_address", "connects_per_network"}
+    file.write_text(switch_on(file.read_text()))
+    assert all(dataclasses.asdict(load(file).limits).values())
 
 
 def switch_on(text: str) -> str:
@@ -96,7 +107,7 @@ def test_the_commands_in_its_comments_are_what_is_left(tmp_path: Path) -> None:
     (ws,) = re.findall(r"^# (ws = .*)$", file.read_text(), re.MULTILINE)
     file.write_text(switch_on(file.read_text()).replace('ws = "127.0.0.1:8090"', ws))
     code, keys = left_to_do("mine.toml")
-    assert (code, keys - {"comet[0].max_connections"}) == (0, {"issuer[0].algorithms", "router", "comet"})
+    assert (code, keys - {"comet[0].max_connections"}) == (0, {"issuer[0].algorithms", "router"})
     assert run("token", "make", "anna", "--topology", "mine.toml").exit_code == 0
     assert run("api-key", "check", "mine.toml", "--key-file", "secrets/app.key").exit_code == 0
 

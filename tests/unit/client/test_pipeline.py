@@ -142,3 +142,49 @@ def test_an_older_attempts_answer() -> None:
     assert world.jobs[1].handle.outcomes == [Accepted("pk1")]
     world.step("ok", 1)
     assert world.jobs[0].handle.outcomes == [Accepted("pk0")]
+
+
+def limited_job(retry_ms: int, give_up_at: float = RETRY_S) -> tuple[Pipeline[Handle], PushJob[Handle]]:
+    """A push that was answered with a limit at 1.0."""
+    pipeline: Pipeline[Handle] = Pipeline(1, ANSWER_S)
+    pipeline.connected(0)
+    job = PushJob(Submit(0, "k", ["u:7"], 5, b""), Handle(), 100, give_up_at)
+    pipeline.add([job])
+    pipeline.take(1000, 1.0)
+    answer = Submitted(0, "", "unavailable", "more than pushes_per_key allows", retry_ms, "pushes_per_key")
+    assert pipeline.answered(0, [answer], 1.0) == []
+    return pipeline, job
+
+
+def test_what_is_limited_goes_again_when_the_node_says() -> None:
+    pipeline, _ = limited_job(2_500)
+    assert pipeline.next_at() == 3.5
+    pipeline.tick(3.4)
+    assert not pipeline.can_send
+    pipeline.tick(3.5)
+    assert [submit.key for submit in pipeline.take(1000, 3.5)] == ["k"]
+
+
+def test_a_short_wait_is_no_shorter_than_without_one() -> None:
+    pipeline, _ = limited_job(1)
+    assert pipeline.next_at() == 1.05
+
+
+def test_what_is_limited_for_too_long_says_when_it_would_be_worth_it() -> None:
+    """As soon as it cannot be in time."""
+    pipeline, job = limited_job(60_000)
+    assert pipeline.next_at() == RETRY_S
+    ((settled, error),) = pipeline.tick(RETRY_S)
+    assert settled is job
+    assert isinstance(error, PushUnavailable)
+    assert (error.retry_after_s, str(error)) == (60.0, "not accepted: more than pushes_per_key allows")
+
+
+def test_what_came_of_another_attempt_is_not_said_to_be_limited() -> None:
+    pipeline, _ = limited_job(1_000, give_up_at=20.0)
+    pipeline.tick(2.0)
+    pipeline.take(1000, 2.0)
+    pipeline.answered(0, [Submitted(0, "", "unavailable", "too many pushes are under way")], 2.5)
+    ((_, error),) = pipeline.tick(20.0)
+    assert isinstance(error, PushUnavailable)
+    assert error.retry_after_s == 0

@@ -23,12 +23,16 @@ ORDERS = {"id": "orders", "sha256": HASH[0], "scopes": {"push": ["u:*"]}}
 CHAT = {"id": "chat", "sha256": HASH[1], "scopes": ["push", "count"]}
 WS = {"address": "127.0.0.1:8090", "origins": ["https://app.example.com"]}
 FAR_WS = WS | {"address": "0.0.0.0:8090"}
-LIMITS = ("note", "comet")  # of a comet that strangers reach
+RATE = {"per_s": 1_000_000, "burst": 1_000_000}
+LIMITED = ("connects_per_address", "packets_per_connection", "logins_per_user", "pushes_per_key", "pushes_per_stream")
+LIMITS = dict.fromkeys(LIMITED, RATE)
 
 
 def good() -> Tables:
     """Nothing is wrong with it. No client comes from elsewhere but by TCP over loopback."""
     tables = small() | {"issuer": [dict(KEY)], "api_key": [dict(ORDERS), dict(CHAT)], "sessions": {"per_user": 20}}
+    tables["limits"] = dict(LIMITS)
+    tables["comet"][0]["max_memory_bytes"] = 1 << 30
     tables["router"].append({"id": 2, "bind": "tcp://127.0.0.1:7271"})
     del tables["comet"][0]["ws"]
     return tables
@@ -69,7 +73,7 @@ WRONG: dict[str, tuple[dict[str, Any], list[tuple[str, str]]]] = {
     "everybody is believed": ({"issuer": None}, [("error", "issuer")]),
     "and from elsewhere": (
         {"issuer": None, "comet[0].tcp": INSECURE},
-        [("error", "issuer"), ("error", "comet[0].tcp"), LIMITS],
+        [("error", "issuer"), ("error", "comet[0].tcp")],
     ),
     "no API keys": ({"api_key": None}, [("error", "api_key")]),
     "an open API": (
@@ -82,20 +86,20 @@ WRONG: dict[str, tuple[dict[str, Any], list[tuple[str, str]]]] = {
     ),
     "no limit of sessions": ({"sessions": None}, [("note", "sessions")]),
     "a limit of each device is one": ({"sessions": {"per_device": 1}}, []),
-    "tokens in clear": ({"comet[0].tcp": FAR}, [("warning", "comet[0].tcp"), LIMITS]),
-    "tokens in TLS": ({"comet[0].tcp": FAR | {"tls": PAIR}}, [LIMITS]),
+    "tokens in clear": ({"comet[0].tcp": FAR}, [("warning", "comet[0].tcp")]),
+    "tokens in TLS": ({"comet[0].tcp": FAR | {"tls": PAIR}}, []),
     "tokens in clear from a proxy": (
         {"comet[0].tcp": FAR | {"proxies": ["10.0.0.7"], "proxy_protocol": True}},
-        [("note", "comet[0].tcp"), LIMITS],
+        [("note", "comet[0].tcp")],
     ),
-    "a proxy on this machine": ({"comet[0].tcp": "127.0.0.1:8080", "comet[0].ws": WS | {"proxies": ["::1"]}}, [LIMITS]),
+    "a proxy on this machine": ({"comet[0].tcp": "127.0.0.1:8080", "comet[0].ws": WS | {"proxies": ["::1"]}}, []),
     "everybody is believed behind a proxy": (
         {"issuer": None, "comet[0].ws": WS | {"proxies": ["::1"], "insecure": True}},
-        [("error", "issuer"), ("error", "comet[0].ws"), LIMITS],
+        [("error", "issuer"), ("error", "comet[0].ws")],
     ),
     "one of two listeners": (
         {"comet[0].tcp": ["127.0.0.1:8080", FAR | {"address": "0.0.0.0:8081"}]},
-        [("warning", "comet[0].tcp[1]"), LIMITS],
+        [("warning", "comet[0].tcp[1]")],
     ),
     "API keys in clear": (
         {"logic[0].http": {"address": "0.0.0.0:80", "hosts": ["push.example.com"]}},
@@ -117,23 +121,23 @@ WRONG: dict[str, tuple[dict[str, Any], list[tuple[str, str]]]] = {
         {"job[0].bind": {"address": "tcp://10.0.0.1:80", "insecure": True}},
         [("error", "job[0].bind")],
     ),
-    "insecure without need": ({"comet[0].tcp": INSECURE}, [("warning", "comet[0].tcp")] * 2 + [LIMITS]),
+    "insecure without need": ({"comet[0].tcp": INSECURE}, [("warning", "comet[0].tcp")] * 2),
     "insecure on loopback": (
         {"logic[0].http": {"address": "127.0.0.1:80", "insecure": True}},
         [("warning", "logic[0].http")],
     ),
-    "named pages": ({"comet[0].ws": WS}, [LIMITS]),
+    "named pages": ({"comet[0].ws": WS}, []),
     "no pages": ({"comet[0].ws": "127.0.0.1:8090"}, [("warning", "comet[0].ws.origins")]),
-    "pages of its own name": ({"comet[0].ws": {"address": "127.0.0.1:8090", "hosts": ["push.example.com"]}}, [LIMITS]),
+    "pages of its own name": ({"comet[0].ws": {"address": "127.0.0.1:8090", "hosts": ["push.example.com"]}}, []),
     "all pages": (
         {"comet[0].ws": FAR_WS | {"origins": ["*"]}},
-        [("warning", "comet[0].ws"), ("warning", "comet[0].ws.origins"), LIMITS],
+        [("warning", "comet[0].ws"), ("warning", "comet[0].ws.origins")],
     ),
     "no pages named beyond loopback": (
         {"comet[0].ws": "0.0.0.0:8090"},
-        [("warning", "comet[0].ws"), ("warning", "comet[0].ws.origins"), LIMITS],
+        [("warning", "comet[0].ws"), ("warning", "comet[0].ws.origins")],
     ),
-    "a cookie": ({"comet[0].ws": WS | {"cookie": "session"}}, [("note", "comet[0].ws.cookie"), LIMITS]),
+    "a cookie": ({"comet[0].ws": WS | {"cookie": "session"}}, [("note", "comet[0].ws.cookie")]),
     "anonymous people": (
         {"anonymous": {"rooms": ["lobby"]}, "comet[0].tcp": ANONYMOUS_TCP},
         [("note", "comet[0].tcp.anonymous")],
@@ -163,6 +167,38 @@ WRONG: dict[str, tuple[dict[str, Any], list[tuple[str, str]]]] = {
         [("warning", "room_class[0]")],
     ),
     "one router": ({"router": [{"id": 1, "bind": "tcp://127.0.0.1:7270"}]}, [("note", "router")]),
+    "no limits, and nobody from elsewhere": ({"limits": None}, []),
+    "no limits of clients": (
+        {"comet[0].ws": WS, "limits": {"pushes_per_key": RATE, "pushes_per_stream": RATE}},
+        [
+            ("warning", "limits.connects_per_address"),
+            ("warning", "limits.packets_per_connection"),
+            ("note", "limits.logins_per_user"),
+        ],
+    ),
+    "a network is enough, and bytes are": (
+        {
+            "comet[0].ws": WS,
+            "limits": {"connects_per_network": RATE, "bytes_per_connection": RATE, "logins_per_user": RATE},
+        },
+        [],
+    ),
+    "memory without end": (
+        {"comet[0].ws": WS, "comet[0].max_memory_bytes": 0},
+        [("note", "comet[0].max_memory_bytes")],
+    ),
+    "no limits of backends": (
+        {"logic[0].http": {"address": "127.0.0.1:80", "hosts": ["push.example.com"]}, "limits": {}},
+        [("warning", "limits.pushes_per_key"), ("note", "limits.pushes_per_stream")],
+    ),
+    "each backend has its own": (
+        {
+            "logic[0].http": {"address": "127.0.0.1:80", "hosts": ["push.example.com"]},
+            "limits": {"pushes_per_stream": RATE},
+            "api_key": [ORDERS | {"pushes": RATE}, CHAT | {"pushes": RATE}],
+        },
+        [],
+    ),
     "the application is asked": ({"issuer": None, "callout": {"connect": "https://app.example.com"}}, []),
 }
 

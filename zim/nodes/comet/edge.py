@@ -9,12 +9,15 @@ from collections.abc import Callable, Iterable, Mapping
 
 import gevent
 
+from zim.fabric.refusals import Refusals
 from zim.fabric.streams import user_stream
 from zim.net.fairness import give_way
 from zim.net.pipe import Pipe
 from zim.nodes.comet.connection import ClientLimits, Connection
+from zim.nodes.comet.doorkeeper import Doorkeeper, TurnedAway
 from zim.nodes.comet.effects import CursorMoved, Expelled, Gapped, HistoryRead, Joined, Left, Opened, SessionEffect
 from zim.nodes.comet.gate import GRACE_S, Gate
+from zim.nodes.comet.inflow import Inflow
 from zim.nodes.comet.phases import SILENT, Cause, Phase
 from zim.nodes.comet.runner import CometRunner
 from zim.nodes.effects import Effect
@@ -59,6 +62,7 @@ class Edge:
     Attributes:
         limits: for each connection that comes.
         max_connections: sockets open at once.
+        gate: what clients may do; doorkeeper: who is let in by their address; inflow: how much clients may send.
         is_open: new connections are welcome.
         places: sockets that are open.
         accepted, refused: how many sockets came, and how many of them found the comet full.
@@ -79,7 +83,8 @@ class Edge:
         self.limits = limits
         self.is_open = True
         self._hub, self._perform = runner.hub, perform
-        self._gate = Gate(runner, perform)
+        self.doorkeeper, self.inflow = Doorkeeper(), Inflow()
+        self.gate = Gate(runner, perform)
         self.max_connections = max_connections
         self._conns = itertools.count(1)
         self._connections: dict[Connection, None] = {}
@@ -88,6 +93,17 @@ class Edge:
         self.closed_for = {ending.word: 0 for ending in Ending}
 
     # -- coming and going
+
+    def turn_away(self, host: str, *, is_admitted: bool = False) -> TurnedAway | None:
+        """Looks at the address of a client before anything else is done for it: why it is not let in, or None.
+
+        Args:
+            host: its address without a port; that of the client, not of what stands in front.
+            is_admitted: it has a place already: a proxy has said only then whose connection it is.
+        """
+        found = self.doorkeeper.look(host, time.monotonic())
+        self.accepted += found is not None and not is_admitted  # else it is counted by `admit`
+        return found
 
     def admit(self) -> bool:
         """Takes a place for one more socket, or says that the comet is full. Give it back with `release`."""
@@ -158,22 +174,41 @@ class Edge:
         found = data or receive(waits=False)
         while found:
             if not connection.phase.is_over:
-                self._take(connection, reader.receive(found))
+                said = self._take(connection, reader.receive(found))
+                if self.inflow.is_on:
+                    self._slow_down(connection, said, len(found))
                 if connection.phase.is_over or not reader.is_within:
                     return None  # one read for each turn: who never stops sending must not keep others from theirs
             give_way()
             found = receive(waits=not connection.phase.is_over)
         return None if found is None else connection.reason or Ending.CLIENT.word
 
-    def _take(self, connection: Connection, came: Iterable[Packet | Alive | Goodbye]) -> None:
-        """All that came at once. Switches: until packets are answered.
+    def _slow_down(self, connection: Connection, packets: int, size: int) -> None:
+        """Its client has sent so much. Switches: while that is too much, and nothing is read.
+
+        Raises:
+            WireError: it goes on like that.
+        """
+        self.inflow.came(connection.conn, packets, size, time.monotonic())
+        while not connection.phase.is_over and (
+            pause_s := self.inflow.pause_s(connection.conn, connection.address, time.monotonic())
+        ):
+            if self.inflow.goes_on(connection.conn):
+                raise WireError(Ending.TOO_FAST.word, ending=Ending.TOO_FAST)
+            gevent.sleep(pause_s)
+            connection.heard()  # it could not be
+
+    def _take(self, connection: Connection, came: Iterable[Packet | Alive | Goodbye]) -> int:
+        """All that came at once; returns how many there were. Switches: until packets are answered.
 
         Raises:
             WireError: see `_read`.
         """
         alive: Alive | None = None
+        count = 0
         try:
             for said in came:
+                count += 1
                 if isinstance(said, Alive):
                     alive = said if said.reply or alive is None else alive
                     continue
@@ -184,9 +219,10 @@ class Edge:
                 else:
                     connection.close(Ending.CLIENT, code=said.code)
                 if connection.phase.is_over:
-                    return
+                    break
         finally:
             self._on_alive(connection, alive)
+        return count
 
     def _on_alive(self, connection: Connection, alive: Alive | None) -> None:
         """Of many pings in a row only the last one is answered (RFC 6455 5.5.3)."""
@@ -199,9 +235,15 @@ class Edge:
         """Its socket is closed. Does not switch."""
         del self._connections[connection]
         now = time.monotonic()
+        self.inflow.forget(connection.conn)
         self.closed_for[connection.ending.word] += 1
         log.info("disconnected", extra=_told_of(connection, now))
         self._perform(self._hub.leave(connection, now))
+
+    @property
+    def refusals(self) -> tuple[Refusals, ...]:
+        """What limits have refused here."""
+        return self.doorkeeper.refusals, self.inflow.refusals, self.gate.refusals
 
     def waiting_bytes(self) -> int:
         """What waits in the outboxes of all connections."""
@@ -226,7 +268,7 @@ class Edge:
                 ending = _ENDINGS[effect.why]
                 connection.close(ending, ending.because(effect.reason))
             case HistoryRead(seq=seq, past=past):
-                self._gate.tell_history(connection, past, seq)
+                self.gate.tell_history(connection, past, seq)
             case CursorMoved(stream=stream, offset=offset):
                 seq = connection.seq_of(Cursors)
                 connection.tell(connection.vocabulary.encode_acknowledged(seq, stream, offset), Cursors)
@@ -247,7 +289,7 @@ class Edge:
         """
         phase = connection.on(Cause.AUTH if packet.op == Op.AUTH else Cause.PACKET)
         if phase is Phase.AUTHENTICATING:
-            self._gate.log_in(connection, packet)
+            self.gate.log_in(connection, packet)
         elif phase is Phase.OPEN:
             said = connection.vocabulary.parse(packet)
             connection.heard()
@@ -257,7 +299,7 @@ class Edge:
                 answered = connection.await_reply(packet, type(said))
                 self._ask(connection, said, packet.seq)
                 if not answered.wait(ANSWER_S) and isinstance(said, ReadHistory):
-                    self._gate.give_up_history(connection, said, packet.seq)
+                    self.gate.give_up_history(connection, said, packet.seq)
 
     def _ask(self, connection: Connection, request: Request, seq: int) -> None:
         """What others decide.
@@ -266,11 +308,11 @@ class Edge:
             WireError: its client may not have that.
         """
         if isinstance(request, Join):
-            self._gate.join(connection, request, seq)
+            self.gate.join(connection, request, seq)
         elif isinstance(request, Refresh):
-            self._gate.refresh(connection, request, seq)
+            self.gate.refresh(connection, request, seq)
         elif isinstance(request, ReadHistory):
-            self._gate.read_history(connection, request, seq)
+            self.gate.read_history(connection, request, seq)
         elif isinstance(request, Leave):
             self._perform(self._hub.leave_rooms(connection, request.rooms, seq, time.monotonic()))
         else:

@@ -14,6 +14,7 @@ from gevent.event import AsyncResult
 
 from zim.fabric.grants import Denial, Grant, grant_problem
 from zim.fabric.limits import ROOMS
+from zim.fabric.refusals import Refusals
 from zim.fabric.streams import EVERYBODY, is_stream, room_stream, user_stream
 from zim.net.fairness import give_way
 from zim.nodes.comet.connection import Connection
@@ -33,12 +34,18 @@ audit = logging.getLogger("zim.audit")
 
 GRACE_S = 25.0  # from the end of a grant to that of its session: for its client to show another token
 
+PER_SESSION = "rooms_per_session"  # of [limits]
 UNTOLD = "nobody can tell at the moment; try again"
 _ENDINGS = {"refused": Ending.REFUSED, "expired": Ending.EXPIRED, "try_again": Ending.TRY_AGAIN}
 
 
 class Gate:
-    """See the module. Methods switch, for others are asked, unless they say that they do not."""
+    """See the module. Methods switch, for others are asked, unless they say that they do not.
+
+    Attributes:
+        most_rooms: that a session may be in at once; 0 for as many as there can be.
+        refusals: requests for more than that.
+    """
 
     def __init__(self, runner: CometRunner, perform: Callable[[Iterable[Effect]], None]) -> None:
         """
@@ -46,6 +53,8 @@ class Gate:
             perform: does what the runner returns.
         """
         self._runner, self._hub, self._perform = runner, runner.hub, perform
+        self.most_rooms = 0
+        self.refusals = Refusals((PER_SESSION,))
 
     def log_in(self, connection: Connection, packet: Packet) -> None:
         """Its client has sent an auth packet.
@@ -78,6 +87,7 @@ class Gate:
             rooms, refused = self._allowed(connection, found.user, login.rooms)
         if connection.phase.is_over:
             return
+        rooms = self._cut(connection, rooms, refused)
         answered = connection.await_reply(packet, Login)
         self._perform(self._hub.join(connection, found.user, rooms, time.monotonic(), login.resume, refused))
         self._go_on_joining(connection)
@@ -92,6 +102,7 @@ class Gate:
         rooms, refused = self._allowed(connection, connection.uid, request.rooms)
         if connection.phase.is_over:
             return
+        rooms = self._cut(connection, rooms, refused)
         if len(connection.rooms) + len(rooms) > ROOMS:
             raise WireError(f"more than {ROOMS} rooms", ending=Ending.REQUEST)
         self._perform(self._hub.join_rooms(connection, rooms, seq, time.monotonic(), request.resume, refused))
@@ -99,7 +110,7 @@ class Gate:
 
     def refresh(self, connection: Connection, request: Refresh, seq: int) -> None:
         """Its client shows another token. Rooms that it does not cover are left."""
-        found = self._identify(connection, request.token, connection.device)
+        found = self._identify(connection, request.token, connection.device, is_refresh=True)
         if connection.phase.is_over:
             return
         if found is None or (isinstance(found, Denial) and found.code == "try_again"):
@@ -141,10 +152,28 @@ class Gate:
         self._hub.histories.forget(connection, time.monotonic())
         connection.tell_history(seq, Past(request.stream, error=UNTOLD))
 
-    def _identify(self, connection: Connection, token: bytes, device: str) -> Grant | Denial | None:
+    def _cut(self, connection: Connection, rooms: tuple[str, ...], refused: list[Start]) -> tuple[str, ...]:
+        """Of rooms that its client may be in, as many as one may be in at once. Does not switch.
+
+        Args:
+            refused: takes the others.
+        """
+        if not self.most_rooms:
+            return rooms
+        within = first_rooms(rooms, connection.rooms, self.most_rooms)
+        if len(within) < len(rooms):
+            self.refusals.count(PER_SESSION, connection.address)
+            taken = set(within)
+            others = [room for room in dict.fromkeys(rooms) if room not in taken]
+            refused += refusals(others, f"too many rooms: at most {self.most_rooms} at once")
+        return within
+
+    def _identify(
+        self, connection: Connection, token: bytes, device: str, is_refresh: bool = False
+    ) -> Grant | Denial | None:
         """Whose a token is; None if nobody can tell."""
         version = connection.vocabulary.version or 0
-        found = self._ask(Auth(0, token, version, connection.host, device, connection.is_anonymous))
+        found = self._ask(Auth(0, token, version, connection.host, device, connection.is_anonymous, is_refresh))
         if not isinstance(found, Authed) or (found.grant is None and found.denial is None):
             return None
         if found.grant is None:
@@ -155,7 +184,7 @@ class Gate:
         return found.grant
 
     def _deny(self, connection: Connection, denial: Denial) -> None:
-        ending = _ENDINGS[denial.code]
+        ending = Ending.TOO_OFTEN if denial.retry_ms else _ENDINGS[denial.code]
         fields = {"client": connection.address, "reason": denial.reason, "detail": denial.detail}
         audit.warning(ending.word, extra=fields)
         connection.close(ending, ending.because(denial.reason))
@@ -190,6 +219,17 @@ class Gate:
             give_way()
             if self._hub.is_joining(connection):
                 self._perform(self._hub.go_on_joining(connection, time.monotonic()))
+
+
+def first_rooms(rooms: Sequence[str], had: Sequence[str], most: int) -> tuple[str, ...]:
+    """Of rooms that are wanted, those that a session may be in at once: the first ones; and those that it is in."""
+    there, found = set(had), list[str]()
+    for room in rooms:
+        if room not in there and len(there) >= most:
+            continue
+        there.add(room)
+        found.append(room)
+    return tuple(found)
 
 
 def may_read(connection: Connection, stream: str) -> bool:

@@ -8,7 +8,16 @@ from zim.fabric.tally import REPORTED
 from zim.metrics import Metric, counter, gauge
 from zim.nodes.comet.edge import Edge
 from zim.nodes.comet.hub import Hub
+from zim.nodes.comet.memory import MemoryWatch
 from zim.protocol.endings import Ending
+
+
+def limit_metrics(edge: Edge, memory: MemoryWatch) -> Iterator[Metric]:
+    """What limits have refused, and whether the one of memory is reached."""
+    limited = {limit: count for each in edge.refusals for limit, count in each.by_limit.items()}
+    yield counter("zim_comet_limited_total", "What was refused because of a limit", limited, "limit")
+    yield gauge("zim_comet_memory_bytes", "Memory of this process, where max_memory_bytes is set", memory.used_bytes)
+    yield gauge("zim_comet_memory_full", "1 while nobody new comes in, for too little memory", edge.doorkeeper.is_over)
 
 
 def comet_metrics(hub: Hub, edge: Edge, delivered: int) -> Iterator[Metric]:

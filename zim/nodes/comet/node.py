@@ -22,12 +22,14 @@ from zim.nodes.base import EXIT_CRASH, NodeProcess, not_connected
 from zim.nodes.comet.connection import ClientLimits
 from zim.nodes.comet.edge import Edge
 from zim.nodes.comet.effects import Barred, Pass, Replaced, SessionEffect, Told
-from zim.nodes.comet.metrics import comet_metrics
+from zim.nodes.comet.memory import MemoryWatch
+from zim.nodes.comet.metrics import comet_metrics, limit_metrics
 from zim.nodes.comet.runner import ANSWER_S, CometRunner
 from zim.nodes.comet.tcp import TcpListener
 from zim.nodes.comet.websocket import WebSocketListener
 from zim.nodes.effects import Effect, Send
 from zim.nodes.queues import queues
+from zim.nodes.refusals import tell_for_ever
 from zim.nodes.state import StateDir
 from zim.protocol import logins, messages
 from zim.protocol.framings.text import TEXT, TEXT_OBJECTS
@@ -92,6 +94,8 @@ class CometNode(NodeProcess):
         self._todo: Pass | None = None
         self._delivered = 0
         self._edge = Edge(self._runner, self.perform, _limits(comet), comet.max_connections)
+        self._memory = MemoryWatch(self._edge.doorkeeper)
+        self._follow_limits(t, comet)
         self._tcp: list[TcpListener] = []
         self._ws: list[WebSocketListener] = []
         for at, handshakes in zip(comet.tcp, self.entrances.handshakes.get("tcp", ()), strict=True):
@@ -101,6 +105,12 @@ class CometNode(NodeProcess):
             rest = handshakes, visitors(at), framing, at.anonymous, at.cookie
             self._ws.append(WebSocketListener(at.host_port, self._edge, comet.keepalive_s, *rest))
         self._listeners: list[PatientServer] = [*self._tcp, *self._ws]
+
+    def _follow_limits(self, topology: Topology, comet: Comet) -> None:
+        limits, edge = topology.limits, self._edge
+        edge.doorkeeper.follow(limits, comet.max_memory_bytes)
+        edge.inflow.follow(limits)
+        edge.gate.most_rooms = limits.rooms_per_session
 
     @override
     def start(self) -> None:
@@ -114,6 +124,8 @@ class CometNode(NodeProcess):
         self.spawn(self._fan_out)
         self.spawn(self._tick)
         self.spawn(self._edge.sweep)
+        self.spawn(self._memory.run)
+        self.spawn(tell_for_ever, *self._edge.refusals)
         for listener in self._listeners:
             listener.start()
 
@@ -133,6 +145,7 @@ class CometNode(NodeProcess):
         self._comet = comet = next(one for one in topology.comets if one.name == self.name)
         self._runner.answer_s, self._runner.handshake_timeout_s = _answer_s(topology), comet.handshake_timeout_s
         self._edge.limits, self._edge.max_connections = _limits(comet), comet.max_connections
+        self._follow_limits(topology, comet)
         for tcp, at in zip(self._tcp, comet.tcp, strict=True):
             tcp.is_anonymous = at.anonymous
         let_in(self._ws, comet.ws)
@@ -149,6 +162,7 @@ class CometNode(NodeProcess):
     @override
     def metrics(self) -> Iterator[Metric]:
         yield from comet_metrics(self._runner.hub, self._edge, self._delivered)
+        yield from limit_metrics(self._edge, self._memory)
         yield from queues("comet", self._links)
 
     # -- what comes

@@ -35,9 +35,10 @@ class TcpListener(PatientServer):
 
     @override
     def do_handle(self, *args: Any) -> None:
-        """Takes a client, in the accept loop; refuses it when the comet is full."""
+        """Takes a client, in the accept loop; refuses one too many. No word is said: nobody knows what it speaks."""
         sock, address = args
-        if not self._edge.admit():
+        is_known = not self._handshakes.may_be_anothers(address)
+        if (is_known and self._edge.turn_away(address[0])) or not self._edge.admit():
             sock.close()
         elif prepare(sock, self._keepalive_s):
             self._handshakes.begin(sock, address, self._serve, self._edge.release)
@@ -45,6 +46,10 @@ class TcpListener(PatientServer):
             self._edge.release()
 
     def _serve(self, sock: AnySocket, address: tuple[Any, ...]) -> None:
+        if self._handshakes.introduces and self._edge.turn_away(address[0], is_admitted=True):
+            sock.close()
+            self._edge.release()
+            return
         self._edge.serve(pipe_of(sock), TCP, shown_address(address), is_anonymous=self.is_anonymous)
 
     @override

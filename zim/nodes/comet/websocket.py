@@ -16,17 +16,18 @@ from io import BytesIO
 from typing import Any
 
 import gevent
-from gevent import pywsgi
+from gevent import pywsgi, socket
 from geventwebsocket.handler import WebSocketHandler
 from typing_extensions import override
 
-from zim.net.accept import PatientServer, listen
+from zim.net.accept import Farewell, PatientServer, listen
 from zim.net.handshakes import Handshakes
 from zim.net.http1 import Bodies, BodyLimits, Refused, Requests
-from zim.net.pipe import READ_BYTES, SocketPipe
+from zim.net.pipe import READ_BYTES
 from zim.net.sockets import prepare, shown_address
 from zim.net.tls import AnySocket, pipe_of
 from zim.net.visitors import ANYBODY, Visitors
+from zim.nodes.comet.doorkeeper import TurnedAway
 from zim.nodes.comet.edge import Edge
 from zim.protocol.framings.base import Framing
 from zim.protocol.framings.text import TEXT
@@ -186,6 +187,11 @@ def _refusal(why: Refused) -> bytes:
     return f"{head}Content-Length: {len(text)}\r\n\r\n".encode() + text
 
 
+def _turned_away(why: TurnedAway) -> bytes:
+    head = f"HTTP/1.1 {why.status} {HTTPStatus(why.status).phrase}\r\nRetry-After: {why.retry_after_s}\r\n"
+    return f"{head}Connection: close\r\nContent-Length: 0\r\n\r\n".encode()
+
+
 def _no_application(environ: Any, start_response: Callable[..., Any]) -> list[bytes]:
     raise AssertionError("what is no upgrade has been refused")
 
@@ -221,22 +227,29 @@ class WebSocketListener(PatientServer, pywsgi.WSGIServer):
         pywsgi.WSGIServer.__init__(self, sock, _no_application, log=None, error_log=self.logger, environ=environ)
         self.logger.setLevel(logging.ERROR)
         self._edge, self._keepalive_s, self._framing = edge, keepalive_s, framing
-        self._handshakes = handshakes
+        self._handshakes, self._farewell = handshakes, Farewell()
         self.is_anonymous, self.cookie, self.visitors = is_anonymous, cookie, visitors
 
     @override
     def do_handle(self, *args: Any) -> None:
-        """Refuses a client in the accept loop when the comet is full; else gives it a greenlet."""
+        """Refuses one client too many in the accept loop; else gives it a greenlet."""
         sock, address = args
-        if not self._edge.admit():
-            if self._handshakes.is_none:
-                with suppress(OSError):
-                    SocketPipe(sock).send(_FULL)
-            sock.close()
+        turned_away = None if self._handshakes.may_be_anothers(address) else self._edge.turn_away(address[0])
+        if turned_away is not None:
+            self._say(sock, _turned_away(turned_away))
+        elif not self._edge.admit():
+            self._say(sock, _FULL)
         elif prepare(sock, self._keepalive_s):
             self._handshakes.begin(sock, address, self._begin, self._edge.release)
         else:
             self._edge.release()
+
+    def _say(self, sock: socket.socket, words: bytes) -> None:
+        """The last words to one that is not let in; none where TLS would have to come before."""
+        if self._handshakes.is_none:
+            self._farewell.say(sock, words)
+        else:
+            sock.close()
 
     def _begin(self, sock: AnySocket, address: tuple[Any, ...]) -> None:
         gevent.spawn(self._upgrade, sock, address)
@@ -246,7 +259,11 @@ class WebSocketListener(PatientServer, pywsgi.WSGIServer):
         try:
             with gevent.Timeout(self._edge.limits.handshake_timeout_s, False):  # type: ignore[arg-type]
                 if (found := _read_head(sock)) is not None:
-                    address = self._handshakes.client(address, found[0])
+                    peer, address = address, self._handshakes.client(address, found[0])
+                    is_anothers = self._handshakes.introduces or address is not peer
+                    if is_anothers and (why := self._edge.turn_away(address[0], is_admitted=True)):
+                        sock.sendall(_turned_away(why))
+                        return
                     handler = _Handler(sock, address, self, *found)
                     handler.handle()
         except Refused as refused:

@@ -35,6 +35,7 @@ from zim.identity.tokens import (
 from zim.nodes.effects import ERROR, Effect, Note
 from zim.nodes.logic.callouts import Caller, NoAnswer, Reply
 from zim.nodes.logic.keysets import KID_BYTES, KeySet
+from zim.nodes.logic.logging_in import LoginLimit
 from zim.protocol.frame import VERSION
 from zim.protocol.logins import AskJoin, Auth, Authed, MayJoin
 from zim.protocol.message import Message
@@ -83,6 +84,7 @@ class Desk:
 
     Attributes:
         admitted: how many tokens were somebody's; denied: how many were not, by code.
+        often: who comes too often.
     """
 
     def __init__(self, identity: Identity, keys: Mapping[str, Sequence[Key]], new_id: Callable[[], str]) -> None:
@@ -91,7 +93,7 @@ class Desk:
             keys: of issuers that have no URL of them, by issuer.
             new_id: a name that nobody has had, for somebody without one.
         """
-        self.admitted = 0
+        self.admitted, self.often = 0, LoginLimit()
         self.denied = dict.fromkeys(("refused", "expired", "try_again"), 0)
         self._identity, self._new_id = identity, new_id
         self.issuers = {i.issuer: KeySet(i, keys.get(i.issuer, ())) for i in identity.issuers}
@@ -130,7 +132,7 @@ class Desk:
             out: takes what is to be done.
         """
         found = self._identify(asker, m, now, wall_s, out)
-        return None if found is None else self._answer(m, found)
+        return None if found is None else self._answer(m, found, now)
 
     def _identify(self, asker: Any, m: Auth, now: float, wall_s: float, out: list[Effect]) -> Grant | Denial | None:
         identity = self._identity
@@ -208,17 +210,19 @@ class Desk:
         told: list[tuple[Any, Message]] = []
         for waiter in self._waiting.pop(issuer, []):
             if is_over:
-                told.append((waiter.asker, self._answer(waiter.m, _keyless(known))))
+                told.append((waiter.asker, self._answer(waiter.m, _keyless(known), now)))
                 continue
             found = self._look_up(waiter.token, known, wall_s)
             if found is None and not known.why and waiter.has_begun:
                 known.remember_unknown(waiter.token.kid)
                 found = self._look_up(waiter.token, known, wall_s)
-            told.append((waiter.asker, self._answer(waiter.m, found or _keyless(known))))
+            told.append((waiter.asker, self._answer(waiter.m, found or _keyless(known), now)))
             pause()
         return told
 
-    def _answer(self, m: Auth, found: Grant | Denial) -> Authed:
+    def _answer(self, m: Auth, found: Grant | Denial, now: float) -> Authed:
+        if isinstance(found, Grant) and not m.is_refresh:
+            found = self.often.look(found, self._identity.knows_clients, now)
         if isinstance(found, Denial):
             self.denied[found.code] += 1
             return Authed(m.req, None, found)
@@ -253,7 +257,7 @@ class Desk:
         self, caller: Caller[Any], number: int, reply: Reply | str, now: float, out: list[Effect]
     ) -> list[tuple[Any, Message]]:
         """The application has answered; or it has not, and why. Returns who gets which answer."""
-        return self._told(caller.on_reply(number, reply, now, out))
+        return self._told(caller.on_reply(number, reply, now, out), now)
 
     def on_tick(self, now: float, out: list[Effect]) -> list[tuple[Any, Message]]:
         """Fifty times a second. Returns who gets which answer."""
@@ -261,11 +265,11 @@ class Desk:
             self._fetch(known, now, out)
         callers = [self.connect, self.join, *self._former]
         self._former = [caller for caller in self._former if caller.waiting]
-        return self._told([told for caller in callers for told in caller.on_tick(now)])
+        return self._told([told for caller in callers for told in caller.on_tick(now)], now)
 
-    def _told(self, told: Iterable[tuple[Any, Any]]) -> list[tuple[Any, Message]]:
+    def _told(self, told: Iterable[tuple[Any, Any]], now: float) -> list[tuple[Any, Message]]:
         return [
-            (asker, self._answer(m, found) if isinstance(m, Auth) else _may_join(m, found))
+            (asker, self._answer(m, found, now) if isinstance(m, Auth) else _may_join(m, found))
             for (asker, m), found in told
         ]
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from zim.fabric.answers import Ledger
 from zim.metrics import Metric, counter, gauge
 from zim.nodes.logic.desk import Desk
+from zim.nodes.logic.quotas import Quotas
 
 REFUSED = "refused"  # stands for the path of requests that were not read to their end
 
@@ -37,6 +38,12 @@ def login_metrics(desk: Desk) -> Iterator[Metric]:
     yield counter("zim_logic_key_fetches_total", "Fetches of the keys of issuers", fetched, "issuer", "result")
     keys = {issuer: len(known.keys) for issuer, known in desk.issuers.items()}
     yield gauge("zim_logic_keys", "Keys of issuers that are known", keys, "issuer")
+
+
+def limit_metric(quotas: Quotas, desk: Desk) -> Metric:
+    """What was refused because of a limit."""
+    refused = {**quotas.refusals.by_limit, **desk.often.refusals.by_limit}
+    return counter("zim_logic_limited_total", "What was refused because of a limit", refused, "limit")
 
 
 def fabric_metrics(ledger: Ledger) -> Iterator[Metric]:

@@ -30,9 +30,10 @@ from zim.nodes.effects import Effect, Replies, Send
 from zim.nodes.logic.callouts import CallOut, Reply
 from zim.nodes.logic.desk import Desk, FetchKeys
 from zim.nodes.logic.fabric import RouterFabric
-from zim.nodes.logic.metrics import fabric_metrics, http_metrics, login_metrics
+from zim.nodes.logic.metrics import fabric_metrics, http_metrics, limit_metric, login_metrics
 from zim.nodes.logic.runner import LogicRunner, Settled
 from zim.nodes.queues import queues
+from zim.nodes.refusals import tell_for_ever
 from zim.protocol import codec, messages
 from zim.protocol.message import Message
 from zim.topology import Listeners, Logic, Topology
@@ -73,6 +74,7 @@ class LogicNode(NodeProcess):
             max_body_bytes,
             lambda: secrets.token_hex(16),
         )
+        self._follow_limits(self.topology)
         self._routers: dict[str, PeerLink[Message]] = {
             name: PeerLink(name, dealer, ROUTER_QUEUE_BYTES, self._on_lost, self._on_change)
             for name, dealer in routers.items()
@@ -96,6 +98,10 @@ class LogicNode(NodeProcess):
                 )
             )
 
+    def _follow_limits(self, topology: Topology) -> None:
+        self._runner.quotas.follow(topology.limits, topology.identity.api_keys, len(topology.logics))
+        self._runner.desk.often.follow(topology.limits.logins_per_user)
+
     def _make_desk(self) -> Desk:
         """Raises: NodeError: a key that the topology names cannot be had."""
         try:
@@ -112,6 +118,7 @@ class LogicNode(NodeProcess):
     @override
     def follow(self, topology: Topology, prepared: Loaded) -> None:
         self._runner.desk.follow(topology.identity, prepared.keys)
+        self._follow_limits(topology)
         self._askers |= prepared.askers  # who is asked at a former URL answers yet
         self._logic = next(logic for logic in topology.logics if logic.name == self.name)
         self._keys.show_goim_in(self._logic.goim_key_header)
@@ -128,6 +135,7 @@ class LogicNode(NodeProcess):
         if self._publish is not None:
             self.spawn(self._publish.receive, self._on_submitted)
         self.spawn(self._tick)
+        self.spawn(tell_for_ever, self._runner.quotas.refusals, self._runner.desk.often.refusals)
         for server in self._http:
             server.start()
 
@@ -158,6 +166,7 @@ class LogicNode(NodeProcess):
         yield from http_metrics(self._app.answered, refused)
         yield counter("zim_logic_pushes_total", "Pushes that were answered", runner.answered, "status")
         yield from login_metrics(runner.desk)
+        yield limit_metric(runner.quotas, runner.desk)
         dropped = self._server.dropped + (self._publish.dropped if self._publish else 0)
         yield from queues("logic", {"submitted": runner, **self._routers})
         yield counter("zim_logic_dropped_answers_total", "Answers whose asker was gone or did not read", dropped)

@@ -24,6 +24,7 @@ from zim.nodes.logic.callouts import CallOut, Reply
 from zim.nodes.logic.clocks import Clocks
 from zim.nodes.logic.desk import Desk, FetchKeys
 from zim.nodes.logic.lanes import Lane, Lanes
+from zim.nodes.logic.quotas import Quotas
 from zim.nodes.logic.shares import PART_STREAMS, Share, Splitter, published, push_id_of
 from zim.nodes.logic.submitting import answer_submits, read_submit
 from zim.nodes.logic.trains import Train
@@ -109,7 +110,7 @@ class LogicRunner:
 
     Attributes:
         answered: how many pushes were answered, by status.
-        desk: says who may come in.
+        desk: says who may come in; quotas: how much each backend may push.
         waiting_bytes: of pushes over ZeroMQ that are under way.
         dropped: how many of them were too many.
     """
@@ -133,6 +134,7 @@ class LogicRunner:
         self.answered: dict[str, int] = dict.fromkeys(get_args(Status), 0)
         self.waiting_bytes = self.dropped = 0
         self.desk, self._max_body_bytes, self._new_id = desk, max_body_bytes, new_id
+        self.quotas = Quotas()
         self._splitter = Splitter(routers, is_live_only, part_streams)
         self._publishers: dict[Any, Lanes] = {}  # over ZeroMQ, those of whom something is under way
         self._waiting: list[tuple[float, int, Share]] = []  # a heap, of shares that were not begun at once
@@ -155,13 +157,16 @@ class LogicRunner:
         return self._publish(ticket, self._split(pushes, who, now, pause), Lanes(), now)
 
     def _split(self, pushes: Sequence[Push], who: Principal, now: float, pause: Pause) -> list[list[Share] | Published]:
-        """The shares of each push; or what becomes of one that is forbidden."""
+        """The shares of each push; or what becomes of one that is forbidden, or one too many."""
         found: list[list[Share] | Published] = []
         for p in pushes:
             try:
                 who.require("push", p.streams, pause)
             except Forbidden as e:
                 found.append(Published("", "forbidden", forbidden=e.stream or p.streams[0]))
+                continue
+            if (refusal := self.quotas.ask(who.id, len(p.body), now)) is not None:
+                found.append(Published("", "limited", (), refusal.retry_after_s, "", refusal))
                 continue
             push_id = push_id_of(p.key, who.id) if p.key else self._new_id()
             found.append(self._splitter.split(p, push_id, now, pause))

@@ -17,13 +17,15 @@ import msgspec
 
 from zim.fabric.audience import audiences
 from zim.fabric.pauses import Pause, no_pause, paused
-from zim.fabric.push import Part, Published, Push, Status
+from zim.fabric.push import Part, Published, Push, Refusal, Status
 from zim.fabric.sharding import Shards
 from zim.nodes.remote_clock import RemoteClock
 from zim.protocol.publication import Outcome, Publication
 
 GIVE_UP_S = 5.0  # over all attempts, and for a router that is away
 PART_S = 0.05  # on top of it, for each part of the push that goes before
+PER_STREAM = "pushes_per_stream"  # of [limits]
+SURELY_NOT: tuple[Status, ...] = ("unavailable", "limited")  # stored
 PART_STREAMS = 500  # a push to more streams of one router is cut: one commit of all would hold up everybody else's
 
 
@@ -60,6 +62,7 @@ class Share:
         may_be_stored: an attempt had no answer: from then on no "unavailable" is honest.
         status, why: see Part; final once it is over.
         offsets: of the streams, where the push is; none unless the status is "ok".
+        refusal: which limit it is about, if it is "limited".
         is_begun: its router was asked.
         lane, group: where it stands in its publisher's order, and who waits for it.
         part: what became of it, once it is over.
@@ -91,6 +94,7 @@ class Share:
         "offsets",
         "part",
         "push_id",
+        "refusal",
         "router",
         "size",
         "status",
@@ -120,6 +124,7 @@ class Share:
         self.is_begun = self.is_over = self.has_ended = self.may_be_stored = False
         self.status: Status = "unavailable"
         self.offsets: Sequence[int] = ()
+        self.refusal: Refusal | None = None
         self.why = ""
         self.group: Any = None
         self.lane: Any = None
@@ -161,6 +166,9 @@ class Share:
                 self._end("ok", "", m.offsets)
             case "conflict":
                 self._end("conflict", f"{self.router} knows the key of another push")
+            case "unavailable" if 0 < m.over <= len(self.streams):
+                self.refusal = Refusal(PER_STREAM, m.retry_ms / 1000, self.streams[m.over - 1])
+                self._end("limited", self.refusal.why)
             case "unavailable":
                 self._end("unavailable", f"{self.router} cannot take it now")
             case "unknown":
@@ -180,10 +188,11 @@ class Share:
 
     def follow(self, home: Share) -> None:
         """Home has not said yes, so its router is not asked."""
+        self.refusal = home.refusal
         self._end(home.status, home.why)
 
     def _end(self, status: Status, why: str, offsets: Sequence[int] = ()) -> None:
-        if status == "unavailable" and self.may_be_stored:  # it may yet arrive, by a link that was thought broken
+        if status in SURELY_NOT and self.may_be_stored:  # it may yet arrive, by a link that was thought broken
             status, why = "unknown", f"an earlier attempt had no answer; then: {why}"
         self.is_over, self.status, self.why, self.offsets = True, status, why, offsets
         known: Iterable[int] = offsets if len(offsets) == len(self.streams) else repeat(0)
@@ -248,5 +257,13 @@ class Splitter:
 def published(shares: Sequence[Share]) -> Published:
     """One answer for all shares of a push: never more than is known of all of them."""
     statuses = {share.status for share in shares}
+    refusal = max((s.refusal for s in shares if s.refusal is not None), key=lambda r: r.wait_s, default=None)
+    if "limited" in statuses:
+        statuses = {share.status for share in shares if share.streams}  # the home of its key may know the key
+        if len(statuses) > 1 and statuses <= set(SURELY_NOT):
+            statuses = {"unavailable"}
     status: Status = statuses.pop() if len(statuses) == 1 else "unknown"
-    return Published(shares[0].push_id, status, [share.part for share in shares if share.streams])
+    parts = [share.part for share in shares if share.streams]
+    if refusal is None or status not in SURELY_NOT:
+        return Published(shares[0].push_id, status, parts)
+    return Published(shares[0].push_id, status, parts, refusal.retry_after_s, "", refusal)

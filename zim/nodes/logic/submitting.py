@@ -43,5 +43,10 @@ def answer_submits(
             why = "; ".join(dict.fromkeys(part.why for part in p.parts if part.why))
             if p.status == "forbidden":
                 why = f"the API key has no scope push for {shown(p.forbidden)}"
-            answers.append(Submitted(m.req, p.push_id, p.status, why))
+            if p.refusal is not None:
+                retry_ms = int(p.refusal.wait_s * 1000) + 1
+                answers.append(Submitted(m.req, p.push_id, "unavailable", p.refusal.why, retry_ms, p.refusal.limit))
+            else:
+                assert p.status != "limited"
+                answers.append(Submitted(m.req, p.push_id, p.status, why))
     return answers

@@ -21,6 +21,7 @@ from zim.nodes.router.directory import Directory
 from zim.nodes.router.feed import Feed
 from zim.nodes.router.log import Appended, NewPush
 from zim.nodes.router.log.keys import KeyUse
+from zim.nodes.router.stream_limit import StreamLimit
 from zim.protocol.fields import Item
 from zim.protocol.messages import Publish, PublishReply
 from zim.protocol.publication import Outcome, Publication
@@ -46,6 +47,7 @@ class Admission(Generic[Peer]):
         deadline: of waiting for a comet that is behind; monotonic.
         time_ms: log time; wall_ms: the wall clock, for people.
         feeds: counted as behind by its size, until it is in the log.
+        over: see Outcome; retry_s: when that stream has room again.
     """
 
     push: Publication
@@ -55,6 +57,8 @@ class Admission(Generic[Peer]):
     time_ms: int
     wall_ms: int
     feeds: Sequence[Feed] = ()
+    over: int = 0
+    retry_s: float = 0.0
 
     @property
     def expires_ms(self) -> int:
@@ -104,6 +108,7 @@ class Intake(Generic[Peer]):
         answered: how many publishers have heard what, by status.
         waiting_bytes: of pushes that wait for a comet that is behind.
         dropped: how many pushes found no room to wait there.
+        limit: of pushes into each stream.
     """
 
     def __init__(
@@ -130,6 +135,7 @@ class Intake(Generic[Peer]):
         self._max_behind_bytes = max_behind_bytes
         self.answered = {"ok": 0, "unavailable": 0, "unknown": 0, "conflict": 0, "refused": 0}
         self.waiting_bytes = self.dropped = 0
+        self.limit = StreamLimit()
         self._behind: deque[Admission[Peer]] = deque()  # they wait for a comet
         self._waiting_for: set[str] = set()  # their streams, in which none may overtake them
         self._coming: dict[str, Admission[Peer]] = {}  # on their way into the log, by push id
@@ -152,10 +158,10 @@ class Intake(Generic[Peer]):
             if m.term != self.term and push.expires_ms:  # in the log time of another run
                 push = msgspec.structs.replace(push, expires_ms=0)
             admission = Admission(push, [(peer, m.req, at)], push.size, now + PATIENCE_S, now_ms, wall_ms)
-            self._publish(admission, may_be_stored)
+            self._publish(admission, may_be_stored, now)
         return next((reply for _, reply in self._take()), None)
 
-    def _publish(self, admission: Admission[Peer], may_be_stored: bool) -> None:
+    def _publish(self, admission: Admission[Peer], may_be_stored: bool, now: float) -> None:
         push, owner, name = admission.push, self._shards.owner, self.name
         for stream in push.streams:
             if owner(stream) != name:
@@ -169,11 +175,16 @@ class Intake(Generic[Peer]):
             coming.askers += admission.askers
         elif may_be_stored and (not push.digest or push.is_live_only):
             self._answer(admission, "unknown")
-        elif self._admit(admission):
+        elif self._is_within(admission, now) and self._admit(admission):
             if coming is None:
                 self._coming[push_id] = admission
         else:
             self._refuse(admission)
+
+    def _is_within(self, admission: Admission[Peer], now: float) -> bool:
+        """Whether all of its streams may get one more."""
+        admission.over, admission.retry_s = self.limit.over(admission.push.streams, now)
+        return not admission.over
 
     def _admit(self, admission: Admission[Peer]) -> bool:
         """On its way into the log, or waiting for a comet that is behind. False: there is no room for it."""
@@ -211,8 +222,10 @@ class Intake(Generic[Peer]):
         """To all who ask. Only the first of them is told that it is fresh."""
         askers, admission.askers = admission.askers, []
         self.answered[status] += len(askers)
+        over = admission.over if status == "unavailable" else 0
+        retry_ms = int(admission.retry_s * 1000) + 1 if over else 0
         for peer, req, at in askers:
-            outcome = Outcome(at, status, tuple(offsets), home_ms, age_ms, is_fresh)
+            outcome = Outcome(at, status, tuple(offsets), home_ms, age_ms, is_fresh, over, retry_ms)
             self._outcomes.setdefault((peer, req), []).append(outcome)
             is_fresh = False
 

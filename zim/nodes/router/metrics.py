@@ -46,6 +46,8 @@ def router_metrics(shard: Shard[Any], waiting: Mapping[str, Queue], dropped_answ
     directory, intake = shard.directory, shard.intake
     alive = [feed for feed in directory.feeds.values() if feed.is_alive]
     yield counter("zim_router_publishes_total", "Publishers that were answered", intake.answered, "status")
+    limited = intake.limit.refusals.by_limit
+    yield counter("zim_router_limited_total", "What was refused because of a limit", limited, "limit")
     yield gauge("zim_router_online_sessions", "Sessions in the directory", sum(len(f.sessions) for f in alive))
     yield gauge("zim_router_rooms", "Rooms that somebody is in", directory.n_rooms())
     closed = {str(why): count for why, count in shard.control.closed.items()}

@@ -19,6 +19,7 @@ from zim.net.transport import Outlet, Server
 from zim.nodes.base import NodeProcess, not_connected
 from zim.nodes.effects import Effect, Replies, Send
 from zim.nodes.queues import Queue
+from zim.nodes.refusals import tell_for_ever
 from zim.nodes.router.effects import Append, DiskEffect, ForgetIdle
 from zim.nodes.router.log.clock import LogClock
 from zim.nodes.router.log.durable import open_durable
@@ -101,6 +102,7 @@ class RouterNode(NodeProcess):
             RouterLedger(*receipts.before),
         )
         shard.control.policy = t.identity.sessions
+        shard.intake.limit.follow(t.limits.pushes_per_stream)
         shard.control.load(durable.bans())
         clock = LogClock(durable.last_time_ms, time.time(), now)
         if abs(ahead_s := clock.ahead_ms / 1000) > FAR_S:
@@ -118,6 +120,7 @@ class RouterNode(NodeProcess):
         for job in self._jobs.values():
             job.spawn(self.spawn)
         self._ticking = self.spawn(self._tick)
+        self.spawn(tell_for_ever, self._runner.shard.intake.limit.refusals)
         self.spawn(self._server.receive, self._on_frame)
 
     @override
@@ -131,6 +134,7 @@ class RouterNode(NodeProcess):
     @override
     def follow(self, topology: Topology, prepared: Any) -> None:
         self._runner.shard.control.policy = topology.identity.sessions
+        self._runner.shard.intake.limit.follow(topology.limits.pushes_per_stream)
         self._storage.streams.keep_by(topology.retention)
 
     @override

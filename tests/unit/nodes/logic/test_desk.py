@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from tests.unit.identity.signers import ISSUER, NOW, PAYLOAD, SECRET, TokenSigner, b64, compact, issuer, key_set
+from zim.fabric.buckets import Rate
 from zim.fabric.grants import ANONYMOUS, LIFETIME_S, Denial, Grant, grant_problem
 from zim.fabric.limits import NAME_BYTES, PATTERNS, ROOMS, TOKEN_BYTES
 from zim.identity.keys import Key
@@ -1113,3 +1114,36 @@ def test_another_application_is_asked_and_the_former_may_still_answer() -> None:
         assert request.url == JOIN
         front.reply({"user": "8"})
         assert front.answer(number) == Grant("8")
+
+
+def test_who_comes_too_often_is_held_off_whoever_knows_the_user() -> None:
+    """By the application's answer, now or from memory; a refresh is not a login."""
+    front = Front(callout=Callout(CONNECT))
+    front.desk.often.follow(Rate(0.1, 2))
+    assert front.show(b"a") is None
+    front.reply({"user": "7", "cache_s": 60})
+    assert front.answers.pop("client") == [Grant("7")]
+    assert front.show(b"a") == Grant("7")
+    held = Denial("try_again", "come back in 10 s", "user 7", 10_001)
+    assert front.show(b"a") == held
+    assert front.show(b"b") is None
+    front.reply({"user": "7"})
+    assert front.answers["client"] == [held]
+    refresh = Auth(99, b"a", VERSION, "192.0.2.1:5", is_refresh=True)
+    again = front.desk.log_in("client", refresh, front.now, front.wall_s, [])
+    assert again is not None
+    assert again.grant == Grant("7")
+    assert (front.desk.admitted, front.desk.denied["try_again"]) == (3, 2)
+    front.now += 10
+    assert front.show(b"a") == Grant("7")
+
+
+def test_tokens_that_are_nobodys_cost_no_login() -> None:
+    front = Front(callout=Callout(CONNECT))
+    front.desk.often.follow(Rate(0.1, 1))
+    for n in range(3):
+        assert front.show(b"%d" % n) is None
+        front.reply({"reason": "no"})
+    assert front.show(b"a") is None
+    front.reply({"user": "7"})
+    assert front.answers["client"][-1] == Grant("7")

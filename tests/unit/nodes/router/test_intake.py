@@ -40,7 +40,7 @@ class Desk:
     """A router's intake over a log in memory.
 
     Attributes:
-        answers: statuses and offsets, by request.
+        answers: statuses and offsets, by request; over: which stream had too much.
         commits, lookups: the intake's queues.
         batch: what waits for the next commit; asked: for being looked up.
     """
@@ -57,6 +57,7 @@ class Desk:
         self.intake.lookups = self.lookups = Counted()
         self.answers: dict[int, tuple[str, list[int]]] = {}
         self.homes: dict[int, int] = {}
+        self.over: dict[int, int] = {}  # see Outcome
         self.fresh_keys: list[int] = []
         self.fresh: list[tuple[str, int]] = []
         self.now = 0.0
@@ -113,8 +114,10 @@ class Desk:
     def _hear(self, answers: list[tuple[str, PublishReply]]) -> None:
         for _, m in answers:
             assert m.req not in self.answers, "two answers to one request"
-            ((_, status, offsets, home_ms, _, is_fresh),) = map(msgspec.structs.astuple, m.outcomes)
+            ((_, status, offsets, home_ms, _, is_fresh, over, retry_ms),) = map(msgspec.structs.astuple, m.outcomes)
             self.fresh_keys += [m.req] if is_fresh else []
+            assert (over > 0) == (retry_ms > 0)
+            self.over[m.req] = over
             self.answers[m.req] = status, list(offsets)
             self.homes[m.req] = home_ms
 
