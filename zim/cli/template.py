@@ -36,8 +36,9 @@ _MACHINES = """\
 """
 _STRANGERS = """\
 #
-# HTTP, TCP and WebSocket are for this machine alone. For others put a proxy there that speaks TLS, as in
-# docs/how-to/proxy.md. Then name it, and the pages that may use it:
+# HTTP, TCP and WebSocket are for this machine alone. For others let zim speak TLS, as in docs/how-to/internet.md:
+# tcp = { address = "0.0.0.0:8080", tls = { certificate = "push.crt", key = "push.key" } }
+# or put a proxy there, as in docs/how-to/proxy.md, and name it, and the pages that may use it:
 # ws = { address = "127.0.0.1:8090", hosts = ["push.example.com"], origins = ["https://app.example.com"] }
 # What is left to do before strangers come: zim check --production
 """
@@ -63,7 +64,7 @@ _WHO = """
 _ALLOWED = """
 # How much somebody may do: a bucket holds `burst`, and gets `per_s` of it a second. See docs/topology.md.
 [limits]
-# Behind a proxy all clients come from the proxy's address. Switch these on if comets see their own:
+# Behind a proxy that the listener's `proxies` does not name, all have the proxy's address. Else switch these on:
 #connects_per_address = { per_s = 5, burst = 50 }
 #connects_per_network = { per_s = 50, burst = 500 } # of a /24, or /64 of IPv6
 logins_per_user = { per_s = 0.2, burst = 20 }
