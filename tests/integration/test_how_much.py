@@ -72,12 +72,13 @@ def connect(address: str, source: str) -> socket.socket:
     return sock
 
 
-def upgrade(address: str, source: str) -> tuple[int, str]:
-    """The status of a WebSocket upgrade from there, and its Retry-After."""
+def upgrade(address: str, source: str, more: str = "") -> tuple[int, str]:
+    """The status of a WebSocket upgrade from there, and its Retry-After. more: headers, each with its end."""
     with connect(address, source) as sock:
         sock.sendall(
             b"GET /sub HTTP/1.1\r\nHost: %b\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-            b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n" % address.encode()
+            b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n%b\r\n"
+            % (address.encode(), more.encode())
         )
         answer = b""
         while b"\r\n\r\n" not in answer and (data := sock.recv(4096)):
@@ -87,11 +88,11 @@ def upgrade(address: str, source: str) -> tuple[int, str]:
     return int(head.split()[1]), found[1] if found else ""
 
 
-def is_let_in(address: str, source: str) -> bool:
-    """A TCP client from there is closed at once, or is answered."""
+def is_let_in(address: str, source: str, first: bytes = b"") -> bool:
+    """A TCP client from there is closed at once, or is answered. first: what it says before all else."""
     with connect(address, source) as sock:
         try:
-            sock.sendall(b"\0\0\0\x11\0\x10\0\x01\0\0\0\x07\0\0\0\x017")
+            sock.sendall(first + b"\0\0\0\x11\0\x10\0\x01\0\0\0\x07\0\0\0\x017")
             return sock.recv(4096) != b""
         except OSError:
             return False
@@ -125,6 +126,24 @@ def test_connects_of_an_address_and_of_a_network() -> None:
         reload(fabric, f"connects_per_address = {rate(3)}\nconnects_per_network = {rate(5)}", "")
         assert upgrade(ws, "127.1.1.1")[0] == 101
         assert is_let_in(tcp, "127.1.1.2")
+
+
+def test_connects_behind_a_proxy_are_of_the_clients_address() -> None:
+    """The proxy itself may connect as often as it likes; nobody else is believed about an address."""
+    ours: dict[str, Any] = {"proxies": ["127.9.9.9"], "insecure": True}
+    listeners = {"ws": ours, "tcp": ours | {"proxy_protocol": True}}
+    with running(has_admin=True, listeners=listeners, more=limits(connects_per_address=rate(2))) as fabric:
+        ws, tcp = fabric.ws["comet-1"], fabric.tcp["comet-1"]
+
+        def by_proxy(client: str) -> tuple[int, bool]:
+            header = f"PROXY TCP4 {client} 127.9.9.9 1 2\r\n".encode()
+            return upgrade(ws, "127.9.9.9", f"X-Forwarded-For: {client}\r\n")[0], is_let_in(tcp, "127.9.9.9", header)
+
+        assert [by_proxy("203.0.113.1") for _ in range(2)] == [(101, True), (429, False)]
+        assert [by_proxy(f"203.0.113.{n}") for n in range(2, 9)] == [(101, True)] * 7
+        claims = [upgrade(ws, "127.8.8.8", f"X-Forwarded-For: 203.0.113.{n}\r\n")[0] for n in range(20, 23)]
+        assert claims == [101, 101, 429]
+        assert limited(fabric, "comet-1") == {"connects_per_address": 3}
 
 
 def test_an_address_comes_in_again_after_a_while() -> None:

@@ -260,7 +260,7 @@ class WebSocketListener(PatientServer, pywsgi.WSGIServer):
             with gevent.Timeout(self._edge.limits.handshake_timeout_s, False):  # type: ignore[arg-type]
                 if (found := _read_head(sock)) is not None:
                     peer, address = address, self._handshakes.client(address, found[0])
-                    is_anothers = self._handshakes.introduces or address is not peer
+                    is_anothers = self._handshakes.introduces or address[0] != peer[0]
                     if is_anothers and (why := self._edge.turn_away(address[0], is_admitted=True)):
                         sock.sendall(_turned_away(why))
                         return
