@@ -83,7 +83,7 @@ def believed_from_now_on(old: Identity, new: Identity) -> tuple[str, ...]:
     found = []
     if old.knows_clients and not new.knows_clients:
         found.append(
-            "every client is believed, whichever user it says it is, for no [[issuer]], [callout] or [anonymous] is left"
+            "every client is believed, whoever it says it is, for no [[issuer]], [callout] or [anonymous] is left"
         )
     if old.api_keys and not new.api_keys:
         found.append("whoever reaches the HTTP API or `publish` may do all without a key, for no [[api_key]] is left")
