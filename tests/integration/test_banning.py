@@ -23,9 +23,8 @@ BANNED, KICKED, SENT_AWAY, REPLACED, TOO_MANY = 4405, 4406, 4206, 4407, 4408
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Where the two pages have been followed, up to the moderators' key."""
     program("curl", "curl")
-    found = tmp_path_factory.mktemp("banning")
-    secret, setup, *_ = JWT.blocks("sh", "zim")
-    ran(secret, found)
+    _, setup, *_ = JWT.blocks("sh", "zim")
+    found = JWT.begin(tmp_path_factory.mktemp("banning"))
     ran(JWT.setup(setup), found)
     (key,) = PAGE.blocks("sh", "A key for it")
     with up(found):

@@ -13,7 +13,7 @@ from zim.cli.mistakes import FilePath
 
 ENVIRONMENT = "ZIM_API_KEY"
 TOKEN_ENVIRONMENT = "ZIM_TOKEN"
-HOW_TO_SHOW = f"a file with it is named by --key-file, or it is in {ENVIRONMENT}"
+HOW_TO_SHOW = f"give it by --key-file FILE, or in {ENVIRONMENT}"
 _META = "zim.cli.credentials"
 _MOST_BYTES = 4_096  # of the file
 

@@ -242,5 +242,5 @@ def test_a_key_is_needed(goim: tuple[str, ...], monkeypatch: pytest.MonkeyPatch)
         result = run("user", "7", "x", "--http", server.address, *goim)
     assert (result.exit_code, result.stdout) == (1, "")
     assert result.stderr.startswith("zim push: refused (401): an API key is needed")
-    assert goim or "--key-file, or it is in ZIM_API_KEY" in result.stderr
+    assert goim or "--key-file FILE, or in ZIM_API_KEY" in result.stderr
     assert "api_key=" not in result.stderr

@@ -6,7 +6,7 @@ import json
 import queue
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from itertools import islice
 
@@ -418,7 +418,9 @@ def test_device_and_platform_are_told(fabric: Fabric) -> None:
 
 def test_a_token_that_fails_is_not_silent(fabric: Fabric, caplog: pytest.LogCaptureFixture) -> None:
     """Once, and again after a connection."""
-    calls = iter([OSError("no cookie"), OSError("no cookie"), "7", ClientError("in its words"), "7"])
+    calls: Iterator[Exception | str] = iter(
+        [OSError("no cookie"), OSError("no cookie"), "7", ClientError("in its words"), "7"]
+    )
 
     def token() -> str:
         found = next(calls)
