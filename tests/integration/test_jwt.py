@@ -114,11 +114,11 @@ def backend(folder: Path) -> Iterator[str]:
         process.wait()
 
 
-def test_the_backend_pushes(folder: Path, backend: str) -> None:
+def test_the_backend_pushes(folder: Path, backend: str, tmp_path: Path) -> None:
     program("curl", "curl")
-    (folder / "anna.token").write_text(sh("zim token make anna --room lobby", folder).stdout)
-    command = [sys.executable, "-m", "zim", "listen", "--token-file", "anna.token", "--count", "2", "--timeout", "20"]
-    with started(command, folder) as (process, out, err):
+    (tmp_path / "anna.token").write_text(sh("zim token make anna --room lobby", folder).stdout)
+    command = [sys.executable, "-m", "zim", "listen", "--token-file", "anna.token", "--tcp", f"127.0.0.1:{TCP}"]
+    with started(command, tmp_path) as (_, out, err):
         wait_until(lambda: "connected" in err.read_text(), "anna is there")
         said = sh(blocks("sh")[6].replace("http://127.0.0.1:5000", backend), folder)
         assert said.returncode == 0, said.stderr
@@ -152,11 +152,11 @@ def test_a_browser_is_in(folder: Path, backend: str, tmp_path: Path) -> None:
         browser.driver.quit()
 
 
-def test_a_python_client_is_in(folder: Path, backend: str) -> None:
+def test_a_python_client_is_in(folder: Path, backend: str, tmp_path: Path) -> None:
     """As it stands, with the login of its own."""
     code = blocks("python")[2].replace("127.0.0.1:8080", f"127.0.0.1:{TCP}").replace("http://127.0.0.1:5000", backend)
-    (folder / "device.py").write_text(code)
-    with started([sys.executable, "-u", "device.py"], folder) as (process, out, err):
+    (tmp_path / "device.py").write_text(code)
+    with started([sys.executable, "-u", "device.py"], tmp_path) as (process, out, err):
         wait_until(lambda: "State(name='connected'" in out.read_text() or process.poll() is not None, "it is in")
         push(folder, "user", "anna", "for the device")
         wait_until(lambda: "body=b'for the device'" in out.read_text(), "it has got it")
