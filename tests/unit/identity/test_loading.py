@@ -179,6 +179,6 @@ def test_all_files_that_are_wrong_are_named(write: Write, tmp_path: Path, monkey
     found = file_problems(Identity((with_secrets(elsewhere, *secrets), keys, asked), callout))
     assert PLANTED.decode() not in "".join(found)
     assert [words for words in found if "key-0" in words] == []
-    wrong = ["is empty", "HS256", "Is a directory", "nowhere cannot", "is no public key", "no-ca", "callout.ca: "]
+    wrong = ["is empty", "long", "Is a directory", "nowhere cannot", "is no public key", "no-ca", "callout.ca: "]
     assert [words in text for words, text in zip(wrong, found, strict=True)] == [True] * 7, found
     assert file_problems(Identity()) == []
