@@ -1,6 +1,6 @@
 """A backend in Flask that hands out tokens: whoever is logged in shows one to zim, and is let in as that user.
 
-    python3 -c 'import secrets; print(secrets.token_urlsafe(48))' >jwt-secret && chmod 600 jwt-secret
+    (umask 077; python3 -c 'import secrets; print(secrets.token_urlsafe(48))' >jwt-secret)
     .venv/bin/zim up examples/tokens.toml                                    # a fabric that knows the secret
     .venv/bin/python examples/flask_tokens.py jwt-secret                     # this, until Ctrl-C, in another terminal
     curl -s -c jar -d user=anna http://127.0.0.1:5000/login                  # in a third; the session is a cookie

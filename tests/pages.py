@@ -62,6 +62,13 @@ class Page:
     def _moved(self, found: re.Match[str]) -> str:
         return f"{found[1]}{self.port(int(found[2]))}"
 
+    def begin(self, folder: Path, heading: str = "zim") -> Path:
+        """Follows the block that makes the folder of the page, and goes there. That folder."""
+        begin, *_ = self.blocks("sh", heading)
+        assert begin.startswith("mkdir shop && cd shop\numask 077\n")
+        ran(begin, folder)
+        return folder / "shop"
+
     def setup(self, block: str) -> str:
         """A block that makes a topology and runs it, without the last."""
         assert "zim init\n" in block

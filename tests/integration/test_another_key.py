@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import stat
 import sys
 import time
 from contextlib import ExitStack
@@ -36,10 +37,10 @@ class Stranger(Client):
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """Where the page that this one goes on from has been followed; nothing runs."""
-    secret, setup, *_ = JWT.blocks("sh", "zim")
-    ran(secret, tmp_path)
-    ran(JWT.setup(setup), tmp_path)
-    return tmp_path
+    _, setup, *_ = JWT.blocks("sh", "zim")
+    found = JWT.begin(tmp_path)
+    ran(JWT.setup(setup), found)
+    return found
 
 
 def write(folder: Path, key: str, line: str) -> None:
@@ -75,21 +76,24 @@ def digest(folder: Path, key: str) -> str:
 
 def test_an_api_key(folder: Path) -> None:
     """At no time is a backend refused that has a right one, and a push that is sent again with the new one is one."""
-    make, show, out = PAGE.blocks("sh", "An API key")
+    make, show, take, out = PAGE.blocks("sh", "An API key")
     (both,) = PAGE.blocks("toml", "An API key")
     (listed,) = PAGE.blocks("text", "An API key")
     with up(folder):
         first = push(folder, "app", "--id rotated")
         made = sh(make, folder)
         assert made.returncode == 0, made.stderr
+        assert stat.S_IMODE((folder / "secrets" / "app-new.key").stat().st_mode) == 0o600
         new, old = digest(folder, "app-new"), digest(folder, "app")
         assert f'id = "app"\nsha256 = "{new}"' in made.stderr
         assert push(folder, "app-new") == "zim push: refused (401): the API key is not known\n"
 
         write(folder, "sha256", both.replace("NEW", new).replace("OLD", old))
-        said = ran(show, folder)
-        assert [line.split() for line in said.splitlines()].count(listed.split()) == 1, said
-        assert said.endswith("In force:\n  api_key app\n")
+        said = [line.rstrip() for line in ran(show, folder).splitlines()]
+        assert [line for line in said if line] == listed.splitlines()
+        assert "zim api-key: by topology.toml" not in ran("zim api-key check --key-file secrets/app-new.key", folder)
+        assert "(401)" in push(folder, "app-new")  # the fabric has the old one alone
+        assert ran(take, folder) == "In force:\n  api_key app\n"
         assert [push(folder, key, "--id rotated") for key in ("app", "app-new")] == [first] * 2
         assert "push" in first
 

@@ -23,9 +23,8 @@ BANNED, KICKED, SENT_AWAY, REPLACED, TOO_MANY = 4405, 4406, 4206, 4407, 4408
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Where the two pages have been followed, up to the moderators' key."""
     program("curl", "curl")
-    found = tmp_path_factory.mktemp("banning")
-    secret, setup, *_ = JWT.blocks("sh", "zim")
-    ran(secret, found)
+    _, setup, *_ = JWT.blocks("sh", "zim")
+    found = JWT.begin(tmp_path_factory.mktemp("banning"))
     ran(JWT.setup(setup), found)
     (key,) = PAGE.blocks("sh", "A key for it")
     with up(found):
@@ -156,20 +155,20 @@ def test_one_phone(folder: Path, wins: str) -> None:
 def test_bans_survive_a_restart(tmp_path: Path) -> None:
     offset = free_offset()
     page, jwt = Page("banning", offset), Page("jwt", offset)
-    secret, setup, *_ = jwt.blocks("sh", "zim")
-    ran(secret, tmp_path)
-    ran(jwt.setup(setup), tmp_path)
+    _, setup, *_ = jwt.blocks("sh", "zim")
+    folder = jwt.begin(tmp_path)
+    ran(jwt.setup(setup), folder)
     (key,) = page.blocks("sh", "A key for it")
-    ran(key.replace("zim reload\n", ""), tmp_path)
+    ran(key.replace("zim reload\n", ""), folder)
     ban, lift, _ = page.blocks("sh", "Ban")
     ban = ban.replace(',"sessions":1', "")
-    ran("zim token make anna > browser.token", tmp_path)
-    with up(tmp_path):
-        follow(ban, tmp_path)
-    with up(tmp_path):
+    ran("zim token make anna > browser.token", folder)
+    with up(folder):
+        follow(ban, folder)
+    with up(folder):
         (listen,) = [line for line, _ in told(ban) if line.startswith("zim listen")]
-        done = sh(listen, tmp_path)
+        done = sh(listen, folder)
         assert (done.returncode, done.stderr) == (1, "zim listen: the server says: banned: spam\n")
-        follow(lift, tmp_path)
-        with listening(listen, tmp_path):
+        follow(lift, folder)
+        with listening(listen, folder):
             pass

@@ -25,7 +25,7 @@ TCP, WS = f"127.0.0.1:{PAGE.port(8080)}", f"127.0.0.1:{PAGE.port(8090)}"
 @contextmanager
 def application(folder: Path) -> Iterator[None]:
     """The page's, as the page runs it."""
-    (line,) = PAGE.blocks("sh", "The application")
+    _, line = PAGE.blocks("sh", "The application")
     with (folder / "app.log").open("ab") as log:
         command = ["sh", "-c", f"exec {line}"]
         process = subprocess.Popen(command, cwd=folder, env=environment(), stdout=log, stderr=log)
@@ -42,7 +42,7 @@ def application(folder: Path) -> Iterator[None]:
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Where the page's `zim up` runs. Its application does not."""
     program("curl", "curl")
-    found = tmp_path_factory.mktemp("callout")
+    found = PAGE.begin(tmp_path_factory.mktemp("callout"), "The application")
     (text,) = PAGE.blocks("python")
     (found / "app.py").write_text(text)
     (setup,) = PAGE.blocks("sh", "zim")
@@ -57,11 +57,11 @@ def asked(folder: Path, path: str) -> int:
 
 
 def push(where: str, name: str, folder: Path, body: str = "hello") -> None:
-    ran(f"zim push {where} {name} {body}", folder)
+    ran(f"zim push --key-file secrets/app.key {where} {name} {body}", folder)
 
 
 def test_try_it(folder: Path) -> None:
-    allowed, refused = PAGE.blocks("sh", "Try it")
+    allowed, refused, pushed, stranger = PAGE.blocks("sh", "Try it")
     with application(folder):
         *asking, (listen, says) = told(allowed)
         follow("".join(f"{command}\n# {text}" if text else f"{command}\n" for command, text in asking), folder)
@@ -71,8 +71,10 @@ def test_try_it(folder: Path) -> None:
             push("room", "chat-2", folder, "two")
             push("room", "chat-1", folder, "three")
             push("user", "anna", folder, "four")
-            wait_until(lambda: "four" in out.read_text(), "all has come")
-            assert out.read_text().splitlines()[2:] == ["one", "three", "four"]
+            ran(pushed, folder)
+            wait_until(lambda: "hello" in out.read_text(), "all has come")
+            assert out.read_text().splitlines()[2:] == ["one", "three", "four", "hello"]
+        follow(stranger, folder)
         follow(refused, folder)
         assert sh(told(refused)[-1][0], folder).returncode == 1
 

@@ -3,23 +3,22 @@ the page's backend, one API key, strangers refused."""
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
 import signal
+import stat
 import subprocess
 import sys
 from collections.abc import Iterator
-from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from tests.harness import free_ports, wait_until
+from tests.harness import free_ports, is_listening, wait_until
 from tests.integration.test_pages import Browser
-from tests.programs import ROOT, serving, started
-from zim.client import Listener, Message
+from tests.programs import ROOT, program, started
 
 PAGE = (ROOT / "docs" / "how-to" / "jwt.md").read_text()
 OFFSET = 1_100  # below the ports that other tests take
@@ -43,12 +42,14 @@ def sh(text: str, folder: Path) -> subprocess.CompletedProcess[str]:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Where the page's first two blocks have been followed, and `zim up` runs."""
-    found = tmp_path_factory.mktemp("jwt")
-    secret, topology, *_ = blocks("sh")
+    begin, topology, *_ = blocks("sh")
     topology = topology.replace("zim init", f"zim init --offset {OFFSET}").replace("zim up\n", "")
-    for text in (secret, topology):
-        done = sh(text, found)
+    at = tmp_path_factory.mktemp("jwt")
+    found = at / "shop"
+    for text, where in ((begin, at), (topology, found)):
+        done = sh(text, where)
         assert done.returncode == 0, done.stderr
+    assert [stat.S_IMODE((found / name).stat().st_mode) for name in ("secrets", "secrets/jwt")] == [0o700, 0o600]
     assert "OK: topology.toml describes 4 nodes." in done.stdout
     with started([sys.executable, "-m", "zim", "up"], found) as (process, out, err):
         wait_until(lambda: "is up" in out.read_text() or process.poll() is not None, "it is up")
@@ -86,32 +87,44 @@ def test_a_token_to_try_it(folder: Path) -> None:
 
 @pytest.fixture(scope="module")
 def backend(folder: Path) -> Iterator[str]:
-    """The page's backend, with a login that believes everybody, and its client for browsers."""
-    signing, flask, _ = blocks("python")
-    browser = (ROOT / "docs" / "how-to" / "browser.md").read_text()
-    for name, language in (("zim.js", "js"), ("page.html", "html")):
-        (block,) = re.findall(rf"^```{language}\n(.*?)^```", browser, re.DOTALL | re.MULTILINE)
-        block = block.replace("token: () => uid", 'token: async () => (await (await fetch("/zim-token")).json()).token')
-        (folder / name).write_text(block)
-    login = """
-app.secret_key = "of the test"
-
-@app.get("/login/<user>")
-def login(user: str) -> str:
-    session["user"] = user
-    return user
-
-@app.get("/<name>")
-def file(name: str):
-    from flask import send_from_directory
-    return send_from_directory(".", name)
-"""
+    """The page's backend, which has its client for browsers, too."""
     (port,) = free_ports(1)
-    here = f"import os\nos.chdir({str(folder)!r})\n"
-    text = f"{here}{signing}\n{flask}\n{login}\napp.root_path = os.getcwd()\napp.run(port={port})\n"
-    (folder / "backend.py").write_text(text)
-    with serving([sys.executable, str(folder / "backend.py")], port, folder):
+    signing, flask, _ = blocks("python")
+    how_to = (ROOT / "docs" / "how-to" / "browser.md").read_text()
+    client, page, token = (
+        re.findall(rf"^```{language}\n(.*?)^```", how_to, re.DOTALL | re.MULTILINE)[0]
+        for language in ("js", "html", "javascript")
+    )
+    page = page.replace("token: () => uid", "token").replace("const uid =", f"{token}\nconst uid =")
+    page = page.replace('rooms: ["lobby"]', 'rooms: ["lobby", "staff"]')
+    (folder / "static").mkdir()
+    for name, text in (("zim.js", client), ("page.html", page)):
+        (folder / "static" / name).write_text(text)
+    (folder / "backend.py").write_text(f"{signing}\n{flask}".replace("127.0.0.1:7172", f"127.0.0.1:{HTTP}"))
+    (line,) = blocks("sh")[5].splitlines()
+    with (folder / "backend.log").open("wb") as log:
+        command = ["sh", "-c", "exec " + line.replace("5000", str(port))]
+        process = subprocess.Popen(command, cwd=folder, env=environment(), stdout=log, stderr=log)
+    try:
+        wait_until(lambda: is_listening(f"127.0.0.1:{port}") or process.poll() is not None, "the backend listens")
+        assert process.poll() is None, (folder / "backend.log").read_text()
         yield f"http://127.0.0.1:{port}"
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_the_backend_pushes(folder: Path, backend: str, tmp_path: Path) -> None:
+    program("curl", "curl")
+    (tmp_path / "anna.token").write_text(sh("zim token make anna --room lobby", folder).stdout)
+    command = [sys.executable, "-m", "zim", "listen", "--token-file", "anna.token", "--tcp", f"127.0.0.1:{TCP}"]
+    with started(command, tmp_path) as (_, out, err):
+        wait_until(lambda: "connected" in err.read_text(), "anna is there")
+        said = sh(blocks("sh")[6].replace("http://127.0.0.1:5000", backend), folder)
+        assert said.returncode == 0, said.stderr
+        user, token, pushed = map(json.loads, re.findall(r"{.*?}", said.stdout))
+        assert (user, list(token), list(pushed)) == ({"user": "anna"}, ["token"], ["push"])
+        wait_until(lambda: '{"order":"taken"}' in out.read_text(), "she has got it")
 
 
 def push(folder: Path, *words: str) -> None:
@@ -122,13 +135,16 @@ def push(folder: Path, *words: str) -> None:
 def test_a_browser_is_in(folder: Path, backend: str, tmp_path: Path) -> None:
     browser = Browser(tmp_path)
     try:
-        browser.driver.get(f"{backend}/login/berta")
-        browser.driver.get(f"{backend}/page.html?uid=berta&comet=ws://127.0.0.1:{WS}/sub")
-        browser.wait_for_state("connected")
+        where = f"{backend}/static/page.html?uid=berta&comet=ws://127.0.0.1:{WS}/sub"
+        browser.driver.get(where)
+        browser.wait_for_state("no token: Error: /zim-token answers 401")
+        login = "fetch('/login', {method: 'POST', body: new URLSearchParams({user: 'berta'})}).then(arguments[0])"
+        browser.driver.execute_async_script(login)
+        browser.driver.get(where)
+        browser.wait_for_state("connected; r:staff: not allowed")
         push(folder, "user", "berta", '{"n":1}')
         push(folder, "room", "lobby", '{"n":2}')
         browser.wait_for('u:berta 1 {"n":1}', 'r:lobby 1 {"n":2}')
-        browser.driver.get(f"{backend}/page.html?uid=berta&comet=ws://127.0.0.1:{WS}/sub")
         browser.driver.delete_all_cookies()
         browser.driver.refresh()
         browser.wait_for_state("no token")
@@ -136,18 +152,13 @@ def test_a_browser_is_in(folder: Path, backend: str, tmp_path: Path) -> None:
         browser.driver.quit()
 
 
-def test_a_python_client_is_in(folder: Path, backend: str) -> None:
-    code = blocks("python")[2].replace("127.0.0.1:8080", f"127.0.0.1:{TCP}").split("\nwith Listener")[0]
-    import http.cookiejar
-    import urllib.request
-
-    opener = urllib.request.build_opener(urllib.request.HTTPCookieProcessor(http.cookiejar.CookieJar()))
-    opener.open(f"{backend}/login/carl").read()
-    names: dict[str, Any] = {}
-    exec(code.replace("http://127.0.0.1:5000", backend), names)
-    names["urlopen"] = opener.open  # with the cookie of the login
-    with Listener(f"127.0.0.1:{TCP}", names["fetch_token"]) as listener:
-        push(folder, "user", "carl", "hello")
-        (event,) = islice(listener, 1)
-    assert isinstance(event, Message)
-    assert (event.stream, event.body) == ("u:carl", b"hello")
+def test_a_python_client_is_in(folder: Path, backend: str, tmp_path: Path) -> None:
+    """As it stands, with the login of its own."""
+    code = blocks("python")[2].replace("127.0.0.1:8080", f"127.0.0.1:{TCP}").replace("http://127.0.0.1:5000", backend)
+    (tmp_path / "device.py").write_text(code)
+    with started([sys.executable, "-u", "device.py"], tmp_path) as (process, out, err):
+        wait_until(lambda: "State(name='connected'" in out.read_text() or process.poll() is not None, "it is in")
+        push(folder, "user", "anna", "for the device")
+        wait_until(lambda: "body=b'for the device'" in out.read_text(), "it has got it")
+        process.kill()
+    assert err.read_text() == ""

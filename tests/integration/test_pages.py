@@ -112,6 +112,15 @@ def test_the_page_of_the_how_to(fabric: Fabric, browser: Browser, page: str) -> 
     browser.wait_for("u:62 3 3")
 
 
+def test_the_page_names_rooms_that_it_is_not_in(browser: Browser, page: str) -> None:
+    comet = Repeating()
+    comet.forbidden.add("lobby")
+    with ws_comet(comet) as address:
+        browser.driver.get(f"{page.partition('?')[0]}?uid=7&comet={address}/sub")
+        browser.wait_for_state("connected; r:lobby: not allowed")
+        browser.driver.get("about:blank")
+
+
 def test_it_drops_repeats(browser: Browser, page: str) -> None:
     behind = Repeating()
     behind.repeats = 1

@@ -263,6 +263,17 @@ def test_the_socket_is_for_its_user_and_outlives_nobody(tmp_path: Path) -> None:
         assert not path.exists()
 
 
+def test_keys_that_all_go_are_not_missed(tmp_path: Path) -> None:
+    with running(tmp_path, more=api_key("orders", OLD)) as fabric:
+        edit(fabric, lambda text: text.replace(api_key("orders", OLD), ""))
+        done = reload(fabric)
+        assert (done.returncode, done.stdout) == (0, "In force:\n  api_key orders, taken away\n")
+        assert re.fullmatch(r"zim reload: WARNING: from now on whoever reaches the HTTP API .*\n", done.stderr)
+        assert 'AUDIT believed without proof from now on by="zim reload" reason="whoever reaches' in fabric.log
+        done = reload(fabric)
+        assert done.stderr == ""
+
+
 def test_what_is_no_order(tmp_path: Path) -> None:
     with running(tmp_path) as fabric:
         for line in (b"hello\n", b"[]\n", b'{"do":"halt"}\n', b"\xff\n", b'{"do":[]}\n', b"[" * 70_000):

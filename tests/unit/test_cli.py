@@ -6,6 +6,7 @@ import re
 import shutil
 import sys
 import tempfile
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -54,6 +55,39 @@ def test_check_draws() -> None:
     assert (exit_code, err) == (0, "")
     assert out.startswith("OK: ")
     assert "comet-3  tcp   127.0.0.1:8082" in out
+
+
+ISSUER = """
+[[issuer]]
+issuer = "https://app.example.com"
+audience = "zim"
+algorithms = ["HS256"]
+secret_file = "jwt"
+"""
+
+
+def test_check_notes_keys_that_cannot_be_used_here(tmp_path: Path) -> None:
+    file, secret = tmp_path / "topology.toml", tmp_path / "jwt"
+    file.write_text(DEFAULT.read_text() + ISSUER)
+    for content, words in ((None, "cannot be read"), ("", "is empty"), ("short", "5 bytes long"), ("s" * 48, "")):
+        if content is not None:
+            secret.write_text(content)
+        exit_code, out, err = run("check", str(file))
+        assert (exit_code, err) == (0, "")
+        assert ("note issuer[0].secret_file: " in " ".join(out.split())) == bool(words)
+        assert words in " ".join(out.split())
+
+
+def test_an_api_key_is_looked_for_in_the_file_alone(tmp_path: Path) -> None:
+    file, key, other = tmp_path / "topology.toml", tmp_path / "key", tmp_path / "other"
+    key.write_text("zim_" + "k" * 43)
+    other.write_text("zim_" + "o" * 43)
+    digest = sha256(key.read_bytes()).hexdigest()
+    file.write_text(DEFAULT.read_text() + f'\n[[api_key]]\nid = "app"\nsha256 = "{digest}"\nscopes = ["push"]\n')
+    exit_code, out, _ = run("api-key", "check", str(file), "--key-file", str(key))
+    assert (exit_code, out.splitlines()[0]) == (0, f"by {file}, it is app's, and may")
+    exit_code, _, err = run("api-key", "check", str(file), "--key-file", str(other))
+    assert (exit_code, err) == (1, f"zim api-key: by {file}, the API key is not known\n")
 
 
 def test_check_production(tmp_path: Path) -> None:

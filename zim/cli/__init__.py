@@ -9,6 +9,7 @@ import click
 from gevent.hub import Hub
 
 from zim import __version__
+from zim.cli.mistakes import GuidingGroup, improved
 from zim.errors import ZimError
 
 _COMMANDS = (
@@ -34,7 +35,7 @@ _EXIT_CODES = {"node": 2}
 _INTERRUPTED = 128 + 2
 
 
-class LazyGroup(click.Group):
+class LazyGroup(GuidingGroup):
     """Imports a command when it is asked for, so that `zim check` does not wait for Flask and ZeroMQ."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -53,6 +54,8 @@ class LazyGroup(click.Group):
         """Runs the command; what zim can say in one sentence is said in one, without a traceback."""
         try:
             return super().invoke(ctx)
+        except click.UsageError as error:
+            raise improved(error) from None
         except ZimError as error:
             for line in str(error).splitlines():
                 click.echo(f"zim: {line}", err=True)

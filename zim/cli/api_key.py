@@ -15,6 +15,7 @@ from rich.table import Table
 
 from zim.cli.credentials import api_key as shown_key
 from zim.cli.credentials import key_file_option
+from zim.cli.mistakes import GuidingGroup
 from zim.cli.where import topology_argument, topology_file, topology_option
 from zim.fabric.principals import KEY_PREFIX, Principals, Scope, Unauthorized
 from zim.topology import load
@@ -23,7 +24,7 @@ from zim.topology.identity import API_KEY_ID
 WIDTH = 80
 
 
-@click.group(name="api-key", context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(name="api-key", cls=GuidingGroup, context_settings={"help_option_names": ["-h", "--help"]})
 def api_key() -> None:
     """Make and look at the API keys of backends.
 
@@ -91,7 +92,9 @@ def list_(file: Path | None, topology: Path | None) -> None:
 @topology_option()
 @key_file_option
 def check(file: Path | None, topology: Path | None) -> None:
-    """Say whose a key is, and what it may do.
+    """Say whose a key is by the topology file, and what it may do.
+
+    The file alone is read: after an edit the fabric has the old keys until `zim reload`.
 
     The key is that of --key-file, of the environment variable ZIM_API_KEY, or what stands in standard input.
 
@@ -109,8 +112,8 @@ def check(file: Path | None, topology: Path | None) -> None:
     try:
         who = Principals(identity.api_keys).find(key)
     except Unauthorized as e:
-        click.echo(f"zim api-key: {e}", err=True)
+        click.echo(f"zim api-key: by {path}, {e}", err=True)
         sys.exit(1)
-    click.echo(f"it is {who.id}'s, and may")
+    click.echo(f"by {path}, it is {who.id}'s, and may")
     for scope, patterns in (who.scopes or {}).items():
         click.echo(f"  {scope:8} {' '.join(patterns)}")

@@ -5,7 +5,10 @@ from __future__ import annotations
 import http.client
 import ssl
 
-from zim.cli.credentials import api_key
+import msgspec
+
+from zim.cli.credentials import HOW_TO_SHOW, api_key
+from zim.cli.lines import printable
 from zim.client import ZimError
 from zim.client.address import logic_address
 from zim.client.http import OF_SILENCE, HttpResponse, check_key
@@ -17,6 +20,32 @@ TIMEOUT_S = 10.0  # for an answer; a logic waits five seconds for a router at mo
 
 class NotTold(ZimError):
     """There is no answer."""
+
+
+class Rejected(ZimError):
+    """The question is wrong, or is not for whom asks it."""
+
+
+class _Problem(msgspec.Struct):
+    detail: str
+    expected: str = ""
+
+
+def why_not(where: str, status: int, body: bytes, wanted: str) -> Rejected | NotTold:
+    """The error of an answer that is not the one that was wanted.
+
+    Args:
+        where: who has answered, and wanted what that should be, for people.
+        body: of the answer.
+    """
+    try:
+        problem = msgspec.json.decode(body, type=_Problem)
+    except msgspec.DecodeError:
+        return NotTold(f"HTTP {status} from {where} is no {wanted}; is this a logic node's HTTP port?")
+    why = problem.detail + (f"; right is: {problem.expected}" if problem.expected else "")
+    if status == 401 and not api_key():
+        why = f"{why}; {HOW_TO_SHOW}"
+    return (Rejected if 400 <= status < 500 else NotTold)(printable(why))
 
 
 def get(where: str, path: str) -> tuple[int, bytes]:

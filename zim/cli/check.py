@@ -11,7 +11,7 @@ import click
 
 from zim.cli.drawing import MAX_CHARS, draw
 from zim.cli.where import topology_argument, topology_file, topology_option
-from zim.topology import load
+from zim.topology import Topology, load
 from zim.topology.review import SEVERITIES, Finding, review
 
 _NOTHING = "Nothing to say: a review finds nothing that must change, nor should."
@@ -24,7 +24,8 @@ _NOTHING = "Nothing to say: a review finds nothing that must change, nor should.
 def check(file: Path | None, topology: Path | None, production: bool) -> None:
     """Check a topology file and draw the fabric it describes.
 
-    Every problem found is one line on stderr that names its key; the exit code is then 1.
+    Every problem found is one line on stderr that names its key; the exit code is then 1. A file with a key that is not
+    there, or is no key, is a note below the drawing: the nodes may run on another machine.
 
     With --production it says instead what must change before strangers come (errors), what should (warnings), and what
     is to be known (notes): by the file, by the modes of the files that it names, and by how many files may be open.
@@ -45,12 +46,21 @@ def check(file: Path | None, topology: Path | None, production: bool) -> None:
     click.echo(f"OK: {path} describes {len(fabric.nodes)} nodes.\n")
     if not production:
         click.echo(draw(fabric))
+        if fabric.identity.knows_tokens or fabric.identity.callout:
+            for text in _file_problems(fabric):
+                click.echo("\n".join(_wrapped(f"note     {text}; no logic starts here until it is right", "")))
         return
     from zim.cli.machine import look_at_machine
 
     found = review(fabric, look_at_machine(fabric))
     click.echo(findings_text(found))
     sys.exit(any(one.severity == "error" for one in found))
+
+
+def _file_problems(fabric: Topology) -> list[str]:
+    from zim.identity.loading import file_problems  # brings cryptography
+
+    return file_problems(fabric.identity)
 
 
 def findings_text(found: Sequence[Finding]) -> str:

@@ -9,8 +9,11 @@ from typing import Any, TypeVar
 
 import click
 
+from zim.cli.mistakes import FilePath
+
 ENVIRONMENT = "ZIM_API_KEY"
 TOKEN_ENVIRONMENT = "ZIM_TOKEN"
+HOW_TO_SHOW = f"give it by --key-file FILE, or in {ENVIRONMENT}"
 _META = "zim.cli.credentials"
 _MOST_BYTES = 4_096  # of the file
 
@@ -23,7 +26,7 @@ def key_file_option(command: _F) -> _F:
     return click.option(
         "--key-file",
         metavar="FILE",
-        type=click.Path(path_type=Path),
+        type=FilePath(path_type=Path),
         callback=_read,
         expose_value=False,
         help=text,

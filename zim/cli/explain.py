@@ -13,6 +13,7 @@ import msgspec
 from zim.cli.asking import NotTold, get
 from zim.cli.credentials import TOKEN_ENVIRONMENT, is_key_named, key_file_option
 from zim.cli.lines import visible
+from zim.cli.mistakes import FilePath
 from zim.cli.token import end_of, grant_of
 from zim.cli.where import http_address, topology_file, topology_option
 from zim.errors import ZimError
@@ -21,7 +22,16 @@ from zim.fabric.grants import Denial
 from zim.fabric.limits import LARGEST
 from zim.fabric.names import NAME, is_name
 from zim.fabric.streams import ROOM, is_room
-from zim.identity.explaining import Signed, Verdict, by_token, first_look, how_kept, with_bans, without_token
+from zim.identity.explaining import (
+    Signed,
+    Verdict,
+    by_token,
+    first_look,
+    how_kept,
+    with_bans,
+    without_bans,
+    without_token,
+)
 from zim.topology import Topology, load
 
 EXIT = {"yes": 0, "no": 1, "it depends": 3}
@@ -51,7 +61,7 @@ def _room(_ctx: click.Context, _param: click.Parameter, value: str) -> str:
 @click.argument("user", callback=_user)
 @click.argument("room", callback=_room)
 @topology_option("By the rules of FILE.")
-@click.option("--token-file", metavar="FILE", type=click.Path(path_type=Path), help="The user's token, in a file.")
+@click.option("--token-file", metavar="FILE", type=FilePath(path_type=Path), help="The user's token, in a file.")
 @click.option("--http", metavar="HOST:PORT", help="Ask this logic node whether the user is banned.")
 @key_file_option
 def explain(user: str, room: str, topology: Path | None, token_file: Path | None, http: str | None) -> None:
@@ -59,7 +69,7 @@ def explain(user: str, room: str, topology: Path | None, token_file: Path | None
 
     It is decided by the topology and the token: that of --token-file, or of the environment variable ZIM_TOKEN. Without
     a token it says what each rule is about. Bans are looked at if --http or --key-file is given; they need the scope
-    ban. What your application would say is not asked.
+    ban. Where they are not told, the rest is said all the same. What your application would say is not asked.
 
     \b
     Examples:
@@ -72,15 +82,25 @@ def explain(user: str, room: str, topology: Path | None, token_file: Path | None
       0  yes
       1  no; or the topology is wrong
       2  the command line is wrong
-      3  it depends on a token or on your application; or it cannot be told
+      3  it depends on a token or on your application; or it cannot be told, as bans that were asked for
     """
     fabric = load(topology_file(topology))
     verdict, device = _decide(fabric, user, room, _token(token_file))
+    untold = ""
     if http or is_key_named():
-        verdict = _look_for_bans(verdict, user, device, http, fabric)
+        try:
+            verdict = _look_for_bans(verdict, user, device, http, fabric)
+        except ZimError as error:
+            untold = str(error)
+    else:
+        verdict = without_bans(verdict)
     click.echo(visible(f"{verdict.answer}: {verdict.why}"))
     for detail in (*verdict.details, how_kept(fabric.retention, room)):
         click.echo("  " + visible(detail))
+    if untold and verdict.answer != "no":
+        _fail(untold)
+    if untold:
+        click.echo(f"zim explain: {visible(untold)}", err=True)
     sys.exit(EXIT[verdict.answer])
 
 
@@ -114,16 +134,15 @@ def _decide(fabric: Topology, user: str, room: str, token: str) -> tuple[Verdict
 
 
 def _look_for_bans(verdict: Verdict, user: str, device: str, http: str | None, fabric: Topology) -> Verdict:
+    """Raises: ZimError: they are not told."""
     where = http_address(http, fabric.path)
+    status, body = get(where, f"/api/bans?limit={LARGEST}")
     try:
-        status, body = get(where, f"/api/bans?limit={LARGEST}")
         if status != 200:
-            _fail(f"bans are not told (HTTP {status}): {msgspec.json.decode(body, type=_Refusal).detail}")
+            raise NotTold(f"bans are not told (HTTP {status}): {msgspec.json.decode(body, type=_Refusal).detail}")
         found = msgspec.json.decode(body, type=KeptBans)
-    except NotTold as error:
-        _fail(str(error))
     except msgspec.DecodeError:
-        _fail(f"what {where} answers are no bans; is this a logic node's HTTP port?")
+        raise NotTold(f"what {where} answers are no bans; is this a logic node's HTTP port?") from None
     return with_bans(verdict, user, device, found.bans, found.total - len(found.bans))
 
 

@@ -12,7 +12,7 @@ from typing import NoReturn
 import click
 import msgspec
 
-from zim.cli.asking import NotTold, get
+from zim.cli.asking import NotTold, get, why_not
 from zim.cli.credentials import key_file_option
 from zim.cli.seconds import Seconds
 from zim.cli.where import http_address, topology_argument, topology_file, topology_option
@@ -63,7 +63,7 @@ def ledger(file: Path | None, topology: Path | None, address: str | None, wait_s
     \b
     Exit codes:
       0  it balances
-      1  it does not balance; or the topology is wrong
+      1  it does not balance; or refused: the API key, or the topology, is wrong
       2  the command line is wrong
       3  it cannot be told: no logic, or a router, does not answer; or something is pending still after --wait
     """
@@ -97,7 +97,7 @@ def _ask(where: str) -> Ledger:
     if status == 200:
         with suppress(msgspec.DecodeError):
             return msgspec.json.decode(text, type=Ledger)
-    raise NotTold(f"HTTP {status} from {where} is no ledger; is this a logic node's HTTP port?")
+    raise why_not(where, status, text, "ledger")
 
 
 def _table(found: Ledger) -> str:

@@ -50,6 +50,11 @@ def visible(text: str) -> str:
     return _CONTROL.sub(lambda found: _SHORT.get(found[0], f"\\x{ord(found[0]):02x}"), text)
 
 
+def printable(name: str) -> str:
+    r"""A name as it may go to a terminal: whatever is not printable is written as in Python, `\x1b`."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)
+
+
 def visible_line(line: bytes) -> bytes:
     r"""A line as a terminal may have it; what is not UTF-8 becomes `\xff`."""
     return visible(line.decode(errors="backslashreplace")).encode()

@@ -10,15 +10,18 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from shlex import quote
 
 import click
 
 from zim.cli.credentials import TOKEN_ENVIRONMENT
 from zim.cli.lines import body_line, json_line, placed_line, visible, visible_line
+from zim.cli.mistakes import FilePath
 from zim.cli.seconds import Seconds
 from zim.cli.where import comet_addresses, topology_option
 from zim.client import (
     CertificateError,
+    ClientError,
     Gap,
     GoimListener,
     Listener,
@@ -29,7 +32,9 @@ from zim.client import (
     State,
     ZimError,
 )
+from zim.client.lifeline import FRESH
 from zim.client.token import Token
+from zim.program import zim_command
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -38,7 +43,7 @@ from zim.client.token import Token
 @click.option(
     "--token-file",
     metavar="FILE",
-    type=click.Path(path_type=Path),
+    type=FilePath(path_type=Path),
     help="A file with the token, read anew for each connection and before the token ends. By default it is that of "
     f"${TOKEN_ENVIRONMENT}.",
 )
@@ -107,7 +112,7 @@ def listen(
     \b
     Exit codes:
       0    --count messages came, or something came before --timeout
-      1    --timeout passed, or the topology, an address or a certificate is wrong
+      1    --timeout passed, or the topology, an address, the token or a certificate is wrong
       2    the command line is wrong
       130  Ctrl-C
     """
@@ -119,12 +124,15 @@ def listen(
     if goim and (rooms or ack or verbose):
         raise click.UsageError("goim has no streams; leave out --room, --ack and --verbose")
     listener: Listener | GoimListener
+    tell = partial(_tell_state, token_file)
     try:
+        if token_file is not None:
+            _read_token(token_file)
         where = comet_addresses(ws, (tcp,) if tcp else addresses, topology)
         if goim:
-            listener = GoimListener(where, who, on_state=_tell_state)
+            listener = GoimListener(where, who, on_state=tell)
         else:
-            listener = Listener(where, who, rooms=rooms or None, on_state=_tell_state)
+            listener = Listener(where, who, rooms=rooms or None, on_state=tell)
     except ZimError as error:
         click.echo(f"zim listen: {error}", err=True)
         sys.exit(1)
@@ -132,7 +140,10 @@ def listen(
         with _closing_after(listener, timeout_s):
             got = _print_messages(listener, _writer(as_json, verbose), ack, count)
     except (CertificateError, SentAway) as error:
-        click.echo(f"zim listen: {error}", err=True)
+        text = str(error)
+        if text.endswith(FRESH):
+            text = text.removesuffix(FRESH) + _another_token(None)
+        click.echo(f"zim listen: {text}", err=True)
         sys.exit(1)
     if got < (count or 1):
         came = f"{got} of {count} messages" if count else "nothing came"
@@ -161,8 +172,19 @@ def _token(uid: str | None, token: str | None, token_file: Path | None) -> Token
 
 
 def _read_token(file: Path) -> str:
-    """Raises: OSError: it cannot be read; the listener says so, and tries again."""
-    return file.read_text(errors="replace").strip()
+    """Raises: ClientError: there is none in it; the listener says so, and tries again."""
+    try:
+        token = file.read_text(errors="replace").strip()
+    except OSError as e:
+        raise ClientError(f"{file} cannot be read: {e.strerror}{_another_token(file)}") from None
+    if not token:
+        raise ClientError(f"{file} is empty{_another_token(file)}")
+    return token
+
+
+def _another_token(file: Path | None) -> str:
+    """Where one comes from. file: that it is read from."""
+    return f"; {zim_command()} token make USER{f' > {quote(str(file))}' if file else ''} makes one to try things out"
 
 
 def _print_messages(
@@ -209,12 +231,13 @@ def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def _tell_state(state: State) -> None:
+def _tell_state(token_file: Path | None, state: State) -> None:
     if state.name == "connected":
         _say(f"connected to {state.address}")
     elif state.name != "connecting" and state.retry_s:  # else the error follows
         verb = {"refused": "refused by", "unreachable": "cannot reach"}.get(state.name, "lost")
-        _say(f"{verb} {state.address}: {state.reason}; again in {state.retry_s:.1f} s")
+        hint = _another_token(token_file) if token_file and "expired" in state.reason else ""
+        _say(f"{verb} {state.address}: {state.reason}{hint}; again in {state.retry_s:.1f} s")
 
 
 def _tell_loss(event: Gap | NotRecovered | NotJoined) -> None:

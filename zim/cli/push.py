@@ -15,11 +15,12 @@ import click
 from click.core import ParameterSource
 from typing_extensions import override
 
-from zim.cli.credentials import api_key, key_file_option
+from zim.cli.credentials import HOW_TO_SHOW, api_key, key_file_option
 from zim.cli.receipt import tell
 from zim.cli.seconds import Seconds
 from zim.cli.where import http_address, topology_option
 from zim.client import Accepted, Publisher, PushUnavailable, PushUnknown, ZimError
+from zim.client.publisher import NO_KEY
 from zim.fabric.limits import TTL_S, WAIT_S
 from zim.fabric.names import KEY, NAME, is_key, shown
 from zim.fabric.push import OP, PUSH_OP
@@ -246,7 +247,10 @@ def _fail(error: ZimError) -> NoReturn:
     hint = ""
     if isinstance(error, PushUnknown) and error.id:
         hint = f"; with --id {error.id} the same again is not pushed twice"
-    click.echo(f"zim push: {error}{hint}", err=True)
+    text = str(error)
+    if text.endswith(NO_KEY):
+        text, hint = text.removesuffix(NO_KEY), f"; {HOW_TO_SHOW}"
+    click.echo(f"zim push: {text}{hint}", err=True)
     sys.exit(EXIT_UNKNOWN if isinstance(error, PushUnavailable | PushUnknown) else EXIT_REFUSED)
 
 

@@ -66,5 +66,7 @@ def _tell(said: dict[str, list[str] | dict[str, str]]) -> None:
         click.echo("Waits for a restart of zim up:")
         for key in waiting:
             click.echo(f"  {key}")
+    for who in said.get("believed") or []:
+        click.echo(f"zim reload: WARNING: from now on {who}", err=True)
     for name in nodes:
         click.echo(f"zim reload: {name} {nodes[name]}", err=True)  # type: ignore[call-overload]

@@ -11,10 +11,12 @@ from typing import Any, NoReturn
 import click
 
 from zim.cli.credentials import TOKEN_ENVIRONMENT
+from zim.cli.mistakes import FilePath, GuidingGroup
 from zim.cli.seconds import Seconds
 from zim.cli.where import topology_file, topology_option
 from zim.errors import ZimError
-from zim.fabric.grants import Denial, Grant, grant_problem
+from zim.fabric.grants import LIFETIME_S, Denial, Grant, grant_problem
+from zim.fabric.retention import DAY_S
 from zim.identity.keys import Key, KeyProblem, read_jwks, sign
 from zim.identity.loading import NoKey, fixed_keys, read_private_key, signing_secret
 from zim.identity.tokens import Compact, header_problem, look_at, read_token, refused
@@ -25,7 +27,7 @@ from zim.topology.identity import Identity, Issuer
 FETCH_S = 5.0
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=GuidingGroup, context_settings={"help_option_names": ["-h", "--help"]})
 def token() -> None:
     """Make tokens for trying things out, and say why one is refused.
 
@@ -48,7 +50,7 @@ def token() -> None:
     "--for", "for_s", type=Seconds(min=1), default=3600.0, metavar="S", help="For S seconds; by default 3600."
 )
 @click.option(
-    "--private-key-file", metavar="FILE", type=click.Path(path_type=Path), help="The issuer's private key, in PEM."
+    "--private-key-file", metavar="FILE", type=FilePath(path_type=Path), help="The issuer's private key, in PEM."
 )
 @click.option("--kid", default="", help="The name of that key.")
 def make(
@@ -88,7 +90,7 @@ def make(
 
 @token.command()
 @topology_option("By the issuers of FILE.")
-@click.option("--token-file", metavar="FILE", type=click.Path(path_type=Path), help="The token, in a file.")
+@click.option("--token-file", metavar="FILE", type=FilePath(path_type=Path), help="The token, in a file.")
 def check(topology: Path | None, token_file: Path | None) -> None:
     """Say whose a token is and what it allows, or in words why it is refused.
 
@@ -119,6 +121,9 @@ def check(topology: Path | None, token_file: Path | None) -> None:
     for what, names in (("rooms", grant.rooms), ("join", grant.join), ("read", grant.read)):
         click.echo(f"  {what:6} {' '.join(names) or '–'}")
     click.echo(f"  device {grant.device or '–'}")
+    if grant.lifetime_ms >= LIFETIME_S * 1000:
+        days = f"{LIFETIME_S / DAY_S:.0f} days"
+        click.echo(f"  exp is further away than {days}, and counts for {days}; is it in seconds since 1970?")
 
 
 def grant_of(found: Compact, issuer: Issuer) -> Grant | Denial:

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 import click
 
+from zim.cli.mistakes import FilePath
 from zim.errors import TopologyError
 from zim.topology import ListenAddress, Topology, load
 
@@ -25,7 +26,7 @@ DEFAULT_TCP = "127.0.0.1:8080"
 DEFAULT_WS = "127.0.0.1:8090"
 
 
-_FILE = click.Path(path_type=Path)
+_FILE = FilePath(path_type=Path)
 
 topology_argument = click.argument("file", metavar="[TOPOLOGY]", type=_FILE, required=False)
 

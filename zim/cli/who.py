@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+from shlex import quote as quoted
 from typing import Any, NoReturn, TypeVar
 from urllib.parse import quote
 
@@ -14,13 +16,17 @@ import msgspec
 from rich import box
 from rich.console import Console
 from rich.table import Table
+from typing_extensions import override
 
-from zim.cli.asking import NotTold, get
+from zim.cli.asking import NotTold, get, why_not
 from zim.cli.credentials import key_file_option
+from zim.cli.lines import printable
+from zim.cli.mistakes import GuidingGroup
 from zim.cli.where import http_address, topology_option
 from zim.client import ZimError
 from zim.fabric.answers import InRoom, Located, RoomSizes
 from zim.fabric.limits import LARGEST
+from zim.program import zim_command
 
 EXIT_REFUSED = 1
 EXIT_UNKNOWN = 3
@@ -49,7 +55,15 @@ def _name(_ctx: click.Context, _param: click.Parameter, value: str) -> str:
     return quote(value, safe="", errors="surrogateescape")  # what is no UTF-8 is the fabric's to refuse
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+class _Who(GuidingGroup):
+    """A group that is told names, and not what they name."""
+
+    @override
+    def right(self, ctx: click.Context, said: str) -> str:
+        return f"right is: {zim_command()} who room {quoted(said)}, or: {zim_command()} who user {quoted(said)}"
+
+
+@click.group(cls=_Who, context_settings={"help_option_names": ["-h", "--help"]})
 @_options
 @click.pass_context
 def who(ctx: click.Context, http: str | None, topology: Path | None, as_json: bool) -> None:
@@ -120,42 +134,29 @@ def _tell(ctx: click.Context, which: dict[str, Any], path: str, answer: type[_T]
     click.echo(shown.encode(encoding, "replace").decode(encoding))
 
 
-class _Refused(ZimError):
-    """The question cannot be asked."""
-
-
-class _Problem(msgspec.Struct):
-    detail: str
-    expected: str = ""
-
-
 def _ask(where: str, path: str, answer: type[_T]) -> _T:
     status, body = get(where, path)
-    try:
-        if status == 200:
+    if status == 200:
+        with suppress(msgspec.DecodeError):
             return msgspec.json.decode(body, type=answer)
-        problem = msgspec.json.decode(body, type=_Problem)
-    except msgspec.DecodeError:
-        raise NotTold(f"HTTP {status} from {where} is no answer; is this a logic node's HTTP port?") from None
-    why = problem.detail + (f"; right is: {problem.expected}" if problem.expected else "")
-    raise (_Refused if 400 <= status < 500 else NotTold)(_clean(why))
+    raise why_not(where, status, body, "answer")
 
 
 def _user_text(found: Located) -> str:
     if not found.online:
-        return f"user {_clean(found.user)} is not online"
+        return f"user {printable(found.user)} is not online"
     n = len(found.sessions) + found.left_out
     table = _table("session", "comet", "rooms")
     for place in found.sessions:
-        table.add_row(_clean(place.key), _clean(place.comet), ", ".join(map(_clean, place.rooms)))
+        table.add_row(printable(place.key), printable(place.comet), ", ".join(map(printable, place.rooms)))
     more = f"\nand {found.left_out:,} more" if found.left_out else ""
-    return f"user {_clean(found.user)} is online: {_count(n, 'session')}\n{_drawn(table)}{more}"
+    return f"user {printable(found.user)} is online: {_count(n, 'session')}\n{_drawn(table)}{more}"
 
 
 def _room_text(found: InRoom) -> str:
     if not found.sessions:
-        return f"nobody is in room {_clean(found.room)}"
-    return f"room {_clean(found.room)}: {_count(found.sessions, 'session')} of {_count(found.users, 'user')}"
+        return f"nobody is in room {printable(found.room)}"
+    return f"room {printable(found.room)}: {_count(found.sessions, 'session')} of {_count(found.users, 'user')}"
 
 
 def _rooms_text(found: RoomSizes) -> str:
@@ -164,17 +165,12 @@ def _rooms_text(found: RoomSizes) -> str:
     table = _table("room", "sessions")
     table.columns[1].justify = "right"
     for size in found.rooms:
-        table.add_row(_clean(size.room), f"{size.sessions:,}")
+        table.add_row(printable(size.room), f"{size.sessions:,}")
     return _drawn(table)
 
 
 def _count(n: int, what: str) -> str:
     return f"{n:,} {what}{'' if n == 1 else 's'}"
-
-
-def _clean(name: str) -> str:
-    """A name as it may go to a terminal: whatever is not printable is written as in Python, \\x1b."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)
 
 
 def _table(*columns: str) -> Table:

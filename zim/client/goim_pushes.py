@@ -77,6 +77,8 @@ def _judge(answer: HttpAnswer, address: str, size: int, hint: str) -> None:
         raise PushRefused(
             f"the body is too large ({size} bytes, 413); the topology's fabric.max_body_bytes allows less", status
         )
+    if status == 401:
+        raise PushRefused("refused (401): an API key is needed, or this one is not known", status)
     ret = _ret(answer.body)
     if status != 200 or ret is None:
         raise PushRefused(

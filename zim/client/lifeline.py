@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import math
 import os
 import threading
@@ -18,14 +19,18 @@ from zim.client.errors import CertificateError, ClientError, ConnectionLost, Log
 from zim.client.goim import GoimSession
 from zim.client.session import ZimSession
 from zim.client.tls import make_context
+from zim.client.token import NO_TOKEN
 from zim.client.values import Event, State, StateName
 from zim.client.waiting import Waker, wait
 from zim.errors import ZimError
 from zim.protocol.errors import WireError
 from zim.protocol.frame import Op, Packet
 
+log = logging.getLogger(__name__)
+
 _FOR_GOOD = range(4400, 4600)  # codes of endings, see docs/client-protocol.md
-_EXPIRED = 4205  # come back with another token
+EXPIRED = 4205  # come back with another token
+FRESH = "; a function that gives fresh tokens would do"
 _LAST_WORDS_S = 1.0  # for an acknowledgement to be confirmed when one leaves
 _MIN_HEARTBEAT_S = 0.1
 _STATES: dict[type[ZimError], StateName] = {
@@ -70,7 +75,7 @@ class Lifeline:
         self._timeout_s = timeout_s
         self._max_packet_bytes = max_packet_bytes
         self._backoff = backoff or Backoff()
-        self._on_state = on_state or (lambda _state: None)
+        self._on_state = on_state or _Warning()
         self._acks = acks
         self._is_closed = False
         self._lock = threading.RLock()
@@ -202,8 +207,8 @@ class Lifeline:
         first = packets.pop(0)
         if first.op == Op.DISCONNECT:
             reason, code = _reason(first)
-            if code == _EXPIRED and self.session.token.is_fixed:
-                raise SentAway(f"the server says: {reason}; a function that gives fresh tokens would do", code)
+            if code == EXPIRED and self.session.token.is_fixed:
+                raise SentAway(f"the server says: {reason}{FRESH}", code)
             raise _ending(first) or LoginRefused(f"the server says: {_reason(first)[0]}")
         if first.op != Op.AUTH_REPLY or first.stream:
             raise WireError(f"op {first.op} where the login's reply should be")
@@ -310,6 +315,23 @@ class Lifeline:
         for packet in packets:
             if packet.op == Op.ACKNOWLEDGED and not packet.stream:
                 self.session.receive(packet)
+
+
+class _Warning:
+    """What states are told to where nobody wants them: it warns of an application that gives no token.
+
+    Once, until there has been a connection: all else that keeps one from connecting is the fabric's, and passes.
+    """
+
+    def __init__(self) -> None:
+        self._is_said = False
+
+    def __call__(self, state: State) -> None:
+        if state.name == "connected":
+            self._is_said = False
+        elif state.reason.startswith(NO_TOKEN) and not self._is_said:
+            self._is_said = True
+            log.warning("%s; it is asked again. on_state of the listener is told each time", state.reason)
 
 
 def _reason(packet: Packet) -> tuple[str, int]:

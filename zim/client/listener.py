@@ -90,7 +90,8 @@ class Listener(_Listening):
             timeout_s: for connecting and logging in, for a write, and for the reply to a heartbeat.
             max_packet_bytes: a packet or WebSocket message above this ends the connection.
             backoff: the waits between two attempts; 0.2 s to 10 s by default.
-            on_state: called with each State, by the thread that iterates.
+            on_state: called with each State, by the thread that iterates. Without it, a `token` that fails is a warning
+                of the logger `zim.client.lifeline`, once.
             ca: for wss and tls, a file with the certificates of those who sign, in PEM; by default the system's store.
 
         Raises:

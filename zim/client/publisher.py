@@ -11,6 +11,7 @@ import os
 import secrets
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from http import HTTPStatus
 
 from zim.client.address import list_addresses
 from zim.client.backoff import Backoff
@@ -21,6 +22,7 @@ from zim.client.pushes import Accepted, Names, Push, encode_push, read_answer
 from zim.client.tls import make_context
 from zim.fabric.push import PUSH_OP
 
+NO_KEY = "; Publisher takes one as api_key="  # behind what the fabric says to one without
 _MAX_LINES = 1_000  # of a request
 _MAX_BYTES = 256 << 10
 _MAX_RECIPIENTS = 50_000  # zim takes 100,000
@@ -67,6 +69,7 @@ class Publisher(GoimPushes):
         tls = make_context(texts, ca)
         self._links = [HttpLink(text, timeout_s, tls=tls, api_key=api_key) for text in texts]
         self._retry_s = retry_s
+        self._has_key = bool(api_key)
 
     def __enter__(self) -> Publisher:
         return self
@@ -136,6 +139,12 @@ class Publisher(GoimPushes):
             results += self._settle(lines, _push_lines)
         return results
 
+    def _with_remedy(self, result: Accepted | PushError) -> Accepted | PushError:
+        """The error of one who has no API key where one is needed says where it belongs."""
+        if isinstance(result, PushRefused) and result.status == HTTPStatus.UNAUTHORIZED and not self._has_key:
+            return PushRefused(f"{result}{NO_KEY}", result.status, result.id)
+        return result
+
     def _settle(
         self, lines: list[_Line], attempt: Callable[[HttpLink, list[_Line]], _Found]
     ) -> list[Accepted | PushError]:
@@ -154,7 +163,7 @@ class Publisher(GoimPushes):
                     links.remove(link)
             for at, result in zip(open_, found, strict=True):
                 unknown |= {at} if isinstance(result, PushUnknown) else set()
-                results[at] = _honest(result, at in unknown)
+                results[at] = self._with_remedy(_honest(result, at in unknown))
             open_ = [at for at in open_ if _may_do_later(results[at])]
             n_attempts += 1
             if n_attempts < len(self._links) and self._retry_s and wait_s == 0:

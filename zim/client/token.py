@@ -9,6 +9,7 @@ from zim.client.errors import ClientError
 
 Token = str | int | Callable[[], str | int]
 
+NO_TOKEN = "no token"  # begins what is said where the application gives none
 _FAR_S = 1e9  # as good as never
 AT = 0.75  # of a token's time, when the next one is shown
 AGAIN_S = 5.0  # after the fabric could not tell, or the application had none
@@ -43,8 +44,10 @@ class TokenSource:
             return self._token
         try:
             found = self._token()
+        except ClientError as e:  # in words of its own
+            raise ClientError(f"{NO_TOKEN}: {e}") from e
         except Exception as e:
-            raise ClientError(f"no token: {type(e).__name__}: {e}") from e
+            raise ClientError(f"{NO_TOKEN}: {type(e).__name__}: {e}") from e
         _check(found)
         return found
 

@@ -129,6 +129,11 @@ def with_bans(verdict: Verdict, user: str, device: str, bans: Sequence[KeptBan],
     return verdict._replace(details=(*verdict.details, said + more))
 
 
+def without_bans(verdict: Verdict) -> Verdict:
+    """The verdict where nobody was asked for bans."""
+    return verdict._replace(details=(*verdict.details, "bans were not looked at; with --http or --key-file they are"))
+
+
 def how_kept(retention: Retention, room: str) -> str:
     """Which class a room is of, and how long its messages are kept."""
     rule = retention.rule(room_stream(room))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -51,6 +52,36 @@ def load_identity(identity: Identity) -> Loaded:
     urls += [(callout.connect, callout.ca), (callout.join, callout.ca)]
     keys = {issuer.issuer: fixed_keys(issuer) for issuer in identity.issuers}
     return Loaded(keys, {(url, ca): HttpAsker(url, ca) for url, ca in urls if url})
+
+
+def file_problems(identity: Identity) -> list[str]:
+    """Of the files that an identity names, those that cannot be used here, and why; variables are not looked at."""
+    found = []
+    for issuer in identity.issuers:
+        for parse, kept in ((read_secret, issuer.secrets), (read_pem, issuer.public_keys)):
+            for one in kept:
+                if one.file is not None:
+                    found += _problems(partial(_read, [one], parse, issuer))
+    for where, url, ca in _asked(identity):
+        if ca is not None:
+            found += [f"{where}.ca: {text}" for text in _problems(partial(HttpAsker, url, ca))]
+    return found
+
+
+def _problems(read: Callable[[], object]) -> list[str]:
+    try:
+        read()
+    except ZimError as e:
+        return [str(e)]
+    return []
+
+
+def _asked(identity: Identity) -> list[tuple[str, str, Path | None]]:
+    """The key of the topology, URL and `ca` of each who is asked over HTTP."""
+    found = [(f"issuer[{i}]", issuer.jwks, issuer.ca) for i, issuer in enumerate(identity.issuers)]
+    if (callout := identity.callout) is not None:
+        found.append(("callout", callout.connect or callout.join, callout.ca))
+    return found
 
 
 def signing_secret(issuer: Issuer) -> bytes:

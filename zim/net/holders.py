@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 
-_LISTENS = "0A"
+_LISTENS, _TIME_WAIT = "0A", "06"
 _SOCKET = re.compile(r"socket:\[([0-9]+)\]")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # a process may call itself anything
 
@@ -41,7 +41,13 @@ def in_use(key: str, address: str) -> str:
         address: `host:port`, `tcp://host:port` or `ipc:///path`; of that it is not told by whom.
     """
     host, _, port = address.removeprefix("tcp://").rpartition(":")
-    who = "" if address.startswith("ipc:") else holder(host.strip("[]"), int(port))
+    is_ipc = address.startswith("ipc:")
+    who = "" if is_ipc else holder(host.strip("[]"), int(port))
+    if not who and not is_ipc and is_ending(host.strip("[]"), int(port)):
+        return (
+            f"{key} {address} is in use still, though nobody listens there: a connection of this port has just ended;"
+            f" it passes within a minute, so try again, or change {key} in the topology"
+        )
     by = f", by {who}" if who else ""
     return f"{key} {address} is in use already{by}; stop what uses it, or change {key} in the topology"
 
@@ -58,6 +64,12 @@ def holder(host: str, port: int) -> str:
     return ""
 
 
+def is_ending(host: str, port: int) -> bool:
+    """Whether all that holds this port are connections that have ended (TIME_WAIT), as far as that can be told."""
+    states = {state for ip, at, state in _all_states() if at == port and _clash(ip, host)}
+    return states == {_TIME_WAIT}
+
+
 def parse_listening(table: str) -> Iterator[ListeningSocket]:
     """The sockets that listen, of the text of `/proc/net/tcp` or `/proc/net/tcp6`.
 
@@ -72,6 +84,16 @@ def parse_listening(table: str) -> Iterator[ListeningSocket]:
             yield ListeningSocket(_parse_ip(address), int(port, 16), fields[9], int(fields[7]))
 
 
+def _all_states() -> Iterator[tuple[_Ip, int, str]]:
+    """Local address, port and state of every socket."""
+    for table in _tables():
+        for line in table.splitlines():
+            fields = line.split()
+            with suppress(ValueError, IndexError):
+                address, _, port = fields[1].partition(":")
+                yield _parse_ip(address), int(port, 16), fields[3]
+
+
 def _parse_ip(text: str) -> _Ip:
     """Words of four bytes in hexadecimal, each in the order of this machine; taken for that of x86 and ARM.
 
@@ -84,9 +106,14 @@ def _parse_ip(text: str) -> _Ip:
 
 
 def _all_listening() -> Iterator[ListeningSocket]:
+    for table in _tables():
+        yield from parse_listening(table)
+
+
+def _tables() -> Iterator[str]:
     for name in ("tcp", "tcp6"):
         with suppress(OSError):
-            yield from parse_listening(Path("/proc/net", name).read_text(errors="replace"))
+            yield Path("/proc/net", name).read_text(errors="replace")
 
 
 def _clash(ip: _Ip, host: str) -> bool:

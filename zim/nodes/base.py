@@ -30,7 +30,7 @@ from zim.nodes.lag import LoopLag
 from zim.nodes.performer import Performer
 from zim.protocol import codec
 from zim.protocol.errors import CodecError
-from zim.topology import ListenAddress, Listeners, Node, Topology, compare, load
+from zim.topology import ListenAddress, Listeners, Node, Topology, believed_from_now_on, compare, load
 
 if TYPE_CHECKING:
     from zim.web.server import HttpServer
@@ -260,6 +260,7 @@ class NodeProcess(Performer):
         prepared = in_thread(self.prepare, (changes.topology,))
         listeners = changes.topology.node(self.name).listeners
         certificates = in_thread(read_certificates, (changes.topology.path.parent, listeners))
+        believed = believed_from_now_on(self.topology.identity, changes.topology.identity)
         self.topology = changes.topology
         self.principals.know(self.topology.identity.api_keys)
         let_in(self._admins, self._node.admin)
@@ -267,6 +268,8 @@ class NodeProcess(Performer):
         logs.set_level(self.topology.log_level)
         self.follow(self.topology, prepared)
         log.info("reloaded", extra={"taken": ", ".join(changes.taken), "waiting": ", ".join(changes.waiting)})
+        for who in believed:
+            log.warning("believed without proof from now on", extra={"reason": who})
         return {"digest": self.topology.digest}
 
     @property

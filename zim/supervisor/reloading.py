@@ -17,7 +17,7 @@ from zim.errors import ZimError
 from zim.net.entrances import Read, read_certificates
 from zim.supervisor.admin import Admins
 from zim.supervisor.running import Supervisor
-from zim.topology import Logic, Topology, TopologyChange, compare, load
+from zim.topology import Logic, Topology, TopologyChange, believed_from_now_on, compare, load
 
 log = logging.getLogger(__name__)
 audit = logging.getLogger("zim.audit")
@@ -48,8 +48,8 @@ class Reloader:
         """`zim reload` asks. Switches.
 
         Returns:
-            problems: with the file, in words; then nothing has changed. Else taken and waiting, see TopologyChange; and
-            nodes: those that did not take it over, and why.
+            problems: with the file, in words; then nothing has changed. Else taken and waiting, see TopologyChange;
+            nodes: those that did not take it over, and why; believed: who needs no proof any more, in words.
         """
         path = asked.get("topology", str(self._topology.path))
         if path != str(self._topology.path):
@@ -66,15 +66,18 @@ class Reloader:
             except Exception as e:  # no file may end a fabric that runs
                 log.exception("not reloaded, nothing has changed")
                 return {"problems": [f"reading it failed: {e!r}"]}
+            believed = believed_from_now_on(self._topology.identity, changes.topology.identity)
             self._topology = changes.topology
             self._admins.follow(changes.topology, certificates)
             self._follow(changes.topology)
             taken, waiting = list(changes.taken), list(changes.waiting)
             audit.info("reloaded", extra={"by": by, "taken": "; ".join(taken), "waiting": "; ".join(waiting)})
+            for who in believed:
+                audit.warning("believed without proof from now on", extra={"by": by, "reason": who})
             late = self._supervisor.reload(changes.topology.digest, RELOAD_S)
             for name, why in late.items():
                 log.error("a node has not reloaded", extra={"node": name, "reason": why})
-            return {"taken": taken, "waiting": waiting, "nodes": late}
+            return {"taken": taken, "waiting": waiting, "nodes": late, "believed": list(believed)}
 
     def _read(self) -> tuple[TopologyChange, Read]:
         """What changes, and the certificates of the supervisor's own listeners. In a thread: it blocks."""

@@ -1,6 +1,6 @@
 """topology.toml → a frozen, checked Topology: one file describes the fabric, every process reads it."""
 
-from zim.topology.changes import TopologyChange, compare
+from zim.topology.changes import TopologyChange, believed_from_now_on, compare
 from zim.topology.file import load, parse
 from zim.topology.handing import pack, unpack
 from zim.topology.nodes import Comet, Job, ListenAddress, Listeners, Logic, Node, Router, Topology
@@ -15,6 +15,7 @@ __all__ = [
     "Router",
     "Topology",
     "TopologyChange",
+    "believed_from_now_on",
     "compare",
     "load",
     "pack",

@@ -84,6 +84,18 @@ def compare(old: Topology, new: Topology) -> TopologyChange:
     return TopologyChange(mixed, tuple(taken), tuple(waiting))
 
 
+def believed_from_now_on(old: Identity, new: Identity) -> tuple[str, ...]:
+    """Who has to prove nothing any more that had to, for people; nobody, as a rule."""
+    found = []
+    if old.knows_clients and not new.knows_clients:
+        found.append(
+            "every client is believed, whoever it says it is, for no [[issuer]], [callout] or [anonymous] is left"
+        )
+    if old.api_keys and not new.api_keys:
+        found.append("whoever reaches the HTTP API or `publish` may do all without a key, for no [[api_key]] is left")
+    return tuple(found)
+
+
 def _nodes(old: Sequence[N], new: Sequence[N], taken: list[str], waiting: list[str]) -> Iterator[N]:
     named = {node.name: node for node in new}
     for node in old:

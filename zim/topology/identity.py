@@ -209,6 +209,18 @@ def _issuer(table: Table, folder: Path) -> Issuer | None:
     )
 
 
+def _algorithms(table: Table, key: str) -> tuple[str, ...] | None:
+    value = table.values.get(key)
+    named = value if isinstance(value, list) else []
+    known = [name for members in FAMILIES.values() for name in members]
+    wrong = [name for name in named if name not in known]
+    if named and not wrong:
+        return tuple(named)
+    said = f"has {show(wrong[0])}" if wrong else f"is {show(value)}"
+    table.add(key, f"{said}; right is an array of {', '.join(known)}, all of one family")
+    return None
+
+
 def _path(name: str, folder: Path) -> Path:
     try:
         return (folder / Path(name).expanduser()).absolute()
@@ -342,11 +354,7 @@ _CA: dict[str, Reader] = {"ca": text("a file of certificates in PEM")}
 _ISSUER: dict[str, Reader] = {
     "issuer": text(_ISSUER_REQUIRED["issuer"]),
     "audience": _one_or_more(_ISSUER_REQUIRED["audience"]),
-    "algorithms": checked(
-        lambda v: isinstance(v, list) and v != [] and all(any(a in f for f in FAMILIES.values()) for a in v),
-        f"an array of {', '.join(a for f in FAMILIES.values() for a in f)}, all of one family",
-        tuple,
-    ),
+    "algorithms": _algorithms,
     "leeway_s": seconds(0, 300),
     **_WAYS,
     **_CA,

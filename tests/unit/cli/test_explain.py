@@ -39,10 +39,11 @@ def run(*arguments: str, **environment: str) -> Result:
 
 def test_yes() -> None:
     result = run("explain", "anna", "chat-1", "--token-file", "anna.token")
-    first, until, kept = result.stdout.splitlines()
+    first, until, bans, kept = result.stdout.splitlines()
     assert (result.exit_code, first) == (0, "yes: the token's claim zim.join has 'chat-*'")
     end = time.mktime(time.strptime(until, "  the token is anna's, until %Y-%m-%d %H:%M:%S"))
     assert 3500 < end - time.time() <= 3600
+    assert bans == "  bans were not looked at; with --http or --key-file they are"
     assert kept == "  'chat-1' is of no room class: the newest 100,000 messages are kept, for 1 day"
 
 
@@ -143,10 +144,19 @@ def test_a_key_alone_asks_the_topologys_logic() -> None:
 )
 def test_bans_that_are_not_told(answer: Answer | None, why: str) -> None:
     if answer is None:
-        result = run("explain", "anna", "lobby", "--http", free_address())
+        result = run("explain", "anna", "lobby", "--token-file", "anna.token", "--http", free_address())
     else:
         with serving(answer) as server:
-            result = run("explain", "anna", "lobby", "--http", server.address)
-    assert (result.exit_code, result.stdout) == (3, "")
+            result = run("explain", "anna", "lobby", "--token-file", "anna.token", "--http", server.address)
+    assert result.exit_code == 3
+    assert result.stdout.startswith("yes: the token's claim zim.rooms has 'lobby'")
+    assert "not banned" not in result.stdout
     assert result.stderr.startswith("zim explain: ")
     assert why in result.stderr
+
+
+def test_who_may_not_be_there_may_not_whoever_is_banned() -> None:
+    with serving(problem(403, "the API key app has no scope ban")) as server:
+        result = run("explain", "anna", "news", "--token-file", "anna.token", "--http", server.address)
+    assert (result.exit_code, result.stdout.partition(":")[0]) == (1, "no")
+    assert "has no scope ban" in result.stderr

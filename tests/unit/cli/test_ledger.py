@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from tests.unit.cli.test_push import free_address, write_topology
+from tests.unit.cli.test_push import free_address, problem, write_topology
 from tests.unit.client.http_peer import Answer, serving
 from zim.cli.ledger import ledger
 from zim.program import zim_command
@@ -105,6 +105,19 @@ def test_what_is_no_ledger_tells_nothing(wrong: Answer) -> None:
         result = run("--http", server.address)
     assert (result.exit_code, result.stdout) == (3, "")
     assert "is no ledger; is this a logic node's HTTP port?" in result.stderr
+
+
+def test_a_key_is_needed() -> None:
+    needed = problem(401, "an API key is needed: Authorization: Bearer zim_…")
+    with serving(needed) as server:
+        result = run("--http", server.address)
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr.startswith("zim ledger: an API key is needed: Authorization: Bearer zim_…; ")
+    assert "--key-file" in result.stderr
+    assert "ZIM_API_KEY" in result.stderr
+    with serving(problem(503, "a router does not answer")) as server:
+        result = run("--http", server.address)
+    assert (result.exit_code, result.stderr) == (3, "zim ledger: a router does not answer\n")
 
 
 def test_nobody_answers() -> None:

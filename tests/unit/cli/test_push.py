@@ -233,3 +233,14 @@ def test_help_shows_examples_and_exit_codes() -> None:
     text = run("--help").stdout
     assert "zim push user 7 '{\"test\":1}'" in text
     assert "3  the fabric is not reachable" in text
+
+
+@pytest.mark.parametrize("goim", [(), ("--goim",)])
+def test_a_key_is_needed(goim: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("ZIM_API_KEY", raising=False)
+    with serving(problem(401, "an API key is needed")) as server:
+        result = run("user", "7", "x", "--http", server.address, *goim)
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr.startswith("zim push: refused (401): an API key is needed")
+    assert goim or "--key-file FILE, or in ZIM_API_KEY" in result.stderr
+    assert "api_key=" not in result.stderr

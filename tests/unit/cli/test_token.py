@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from tests.unit.client.http_peer import Answer, serving
-from tests.unit.identity.signers import ISSUER, TokenSigner, key_set
+from tests.unit.identity.signers import ISSUER, SECRET, TokenSigner, key_set
 from tests.unit.topology.test_file import small, text_of
 from zim.cli import main
 from zim.nodes.logic.keysets import NAMELESS
@@ -49,6 +49,19 @@ def test_what_is_made_is_taken() -> None:
         ["read", "r:news"],
         ["device", "phone"],
     ]
+
+
+@pytest.mark.parametrize(("exp", "is_far"), [(4_000_000_000, True), (1_795_730_000_000, True), (None, False)])
+def test_an_end_that_is_far_away_is_said(exp: int | None, is_far: bool) -> None:
+    """Such as one in milliseconds."""
+    if exp is None:
+        token = run("make", "anna", "--for", "31536000").stdout
+    else:
+        Path("jwt").write_bytes(SECRET)
+        token = TokenSigner("HS256").token(exp=exp).decode()
+    result = run("check", given=token)
+    assert result.exit_code == 0, result.stderr
+    assert ("counts for 366 days; is it in seconds since 1970?" in result.stdout) == is_far
 
 
 @pytest.mark.parametrize(

@@ -172,7 +172,7 @@ def test_the_fabric_of_a_topology() -> None:
         (("rooms", "--limit", "1001"), 2, "1001 is not in the range"),
         (("room", ""), 2, "a name has one character at least"),
         (("room",), 2, "Missing argument 'ROOM'"),
-        (("nobody", "7"), 2, "No such command 'nobody'"),
+        (("nobody", "7"), 2, "no such command: nobody; right is: "),
     ],
 )
 def test_what_is_wrong(arguments: tuple[str, ...], code: int, text: str) -> None:

@@ -184,3 +184,9 @@ def test_uids_keep_their_value() -> None:
     with serving() as server, publishing(server) as publisher:
         publisher.push_users(["+7", "007", -5], b"1")
     assert json.loads(server.requests[0][1]) == {"u": [7, 7, -5], "m": 1}
+
+
+def test_a_key_is_needed() -> None:
+    why = pytest.raises(PushRefused, match=r"^refused \(401\): an API key is needed")
+    with serving(Answer(401, b'{"ret":65535}')) as server, publishing(server) as publisher, why:
+        publisher.push_user(7, b"1")

@@ -6,7 +6,7 @@ import json
 import queue
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from itertools import islice
 
@@ -414,3 +414,28 @@ def test_device_and_platform_are_told(fabric: Fabric) -> None:
     with tcp_comet(fabric) as address:
         next(iter(Listener(address, 7, device="phone", platform="x")))
     assert fabric.auths == [{"token": 7, "device": "phone", "platform": "x"}]
+
+
+def test_a_token_that_fails_is_not_silent(fabric: Fabric, caplog: pytest.LogCaptureFixture) -> None:
+    """Once, and again after a connection."""
+    calls: Iterator[Exception | str] = iter(
+        [OSError("no cookie"), OSError("no cookie"), "7", ClientError("in its words"), "7"]
+    )
+
+    def token() -> str:
+        found = next(calls)
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    def warned() -> list[str]:
+        return [record.getMessage() for record in caplog.records if record.name == "zim.client.lifeline"]
+
+    with tcp_comet(fabric) as address, running(listen(address, None, token=token)) as found:
+        fabric.push("u:7", b"1")
+        assert take(found, 1) == [message("u:7", 1, b"1")]
+        assert len(warned()) == 1
+        assert warned()[0].startswith("no token: OSError: no cookie; it is asked again.")
+        fabric.cut()
+        fabric.wait_for(lambda: len(fabric.auths) == 2)
+        assert [text.partition(";")[0] for text in warned()[1:]] == ["no token: in its words"]

@@ -310,3 +310,15 @@ def test_a_push_is_one_line(body: bytes, users: list[str | int], op: int, ttl_s:
     assert base64.b64decode(found["base64"]) == body
     assert found["to"]["users"] == [str(user) for user in users]
     assert (found["op"], found.get("ttl_s", 0)) == (op, ttl_s)
+
+
+@pytest.mark.parametrize(("key", "ends"), [("", "Publisher takes one as api_key="), ("zim_" + "x" * 43, "because")])
+def test_who_shows_no_key_is_told_how(key: str, ends: str) -> None:
+    with serving(*[Answer(401, problem(401))] * 2) as server, publishing(server, api_key=key) as publisher:
+        with pytest.raises(PushRefused) as caught:
+            publisher.push(b"1", users=7, id="k")
+        (found,) = publisher.push_batch([Push(b"1", users=7, id="k")])
+    for error in (caught.value, found):
+        assert isinstance(error, PushRefused)
+        assert (error.status, error.id) == (401, "k")
+        assert str(error).endswith(ends)

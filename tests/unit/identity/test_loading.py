@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from tests.unit.identity.signers import ISSUER, OTHER_SECRET, SECRET, TokenSigner, issuer, pem, private_pem
 from zim.identity.keys import verified_payload
-from zim.identity.loading import MAX_FILE_BYTES, NoKey, fixed_keys, read_private_key, signing_secret
-from zim.topology.identity import Issuer, Secret
+from zim.identity.loading import MAX_FILE_BYTES, NoKey, file_problems, fixed_keys, read_private_key, signing_secret
+from zim.topology.identity import Callout, Identity, Issuer, Secret
 
 Write = Callable[[bytes], Secret]
 PLANTED = b"hunter2-planted"
@@ -167,3 +167,18 @@ def test_whatever_stands_in_a_file_is_a_key_or_named(tmp_path_factory: pytest.Te
         else:
             continue
         assert problem.startswith(f"here: {file} ")
+
+
+def test_all_files_that_are_wrong_are_named(write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("ZIM_TEST_SECRET", raising=False)
+    elsewhere = Secret("issuer[0].secret_env", variable="ZIM_TEST_SECRET")  # of another machine
+    secrets = write(SECRET), write(b""), write(PLANTED), Secret("a", tmp_path), Secret("b", tmp_path / "nowhere")
+    keys = with_public_keys(write(pem("RSA")), write(PLANTED))
+    asked = Issuer(ISSUER, ("zim",), ("RS256",), jwks="https://auth.example.com/keys", ca=tmp_path / "no-ca")
+    callout = Callout(connect="https://app.example.com/", ca=write(PLANTED).file)
+    found = file_problems(Identity((with_secrets(elsewhere, *secrets), keys, asked), callout))
+    assert PLANTED.decode() not in "".join(found)
+    assert [words for words in found if "key-0" in words] == []
+    wrong = ["is empty", "long", "Is a directory", "nowhere cannot", "is no public key", "no-ca", "callout.ca: "]
+    assert [words in text for words, text in zip(wrong, found, strict=True)] == [True] * 7, found
+    assert file_problems(Identity()) == []

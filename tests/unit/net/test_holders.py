@@ -100,3 +100,23 @@ def test_any_other_text_is_passed_over(table: str) -> None:
 def test_wrong_fields_are_passed_over(ip: str, port: str, user: str) -> None:
     found = list(parse_listening(f"0: {ip}:{port} 0:0 0A 0:0 0:0 0 {user} 0 7\n"))
     assert len(found) <= 1
+
+
+@on_linux
+def test_a_connection_that_has_ended_holds_a_port() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server, socket.socket() as client:
+        client.bind(("127.0.0.1", 0))
+        client.connect(server.getsockname())
+        port = client.getsockname()[1]
+        accepted, _ = server.accept()
+        assert "stop what uses it" in in_use("http", f"127.0.0.1:{port}")
+        client.close()  # first, so that it is here that it waits
+        assert accepted.recv(1) == b""
+        accepted.close()
+        with socket.socket() as another:
+            another.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            with pytest.raises(OSError, match="in use"):
+                another.bind(("127.0.0.1", port))
+    text = in_use("http", f"127.0.0.1:{port}")
+    assert text.startswith(f"http 127.0.0.1:{port} is in use still, though nobody listens there: ")
+    assert "passes within a minute" in text

@@ -15,7 +15,7 @@ from tests.unit.topology.test_file import small, text_of
 from tests.unit.topology.test_identity import API_KEY, HASH, JWKS
 from zim.errors import TopologyError
 from zim.fabric.retention import Retention, RoomClass, Rule
-from zim.topology import Topology, compare, pack, parse, unpack
+from zim.topology import Topology, believed_from_now_on, compare, pack, parse, unpack
 
 PATH = Path("/srv/zim/topology.toml")
 KEPT, LIVE = Rule(10, 60.0), Rule(0, 0.0)
@@ -71,6 +71,26 @@ def test_what_waits_for_a_restart(change: dict[str, dict[str, Any]], key: str) -
     assert changes.taken == ()
     assert changes.topology == old
     assert changes.topology.digest == new.digest
+
+
+CALLOUT, ANONYMOUS = {"connect": "https://app.example.com/"}, {"rooms": ["lobby"]}
+BELIEVED: dict[str, tuple[dict[str, Any], dict[str, Any], list[str]]] = {
+    "the last issuer goes": ({"issuer": [JWKS]}, {}, ["every client"]),
+    "the callout goes": ({"callout": CALLOUT}, {}, ["every client"]),
+    "strangers need no name any more": ({"anonymous": ANONYMOUS}, {}, ["every client"]),
+    "the last API key goes": ({"api_key": [API_KEY]}, {}, ["whoever reaches the HTTP API"]),
+    "all go": ({"issuer": [JWKS], "api_key": [API_KEY]}, {}, ["every client", "whoever reaches the HTTP API"]),
+    "nobody had to prove anything": ({}, {"sessions": {"per_user": 3}}, []),
+    "keys come": ({}, {"issuer": [JWKS], "api_key": [API_KEY]}, []),
+    "another way stays": ({"issuer": [JWKS], "callout": CALLOUT}, {"callout": CALLOUT}, []),
+}
+
+
+@pytest.mark.parametrize(("old", "new", "who"), BELIEVED.values(), ids=BELIEVED)
+def test_who_is_believed_from_now_on(old: dict[str, Any], new: dict[str, Any], who: list[str]) -> None:
+    found = believed_from_now_on(made(**old).identity, made(**new).identity)
+    assert len(found) == len(who)
+    assert all(map(str.startswith, found, who)), found
 
 
 def test_what_waits_is_named_again() -> None:
