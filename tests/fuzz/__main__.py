@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tests.fuzz.hammer import GROWTH_BYTES, under_way, write_finding
-from tests.fuzz.targets import TARGETS, file_name
+from tests.fuzz.targets import ALL, TARGETS, file_name
 
 PATIENCE_S = 30.0  # for a process that should have ended: to start, and for an input that hangs in C
 LEAST_S = 1.0  # of a process's time
@@ -82,14 +82,14 @@ def _table(outcomes: Sequence[Outcome]) -> str:
 def main(arguments: Sequence[str]) -> int:
     """The exit code: 1 if anything was found."""
     parser = argparse.ArgumentParser("python -m tests.fuzz", description=__doc__)
-    parser.add_argument("--seconds", type=float, default=60.0, help="for all of it, about")
+    parser.add_argument("--seconds", type=float, default=60.0, help="for all of it; each target gets 2 at least")
     parser.add_argument("--seed", type=int, default=0, help="0: another one each time")
     parser.add_argument("--jobs", type=int, default=2, help="processes at once")
     parser.add_argument("--only", action="append", default=[], metavar="TARGET", help="this one; may be given again")
     parser.add_argument("--found", type=Path, default=Path("found"), help="the folder for inputs that find something")
     parser.add_argument("--plain", action="store_true", help="without atheris, though it is there")
     options = parser.parse_args(arguments)
-    if unknown := [name for name in options.only if name not in TARGETS]:
+    if unknown := [name for name in options.only if name not in ALL]:
         parser.error(f"there is no target {unknown[0]!r}; there are {', '.join(TARGETS)}")
     names = options.only or list(TARGETS)
     seed = options.seed or time.time_ns() % (1 << 30)

@@ -41,11 +41,12 @@ class Hammer:
     Attributes:
         inputs: that it was fed.
         findings: by what went wrong and where, the first input that showed it.
+        hung: one took too long: others would, too.
     """
 
     def __init__(self, target: Target, under_way: Path) -> None:
         self._run, self._allowed = target
-        self.inputs = 0
+        self.inputs, self.hung = 0, False
         self.findings: dict[str, bytes] = {}
         self._since = 0.0
         with under_way.open("wb+") as file:
@@ -64,9 +65,11 @@ class Hammer:
         except Exception as error:
             self.findings.setdefault(_what(error), data)
         except Hung:
+            self.hung = True
             self.findings.setdefault(f"hangs for more than {HANG_S:g} s", data)
         else:
             if time.perf_counter() - began > HANG_S:
+                self.hung = True
                 self.findings.setdefault(f"takes more than {HANG_S:g} s", data)
         self._since = 0.0
         self.inputs += 1
@@ -91,10 +94,13 @@ class Hammer:
         r = random.Random(seed)
         with self.watched():
             for data in seeds:
-                self.one(data)
+                if not self.hung:
+                    self.one(data)
             until = time.perf_counter() + seconds
             while time.perf_counter() < until and (most is None or self.inputs < most):
                 for _ in range(_BATCH):
+                    if self.hung:
+                        return
                     self.one(mutated(r, seeds))
 
 
@@ -129,5 +135,3 @@ def write_finding(folder: Path, target: str, what: str, data: bytes) -> Path:
     file.write_bytes(data)
     file.with_suffix(".txt").write_text(f"{what}\n{data!r}\n")
     return file
-
-

@@ -21,7 +21,7 @@ class Target(NamedTuple):
 
 
 def pieces(data: bytes) -> list[bytes]:
-    """The bytes as a network may cut them: the first byte says how long pieces are, 1 to 128; from 128 on not at all."""
+    """The bytes as a network may cut them: the first byte says how long pieces are, 1 to 128, or all of it."""
     size, data = (data[0], data[1:]) if data else (255, b"")
     if size >= 128:
         return [data]

@@ -1,4 +1,4 @@
-"""What is written in texts: documents of backends, tokens, keys, addresses, the topology, what an application answers."""
+"""What is written in texts: documents of backends, tokens, keys, addresses, the topology, answers of applications."""
 
 from __future__ import annotations
 
@@ -227,7 +227,7 @@ def _people(data: bytes) -> None:
 
 
 _QUERIES: tuple[Reader[Any], ...] = tuple(
-    map(Reader, (HistoryQuery, ReceiptQuery, control.WhomQuery, control.BansQuery))  # type: ignore[arg-type]
+    map(Reader, (HistoryQuery, ReceiptQuery, control.WhomQuery, control.BansQuery))
 )
 
 

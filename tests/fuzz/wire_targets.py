@@ -13,7 +13,9 @@ from tests.fuzz.target import Target, parts, pieces
 from zim.client.errors import ClientError
 from zim.client.wire import TcpWire, Wire, decode_text, encode_text
 from zim.client.ws import WsWire, check_response
-from zim.fabric.questions import AnyQuestion
+from zim.fabric import questions as q
+from zim.fabric.bans import Banned
+from zim.fabric.questions import AnyQuestion, Question
 from zim.json_text import as_json, is_json, is_too_deep
 from zim.net.http1 import MAX_HEAD_BYTES, Bodies, BodyLimits, Requests, one_spelling
 from zim.protocol import codec, messages
@@ -87,6 +89,9 @@ def _goim(data: bytes) -> None:
     is_zims(data)
 
 
+_TOLD = ("REQUEST_METHOD", "PATH_INFO", "QUERY_STRING", "CONTENT_LENGTH")
+
+
 def _http_ready(cut: Sequence[bytes], upgrades: bool) -> tuple[list[Any], int, bytes]:
     """The requests, why there is no other, and what came behind an upgrade."""
     bodies = Bodies()
@@ -100,11 +105,7 @@ def _http_ready(cut: Sequence[bytes], upgrades: bool) -> tuple[list[Any], int, b
             continue
         requests.feed(piece)
         requests.must_continue()
-    found = [
-        [r.environ[key] for key in ("REQUEST_METHOD", "PATH_INFO", "QUERY_STRING", "CONTENT_LENGTH") if key in r.environ]
-        + [r.body.getvalue(), r.keeps_alive]
-        for r in requests.ready
-    ]
+    found = [[*(r.environ.get(key) for key in _TOLD), r.body.getvalue(), r.keeps_alive] for r in requests.ready]
     assert bodies.n_bytes <= sum(r.held_bytes for r in requests.ready) + 2 * MOST_BYTES
     status = requests.refused.status if requests.refused else 0
     rest = requests.rest + rest
@@ -147,17 +148,27 @@ def _between_nodes(data: bytes) -> None:
     assert b"".join(codec.encode_cut(found, 64)) or not found
 
 
-_QUESTIONS = get_args(AnyQuestion)
+_QUESTIONS: tuple[Question[Any], ...] = (
+    *(q.UserSessions("7"), q.UnreadCount("7"), q.OnlineCounts(), q.RoomCount("a"), q.LargestRooms(3)),
+    *(q.PushReceipt("p"), q.WholeLedger(), q.ForgetComet("comet-1"), q.BanList(3), q.LiftBan(Banned("7"))),
+    *(
+        q.KickUser("7", "", 0, "", True),
+        q.KickRoom("a", True, "", True),
+        q.MoveUser("7", ("a",), ()),
+        q.BanWho(Banned("7")),
+    ),
+)
+assert set(map(type, _QUESTIONS)) == set(get_args(AnyQuestion))
 
 
 def _answers(data: bytes) -> None:
     """What a router answers to a question, in msgpack; the first byte says to which."""
-    kind = _QUESTIONS[(data[0] if data else 0) % len(_QUESTIONS)]
+    question = _QUESTIONS[(data[0] if data else 0) % len(_QUESTIONS)]
     try:
         value = msgspec.msgpack.decode(data[1:])
     except (ValueError, RecursionError):
         return
-    codec.decode_answer(messages.Answered(1, "router-1", value), kind.__new__(kind))
+    codec.decode_answer(messages.Answered(1, "router-1", value), question)
 
 
 def _repl(data: bytes) -> None:

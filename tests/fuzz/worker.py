@@ -30,9 +30,9 @@ def explore(name: str, seconds: float, seed: int, folder: Path) -> None:
     with atheris.instrument_imports(include=["zim"]):
         from tests.fuzz.hammer import Hammer
         from tests.fuzz.target import LONGEST_BYTES
-        from tests.fuzz.targets import TARGETS, corpus
+        from tests.fuzz.targets import ALL, corpus
 
-    hammer, kept, seeds = Hammer(TARGETS[name], folder / "under_way"), folder / "kept", folder / "seeds"
+    hammer, kept, seeds = Hammer(ALL[name], folder / "under_way"), folder / "kept", folder / "seeds"
     for at in (kept, seeds):
         at.mkdir(exist_ok=True)
     for number, data in enumerate(corpus(name)):
@@ -47,7 +47,12 @@ def explore(name: str, seconds: float, seed: int, folder: Path) -> None:
             found = {what: data.hex() for what, data in hammer.findings.items()}
             _say(folder, "explore", inputs=hammer.inputs, seconds=now - began, findings=found)
 
-    options = [f"-max_total_time={max(1, round(seconds))}", f"-max_len={LONGEST_BYTES}", f"-seed={seed}", "-verbosity=0"]
+    options = [
+        f"-max_total_time={max(1, round(seconds))}",
+        f"-max_len={LONGEST_BYTES}",
+        f"-seed={seed}",
+        "-verbosity=0",
+    ]
     limits = ["-timeout=10", "-rss_limit_mb=2048", f"-artifact_prefix={folder}/"]
     atheris.Setup([sys.argv[0], *options, *limits, str(kept), str(seeds)], one)
     atheris.Fuzz()
@@ -56,9 +61,9 @@ def explore(name: str, seconds: float, seed: int, folder: Path) -> None:
 def hammer_on(name: str, seconds: float, seed: int, folder: Path) -> None:
     """Mutates, without instruments."""
     from tests.fuzz.hammer import Hammer, rss_bytes
-    from tests.fuzz.targets import TARGETS, corpus
+    from tests.fuzz.targets import ALL, corpus
 
-    hammer, kept = Hammer(TARGETS[name], folder / "under_way"), folder / "kept"
+    hammer, kept = Hammer(ALL[name], folder / "under_way"), folder / "kept"
     found = [file.read_bytes() for file in sorted(kept.iterdir())] if kept.exists() else []
     seeds = corpus(name) + found
     began = time.monotonic()
