@@ -195,8 +195,6 @@ def test_what_was_said_before_is_said_again(tmp_path: Path) -> None:
     kinds = ("router", "logic", "job", "comet")
     ports = dict(zip((*kinds, "publish"), free_ports(5), strict=True))
     advertise: dict[str, Any] = {kind: {"advertise": f"tcp://127.0.0.1:{ports[kind]}"} for kind in kinds}
-        kind: {"advertise": f"tcp://127.0.0.1:{ports[kind]}"} for kind in ("router", "logic", "job", "comet")
-    }
     fabric = Fabric(tmp_path, has_admin=True, **advertise)
     targets = {kind: fabric.binds[f"{kind}-1"] for kind in advertise} | {"publish": fabric.publish["logic-1"]}
     recorders = {kind: Recorder(ports[kind], target) for kind, target in targets.items()}
