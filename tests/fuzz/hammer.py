@@ -82,12 +82,13 @@ class Hammer:
     def watched(self) -> Iterator[None]:
         """What hangs in Python, or in a regular expression, is ended."""
         before = signal.signal(signal.SIGALRM, self._look)
-        signal.setitimer(signal.ITIMER_REAL, _LOOK_S, _LOOK_S)
+        timer = signal.setitimer(signal.ITIMER_REAL, _LOOK_S, _LOOK_S)  # pytest-timeout's, in tests
         try:
             yield
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
             signal.signal(signal.SIGALRM, before)
+            signal.setitimer(signal.ITIMER_REAL, *timer)
 
     def mutate(self, seeds: Sequence[bytes], seed: int, seconds: float, most: int | None = None) -> None:
         """Feeds it the seeds, then what comes of them, for so long, or so many."""
