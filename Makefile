@@ -6,6 +6,7 @@
 #   does the same. EVERY and KILLS: seconds between two faults, nodes killed a minute
 # soak: what is too long for CI, about an hour: SEEDS (5000) a profile from SEED on, every broken rule, chaos for
 #   SECONDS (600)
+# fuzz: for SECONDS (60) any bytes into every parser, by atheris where it can be had; then mutations of the same SEED
 # Works with BSD make and GNU make from 3.81. `make PYTHON=/path/to/python3.12 up` chooses the interpreter.
 
 PYTHON =
@@ -13,7 +14,7 @@ WORKERS = 3
 COVERED = 80
 INSTALLED = .venv/.installed
 
-.PHONY: up check quick test bench simulate chaos soak
+.PHONY: up check quick test bench simulate chaos soak fuzz
 
 up: $(INSTALLED)
 	@.venv/bin/zim up
@@ -48,6 +49,12 @@ soak: $(INSTALLED)
 	.venv/bin/python -m pytest tests/simulation/test_rules.py -n $(WORKERS) --dist worksteal -q
 	@seed="$(SEED)"; for_s="$(SECONDS)"; \
 	.venv/bin/python -m tests.fault.chaos --seed "$${seed:-1}" --seconds "$${for_s:-600}"
+
+fuzz: $(INSTALLED)
+	@.venv/bin/python -c 'import atheris' 2>/dev/null || .venv/bin/python -m pip install --quiet \
+	  --disable-pip-version-check -e '.[fuzz]' || echo "atheris cannot be had here: mutations alone"
+	@seed="$(SEED)"; for_s="$(SECONDS)"; \
+	.venv/bin/python -m tests.fuzz --seed "$${seed:-0}" --seconds "$${for_s:-60}"
 
 # A virtual environment that an interrupted attempt, or a Python since removed, left without a working pip is made anew.
 $(INSTALLED): pyproject.toml

@@ -17,6 +17,8 @@ from zim.fabric.streams import EVERYBODY, user_stream
 Reason = Annotated[str, Meta(max_length=REASON_CHARS)]
 Name = Annotated[str, Meta(max_length=NAME_BYTES)]
 
+NETWORK_CHARS = 50
+
 
 class Banned(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """Whom a ban is about: one of user and network is there.
@@ -28,7 +30,12 @@ class Banned(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
     user: Name = ""
     device: Name = ""
-    network: Annotated[str, Meta(max_length=50)] = ""
+    network: Annotated[str, Meta(max_length=NETWORK_CHARS)] = ""
+
+    def __post_init__(self) -> None:
+        """Raises: ValueError: a network that is none. Comets would fail at it, whoever has sent it."""
+        if self.network:
+            ip_network(self.network)
 
     @property
     def stream(self) -> str:

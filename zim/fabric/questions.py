@@ -258,6 +258,11 @@ class MoveUser(UserQuestion[Reached], frozen=True):
 class _BanQuestion(Question[A], frozen=True):
     banned: Banned
 
+    def __post_init__(self) -> None:
+        """Raises: ValueError: it is about nobody, or about a user and a network."""
+        if bool(self.banned.user) == bool(self.banned.network):
+            raise ValueError("one of user and network")
+
     @override
     def asked_at(self) -> str:
         return self.banned.stream

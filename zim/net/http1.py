@@ -174,6 +174,9 @@ class Requests:
                 # (RFC 9110 7.8), llhttp cannot: so another parser reads on, behind a head without an offer.
                 data = data[offer.args[0] :]
                 if self._upgrades and self._begun:
+                    if _CODING in self._begun.environ:  # llhttp would hand on its chunks as the other protocol
+                        self.refused = Refused(413, "an upgrade with a body")
+                        return None
                     self.rest = data
                     self.ready.append(self._begun)
                     return self._start_over()

@@ -3,11 +3,12 @@ comet has said, with Renew, that it has obeyed them, and obeyed once, in their o
 
 from __future__ import annotations
 
+from ipaddress import ip_network
 from typing import Annotated, Literal
 
 from msgspec import Meta
 
-from zim.fabric.bans import Reason
+from zim.fabric.bans import NETWORK_CHARS, Reason
 from zim.fabric.limits import ORDERS, ROOMS
 from zim.protocol.fields import Number, Run
 from zim.protocol.message import Message
@@ -39,15 +40,24 @@ class Bar(Message, frozen=True):
     """An order: nobody of a network may come in. reason: for its clients."""
 
     n: Number
-    network: str
+    network: Annotated[str, Meta(max_length=NETWORK_CHARS)]
     reason: Reason
+
+    def __post_init__(self) -> None:
+        """Raises: ValueError: it is no network."""
+        ip_network(self.network)
 
 
 class Unbar(Message, frozen=True):
     """An order: a network may come in again; "" for all of them."""
 
     n: Number
-    network: str
+    network: Annotated[str, Meta(max_length=NETWORK_CHARS)]
+
+    def __post_init__(self) -> None:
+        """Raises: ValueError: it is no network."""
+        if self.network:
+            ip_network(self.network)
 
 
 Order = Expel | Move | Bar | Unbar

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from fnmatch import fnmatchcase
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from zim.fabric import patterns
 from zim.fabric.limits import NAME_BYTES, PATTERN_BYTES
 from zim.fabric.names import is_name
 from zim.fabric.patterns import ANY, is_pattern, matches, matching
@@ -102,3 +104,18 @@ def test_what_cannot_stand_as_a_pattern(thing: object) -> None:
 def test_whatever_stands_in_a_name_stands_in_a_pattern(name: str) -> None:
     """Else there would be rooms that no token can name a class of."""
     assert is_pattern(name)
+
+
+@given(TEXTS.filter(is_pattern), TEXTS)
+def test_a_pattern_means_what_fnmatch_says(pattern: str, name: str) -> None:
+    assert matches(name, [pattern]) == fnmatchcase(name, pattern)
+
+
+def test_patterns_that_differ_for_each_user_do_not_stay_in_memory() -> None:
+    for n in range(3 * patterns.COMPILED):
+        assert matches(f"chat-{n}-a", [f"chat-{n}-?"])
+    before = patterns._compiled.cache_info().currsize
+    for n in range(10_000):
+        assert matches(f"chat-{n}", [f"chat-{n}"])
+        assert matches(f"chat-{n}-a", [f"chat-{n}-*"])
+    assert before == patterns._compiled.cache_info().currsize == patterns.COMPILED

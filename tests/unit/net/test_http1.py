@@ -228,3 +228,15 @@ def test_a_refused_body_is_not_kept(limit: int) -> None:
     assert status == (413 if limit == 100_000 else 503)
     assert left == []
     assert bodies.n_bytes == MAX_BODIES_BYTES - 500_000
+
+
+@pytest.mark.parametrize("chunks", ["0\r\n\r\n", "5\r\n12345\r\n0\r\n\r\n", "zz", ""])
+def test_an_upgrade_has_no_body(chunks: str) -> None:
+    """Its chunks came out as the first bytes of the other protocol."""
+    head = UPGRADE % b"y"
+    requests = Requests(Bodies(), BodyLimits(0), upgrades=True)
+    requests.feed(head[:-2] + b"Transfer-Encoding: chunked\r\n\r\n" + chunks.encode())
+    assert (requests.rest, list(requests.ready)) == (b"", [])
+    assert requests.refused
+    assert requests.refused.status == 413
+    assert requests.environ["PATH_INFO"] == "/sub"

@@ -185,3 +185,19 @@ def test_a_list_of_the_greatest_length_passes_and_a_longer_one_does_not(make: An
 def test_a_message_of_another_link_is_an_error() -> None:
     with pytest.raises(CodecError):
         codec.decode(codec.encode([logins.Auth(1, b"7", 1)]), messages.ToRouter)
+
+
+@pytest.mark.parametrize(
+    "banned", [["", "", ""], ["7", "", "10.0.0.0/8"], *(["", "", text] for text in ("x", "10.0.0.1/8", "::/129", "\0"))]
+)
+@pytest.mark.parametrize("kind", ["banwho", "liftban"])
+def test_a_ban_of_what_cannot_be_banned_is_no_message(kind: str, banned: list[str]) -> None:
+    """Every comet died of its order, and of the same one again after its restart: it is on the router's disk."""
+    with pytest.raises(CodecError):
+        codec.decode(msgspec.msgpack.encode([["ask", 1, [kind, banned]]]), messages.ToRouter)
+
+
+@pytest.mark.parametrize("order", [["bar", 1, "", "x"], ["bar", 1, "x", "x"], ["unbar", 1, "x"]])
+def test_an_order_about_what_is_no_network_is_no_message(order: list[Any]) -> None:
+    with pytest.raises(CodecError):
+        codec.decode(msgspec.msgpack.encode([["orders", "router-1", 1, 1, 1, [order]]]), messages.ToComet)
