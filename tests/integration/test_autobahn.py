@@ -1,4 +1,4 @@
-"""The Autobahn testsuite's cases, against a comet and, so that the table itself is right, against `websockets`.
+"""The Autobahn testsuite's cases, against a comet, with TLS too, and, so that the table is right, against `websockets`.
 
 A comet takes text frames alone, and messages up to `max_packet_bytes`. So what the suite expects of binary messages is
 1003 here, and of larger ones 1009. Of pings that come at once it answers the last one, as RFC 6455 5.5.3 allows.
@@ -6,6 +6,7 @@ A comet takes text frames alone, and messages up to `max_packet_bytes`. So what 
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -14,9 +15,10 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.server import ServerConnection, serve
 
-from tests.harness import Fabric, running
-from tests.integration.autobahn import Answer, Comet, Peer, cut, run
+from tests.harness import running
+from tests.integration.autobahn import Answer, Comet, Peer, connect, cut, run
 from tests.integration.autobahn_cases import BINARY, CASES, CLOSE, FRAME_WISE, NORMAL, PONG, WHOLE, Case
+from tests.tls_proxy import Signer
 from zim.protocol import websocket
 from zim.protocol.errors import WireError
 from zim.protocol.framings.text import TextReader
@@ -27,16 +29,19 @@ for _case in CASES:
     BY_SECTION.setdefault(_case.number.rpartition(".")[0], []).append(_case)
 
 
-@pytest.fixture(scope="module")
-def fabric() -> Iterator[Fabric]:
-    with running(comet={"max_packet_bytes": MAX_PACKET, "outbox_bytes": 16 << 20}) as f:
-        yield f
-        assert "Traceback" not in f.log
-
-
-@pytest.fixture(scope="module")
-def comet(fabric: Fabric) -> Comet:
-    return Comet(fabric.ws["comet-1"])
+@pytest.fixture(scope="module", params=["plain", "tls"])
+def comet(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Comet]:
+    folder = tmp_path_factory.mktemp("autobahn")
+    signer = Signer(folder)
+    signer.sign("localhost", folder)
+    tls = ssl.create_default_context(cafile=signer.file)
+    listeners = {"ws": {"tls": {"certificate": "localhost.crt", "key": "localhost.key"}}}
+    sizes = {"max_packet_bytes": MAX_PACKET, "outbox_bytes": 16 << 20}
+    is_plain = request.param == "plain"
+    with running(folder, listeners={} if is_plain else listeners, comet=sizes) as fabric:
+        wrap = connect if is_plain else lambda address: tls.wrap_socket(connect(address), server_hostname="localhost")
+        yield Comet(fabric.ws["comet-1"], wrap)
+        assert "Traceback" not in fabric.log
 
 
 @pytest.fixture(scope="module")
