@@ -188,8 +188,8 @@ class Page(Client):
     """A page in a browser: it is known by a cookie, and its address may have a query."""
 
     def __init__(self, fabric: Fabric, path: str, headers: str) -> None:
-        self._path, self._headers = path, headers
-        super().__init__(fabric.ws["comet-1"], None, is_ws=True)
+        self._path = path
+        super().__init__(fabric.ws["comet-1"], None, is_ws=True, headers=headers)
         self.version = 3
         self.say(Op.AUTH, b"{}", 1)
 

@@ -90,7 +90,7 @@ def explain(user: str, room: str, topology: Path | None, token_file: Path | None
     if http or is_key_named():
         try:
             verdict = _look_for_bans(verdict, user, device, http, fabric)
-        except ZimError as error:
+        except NotTold as error:
             untold = str(error)
     else:
         verdict = without_bans(verdict)
@@ -134,7 +134,7 @@ def _decide(fabric: Topology, user: str, room: str, token: str) -> tuple[Verdict
 
 
 def _look_for_bans(verdict: Verdict, user: str, device: str, http: str | None, fabric: Topology) -> Verdict:
-    """Raises: ZimError: they are not told."""
+    """Raises: NotTold: they are not told."""
     where = http_address(http, fabric.path)
     status, body = get(where, f"/api/bans?limit={LARGEST}")
     try:
