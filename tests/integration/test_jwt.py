@@ -18,10 +18,11 @@ import pytest
 
 from tests.harness import free_ports, is_listening, wait_until
 from tests.integration.test_pages import Browser
+from tests.pages import free_offset
 from tests.programs import ROOT, program, started
 
 PAGE = (ROOT / "docs" / "how-to" / "jwt.md").read_text()
-OFFSET = 1_100  # below the ports that other tests take
+OFFSET = free_offset()
 HTTP, TCP, WS = 7172 + OFFSET, 8080 + OFFSET, 8090 + OFFSET
 
 
