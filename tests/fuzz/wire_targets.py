@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
+from ipaddress import ip_address
 from typing import Any, get_args
 
 import msgspec
@@ -18,6 +19,7 @@ from zim.fabric.bans import Banned
 from zim.fabric.questions import AnyQuestion, Question
 from zim.json_text import as_json, is_json, is_too_deep
 from zim.net.http1 import MAX_HEAD_BYTES, Bodies, BodyLimits, Requests, one_spelling
+from zim.net.proxy import MAX_HEADER_BYTES, NotFromAProxy, parse_introduction, proxies
 from zim.protocol import codec, messages
 from zim.protocol.errors import CodecError, WireError
 from zim.protocol.frame import Op, Packet
@@ -56,6 +58,27 @@ def _tcp(extended: bool, data: bytes) -> None:
 
     for packet in _same_however_cut(make, data):
         assert len(packet.body) <= MOST_BYTES
+
+
+def _introduction(data: bytes) -> None:
+    found = parse_introduction(data)
+    if found is not None:
+        assert 0 < found.size <= min(len(data), MAX_HEADER_BYTES)
+        assert parse_introduction(data[: found.size]) == found
+        assert parse_introduction(data[: found.size - 1]) is None
+
+
+_PROXIES = [proxies(["10.0.0.0/8", "2001:db8::/32"], header) for header in ("X-Forwarded-For", "Forwarded")]
+
+
+def _from_proxies(data: bytes) -> None:
+    said = data.decode("latin-1")
+    for known, behind in zip(_PROXIES, (", x, 10.0.0.8", ", for=x, for=10.0.0.8"), strict=True):
+        host, port = known.client(("10.0.0.7", 1), said)
+        assert ip_address(host)
+        assert 0 <= port < 65_536
+        assert known.client(("10.0.0.7", 1), said + behind) == ("10.0.0.8", 0)  # whatever a client has put before
+        assert known.client(("203.0.113.7", 1), said) == ("203.0.113.7", 1)
 
 
 def _frames(is_server: bool, data: bytes) -> None:
@@ -232,6 +255,8 @@ WIRE_TARGETS: dict[str, Target] = {
     "answers of routers": Target(_answers, (CodecError,)),
     "questions from a REPL": Target(_repl),
     "json": Target(_json),
+    "introductions of proxies": Target(_introduction, (NotFromAProxy,)),
+    "addresses from proxies": Target(_from_proxies),
     "client's answer to upgrade": Target(_answer_to_upgrade, (WireError, ClientError)),
     "client's tcp": Target(partial(_client, TcpWire)),
     "client's websocket": Target(partial(_client, _ws_wire)),
