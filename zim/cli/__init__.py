@@ -22,6 +22,7 @@ _COMMANDS = (
     "who",
     "ledger",
     "api-key",
+    "link-key",
     "token",
     "explain",
     "restored",

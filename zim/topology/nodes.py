@@ -12,6 +12,7 @@ from typing import Annotated
 from zim.fabric.retention import Retention
 from zim.topology.endpoints import Endpoint, parse_link, parse_listener
 from zim.topology.identity import Identity
+from zim.topology.links import Links
 from zim.topology.tables import choice, header_name, seconds, text, whole
 
 MOST_BYTES = 1 << 40  # more than a machine has; a typing error, not a limit
@@ -152,6 +153,7 @@ class Topology:
         admin: where `zim up` answers `/metrics` and `/healthz`; empty for nowhere.
         log_level: from which on lines are written, "debug", "info" or "warning".
         identity: who may come in.
+        links: how nodes know each other.
         path: the file it came from; digest: SHA-256 of what was in it.
     """
 
@@ -168,6 +170,7 @@ class Topology:
     admin: Listeners = ()
     log_level: str = "info"
     identity: Identity = field(default_factory=Identity)
+    links: Links = field(default_factory=Links)
     path: Path = Path("topology.toml")
     digest: str = field(default="", compare=False)
 
