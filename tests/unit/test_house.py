@@ -86,7 +86,7 @@ IMPURE = ("gevent", "socket", "time", "random", "secrets", "threading", "subproc
 
 # Libraries that have one place each.
 PLACES = {
-    "zmq": ("zim.net.transport", "zim.client.zeromq"),
+    "zmq": ("zim.net.transport", "zim.net.doorkeeper", "zim.client.zeromq"),
     "msgpack": ("zim.protocol.codec",),
     "sqlite3": ("zim.nodes.router.log.sqlite",),
     "zim.nodes.router.log.sqlite": ("zim.nodes.router.log",),  # an engine: nobody above the log knows which it is

@@ -2,8 +2,8 @@
 
 from zim.topology.changes import TopologyChange, compare
 from zim.topology.file import load, parse
-from zim.topology.links import Links
 from zim.topology.handing import pack, unpack
+from zim.topology.links import Links
 from zim.topology.nodes import Comet, Job, ListenAddress, Listeners, Logic, Node, Router, Topology
 
 __all__ = [

@@ -121,8 +121,14 @@ def parse(toml: str, path: Path) -> Topology:
         for kind, cls in _CLASSES.items()
     }
     digest = sha256(toml.encode()).hexdigest()
-    known = {"retention": kept, "identity": who, "links": linked}
-    return Topology(**nodes, **known, path=path.absolute(), digest=digest, **fabric)
+    whole: dict[str, Any] = {
+        "retention": kept,
+        "identity": who,
+        "links": linked,
+        "path": path.absolute(),
+        "digest": digest,
+    }
+    return Topology(**nodes, **whole, **fabric)
 
 
 def resolve_folder(name: str, beside: Path) -> Path:

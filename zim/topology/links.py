@@ -102,7 +102,9 @@ def parse_list(content: str, file: Path) -> tuple[dict[str, str], list[str]]:
 
 def list_text(public: Mapping[str, str]) -> str:
     """The list of public keys as a file."""
-    head = "# The public link key of every node. Every machine has all of this file, and the secrets of its own nodes.\n"
+    head = (
+        "# The public link key of every node. Every machine has all of this file, and the secrets of its own nodes.\n"
+    )
     return head + "".join(f'{name} = "{key}"\n' for name, key in public.items())
 
 

@@ -66,9 +66,7 @@ def listeners(node: Node, kind: str) -> Listeners:
     return (found,) if isinstance(found, ListenAddress) else found
 
 
-def _check_reach(
-    table: Table, key: str, kind: str, listener: ListenAddress, identity: Identity, links: Links
-) -> None:
+def _check_reach(table: Table, key: str, kind: str, listener: ListenAddress, identity: Identity, links: Links) -> None:
     if not is_open(kind, listener, identity, links):
         return
     answer = f'{{ address = "{listener.address}", insecure = true }}'
