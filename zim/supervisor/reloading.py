@@ -14,6 +14,7 @@ import gevent
 from gevent.lock import BoundedSemaphore
 
 from zim.errors import ZimError
+from zim.identity.link_keys import own_secret
 from zim.supervisor.running import Supervisor
 from zim.topology import Logic, Topology, compare, load
 
@@ -77,4 +78,7 @@ class Reloader:
             from zim.identity.loading import load_identity  # brings cryptography
 
             load_identity(changes.topology.identity)
+        links = changes.topology.links
+        for name in [node.name for node in self._supervisor.nodes if node.name in links.public]:
+            own_secret(links, name)
         return changes
