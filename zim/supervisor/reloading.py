@@ -15,6 +15,7 @@ from gevent.lock import BoundedSemaphore
 
 from zim.errors import ZimError
 from zim.identity.link_keys import own_secret
+from zim.net.doorkeeper import public_of
 from zim.supervisor.running import Supervisor
 from zim.topology import Logic, Topology, compare, load
 
@@ -80,5 +81,5 @@ class Reloader:
             load_identity(changes.topology.identity)
         links = changes.topology.links
         for name in [node.name for node in self._supervisor.nodes if node.name in links.public]:
-            own_secret(links, name)
+            own_secret(links, name, public_of)
         return changes
