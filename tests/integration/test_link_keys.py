@@ -377,6 +377,6 @@ def test_a_wrong_list_or_secret_does_not_start(tmp_path: Path) -> None:
     listed.write_text("".join(line for line in whole.splitlines(True) if "comet-1" not in line))
     fails("public.toml: has no key of comet-1, so no other node lets it in")
     listed.write_text(whole + 'comet-2 = "short"\n')
-    fails('comet-2 is "short"; right is 64 hexadecimal digits')
+    fails("what stands for comet-2 is no link key; right is 64 hexadecimal digits")
     listed.unlink()
     fails("links.keys: ", "public.toml: there is no such file; ", "link-key make writes it")

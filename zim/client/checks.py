@@ -51,8 +51,8 @@ def read_server_keys(given: str | Sequence[str], count: int) -> list[bytes]:
     Raises:
         ClientError: one is none, or they are not as many.
     """
-    keys = [given] if isinstance(given, str) else list(given)
-    if not any(keys):
+    keys = [given] if isinstance(given, str) or not isinstance(given, Sequence) else list(given)
+    if keys == [""] or not keys:
         return []
     for key in keys:
         if not isinstance(key, str) or not re.fullmatch(r"[0-9a-f]{64}", key):

@@ -92,7 +92,7 @@ def parse_list(content: str, file: Path) -> tuple[dict[str, str], list[str]]:
         if not _NAME.fullmatch(name):
             problems.append(f"{file}: {show(name)} is not the name of a node; right is a name such as comet-1")
         elif not is_key(key):
-            problems.append(f"{file}: {name} is {show(key)}; right is {KEY}")
+            problems.append(f"{file}: what stands for {name} is no link key; right is {KEY}")
         elif (other := first.setdefault(key, name)) != name:
             problems.append(f"{file}: {name} has the key of {other}; right is a key of its own, for a key is who it is")
         else:
