@@ -30,6 +30,7 @@ PURE = (
     "zim.nodes.effects",
     "zim.nodes.performer",
     "zim.nodes.remote_clock",
+    "zim.nodes.seldom",
     "zim.nodes.comet.cursors",
     "zim.nodes.comet.effects",
     "zim.nodes.comet.feed",

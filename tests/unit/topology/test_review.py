@@ -220,9 +220,11 @@ def test_a_path_stays_whole() -> None:
 KEYED = {"links": {"keys": "link-keys"}}
 
 
-def keyed(modes: dict[Path, int | None] | None = None, without: str = "", **changes: Any) -> list[tuple[str, str, str]]:
+def keyed(
+    changes: dict[str, Any] | None = None, modes: dict[Path, int | None] | None = None, without: str = ""
+) -> list[tuple[str, str, str]]:
     """What is said of a good one with link keys."""
-    bare = topology(changed(KEYED | changes))
+    bare = topology(changed(KEYED | (changes or {})))
     public = {node.name: f"{i:064x}" for i, node in enumerate(bare.nodes, 10) if node.name != without}
     fabric = replace(bare, links=replace(bare.links, public=public))
     assert set(modes or {}) <= set(named_files(fabric))
@@ -233,9 +235,9 @@ SECRET, LISTED = Path("/srv/zim/link-keys/comet-1.secret"), Path("/srv/zim/link-
 
 
 def test_links_with_keys_may_be_anywhere() -> None:
-    assert keyed(**{"job[0].bind": "tcp://10.0.0.1:80", "logic[0].publish": "tcp://10.0.0.1:81"}) == []
+    assert keyed({"job[0].bind": "tcp://10.0.0.1:80", "logic[0].publish": "tcp://10.0.0.1:81"}) == []
     insecure = {"address": "tcp://10.0.0.1:80", "insecure": True}
-    assert keyed(**{"job[0].bind": insecure}) == [("warning", "job[0].bind", '"tcp://10.0.0.1:80" without it')]
+    assert keyed({"job[0].bind": insecure}) == [("warning", "job[0].bind", '"tcp://10.0.0.1:80" without it')]
 
 
 def test_a_node_without_a_key_is_said() -> None:
@@ -257,4 +259,4 @@ def test_a_node_without_a_key_is_said() -> None:
     ],
 )
 def test_who_can_read_or_change_link_keys(file: Path, mode: int | None, right: str) -> None:
-    assert keyed({file: mode}) == ([("error", "links.keys", right)] if right else [])
+    assert keyed(modes={file: mode}) == ([("error", "links.keys", right)] if right else [])
