@@ -270,8 +270,9 @@ def test_a_key_that_is_taken_away_ends_its_links_and_put_back_begins_them(tmp_pa
         assert there.wait(1)[0].body == b'{"a":1}'  # what was pushed meanwhile
 
 
-def test_another_key_takes_effect_without_a_restart(tmp_path: Path) -> None:
-    with running(tmp_path, has_admin=True, links=KEYS) as fabric:
+@pytest.mark.parametrize("links_by", ["", "localhost"])
+def test_another_key_takes_effect_without_a_restart(tmp_path: Path, links_by: str) -> None:
+    with running(tmp_path, has_admin=True, links_by=links_by, links=KEYS) as fabric:
         pids = {name: fabric.pid(name) for name in fabric.names}
         client = Client(fabric.tcp["comet-1"], "7")
         listed = fabric.link_keys / "public.toml"

@@ -336,7 +336,7 @@ class _Connecting(_Link):
         if event == zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL:
             return "it does not speak as we do; are its links encrypted, with [links]?"
         self._untold += 1
-        return "it has not the link key that our list has for it" if self._untold == _UNTOLD else ""
+        return "it ends handshakes; has it the link key that our list has for it?" if self._untold == _UNTOLD else ""
 
     def _knock_again(self) -> None:
         """libzmq gives up for ever on a peer that refuses it. Lists of keys change, and not everywhere at once."""
