@@ -19,10 +19,13 @@ import psutil
 
 from zim.client import ZimError
 from zim.client.address import split_address
+from zim.identity.link_keys import make_keys
 from zim.topology import ListenAddress, load
+from zim.topology.file import load_alone
 
 _START_S = 30.0
 _STOP_S = 15.0
+_LINKS = '\n[links]\nkeys = "link-keys"\n'
 
 
 class BenchmarkError(ZimError):
@@ -33,7 +36,12 @@ class Fabric:
     """A running fabric. Starts one with `zim up` unless that of the file runs already; stops what it started."""
 
     def __init__(
-        self, topology: Path | None, comets: int = 1, options: Sequence[str] = (), is_read: bool = True
+        self,
+        topology: Path | None,
+        comets: int = 1,
+        options: Sequence[str] = (),
+        is_read: bool = True,
+        link_keys: bool = False,
     ) -> None:
         """Does not start anything yet.
 
@@ -42,6 +50,7 @@ class Fabric:
             comets: how many of them, in a fabric of its own.
             options: for `zim up`.
             is_read: somebody reads what it writes.
+            link_keys: links between its nodes are encrypted, in a fabric of its own.
         """
         self._options, self._is_read = options, is_read
         self._folder = tempfile.TemporaryDirectory(prefix="zim-bench-")
@@ -49,7 +58,10 @@ class Fabric:
         self._output = folder / "output.txt"
         if topology is None:
             topology = folder / "topology.toml"
-            topology.write_text(write_topology(comets))
+            topology.write_text(write_topology(comets) + (_LINKS if link_keys else ""))
+            if link_keys:
+                bare = load_alone(topology)
+                make_keys(bare.links, [node.name for node in bare.nodes])
         self.topology = load(topology)
         self._path = topology
         self._process: subprocess.Popen[bytes] | None = None

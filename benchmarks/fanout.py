@@ -46,6 +46,7 @@ class Options:
     sample: int
     push_latency: bool
     bare: bool
+    link_keys: bool = False
 
 
 def run(options: Options) -> Figures:
@@ -57,7 +58,7 @@ def run(options: Options) -> Figures:
     bare_us = None
     if options.bare and not options.push_latency:
         bare_us = bare_send_us(options.subscribers, options.rate, options.size)
-    with Fabric(options.topology, options.comets) as fabric:
+    with Fabric(options.topology, options.comets, link_keys=options.link_keys) as fabric:
         addresses = fabric.addresses(options.transport)
         # The first pushes of a fabric pay for its connections and imports.
         push_latency(fabric.http[0], addresses[0], options.transport, 20)
@@ -198,6 +199,7 @@ def _cpu_s(processes: list[psutil.Process]) -> float:
     help="Measure this fabric; started unless it runs. Without it: one of its own, on free ports.",
 )
 @click.option("--comets", type=click.IntRange(1), default=1, help="Comets of a fabric of its own.")
+@click.option("--link-keys", is_flag=True, help="Links of a fabric of its own are encrypted.")
 @click.option("--publishers", type=click.IntRange(1, 64), default=8, help="HTTP connections that push.")
 @click.option("--sample", type=click.IntRange(1), default=20, help="Clients that read and check every message.")
 @click.option("--runs", type=click.IntRange(1), default=1, help="Show the medians of so many runs.")

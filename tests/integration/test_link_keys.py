@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import re
 import subprocess
 import sys
@@ -52,6 +53,15 @@ def reload(fabric: Fabric) -> str:
     done = zim("reload", str(fabric.file))
     assert done.returncode == 0, done
     return done.stdout
+
+
+def waits_for(fabric: Fabric, node: str) -> str:
+    """What a node says at `/readyz`."""
+    connection = http.client.HTTPConnection(fabric.admin[node], timeout=20)
+    connection.request("GET", "/readyz")
+    text = connection.getresponse().read().decode()
+    connection.close()
+    return text
 
 
 class Stranger:
@@ -259,6 +269,8 @@ def test_a_key_that_is_taken_away_ends_its_links_and_put_back_begins_them(tmp_pa
         wait_until(lambda: 2 not in online(), "the router does not hear comet-2 any more")
         fabric.push({"to": {"users": ["7"]}, "body": {"a": 1}})
         wait_until(lambda: "it does not know our link key" in fabric.log, "comet-2 says why")
+        why = "not registered with router-1: we have no link key in the list"
+        wait_until(lambda: why in waits_for(fabric, "comet-2"), "and when asked")
         wait_until(lambda: counted(fabric, "router-1", REFUSED) > 1, "it is counted")
         assert there.packets == []
         other = Client(fabric.tcp["comet-1"], "8")

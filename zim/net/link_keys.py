@@ -14,7 +14,9 @@ _CURVE, _KEY_BYTES = b"CURVE", 32
 _HEAD = 6  # frames of a request before its credentials
 
 
-Follower = Callable[[frozenset[str], frozenset[str]], None]
+Rest = Callable[[], None]
+"""What is left to do, in a greenlet of its own."""
+Follower = Callable[[frozenset[str], frozenset[str]], Rest | None]
 """Is told of which nodes the keys are not what they were, and of which of these one was taken away or replaced. It must
 not switch."""
 
@@ -62,8 +64,12 @@ class LinkKeys:
         """From now on it is told of changes."""
         self._followers.append(follower)
 
-    def follow(self, secret: bytes, public: Mapping[str, str]) -> None:
-        """Takes over changed keys, and tells whom it concerns. Does not switch."""
+    def follow(self, secret: bytes, public: Mapping[str, str]) -> list[Rest]:
+        """Takes over changed keys, and tells whom it concerns. Does not switch.
+
+        Returns:
+            what is left to do.
+        """
         before, own = self._public, self.secret
         self._know(public)
         self.secret = secret
@@ -71,8 +77,10 @@ class LinkKeys:
         lost = frozenset(changed & before.keys())
         if secret != own:
             changed.add(self.name)
-        for follower in self._followers if changed else ():
-            follower(frozenset(changed), lost)
+        if not changed:
+            return []
+        left = [follower(frozenset(changed), lost) for follower in self._followers]
+        return [rest for rest in left if rest is not None]
 
     def answer(self, request: Sequence[bytes]) -> list[bytes] | None:
         """What libzmq is told of somebody who connects (RFC 27, ZAP); None if it is no question.

@@ -21,7 +21,7 @@ from zim.errors import NodeError
 from zim.net.doorkeeper import public_of
 from zim.net.fairness import give_way
 from zim.net.holders import in_use, refuse_taken
-from zim.net.link_keys import LINKS, LinkKeys
+from zim.net.link_keys import LINKS, LinkKeys, Rest
 from zim.net.names import host_and_port, is_same
 
 log = logging.getLogger(__name__)
@@ -32,6 +32,7 @@ _BUFFER_BYTES = 256 << 10
 _HWM = 16  # counts messages, not bytes, and the kernel's buffers come on top: our own queues stand in front
 _AGAIN_S = 1.0  # until who was refused knocks again
 _REBIND_S = 0.05  # until an address that is still in use is bound again
+_WORTH_A_WORD = 20  # of these tries
 _UNTOLD = 3  # handshakes in a row that end without a word: one may just have met a peer's end
 
 _FAILED = zmq.EVENT_HANDSHAKE_FAILED_AUTH | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
@@ -91,6 +92,7 @@ class _Link:
 
     def _receive_of(self, keys: LinkKeys, take: Callable[[Sequence[bytes], str], object]) -> None:
         while (parts := self._next(copy=False)) is not None:
+            # A client's own metadata never stands in its place: libzmq takes up what the doorkeeper said first.
             speaker = keys.name_of(parts[-1].get("User-Id"))
             frames = [part.bytes for part in parts]
             del parts
@@ -134,18 +136,17 @@ class _Bound(_Link):
         if keys is not None:
             keys.call_on_change(lambda changed, lost: self._follow(keys, lost))
 
-    def _follow(self, keys: LinkKeys, lost: frozenset[str]) -> None:
+    def _follow(self, keys: LinkKeys, lost: frozenset[str]) -> Rest | None:
         """Cuts all connections where a key is not what it was: libzmq asks who somebody is at the handshake alone. Who
         may come in is back at once."""
         is_cut = keys.secret != self._secret or (self._keys is not None and lost)
         if self._socket.closed or not is_cut:
-            return
+            return None
         self._secret = keys.secret
         self._socket.setsockopt(zmq.CURVE_SECRETKEY, keys.secret)
         with suppress(zmq.ZMQError):
             self._socket.unbind(self._at)
-        if not self._bind_again():
-            gevent.spawn(self._go_on_binding)
+        return None if self._bind_again() else self._go_on_binding
 
     def _bind_again(self) -> bool:
         try:
@@ -155,9 +156,12 @@ class _Bound(_Link):
         return True
 
     def _go_on_binding(self) -> None:
-        """libzmq unbinds in its own thread: for a moment the address may be in use."""
-        log.info("the address is bound again as soon as it is free", extra={"address": self.endpoint})
+        """libzmq unbinds in its own thread: for a moment the address may be in use. Switches: to wait."""
+        tries = 0
         while not self._socket.closed and not self._bind_again():
+            tries += 1
+            if tries == _WORTH_A_WORD:
+                log.error("an address cannot be bound again, and is tried on", extra={"address": self.endpoint})
             gevent.sleep(_REBIND_S)
 
 

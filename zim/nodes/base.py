@@ -323,7 +323,8 @@ class NodeProcess(Performer):
         logs.set_level(self.topology.log_level)
         self.follow(self.topology, prepared)
         if self.link_keys is not None:
-            self.link_keys.follow(secret, self._public_keys(self.topology))
+            for rest in self.link_keys.follow(secret, self._public_keys(self.topology)):
+                self.spawn(rest)
         log.info("reloaded", extra={"taken": ", ".join(changes.taken), "waiting": ", ".join(changes.waiting)})
         return {"digest": self.topology.digest}
 

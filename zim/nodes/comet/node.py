@@ -126,14 +126,13 @@ class CometNode(NodeProcess):
 
     @override
     def missing(self) -> list[str]:
-        links = self._runner.hub.links.values()
-        found = [self._not_registered(link.router) for link in links if not link.term or link.is_registering]
+        found = []
+        for link in self._runner.hub.links.values():
+            why = self._routers[link.router].trouble
+            if not link.term or link.is_registering or why:
+                found.append(f"not registered with {link.router}" + (f": {why}" if why else ""))
         logics = not_connected(self._logics)
         return found + (logics if len(logics) == len(self._logics) else [])  # one will do
-
-    def _not_registered(self, router: str) -> str:
-        why = self._routers[router].trouble
-        return f"not registered with {router}" + (f": {why}" if why else "")
 
     @override
     def listens(self) -> dict[str, Listeners]:
