@@ -18,7 +18,7 @@ from zim.identity import link_keys
 from zim.net.doorkeeper import Doorkeeper, public_of
 from zim.net.link_keys import LINKS, PUBLISHERS, Follower, LinkKeys
 from zim.net.links import PeerLink
-from zim.net.transport import Dealer, Inbox, Outlet, Server
+from zim.net.transport import Dealer, Outlet, Server
 from zim.protocol.message import Message
 
 SECRETS = {name: os.urandom(32).hex() for name in ("router-1", "comet-1", "comet-2", "logic-1")}
@@ -282,8 +282,8 @@ def test_a_peer_without_a_key_is_not_spoken_to(endpoint: str, opened: list[Any])
 
 
 def test_without_a_doorkeeper_nobody_is_let_in(endpoint: str, opened: list[Any]) -> None:
-    inbox = Inbox(endpoint, keys_of("router-1"))
-    opened.append(inbox)
+    opened.append(Here(endpoint, keys_of("router-1")))
     there = connect(endpoint, keys_of("comet-1"), opened)
-    gevent.sleep(0.3)
+    wait_until(lambda: there.link.trouble, "refused")
+    assert not there.link.is_connected
     assert not there.dealer.send(b"hello")
