@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -304,6 +305,44 @@ def test_another_key_takes_effect_without_a_restart(tmp_path: Path, links_by: st
         assert {name: fabric.pid(name) for name in fabric.names} == pids
         with stranger(zmq.PUSH, fabric.binds["job-1"], public(fabric, "job-1"), old) as thief:
             wait_until(lambda: thief.has(zmq.EVENT_HANDSHAKE_FAILED_AUTH), "the old key is nobody's")
+
+
+def test_machines_that_have_their_own_secrets_alone(tmp_path: Path) -> None:
+    a, b = tmp_path / "a", tmp_path / "b"
+    a.mkdir()
+    hosts: dict[str, Any] = {
+        "router": {"host": "a"},
+        "job": {"host": "b"},
+        "logic": {"host": "a"},
+        "comet": {"host": "b"},
+    }
+    made = Fabric(a, links=KEYS, options=["--host", "a"], **hosts)
+    shutil.copytree(a, b)
+    for folder, strange in ((a, ("job-1", "comet-1")), (b, ("router-1", "logic-1"))):
+        for name in strange:
+            (folder / "link-keys" / f"{name}.secret").unlink()
+    with (b / "log").open("wb") as out:
+        command = [sys.executable, "-m", "zim", "up", "--host", "b", str(b / "topology.toml")]
+        other = subprocess.Popen(command, stdout=out, stderr=out, stdin=subprocess.DEVNULL)
+    try:
+        made.start()
+        client = wait_until(lambda: _client(made.tcp["comet-1"]), "the comet lets somebody in")
+        made.push({"to": {"users": ["7"]}, "body": {"a": 1}})
+        assert client.wait(1)[0].body == b'{"a":1}'
+        client.close()
+        assert zim("link-key", "check", "--host", "b", "--topology", str(b / "topology.toml")).returncode == 0
+        assert zim("link-key", "check", "--host", "a", "--topology", str(b / "topology.toml")).returncode == 1
+    finally:
+        other.terminate()
+        other.wait(20)
+        made.stop()
+
+
+def _client(address: str) -> Client | None:
+    try:
+        return Client(address, "7")
+    except (OSError, AssertionError):
+        return None
 
 
 class Tap:
