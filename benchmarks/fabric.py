@@ -21,10 +21,13 @@ import psutil
 from benchmarks.certificate import make_certificate
 from zim.client import ZimError
 from zim.client.address import split_address
+from zim.identity.link_keys import make_keys
 from zim.topology import ListenAddress, load
+from zim.topology.file import load_alone
 
 _START_S = 30.0
 _STOP_S = 15.0
+_LINKS = '\n[links]\nkeys = "link-keys"\n'
 
 
 class BenchmarkError(ZimError):
@@ -45,6 +48,7 @@ class Fabric:
         options: Sequence[str] = (),
         is_read: bool = True,
         is_tls: bool = False,
+        link_keys: bool = False,
     ) -> None:
         """Does not start anything yet.
 
@@ -54,6 +58,7 @@ class Fabric:
             options: for `zim up`.
             is_read: somebody reads what it writes.
             is_tls: its comets speak TLS, in a fabric of its own.
+            link_keys: links between its nodes are encrypted, in a fabric of its own.
         """
         self._options, self._is_read = options, is_read
         self._folder = tempfile.TemporaryDirectory(prefix="zim-bench-")
@@ -62,8 +67,11 @@ class Fabric:
         self.tls: ssl.SSLContext | None = None
         if topology is None:
             topology = folder / "topology.toml"
-            topology.write_text(write_topology(comets, is_tls))
+            topology.write_text(write_topology(comets, is_tls) + (_LINKS if link_keys else ""))
             self.tls = make_certificate(folder) if is_tls else None
+            if link_keys:
+                bare = load_alone(topology)
+                make_keys(bare.links, [node.name for node in bare.nodes])
         self.topology = load(topology)
         self._path = topology
         self._process: subprocess.Popen[bytes] | None = None

@@ -51,6 +51,7 @@ class Options:
     bare: bool
     tls: bool
     front: str | None
+    link_keys: bool = False
 
 
 def run(options: Options) -> Figures:
@@ -63,7 +64,8 @@ def run(options: Options) -> Figures:
     if options.bare and not options.push_latency:
         bare_us = bare_send_us(options.subscribers, options.rate, options.size)
     with ExitStack() as stack:
-        fabric = stack.enter_context(Fabric(options.topology, options.comets, is_tls=options.tls))
+        fabric = Fabric(options.topology, options.comets, is_tls=options.tls, link_keys=options.link_keys)
+        stack.enter_context(fabric)
         addresses, tls = fabric.addresses(options.transport), fabric.tls
         fronts: list[psutil.Process] = []
         if options.front is not None:
@@ -208,6 +210,7 @@ def _cpu_s(processes: list[psutil.Process]) -> float:
     help="Measure this fabric; started unless it runs. Without it: one of its own, on free ports.",
 )
 @click.option("--comets", type=click.IntRange(1), default=1, help="Comets of a fabric of its own.")
+@click.option("--link-keys", is_flag=True, help="Links of a fabric of its own are encrypted.")
 @click.option("--publishers", type=click.IntRange(1, 64), default=8, help="HTTP connections that push.")
 @click.option("--sample", type=click.IntRange(1), default=20, help="Clients that read and check every message.")
 @click.option("--runs", type=click.IntRange(1), default=1, help="Show the medians of so many runs.")

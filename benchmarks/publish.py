@@ -1,6 +1,6 @@
 """How many pushes a second one router takes, durably, and what a lone one costs.
 
-    python -m benchmarks.publish [--seconds S] [--runs N]
+    python -m benchmarks.publish [--seconds S] [--runs N] [--link-keys]
 
 At the router's own socket, over one DEALER, as a logic node asks it, with all that a router does for a push; then end
 to end: batches over HTTP, and the ZeroMQ publisher. Every push that is accepted is looked for in its stream. A lone
@@ -33,6 +33,8 @@ from rich.table import Table  # noqa: E402
 from benchmarks.fabric import Fabric  # noqa: E402
 from benchmarks.report import percentile  # noqa: E402
 from zim.client import ZmqPublisher  # noqa: E402
+from zim.identity.link_keys import own_secret  # noqa: E402
+from zim.net.link_keys import LinkKeys  # noqa: E402
 from zim.net.transport import Dealer  # noqa: E402
 from zim.protocol import codec, messages  # noqa: E402
 from zim.protocol.publication import Publication  # noqa: E402
@@ -49,9 +51,9 @@ def _streams() -> Iterator[str]:
         yield f"u:{rng.randrange(STREAMS)}"
 
 
-def at_router(endpoint: str, publishers: int, seconds: float) -> tuple[int, list[float]]:
+def at_router(endpoint: str, publishers: int, seconds: float, keys: LinkKeys | None) -> tuple[int, list[float]]:
     """So many publishers, each of whom pushes again once answered. Pushes accepted, and how long each took."""
-    dealer = Dealer(endpoint)
+    dealer = Dealer(endpoint, keys, "router-1")
     gevent.spawn(lambda: [None for _ in dealer.watch()])
     while not dealer.is_connected:
         gevent.sleep(0.01)
@@ -108,10 +110,10 @@ def over_http(address: str, seconds: float) -> int:
     return accepted
 
 
-def over_zeromq(endpoint: str, seconds: float) -> int:
+def over_zeromq(endpoint: str, seconds: float, server_key: str) -> int:
     """One publisher, pipelined. Pushes accepted."""
     streams, until = _streams(), time.perf_counter() + seconds
-    with ZmqPublisher(endpoint) as publisher:
+    with ZmqPublisher(endpoint, server_key=server_key) as publisher:
         asked = []
         while time.perf_counter() < until:
             asked += [publisher.push(BODY, users=[next(streams)[2:]]) for _ in range(500)]
@@ -150,17 +152,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--seconds", type=float, default=5.0)
     parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--link-keys", action="store_true", help="links are encrypted")
     args = parser.parse_args()
     console = Console()
     table = Table("what", "accepted/s", "p50 ms", "p99 ms")
-    with tempfile.TemporaryDirectory(prefix="zim-bench-") as scratch, Fabric(None) as fabric:
+    with tempfile.TemporaryDirectory(prefix="zim-bench-") as scratch, Fabric(None, link_keys=args.link_keys) as fabric:
         topology, address = fabric.topology, fabric.http[0]
         sync = statistics.median(bare_sync(Path(scratch)))
         total = 0
         endpoint = topology.routers[0].endpoint
+        keys, links = None, topology.links
+        if args.link_keys:  # it asks as the logic does
+            keys = LinkKeys("logic-1", bytes.fromhex(own_secret(links, "logic-1")), links.public)
+        server_key = links.public.get("logic-1", "")
         publish = topology.logics[0].publish.address if topology.logics[0].publish else ""
         for publishers in (1, 64, 1_000):
-            runs = [at_router(endpoint, publishers, args.seconds) for _ in range(args.runs)]
+            runs = [at_router(endpoint, publishers, args.seconds, keys) for _ in range(args.runs)]
             total += sum(count for count, _ in runs)
             rate = statistics.median(count for count, _ in runs) / args.seconds
             took = [t for _, part in runs for t in part]
@@ -172,7 +179,7 @@ def main() -> None:
             )
         ways: list[tuple[str, Callable[[], int]]] = [
             (f"HTTP, {CLIENTS} x batches of {BATCH}", lambda: over_http(address, args.seconds)),
-            ("ZeroMQ publisher", lambda: over_zeromq(publish, args.seconds)),
+            ("ZeroMQ publisher", lambda: over_zeromq(publish, args.seconds, server_key)),
         ]
         for name, way in ways:
             counts = [way() for _ in range(args.runs)]

@@ -89,7 +89,8 @@ class Fabric:
             listeners: more keys of all listeners of a kind, `{"ws": {"origins": ["*"]}}`.
             options: of `zim up`.
             links_by: a name that nodes use for each other, instead of 127.0.0.1.
-            keys: more keys for all nodes of a kind, `comet={"heartbeat_s": 1}`, or for `fabric`.
+            keys: more keys for all nodes of a kind, `comet={"heartbeat_s": 1}`, or for `fabric`; with
+                `links={"keys": "link-keys"}` they are made.
         """
         self.options = options
         ports = iter(free_ports(2 * routers + 4 * logics + 2 * jobs + 4 * comets))
@@ -123,7 +124,13 @@ class Fabric:
                 lines += [f"[[{kind}]]", *_toml({**node, **keys.get(kind, {})})]
         self.names = list(self.binds)
         self.file = folder / "topology.toml"
+        if "links" in keys:
+            more += "\n" + "\n".join(["[links]", *_toml(keys["links"])])
         self.file.write_text("\n".join([*lines, more]) + "\n")
+        self.link_keys = folder / "link-keys"
+        if "links" in keys:
+            command = [sys.executable, "-m", "zim", "link-key", "make", "--topology", str(self.file)]
+            subprocess.run(command, check=True, capture_output=True, timeout=60)
         self.log_file = folder / "log"
         self.process: subprocess.Popen[bytes] | None = None
 

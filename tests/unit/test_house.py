@@ -25,10 +25,12 @@ PURE = (
     "zim.json_text",
     "zim.protocol",
     "zim.net.batches",
+    "zim.net.link_keys",
     "zim.nodes.calls",
     "zim.nodes.effects",
     "zim.nodes.performer",
     "zim.nodes.remote_clock",
+    "zim.nodes.seldom",
     "zim.nodes.comet.cursors",
     "zim.nodes.comet.doorkeeper",
     "zim.nodes.comet.effects",
@@ -80,6 +82,7 @@ PURE = (
     "zim.topology.drafts",
     "zim.topology.endpoints",
     "zim.topology.identity",
+    "zim.topology.links",
     "zim.topology.nodes",
     "zim.topology.reach",
     "zim.topology.retention",
@@ -90,14 +93,14 @@ IMPURE = ("gevent", "socket", "time", "random", "secrets", "threading", "subproc
 
 # Libraries that have one place each.
 PLACES = {
-    "zmq": ("zim.net.transport", "zim.client.zeromq"),
+    "zmq": ("zim.net.transport", "zim.net.zap", "zim.client.zeromq"),
     "msgpack": ("zim.protocol.codec",),
     "sqlite3": ("zim.nodes.router.log.sqlite",),
     "zim.nodes.router.log.sqlite": ("zim.nodes.router.log",),  # an engine: nobody above the log knows which it is
     "prometheus_client": ("zim.metrics",),
     "flask": ("zim.web",),
     "jwt": ("zim.identity.keys",),
-    "cryptography": ("zim.identity.keys", "zim.net.certificates"),
+    "cryptography": ("zim.identity.keys", "zim.identity.link_keys", "zim.net.certificates"),
     "urllib3": ("zim.asking",),
     "werkzeug": ("zim.web",),
     "geventwebsocket": ("zim.nodes.comet.websocket",),

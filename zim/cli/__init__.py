@@ -23,6 +23,7 @@ _COMMANDS = (
     "who",
     "ledger",
     "api-key",
+    "link-key",
     "token",
     "explain",
     "restored",

@@ -31,7 +31,8 @@ _MACHINES = """\
 #
 # Put in your machines' names or addresses for machine-1 and so on; the others connect to them. On each machine, with
 # this same file: zim up --host machine-1
-# Links between nodes are not encrypted: insecure = true says that you know. Let nobody else reach their ports.
+# Links between nodes are not encrypted: insecure = true says that you know. Let nobody else reach their ports. Or take
+# it out of every bind, write [links] with keys = "link-keys" below, and let zim link-key make write the keys.
 # Routers cannot be added once there are logs; other nodes can.
 """
 _STRANGERS = """\

@@ -1,7 +1,8 @@
-"""What an application hands to a listener: rooms and positions, checked before anything is sent."""
+"""What an application hands to a listener or a publisher: rooms, positions, keys, checked before anything is sent."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -42,3 +43,20 @@ def check_resume(resume: Mapping[str, Sequence[Any]]) -> dict[str, Position]:
             case other:
                 raise ClientError(f"resume[{stream!r}] is not [epoch, offset] but {str(other)[:100]}")
     return positions
+
+
+def read_server_keys(given: str | Sequence[str], count: int) -> list[bytes]:
+    """One for each endpoint, or none at all.
+
+    Raises:
+        ClientError: one is none, or they are not as many.
+    """
+    keys = [given] if isinstance(given, str) or not isinstance(given, Sequence) else list(given)
+    if keys == [""] or not keys:
+        return []
+    for key in keys:
+        if not isinstance(key, str) or not re.fullmatch(r"[0-9a-f]{64}", key):
+            raise ClientError(f"{key!r:.80} is no server key; right are 64 hexadecimal digits, zim link-key list")
+    if len(keys) != count:
+        raise ClientError(f"there are {len(keys)} server keys and {count} endpoints; right is one for each, in order")
+    return [bytes.fromhex(key) for key in keys]

@@ -10,6 +10,7 @@ One thread (monkey-patched, one greenlet) owns the sockets. What is pushed while
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import math
 import secrets
@@ -25,6 +26,7 @@ from typing_extensions import override
 from zmq.utils.monitor import recv_monitor_message
 
 from zim.client.address import list_addresses, split_address
+from zim.client.checks import read_server_keys
 from zim.client.errors import AddressError, PushUnavailable
 from zim.client.http import check_key
 from zim.client.pending import PendingPush
@@ -40,6 +42,8 @@ _FRAME_BYTES = 256 << 10
 _BUFFER_BYTES = 256 << 10
 _HWM = 16  # counts frames; what does not fit waits here
 _MAX_WAIT_S = 1.0
+_KNOCK_S = 1.0  # until a logic that has refused us is tried again
+_REFUSED = zmq.EVENT_HANDSHAKE_FAILED_AUTH | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
 
 
 class ZmqPublisher:
@@ -58,6 +62,7 @@ class ZmqPublisher:
         answer_s: float = 6.0,
         retry_s: float = 15.0,
         api_key: str = "",
+        server_key: str | Sequence[str] = "",
     ) -> None:
         """Connects in the background.
 
@@ -67,15 +72,19 @@ class ZmqPublisher:
             answer_s: after which time without an answer a push is sent again. Logic itself gives up after 5 s.
             retry_s: for how long a push that fails is tried again.
             api_key: who this is, `zim_…`; "" where none is needed. It goes with each frame, as it is.
+            server_key: the public link key of the logic, 64 hexadecimal digits, as `zim link-key list` prints it; of
+                several logics one each, in the order of the endpoints. "" where links have no keys. With it all is
+                encrypted (CURVE), and goes to nobody else.
 
         Raises:
             AddressError: an endpoint is none.
-            ClientError: the API key is none.
+            ClientError: the API key, or a server key, is none, or there are not as many of these as endpoints.
         """
         key = check_key(api_key).encode() if api_key else b""
         texts = list_addresses(endpoints, "tcp://127.0.0.1:7176")
         for text in texts:
             _check_endpoint(text)
+        server_keys = read_server_keys(server_key, len(texts))
         self._max_in_flight, self._max_bytes = max_in_flight, max_bytes
         self._retry_s = retry_s
         self._prefix, self._numbers = secrets.token_hex(8), itertools.count(1)
@@ -86,7 +95,7 @@ class ZmqPublisher:
         self._is_awake = self._is_closed = False
         self._waker = Waker()
         try:
-            self._owner = _Owner(texts, Pipeline(len(texts), answer_s), self._waker, key)
+            self._owner = _Owner(texts, Pipeline(len(texts), answer_s), self._waker, key, server_keys)
         except zmq.ZMQError as error:
             self._waker.close()
             raise AddressError(f"cannot connect to {', '.join(texts)}: {error}") from None
@@ -206,8 +215,18 @@ class ZmqPublisher:
 class _Owner:
     """The sockets, one DEALER a node, so that the pipeline chooses whom to ask again; and the thread's one step."""
 
-    def __init__(self, endpoints: Sequence[str], pipeline: Pipeline[PendingPush], waker: Waker, key: bytes) -> None:
+    def __init__(
+        self,
+        endpoints: Sequence[str],
+        pipeline: Pipeline[PendingPush],
+        waker: Waker,
+        key: bytes,
+        server_keys: Sequence[bytes],
+    ) -> None:
+        """server_keys: one for each endpoint, or none at all."""
         self.pipeline = pipeline
+        self._endpoints = endpoints
+        self._knock_at: dict[int, float] = {}
         self._waker, self._key = waker, key
         library = _library()
         self._context = library.Context()
@@ -217,13 +236,13 @@ class _Owner:
         self._poller.register(waker.fileno(), zmq.POLLIN)
         self._rest: Callable[[], None] = (lambda: time.sleep(0)) if library is not zmq else (lambda: None)
         try:
-            for endpoint in endpoints:
-                self._connect(endpoint)
+            for node, endpoint in enumerate(endpoints):
+                self._connect(endpoint, server_keys[node] if server_keys else b"")
         except zmq.ZMQError:
             self._destroy()
             raise
 
-    def _connect(self, endpoint: str) -> None:
+    def _connect(self, endpoint: str, server_key: bytes) -> None:
         socket = self._context.socket(zmq.DEALER)
         self._sockets.append(socket)
         socket.setsockopt(zmq.LINGER, 0)
@@ -239,7 +258,13 @@ class _Owner:
         socket.setsockopt(zmq.RECONNECT_IVL, 50)
         socket.setsockopt(zmq.RECONNECT_IVL_MAX, 500)
         socket.setsockopt(zmq.IPV6, 1)
-        monitor = socket.get_monitor_socket(zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED)
+        events = zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED
+        if server_key:
+            socket.setsockopt(zmq.CURVE_SERVERKEY, server_key)
+            public, secret = zmq.curve_keypair()  # of this connection: who we are says the API key
+            socket.setsockopt(zmq.CURVE_PUBLICKEY, public)
+            socket.setsockopt(zmq.CURVE_SECRETKEY, secret)
+        monitor = socket.get_monitor_socket(events | _REFUSED)
         self._monitors.append(monitor)
         self._poller.register(monitor, zmq.POLLIN)
         self._poller.register(socket, zmq.POLLIN)
@@ -250,6 +275,7 @@ class _Owner:
         pipeline = self.pipeline
         self._send()
         now = time.monotonic()
+        self._knock_again(now)
         wait_s = min(timeout_s, max(pipeline.next_at() - now, 0.0))
         ready = dict(self._poller.poll(math.ceil(wait_s * 1000)))
         self._rest()
@@ -302,10 +328,20 @@ class _Owner:
                 event = recv_monitor_message(self._monitors[node], zmq.NOBLOCK)
                 if event["event"] == zmq.EVENT_HANDSHAKE_SUCCEEDED:
                     self.pipeline.connected(node)
+                elif event["event"] & _REFUSED:
+                    self._knock_at[node] = now + _KNOCK_S
                 else:
                     self.pipeline.lost(node, now)
         except zmq.Again:
             return
+
+    def _knock_again(self, now: float) -> None:
+        """libzmq gives up for ever on a logic that refuses it, as one does whose links are not encrypted yet."""
+        for node in [node for node, at in self._knock_at.items() if at <= now]:
+            del self._knock_at[node]
+            with contextlib.suppress(zmq.ZMQError):  # libzmq has let go of it
+                self._sockets[node].disconnect(self._endpoints[node])
+            self._sockets[node].connect(self._endpoints[node])
 
     def close(self) -> list[tuple[PushJob[PendingPush], Outcome]]:
         """Ends it; gives what became of what is still under way."""

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import pwd
 import re
+import socket
+import stat
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
+
+from zim.errors import NodeError
 
 _LISTENS, _TIME_WAIT = "0A", "06"
 _SOCKET = re.compile(r"socket:\[([0-9]+)\]")
@@ -142,3 +147,26 @@ def _user(number: int) -> str:
         return pwd.getpwuid(number).pw_name
     except KeyError:
         return str(number)
+
+
+def refuse_taken(endpoint: str) -> None:
+    """libzmq replaces whatever has the path of an `ipc://` address, also a socket that is served.
+
+    Raises:
+        NodeError: another process serves it, or it is no socket.
+    """
+    path = endpoint.removeprefix("ipc://")
+    if path == endpoint or not os.path.lexists(path):
+        return
+    if not stat.S_ISSOCK(os.lstat(path).st_mode):
+        raise NodeError(f"{endpoint} cannot be bound: {path} is there, and no socket")
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.setblocking(False)
+        try:
+            probe.connect(path)
+        except ConnectionRefusedError:
+            return  # whoever served it is gone
+        except OSError as e:
+            if e.errno not in (errno.EAGAIN, errno.EINPROGRESS):  # served, and its backlog is full
+                raise NodeError(f"{endpoint} cannot be bound: {e.strerror}") from None
+    raise NodeError(in_use("bind", endpoint))

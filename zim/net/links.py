@@ -49,11 +49,19 @@ class PeerLink(Generic[M]):
         self._wake = Event()
         self._dropped = 0
         self._is_said = False  # that messages are dropped, since the peer was there last
+        self._refused = ""  # why hands were not shaken, since then
+        if socket.keys is not None:
+            socket.keys.call_on_change(self._on_keys)
 
     @property
     def is_connected(self) -> bool:
         """Whether the peer is there."""
         return self._socket.is_connected
+
+    @property
+    def trouble(self) -> str:
+        """Why the peer is not there, as far as link keys are the reason, in words; "" if they are none."""
+        return self._socket.trouble or self._refused
 
     @property
     def waiting_bytes(self) -> int:
@@ -105,12 +113,32 @@ class PeerLink(Generic[M]):
             gevent.sleep(RETRY_S)
 
     def _watch(self) -> None:
-        for is_connected in self._socket.watch():
-            if is_connected:
-                self._is_said = False
-            elif lost := self._batches.drain():
-                self._drop(lost)
-            self._on_change(self.peer, is_connected)
+        for found in self._socket.watch():
+            if isinstance(found, str):
+                self._say_refused(found)
+            else:
+                self._changed(found)
+
+    def _changed(self, is_connected: bool) -> None:
+        if is_connected:
+            self._is_said, self._refused = False, ""
+        elif lost := self._batches.drain():
+            self._drop(lost)
+        self._on_change(self.peer, is_connected)
+
+    def _say_refused(self, why: str) -> None:
+        """Once for each reason: it is tried again for ever."""
+        if why != self._refused:
+            self._refused = why
+            log.warning("a link is refused", extra={"peer": self.peer, "reason": why})
+
+    def _on_keys(self, changed: frozenset[str], lost: frozenset[str]) -> None:
+        keys = self._socket.keys
+        assert keys is not None
+        if self.peer in changed or keys.name in changed:
+            self._socket.take_keys()
+            self._refused = ""
+            self._changed(False)
 
     def _drop(self, messages: list[M]) -> None:
         if not self._is_said:

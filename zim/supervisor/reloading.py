@@ -14,7 +14,9 @@ import gevent
 from gevent.lock import BoundedSemaphore
 
 from zim.errors import ZimError
+from zim.identity.link_keys import own_secret
 from zim.net.entrances import Read, read_certificates
+from zim.net.zap import public_of
 from zim.supervisor.admin import Admins
 from zim.supervisor.running import Supervisor
 from zim.topology import Logic, Topology, TopologyChange, believed_from_now_on, compare, load
@@ -86,7 +88,9 @@ class Reloader:
             from zim.identity.loading import load_identity  # brings cryptography
 
             load_identity(changes.topology.identity)
-        changed, beside = changes.topology, changes.topology.path.parent
+        changed, beside, links = changes.topology, changes.topology.path.parent, changes.topology.links
         for node in self._supervisor.nodes:
             read_certificates(beside, changed.node(node.name).listeners)
+            if node.name in links.public:
+                own_secret(links, node.name, public_of)
         return changes, read_certificates(beside, {"admin": changed.admin})

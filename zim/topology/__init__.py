@@ -3,11 +3,13 @@
 from zim.topology.changes import TopologyChange, believed_from_now_on, compare
 from zim.topology.file import load, parse
 from zim.topology.handing import pack, unpack
+from zim.topology.links import Links
 from zim.topology.nodes import Comet, Job, ListenAddress, Listeners, Logic, Node, Router, Topology
 
 __all__ = [
     "Comet",
     "Job",
+    "Links",
     "ListenAddress",
     "Listeners",
     "Logic",

@@ -10,6 +10,7 @@ from zim.errors import TopologyError
 from zim.fabric.ceilings import Ceilings
 from zim.fabric.retention import Retention
 from zim.topology.identity import Identity
+from zim.topology.links import differences
 from zim.topology.nodes import Comet, Job, Listeners, Logic, Node, Router, Topology
 from zim.topology.reach import still_open
 
@@ -70,6 +71,11 @@ def compare(old: Topology, new: Topology) -> TopologyChange:
             taken.append("retention")
         else:
             waiting.append("retention, for some streams become live only, or durable")
+    if old.links.keys == new.links.keys:
+        live["links"] = new.links
+        taken += differences(old.links, new.links)
+    else:
+        waiting.append("links.keys")
     live["identity"] = new.identity
     taken += _identity(old.identity, new.identity)
     live["limits"] = new.limits

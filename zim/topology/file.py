@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Callable
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, fields, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -16,13 +16,15 @@ from typing import Any, get_type_hints
 from zim.errors import TopologyError
 from zim.fabric.bans import parse_network
 from zim.program import zim_command
-from zim.topology import browsers, ceilings, identity, reach, retention
+from zim.topology import browsers, ceilings, identity, links, reach, retention
 from zim.topology.drafts import Draft, check_admin, check_together
 from zim.topology.endpoints import Endpoint, parse_link, parse_listener
 from zim.topology.nodes import MOST_S, CertificatePair, Comet, Job, ListenAddress, Logic, Node, Router, Topology
 from zim.topology.tables import Reader, Table, checked, choice, header_name, seconds, show, text, texts, whole
 
 _CLASSES: dict[str, type[Node]] = {"router": Router, "logic": Logic, "job": Job, "comet": Comet}  # as in the file
+
+MAX_LIST_BYTES = 4 << 20  # of the list of link keys; a node takes less than 100
 
 _EXAMPLES = {
     "id": "a number of your choice, such as 1",
@@ -34,7 +36,40 @@ _EXAMPLES = {
 
 
 def load(path: Path) -> Topology:
-    """Reads and checks a topology file.
+    """Reads and checks a topology file, and the list of link keys that it names.
+
+    Raises:
+        TopologyError: one of them cannot be read, or something in it is wrong.
+    """
+    found = load_alone(path)
+    if found.links.keys is None:
+        return found
+    public, problems = read_list(found.links)
+    if problems:
+        raise TopologyError([f"links.keys: {problem}" for problem in problems])
+    return replace(found, links=replace(found.links, public=public))
+
+
+def read_list(found: links.Links) -> tuple[dict[str, str], list[str]]:
+    """The public keys of all nodes, from the list in the folder of link keys; and what is wrong with it."""
+    file = found.list_file
+    try:
+        with file.open("rb") as f:
+            content = f.read(MAX_LIST_BYTES + 1)
+    except FileNotFoundError:
+        return {}, [f"{file}: there is no such file; {zim_command()} link-key make writes it"]
+    except OSError as error:
+        return {}, [f"{file}: cannot be read: {error.strerror}"]
+    if len(content) > MAX_LIST_BYTES:
+        return {}, [f"{file}: has more than {MAX_LIST_BYTES} bytes"]
+    try:
+        return links.parse_list(content.decode(), file)
+    except UnicodeDecodeError as error:
+        return {}, [f"{file}: is not UTF-8 from byte {error.start} on, so it is not TOML"]
+
+
+def load_alone(path: Path) -> Topology:
+    """Reads and checks a topology file, and nothing that it names.
 
     Raises:
         TopologyError: it cannot be read, or something in it is wrong.
@@ -66,13 +101,14 @@ def parse(toml: str, path: Path) -> Topology:
     """
     problems: list[str] = []
     file = Table("", _read_toml(toml, path), problems)
-    file.refuse_unknown(["fabric", *_CLASSES, "retention", "room_class", *identity.KEYS, ceilings.KEY])
+    file.refuse_unknown(["fabric", *_CLASSES, "links", "retention", "room_class", *identity.KEYS, ceilings.KEY])
     fabric_table = _fabric_table(file)
     fabric = {} if fabric_table is None else fabric_table.read(_FABRIC, _FABRIC_REQUIRED)
-    kept, who, limits = retention.read(file), identity.read(file, path.parent), ceilings.read(file)
+    kept, who, linked = retention.read(file), identity.read(file, path.parent), links.read(file, path.parent)
+    limits = ceilings.read(file)
     drafts = [draft for kind in _CLASSES for draft in _read_kind(file, kind)]
     check_together(drafts)
-    reach.check(fabric_table, fabric.get("admin"), drafts, who)
+    reach.check(fabric_table, fabric.get("admin"), drafts, who, linked)
     logics = sum(draft.kind == "logic" for draft in drafts)
     max_body_bytes = fabric.get("max_body_bytes", Topology.max_body_bytes)
     ceilings.check_together(file, limits, who.api_keys, max_body_bytes, logics)
@@ -90,7 +126,15 @@ def parse(toml: str, path: Path) -> Topology:
         for kind, cls in _CLASSES.items()
     }
     digest = sha256(toml.encode()).hexdigest()
-    return Topology(**nodes, retention=kept, identity=who, limits=limits, path=path.absolute(), digest=digest, **fabric)
+    whole: dict[str, Any] = {
+        "retention": kept,
+        "identity": who,
+        "links": linked,
+        "limits": limits,
+        "path": path.absolute(),
+        "digest": digest,
+    }
+    return Topology(**nodes, **whole, **fabric)
 
 
 def resolve_folder(name: str, beside: Path) -> Path:

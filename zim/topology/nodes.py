@@ -13,6 +13,7 @@ from zim.fabric.ceilings import NO_CEILINGS, Ceilings
 from zim.fabric.retention import Retention
 from zim.topology.endpoints import Endpoint, parse_link, parse_listener
 from zim.topology.identity import Identity
+from zim.topology.links import Links
 from zim.topology.tables import choice, header_name, seconds, text, whole
 
 MOST_BYTES = 1 << 40  # more than a machine has; a typing error, not a limit
@@ -183,6 +184,7 @@ class Topology:
         log_level: from which on lines are written, "debug", "info" or "warning".
         identity: who may come in.
         limits: how much somebody may do.
+        links: how nodes know each other.
         path: the file it came from; digest: SHA-256 of what was in it.
     """
 
@@ -200,6 +202,7 @@ class Topology:
     log_level: str = "info"
     identity: Identity = field(default_factory=Identity)
     limits: Ceilings = NO_CEILINGS
+    links: Links = field(default_factory=Links)
     path: Path = Path("topology.toml")
     digest: str = field(default="", compare=False)
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 
 from zim.topology.drafts import Draft, listeners_at
 from zim.topology.identity import Identity
+from zim.topology.links import Links
 from zim.topology.nodes import ListenAddress, Listeners, Node, Topology
 from zim.topology.tables import Table
 
@@ -15,37 +16,39 @@ _WHY_LOCAL = {
     "publish": "publishers are believed, as there is no [[api_key]]",
     "tcp": _CLIENTS,
     "ws": _CLIENTS,
-    "bind": "links between nodes are not encrypted",
+    "bind": "links between nodes are not encrypted, as there is no [links]",
     "admin": "it tells everybody who reaches it how the node fares, as there is no [[api_key]]",
 }
 
+_OR = {"bind": ' give nodes link keys: [links] with keys = "link-keys", and zim link-key make,'}
 
-def check(fabric: Table | None, admin: object, drafts: Iterable[Draft], identity: Identity) -> None:
+
+def check(fabric: Table | None, admin: object, drafts: Iterable[Draft], identity: Identity, links: Links) -> None:
     """Notes listeners that may not be where they are, and what they say of themselves that cannot be.
 
     Args:
         fabric: `[fabric]`, and admin its key of that name.
     """
     if fabric is not None:
-        _check_all(fabric, "admin", admin, identity)
+        _check_all(fabric, "admin", admin, identity, links)
     for draft in drafts:
         for kind in _WHY_LOCAL:
-            _check_all(draft.table, kind, draft.values.get(kind), identity)
+            _check_all(draft.table, kind, draft.values.get(kind), identity, links)
 
 
-def _check_all(table: Table, kind: str, value: object, identity: Identity) -> None:
+def _check_all(table: Table, kind: str, value: object, identity: Identity, links: Links) -> None:
     for key, listener in listeners_at(table, kind, value):
-        _check_reach(table, key, kind, listener, identity)
+        _check_reach(table, key, kind, listener, identity, links)
         _check_people(table, key, listener, identity)
         _check_proxies(table, key, kind, listener)
 
 
-def is_open(kind: str, listener: ListenAddress, identity: Identity) -> bool:
+def is_open(kind: str, listener: ListenAddress, identity: Identity, links: Links) -> bool:
     """Whether strangers can reach it, and nobody asks who they are. kind: its key, such as "ws"."""
     if not listener.is_reachable or listener.insecure:
         return False
-    knows = {"tcp": identity.knows_clients, "ws": identity.knows_clients}
-    return not knows.get(kind, bool(identity.api_keys) and kind != "bind")
+    knows = {"tcp": identity.knows_clients, "ws": identity.knows_clients, "bind": links.keys is not None}
+    return not knows.get(kind, bool(identity.api_keys))
 
 
 def still_open(topology: Topology) -> Iterator[str]:
@@ -54,7 +57,7 @@ def still_open(topology: Topology) -> Iterator[str]:
     found += [(node.name, kind, at) for node in topology.nodes for kind in _WHY_LOCAL if (at := listeners(node, kind))]
     for name, kind, at in found:
         for one in at:
-            if is_open(kind, one, topology.identity):
+            if is_open(kind, one, topology.identity, topology.links):
                 yield f"{name}.{kind}: {one.address} stays until a restart, and {_WHY_LOCAL[kind]}"
 
 
@@ -64,11 +67,11 @@ def listeners(node: Node, kind: str) -> Listeners:
     return (found,) if isinstance(found, ListenAddress) else found
 
 
-def _check_reach(table: Table, key: str, kind: str, listener: ListenAddress, identity: Identity) -> None:
-    if not is_open(kind, listener, identity):
+def _check_reach(table: Table, key: str, kind: str, listener: ListenAddress, identity: Identity, links: Links) -> None:
+    if not is_open(kind, listener, identity, links):
         return
     answer = f'{{ address = "{listener.address}", insecure = true }}'
-    how, instead = ("from other machines", "Listen on 127.0.0.1, or")
+    how, instead = "from other machines", f"Listen on 127.0.0.1,{_OR.get(kind, '')} or"
     if listener.parsed.is_local:
         how, instead = ("through a proxy", "Say who may come in, docs/how-to/jwt.md and keys.md, or")
     table.add(

@@ -62,6 +62,9 @@ def named_files(topology: Topology) -> list[Path]:
     named = [secret.file for each in issuers for secret in (*each.secrets, *each.public_keys)]
     named += [each.ca for each in issuers]
     named += [secret.file for secret in _certificate_keys(topology)]
+    if topology.links.keys is not None:
+        named += [topology.links.keys, topology.links.list_file]
+        named += [topology.links.secret_file(node.name) for node in topology.nodes]
     return [topology.path, topology.data_dir, *(file for file in named if file is not None)]
 
 
@@ -230,13 +233,25 @@ def _pages(key: str, one: ListenAddress) -> Iterator[Finding]:
 def _links(topology: Topology, _: Machine) -> Iterator[Finding]:
     for kind, nodes in _by_kind(topology):
         for i, node in enumerate(nodes):
+            if topology.links.keys is not None:
+                yield from _keyed(f"{kind}[{i}]", node, topology)
+                continue
             if not node.bind.parsed.is_local:
                 what = "links between nodes are not encrypted, and who reaches this address may say anything"
-                right = "loopback; else a network that nobody else is in, such as WireGuard's"
-                yield Finding("error", f"{kind}[{i}].bind", what, right)
+                yield Finding("error", f"{kind}[{i}].bind", what, "link keys, [links] and zim link-key make")
             if isinstance(node, Logic) and node.publish is not None and not node.publish.parsed.is_local:
                 what = "publishers' API keys and messages go from machine to machine in clear"
-                yield Finding("error", f"{kind}[{i}].publish", what, "loopback; else https:// by a proxy")
+                yield Finding("error", f"{kind}[{i}].publish", what, "link keys, [links]; else https:// by a proxy")
+
+
+def _keyed(key: str, node: Node, topology: Topology) -> Iterator[Finding]:
+    """A node whose links are encrypted."""
+    if node.name not in topology.links.public:
+        what = f"{topology.links.list_file} has no key of {node.name}: no other node lets it in, and it does not start"
+        yield Finding("error", key, what, "zim link-key make, or a topology without this node")
+    if node.bind.insecure:
+        what = "insecure = true has no use here: links are encrypted, by [links]"
+        yield Finding("warning", f"{key}.bind", what, f'"{node.bind.address}" without it')
 
 
 # ---------------------------------------------------------------- what is kept, and where
@@ -270,6 +285,8 @@ def _files(topology: Topology, machine: Machine) -> Iterator[Finding]:
         yield from _keys(f"issuer[{i}]", issuer, modes)
     for secret in _certificate_keys(topology):
         yield from _key(secret, _READ | _WRITE, "read", modes, "can then be this server")
+    if topology.links.keys is not None:
+        yield from _link_keys(topology, modes)
 
 
 def _certificate_keys(topology: Topology) -> Iterator[Secret]:
@@ -283,6 +300,19 @@ def _certificate_keys(topology: Topology) -> Iterator[Secret]:
             if file not in seen:
                 seen.add(file)
                 yield Secret(f"{key}.tls.key", file=file)
+
+
+def _link_keys(topology: Topology, modes: Mapping[Path, int | None]) -> Iterator[Finding]:
+    links = topology.links
+    for file in (links.keys, links.list_file):
+        if file is not None and (modes.get(file) or 0) & _WRITE:
+            what = f"{file} can be changed by everybody on this machine, who can then let in any node"
+            yield Finding("error", "links.keys", what, f"chmod o-w {file}")
+    for node in topology.nodes:
+        file = links.secret_file(node.name)
+        if (modes.get(file) or 0) & (_READ | _WRITE):
+            what = f"{file} can be read by everybody on this machine, who can then be {node.name}"
+            yield Finding("error", "links.keys", what, f"chmod 600 {file}")
 
 
 def _data(folder: Path, mode: int | None) -> Iterator[Finding]:

@@ -29,13 +29,17 @@ class Logic:
         frames: how many frames they came in.
     """
 
-    def __init__(self, answer: Answering = accept, port: int = 0) -> None:
+    def __init__(self, answer: Answering = accept, port: int = 0, secret_key: bytes = b"") -> None:
+        """secret_key: a logic with link keys has it."""
         self.answer = answer
         self.submits: list[Submit] = []
         self.frames = 0
         self._came = queue.Queue[Submit]()
         self._socket: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.ROUTER)
         self._socket.setsockopt(zmq.LINGER, 0)
+        if secret_key:
+            self._socket.setsockopt(zmq.CURVE_SERVER, 1)
+            self._socket.setsockopt(zmq.CURVE_SECRETKEY, secret_key)
         while True:
             try:
                 self._socket.bind(f"tcp://127.0.0.1:{port or '*'}")

@@ -49,6 +49,24 @@ def test_what_is_no_address_at_all(connect: Callable[[Any], object], addresses: 
         connect(addresses)
 
 
+@pytest.mark.parametrize(
+    ("keys", "says"),
+    [
+        ("short", "'short' is no server key; right are 64 hexadecimal digits"),
+        ("A" * 64, "is no server key"),
+        (7, "7 is no server key"),
+        (None, "None is no server key"),
+        (b"a" * 64, "is no server key"),
+        (["a" * 64, ""], "'' is no server key"),
+        (["a" * 64, "b" * 64], "there are 2 server keys and 1 endpoints; right is one for each, in order"),
+    ],
+)
+def test_what_is_no_server_key(keys: Any, says: str) -> None:
+    with pytest.raises(ClientError) as found:
+        ZmqPublisher("tcp://127.0.0.1:1", server_key=keys)
+    assert says in str(found.value)
+
+
 WRONG: list[tuple[dict[str, Any], str]] = [
     ({"users": b"7"}, "users: b'7' is no name"),
     ({"users": None}, "users: None is no name"),

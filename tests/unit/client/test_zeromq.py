@@ -24,6 +24,7 @@ from zim.client import (
     PushUnknown,
     ZmqPublisher,
 )
+from zim.identity.link_keys import make_secret, public_of
 from zim.protocol import codec
 from zim.protocol.messages import Submit, Submitted
 
@@ -193,6 +194,33 @@ def test_a_logic_that_comes_back() -> None:
         two = Logic(port=port)
         assert pending.result(WAIT_S)
     two.close()
+
+
+def test_a_logic_with_a_link_key_and_nobody_else() -> None:
+    secret, other = make_secret(), make_secret()
+    right = Logic(secret_key=bytes.fromhex(secret))
+    mistaken = ZmqPublisher(right.endpoint, server_key=public_of(other), retry_s=1.0)
+    with mistaken as publisher, pytest.raises(PushUnavailable):
+        publisher.push(b"x", users=7).result(WAIT_S)
+    with ZmqPublisher(right.endpoint, server_key=public_of(secret)) as publisher:
+        assert publisher.push(b"y", users=7).result(WAIT_S)
+    assert [submit.body for submit in right.submits] == [b"y"]
+    right.close()
+
+
+def test_a_logic_that_gets_its_link_key_later() -> None:
+    secret = make_secret()
+    plain = Logic()
+    port = int(plain.endpoint.rpartition(":")[2])
+    with ZmqPublisher(plain.endpoint, server_key=public_of(secret)) as publisher:
+        pending = publisher.push(b"x", users=7)
+        with pytest.raises(TimeoutError):
+            pending.result(0.5)
+        assert plain.submits == []
+        plain.close()
+        later = Logic(port=port, secret_key=bytes.fromhex(secret))
+        assert pending.result(WAIT_S)
+    later.close()
 
 
 def test_nobody_is_there() -> None:

@@ -25,7 +25,7 @@ class Peer:
         self._server = Server(endpoint)
         self._greenlet = gevent.spawn(self._server.receive, self._answer)
 
-    def _answer(self, envelope: tuple[bytes, ...], data: bytes) -> None:
+    def _answer(self, envelope: tuple[bytes, ...], data: bytes, _: str) -> None:
         for m in codec.decode(data, Auth):
             self._server.send(envelope, codec.encode([Authed(m.req, Grant("7"))]))
 

@@ -61,7 +61,7 @@ class Link:
 
     def __init__(self, meaning: Names) -> None:
         self.dealer = Dealer("tcp://router.example:7270")
-        self.changes: list[bool] = []
+        self.changes: list[bool | str] = []
         self.got: list[bytes] = []
         self.greenlets: list[gevent.Greenlet[..., Any]] = [
             gevent.spawn(self._watch),
@@ -84,7 +84,7 @@ class Echo:
     def __init__(self, endpoint: str) -> None:
         self._server = Server(endpoint)
         self._greenlet = gevent.spawn(
-            self._server.receive, lambda envelope, _: self._server.send(envelope, endpoint.encode())
+            self._server.receive, lambda envelope, *_: self._server.send(envelope, endpoint.encode())
         )
 
     def close(self) -> None:

@@ -50,7 +50,7 @@ def test_what_is_no_socket_is_never_replaced(tmp_path: Path, kind: str) -> None:
 def test_a_message_is_not_kept_until_the_next_one_comes(tmp_path: Path) -> None:
     endpoint = f"ipc://{tmp_path / 'link'}"
     server, taken = Server(endpoint), list[bytes]()
-    greenlet = gevent.spawn(server.receive, lambda envelope, frame: taken.append(frame))
+    greenlet = gevent.spawn(server.receive, lambda envelope, frame, _: taken.append(frame))
     dealer = Dealer(endpoint)
     sent = b"x" * 10_000
     while not dealer.send(sent):

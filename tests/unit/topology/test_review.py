@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from copy import deepcopy
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -268,3 +269,50 @@ def test_the_key_of_a_certificate(mode: int | None, expected: list[str]) -> None
     machine = Machine({PATH.parent / "k.pem": mode})
     found_there = [one for one in review(topology(tables), machine) if one.key.endswith(".tls.key")]
     assert [one.severity for one in found_there] == expected
+
+
+# ---------------------------------------------------------------- link keys
+
+KEYED = {"links": {"keys": "link-keys"}}
+
+
+def keyed(
+    changes: dict[str, Any] | None = None, modes: dict[Path, int | None] | None = None, without: str = ""
+) -> list[tuple[str, str, str]]:
+    """What is said of a good one with link keys."""
+    bare = topology(changed(KEYED | (changes or {})))
+    public = {node.name: f"{i:064x}" for i, node in enumerate(bare.nodes, 10) if node.name != without}
+    fabric = replace(bare, links=replace(bare.links, public=public))
+    assert set(modes or {}) <= set(named_files(fabric))
+    return [(one.severity, one.key, one.right) for one in review(fabric, Machine(modes or {}))]
+
+
+SECRET, LISTED = Path("/srv/zim/link-keys/comet-1.secret"), Path("/srv/zim/link-keys/public.toml")
+
+
+def test_links_with_keys_may_be_anywhere() -> None:
+    assert keyed({"job[0].bind": "tcp://10.0.0.1:80", "logic[0].publish": "tcp://10.0.0.1:81"}) == []
+    insecure = {"address": "tcp://10.0.0.1:80", "insecure": True}
+    assert keyed({"job[0].bind": insecure}) == [("warning", "job[0].bind", '"tcp://10.0.0.1:80" without it')]
+
+
+def test_a_node_without_a_key_is_said() -> None:
+    assert [one[:2] for one in keyed(without="comet-1")] == [("error", "comet[0]")]
+
+
+@pytest.mark.parametrize(
+    ("file", "mode", "right"),
+    [
+        (SECRET, 0o600, ""),
+        (SECRET, 0o640, ""),
+        (SECRET, None, ""),  # on another machine
+        (SECRET, 0o604, f"chmod 600 {SECRET}"),
+        (SECRET, 0o602, f"chmod 600 {SECRET}"),
+        (LISTED, 0o644, ""),
+        (LISTED, 0o646, f"chmod o-w {LISTED}"),
+        (LISTED.parent, 0o755, ""),
+        (LISTED.parent, 0o757, f"chmod o-w {LISTED.parent}"),
+    ],
+)
+def test_who_can_read_or_change_link_keys(file: Path, mode: int | None, right: str) -> None:
+    assert keyed(modes={file: mode}) == ([("error", "links.keys", right)] if right else [])

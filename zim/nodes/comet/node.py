@@ -71,7 +71,7 @@ class CometNode(NodeProcess):
         t, comet = self.topology, self._comet
         self._state = StateDir(t.data_dir, self.name)
         inc = self._state.next_run("incarnation", int(time.time() * 1000))
-        self._inbox = Inbox(comet.bind.address)
+        self._inbox = Inbox(comet.bind.address, self.link_keys)
         self._runner = CometRunner(
             self.name,
             inc,
@@ -83,10 +83,19 @@ class CometNode(NodeProcess):
             answer_s=_answer_s(t),
         )
         self._routers: dict[str, PeerLink[Message]] = {
-            r.name: PeerLink(r.name, Dealer(r.endpoint), UP_BYTES, on_change=self._runner.on_link) for r in t.routers
+            r.name: PeerLink(
+                r.name, Dealer(r.endpoint, self.link_keys, r.name), UP_BYTES, on_change=self._runner.on_link
+            )
+            for r in t.routers
         }
         self._logics: dict[str, PeerLink[Message]] = {
-            node.name: PeerLink(node.name, Dealer(node.endpoint), UP_BYTES, self._on_not_asked, self._on_logic)
+            node.name: PeerLink(
+                node.name,
+                Dealer(node.endpoint, self.link_keys, node.name),
+                UP_BYTES,
+                self._on_not_asked,
+                self._on_logic,
+            )
             for node in t.logics
         }
         self._links = {**self._routers, **self._logics}
@@ -131,8 +140,11 @@ class CometNode(NodeProcess):
 
     @override
     def missing(self) -> list[str]:
-        links = self._runner.hub.links.values()
-        found = [f"not registered with {link.router}" for link in links if not link.term or link.is_registering]
+        found = []
+        for link in self._runner.hub.links.values():
+            why = self._routers[link.router].trouble
+            if not link.term or link.is_registering or why:
+                found.append(f"not registered with {link.router}" + (f": {why}" if why else ""))
         logics = not_connected(self._logics)
         return found + (logics if len(logics) == len(self._logics) else [])  # one will do
 
@@ -167,9 +179,9 @@ class CometNode(NodeProcess):
 
     # -- what comes
 
-    def _on_entries(self, frame: bytes) -> None:
+    def _on_entries(self, frame: bytes, job: str) -> None:
         """From the jobs."""
-        entries = self.decode(frame, messages.Entry)
+        entries = self.decode(frame, messages.Entry, job)
         if log.isEnabledFor(logging.DEBUG):
             for entry in entries:
                 log.debug("push here", extra={"push_id": entry.push_id, "router": entry.router, "n": entry.n})

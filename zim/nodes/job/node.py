@@ -30,9 +30,9 @@ class JobNode(NodeProcess):
 
     @override
     def setup(self) -> None:
-        self._inbox = Inbox(self._job.bind.address)
+        self._inbox = Inbox(self._job.bind.address, self.link_keys)
         self._comets: dict[str, PeerLink[messages.Entry]] = {
-            comet.name: PeerLink(comet.name, Outlet(comet.endpoint), self._job.queue_bytes)
+            comet.name: PeerLink(comet.name, Outlet(comet.endpoint, self.link_keys, comet.name), self._job.queue_bytes)
             for comet in self.topology.comets
         }
         self._runner = JobRunner(self._comets)
@@ -64,8 +64,8 @@ class JobNode(NodeProcess):
         )
         yield from queues("job", self._comets)
 
-    def _on_frame(self, frame: bytes) -> None:
-        self.perform(self._runner.on_messages(self.decode(frame, messages.ToJob), time.monotonic()))
+    def _on_frame(self, frame: bytes, router: str) -> None:
+        self.perform(self._runner.on_messages(self.decode(frame, messages.ToJob, router), time.monotonic()))
 
     @override
     def perform_one(self, effect: Effect) -> None:

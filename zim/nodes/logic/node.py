@@ -21,6 +21,7 @@ from zim.fabric.questions import WholeLedger
 from zim.identity.loading import Loaded, load_identity
 from zim.metrics import Metric, counter
 from zim.net.fairness import give_way
+from zim.net.link_keys import PUBLISHERS
 from zim.net.links import PeerLink
 from zim.net.transport import Dealer, Server
 from zim.net.visitors import let_in, visitors
@@ -36,6 +37,7 @@ from zim.nodes.queues import queues
 from zim.nodes.refusals import tell_for_ever
 from zim.protocol import codec, messages
 from zim.protocol.message import Message
+from zim.protocol.speakers import PUBLISHER
 from zim.topology import Listeners, Logic, Topology
 from zim.web.app import create_app, request_limits
 from zim.web.keys import Keys
@@ -64,9 +66,10 @@ class LogicNode(NodeProcess):
     @override
     def setup(self) -> None:
         max_body_bytes = self.topology.max_body_bytes
-        self._server = Server(self._logic.bind.address)
-        self._publish = Server(self._logic.publish.address) if self._logic.publish else None
-        routers = {r.name: Dealer(r.endpoint) for r in self.topology.routers}
+        self._server = Server(self._logic.bind.address, self.link_keys)
+        publish = self._logic.publish
+        self._publish = Server(publish.address, self.link_keys, PUBLISHERS) if publish else None
+        routers = {r.name: Dealer(r.endpoint, self.link_keys, r.name) for r in self.topology.routers}
         self._runner = LogicRunner(
             list(routers),
             lambda stream: self.topology.retention.rule(stream).is_live_only,
@@ -174,14 +177,14 @@ class LogicNode(NodeProcess):
 
     # -- what comes
 
-    def _on_asked(self, envelope: tuple[bytes, ...], frame: bytes) -> None:
+    def _on_asked(self, envelope: tuple[bytes, ...], frame: bytes, comet: str) -> None:
         """Comets ask who their clients are."""
-        asked = self.decode(frame, messages.ToLogic)
+        asked = self.decode(frame, messages.ToLogic, comet)
         self.perform(self._runner.on_messages(envelope, asked, time.monotonic(), time.time(), give_way))
 
-    def _on_submitted(self, envelope: tuple[bytes, ...], frame: bytes) -> None:
+    def _on_submitted(self, envelope: tuple[bytes, ...], frame: bytes, _: str) -> None:
         """Publishers push over ZeroMQ: their API key, empty for none, and a frame of Submits."""
-        submits = self.decode(frame, messages.FromPublisher, "a publisher")
+        submits = self.decode(frame, messages.FromPublisher, PUBLISHER)
         publisher, key = envelope[0], envelope[1] if len(envelope) > 1 else b""
         try:
             who: Principal | str = self.principals.find(key.decode("ascii", "replace"))

@@ -33,6 +33,7 @@ from zim.nodes.router.streams import Streams
 from zim.nodes.router.upkeep import SEQS
 from zim.nodes.state import StateDir
 from zim.protocol import codec, messages
+from zim.protocol.speakers import kind_of
 from zim.topology import Listeners, Router, Topology
 
 log = logging.getLogger(__name__)
@@ -89,7 +90,7 @@ class RouterNode(NodeProcess):
         )
         streams = Streams(durable, lease, live, live.acquire(self.name), t.retention)
         self._durable, self._storage = durable, Storage(streams, receipts)
-        self._server = Server(self._router.bind.address)
+        self._server = Server(self._router.bind.address, self.link_keys)
         next_seq, now = streams.reserve_seqs(SEQS), time.monotonic()
         shard: Shard[Asker] = Shard(
             self.name,
@@ -110,7 +111,12 @@ class RouterNode(NodeProcess):
         forgotten = dict(durable.newest(receipts.newest_ms - FORGOTTEN_MS, FORGOTTEN))
         self._runner = RouterRunner(shard, clock, next_seq + SEQS, forgotten, comets, jobs, now)
         self._jobs: dict[str, PeerLink[messages.Push]] = {
-            job.name: PeerLink(job.name, Outlet(job.endpoint), JOB_QUEUE_BYTES, on_change=self._runner.on_link)
+            job.name: PeerLink(
+                job.name,
+                Outlet(job.endpoint, self.link_keys, job.name),
+                JOB_QUEUE_BYTES,
+                on_change=self._runner.on_link,
+            )
             for job in t.jobs
         }
         self._counts = LogCounts()
@@ -166,15 +172,25 @@ class RouterNode(NodeProcess):
 
     # -- what comes
 
-    def _on_frame(self, envelope: tuple[bytes, ...], frame: bytes) -> None:
+    def _on_frame(self, envelope: tuple[bytes, ...], frame: bytes, speaker: str) -> None:
         plain = codec.decode_plain(frame)
         if plain is not None:
-            self._on_plain(Asker(envelope, is_plain=True), plain)
+            if self._may_ask(speaker, plain):
+                self._on_plain(Asker(envelope, is_plain=True), plain)
             return
-        asked: list[messages.ToRouter] = self.decode(frame, messages.ToRouter)
-        if not asked and not envelope[-1]:  # a REQ socket: a person at a REPL, who waits for an answer
+        asked: list[messages.ToRouter] = self.decode(frame, messages.ToRouter, speaker)
+        if (
+            not asked and not envelope[-1] and self._may_ask(speaker, {})
+        ):  # a REQ socket: a person at a REPL, who waits for an answer
             self._on_plain(Asker(envelope, is_plain=True), {})
         self.perform(self._runner.on_messages(Asker(envelope), asked, time.monotonic()))
+
+    def _may_ask(self, speaker: str, asked: object) -> bool:
+        """A person at a REPL asks as a logic does: with link keys, by the key of one."""
+        if self.link_keys is None or kind_of(speaker) == "logic":
+            return True
+        self.pass_over(speaker, asked)
+        return False
 
     def _on_plain(self, asker: Asker, asked: dict[str, Any]) -> None:
         """`{"locate": uid}` or `{"counts": true}`, from any zmq.REQ socket."""

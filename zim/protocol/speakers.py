@@ -1,0 +1,79 @@
+"""Which kind of node may say what, and in whose name. For links on which it is known who speaks.
+
+A key proves which node is at the other end, and no more: what it says may still be another's to say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from zim.protocol import logins, messages, orders
+from zim.protocol.message import Message
+
+PUBLISHER = "publisher"  # is no node, and shows an API key
+
+
+class Says(NamedTuple):
+    """Who says a message.
+
+    Attributes:
+        kinds: of nodes.
+        name: the field that has the speaker's own name; "" if none has.
+    """
+
+    kinds: tuple[str, ...]
+    name: str = ""
+
+
+_COMET, _LOGIC, _ROUTER = Says(("comet",)), Says(("logic",)), Says(("router",), "router")
+_COMET_BY_NAME = Says(("comet",), "comet")
+
+SPEAKERS: Mapping[type[Message], Says] = {
+    # to a router
+    messages.Changes: _COMET_BY_NAME,
+    messages.Renew: _COMET_BY_NAME,
+    messages.Fetch: _COMET_BY_NAME,
+    messages.Read: Says(("comet", "logic")),
+    messages.Acknowledge: _COMET,
+    messages.Publish: _LOGIC,
+    messages.Ask: _LOGIC,
+    messages.AskTime: _LOGIC,
+    # to a job
+    messages.Push: _ROUTER,
+    # to a comet; an entry is a router's, and a job hands it on
+    messages.Entry: Says(("job",)),
+    messages.Answers: _ROUTER,
+    messages.Renewed: _ROUTER,
+    messages.Fetched: _ROUTER,
+    messages.Records: _ROUTER,  # also to a logic
+    messages.Acknowledged: _ROUTER,
+    orders.Orders: _ROUTER,
+    logins.Authed: _LOGIC,
+    logins.MayJoin: _LOGIC,
+    # to a logic
+    logins.Auth: _COMET,
+    logins.AskJoin: _COMET,
+    messages.Submit: Says((PUBLISHER,)),
+    messages.PublishReply: _ROUTER,
+    messages.Answered: _ROUTER,
+    messages.LogTime: _ROUTER,
+}
+
+
+def kind_of(speaker: str) -> str:
+    """The kind of a node, by its name."""
+    return speaker.partition("-")[0]
+
+
+def is_forged(m: Message, speaker: str) -> bool:
+    """Whether that node may not say this: it is of another kind, or says it in another's name."""
+    says = SPEAKERS[type(m)]
+    if kind_of(speaker) not in says.kinds:
+        return True
+    return says.name != "" and getattr(m, says.name) != speaker
+
+
+def honest(came: Sequence[Any], speaker: str) -> list[Any]:
+    """Those of its messages that a node may say, in order."""
+    return [m for m in came if not is_forged(m, speaker)]
