@@ -78,6 +78,7 @@ PURE = (
     "zim.nodes.router.upkeep",
     "zim.supervisor.restarts",
     "zim.topology.browsers",
+    "zim.topology.api_keys",
     "zim.topology.ceilings",
     "zim.topology.drafts",
     "zim.topology.endpoints",

@@ -19,7 +19,7 @@ from zim.cli.mistakes import GuidingGroup
 from zim.cli.where import topology_argument, topology_file, topology_option
 from zim.fabric.principals import KEY_PREFIX, Principals, Scope, Unauthorized
 from zim.topology import load
-from zim.topology.identity import API_KEY_ID
+from zim.topology.api_keys import API_KEY_ID
 
 WIDTH = 80
 

@@ -10,9 +10,8 @@ import gc
 import json
 import logging
 import signal
-import time
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 import gevent
@@ -20,20 +19,19 @@ from gevent.event import Event
 from typing_extensions import override
 
 from zim import __version__, logs
-from zim.errors import NodeError, ZimError
+from zim.errors import ZimError
 from zim.fabric.principals import Principals
-from zim.identity.link_keys import NoLinkKey, is_seen_by_others, own_secret
 from zim.metrics import Metric, counter, gauge
 from zim.net.entrances import Entrances, read_certificates
 from zim.net.link_keys import LinkKeys
 from zim.net.visitors import let_in, visitors
-from zim.net.zap import ZapServer, public_of
+from zim.net.zap import ZapServer
 from zim.nodes.effects import Effect, End, Note
+from zim.nodes.guard import Guard
 from zim.nodes.heap import give_back
 from zim.nodes.lag import LoopLag
 from zim.nodes.performer import Performer
-from zim.nodes.seldom import Seldom
-from zim.protocol import codec, speakers
+from zim.protocol import codec
 from zim.protocol.errors import CodecError
 from zim.topology import ListenAddress, Listeners, Node, Topology, believed_from_now_on, compare, load
 
@@ -81,7 +79,7 @@ class NodeProcess(Performer):
         gc_threshold: see gc.set_threshold.
         principals: backends that are known.
         entrances: what stands before its listeners; once it runs.
-        link_keys: by which nodes know each other; None if links are not encrypted. There before `setup`.
+        guard: who may connect, and say what. It has its keys before `setup`.
     """
 
     gc_threshold = GC_THRESHOLD
@@ -96,9 +94,8 @@ class NodeProcess(Performer):
         self._over, self._reload_wanted = Event(), Event()
         self._exit_code = EXIT_OK
         self._greenlets: set[gevent.Greenlet[..., Any]] = set()
-        self._not_understood = self._forged = 0
-        self.link_keys: LinkKeys | None = None
-        self._seldom = Seldom()
+        self._not_understood = 0
+        self.guard = Guard(node.name)
         self._lag = LoopLag()
 
     @abstractmethod
@@ -156,25 +153,11 @@ class NodeProcess(Performer):
             peer: from whom it is, if that is known.
         """
         try:
-            found = codec.decode(frame, expected)
+            return self.guard.honest(codec.decode(frame, expected), peer)
         except CodecError as e:
             self._not_understood += 1
             log.warning("message not understood", extra={"peer": peer or "unknown", "error": str(e)})
             return []
-        return found if self.link_keys is None else self._honest(found, peer)
-
-    def _honest(self, came: list[Any], peer: str) -> list[Any]:
-        found = speakers.honest(came, peer)
-        if len(found) < len(came):
-            self.pass_over(peer, next(m for m in came if speakers.is_forged(m, peer)), len(came) - len(found))
-        return found
-
-    def pass_over(self, peer: str, message: object, count: int = 1) -> None:
-        """Counts messages that a peer may not say, and says so now and then. message: one of them."""
-        self._forged += count
-        if times := self._seldom.times(peer, time.monotonic()):
-            what = type(message).__name__
-            log.warning("a node says what is not its to say", extra={"peer": peer, "what": what, "times": times})
 
     # -- effects
 
@@ -215,7 +198,9 @@ class NodeProcess(Performer):
         if lifeline_fd is not None:
             self.spawn(self._watch_lifeline, lifeline_fd)
         self.entrances = self._make_entrances()
-        self._take_keys()
+        self.guard.take_keys(self.topology)
+        if self.link_keys is not None:
+            self.spawn(ZapServer(self.guard.let_in).serve)
         self.setup()
         self._open_admin()
         self.start()
@@ -242,44 +227,6 @@ class NodeProcess(Performer):
         timeout_s = getattr(self._node, "handshake_timeout_s", HANDSHAKE_S)
         return Entrances(self.topology.path.parent, self._node.listeners, timeout_s)
 
-    def _take_keys(self) -> None:
-        """Raises: NodeError: a link key that the topology names cannot be had."""
-        links = self.topology.links
-        if links.keys is None:
-            return
-        try:
-            secret = own_secret(links, self.name, public_of)
-        except NoLinkKey as e:
-            raise NodeError(str(e)) from None
-        if is_seen_by_others(file := links.secret_file(self.name)):
-            log.warning("others on this machine can read a secret", extra={"file": str(file)})
-        self.link_keys = LinkKeys(self.name, bytes.fromhex(secret), self._public_keys(self.topology))
-        self.spawn(ZapServer(self._let_in).serve)
-
-    def _let_in(self, request: Sequence[bytes]) -> list[bytes] | None:
-        """Whether somebody may connect; see LinkKeys.answer."""
-        assert self.link_keys is not None
-        refused = self.link_keys.refused_links
-        answer = self.link_keys.answer(request)
-        is_refused = self.link_keys.refused_links > refused
-        if is_refused and (times := self._seldom.times("", time.monotonic())):
-            address = request[3].decode("ascii", "replace")[:100]
-            log.warning("a link with an unknown key is refused", extra={"address": address, "times": times})
-        return answer
-
-    @staticmethod
-    def _public_keys(topology: Topology) -> dict[str, str]:
-        """Of its nodes alone: who is not in the topology is not let in."""
-        names = {node.name for node in topology.nodes}
-        return {name: key for name, key in topology.links.public.items() if name in names}
-
-    def _new_secret(self, topology: Topology) -> bytes:
-        """Its secret key, read anew. A node whose key was taken away lives on with the old one: nobody hears it."""
-        assert self.link_keys is not None
-        if self.name not in topology.links.public:
-            return self.link_keys.secret
-        return bytes.fromhex(own_secret(topology.links, self.name, public_of))
-
     def _open_admin(self) -> None:
         if self._node.admin:
             from zim.web.admin import admin_server  # not everybody wants it, and it brings an HTTP server
@@ -295,13 +242,7 @@ class NodeProcess(Performer):
         yield gauge("zim_node_info", "The node that this is", who, "node", "kind", "version")
         what = "Messages of other nodes, or of publishers over ZeroMQ, that were not understood and passed over"
         yield counter("zim_node_bad_messages_total", what, self._not_understood)
-        keys = self.link_keys
-        what = "Messages that a node says in another one's name, or that are not its to say; passed over"
-        yield counter("zim_node_forged_messages_total", what, self._forged)
-        what = "Messages over a link whose key has been taken away or replaced since; passed over"
-        yield counter("zim_node_outdated_messages_total", what, keys.refused_messages if keys else 0)
-        what = "Attempts to connect with a link key that no node has"
-        yield counter("zim_node_refused_links_total", what, keys.refused_links if keys else 0)
+        yield from self.guard.metrics()
         yield from self._lag.metrics()
         yield from self.entrances.metrics()
         yield from self.metrics()
@@ -335,20 +276,24 @@ class NodeProcess(Performer):
         listeners = changes.topology.node(self.name).listeners
         certificates = in_thread(read_certificates, (changes.topology.path.parent, listeners))
         believed = believed_from_now_on(self.topology.identity, changes.topology.identity)
-        secret = b"" if self.link_keys is None else in_thread(self._new_secret, (changes.topology,))
+        secret = in_thread(self.guard.prepare, (changes.topology,))
         self.topology = changes.topology
         self.principals.know(self.topology.identity.api_keys)
         let_in(self._admins, self._node.admin)
         self.entrances.follow(listeners, certificates)
         logs.set_level(self.topology.log_level)
         self.follow(self.topology, prepared)
-        if self.link_keys is not None:
-            for rest in self.link_keys.follow(secret, self._public_keys(self.topology)):
-                self.spawn(rest)
+        for rest in self.guard.follow(self.topology, secret):
+            self.spawn(rest)
         log.info("reloaded", extra={"taken": ", ".join(changes.taken), "waiting": ", ".join(changes.waiting)})
         for who in believed:
             log.warning("believed without proof from now on", extra={"reason": who})
         return {"digest": self.topology.digest}
+
+    @property
+    def link_keys(self) -> LinkKeys | None:
+        """By which nodes know each other; None if links are not encrypted."""
+        return self.guard.keys
 
     @property
     def _node(self) -> Node:

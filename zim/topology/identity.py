@@ -5,7 +5,6 @@ No secret stands in a topology: it names files, or variables of the environment,
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,11 +13,10 @@ from urllib.parse import urlsplit
 
 from zim.fabric.grants import ANY_NUMBER, SessionPolicy
 from zim.fabric.limits import PATTERNS, ROOMS, SESSIONS
-from zim.fabric.names import is_name
-from zim.fabric.patterns import ANY, PATTERN, is_pattern
-from zim.fabric.principals import SCOPES, STREAM_SCOPES, ApiKey, Scope
+from zim.fabric.patterns import PATTERN, is_pattern
+from zim.fabric.principals import ApiKey
 from zim.fabric.streams import is_room
-from zim.topology.ceilings import PER_KEY
+from zim.topology.api_keys import MOST_KEYS, read_api_key
 from zim.topology.endpoints import Endpoint
 from zim.topology.tables import Reader, Table, checked, choice, seconds, show, text, whole
 
@@ -30,7 +28,6 @@ FAMILIES: Mapping[str, tuple[str, ...]] = {
     "ES": ("ES256", "ES384", "ES512"),
     "EdDSA": ("EdDSA",),
 }
-MOST_KEYS = 4  # at once: two during a rotation, and room for a mistake
 
 
 KEYS = ("issuer", "callout", "anonymous", "api_key", "sessions")  # of the file
@@ -141,7 +138,7 @@ def read(file: Table, folder: Path) -> Identity:
         folder: that paths are relative to.
     """
     issuers = _read_each(file, "issuer", "issuer", lambda table: _issuer(table, folder))
-    keys = _read_each(file, "api_key", "id", _api_key)
+    keys = _read_each(file, "api_key", "id", read_api_key)
     callout = _read_one(file, "callout", _CALLOUT_RIGHT)
     if callout is not None and "connect" not in callout.values and not {"issuer", "anonymous"} & file.values.keys():
         callout.add("join", "is asked about users, and nobody says who they are; right is connect, or an [[issuer]]")
@@ -289,54 +286,8 @@ def _session_policy(file: Table) -> SessionPolicy:
     return SessionPolicy(**found, newest_wins=wins == "newest")
 
 
-# ---------------------------------------------------------------- API keys
-
-
-def _api_key(table: Table) -> ApiKey | None:
-    required = {"id": _ID_RIGHT, "sha256": _SHA256_RIGHT, "scopes": _SCOPES_RIGHT}
-    found = table.read(_API_KEY, required)
-    return ApiKey(**found) if required.keys() <= found.keys() else None
-
-
-def _hashes(table: Table, key: str) -> tuple[str, ...] | None:
-    """What is wrong is not shown: it may be the key itself."""
-    found = _listed(table.values[key])
-    if 0 < len(found) <= MOST_KEYS and all(isinstance(h, str) and _IS_SHA256.fullmatch(h) for h in found):
-        return tuple(found)
-    table.add(key, f"is no such hash; right is {_SHA256_RIGHT}")
-    return None
-
-
-def _scopes(table: Table, key: str) -> Mapping[Scope, tuple[str, ...]] | None:
-    """`["push", "count"]` for all streams, or a table that names patterns of streams for each."""
-    value = table.values[key]
-    if isinstance(value, list) and value and all(isinstance(scope, str) for scope in value):
-        value = {scope: ["*"] for scope in value}
-        named = Table(table.key, {key: value}, table.problems)
-    else:
-        named = table
-    inner = named.table(key, _SCOPES_RIGHT)
-    if inner is None:
-        return None
-    if not inner.values:
-        table.add(key, f"is empty; right is {_SCOPES_RIGHT}")
-        return None
-    before = len(table.problems)
-    found: dict[Scope, tuple[str, ...]] = inner.read(dict.fromkeys(SCOPES, _STREAM_PATTERNS), {})  # type: ignore[assignment]
-    for scope, patterns in found.items():
-        if scope not in STREAM_SCOPES and patterns != ANY:
-            inner.add(scope, f'is about no stream; right is {scope} = ["*"]')
-    return found if found and len(table.problems) == before else None
-
-
-_IS_SHA256 = re.compile(r"[0-9a-f]{64}")
-API_KEY_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-
 _CALLOUT_RIGHT = 'a table with connect = "https://app.example.com/zim/connect", or join, or both'
 _ANONYMOUS_RIGHT = 'a table with rooms = ["lobby"], join and read, or none of them'
-_ID_RIGHT = 'a name of 1 to 64 letters, digits and ._-, such as "orders"'
-_SHA256_RIGHT = f"what zim api-key make prints, 64 hexadecimal digits, or an array of at most {MOST_KEYS}"
-_SCOPES_RIGHT = f'an array of {", ".join(SCOPES)}, or a table such as {{ push = ["u:*", "r:orders-*"] }}'
 _PATTERNS_RIGHT = f'an array of patterns, ["chat-*"]; a pattern has {PATTERN}'
 
 _WAYS: dict[str, Reader] = {
@@ -369,11 +320,6 @@ _CALLOUT: dict[str, Reader] = {
 _PATTERNS = checked(
     lambda v: isinstance(v, list) and len(v) <= PATTERNS and all(map(is_pattern, v)), _PATTERNS_RIGHT, tuple
 )
-_STREAM_PATTERNS = checked(
-    lambda v: isinstance(v, list) and 0 < len(v) <= PATTERNS and all(map(is_pattern, v)),
-    f'an array of patterns of streams, ["u:*", "r:orders-*"], ["*"] for all; a pattern has {PATTERN}',
-    tuple,
-)
 _ANONYMOUS: dict[str, Reader] = {
     "rooms": checked(
         lambda v: isinstance(v, list) and len(v) <= ROOMS and all(isinstance(r, str) and is_room(r) for r in v),
@@ -389,13 +335,3 @@ _SESSIONS: dict[str, Reader] = {
     "per_device": whole(0, SESSIONS),
     "wins": choice("newest", "oldest"),
 }
-_API_KEY: dict[str, Reader] = {
-    "id": checked(lambda v: isinstance(v, str) and API_KEY_ID.fullmatch(v) is not None and is_name(v), _ID_RIGHT),
-    "sha256": _hashes,
-    "scopes": _scopes,
-    **PER_KEY,
-}
-
-
-def _listed(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else [value]

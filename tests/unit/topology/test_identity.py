@@ -16,7 +16,8 @@ from zim.errors import TopologyError
 from zim.fabric.limits import PATTERN_BYTES, PATTERNS, ROOMS
 from zim.fabric.principals import SCOPES, ApiKey
 from zim.topology import ListenAddress, parse
-from zim.topology.identity import FAMILIES, MOST_KEYS, Anonymous, Callout, Identity, Issuer, Secret
+from zim.topology.api_keys import MOST_KEYS
+from zim.topology.identity import FAMILIES, Anonymous, Callout, Identity, Issuer, Secret
 
 PATH = Path("/srv/zim/topology.toml")
 ISSUER = {"issuer": "https://auth.example.com", "audience": "zim", "algorithms": ["RS256"]}

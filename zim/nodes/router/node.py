@@ -189,7 +189,7 @@ class RouterNode(NodeProcess):
         """A person at a REPL asks as a logic does: with link keys, by the key of one."""
         if self.link_keys is None or kind_of(speaker) == "logic":
             return True
-        self.pass_over(speaker, asked)
+        self.guard.pass_over(speaker, asked)
         return False
 
     def _on_plain(self, asker: Asker, asked: dict[str, Any]) -> None:
