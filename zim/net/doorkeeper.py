@@ -50,4 +50,5 @@ class Doorkeeper:
 
     def close(self) -> None:
         """Ends it: from now on nobody can connect."""
+        self._socket.unbind(_DOOR)  # at once; closing alone lets go of the name a little later
         self._socket.close()
