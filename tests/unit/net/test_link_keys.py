@@ -175,7 +175,7 @@ def serve(endpoint: str, keys: LinkKeys, opened: list[Any]) -> Here:
     guard = gevent.spawn(door.serve)
     here = Here(endpoint, keys)
     opened += [here, door]
-    guard.link_exception(lambda _: pytest.fail("the doorkeeper has failed"))
+    guard.link_exception(lambda _: pytest.fail("the ZAP server has failed"))
     return here
 
 
@@ -281,7 +281,7 @@ def test_a_peer_without_a_key_is_not_spoken_to(endpoint: str, opened: list[Any])
     there.say(b"hello")
 
 
-def test_without_a_doorkeeper_nobody_is_let_in(endpoint: str, opened: list[Any]) -> None:
+def test_without_a_zap_server_nobody_is_let_in(endpoint: str, opened: list[Any]) -> None:
     opened.append(Here(endpoint, keys_of("router-1")))
     there = connect(endpoint, keys_of("comet-1"), opened)
     wait_until(lambda: there.link.trouble, "refused")
