@@ -7,7 +7,9 @@ servers: CL.TE, TE.CL, TE.TE, bare LF, chunk extensions, spaces before colons, f
 
 from __future__ import annotations
 
+import os
 import re
+import ssl
 from contextlib import suppress
 
 from gevent import socket
@@ -22,14 +24,20 @@ _LENGTH = b"Content-Length: %d\r\n"
 _STATUS = re.compile(rb"HTTP/1\.1 ([0-9]{3}) [^\r\n]*\r\n(?:[^\r\n]+\r\n)*\r\n")
 
 
-def answers(address: str, data: bytes) -> list[int]:
-    """Sends it, says that nothing more comes, and reads until the server hangs up: the statuses of its answers."""
+def answers(address: str, data: bytes, tls: ssl.SSLContext | None = None) -> list[int]:
+    """Sends it, says that nothing more comes, and reads until the server hangs up: the statuses of its answers.
+
+    Args:
+        tls: whom to believe; None without TLS. The server is localhost.
+    """
     host, _, port = address.rpartition(":")
-    with socket.create_connection((host, int(port)), timeout=WAIT_S) as sock:
+    plain = socket.create_connection((host, int(port)), timeout=WAIT_S)
+    with plain if tls is None else tls.wrap_socket(plain, server_hostname="localhost") as sock:
         answer = b""
         with suppress(OSError):
             sock.sendall(data)
-            sock.shutdown(socket.SHUT_WR)
+            with socket.socket(fileno=os.dup(sock.fileno())) as raw:  # one in TLS would forget its keys
+                raw.shutdown(socket.SHUT_WR)
         with suppress(OSError):
             while piece := sock.recv(1 << 16):
                 answer += piece

@@ -18,6 +18,7 @@ import pytest
 from gevent import socket
 
 from tests.harness import Client, Fabric, running, wait_until
+from tests.integration.hostile_http import SMUGGLED, UPGRADES, answers
 from tests.tls_proxy import Signer
 from zim.client import Listener, Message, Publisher
 
@@ -150,6 +151,13 @@ def test_a_slow_reader_gets_all_of_it_in_order(fabric: Fabric, client_tls: ssl.S
     wait_until(lambda: len(client.bodies) == len(bodies), "all has come")
     assert client.bodies == bodies
     client.close()
+
+
+def test_hostile_http_is_answered_as_without_tls(fabric: Fabric, client_tls: ssl.SSLContext) -> None:
+    for cases, address in ((SMUGGLED, fabric.http["logic-1"]), (UPGRADES, fabric.ws["comet-1"])):
+        for name, (data, statuses) in cases.items():
+            assert answers(address, data, client_tls) == statuses, name
+    assert get(fabric.http["logic-1"], "/healthz", client_tls)[0] == 200
 
 
 def fabric_push(fabric: Fabric, tls: ssl.SSLContext, uid: str, body: bytes) -> None:
