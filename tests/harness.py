@@ -47,7 +47,7 @@ def free_ports(count: int) -> list[int]:
     mine = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
     found: list[int] = []
     while len(found) < count:
-        port = random.SystemRandom().randrange(10_000 + mine, 32_000, workers)
+        port = random.SystemRandom().randrange(16_000 + mine, 32_000, workers)
         with socket.socket() as s:
             try:
                 s.bind(("127.0.0.1", port))

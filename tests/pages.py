@@ -2,34 +2,47 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
-import random
 import re
 import shlex
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import IO
 
 from tests.harness import WAIT_S, wait_until
 from tests.programs import ROOT, started
 
-PORTS = (5000, 7170, 7171, 7172, 7176, 7270, 7271, 7470, 7471, 8080, 8090, 8092, 8093)  # of the pages
+PORTS = (5000, 7000, 7170, 7171, 7172, 7176, 7270, 7271, 7470, 8080, 8090, 8092, 8093)  # of the pages
+OFFSETS = range(4_000, 7_900)  # below the ports of `free_ports`, and above those without an offset
+
+_claims: list[IO[str]] = []  # open files; each is locked for as long as this process lives
 
 
 def free_offset() -> int:
-    """With it all ports that pages name are free, and outside of what the kernel gives to connecting sockets."""
-    for _ in range(100):
-        offset = random.SystemRandom().randrange(5_000, 23_900)
-        with ExitStack() as stack:
-            try:
+    """With it all ports that pages name are free. No other offset, of any process, shares one of them."""
+    apart = {abs(one - other) for one in PORTS for other in PORTS}
+    offsets: list[int] = []
+    for offset in OFFSETS:
+        if apart.isdisjoint(offset - before for before in offsets):
+            offsets.append(offset)
+    for offset in offsets:
+        claim = (Path(tempfile.gettempdir()) / f"zim-test-offset-{offset}").open("w")
+        try:
+            fcntl.flock(claim, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            with ExitStack() as stack:
                 for port in PORTS:
                     stack.enter_context(socket.socket()).bind(("127.0.0.1", port + offset))
-            except OSError:
-                continue
+        except OSError:
+            claim.close()
+            continue
+        _claims.append(claim)
         return offset
     raise AssertionError("no offset is free")
 

@@ -27,9 +27,7 @@ PAGE = Page("internet", free_offset())
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Where the page has been followed up to `zim up`, which runs; the certificate is believed from then on."""
     program("openssl", "openssl")
-    found = tmp_path_factory.mktemp("internet")
-    (secrets,) = PAGE.blocks("sh", "A certificate, and secrets")
-    ran(secrets, found)
+    found = PAGE.begin(tmp_path_factory.mktemp("internet"), "A certificate, and secrets")
     (topology,) = PAGE.blocks("toml", "The topology")
     (found / "topology.toml").write_text(topology)
     (key,) = PAGE.blocks("sh", "The topology")

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from gevent import socket
 
-from tests.harness import Client, Fabric, running, wait_until
+from tests.harness import Client, Fabric, running
+from tests.tls_proxy import Signer
+from zim.net.certificates import CertificateFiles, load_certificates
 from zim.protocol.frame import Op
 
 PAGE = Path(__file__).parents[2] / "docs" / "limits.md"
@@ -37,24 +40,10 @@ def says(text: str) -> bool:
     return text in " ".join(PAGE.read_text().split())
 
 
-@pytest.mark.parametrize("listener", ["http", "ws", "tcp"])
-def test_tls_and_the_proxy_protocol(fabric: Fabric, listener: str) -> None:
-    assert says("**TLS.**")
-    assert says("nor the PROXY protocol is read")
-    node = "logic-1" if listener == "http" else "comet-1"
-    address = getattr(fabric, listener)[node]
-    for first in (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + 200 * b"\1", b"PROXY TCP4 1.2.3.4 5.6.7.8 1 2\r\n"):
-        try:
-            assert ask(address, first + UPGRADE + b"\r\n").startswith(("HTTP/1.1 400 ", "")[listener == "tcp"])
-        except ConnectionResetError:
-            assert listener == "tcp"
-
-
-def test_forwarded_addresses(fabric: Fabric) -> None:
-    assert says("Neither `X-Forwarded-For`, `Forwarded` nor")
-    ask(fabric.ws["comet-1"], UPGRADE + b"Origin: https://evil.example\r\nX-Forwarded-For: 198.51.100.7\r\n\r\n")
-    wait_until(lambda: "evil.example" in fabric.log, "the log names the page")
-    assert "198.51.100.7" not in fabric.log
+def test_certificates_of_clients(tmp_path: Path) -> None:
+    assert says("**Certificates of clients, and ACME.** zim asks for none")
+    shown = load_certificates([CertificateFiles(*Signer(tmp_path).sign("a.example", tmp_path))])
+    assert shown.context.verify_mode == ssl.CERT_NONE
 
 
 def test_compression(fabric: Fabric) -> None:

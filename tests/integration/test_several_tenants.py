@@ -15,25 +15,25 @@ PAGE, JWT = Page("several-tenants", OFFSET), Page("jwt", OFFSET)
 
 def test_from_top_to_bottom(tmp_path: Path) -> None:
     program("curl", "curl")
-    secret, setup, *_ = JWT.blocks("sh", "zim")
-    ran(secret, tmp_path)
-    ran(JWT.setup(setup), tmp_path)
+    _, setup, *_ = JWT.blocks("sh", "zim")
+    folder = JWT.begin(tmp_path)
+    ran(JWT.setup(setup), folder)
     (keys,) = PAGE.blocks("sh", "A key for each")
     (table,), (reload,) = PAGE.blocks("toml", "So much for each"), PAGE.blocks("sh", "So much for each")
     floods, notices, reaches = PAGE.blocks("sh", "What it looks like")
     (line,) = PAGE.blocks("text", "Who was it")
-    topology = tmp_path / "topology.toml"
-    with up(tmp_path) as log:
-        follow(keys, tmp_path)
+    topology = folder / "topology.toml"
+    with up(folder) as log:
+        follow(keys, folder)
         text = topology.read_text()
         for scopes in PAGE.blocks("toml", "A key for each"):
             text, count = re.subn(r'^scopes = \["push"\]\n', scopes, text, count=1, flags=re.MULTILINE)
             assert count == 1
         topology.write_text(f"{text}\n{table}")
-        follow(reload, tmp_path)
+        follow(reload, folder)
         for block in (floods, notices, reaches):
-            follow(block, tmp_path)
-        assert len((tmp_path / "pushed.txt").read_text().splitlines()) == 5
+            follow(block, folder)
+        assert len((folder / "pushed.txt").read_text().splitlines()) == 5
         wait_until(lambda: "more than a limit allows" in log.read_text(), "the log has it")
         said = re.findall(r"WARNING more than a limit .*", log.read_text())
         assert_says(said[0], line)
