@@ -125,6 +125,9 @@ class Handshakes:
             self._lose(arrival, "tls", words(e))
         except OSError as e:
             self._lose(arrival, "gone", e.strerror or str(e))
+        except Exception:
+            log.exception("a handshake failed")
+            self._lose(arrival, "gone", "failed")
         else:
             if not is_over:
                 arrival.pipe.park(self._step, arrival)
@@ -174,7 +177,8 @@ class Handshakes:
             return
         self.failed[what] += 1
         level = logging.DEBUG if what == "gone" else logging.INFO  # a health check, say
-        log.log(level, "handshake failed", extra={"client": shown_address(arrival.address), "reason": why})
+        fields = {"client": shown_address(arrival.address), "reason": why}
+        gevent.spawn_raw(log.log, level, "handshake failed", extra=fields)  # it may be the hub that runs this
         arrival.sock.close()
         arrival.give_up()
 
