@@ -161,3 +161,10 @@ class Buckets(Generic[K]):
             if not self._slots or (self._first + 1) * self._slot_s > now:
                 return
             self._pop()
+
+
+def renewed(had: Buckets[K] | None, rate: Rate | None) -> Buckets[K] | None:
+    """The buckets for a rate that may be another one: those that were there if it is not; None for no rate."""
+    if rate is None:
+        return None
+    return had if had is not None and had.rate == rate else Buckets(rate)

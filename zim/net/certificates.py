@@ -137,7 +137,7 @@ def _names(leaf: x509.Certificate) -> list[str]:
     """The names that it is for, in lower case: `push.example.com`, `*.example.com` (RFC 9525 6.3)."""
     try:
         found = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    except (x509.ExtensionNotFound, ValueError):
+    except (x509.ExtensionNotFound, x509.DuplicateExtension, ValueError):
         return []
     return [name.lower() for name in found.get_values_for_type(x509.DNSName)]
 

@@ -107,16 +107,16 @@ class Entrances:
         self._beside = beside
         self.handshakes = {kind: [Handshakes(timeout_s) for _ in several] for kind, several in listeners.items()}
         self._warned_at = 0.0
-        self.follow(listeners, read_certificates(beside, listeners))
+        self.follow(listeners, read_certificates(beside, listeners), timeout_s)
 
-    def follow(self, listeners: Listeners, read: Read) -> None:
-        """From now on these are shown, and these proxies believed. Does not switch."""
+    def follow(self, listeners: Listeners, read: Read, timeout_s: float) -> None:
+        """From now on these are shown, these proxies believed, and handshakes have so much time. Does not switch."""
         self._listeners = listeners
         self._read = dict(read)
         for kind, i, handshakes in self._each():
             at, certificates = listeners[kind][i], read[kind, i]
             handshakes.context = certificates.context if certificates is not None else None
-            handshakes.introduces = at.proxy_protocol
+            handshakes.introduces, handshakes.timeout_s = at.proxy_protocol, timeout_s
             networks = at.proxies or (_LOOPBACK if at.proxy_protocol else ())
             handshakes.proxies = proxies(networks, at.client_header)
 
@@ -134,6 +134,9 @@ class Entrances:
                     after = in_thread(_load, (self._beside, kind, at))
                 except BadCertificate as e:
                     log.error("certificate not read anew", extra={"problem": str(e)})
+                    continue
+                except Exception:  # no file may end a node that runs
+                    log.exception("certificate not read anew")
                     continue
                 if self._read[kind, i] is before and after is not None:  # else a reload was faster
                     self._read[kind, i], handshakes.context = after, after.context

@@ -224,8 +224,12 @@ class NodeProcess(Performer):
 
     def _make_entrances(self) -> Entrances:
         """Raises: BadCertificate."""
-        timeout_s = getattr(self._node, "handshake_timeout_s", HANDSHAKE_S)
-        return Entrances(self.topology.path.parent, self._node.listeners, timeout_s)
+        return Entrances(self.topology.path.parent, self._node.listeners, self._handshake_s)
+
+    @property
+    def _handshake_s(self) -> float:
+        """For what stands before one connection."""
+        return float(getattr(self._node, "handshake_timeout_s", HANDSHAKE_S))
 
     def _open_admin(self) -> None:
         if self._node.admin:
@@ -280,7 +284,7 @@ class NodeProcess(Performer):
         self.topology = changes.topology
         self.principals.know(self.topology.identity.api_keys)
         let_in(self._admins, self._node.admin)
-        self.entrances.follow(listeners, certificates)
+        self.entrances.follow(listeners, certificates, self._handshake_s)
         logs.set_level(self.topology.log_level)
         self.follow(self.topology, prepared)
         for rest in self.guard.follow(self.topology, secret):

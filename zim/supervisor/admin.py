@@ -46,7 +46,7 @@ class Admins:
     def follow(self, topology: Topology, certificates: Read) -> None:
         """Takes over who may see what. Does not switch."""
         self._principals.know(topology.identity.api_keys)
-        self._entrances.follow({"admin": topology.admin}, certificates)
+        self._entrances.follow({"admin": topology.admin}, certificates, TIMEOUT_S)
         let_in(self._servers, topology.admin)
 
     def close(self) -> None:

@@ -7,7 +7,7 @@ from functools import lru_cache
 from ipaddress import ip_address
 from typing import NamedTuple
 
-from zim.fabric.buckets import Buckets, Rate
+from zim.fabric.buckets import Buckets, renewed
 from zim.fabric.ceilings import Ceilings
 from zim.fabric.refusals import Refusals
 
@@ -47,8 +47,8 @@ class Doorkeeper:
 
     def follow(self, limits: Ceilings, max_memory_bytes: int) -> None:
         """From now on these. Where a rate is another one, all begin anew."""
-        self._addresses = _table(self._addresses, limits.connects_per_address)
-        self._networks = _table(self._networks, limits.connects_per_network)
+        self._addresses = renewed(self._addresses, limits.connects_per_address)
+        self._networks = renewed(self._networks, limits.connects_per_network)
         self.max_memory_bytes = max_memory_bytes
         self.is_over = self.is_over and max_memory_bytes > 0
 
@@ -96,9 +96,3 @@ def place_of(host: str) -> tuple[bytes, bytes]:
         found = found.ipv4_mapped
     packed = found.packed
     return packed, packed[:3] if found.version == 4 else packed[:8]
-
-
-def _table(had: Buckets[bytes] | None, rate: Rate | None) -> Buckets[bytes] | None:
-    if rate is None:
-        return None
-    return had if had is not None and had.rate == rate else Buckets(rate)

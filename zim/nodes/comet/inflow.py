@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from zim.fabric.buckets import Buckets, Rate
+from zim.fabric.buckets import Buckets, renewed
 from zim.fabric.ceilings import Ceilings
 from zim.fabric.refusals import Refusals
 
@@ -40,8 +40,8 @@ class Inflow:
 
     def follow(self, limits: Ceilings) -> None:
         """From now on these."""
-        self._packets = _table(self._packets, limits.packets_per_connection)
-        self._bytes = _table(self._bytes, limits.bytes_per_connection)
+        self._packets = renewed(self._packets, limits.packets_per_connection)
+        self._bytes = renewed(self._bytes, limits.bytes_per_connection)
         self.is_on = self._packets is not None or self._bytes is not None
 
     def came(self, conn: int, packets: int, size: int, now: float) -> None:
@@ -75,9 +75,3 @@ class Inflow:
         """It is closed."""
         if self._strikes:
             self._strikes.pop(conn, None)
-
-
-def _table(had: Buckets[int] | None, rate: Rate | None) -> Buckets[int] | None:
-    if rate is None:
-        return None
-    return had if had is not None and had.rate == rate else Buckets(rate)

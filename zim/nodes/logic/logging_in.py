@@ -6,7 +6,7 @@ within it; as it is a user may come as many times more often as there are logics
 
 from __future__ import annotations
 
-from zim.fabric.buckets import Buckets, Rate
+from zim.fabric.buckets import Buckets, Rate, renewed
 from zim.fabric.grants import ANONYMOUS, Denial, Grant
 from zim.fabric.refusals import Refusals
 
@@ -27,8 +27,7 @@ class LoginLimit:
 
     def follow(self, rate: Rate | None) -> None:
         """From now on this one; None: there is no limit. All users begin anew with another rate."""
-        if rate != (None if self._buckets is None else self._buckets.rate):
-            self._buckets = None if rate is None else Buckets(rate)
+        self._buckets = renewed(self._buckets, rate)
 
     def look(self, grant: Grant, is_known: bool, now: float) -> Grant | Denial:
         """The grant of a login, if it is not one too many.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from zim.fabric.buckets import Buckets, Rate
+from zim.fabric.buckets import Buckets, Rate, renewed
 from zim.fabric.refusals import Refusals
 
 PER_STREAM = "pushes_per_stream"  # of [limits]
@@ -23,8 +23,7 @@ class StreamLimit:
 
     def follow(self, rate: Rate | None) -> None:
         """From now on this one; None: there is no limit. All streams begin anew with another rate."""
-        if rate != (None if self._buckets is None else self._buckets.rate):
-            self._buckets = None if rate is None else Buckets(rate)
+        self._buckets = renewed(self._buckets, rate)
 
     def over(self, streams: Sequence[str], now: float) -> tuple[int, float]:
         """Counts a push into all of these streams, or says why it is one too many, and then it is in none.
