@@ -62,6 +62,8 @@ def test_who_takes_one_port_for_another_is_told_so(fabric: Fabric) -> None:
     zeromq = fabric.binds["logic-1"].removeprefix("tcp://")
     push, ws = ("push", "user", "7", "hi", "--http"), ("listen", "--uid", "7", "--timeout", "1", "--ws", "--address")
     listen = ("listen", "--uid", "7", "--timeout", "1", "--address")
+    # libzmq may hang up before it has said a word: then the hint is a guess
+    hung_up = ("if that is a comet's `tcp`, HTTP", "if that is a comet's `tcp`, WebSocket", "is that a comet's `tcp`?")
     for command, code, hint in (
         ((*push, zeromq), 3, "a ZeroMQ port answers there; HTTP is on a logic's `http`"),
         (("who", "rooms", "--http", zeromq), 3, "a ZeroMQ port answers there; HTTP is on a logic's `http`"),
@@ -74,7 +76,9 @@ def test_who_takes_one_port_for_another_is_told_so(fabric: Fabric) -> None:
         ((*listen, zeromq), 1, "ZeroMQ speaks there, not TCP packets"),
     ):
         done = subprocess.run([sys.executable, "-m", "zim", *command], capture_output=True, text=True, check=False)
-        assert (done.returncode, hint in done.stderr) == (code, True), (command, done.stderr)
+        hints = (hint, *hung_up) if zeromq in command else (hint,)
+        assert done.returncode == code, (command, done.stderr)
+        assert any(hint in done.stderr for hint in hints), (command, done.stderr)
 
 
 def test_all_ports_in_use_are_named_before_anything_starts(fabric: Fabric, tmp_path: Path) -> None:

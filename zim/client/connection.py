@@ -182,7 +182,7 @@ class Line:
                 if self._is_cut:
                     raise ConnectionLost("closed") from None
             except OSError as error:
-                raise ConnectionLost(f"connection lost: {why(error)}") from None
+                raise ConnectionLost(f"connection lost: {why(error)}{self._wire.of_silence}") from None
         if deadline:
             self._waker.wake()  # that wait may have swallowed what was meant for the next one
 

@@ -25,6 +25,7 @@ from zim.protocol.framings.tcp import TcpReader
 MAX_PACKET_BYTES = 16 << 20
 _HTTP = b"HTTP"  # as a packet's length it would be more than that
 _ZEROMQ = b"\xff"  # its greeting (ZMTP 3.1, 3.2); a packet's length would be negative
+_OF_SILENCE = " (is that a comet's `tcp`?)"
 
 _STRING_OR_BRACKET = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{}]', re.DOTALL)
 # Python's limit on the digits of a number is not JSON's; no field has more than 19.
@@ -78,6 +79,7 @@ class TcpWire(Wire):
     """Packets on a TCP stream."""
 
     def __init__(self, max_packet_bytes: int = MAX_PACKET_BYTES) -> None:
+        self.of_silence = _OF_SILENCE
         self._reader = TcpReader(max_packet_bytes, extended=True)
         self._has_begun = False
 
@@ -92,6 +94,7 @@ class TcpWire(Wire):
         if not self._has_begun and data.startswith(_ZEROMQ):
             raise WireError("ZeroMQ speaks there, not TCP packets; a comet's TCP is on its `tcp`")
         self._has_begun = True
+        self.of_silence = ""
         return self._reader.receive(data)
 
 
