@@ -20,7 +20,7 @@ class Beat(NamedTuple):
     Attributes:
         router: its name.
         run: of its process: a number above those of all earlier runs of that name.
-        count: how many times this run has beaten.
+        number: how many times this run has beaten.
         time_ms: its log time when it did so last.
         comets: how many comets it hears.
         is_dead: somebody has declared this run dead, or it has left.
@@ -28,7 +28,7 @@ class Beat(NamedTuple):
 
     router: str
     run: int
-    count: int
+    number: int
     time_ms: int
     comets: int
     is_dead: bool = False
