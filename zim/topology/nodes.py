@@ -205,6 +205,12 @@ class Topology:
     links: Links = field(default_factory=Links)
     path: Path = Path("topology.toml")
     digest: str = field(default="", compare=False)
+    log: None = None
+
+    @property
+    def shards(self) -> tuple[str, ...]:
+        """Names of all shards."""
+        return tuple(router.name for router in self.routers)
 
     @property
     def nodes(self) -> tuple[Node, ...]:
