@@ -23,6 +23,7 @@ from zim.nodes.router.effects import (
     Give,
     HandOver,
     LookAround,
+    LookUp,
     Opened,
     OpenShard,
     OwnerEffect,
@@ -200,6 +201,8 @@ class RouterRunner(Generic[Peer]):
         handing = self._handing.get(lease.shard)
         if handing is not None and handing.is_storing and isinstance(effect, StoreReceipts):
             handing.is_storing = False
+        if isinstance(effect, LookUp) and not self._may_speak(now):
+            result = Unknown(lease.shard, "another router may own it")  # and have stored it since
         out = self._at(lease, self.shards[lease.shard].on_done(effect, result, now), now)
         return out + (self._hand_over(lease, now) if lease.shard in self._handing else [])
 
@@ -233,11 +236,15 @@ class RouterRunner(Generic[Peer]):
         ]
 
     def _at(self, lease: Lease, effects: Iterable[Effect], now: float) -> list[Effect]:
-        """What a shard's runner wants."""
+        """What a shard's runner wants. Past the deadline it says what became of commits, and nothing else."""
         out: list[Effect] = []
+        may_speak = self._may_speak(now)
         for effect in effects:
             if isinstance(effect, DiskEffect | ForgetIdle):
                 out.append(AtShard(lease, effect))
+            elif isinstance(effect, Replies) and not may_speak:
+                told = [(asker, m) for asker, m in effect.answers if isinstance(m, messages.PublishReply)]
+                out.append(Replies(told))
             elif isinstance(effect, End) and self.owning is not None:
                 self.owning.lost(lease)
                 fields = {"shard": lease.shard, "term": lease.term, "why": effect.why}
