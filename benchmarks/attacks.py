@@ -211,9 +211,9 @@ def histories_unread(at: Place) -> None:
 def pages(at: Place) -> None:
     """A peer that asks a router for 300 pages in one frame, and reads no answer."""
     _fill(at)
-    read = messages.Read(1, "u:900", 0, OFFSET, 1_000)
+    read = messages.Read("router-1", 1, "u:900", 0, OFFSET, 1_000)
     same = [codec.encode([read] * 300)]
-    different = [codec.encode([messages.Read(n, "u:900", n % 60, OFFSET, 1_000) for n in range(300)])]
+    different = [codec.encode([messages.Read("router-1", n, "u:900", n % 60, OFFSET, 1_000) for n in range(300)])]
     _dealers(at.endpoints["router"], 20, [same, different], rounds=1_000_000)
 
 
@@ -429,7 +429,7 @@ def junk_pipes(at: Place) -> None:
 
 def identities(at: Place) -> None:
     """Peers that come with ever new names, ask one thing, and read nothing."""
-    small = [[codec.encode([messages.AskTime(1)])], [b"\xc1"]]
+    small = [[codec.encode([messages.AskTime("router-1", 1)])], [b"\xc1"]]
     _dealers(at.endpoints["router"], 200, small)
 
 

@@ -94,7 +94,7 @@ class Authority:
         assert isinstance(node, LogicNode)
         if not node.is_up or node.is_stopped:
             return False
-        owner = node.layout.shards.owner(question.asked_at())
+        owner = node.layout.shards.of(question.asked_at())
 
         def settled(found: Any) -> None:
             (m,) = found.values()

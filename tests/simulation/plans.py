@@ -140,7 +140,7 @@ def _burst(rng: random.Random, layout: Layout, at: float, push: Any) -> list[Op]
 def _herd(rng: random.Random, layout: Layout, at: float, push: Any) -> list[Op]:
     """A router dies in a burst, and all that waited for it, kept or not, comes at once."""
     router = rng.choice(layout.routers)
-    streams = [s for s in STREAMS if layout.shards.owner(s) == router] or STREAMS
+    streams = [s for s in STREAMS if layout.shards.of(s) == router] or STREAMS
     for i in range(60):
         push(round(at + 0.01 * i, 3), [rng.choice(streams)], rng.random() < 0.7)
     return [Op(round(at + rng.choice([0.1, 0.2, 0.3]), 3), "kill", (router, rng.choice([0.2, 0.5])))]
@@ -149,7 +149,7 @@ def _herd(rng: random.Random, layout: Layout, at: float, push: Any) -> list[Op]:
 def _held(rng: random.Random, layout: Layout, at: float, push: Any) -> list[Op]:
     """A job stands still with entries of a comet, which loses its lease or dies, and is back."""
     comet, router = rng.choice(layout.comets), rng.choice(layout.routers)
-    streams = [s for s in STREAMS if layout.shards.owner(s) == router] or STREAMS
+    streams = [s for s in STREAMS if layout.shards.of(s) == router] or STREAMS
     for i in range(20):
         push(round(at + 0.02 * i, 3), [rng.choice(streams)], False)
     stop = Op(at, "stop", (rank(comet, layout.jobs)[0], 4.2))
@@ -168,7 +168,7 @@ def _late(rng: random.Random, layout: Layout, at: float, push: Any) -> list[Op]:
 
 def _untold(rng: random.Random, layout: Layout, at: float, push: Any) -> list[Op]:
     """A router dies between the first messages of a stream and its answer to who joined it."""
-    owner, hop = layout.shards.owner(LIVE), Op(at, "hop", (rng.randrange(1, 3), "live"))
+    owner, hop = layout.shards.of(LIVE), Op(at, "hop", (rng.randrange(1, 3), "live"))
     for i in range(5):
         push(round(at + 0.002 * i, 3), [LIVE], False)
     for i in range(5):
@@ -186,7 +186,7 @@ def _clock(rng: random.Random, layout: Layout, at: float, push: Any) -> list[Op]
 
 def _forgotten(rng: random.Random, layout: Layout, at: float, push: Any) -> list[Op]:
     """The owner of a live-only stream dies with pushes whose keys are elsewhere, and their publishers ask again."""
-    owner = layout.shards.owner
+    owner = layout.shards.of
     kept = [s for s in STREAMS if owner(s) != owner(LIVE)] or [s for s in STREAMS if not is_live(s)]
     for i in range(8):
         push(round(at + 0.01 * i, 3), [rng.choice(kept), LIVE], True)

@@ -18,10 +18,10 @@ NUMBERS = [1, 1_000, (1 << 40) - 1, (1 << 52) - 1]  # how far ahead a forged num
 
 # What a stranger on the links may say in the name of a comet.
 FORGERIES: dict[str, Callable[[Feed, int, int], Any]] = {
-    "begin": lambda f, term, n: Changes(f.comet, f.inc, term, [Begin(f.applied + 1, n)]),
-    "later begin": lambda f, term, n: Changes(f.comet, f.inc, term, [Begin(f.applied + n, 1)]),
-    "run": lambda f, term, n: Changes(f.comet, f.inc + n, term, [Begin(1, 1 << 40)]),
-    "renew": lambda f, term, n: Renew(f.comet, f.inc, term, f.renewed + n, 0),
+    "begin": lambda f, term, n: Changes(f.shard, f.comet, f.inc, term, [Begin(f.applied + 1, n)]),
+    "later begin": lambda f, term, n: Changes(f.shard, f.comet, f.inc, term, [Begin(f.applied + n, 1)]),
+    "run": lambda f, term, n: Changes(f.shard, f.comet, f.inc + n, term, [Begin(1, 1 << 40)]),
+    "renew": lambda f, term, n: Renew(f.shard, f.comet, f.inc, term, f.renewed + n, 0),
 }
 
 TRIM_S = 0.5  # how long a router keeps less, for a schedule's sake

@@ -356,4 +356,4 @@ class World:
 
     def owner(self, stream: str) -> str:
         """The router that owns it."""
-        return self.kernel.layout.shards.owner(stream)
+        return self.kernel.layout.shards.of(stream)

@@ -22,6 +22,7 @@ from zim.nodes.comet.obeying import obey
 from zim.nodes.comet.passes import Passes, is_live_only
 from zim.nodes.comet.views import Session, View, del_change, put_change, room_change
 from zim.nodes.effects import INFO, Effect, Note, topologies_differ
+from zim.nodes.placement import Placement
 from zim.protocol.messages import (
     Acknowledged,
     Answer,
@@ -29,6 +30,8 @@ from zim.protocol.messages import (
     Change,
     Entry,
     Fetched,
+    Moved,
+    Owned,
     Put,
     Records,
     Renewed,
@@ -48,23 +51,25 @@ class Hub:
 
     Attributes:
         sessions: by connection number, from the moment they ask to join.
-        links: to the routers, by name.
+        links: to the shards, by name; placement: where they are.
         passes: what goes out next.
         barred: networks from which nobody may come.
     """
 
-    def __init__(self, comet: str, inc: int, routers: Sequence[str], most_changes: int = CHANGES) -> None:
+    def __init__(self, comet: str, inc: int, placement: Placement, most_changes: int = CHANGES) -> None:
         """
         Args:
             comet: this comet's name.
             inc: its incarnation.
-            routers: names of all routers.
+            placement: of all shards.
             most_changes: see Link.
         """
         self.sessions: dict[int, Session] = {}
         self._out: list[Effect] = []
-        self.links = {r: Link(r, comet, inc, self._out, most_changes) for r in routers}
-        self._shards = Shards(routers)
+        self.placement = placement
+        self.links = {shard: Link(shard, comet, inc, self._out, most_changes) for shard in placement.shards}
+        self._shards = Shards(placement.shards)
+        self._place(placement.shards)
         self._views: dict[str, View] = {}
         self.passes = Passes(self._views, self.links.values(), self._out)
         self._joinings: dict[Session, list[Joining]] = {}
@@ -208,7 +213,7 @@ class Hub:
     def _view(self, stream: str, room: str) -> View:
         view = self._views.get(stream)
         if view is None:
-            view = self._views[stream] = View(stream, room, self.links[self._shards.owner(stream)])
+            view = self._views[stream] = View(stream, room, self.links[self._shards.of(stream)])
         return view
 
     def _advance(self, session: Session, now: float, views: Sequence[View] | None = None) -> None:
@@ -230,23 +235,36 @@ class Hub:
 
     def read_history(self, session: Session, request: ReadHistory, seq: int, now: float) -> list[Effect]:
         """It wants to see a piece of a stream's past, and may. HistoryRead comes when the router has answered."""
-        link = self.links[self._shards.owner(request.stream)]
+        link = self.links[self._shards.of(request.stream)]
         self.histories.ask(session, request, seq, link, now)
         return self._take()
+
+    # -- where shards are
+
+    def on_link(self, router: str, is_connected: bool) -> None:
+        """A router is there, or is not any more."""
+        self.placement.on_link(router, is_connected)
+        self._place(self.placement.at(router))
+
+    def _place(self, shards: Sequence[str]) -> None:
+        placement = self.placement
+        for shard in shards:
+            router = placement.router_of(shard)
+            self.links[shard].moved(router, placement.terms[shard], placement.is_there(shard))
 
     # -- messages
 
     def on_message(self, m: ToComet | Entry, now: float) -> list[Effect]:
         """A router, or a job, has sent something."""
         match m:
-            case Entry() if (link := self.links.get(m.router)) is not None:
+            case Entry() if (link := self.links.get(m.shard)) is not None:
                 link.entry(m)
             case Answers():
                 self._on_answers(m, now)
             case Renewed():
                 self._on_renewed(m, now)
             case Fetched():
-                if (link := self.links.get(m.router)) is not None and link.fetched(m):
+                if (link := self.links.get(m.shard)) is not None and link.fetched(m):
                     self._register(link, link.term, now)
             case Records() if m.epoch:  # without one that router knows no such stream, and is asked again later
                 reader = self.passes.on_records(m, now)
@@ -257,7 +275,11 @@ class Hub:
                     self._out.append(reader.on_records(m, now))
             case Acknowledged() if (moved := self._acks.on_acknowledged(m, self.sessions)) is not None:
                 self._out.append(moved)
-            case Orders() if (link := self.links.get(m.router)) is not None:
+            case Owned():
+                self._place(self.placement.on_owned(m))
+            case Moved():
+                self._place(self.placement.on_moved(m))
+            case Orders() if (link := self.links.get(m.shard)) is not None:
                 return [effect for order in link.orders(m) for effect in obey(self, order, now)]
         return self._take()
 
@@ -265,7 +287,7 @@ class Hub:
 
     def _on_answers(self, m: Answers, now: float) -> None:
         """A router has applied changes."""
-        link = self.links.get(m.router)
+        link = self.links.get(m.shard)
         if link is None:
             return
         for change, answer in link.answers(m, now):
@@ -281,7 +303,7 @@ class Hub:
                 self._told(room_stream(change.room), answer, now)
         self._wake(now)
         if link.complete_registration():
-            fields = {"router": link.router, "term": link.term, "streams_anew": self._anew}
+            fields = {"shard": link.shard, "term": link.term, "streams_anew": self._anew}
             self._out.append(Note(INFO, "registered", fields))
             self._anew = 0
 
@@ -291,7 +313,7 @@ class Hub:
         if view is None:
             return
         if not answer.epoch:  # nobody starts there before a router that knows the stream has answered
-            self._out.append(topologies_differ(router=view.link.router, stream=stream))
+            self._out.append(topologies_differ(shard=view.link.shard, stream=stream))
             return
         if answer.epoch == view.epoch:
             view.acknowledged = max(view.acknowledged, answer.acknowledged)
@@ -345,7 +367,7 @@ class Hub:
 
     def _on_renewed(self, m: Renewed, now: float) -> None:
         """A router has answered a Renew."""
-        link = self.links.get(m.router)
+        link = self.links.get(m.shard)
         if link is None:
             return
         if m.verdict == "fenced":
@@ -380,6 +402,7 @@ class Hub:
         Args:
             renew_bytes: of handled entries, at which a Renew is due at once.
         """
+        self._out += self.placement.due(now)
         for link in self.links.values():
             link.tick(now, renew_bytes)
         self.passes.tick(now)
@@ -395,5 +418,5 @@ class Hub:
         return self._take()
 
     def is_registered(self) -> bool:
-        """Every router knows all that is here."""
+        """Every shard knows all that is here."""
         return all(link.term and not link.is_registering for link in self.links.values())

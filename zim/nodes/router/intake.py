@@ -7,8 +7,9 @@ In: Publish, and the log's verdict. Out: what the log is to append, and answers:
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from math import inf
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import msgspec
@@ -29,6 +30,7 @@ from zim.protocol.publication import Outcome, Publication
 PATIENCE_S = 1.0  # how long a push waits for a comet that is behind
 RETRIES = 1_000  # of waiting pushes that are looked at at once
 REMEMBER_S = 10.0  # how long a push id is known here: logic's own retries come within seconds
+STATUSES = ("ok", "unavailable", "unknown", "conflict", "refused")
 ADMITTED_BYTES = 64 << 20  # of pushes that wait for their commit, or for a comet
 
 _FOR_ALL: Mapping[str, tuple[str, ...]] = {}
@@ -133,7 +135,7 @@ class Intake(Generic[Peer]):
         self.commits: Batches[Admission[Peer]] = Batches(admitted_bytes)
         self.lookups: Batches[Admission[Peer]] = Batches(admitted_bytes, cut_bytes=0)  # one by one
         self._max_behind_bytes = max_behind_bytes
-        self.answered = {"ok": 0, "unavailable": 0, "unknown": 0, "conflict": 0, "refused": 0}
+        self.answered = dict.fromkeys(STATUSES, 0)
         self.waiting_bytes = self.dropped = 0
         self.limit = StreamLimit()
         self._behind: deque[Admission[Peer]] = deque()  # they wait for a comet
@@ -142,6 +144,24 @@ class Intake(Generic[Peer]):
         self._recent: dict[str, Known] = {}  # there
         self._ages: deque[tuple[float, str]] = deque()  # of what is in _recent
         self._outcomes: dict[tuple[Peer, int], list[Outcome]] = {}  # to be told, by asker and request
+        self._recalled: Container[str] = ()  # ids that owners before have stored in their last seconds
+        self._recalls_until = -inf
+        self._is_live_only: Callable[[str], bool] = bool
+
+    def recall(self, ids: Container[str], is_live_only: Callable[[str], bool], now: float) -> None:
+        """From a log that outlives its owner: for some seconds a push that was stored before is known.
+
+        Args:
+            ids: of all that was stored in the last REMEMBER_S.
+            is_live_only: whether a stream is: what is in memory was forgotten.
+            now: monotonic seconds.
+        """
+        self._recalled, self._recalls_until, self._is_live_only = ids, now + REMEMBER_S, is_live_only
+
+    @property
+    def is_busy(self) -> bool:
+        """Pushes are on their way into the log, or wait for a comet that is behind."""
+        return bool(self._coming)
 
     # -- publishers
 
@@ -162,7 +182,7 @@ class Intake(Generic[Peer]):
         return next((reply for _, reply in self._take()), None)
 
     def _publish(self, admission: Admission[Peer], may_be_stored: bool, now: float) -> None:
-        push, owner, name = admission.push, self._shards.owner, self.name
+        push, owner, name = admission.push, self._shards.of, self.name
         for stream in push.streams:
             if owner(stream) != name:
                 self._answer(admission, "refused")
@@ -173,13 +193,21 @@ class Intake(Generic[Peer]):
             self._confirm(admission, known.offsets, known.home_ms)
         elif coming is not None and _is_same(coming.push, push):
             coming.askers += admission.askers
-        elif may_be_stored and (not push.digest or push.is_live_only):
+        elif may_be_stored and not push.digest and push_id in self._recalled:
+            self._confirm(admission, (), 0)
+        elif may_be_stored and not self._can_tell(push, now):
             self._answer(admission, "unknown")
         elif self._is_within(admission, now) and self._admit(admission):
             if coming is None:
                 self._coming[push_id] = admission
         else:
             self._refuse(admission)
+
+    def _can_tell(self, push: Publication, now: float) -> bool:
+        """Whether a push that an owner before may have stored is known to be here, or not."""
+        if push.digest:
+            return not push.is_live_only
+        return now < self._recalls_until and not push.part and not any(map(self._is_live_only, push.streams))
 
     def _is_within(self, admission: Admission[Peer], now: float) -> bool:
         """Whether all of its streams may get one more."""

@@ -106,9 +106,9 @@ class Shard(Generic[Peer]):
         self.name, self.term = name, term
         self.directory = Directory(next_seq)
         self.intake: Intake[Peer] = Intake(name, term, shards, self.directory, max_behind_bytes, admitted_bytes)
-        self.control = Control(name, term, self.directory, shards.owner(EVERYBODY) == name)
+        self.control = Control(name, term, self.directory, shards.of(EVERYBODY) == name)
         self.is_rebuilding = True
-        self.owner = shards.owner
+        self.shard_of = shards.of
         self.ledger = ledger
         self._comets = tuple(comets)
         self._undecided: deque[tuple[RouterReceipt, list[str]]] = deque()  # users who may be online
@@ -216,9 +216,9 @@ class Shard(Generic[Peer]):
 
     def owns(self, stream: str, asker: str) -> bool:
         """Whether it may speak for a stream. If not, whoever asks has another topology, and the log says so."""
-        if self.owner(stream) == self.name:
+        if self.shard_of(stream) == self.name:
             return True
-        self.notes.append(topologies_differ(asker=asker, stream=stream, owner=self.owner(stream)))
+        self.notes.append(topologies_differ(asker=asker, stream=stream, owner=self.shard_of(stream)))
         return False
 
     def answers(

@@ -181,7 +181,7 @@ def test_what_a_stranger_says_is_passed_over() -> None:
     comet.router.publish("u:3", body="x")
     (entry,) = comet.router.pipe
     comet.router.pipe = []
-    for field, value in (("router", "router-9"), ("begin", 99), ("inc", 99)):
+    for field, value in (("shard", "router-9"), ("begin", 99), ("inc", 99)):
         values = {f: getattr(entry, f) for f in entry.__struct_fields__} | {field: value}
         comet.do(comet.hub.on_message(type(entry)(**values), 0.0))
     assert comet.hub.on_message(Renewed("router-9", 1, INC, 1, "register", 0, INC), 0.0) == []

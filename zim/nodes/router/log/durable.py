@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from zim.nodes.router.log import Lease, Log
 from zim.nodes.router.log.receipts import ReceiptStore
+from zim.nodes.router.log.shared import SharedLog
 from zim.nodes.router.log.sqlite import InThread, SqliteLog, SqliteReceipts, begin_epoch
 
 __all__ = ["Durable", "begin_epoch", "open_durable"]
@@ -46,3 +47,7 @@ def open_durable(
     log = SqliteLog(folder, routers, in_thread, key_window_s=key_window_s, ballast_bytes=ballast_bytes)
     lease = log.acquire(owner)
     return Durable(log, lease, SqliteReceipts(folder, lease.term, receipts_s, in_thread))
+
+
+def open_shared(log: object, fabric: str, key_window_s: float, receipts_s: float) -> SharedLog:
+    raise NotImplementedError

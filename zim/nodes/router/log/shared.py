@@ -8,10 +8,12 @@ engine's: see `zim.nodes.router.owning`. Every call blocks only the calling gree
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from zim.nodes.router.log import Lease
-from zim.nodes.router.log.durable import Durable
+
+if TYPE_CHECKING:
+    from zim.nodes.router.log.durable import Durable
 
 
 class Beat(NamedTuple):
@@ -60,6 +62,9 @@ class SharedLog(Protocol):
     """
 
     shards: Sequence[str]
+
+    def look(self) -> Standing:
+        """What the rows say."""
 
     def enter(self, router: str) -> int:
         """A new run of a router, which replaces the one before it in its row. Durable.

@@ -80,6 +80,20 @@ def test_settling_may_fail_too(tmp_path: Path) -> None:
     log.close()
 
 
+@pytest.mark.parametrize("is_done", [True, False])
+def test_what_settling_has_read_and_not_said_is_said_when_it_is_asked_again(tmp_path: Path, is_done: bool) -> None:
+    factory = failing(sqlite3.SQLITE_IOERR_FSYNC, is_done)
+    log = opened(tmp_path, direct, factory=factory)
+    lease, batch = acquired(log), [new()]
+    for call in (log.append, log.settle, log.settle):
+        factory.is_armed = True  # type: ignore[attr-defined]
+        with pytest.raises(Unknown):
+            call(lease, batch)
+    assert log.settle(lease, batch) == (stored(1) if is_done else None)
+    assert log.append(lease, batch) == stored(2 if is_done else 1)
+    log.close()
+
+
 @pytest.mark.parametrize("of", ["BEGIN", "UPDATE", "INSERT INTO records", "COMMIT"])
 @pytest.mark.parametrize("code", [sqlite3.SQLITE_BUSY, sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE])
 def test_a_batch_that_surely_was_not_written(tmp_path: Path, of: str, code: int) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
@@ -43,10 +43,15 @@ TIME_MS = 600_000  # of log time without an append, after which it is stored: th
 
 @dataclass(slots=True)
 class _Unsettled:
-    """A batch of which it cannot be told whether it is in the log."""
+    """A batch of which it cannot be told whether it is in the log.
+
+    Attributes:
+        said: by batch number, what an earlier `settle` has read, if the commit of that came to its end.
+    """
 
     number: int
     plan: Plan | None = None
+    said: dict[int, bool] = field(default_factory=dict)
 
 
 class SqliteLog(Log):
@@ -210,7 +215,8 @@ class SqliteLog(Log):
             self._batch += 1
 
             def job(c: sqlite3.Connection) -> bool:
-                is_stored = tables.last_batch(c) == unsettled.number
+                last = tables.last_batch(c)
+                is_stored = unsettled.said[self._batch] = unsettled.said.get(last, last == unsettled.number)
                 tables.claim(c, lease.shard, lease.term, self._batch)
                 return is_stored
 
