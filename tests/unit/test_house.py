@@ -84,6 +84,7 @@ PURE = (
     "zim.topology.endpoints",
     "zim.topology.identity",
     "zim.topology.links",
+    "zim.topology.log",
     "zim.topology.nodes",
     "zim.topology.reach",
     "zim.topology.retention",
