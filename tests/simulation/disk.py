@@ -202,9 +202,10 @@ class RemoteLog(WatchedLog):
 class ShardDisk:
     """A shard that is open at a router, and what becomes of what is asked of it."""
 
-    def __init__(self, node: Node, vault: Vault, lease: Lease | None = None) -> None:
+    def __init__(self, node: Node, vault: Vault, is_owner: Callable[[], bool], lease: Lease | None = None) -> None:
         """
         Args:
+            is_owner: see Streams.
             lease: of a shared log; None for the router's own.
         """
         self.name, self.vault, self._node, self._rng = vault.shard, vault, node, node.kernel.rng
@@ -220,7 +221,7 @@ class ShardDisk:
         rest: dict[str, Any] = {"keep_s": KEEP_S, "keep_bytes": 1 << 30}
         live_store = MemoryStore(term=self.lease.term)
         live = WatchedLog(node.name, vault, live_store, clock, key_window_s=min(window_s, 60.0), **rest)
-        self.streams = Streams(self.log, self.lease, live, live.acquire(vault.shard), vault.retention)
+        self.streams = Streams(self.log, self.lease, live, live.acquire(vault.shard), vault.retention, is_owner)
         self.receipts = MemoryReceipts(vault.receipts, self.lease.term)
         self.storage = Storage(self.streams, self.receipts)
         self.feeds_since: dict[Feed, float] = {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from tests.simulation.application import desk
@@ -62,7 +63,8 @@ class RouterNode(Driver):
     @property
     def shards(self) -> list[ShardRunner[Any]]:
         """The shards for which it speaks."""
-        return list(self.runner.shards.values()) if self.is_up and self.may_speak else []
+        found = self.runner.shards.items() if self.is_up else ()
+        return [runner for shard, runner in found if self.runner.speaks_for(shard, self.now)]
 
     @property
     def may_speak(self) -> bool:
@@ -76,7 +78,7 @@ class RouterNode(Driver):
             clock, owning = LogClock(0, self.wall_s, self.now), Owning(name, self.folder.read("run"), self.now)
             self.runner = RouterRunner(name, self._make, clock, owning)
         else:
-            disk = self.disks[name] = ShardDisk(self, self.kernel.vaults[name])
+            disk = self.disks[name] = ShardDisk(self, self.kernel.vaults[name], lambda: True)
             clock = LogClock(disk.log.last_time_ms, self.wall_s, self.now)
             self.runner = RouterRunner(name, self._make, clock)
             self.perform(self.runner.on_opened(disk.opened(clock), self.now))
@@ -98,7 +100,7 @@ class RouterNode(Driver):
     def receive(self, src: str, run: int, m: Any) -> None:
         self.look_at(self.layout.jobs)
         disk = self.disks.get(getattr(m, "shard", ""))
-        is_here = disk is not None and self.runner.shards.get(disk.name) is not None and self.may_speak
+        is_here = disk is not None and self.runner.speaks_for(disk.name, self.now)
         if disk is not None and is_here:
             disk.check_message(m)
         super().receive(src, run, m)
@@ -147,12 +149,16 @@ class RouterNode(Driver):
         result: Any = unavailable("it is away")
         if not engine.is_away(self.name):
             try:
-                disk = ShardDisk(self, engine.vaults[lease.shard], lease)
+                speaks = partial(self._speaks_for, lease.shard)
+                disk = ShardDisk(self, engine.vaults[lease.shard], speaks, lease)
                 result = disk.opened(self.runner.clock)
                 self.disks[lease.shard] = disk
             except Fenced as error:
                 result = error
         self._heard(effect, result)
+
+    def _speaks_for(self, shard: str) -> bool:
+        return bool(self.runner.speaks_for(shard, self.now))
 
     def _heard(self, effect: OwnerEffect, result: Any) -> None:
         if isinstance(effect, Enter) and isinstance(result, int):

@@ -316,14 +316,17 @@ class Intake(Generic[Peer]):
             What is new in it, to be handed down in this step; and answers.
         """
         fresh: list[Stored] = []
-        for admission, (outcome, offsets, home_ms) in zip(batch, appended, strict=True):
+        for admission, (outcome, offsets, home_ms, is_sure) in zip(batch, appended, strict=True):
             push = admission.push
             self._left(admission)
             if outcome in ("stored", "duplicate"):
                 push_id = push.key_id
                 self._recent[push_id] = Known(push.digest, tuple(push.streams), offsets, home_ms)
                 self._ages.append((now, push_id))
-                self._confirm(admission, offsets, home_ms, outcome == "stored" and home_ms > 0)
+                if is_sure:
+                    self._confirm(admission, offsets, home_ms, outcome == "stored" and home_ms > 0)
+                else:
+                    self._answer(admission, "unknown")
                 if outcome == "stored" and offsets:
                     items = list(zip(push.streams, offsets, strict=True))
                     fresh.append(Stored(push, items, admission.time_ms, admission.expires_ms))

@@ -127,7 +127,8 @@ class RouterNode(NodeProcess):
 
     def _keep_open(self, durable: Durable) -> Opened:
         """Switches. Raises: ZimError: the log does not say what its owner must know."""
-        storage = self._opener.storage(durable)
+        shard = durable.lease.shard
+        storage = self._opener.storage(durable, lambda: self._runner.speaks_for(shard, time.monotonic()))
         opened = self._opener.read(durable, storage)
         self._durables[durable.lease] = durable, storage
         return opened

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Generic
 
@@ -50,8 +50,8 @@ class Opener(Generic[Peer]):
         names, routers = len(self.topology.shards), len(self.topology.routers)
         return limit_bytes // max(1, -(-names // routers))
 
-    def storage(self, durable: Durable) -> Storage:
-        """All that a shard has on disk, or in memory instead of it."""
+    def storage(self, durable: Durable, is_owner: Callable[[], bool]) -> Storage:
+        """All that a shard has on disk, or in memory instead of it. is_owner: see Streams."""
         t = self.topology
         live = MemoryLog(
             MemoryStore(term=durable.lease.term),  # so that no epoch of a live-only stream is given twice
@@ -62,7 +62,7 @@ class Opener(Generic[Peer]):
             keep_bytes=self.part_of(self.router.keep_bytes),
             keys_bytes=self.part_of(LIVE_KEYS_BYTES),
         )
-        streams = Streams(durable.log, durable.lease, live, live.acquire(durable.lease.shard), t.retention)
+        streams = Streams(durable.log, durable.lease, live, live.acquire(durable.lease.shard), t.retention, is_owner)
         return Storage(streams, durable.receipts)
 
     def read(self, durable: Durable, storage: Storage) -> Opened:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic
 
-from zim.errors import Unavailable
+from zim.errors import Unavailable, Unknown
 from zim.nodes.effects import INFO, WARNING, Effect, End, Note, Replies, topologies_differ
 from zim.nodes.router.effects import (
     AtShard,
@@ -113,10 +113,10 @@ class RouterRunner(Generic[Peer]):
             return [CloseShard(lease)]
         del self._leases[lease.shard], self.shards[lease.shard]
         self._terms[lease.shard] = max(term, lease.term)
-        out: list[Effect] = [CloseShard(lease), *self._say_owned(now)]
-        if (handing := self._handing.pop(lease.shard, None)) is not None:
+        out: list[Effect] = [CloseShard(lease)]
+        if (handing := self._handing.pop(lease.shard, None)) is not None:  # before they hear that it is elsewhere
             out.append(Replies([(asker, self._moved(m)) for asker, m in handing.held]))
-        return out
+        return out + self._say_owned(now)
 
     def _moved(self, m: messages.ToShard) -> Message:
         req = 0 if isinstance(m, messages.Changes | messages.Renew | messages.Fetch) else m.req
@@ -129,7 +129,7 @@ class RouterRunner(Generic[Peer]):
 
     def _say_owned(self, now: float) -> list[Effect]:
         """To all who ask."""
-        if self.owning is None or not self.owning.run:
+        if self.owning is None or not self.owning.run or not self.owning.may_speak(now):
             return []
         self._said += 1
         self._askers = {asker: (node, at) for asker, (node, at) in self._askers.items() if now - at <= ASKERS_S}
@@ -142,6 +142,11 @@ class RouterRunner(Generic[Peer]):
 
     def _may_speak(self, now: float) -> bool:
         return self.owning is None or self.owning.may_speak(now)
+
+    def speaks_for(self, shard: str, now: float) -> bool:
+        """It may say how that shard stands: it is before its deadline, and has not asked to give the shard away."""
+        handing = self._handing.get(shard)
+        return shard in self.shards and self._may_speak(now) and not (handing is not None and handing.is_given)
 
     # -- messages
 
@@ -163,6 +168,8 @@ class RouterRunner(Generic[Peer]):
                 continue
             if shard in self._handing:
                 mine = [m for m in mine if not self._holds(asker, m)]
+                if not self.speaks_for(shard, now):
+                    continue  # who asks asks again
             out += self._at(self._leases[shard], runner.on_messages(asker, mine, now), now)
         return out
 
@@ -201,7 +208,7 @@ class RouterRunner(Generic[Peer]):
         handing = self._handing.get(lease.shard)
         if handing is not None and handing.is_storing and isinstance(effect, StoreReceipts):
             handing.is_storing = False
-        if isinstance(effect, LookUp) and not self._may_speak(now):
+        if isinstance(effect, LookUp) and not self.speaks_for(lease.shard, now):
             result = Unknown(lease.shard, "another router may own it")  # and have stored it since
         out = self._at(lease, self.shards[lease.shard].on_done(effect, result, now), now)
         return out + (self._hand_over(lease, now) if lease.shard in self._handing else [])
@@ -236,9 +243,9 @@ class RouterRunner(Generic[Peer]):
         ]
 
     def _at(self, lease: Lease, effects: Iterable[Effect], now: float) -> list[Effect]:
-        """What a shard's runner wants. Past the deadline it says what became of commits, and nothing else."""
+        """What a shard's runner wants. Who may not speak for it says what became of commits, and nothing else."""
         out: list[Effect] = []
-        may_speak = self._may_speak(now)
+        may_speak = self.speaks_for(lease.shard, now)
         for effect in effects:
             if isinstance(effect, DiskEffect | ForgetIdle):
                 out.append(AtShard(lease, effect))
@@ -336,7 +343,8 @@ class RouterRunner(Generic[Peer]):
         if not self._may_speak(now):
             return out  # for its shards it is a standstill
         for lease in list(self._leases.values()):
-            out += self._at(lease, self.shards[lease.shard].on_tick(now, wall_s), now)
+            if self.speaks_for(lease.shard, now):
+                out += self._at(lease, self.shards[lease.shard].on_tick(now, wall_s), now)
         for handing in list(self._handing.values()):
             out += self._hand_over(handing.effect.lease, now)
         return out
