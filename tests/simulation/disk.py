@@ -13,6 +13,7 @@ from tests.simulation.kernel import Kernel, Node, Violation
 from zim.errors import Unknown
 from zim.fabric.retention import Retention, RoomClass, Rule
 from zim.fabric.sharding import Shards
+from zim.nodes.router.admission import Admission
 from zim.nodes.router.effects import (
     Append,
     DiskEffect,
@@ -26,7 +27,7 @@ from zim.nodes.router.effects import (
     Trim,
 )
 from zim.nodes.router.feed import Feed
-from zim.nodes.router.intake import REMEMBER_S, Admission
+from zim.nodes.router.intake import REMEMBER_S
 from zim.nodes.router.log import Appended, Head, Lease, NewPush, StreamPage, unavailable, unknown
 from zim.nodes.router.log.clock import LogClock
 from zim.nodes.router.log.memory import MemoryLog, MemoryStore

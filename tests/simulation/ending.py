@@ -57,7 +57,7 @@ def _check_owners(world: World) -> None:
         if speakers != [world.owner_of(shard)]:
             world.fail(f"{shard} is at {speakers}, and the rows say {world.owner_of(shard)}")
         for node in world.kernel.nodes.values():
-            placement = node.hub.placement if isinstance(node, CometNode) else None
+            placement = node.hub.links.placement if isinstance(node, CometNode) else None
             placement = node.runner._placement if isinstance(node, LogicNode) else placement
             if placement is not None and placement.router_of(shard) != speakers[0]:
                 world.fail(f"{node.name} believes that {shard} is at {placement.router_of(shard)}, not {speakers[0]}")

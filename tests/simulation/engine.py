@@ -14,7 +14,7 @@ from zim.nodes.router.log.shared import Beat, Holding, Standing
 
 if TYPE_CHECKING:
     from tests.simulation.kernel import Kernel
-    from tests.simulation.nodes import RouterNode
+    from tests.simulation.router import RouterNode
 
 NOT_NOW_S = 0.3  # until somebody is told that it is away
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from tests.simulation.disk import EVERYTHING
 from tests.simulation.layout import Layout
-from tests.simulation.nodes import RouterNode
+from tests.simulation.router import RouterNode
 from tests.simulation.world import World
 from zim.fabric.retention import Rule
 from zim.nodes.router.feed import Feed

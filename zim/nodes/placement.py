@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from zim.nodes.effects import MESSAGE_BYTES, Send
-from zim.protocol.messages import AskOwned, Moved, Owned
+from zim.protocol.placing import AskOwned, Moved, Owned
 
 ASK_S = 1.0  # between two times that every router is asked
 LOST_S = 5.0  # without an owner: each owner that was is past its deadline, so that any term is right

@@ -30,7 +30,7 @@ from zim.nodes.logic.shares import PART_STREAMS, Share, Splitter, published, pus
 from zim.nodes.logic.submitting import answer_submits, read_submit
 from zim.nodes.logic.trains import Train
 from zim.nodes.placement import Placement
-from zim.protocol import logins, messages
+from zim.protocol import logins, messages, placing
 from zim.protocol.message import Message
 from zim.protocol.messages import Submit
 from zim.protocol.publication import ENTRY_BYTES, STREAM_BYTES
@@ -290,7 +290,7 @@ class LogicRunner:
         """A router has answered."""
         out: list[Effect] = []
         for m in answers:
-            if isinstance(m, messages.Owned | messages.Moved):
+            if isinstance(m, placing.Owned | placing.Moved):
                 out += self._on_placing(m, now)
                 continue
             if isinstance(m, messages.PublishReply | messages.LogTime):
@@ -300,9 +300,9 @@ class LogicRunner:
             out += self._ended(self._calls.on_answer(m, now), now)
         return out
 
-    def _on_placing(self, m: messages.Owned | messages.Moved, now: float) -> list[Effect]:
+    def _on_placing(self, m: placing.Owned | placing.Moved, now: float) -> list[Effect]:
         """Where shards are. What was asked of the owner before is asked of the next one."""
-        if isinstance(m, messages.Owned):
+        if isinstance(m, placing.Owned):
             self._moved += [(now + MOVED_S, shard) for shard in self._placement.on_owned(m)]
             return []
         self._placement.on_moved(m)

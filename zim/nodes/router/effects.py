@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from zim.fabric.bans import Ban, Banned
 from zim.fabric.tally import Tally
 from zim.nodes.effects import Effect
-from zim.nodes.router.intake import Admission
+from zim.nodes.router.admission import Admission
 from zim.nodes.router.log import Lease, NewPush
 from zim.nodes.router.log.receipts import Before, RouterReceipt
 from zim.nodes.router.log.shared import Beat, Holding

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from typing import Generic
 
 from zim.fabric.sharding import Shards
+from zim.nodes.router.admission import Peer
 from zim.nodes.router.effects import Opened
-from zim.nodes.router.intake import ADMITTED_BYTES, REMEMBER_S, Peer
+from zim.nodes.router.intake import ADMITTED_BYTES, REMEMBER_S
 from zim.nodes.router.log.clock import LogClock
 from zim.nodes.router.log.durable import Durable
 from zim.nodes.router.log.memory import MemoryLog, MemoryStore

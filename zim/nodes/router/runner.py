@@ -14,6 +14,7 @@ from typing import Any, Generic
 
 from zim.errors import Unavailable, Unknown
 from zim.nodes.effects import INFO, WARNING, Effect, End, Note, Replies, topologies_differ
+from zim.nodes.router.admission import Peer
 from zim.nodes.router.effects import (
     AtShard,
     BeatNow,
@@ -29,12 +30,12 @@ from zim.nodes.router.effects import (
     OwnerEffect,
     StoreReceipts,
 )
-from zim.nodes.router.intake import ADMITTED_BYTES, Peer
+from zim.nodes.router.intake import ADMITTED_BYTES
 from zim.nodes.router.log import Lease
 from zim.nodes.router.log.clock import LogClock
 from zim.nodes.router.owning import Owning
 from zim.nodes.router.shard_runner import ShardRunner
-from zim.protocol import messages
+from zim.protocol import messages, placing
 from zim.protocol.message import Message
 
 HAND_OVER_S = 1.5  # in which nothing of a shard must be under way any more; else it stays
@@ -120,12 +121,12 @@ class RouterRunner(Generic[Peer]):
 
     def _moved(self, m: messages.ToShard) -> Message:
         req = 0 if isinstance(m, messages.Changes | messages.Renew | messages.Fetch) else m.req
-        return messages.Moved(req, self.router, m.shard, self._terms.get(m.shard, 0))
+        return placing.Moved(req, self.router, m.shard, self._terms.get(m.shard, 0))
 
-    def _owned(self) -> messages.Owned:
+    def _owned(self) -> placing.Owned:
         assert self.owning is not None
         here = [(lease.shard, lease.term) for lease in self._leases.values()]
-        return messages.Owned(self.router, self.owning.run, self._said, here)
+        return placing.Owned(self.router, self.owning.run, self._said, here)
 
     def _say_owned(self, now: float) -> list[Effect]:
         """To all who ask."""
@@ -155,7 +156,7 @@ class RouterRunner(Generic[Peer]):
         out: list[Effect] = []
         by_shard: dict[str, list[messages.ToShard]] = {}
         for m in asked:
-            if isinstance(m, messages.AskOwned):
+            if isinstance(m, placing.AskOwned):
                 out += self._on_ask_owned(asker, m, now)
             else:
                 by_shard.setdefault(m.shard, []).append(m)
@@ -173,7 +174,7 @@ class RouterRunner(Generic[Peer]):
             out += self._at(self._leases[shard], runner.on_messages(asker, mine, now), now)
         return out
 
-    def _on_ask_owned(self, asker: Peer, m: messages.AskOwned, now: float) -> list[Effect]:
+    def _on_ask_owned(self, asker: Peer, m: placing.AskOwned, now: float) -> list[Effect]:
         self._askers[asker] = m.node, now
         if self.owning is None or not self.owning.run or not self._may_speak(now):
             return []
