@@ -208,12 +208,6 @@ class Topology:
     log: LogPlace | None = None
     path: Path = Path("topology.toml")
     digest: str = field(default="", compare=False)
-    log: None = None
-
-    @property
-    def shards(self) -> tuple[str, ...]:
-        """Names of all shards."""
-        return tuple(router.name for router in self.routers)
 
     @property
     def nodes(self) -> tuple[Node, ...]:
