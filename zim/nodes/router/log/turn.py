@@ -18,6 +18,11 @@ class Turn:
         self._is_taken = False
         self._waiting: deque[Event] = deque()
 
+    @property
+    def load(self) -> int:
+        """How many have it or wait for it."""
+        return len(self._waiting) + self._is_taken
+
     def __enter__(self) -> None:
         """Switches: if another has it."""
         if not self._is_taken:

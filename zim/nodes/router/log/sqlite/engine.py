@@ -28,6 +28,7 @@ from zim.nodes.router.log import (
     unknown,
 )
 from zim.nodes.router.log.keys import kept_ms
+from zim.nodes.router.log.pace import Pace
 from zim.nodes.router.log.sqlite import failures, tables, trimming
 from zim.nodes.router.log.sqlite.ballast import Ballast
 from zim.nodes.router.log.sqlite.opening import FILE, open_database
@@ -106,7 +107,7 @@ class SqliteLog(Log):
         self._batch, self._ids = 0, Ids(1, 1, 1)
         self._unsettled: _Unsettled | None = None
         self._trimming = Turn()
-        self._sweep, self._pace = trimming.Sweep(), trimming.Pace()
+        self._sweep, self._pace = trimming.Sweep(), Pace()
         self._old_keys, self._swept_id = 0, 1  # the streams before it were there when a sweep last went on
 
     @property
