@@ -15,8 +15,8 @@ from tests.unit.nodes.router.log.contract import FOR_EVER, NOW, many, new, rules
 from tests.unit.nodes.router.log.sqlite_support import acquired, check_told, direct, in_thread, opened, told
 from zim.errors import Unavailable, Unknown
 from zim.nodes.router.log import Appended, Fenced
-from zim.nodes.router.log.sqlite.standings import Standings
-from zim.nodes.router.log.sqlite.worker import Turn
+from zim.nodes.router.log.standings import Standings
+from zim.nodes.router.log.turn import Turn
 
 T = TypeVar("T")
 
