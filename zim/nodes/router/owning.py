@@ -20,7 +20,7 @@ from zim.nodes.router.effects import (
     CloseShard,
     Enter,
     HandOver,
-    Leave,
+    LeaveRows,
     LookAround,
     OpenShard,
     OwnerEffect,
@@ -305,4 +305,4 @@ class Owning:
     def gone(self) -> list[Effect]:
         """It ends now: what it has not given is free at once."""
         run, self.run = self.run, 0
-        return [Leave(run)] if run else []
+        return [LeaveRows(run)] if run else []
