@@ -165,17 +165,14 @@ class Line:
         is_full: the engine's disk had no room for the last call.
     """
 
-    def __init__(
-        self, server: Server, limit_s: float, *, commits: str = "on", on_made: Callable[[], None] = lambda: None
-    ):
+    def __init__(self, server: Server, limit_s: float, *, commits: str = "on") -> None:
         """
         Args:
             limit_s: a call that takes longer is given up, and its connection closed.
             commits: see Server.connect.
-            on_made: is told of each new connection.
         """
         self.turn, self.made, self.is_full = Turn(), 0, False
-        self._server, self._limit_s, self._commits, self._on_made = server, limit_s, commits, on_made
+        self._server, self._limit_s, self._commits = server, limit_s, commits
         self._connection: Connection | None = None
         self._is_closed = self._is_doomed = False
         self._warned = ""
@@ -245,7 +242,6 @@ class Line:
             self._connection = found
             found.add_notice_handler(self._on_notice)
             self.made += 1
-            self._on_made()
         return found
 
     def _on_notice(self, notice: psycopg.errors.Diagnostic) -> None:
