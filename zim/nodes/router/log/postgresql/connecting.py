@@ -20,8 +20,8 @@ from psycopg.types.string import StrBinaryDumper
 from zim.errors import ZimError
 from zim.nodes.router.log import Damaged, unavailable, unknown
 from zim.nodes.router.log.postgresql import failures, packing
+from zim.nodes.router.log.shared import WhereShared
 from zim.nodes.router.log.turn import Turn
-from zim.topology import LogPlace
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +69,7 @@ class Server:
         shunned: one that does not know what it should: it is tried last.
     """
 
-    place: LogPlace
+    place: WhereShared
     last: str = ""
     shunned: str = ""
     name: str = field(default="zim", kw_only=True)
