@@ -22,7 +22,8 @@ from zim.nodes.comet.feed import HELD_BYTES
 from zim.nodes.logic.fabric import HISTORIES, HISTORY_BYTES
 from zim.nodes.logic.node import ROUTER_QUEUE_BYTES
 from zim.nodes.router.intake import ADMITTED_BYTES
-from zim.nodes.router.node import ANSWER_BYTES, JOB_QUEUE_BYTES, LIVE_KEYS_BYTES
+from zim.nodes.router.node import ANSWER_BYTES, JOB_QUEUE_BYTES
+from zim.nodes.router.opening import LIVE_KEYS_BYTES
 from zim.nodes.router.questions import QUEUE_BYTES
 from zim.protocol import codec, frame, messages
 from zim.protocol.frame import Op, Packet

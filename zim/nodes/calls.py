@@ -125,7 +125,8 @@ class Calls:
 
     def on_moved(self, shard: str, now: float) -> list[Call]:
         """Another node owns a shard: who owned it answers no more. Returns whose questions that were."""
-        lost = [req for req, attempt in self._waiting.items() if attempt.asked == shard and attempt.peer]
+        here = "", self._peer_of(shard)
+        lost = [req for req, attempt in self._waiting.items() if attempt.asked == shard and attempt.peer not in here]
         return [self._silent(req, "another router has taken over", now) for req in lost]
 
     def on_tick(self, now: float) -> tuple[list[Effect], list[Call]]:

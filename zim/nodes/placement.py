@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from zim.nodes.effects import MESSAGE_BYTES, Send
-from zim.protocol.messages import AskOwned, Moved, Owned
+from zim.protocol.placing import AskOwned, Moved, Owned
 
 ASK_S = 1.0  # between two times that every router is asked
 LOST_S = 5.0  # without an owner: each owner that was is past its deadline, so that any term is right
@@ -53,8 +53,9 @@ class Placement:
 
     def on_link(self, router: str, is_connected: bool) -> None:
         """A router is there, or is not any more."""
-        (self._there.add if is_connected else self._there.discard)(router)
-        self._ask_at = 0.0
+        if is_connected != (router in self._there):
+            (self._there.add if is_connected else self._there.discard)(router)
+            self._ask_at = 0.0
 
     def on_owned(self, m: Owned) -> list[str]:
         """What a router says of itself. Returns the shards that are at another place now."""

@@ -16,7 +16,7 @@ import msgspec
 from msgspec import Meta
 
 from zim.fabric.grants import Device
-from zim.fabric.limits import CHANGES, MESSAGES, PUSHES, RESULTS, SHARDS
+from zim.fabric.limits import CHANGES, MESSAGES, PUSHES, RESULTS
 from zim.fabric.questions import AnyQuestion
 from zim.protocol.fields import (
     Int32,
@@ -36,6 +36,7 @@ from zim.protocol.fields import (
 from zim.protocol.logins import AskJoin, Auth, Authed, MayJoin
 from zim.protocol.message import Message
 from zim.protocol.orders import Orders
+from zim.protocol.placing import AskOwned, Moved, Owned
 from zim.protocol.publication import ENTRY_BYTES, ITEM_BYTES, Outcome, Publication
 
 CHANGE_BYTES = 64  # what a change costs beside the names in it
@@ -298,39 +299,6 @@ class Push(Message, frozen=True):
     only: Keys = ()
 
 
-# ---------------------------------------------------------------- comet or logic ⇄ router: which shards are where
-
-
-class AskOwned(Message, frozen=True):
-    """comet or logic → router, every second: which shards do you own? node: who asks."""
-
-    node: str
-
-
-class Owned(Message, frozen=True):
-    """router → comet or logic: all shards that it owns, each with its term; as an answer, and when that changes.
-
-    run, n: of the router, and of this message of it; what has lower ones is older.
-    """
-
-    router: str
-    run: Run
-    n: Number
-    shards: Annotated[list[tuple[str, Run]], Meta(max_length=SHARDS)]
-
-
-class Moved(Message, frozen=True):
-    """router → comet or logic: what was asked is another's, and nothing was done.
-
-    req: of what was asked; 0 for what has no number. term: the highest one of that shard that it knows.
-    """
-
-    req: Number
-    router: str
-    shard: str
-    term: Run
-
-
 # ---------------------------------------------------------------- logic ⇄ router
 
 
@@ -423,7 +391,6 @@ class Submitted(Message, frozen=True):
 
 ToShard = Changes | Renew | Fetch | Read | Acknowledge | Publish | Ask | AskTime
 ToRouter = ToShard | AskOwned
-Placing = Owned | Moved
 ToComet = Answers | Renewed | Fetched | Records | Acknowledged | Orders | Owned | Moved
 ToJob = Push
 ToAsker = PublishReply | Records | Answered | LogTime | Owned | Moved

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from zim.protocol import logins, messages, orders
+from zim.protocol import logins, messages, orders, placing
 from zim.protocol.message import Message
 
 PUBLISHER = "publisher"  # is no node, and shows an API key
@@ -41,7 +41,7 @@ SPEAKERS: Mapping[type[Message], Says] = {
     messages.Publish: _LOGIC,
     messages.Ask: _LOGIC,
     messages.AskTime: _LOGIC,
-    messages.AskOwned: Says(("comet", "logic"), "node"),
+    placing.AskOwned: Says(("comet", "logic"), "node"),
     # to a job
     messages.Push: _SHARD,
     # to a comet; an entry is a router's, and a job hands it on
@@ -61,8 +61,8 @@ SPEAKERS: Mapping[type[Message], Says] = {
     messages.PublishReply: _SHARD,
     messages.Answered: _SHARD,
     messages.LogTime: _SHARD,
-    messages.Owned: _ROUTER,  # also to a comet
-    messages.Moved: _ROUTER,
+    placing.Owned: _ROUTER,  # also to a comet
+    placing.Moved: _ROUTER,
 }
 
 

@@ -7,7 +7,7 @@ from typing import Any, get_args
 
 import pytest
 
-from zim.protocol import messages, orders
+from zim.protocol import messages, orders, placing
 from zim.protocol.message import Message
 from zim.protocol.speakers import PUBLISHER, SPEAKERS, honest, is_forged, kind_of
 
@@ -71,10 +71,10 @@ CASES: dict[str, tuple[Message, str, bool]] = {
     "a router reads": (READ, "router-1", True),
     "nobody": (READ, "", True),
     "orders of another router": (orders.Orders("router-1", 1, 1, 1, []), "router-2", True),
-    "what a router owns": (messages.Owned("router-1", 1, 1, []), "router-1", False),
-    "what another router owns": (messages.Owned("router-1", 1, 1, []), "router-2", True),
-    "a comet asks who owns what": (messages.AskOwned("comet-1"), "comet-1", False),
-    "a comet asks in the name of a logic": (messages.AskOwned("logic-1"), "comet-1", True),
+    "what a router owns": (placing.Owned("router-1", 1, 1, []), "router-1", False),
+    "what another router owns": (placing.Owned("router-1", 1, 1, []), "router-2", True),
+    "a comet asks who owns what": (placing.AskOwned("comet-1"), "comet-1", False),
+    "a comet asks in the name of a logic": (placing.AskOwned("logic-1"), "comet-1", True),
     "a publisher": (messages.Submit(1, "", ["u:7"], 5, b""), PUBLISHER, False),
     "a publisher asks": (messages.AskTime("router-1", 1), PUBLISHER, True),
     "a node as publisher": (messages.Submit(1, "", ["u:7"], 5, b""), "comet-1", True),

@@ -11,11 +11,11 @@ from collections.abc import Callable, Sequence
 
 from zim.fabric.bans import Networks
 from zim.fabric.limits import CHANGES
-from zim.fabric.sharding import Shards
 from zim.fabric.streams import EVERYBODY, room_stream, user_stream
 from zim.nodes.comet.cursors import Acknowledgements
 from zim.nodes.comet.effects import Gapped, Left, Pass, Replaced
 from zim.nodes.comet.feed import Link
+from zim.nodes.comet.feeds import Feeds
 from zim.nodes.comet.history import Histories, HistoryReader
 from zim.nodes.comet.joining import Joining, Wish
 from zim.nodes.comet.obeying import obey
@@ -30,8 +30,6 @@ from zim.protocol.messages import (
     Change,
     Entry,
     Fetched,
-    Moved,
-    Owned,
     Put,
     Records,
     Renewed,
@@ -39,6 +37,7 @@ from zim.protocol.messages import (
     ToComet,
 )
 from zim.protocol.orders import Orders
+from zim.protocol.placing import Moved, Owned
 from zim.protocol.vocabularies.base import Missed, ReadHistory, Resume, Start
 from zim.protocol.vocabularies.zim import JOINED_ALREADY
 
@@ -51,7 +50,7 @@ class Hub:
 
     Attributes:
         sessions: by connection number, from the moment they ask to join.
-        links: to the shards, by name; placement: where they are.
+        links: the feeds of all shards.
         passes: what goes out next.
         barred: networks from which nobody may come.
     """
@@ -66,10 +65,7 @@ class Hub:
         """
         self.sessions: dict[int, Session] = {}
         self._out: list[Effect] = []
-        self.placement = placement
-        self.links = {shard: Link(shard, comet, inc, self._out, most_changes) for shard in placement.shards}
-        self._shards = Shards(placement.shards)
-        self._place(placement.shards)
+        self.links = Feeds(comet, inc, placement, self._out, most_changes)
         self._views: dict[str, View] = {}
         self.passes = Passes(self._views, self.links.values(), self._out)
         self._joinings: dict[Session, list[Joining]] = {}
@@ -85,8 +81,7 @@ class Hub:
 
     def _take(self) -> list[Effect]:
         """What is to be done after all this."""
-        for link in self.links.values():
-            link.flush()
+        self.links.flush()
         out = self._out.copy()
         self._out.clear()
         return out
@@ -213,7 +208,7 @@ class Hub:
     def _view(self, stream: str, room: str) -> View:
         view = self._views.get(stream)
         if view is None:
-            view = self._views[stream] = View(stream, room, self.links[self._shards.of(stream)])
+            view = self._views[stream] = View(stream, room, self.links.of(stream))
         return view
 
     def _advance(self, session: Session, now: float, views: Sequence[View] | None = None) -> None:
@@ -235,22 +230,9 @@ class Hub:
 
     def read_history(self, session: Session, request: ReadHistory, seq: int, now: float) -> list[Effect]:
         """It wants to see a piece of a stream's past, and may. HistoryRead comes when the router has answered."""
-        link = self.links[self._shards.of(request.stream)]
+        link = self.links.of(request.stream)
         self.histories.ask(session, request, seq, link, now)
         return self._take()
-
-    # -- where shards are
-
-    def on_link(self, router: str, is_connected: bool) -> None:
-        """A router is there, or is not any more."""
-        self.placement.on_link(router, is_connected)
-        self._place(self.placement.at(router))
-
-    def _place(self, shards: Sequence[str]) -> None:
-        placement = self.placement
-        for shard in shards:
-            router = placement.router_of(shard)
-            self.links[shard].moved(router, placement.terms[shard], placement.is_there(shard))
 
     # -- messages
 
@@ -275,10 +257,8 @@ class Hub:
                     self._out.append(reader.on_records(m, now))
             case Acknowledged() if (moved := self._acks.on_acknowledged(m, self.sessions)) is not None:
                 self._out.append(moved)
-            case Owned():
-                self._place(self.placement.on_owned(m))
-            case Moved():
-                self._place(self.placement.on_moved(m))
+            case Owned() | Moved():
+                self.links.on_placing(m)
             case Orders() if (link := self.links.get(m.shard)) is not None:
                 return [effect for order in link.orders(m) for effect in obey(self, order, now)]
         return self._take()
@@ -402,9 +382,7 @@ class Hub:
         Args:
             renew_bytes: of handled entries, at which a Renew is due at once.
         """
-        self._out += self.placement.due(now)
-        for link in self.links.values():
-            link.tick(now, renew_bytes)
+        self.links.tick(now, renew_bytes)
         self.passes.tick(now)
         self._acks.tick(now, self.sessions)
         if now - self._told_rooms_at >= ROOMS_S:
@@ -416,7 +394,3 @@ class Hub:
         while self._patient and now - self._patient[0][0] >= JOIN_S:
             self._advance(self._patient.popleft()[1], now, ())
         return self._take()
-
-    def is_registered(self) -> bool:
-        """Every shard knows all that is here."""
-        return all(link.term and not link.is_registering for link in self.links.values())

@@ -113,7 +113,7 @@ class CometRunner:
 
     def on_link(self, router: str, is_connected: bool) -> None:
         """A router is there, or is not any more."""
-        self.hub.on_link(router, is_connected)
+        self.hub.links.on_link(router, is_connected)
 
     # -- logics
 

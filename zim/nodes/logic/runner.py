@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple, get_args
 
@@ -29,11 +30,12 @@ from zim.nodes.logic.shares import PART_STREAMS, Share, Splitter, published, pus
 from zim.nodes.logic.submitting import answer_submits, read_submit
 from zim.nodes.logic.trains import Train
 from zim.nodes.placement import Placement
-from zim.protocol import logins, messages
+from zim.protocol import logins, messages, placing
 from zim.protocol.message import Message
 from zim.protocol.messages import Submit
 from zim.protocol.publication import ENTRY_BYTES, STREAM_BYTES
 
+MOVED_S = 0.3  # for who has given a shard away to answer what it was asked before
 SUBMITTED_BYTES = 64 << 20  # of pushes over ZeroMQ that are under way
 
 
@@ -144,6 +146,7 @@ class LogicRunner:
         self._terms = dict.fromkeys(placement.shards, 0)
         self._clocks = Clocks(placement)
         self._calls = Calls(placement.router_of)
+        self._moved: deque[tuple[float, str]] = deque()  # shards that are elsewhere, until when their owner may answer
 
     # -- requests
 
@@ -287,7 +290,7 @@ class LogicRunner:
         """A router has answered."""
         out: list[Effect] = []
         for m in answers:
-            if isinstance(m, messages.Owned | messages.Moved):
+            if isinstance(m, placing.Owned | placing.Moved):
                 out += self._on_placing(m, now)
                 continue
             if isinstance(m, messages.PublishReply | messages.LogTime):
@@ -297,14 +300,21 @@ class LogicRunner:
             out += self._ended(self._calls.on_answer(m, now), now)
         return out
 
-    def _on_placing(self, m: messages.Owned | messages.Moved, now: float) -> list[Effect]:
+    def _on_placing(self, m: placing.Owned | placing.Moved, now: float) -> list[Effect]:
         """Where shards are. What was asked of the owner before is asked of the next one."""
-        if isinstance(m, messages.Owned):
-            calls = [call for shard in self._placement.on_owned(m) for call in self._calls.on_moved(shard, now)]
-        else:
-            self._placement.on_moved(m)
-            calls = [call] if (call := self._calls.on_not_sent(m.req, now)) is not None else []
-        return [effect for call in calls for effect in self._ended(call, now)]
+        if isinstance(m, placing.Owned):
+            self._moved += [(now + MOVED_S, shard) for shard in self._placement.on_owned(m)]
+            return []
+        self._placement.on_moved(m)
+        return self._ended(self._calls.on_not_sent(m.req, now), now)
+
+    def _see_moved(self, now: float) -> list[Effect]:
+        """Who owned a shard had the time to say what has become of what it was asked."""
+        out: list[Effect] = []
+        while self._moved and self._moved[0][0] <= now:
+            calls = self._calls.on_moved(self._moved.popleft()[1], now)
+            out += [effect for call in calls for effect in self._ended(call, now)]
+        return out
 
     def on_not_sent(self, reqs: Sequence[int], now: float) -> list[Effect]:
         """Requests that never left."""
@@ -321,6 +331,7 @@ class LogicRunner:
         """Fifty times a second: what was not answered in time, and what is due again."""
         due, silent = self._calls.on_tick(now)
         out = due + [effect for call in silent for effect in self._ended(call, now)]
+        out += self._see_moved(now)
         out += self._placement.due(now)
         out += [effect for call in self._clocks.due(now) for effect in self._calls.begin(call, now)]
         out += _replies(self.desk.on_tick(now, out))

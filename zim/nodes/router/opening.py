@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Generic
 
 from zim.fabric.sharding import Shards
-from zim.nodes.router.effects import Opened
-from zim.nodes.router.intake import ADMITTED_BYTES, REMEMBER_S, Peer
+from zim.nodes.router.admission import Peer
+from zim.nodes.router.effects import ShardOpened
+from zim.nodes.router.intake import ADMITTED_BYTES, REMEMBER_S
 from zim.nodes.router.log.clock import LogClock
 from zim.nodes.router.log.durable import Durable
 from zim.nodes.router.log.memory import MemoryLog, MemoryStore
@@ -50,8 +51,8 @@ class Opener(Generic[Peer]):
         names, routers = len(self.topology.shards), len(self.topology.routers)
         return limit_bytes // max(1, -(-names // routers))
 
-    def storage(self, durable: Durable) -> Storage:
-        """All that a shard has on disk, or in memory instead of it."""
+    def storage(self, durable: Durable, is_owner: Callable[[], bool]) -> Storage:
+        """All that a shard has on disk, or in memory instead of it. is_owner: see Streams."""
         t = self.topology
         live = MemoryLog(
             MemoryStore(term=durable.lease.term),  # so that no epoch of a live-only stream is given twice
@@ -62,10 +63,10 @@ class Opener(Generic[Peer]):
             keep_bytes=self.part_of(self.router.keep_bytes),
             keys_bytes=self.part_of(LIVE_KEYS_BYTES),
         )
-        streams = Streams(durable.log, durable.lease, live, live.acquire(durable.lease.shard), t.retention)
+        streams = Streams(durable.log, durable.lease, live, live.acquire(durable.lease.shard), t.retention, is_owner)
         return Storage(streams, durable.receipts)
 
-    def read(self, durable: Durable, storage: Storage) -> Opened:
+    def read(self, durable: Durable, storage: Storage) -> ShardOpened:
         """What its new owner must know. Switches.
 
         Raises:
@@ -79,9 +80,9 @@ class Opener(Generic[Peer]):
             now_ms = max(log.last_time_ms, self.clock.at(time.monotonic()))
             recalled = frozenset(push_id for push_id, _ in log.newest(now_ms - int(REMEMBER_S * 1000), RECALLED))
         last = log.last_time_ms, next_seq, next_seq + SEQS
-        return Opened(durable.lease, *last, receipts.before, forgotten, recalled, log.bans())
+        return ShardOpened(durable.lease, *last, receipts.before, forgotten, recalled, log.bans())
 
-    def make(self, opened: Opened, now: float) -> ShardRunner[Peer]:
+    def make(self, opened: ShardOpened, now: float) -> ShardRunner[Peer]:
         """The runner that goes on from there. now: monotonic seconds."""
         t, lease = self.topology, opened.lease
         comets, jobs = [comet.name for comet in t.comets], [job.name for job in t.jobs]

@@ -20,7 +20,7 @@ from zim.nodes.router.effects import (
     CloseShard,
     Enter,
     HandOver,
-    Leave,
+    LeaveRows,
     LookAround,
     OpenShard,
     OwnerEffect,
@@ -169,6 +169,10 @@ class Owning:
         return self._open(result)
 
     def _open(self, lease: Lease) -> list[Effect]:
+        """Once: the rows may have said so before the answer to Take has come."""
+        known = self.leases.get(lease.shard)
+        if lease.term <= max(known.term if known is not None else 0, self._ended.get(lease.shard, 0)):
+            return []
         self.leases[lease.shard] = lease
         return [OpenShard(lease)]
 
@@ -244,9 +248,15 @@ class Owning:
         beat = self.standing.beats.get(holding.router)
         return beat is not None and beat.run == holding.run and not beat.is_dead
 
+    def _has_dropped(self, holding: Holding) -> bool:
+        """The rows say that it is ours, and it could not be opened, or had to be closed."""
+        is_ours = (holding.router, holding.run) == (self.router, self.run)
+        return is_ours and holding.shard not in self.leases and holding.shard not in self._taking
+
     def _share(self, able: Sequence[str], now: float) -> list[Effect]:
         """Takes its part of what nobody owns; if everything has an owner, gives what it has too much."""
-        free = sorted((h for h in self.standing.holdings.values() if not self._has_owner(h)), key=lambda h: h.shard)
+        free = [h for h in self.standing.holdings.values() if not self._has_owner(h) or self._has_dropped(h)]
+        free.sort(key=lambda holding: holding.shard)
         self._free_since = {h.shard: self._free_since.get(h.shard, now) for h in free}
         counts = self._counts(able)
         out: list[Effect] = []
@@ -295,4 +305,4 @@ class Owning:
     def gone(self) -> list[Effect]:
         """It ends now: what it has not given is free at once."""
         run, self.run = self.run, 0
-        return [Leave(run)] if run else []
+        return [LeaveRows(run)] if run else []

@@ -12,8 +12,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic
 
-from zim.errors import Unavailable
+from zim.errors import Unavailable, Unknown
 from zim.nodes.effects import INFO, WARNING, Effect, End, Note, Replies, topologies_differ
+from zim.nodes.router.admission import Peer
 from zim.nodes.router.effects import (
     AtShard,
     BeatNow,
@@ -23,17 +24,18 @@ from zim.nodes.router.effects import (
     Give,
     HandOver,
     LookAround,
-    Opened,
+    LookUp,
     OpenShard,
     OwnerEffect,
+    ShardOpened,
     StoreReceipts,
 )
-from zim.nodes.router.intake import ADMITTED_BYTES, Peer
+from zim.nodes.router.intake import ADMITTED_BYTES
 from zim.nodes.router.log import Lease
 from zim.nodes.router.log.clock import LogClock
 from zim.nodes.router.owning import Owning
 from zim.nodes.router.shard_runner import ShardRunner
-from zim.protocol import messages
+from zim.protocol import messages, placing
 from zim.protocol.message import Message
 
 HAND_OVER_S = 1.5  # in which nothing of a shard must be under way any more; else it stays
@@ -74,7 +76,7 @@ class RouterRunner(Generic[Peer]):
     def __init__(
         self,
         router: str,
-        make: Callable[[Opened, float], ShardRunner[Peer]],
+        make: Callable[[ShardOpened, float], ShardRunner[Peer]],
         clock: LogClock,
         owning: Owning | None = None,
     ) -> None:
@@ -93,7 +95,7 @@ class RouterRunner(Generic[Peer]):
 
     # -- shards
 
-    def on_opened(self, opened: Opened, now: float) -> list[Effect]:
+    def on_opened(self, opened: ShardOpened, now: float) -> list[Effect]:
         """A shard is here."""
         lease = opened.lease
         self.clock.go_on_from(opened.last_time_ms, now)
@@ -112,23 +114,23 @@ class RouterRunner(Generic[Peer]):
             return [CloseShard(lease)]
         del self._leases[lease.shard], self.shards[lease.shard]
         self._terms[lease.shard] = max(term, lease.term)
-        out: list[Effect] = [CloseShard(lease), *self._say_owned(now)]
-        if (handing := self._handing.pop(lease.shard, None)) is not None:
+        out: list[Effect] = [CloseShard(lease)]
+        if (handing := self._handing.pop(lease.shard, None)) is not None:  # before they hear that it is elsewhere
             out.append(Replies([(asker, self._moved(m)) for asker, m in handing.held]))
-        return out
+        return out + self._say_owned(now)
 
     def _moved(self, m: messages.ToShard) -> Message:
         req = 0 if isinstance(m, messages.Changes | messages.Renew | messages.Fetch) else m.req
-        return messages.Moved(req, self.router, m.shard, self._terms.get(m.shard, 0))
+        return placing.Moved(req, self.router, m.shard, self._terms.get(m.shard, 0))
 
-    def _owned(self) -> messages.Owned:
+    def _owned(self) -> placing.Owned:
         assert self.owning is not None
         here = [(lease.shard, lease.term) for lease in self._leases.values()]
-        return messages.Owned(self.router, self.owning.run, self._said, here)
+        return placing.Owned(self.router, self.owning.run, self._said, here)
 
     def _say_owned(self, now: float) -> list[Effect]:
         """To all who ask."""
-        if self.owning is None or not self.owning.run:
+        if self.owning is None or not self.owning.run or not self.owning.may_speak(now):
             return []
         self._said += 1
         self._askers = {asker: (node, at) for asker, (node, at) in self._askers.items() if now - at <= ASKERS_S}
@@ -142,6 +144,11 @@ class RouterRunner(Generic[Peer]):
     def _may_speak(self, now: float) -> bool:
         return self.owning is None or self.owning.may_speak(now)
 
+    def speaks_for(self, shard: str, now: float) -> bool:
+        """It may say how that shard stands: it is before its deadline, and has not asked to give the shard away."""
+        handing = self._handing.get(shard)
+        return shard in self.shards and self._may_speak(now) and not (handing is not None and handing.is_given)
+
     # -- messages
 
     def on_messages(self, asker: Peer, asked: Sequence[messages.ToRouter], now: float) -> list[Effect]:
@@ -149,7 +156,7 @@ class RouterRunner(Generic[Peer]):
         out: list[Effect] = []
         by_shard: dict[str, list[messages.ToShard]] = {}
         for m in asked:
-            if isinstance(m, messages.AskOwned):
+            if isinstance(m, placing.AskOwned):
                 out += self._on_ask_owned(asker, m, now)
             else:
                 by_shard.setdefault(m.shard, []).append(m)
@@ -162,10 +169,12 @@ class RouterRunner(Generic[Peer]):
                 continue
             if shard in self._handing:
                 mine = [m for m in mine if not self._holds(asker, m)]
+                if not self.speaks_for(shard, now):
+                    continue  # who asks asks again
             out += self._at(self._leases[shard], runner.on_messages(asker, mine, now), now)
         return out
 
-    def _on_ask_owned(self, asker: Peer, m: messages.AskOwned, now: float) -> list[Effect]:
+    def _on_ask_owned(self, asker: Peer, m: placing.AskOwned, now: float) -> list[Effect]:
         self._askers[asker] = m.node, now
         if self.owning is None or not self.owning.run or not self._may_speak(now):
             return []
@@ -200,6 +209,8 @@ class RouterRunner(Generic[Peer]):
         handing = self._handing.get(lease.shard)
         if handing is not None and handing.is_storing and isinstance(effect, StoreReceipts):
             handing.is_storing = False
+        if isinstance(effect, LookUp) and not self.speaks_for(lease.shard, now):
+            result = Unknown(lease.shard, "another router may own it")  # and have stored it since
         out = self._at(lease, self.shards[lease.shard].on_done(effect, result, now), now)
         return out + (self._hand_over(lease, now) if lease.shard in self._handing else [])
 
@@ -224,7 +235,7 @@ class RouterRunner(Generic[Peer]):
         assert owning is not None
         if owning.leases.get(lease.shard) != lease:
             return [CloseShard(lease)]  # it was lost meanwhile
-        if isinstance(result, Opened):
+        if isinstance(result, ShardOpened):
             return self.on_opened(result, now)
         owning.lost(lease)
         return [
@@ -233,11 +244,15 @@ class RouterRunner(Generic[Peer]):
         ]
 
     def _at(self, lease: Lease, effects: Iterable[Effect], now: float) -> list[Effect]:
-        """What a shard's runner wants."""
+        """What a shard's runner wants. Who may not speak for it says what became of commits, and nothing else."""
         out: list[Effect] = []
+        may_speak = self.speaks_for(lease.shard, now)
         for effect in effects:
             if isinstance(effect, DiskEffect | ForgetIdle):
                 out.append(AtShard(lease, effect))
+            elif isinstance(effect, Replies) and not may_speak:
+                told = [(asker, m) for asker, m in effect.answers if isinstance(m, messages.PublishReply)]
+                out.append(Replies(told))
             elif isinstance(effect, End) and self.owning is not None:
                 self.owning.lost(lease)
                 fields = {"shard": lease.shard, "term": lease.term, "why": effect.why}
@@ -329,7 +344,8 @@ class RouterRunner(Generic[Peer]):
         if not self._may_speak(now):
             return out  # for its shards it is a standstill
         for lease in list(self._leases.values()):
-            out += self._at(lease, self.shards[lease.shard].on_tick(now, wall_s), now)
+            if self.speaks_for(lease.shard, now):
+                out += self._at(lease, self.shards[lease.shard].on_tick(now, wall_s), now)
         for handing in list(self._handing.values()):
             out += self._hand_over(handing.effect.lease, now)
         return out

@@ -14,11 +14,12 @@ from zim.fabric.audience import ALL, audiences
 from zim.fabric.sharding import Shards
 from zim.fabric.streams import EVERYBODY, is_user_stream
 from zim.nodes.effects import INFO, WARNING, Note, topologies_differ
+from zim.nodes.router.admission import Admission, Peer, Stored
 from zim.nodes.router.answering import AT_ONCE, WHOLE, answer_from_memory
 from zim.nodes.router.control import Control
 from zim.nodes.router.directory import Directory, stream_of
 from zim.nodes.router.feed import Body, Feed
-from zim.nodes.router.intake import ADMITTED_BYTES, Admission, Intake, Peer, Stored
+from zim.nodes.router.intake import ADMITTED_BYTES, Intake
 from zim.nodes.router.log import Appended, Head
 from zim.nodes.router.log.receipts import RouterReceipt
 from zim.nodes.router.receipts import PushRow, RouterLedger

@@ -20,6 +20,7 @@ from zim.fabric.bans import Ban
 from zim.fabric.questions import BanWho, LiftBan
 from zim.fabric.sharding import rank
 from zim.nodes.effects import ERROR, MESSAGE_BYTES, Effect, End, Note, Replies, Send
+from zim.nodes.router.admission import Peer, new_push
 from zim.nodes.router.answering import COUNTED, KEPT, STORED
 from zim.nodes.router.control import kept_ban
 from zim.nodes.router.counting import Counting
@@ -37,7 +38,6 @@ from zim.nodes.router.effects import (
     StoreReceipts,
     Trim,
 )
-from zim.nodes.router.intake import Peer, new_push
 from zim.nodes.router.log import Appended
 from zim.nodes.router.log.clock import LogClock
 from zim.nodes.router.questions import Questions

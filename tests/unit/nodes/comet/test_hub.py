@@ -135,10 +135,10 @@ def test_no_entry_is_handled_while_the_comet_registers() -> None:
     comet.do(comet.hub.on_message(Renewed("router-1", comet.router.term, INC, 1 << 40, "register", 0, INC), comet.now))
     comet.push("u:3", body="too early")
     assert guest.bodies == []
-    assert not comet.hub.is_registered()
+    assert not comet.hub.links.is_registered()
     comet.router.is_away = False
     comet.tick(RETRY_S + 0.1)
-    assert comet.hub.is_registered()
+    assert comet.hub.links.is_registered()
     assert guest.bodies == ["too early"]  # read, for its head was in the answer
 
 

@@ -10,9 +10,10 @@ import pytest
 from zim.errors import Unavailable, Unknown
 from zim.fabric.sharding import Shards
 from zim.net.batches import Batches
+from zim.nodes.router.admission import Admission, new_push
 from zim.nodes.router.directory import Directory
 from zim.nodes.router.feed import Feed
-from zim.nodes.router.intake import PATIENCE_S, REMEMBER_S, Admission, Intake, new_push
+from zim.nodes.router.intake import PATIENCE_S, REMEMBER_S, Intake
 from zim.nodes.router.log import Appended
 from zim.nodes.router.log.memory import Failure, MemoryLog, MemoryStore
 from zim.protocol.messages import Begin, Changes, Publish, PublishReply, Put
