@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
-from typing import TypeVar
+from collections.abc import Sequence
 
 from typing_extensions import override
 
@@ -18,8 +17,6 @@ from zim.nodes.router.log.postgresql.shard_log import ShardLog
 from zim.nodes.router.log.shared import Beat, Durable, Holding, SharedLog, Standing, WhereShared
 
 log = logging.getLogger(__name__)
-
-T = TypeVar("T")
 
 
 class PostgresLog(SharedLog):
@@ -127,25 +124,3 @@ def _check(connection: Connection, place: WhereShared, fabric: str) -> None:
             "who wants it so"
         )
     log.warning("SINGLE COPY: commits are not replicated, and what is accepted may be lost with one machine")
-
-
-def make(place: WhereShared, fabric: str) -> None:
-    """Makes the log of a fabric, all of it or nothing. Switches.
-
-    Raises:
-        NodeError: there is one. Unavailable: the engine cannot be reached.
-    """
-    with_log(place, lambda c: schema.make(c, fabric, place.names))
-
-
-def with_log(place: WhereShared, job: Callable[[Connection], T]) -> T:
-    """A job on a connection of its own, for commands. Switches.
-
-    Raises:
-        Unavailable: the engine cannot be reached.
-    """
-    connection = Server(place, name="zim log").connect()
-    try:
-        return job(connection)
-    finally:
-        connection.close()
