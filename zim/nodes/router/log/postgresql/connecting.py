@@ -66,7 +66,7 @@ class Server:
     Attributes:
         place: what the topology says.
         last: the address that answered last: it is tried first.
-        shunned: one that does not know what it should: it is tried last.
+        shunned: one that hangs, or does not know what it should: it is tried last.
     """
 
     place: WhereShared
@@ -105,7 +105,7 @@ class Server:
         raise unavailable(f"PostgreSQL cannot be reached: {why}")
 
     def distrust(self) -> None:
-        """The server that answered last does not know what it should: it may have been deposed."""
+        """The server that answered last does not do what it should: it may have been deposed."""
         self.shunned, self.last = self.last or self.shunned, ""
 
     def _attempts(self, settings: dict[str, str]) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -118,12 +118,12 @@ class Server:
         hosts = _listed(common.pop("host", None) or os.environ.get("PGHOST"))
         ports = _listed(common.pop("port", None) or os.environ.get("PGPORT"))
         addresses = _listed(common.pop("hostaddr", None))
-        count = max(len(hosts), len(addresses))
+        count = max(len(hosts), len(addresses), 1)
         found: list[tuple[str, dict[str, Any]]] = []
         for i in range(count):
-            host, port = hosts[i] if hosts else "", ports[i] if len(ports) == count else (ports or [""])[0]
+            host, port = hosts[i] if i < len(hosts) else "", ports[i] if len(ports) == count else (ports or [""])[0]
             where = {**common, **({"port": port} if port else {}), **({"host": host} if host else {})}
-            known = addresses[i] if addresses else ""
+            known = addresses[i] if i < len(addresses) else ""
             if known or not host or host.startswith(("/", "@")):
                 found.append((f"{host or known}:{port}", {**where, **({"hostaddr": known} if known else {})}))
                 continue
@@ -132,7 +132,7 @@ class Server:
 
 
 def _listed(value: object) -> list[str]:
-    return str(value).split(",") if value else [""]
+    return str(value).split(",") if value else []
 
 
 def _resolved(host: str) -> list[str]:
@@ -219,6 +219,7 @@ class Line:
             except gevent.Timeout as e:
                 if e is not patience:
                     raise
+                self._server.distrust()
                 raise cut(f"no answer in {self._limit_s:g} s") from None
             except UnicodeDecodeError as e:
                 is_whole = True
