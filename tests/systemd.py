@@ -7,6 +7,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import sysconfig
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -37,10 +38,11 @@ mount -t tmpfs tmpfs tmp
 mount --rbind /dev dev
 mount -t sysfs sysfs sys
 mount -t cgroup2 cgroup2 sys/fs/cgroup
-mkdir -p opt/zim/bin opt/zim/source opt/zim/python run/units var/lib etc/zim/secrets old-root
+mkdir -p opt/zim/bin opt/zim/source opt/zim/python opt/zim/packages run/units var/lib etc/zim/secrets old-root
 mount --bind {source} opt/zim/source
 mount --bind {python} opt/zim/python
-printf '#!/bin/sh\\nPYTHONPATH=/opt/zim/source exec /opt/zim/python/bin/python -m zim "$@"\\n' > opt/zim/bin/zim
+mount --bind {packages} opt/zim/packages
+printf '#!/bin/sh\\nLD_LIBRARY_PATH=/opt/zim/python/lib PYTHONPATH=/opt/zim/source:/opt/zim/packages exec /opt/zim/python/bin/{name} -m zim "$@"\\n' > opt/zim/bin/zim
 chmod 755 opt/zim/bin/zim
 for target in {targets}; do printf '[Unit]\\nDefaultDependencies=no\\n' > run/units/$target.target; done
 cp {units}/*.service run/units
@@ -112,8 +114,16 @@ def machine(folder: Path) -> Iterator[Machine]:
     group.mkdir()
     inner, log = folder / "machine", folder / "boot.log"
     inner.mkdir()
+    base = Path(sys.executable).resolve()  # that of a virtual environment may be in a home, which zim may not see
     text = _BOOT.format(
-        folder=inner, source=ROOT, python=sys.prefix, targets=" ".join(_TARGETS), units=UNITS, systemd=systemd
+        folder=inner,
+        source=ROOT,
+        python=base.parents[1],
+        packages=sysconfig.get_path("purelib"),
+        name=base.name,
+        targets=" ".join(_TARGETS),
+        units=UNITS,
+        systemd=systemd,
     )
     script = f"echo $$ > {group}/cgroup.procs && exec unshare -n -C -m -p -f -u -i sh -c {shlex.quote(text)}"
     with log.open("wb") as out:
