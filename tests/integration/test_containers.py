@@ -92,7 +92,7 @@ def test_what_compose_files_name_is_there(file: Path, tmp_path: Path) -> None:
             topology = load(with_key(mounted.name, tmp_path))
             command = service.get("command") or ["up"]
             host = command[-1] if "--host" in command else None
-            nodes = [node for node in topology.nodes if node.host == host]
+            nodes = [node for node in topology.nodes if (node.host or None) == host]
             assert all(f"//{name}:" in (node.advertise or f"//{name}:") for node in nodes)
             inside = {at.address for node in nodes for _, all_ in node.listeners.items() for at in all_}
             for port in service.get("ports", []):
@@ -154,7 +154,8 @@ def running(image: Image, folder: Path) -> Iterator[Container]:
       mount --bind {image.folder}/var/lib/zim {image.folder}/var/lib/zim
       mount -o remount,ro,bind {image.folder}
       ip link set lo up
-      exec chroot {image.folder} setpriv --reuid {uid} --regid {gid} --clear-groups --bounding-set=-all --no-new-privs \\
+      exec chroot {image.folder} setpriv --reuid {uid} --regid {gid} --clear-groups \\
+        --bounding-set=-all --no-new-privs \\
         env -i -C {image.workdir} {shlex.join(env)} {shlex.join(image.command)}
     """
     command = ["unshare", "-m", "-p", "-u", "-i", "-n", "-f", "sh", "-ec", inside]
