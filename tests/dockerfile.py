@@ -1,4 +1,4 @@
-"""A Dockerfile, built without Docker: its stages are folders that debootstrap has made, its steps run in them by chroot."""
+"""A Dockerfile, built without Docker: a stage is a folder that debootstrap has made, its steps run there by chroot."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 MIRROR = "http://deb.debian.org/debian"
+AUTHORITIES = "/usr/local/share/authorities.crt"
 _UNDERSTOOD = {
     "ARG", "FROM", "RUN", "WORKDIR", "COPY", "ENV", "USER", "VOLUME", "EXPOSE", "STOPSIGNAL", "HEALTHCHECK",
     "ENTRYPOINT", "CMD",
@@ -89,8 +90,9 @@ def build(file: Path, context: Path, folder: Path) -> Image:
 def run(image: Image, command: list[str]) -> str:
     """A step, as root, with /proc and /dev. What it prints."""
     inside = 'mount -t proc proc "$0/proc" && mount --rbind /dev "$0/dev" && exec chroot "$0" "$@"'
-    # Registries may be behind a proxy that only this machine knows.
-    ours = {name: value for name, value in os.environ.items() if re.match(r"PIP_(?!FIND)|SSL_CERT|https?_proxy", name)}
+    ours = {name: value for name, value in os.environ.items() if re.match(r"https?_proxy|no_proxy", name)}
+    if _authorities():  # registries may be behind a proxy that only this machine knows
+        ours |= dict.fromkeys(("SSL_CERT_FILE", "PIP_CERT", "REQUESTS_CA_BUNDLE"), AUTHORITIES)
     there = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "DEBIAN_FRONTEND": "noninteractive", **ours, **image.environment}
     at = ["sh", "-c", f'cd {shlex.quote(image.workdir)} && exec "$@"', "sh"]
     done = subprocess.run(
@@ -109,12 +111,18 @@ def _base(of: str, folder: Path, target: Path) -> Path:
         command = ["debootstrap", "--variant=minbase", suite, str(made), MIRROR]
         done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
         assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
-        for name in ("/etc/resolv.conf", "/etc/hosts", os.environ.get("SSL_CERT_FILE", "")):
-            if name and Path(name).is_file():
-                (made / name.lstrip("/")).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(name, made / name.lstrip("/"))
+        for name in ("/etc/resolv.conf", "/etc/hosts"):
+            shutil.copyfile(name, made / name.lstrip("/"))
+        if (found := _authorities()) is not None:
+            shutil.copyfile(found, made / AUTHORITIES.lstrip("/"))
     subprocess.run(["cp", "-a", str(made), str(target)], check=True)
     return target
+
+
+def _authorities() -> Path | None:
+    """The certificates that this machine believes, if that is said."""
+    said = os.environ.get("SSL_CERT_FILE", "")
+    return Path(said) if said and Path(said).is_file() else None
 
 
 def _copy(image: Image, rest: str, context: Path, stages: dict[str, Image]) -> None:

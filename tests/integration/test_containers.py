@@ -244,10 +244,11 @@ def test_postgresql_and_its_standby_are_made_by_these_scripts() -> None:
             primary.stop()
             primary.start()
             here = {"PRIMARY_PORT": str(primary.port), "PGDATA": str(second.data)}
-            options = ["-c", f"port={second.port}", "-c", f"unix_socket_directories={name}"]
+            settings = {**second.settings, "port": f"{second.port}", "unix_socket_directories": name}
+            options = [word for key, value in settings.items() for word in ("-c", f"{key}={value}")]
             script = ["sh", str(HERE / "postgresql" / "standby.sh"), *options]
             standby = subprocess.Popen(script, env=environment | here, cwd=folder, **as_user)
-            rows = "SELECT application_name, sync_state FROM pg_stat_replication"
+            rows = "SELECT application_name, sync_state FROM pg_stat_replication WHERE state = 'streaming'"
             wait_for(lambda: ("db_2", "quorum") in primary.execute(rows), "the standby is one that commits wait for")
             made = with_key("etc-postgresql", folder)
             topology = load(made)
