@@ -63,12 +63,12 @@ class ChaosFabric(Fabric):
         assert process.poll() is None, self.log
         self.children()
 
-    def _spawn(self, command: list[str]) -> subprocess.Popen[bytes]:
+    def _spawn(self, command: list[str], environment: dict[str, str] | None = None) -> subprocess.Popen[bytes]:
         """A supervisor, in a process group of its own, as a shell starts it; its output goes to the log by a pipe."""
         self.log_file.touch()
         reading, writing = os.pipe()
         with open(writing, "wb") as out:
-            process = subprocess.Popen(command, stdout=out, stderr=out, stdin=subprocess.DEVNULL, process_group=0)
+            process = subprocess.Popen(command, stdout=out, stderr=out, stdin=subprocess.DEVNULL, process_group=0, env=environment)
         self._keepers.append(gevent.spawn(self._keep_log, reading))
         return process
 
