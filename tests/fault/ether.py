@@ -2,9 +2,9 @@
 
 A process of its own reads the packets of each machine from a TUN device in the machine's network namespace, and writes
 them to the device of whom they are for. So each pair of machines has, in each direction, a *road* with its own delay
-and its own losses, on any Linux kernel with TUN: netem is not in all of them. What is swallowed is silent: nobody gets a
-reset, and no hardware says that a link is down. A machine that is unplugged loses its device at once, so its kernel can
-say nothing either while its processes are killed.
+and its own losses, on any Linux kernel with TUN: netem is not in all of them. What is swallowed is silent: nobody gets
+a reset, and no hardware says that a link is down. A machine that is unplugged loses its device at once, so its kernel
+can say nothing either while its processes are killed.
 
     python -m tests.fault.ether     # for `Ether`, which says by lines on stdin what is to be
 

@@ -29,11 +29,15 @@ class ChaosFabric(Fabric):
 
     Attributes:
         links: what leads to each node, once it runs; none without proxies. Half of them are called by a name.
+        balanced: one address for all logics, by a name; none without a balancer.
+        server_keys: by logic, what publishers over ZeroMQ need; none without link keys.
     """
 
     def __init__(self, folder: Path, has_links: bool = True, is_verbose: bool = False, **kwargs: Any) -> None:
         super().__init__(folder, **kwargs)
         self.links: Mapping[str, Link] = {}
+        self.balanced: dict[str, str] = {}
+        self.server_keys: dict[str, str] = {}
         self._options = ["-v"] if is_verbose else []
         self._is_read = Event()
         self._is_read.set()
@@ -68,7 +72,9 @@ class ChaosFabric(Fabric):
         self.log_file.touch()
         reading, writing = os.pipe()
         with open(writing, "wb") as out:
-            process = subprocess.Popen(command, stdout=out, stderr=out, stdin=subprocess.DEVNULL, process_group=0, env=environment)
+            process = subprocess.Popen(
+                command, stdout=out, stderr=out, stdin=subprocess.DEVNULL, process_group=0, env=environment
+            )
         self._keepers.append(gevent.spawn(self._keep_log, reading))
         return process
 

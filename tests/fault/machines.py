@@ -19,6 +19,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import tomllib
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
@@ -222,7 +223,6 @@ class MachinesFabric(ChaosFabric):
 
     Attributes:
         machines: those of its nodes are `machine-1` and so on, as `zim init` calls them.
-        server_keys: by node, what publishers over ZeroMQ need.
     """
 
     def __init__(self, folder: Path, machines: Machines, names: Sequence[str], more: str = "", **kwargs: Any) -> None:
@@ -245,6 +245,7 @@ class MachinesFabric(ChaosFabric):
         self.file.write_text(f'{open_to_others(render(count))}\n{more}\n[links]\nkeys = "link-keys"\n')
         command = [sys.executable, "-m", "zim", "link-key", "make", "--topology", str(self.file)]
         subprocess.run(command, check=True, capture_output=True, timeout=60)
+        self.server_keys = tomllib.loads((self.link_keys / "public.toml").read_text())
         for name in names:
             self._bring(machines[name].folder, name.rpartition("-")[2])
             machines[name].services.append(self._up)

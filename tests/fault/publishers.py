@@ -219,10 +219,11 @@ class TrainPublisher(Publisher):
 
     Args:
         endpoint: of a logic.
+        server_key: its public link key; "" without link keys.
     """
 
-    def __init__(self, endpoint: str, *args: Any) -> None:
-        self._zeromq = ZmqPublisher(endpoint, retry_s=0)
+    def __init__(self, endpoint: str, server_key: str, *args: Any) -> None:
+        self._zeromq = ZmqPublisher(endpoint, retry_s=0, server_key=server_key)
         self._name = f"ZeroMQ publisher {id(self)}"
         super().__init__(*args)
 
