@@ -52,6 +52,7 @@ from tests.harness import wait_until
 SETTLE_S = 60.0  # for a client to get the last push, once all is healed
 ARRIVALS_S = 100.0  # how many clients connect in a second, at least
 BEAT_S = 3.0
+PATIENT = 24  # publishers, where many wait for a machine that is away
 AT_LAST = 100  # users' streams of one last push
 IN_ROOMS = 10  # of one client, at most
 
@@ -352,7 +353,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             options.seconds,
             max(options.clients, 5),
             max(options.rooms, 3),
-            rate=options.rate,
+            PATIENT if options.machines else Plan.publishers,
+            options.rate,
             every_s=options.every,
             kills=options.kills,
             without=_spared(options.without, options.only),

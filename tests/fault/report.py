@@ -6,13 +6,14 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from tests.fault.backend import Backend
+from tests.fault.backend import Answer, Backend
 from tests.fault.findings import Finding, summary
 from tests.fault.history import Connected, History, Push, Received
 
 FORGOTTEN_S = 2.0  # a router stores receipts once a second; one that is killed has not heard of more
 SHOWN = 40  # findings that are printed one by one
 ASKED = 5_000  # receipts, at most
+ATTEMPTS = 10  # of a question
 LEDGER = ("delivered", "gone", "shed", "expired", "unknown", "pending")
 
 
@@ -53,7 +54,7 @@ def ledger(backend: Backend, history: History) -> tuple[Counter[str], list[str]]
     sums: Counter[str] = Counter()
     wrong = []
     for push in accepted[:: len(accepted) // ASKED + 1]:
-        answer = backend.ask("GET", f"/api/pushes/{push.push_id}")
+        answer = _receipt(backend, push)
         if answer.status == 404 and may_be_forgotten(push, history):
             sums["forgotten"] += 1
             continue
@@ -65,6 +66,15 @@ def ledger(backend: Backend, history: History) -> tuple[Counter[str], list[str]]
         if counts["targeted"] != sum(counts[key] for key in LEDGER) or counts["pending"]:
             wrong.append(f"push {push.number} ({push.push_id}) of {push.asked_at:.2f} s: {counts}")
     return sums, wrong
+
+
+def _receipt(backend: Backend, push: Push) -> Answer:
+    """What becomes of a push may be asked again: a router that is late, or a packet that is, is no fault."""
+    for _ in range(ATTEMPTS):
+        answer = backend.ask("GET", f"/api/pushes/{push.push_id}")
+        if answer.status not in (0, 503):
+            break
+    return answer
 
 
 def may_be_forgotten(push: Push, history: History) -> bool:

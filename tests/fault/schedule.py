@@ -50,16 +50,16 @@ KINDS = {
     "unread": Kind("fabric", 2, "nobody reads the log"),
     "full": Kind("disk", 2, "the disk is full while a router is killed, and starts again"),
     "hang": Kind("disk", 2, "the disk stands still, again and again, for tenths of a second"),
-    "off": Kind("machine", 3, "its power fails, and nobody hears a last word; later it comes back"),
-    "island": Kind("machine", 3, "it is cut off from all others, and from clients"),
+    "off": Kind("machine", 2, "its power fails, and nobody hears a last word; later it comes back"),
+    "island": Kind("machine", 2, "it is cut off from all others, and from clients"),
     "island-in": Kind("machine", 1, "nothing comes to it"),
     "island-out": Kind("machine", 1, "nothing comes from it"),
-    "apart": Kind("machine", 3, "it and one other machine do not reach each other"),
+    "apart": Kind("machine", 2, "it and one other machine do not reach each other"),
     "apart-in": Kind("machine", 1, "nothing comes to it from one other"),
     "apart-out": Kind("machine", 1, "nothing comes from it to one other"),
-    "bad": Kind("machine", 2, "what it says and hears is late, and a part of it lost"),
-    "pause": Kind("machine", 2, "SIGSTOP to all on it, as when a virtual machine is moved"),
-    "clock": Kind("machine", 2, "its clock is set some minutes on, or back; later it is right again"),
+    "bad": Kind("machine", 1, "what it says and hears is late, and a part of it lost"),
+    "pause": Kind("machine", 1, "SIGSTOP to all on it, as when a virtual machine is moved"),
+    "clock": Kind("machine", 1, "its clock is set some minutes on, or back; later it is right again"),
 }
 
 # Of a node that dies more often than this the supervisor makes others wait longer for its return.
