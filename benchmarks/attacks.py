@@ -22,7 +22,8 @@ from zim.nodes.comet.feed import HELD_BYTES
 from zim.nodes.logic.fabric import HISTORIES, HISTORY_BYTES
 from zim.nodes.logic.node import ROUTER_QUEUE_BYTES
 from zim.nodes.router.intake import ADMITTED_BYTES
-from zim.nodes.router.node import ANSWER_BYTES, JOB_QUEUE_BYTES, LIVE_KEYS_BYTES
+from zim.nodes.router.node import ANSWER_BYTES, JOB_QUEUE_BYTES
+from zim.nodes.router.opening import LIVE_KEYS_BYTES
 from zim.nodes.router.questions import QUEUE_BYTES
 from zim.protocol import codec, frame, messages
 from zim.protocol.frame import Op, Packet
@@ -211,9 +212,9 @@ def histories_unread(at: Place) -> None:
 def pages(at: Place) -> None:
     """A peer that asks a router for 300 pages in one frame, and reads no answer."""
     _fill(at)
-    read = messages.Read(1, "u:900", 0, OFFSET, 1_000)
+    read = messages.Read("router-1", 1, "u:900", 0, OFFSET, 1_000)
     same = [codec.encode([read] * 300)]
-    different = [codec.encode([messages.Read(n, "u:900", n % 60, OFFSET, 1_000) for n in range(300)])]
+    different = [codec.encode([messages.Read("router-1", n, "u:900", n % 60, OFFSET, 1_000) for n in range(300)])]
     _dealers(at.endpoints["router"], 20, [same, different], rounds=1_000_000)
 
 
@@ -429,7 +430,7 @@ def junk_pipes(at: Place) -> None:
 
 def identities(at: Place) -> None:
     """Peers that come with ever new names, ask one thing, and read nothing."""
-    small = [[codec.encode([messages.AskTime(1)])], [b"\xc1"]]
+    small = [[codec.encode([messages.AskTime("router-1", 1)])], [b"\xc1"]]
     _dealers(at.endpoints["router"], 200, small)
 
 

@@ -68,7 +68,7 @@ def at_router(endpoint: str, publishers: int, seconds: float, keys: LinkKeys | N
             req = next(reqs)
             asked[req] = now
             pushes = [Publication(f"{prefix}-{req:x}", [next(streams)], 5, BODY)]
-            batch.append(messages.Publish(req, 1, 0, pushes))
+            batch.append(messages.Publish("router-1", req, 1, 0, pushes))
         for start in range(0, len(batch), 500):
             assert dealer.send(codec.encode(batch[start : start + 500]))
 

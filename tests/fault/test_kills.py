@@ -60,7 +60,7 @@ def test_a_router_that_is_away_is_said_to_be() -> None:
     with running(routers=2) as fabric:
         fabric.kill("router-2", signal.SIGSTOP)
         assert fabric.request("GET", "/1/count?type=room") == (503, {"ret": 65535})
-        owner = {Shards(["router-1", "router-2"]).owner(f"u:{uid}"): uid for uid in range(10)}
+        owner = {Shards(["router-1", "router-2"]).of(f"u:{uid}"): uid for uid in range(10)}
         assert fabric.request("POST", f"/1/push?uid={owner['router-1']}", b"x") == (200, {"ret": 1})
         assert fabric.request("POST", f"/1/push?uid={owner['router-2']}", b"x")[0] == 504
         fabric.kill("router-2", signal.SIGCONT)

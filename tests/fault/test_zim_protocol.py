@@ -137,7 +137,7 @@ def test_a_live_only_room_starts_anew_with_its_router_and_says_so() -> None:
         client = ZimClient(fabric.tcp["comet-1"], "7", rooms=["live-a", "a"])
         push(fabric, {"rooms": ["live-a", "a"]}, 1)
         assert bodies(client, "r:live-a", 1) == bodies(client, "r:a", 1) == [1]
-        restart(fabric, Shards(ROUTERS).owner("r:live-a"))
+        restart(fabric, Shards(ROUTERS).of("r:live-a"))
         push(fabric, {"rooms": ["live-a", "a"]}, 2)
         assert bodies(client, "r:live-a", 2) == bodies(client, "r:a", 2) == [1, 2]
         gap = json.loads(client.take(Op.GAP).body)
@@ -150,7 +150,7 @@ def test_a_live_only_room_starts_anew_with_its_router_and_says_so() -> None:
 
 def test_a_room_whose_router_is_away_is_joined_later() -> None:
     with running(routers=2) as fabric:
-        owner = Shards(ROUTERS).owner
+        owner = Shards(ROUTERS).of
         room = next(f"room-{n}" for n in range(99) if owner(f"r:room-{n}") != owner("u:7"))
         push(fabric, {"rooms": [room]}, 1)
         pid = fabric.kill(owner(f"r:{room}"), signal.SIGSTOP)

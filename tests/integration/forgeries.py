@@ -46,6 +46,7 @@ class Link(NamedTuple):
 _ITEMS = [("u:7", 1), ("r:a", 2)]
 _TO_ROUTER: tuple[Message, ...] = (
     messages.Changes(
+        "router-1",
         NOBODY,
         5,
         0,
@@ -57,17 +58,19 @@ _TO_ROUTER: tuple[Message, ...] = (
             messages.Del(5, 1),
         ],
     ),
-    messages.Changes("comet-1", 5, 6, [messages.Begin(1, 0), messages.Room(2, "*", 1_000_000)]),
-    messages.Renew(NOBODY, 5, 6, 7, 8, [messages.Result(1, 1, 1, 0, 0, 0)], 1, 1),
-    messages.Renew("comet-1", 5, 6, 7, 8, [messages.Result(1, 2, 3, 4, 5, 6)]),
-    messages.Fetch(NOBODY, 5, 6, 1, 2),
-    messages.Fetch("comet-1", 5, 6, 1, 1 << 62),
-    messages.Read(1, "u:7", 0, 9, 100),
-    messages.Acknowledge(1, "u:7", "e", 5),
-    messages.Publish(1, 1, 0, [Publication("p", ["u:7", "r:a"], 5, b"x", b"d", 1, 1, True, True, 1, 1, ("7_1",), 1)]),
-    messages.Publish(2, 1, 0, [Publication("p2", ["*"], 5, b"to everybody", expires_ms=1)]),
+    messages.Changes("router-1", "comet-1", 5, 6, [messages.Begin(1, 0), messages.Room(2, "*", 1_000_000)]),
+    messages.Renew("router-1", NOBODY, 5, 6, 7, 8, [messages.Result(1, 1, 1, 0, 0, 0)], 1, 1),
+    messages.Renew("router-1", "comet-1", 5, 6, 7, 8, [messages.Result(1, 2, 3, 4, 5, 6)]),
+    messages.Fetch("router-1", NOBODY, 5, 6, 1, 2),
+    messages.Fetch("router-1", "comet-1", 5, 6, 1, 1 << 62),
+    messages.Read("router-1", 1, "u:7", 0, 9, 100),
+    messages.Acknowledge("router-1", 1, "u:7", "e", 5),
+    messages.Publish(
+        "router-1", 1, 1, 0, [Publication("p", ["u:7", "r:a"], 5, b"x", b"d", 1, 1, True, True, 1, 1, ("7_1",), 1)]
+    ),
+    messages.Publish("router-1", 2, 1, 0, [Publication("p2", ["*"], 5, b"to everybody", expires_ms=1)]),
     *(
-        messages.Ask(n, question)  # type: ignore[arg-type]
+        messages.Ask("router-1", n, question)  # type: ignore[arg-type]
         for n, question in enumerate(
             (
                 *(q.UserSessions("7"), q.UnreadCount("7"), q.OnlineCounts(), q.RoomCount("a"), q.LargestRooms(3)),
@@ -77,7 +80,7 @@ _TO_ROUTER: tuple[Message, ...] = (
             )
         )
     ),
-    messages.AskTime(1),
+    messages.AskTime("router-1", 1),
 )
 _ENTRY = messages.Entry("router-1", "comet-1", 1, 2, 3, "p", 5, b"body", _ITEMS, 1, ("7_1",))
 _PUSH = messages.Push("router-1", "p", 5, b"body", [messages.Target("comet-1", 1, 2, 3, _ITEMS)], 1, ("7_1",))

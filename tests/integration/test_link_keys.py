@@ -176,7 +176,7 @@ def test_garbage_does_not_shut_the_door(fabric: Fabric) -> None:
         with socket.create_connection((host, int(port))) as s:
             s.sendall(garbage)
     with stranger(zmq.DEALER, fabric.binds["router-1"], public(fabric, "router-1"), secret(fabric, "logic-1")) as logic:
-        logic.say(messages.AskTime(1))
+        logic.say(messages.AskTime("router-1", 1))
         answer = logic.hears(20)
         assert answer is not None
         assert isinstance(codec.decode(answer, messages.ToAsker)[0], messages.LogTime)
@@ -187,14 +187,14 @@ def test_a_comet_says_nothing_in_anothers_name_nor_what_a_logic_says(fabric: Fab
     before = counted(fabric, "router-1", FORGED)
     with stranger(zmq.DEALER, at, key, secret(fabric, "comet-1")) as comet:
         forged = [
-            messages.Renew("comet-2", 1, 1, 1, 1),
-            messages.Changes("comet-2", 1, 1, []),
-            messages.Fetch("comet-2", 1, 1, 1, 2),
-            messages.Publish(1, 1, 0, []),
-            messages.Ask(2, OnlineCounts()),
-            messages.AskTime(3),
+            messages.Renew("router-1", "comet-2", 1, 1, 1, 1),
+            messages.Changes("router-1", "comet-2", 1, 1, []),
+            messages.Fetch("router-1", "comet-2", 1, 1, 1, 2),
+            messages.Publish("router-1", 1, 1, 0, []),
+            messages.Ask("router-1", 2, OnlineCounts()),
+            messages.AskTime("router-1", 3),
         ]
-        comet.say(*forged, messages.Read(4, "u:1", 0, 1, 1))
+        comet.say(*forged, messages.Read("router-1", 4, "u:1", 0, 1, 1))
         answer = comet.hears(20)  # to what a comet may ask, and to nothing else
         assert answer is not None
         (said,) = codec.decode(answer, messages.ToComet | messages.ToAsker)
@@ -256,7 +256,7 @@ def test_a_key_that_is_taken_away_ends_its_links_and_put_back_begins_them(tmp_pa
         at, key = fabric.binds["router-1"], public(fabric, "router-1")
         there = Client(fabric.tcp["comet-2"], "7")
         with stranger(zmq.DEALER, at, key, secret(fabric, "comet-2")) as thief:
-            read = messages.Read(4, "u:1", 0, 1, 1)
+            read = messages.Read("router-1", 4, "u:1", 0, 1, 1)
             thief.say(read)
             assert thief.hears(20)
             listed.write_text("".join(line for line in whole.splitlines(True) if not line.startswith("comet-2")))

@@ -14,7 +14,7 @@ from typing import Any
 from tests.harness import free_ports, running, wait_until
 from zim.fabric.sharding import Shards
 
-USER = next(str(n) for n in range(100) if Shards(["router-1", "router-2"]).owner(f"u:{n}") == "router-2")
+USER = next(str(n) for n in range(100) if Shards(["router-1", "router-2"]).of(f"u:{n}") == "router-2")
 
 
 def ask(url: str, body: Any = None) -> tuple[int, Any]:

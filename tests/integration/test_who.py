@@ -17,7 +17,7 @@ from zim.fabric.sharding import Shards
 from zim.protocol.frame import Op
 
 ROUTERS = ["router-1", "router-2"]
-OWNER = Shards(ROUTERS).owner
+OWNER = Shards(ROUTERS).of
 ODD = "a/b %2F é"
 
 

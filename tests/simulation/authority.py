@@ -55,9 +55,9 @@ class Authority:
             if found is not None and found.sessions >= len(there):
                 self.kicked += [(wire, self._world.kernel.now) for wire in there]
 
-        router = self._world.kernel.nodes[self._world.owner(user_stream(uid))]
+        runner = self._world.runner_of(self._world.shard_of(user_stream(uid)))
         mine = [p.wire for p in self._world.people if p.uid == uid and p.wire is not None and p.is_ready]
-        feeds = router.runner.shard.directory.feeds if router.is_up else {}  # type: ignore[attr-defined]
+        feeds = runner.shard.directory.feeds if runner is not None else {}
         for wire in mine:  # as far as the router knows them when it is asked
             feed = feeds.get(wire.comet.name)
             if feed is not None and wire.conn in feed.sessions and not feed.sessions[wire.conn].is_leaving:
@@ -94,17 +94,17 @@ class Authority:
         assert isinstance(node, LogicNode)
         if not node.is_up or node.is_stopped:
             return False
-        owner = node.layout.shards.owner(question.asked_at())
+        shard = node.layout.shards.of(question.asked_at())
 
         def settled(found: Any) -> None:
             (m,) = found.values()
             is_told = isinstance(m, Answered) and m.answer is not None
             answered(codec.decode_answer(m, question) if is_told else None)
 
-        def make(req: int) -> Ask:
-            return Ask(req, question)
+        def make(name: str, req: int) -> Ask:
+            return Ask(name, req, question)
 
-        node.perform(node.runner.on_question(settled, [owner], make, PATIENCE_S, PATIENCE_S, kernel.now))
+        node.perform(node.runner.on_question(settled, [shard], make, PATIENCE_S, PATIENCE_S, kernel.now))
         return True
 
     # -- what must hold in the end
@@ -123,6 +123,6 @@ class Authority:
         """Who was kicked has gone, unless the router has forgotten it: a kick is not kept."""
         world = self._world
         for wire, at in self.kicked:
-            died_at = world.router_died[world.owner(user_stream(wire.person.uid))]
+            died_at = world.began_at[world.shard_of(user_stream(wire.person.uid))]
             if not wire.is_closed and died_at < at - PATIENCE_S and world.kernel.now - at > OBEYED_S:
                 world.fail(f"{wire.person.name} was kicked at {at:.3f}, and is there")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import itertools
 from typing import TYPE_CHECKING, TypeVar
 
-from tests.simulation.disk import STREAMS, is_live
-from tests.simulation.nodes import CometNode, RouterNode
+from tests.simulation.disk import STREAMS, ShardDisk, is_live
+from tests.simulation.nodes import CometNode, LogicNode
 from zim.fabric.answers import InRoom, RoomSizes
 from zim.fabric.questions import LargestRooms, RoomCount
 from zim.nodes.router.counting import Steps, count_in_rooms, find_largest
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 def check_all(world: World) -> None:
     """Looks at everybody."""
+    _check_owners(world)
     _check_answers(world)
     _check_order(world)
     _check_people(world)
@@ -32,16 +33,34 @@ def check_all(world: World) -> None:
 def _check_receipts(world: World) -> None:
     """What a router has kept since its last start has a receipt, and all of it is decided."""
     for (stream, push_id), at in world.appended_at.items():
-        router = world.kernel.nodes[world.owner(stream)]
-        assert isinstance(router, RouterNode)
-        if at <= world.router_died[router.name] or at > world.settled_at:
+        shard = world.shard_of(stream)
+        if at <= world.died_at[shard] or at > world.settled_at:
             continue
-        found = router.disk.storage.receipts.find(world.receipt_of[push_id])
+        found = _disk_of(world, shard).receipts.find(world.receipt_of[push_id])
         if not found:
-            world.fail(f"{router.name} has no receipt of {push_id}")
+            world.fail(f"{shard} has no receipt of {push_id}")
         for receipt in found:
             if receipt.tally.pending:
-                world.fail(f"{router.name} still does not know what became of {push_id}: {receipt}")
+                world.fail(f"{shard} still does not know what became of {push_id}: {receipt}")
+
+
+def _disk_of(world: World, shard: str) -> ShardDisk:
+    """As its owner has it open."""
+    (found,) = [disk for router in world.routers() for disk in router.disks.values() if disk.name == shard]
+    return found
+
+
+def _check_owners(world: World) -> None:
+    """Each shard has one owner, and everybody knows which."""
+    for shard in world.vaults:
+        speakers = [router.name for router, runner in world.owners() if runner.shard.name == shard]
+        if speakers != [world.owner_of(shard)]:
+            world.fail(f"{shard} is at {speakers}, and the rows say {world.owner_of(shard)}")
+        for node in world.kernel.nodes.values():
+            placement = node.hub.links.placement if isinstance(node, CometNode) else None
+            placement = node.runner._placement if isinstance(node, LogicNode) else placement
+            if placement is not None and placement.router_of(shard) != speakers[0]:
+                world.fail(f"{node.name} believes that {shard} is at {placement.router_of(shard)}, not {speakers[0]}")
 
 
 def _check_answers(world: World) -> None:
@@ -83,9 +102,7 @@ def _check_people(world: World) -> None:
         if not person.is_ready:
             world.fail(f"{person.name} is not back")
         for stream in person.streams:
-            router = world.kernel.nodes[world.owner(stream)]
-            assert isinstance(router, RouterNode)
-            head = router.disk.storage.streams.heads([stream])[stream]
+            head = _disk_of(world, world.shard_of(stream)).storage.streams.heads([stream])[stream]
             if person.is_zim and person.have.get(stream) != (head.epoch, head.head):
                 world.fail(f"{person.name} has {stream} {person.have.get(stream)} of {head}")
         if not person.is_zim:
@@ -99,12 +116,12 @@ def _check_goim(world: World, person: Person) -> None:
     if wire.has_dropped:
         return
     for (stream, push_id), at in world.appended_at.items():
-        router = world.owner(stream)
+        shard = world.shard_of(stream)
         push, asked_at = world.backend.pushes[push_id]
         is_for_it = stream in person.streams and person.is_meant(push, stream)
         if not is_for_it or asked_at < person.since.get(stream, world.settled_at):
             continue
-        if is_live(stream) and (world.has_small_limits or at <= world.router_died[router]):
+        if is_live(stream) and (world.has_small_limits or at <= world.began_at[shard]):
             continue  # gone with the router's memory, or out of it: it keeps little
         if push_id not in person.got and not world.backend.pushes[push_id][0].ttl_s:
             world.fail(f"{person.name} lacks {push_id} of {stream}, kept at {at:.3f}")
@@ -112,19 +129,22 @@ def _check_goim(world: World, person: Person) -> None:
 
 def _check_directory(world: World) -> None:
     _check_rooms(world)
-    for router in world.routers():
-        if router.runner.shard.is_rebuilding:
-            world.fail(f"{router.name} is rebuilding still")
+    for router, runner in world.owners():
+        shard = runner.shard
+        if shard.is_rebuilding:
+            world.fail(f"{shard.name} is rebuilding still")
         for comet in (world.kernel.nodes[c] for c in world.kernel.layout.comets):
             assert isinstance(comet, CometNode)
-            feed = router.runner.shard.directory.feeds[comet.name]
+            feed = shard.directory.feeds[comet.name]
             sessions = list(comet.hub.sessions.values())
-            want = {d.conn: (d.uid, d.seq, set(d.rooms)) for d in sessions if world.is_at(router, "u:" + d.uid)}
+            want = {
+                d.conn: (d.uid, d.seq, set(d.rooms)) for d in sessions if world.shard_of("u:" + d.uid) == shard.name
+            }
             have = {s.conn: (s.uid, s.seq, set(s.rooms)) for s in feed.sessions.values()}
             if want != have:
                 world.fail(f"{router.name} believes {have} of {comet.name}, which has {want}")
             rooms: dict[str, int] = {}
-            for room in (room for d in sessions for room in d.rooms if world.is_at(router, "r:" + room)):
+            for room in (room for d in sessions for room in d.rooms if world.shard_of("r:" + room) == shard.name):
                 rooms[room] = rooms.get(room, 0) + 1
             if rooms != {r: n for r, n in feed.rooms.items() if r != "*"}:
                 world.fail(f"{router.name} believes rooms {feed.rooms} of {comet.name}, which has {rooms}")
@@ -132,8 +152,8 @@ def _check_directory(world: World) -> None:
                 world.fail(f"{router.name} keeps {feed.behind_bytes} bytes for {comet.name}")
             if feed.rows:
                 world.fail(f"{router.name} waits for results of {len(feed.rows)} entries from {comet.name}")
-            if comet.hub.links[router.name].reports.waiting:
-                world.fail(f"{comet.name} keeps results for {router.name}")
+            if comet.hub.links[shard.name].reports.waiting:
+                world.fail(f"{comet.name} keeps results for {shard.name}")
 
 
 def _check_rooms(world: World) -> None:
@@ -142,7 +162,7 @@ def _check_rooms(world: World) -> None:
     sessions = [session for hub in hubs for session in hub.sessions.values()]
     there = {room: [d.uid for d in sessions if room in d.rooms] for room in {r for d in sessions for r in d.rooms}}
     want = {room: InRoom(room, len(uids), len(set(uids))) for room, uids in there.items()}
-    directories = {router.name: router.runner.shard.directory for router in world.routers()}
+    directories = {runner.shard.name: runner.shard.directory for _, runner in world.owners()}
     counted = {name: _all_of(count_in_rooms(directory, set(want))) for name, directory in directories.items()}
     for room in want:
         found = RoomCount(room).merge({name: of_it[room] for name, of_it in counted.items()}, [])

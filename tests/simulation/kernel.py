@@ -181,6 +181,7 @@ class Kernel:
         layout: of the fabric.
         meter: charges for work, if that costs anything.
         limits: how much backends may do.
+        vaults: by router, what it keeps of its own shard; engine: the shared log instead of that, if there is one.
     """
 
     rng: random.Random
@@ -197,6 +198,8 @@ class Kernel:
     renew_bytes: int = 1_000
     meter: Meter | None = None
     limits: Ceilings = NO_CEILINGS
+    vaults: dict[str, Any] = field(default_factory=dict)
+    engine: Any = None
     pipes: dict[tuple[str, str], Lane] = field(default_factory=dict)
     starts: list[tuple[float, str]] = field(default_factory=list)
     _queue: list[tuple[float, int, Node | None, int, Callable[[], Any]]] = field(default_factory=list)

@@ -14,9 +14,14 @@ USUAL = (2, 2, 2, 2)
 
 @dataclass(frozen=True)
 class Layout:
-    """So many of each kind: `router-1` up to `router-<routers>`, and so on."""
+    """So many of each kind: `router-1` up to `router-<routers>`, and so on.
+
+    Attributes:
+        n_shards: of a shared log; 0 without one.
+    """
 
     counts: tuple[int, ...] = USUAL
+    n_shards: int = 0
 
     def __iter__(self) -> Iterator[str]:
         """All of them."""
@@ -28,7 +33,8 @@ class Layout:
 
     def but(self, kind: str, count: int) -> Layout:
         """Another number of a kind."""
-        return Layout(tuple(count if k == kind else n for k, n in zip(KINDS, self.counts, strict=True)))
+        counts = tuple(count if k == kind else n for k, n in zip(KINDS, self.counts, strict=True))
+        return Layout(counts, self.n_shards)
 
     @cached_property
     def routers(self) -> Sequence[str]:
@@ -52,5 +58,5 @@ class Layout:
 
     @cached_property
     def shards(self) -> Shards:
-        """Which router owns which stream."""
-        return Shards(self.routers)
+        """Which shard a stream is in."""
+        return Shards([f"shard-{n}" for n in range(1, self.n_shards + 1)] or self.routers)

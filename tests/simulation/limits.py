@@ -8,11 +8,12 @@ from types import ModuleType
 
 from tests.simulation import disk
 from zim.nodes.comet import feed, passes, results, views
-from zim.nodes.router import intake, questions, shard, storage
+from zim.nodes.router import intake, owning, questions, shard, storage
 from zim.nodes.router.log import memory
 
 SMALL: dict[ModuleType, dict[str, float]] = {
     disk: {"KEEP_S": 1.5},
+    owning: {"SETTLED_S": 1.0},
     feed: {"HELD_BYTES": 1_200, "UNSENT": 4, "WINDOW_BYTES": 400},
     passes: {"PASS_BYTES": 600, "READS": 2},
     results: {"RESULTS": 3},

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from tests.simulation.application import desk
-from tests.simulation.disk import Disk, RouterDisk, is_live
+from tests.simulation.disk import Disk, is_live
 from tests.simulation.kernel import Driver
 from zim.fabric.principals import LOCAL
 from zim.fabric.push import Published, Push
@@ -17,44 +17,10 @@ from zim.nodes.comet.views import Session
 from zim.nodes.effects import Effect
 from zim.nodes.job.runner import JobRunner
 from zim.nodes.logic.runner import LogicRunner
-from zim.nodes.router.effects import DiskEffect, ForgetIdle
-from zim.nodes.router.runner import RouterRunner
+from zim.nodes.placement import Placement
 from zim.protocol.messages import FromLogic, Submit, ToLogic
 
 TICK_S = 0.05  # of a logic; the real one asks again a little sooner
-
-
-class RouterNode(Driver):
-    def __init__(self, *args: Any) -> None:
-        super().__init__(*args)
-        self.disk = RouterDisk(self)
-
-    def boot(self) -> None:
-        there = self.layout.comets, self.layout.jobs
-        self.runner = RouterRunner(self.disk.open(), self.disk.clock, 1 << 40, {}, *there, self.now)
-        self.runner.shard.intake.limit.follow(self.kernel.limits.pushes_per_stream)
-        self.every(0.1, lambda: self.perform(self.runner.on_tick(self.now, self.disk.wall_s)))
-
-    def crash(self) -> None:
-        self.disk.crash()
-
-    def receive(self, src: str, run: int, m: Any) -> None:
-        self.look_at(self.layout.jobs)
-        self.disk.check_message(m)
-        super().receive(src, run, m)
-        self.disk.check_behind(m)
-
-    def perform_one(self, effect: Effect) -> None:
-        match effect:
-            case DiskEffect():
-                self.later(self.disk.begin(effect), lambda: self._end(effect))
-            case ForgetIdle(now=now, now_ms=now_ms, left=left):
-                self.disk.storage.streams.forget(now, now_ms, self.runner.shard.directory.is_served, left)
-            case _:
-                super().perform_one(effect)
-
-    def _end(self, effect: DiskEffect) -> None:
-        self.perform(self.runner.on_done(effect, self.disk.end(effect), self.now))
 
 
 class JobNode(Driver):
@@ -73,7 +39,8 @@ class CometNode(Driver):
         self.disk = Disk()
 
     def boot(self) -> None:
-        rest = self.layout.routers, self.layout.logics, self.kernel.renew_bytes, 5.0, 0, self.kernel.most_changes
+        placement = Placement(self.name, self.layout.routers, self.layout.shards.names)
+        rest = placement, self.layout.logics, self.kernel.renew_bytes, 5.0, 0, self.kernel.most_changes
         self.runner = CometRunner(self.name, self.disk.next_run("incarnation", 1), *rest)
         self.hub = self.runner.hub
         self.every(0.025, lambda: self.act(self.runner.on_tick, self.now))
@@ -112,7 +79,8 @@ class CometNode(Driver):
 class LogicNode(Driver):
     def boot(self) -> None:
         rest = desk(), 1 << 20, lambda: f"id-{self.kernel.number()}", self.kernel.part_streams
-        self.runner = LogicRunner(self.layout.routers, is_live, *rest)
+        placement = Placement(self.name, self.layout.routers, self.layout.shards.names)
+        self.runner = LogicRunner(placement, is_live, *rest)
         self.there.clear()
         self.every(TICK_S, lambda: self.perform([*self.follow(self.layout.routers), *self.runner.on_tick(self.now)]))
 

@@ -48,6 +48,9 @@ PROFILES: dict[str, tuple[str, ...]] = {
     "people": ("ban", "ban", "lift", "kick", "kick", "give", "kill router", "kill comet", "cut", "stop comet", "lose"),
     "huge": ("crowd", "crowd", "rooms", "rooms", "herd", "kill router", "kill comet"),
     "limits": ("burst", "burst", "herd", "kill router", "kill logic", "stop", "cut", "lose"),
+    "shards": ("kill router", "kill router", "stop router", "stop router", "cut off", "cut", "kill comet"),
+    "engine": ("out", "out", "engine slow", "cut off", "unsure", "kill router", "stop router"),
+    "handover": ("drain", "drain", "drain", "kill router", "engine slow", "cut off", "stop comet", "burst"),
     "storm": (
         "lose",
         "cut",
@@ -66,6 +69,8 @@ PROFILES: dict[str, tuple[str, ...]] = {
 }
 
 
+_ON_SHARED = ("shards", "engine", "handover")  # always; of the others, those that know nothing of a router's disk
+_ON_ITS_OWN = ("clocks", "disk", "restored", "differ")
 _WORLDS = {"huge": "charge", "limits": "limit"}  # what holds for all of a schedule
 
 
@@ -77,6 +82,10 @@ def make_plan(seed: int, profile: str) -> list[Op]:
     layout = Layout(rng.choice([USUAL, tuple(rng.randint(1, 3) for _ in USUAL)]))
     if layout.counts != USUAL:
         plan.append(Op(0.0, "nodes", layout.counts))
+    shares = random.Random(f"shared {profile} {seed}")
+    if profile in _ON_SHARED or (profile not in _ON_ITS_OWN and shares.random() < 0.3):
+        layout = Layout(layout.counts, shares.choice([1, 2, 3, 5]))
+        plan.append(Op(0.0, "shards", (layout.n_shards,)))
 
     def when() -> float:
         return round(0.3 + (CHAOS_S - 0.3) * rng.random(), 3)
@@ -140,7 +149,7 @@ def _burst(rng: random.Random, layout: Layout, at: float, push: Any) -> list[Op]
 def _herd(rng: random.Random, layout: Layout, at: float, push: Any) -> list[Op]:
     """A router dies in a burst, and all that waited for it, kept or not, comes at once."""
     router = rng.choice(layout.routers)
-    streams = [s for s in STREAMS if layout.shards.owner(s) == router] or STREAMS
+    streams = [s for s in STREAMS if layout.shards.of(s) == router] or STREAMS
     for i in range(60):
         push(round(at + 0.01 * i, 3), [rng.choice(streams)], rng.random() < 0.7)
     return [Op(round(at + rng.choice([0.1, 0.2, 0.3]), 3), "kill", (router, rng.choice([0.2, 0.5])))]
@@ -149,7 +158,7 @@ def _herd(rng: random.Random, layout: Layout, at: float, push: Any) -> list[Op]:
 def _held(rng: random.Random, layout: Layout, at: float, push: Any) -> list[Op]:
     """A job stands still with entries of a comet, which loses its lease or dies, and is back."""
     comet, router = rng.choice(layout.comets), rng.choice(layout.routers)
-    streams = [s for s in STREAMS if layout.shards.owner(s) == router] or STREAMS
+    streams = [s for s in STREAMS if layout.shards.of(s) == router] or STREAMS
     for i in range(20):
         push(round(at + 0.02 * i, 3), [rng.choice(streams)], False)
     stop = Op(at, "stop", (rank(comet, layout.jobs)[0], 4.2))
@@ -168,7 +177,7 @@ def _late(rng: random.Random, layout: Layout, at: float, push: Any) -> list[Op]:
 
 def _untold(rng: random.Random, layout: Layout, at: float, push: Any) -> list[Op]:
     """A router dies between the first messages of a stream and its answer to who joined it."""
-    owner, hop = layout.shards.owner(LIVE), Op(at, "hop", (rng.randrange(1, 3), "live"))
+    owner, hop = layout.shards.of(LIVE), Op(at, "hop", (rng.randrange(1, 3), "live"))
     for i in range(5):
         push(round(at + 0.002 * i, 3), [LIVE], False)
     for i in range(5):
@@ -186,7 +195,7 @@ def _clock(rng: random.Random, layout: Layout, at: float, push: Any) -> list[Op]
 
 def _forgotten(rng: random.Random, layout: Layout, at: float, push: Any) -> list[Op]:
     """The owner of a live-only stream dies with pushes whose keys are elsewhere, and their publishers ask again."""
-    owner = layout.shards.owner
+    owner = layout.shards.of
     kept = [s for s in STREAMS if owner(s) != owner(LIVE)] or [s for s in STREAMS if not is_live(s)]
     for i in range(8):
         push(round(at + 0.01 * i, 3), [rng.choice(kept), LIVE], True)
@@ -219,7 +228,7 @@ _STORIES: dict[str, Callable[[random.Random, Layout, float, Any], list[Op]]] = {
 
 
 def _fault(rng: random.Random, layout: Layout, fault: str, at: float, push: Any) -> list[Op]:
-    verb, _, kind = fault.partition(" ")
+    verb, _, kind = fault.partition(" ") if fault not in ("cut off", "engine slow") else (fault, "", "")
     node = rng.choice([n for n in layout if n.startswith(kind)])
     routers, comets, jobs = layout.routers, layout.comets, layout.jobs
     pairs = [(c, r) for c in comets for r in routers] + [(r, c) for c in comets for r in routers]
@@ -235,6 +244,9 @@ def _fault(rng: random.Random, layout: Layout, fault: str, at: float, push: Any)
         "full": (rng.choice(routers), rng.choice([0.05, 0.3, 2.0])),
         "unsure": (rng.choice(routers), rng.choice(["unknown, stored", "unknown, lost"])),
         "trim": (rng.choice(routers), rng.choice([0, 1, 5])),
+        "out": (rng.choice([0.05, 0.5, 1.5, 3.0, 6.0]), rng.choice([0.0, -600.0, 600.0])),
+        "cut off": (rng.choice(routers), rng.choice([0.5, 1.9, 2.5, 5.0])),
+        "drain": (rng.choice(routers), rng.choice([0.1, 3.0])),
         "slow": (rng.randrange(5), rng.choice([0.2, 1.0, 4.0])),
         "restore": (rng.choice(routers), rng.choice([0.05, 0.5, 2.0])),
         "differ": (node, rng.choice(OTHERS[node.partition("-")[0]]), rng.randint(1, 3), rng.choice([0.5, 3.0, 6.0])),
@@ -242,6 +254,7 @@ def _fault(rng: random.Random, layout: Layout, fault: str, at: float, push: Any)
         "lift": (rng.choice(["1", "2", "3"]), rng.randrange(2)),
         "kick": (rng.choice(["1", "2", "3"]), rng.randrange(2)),
         "give": (rng.choice(["1", "2", "3"]), "vip", rng.random() < 0.5, rng.randrange(2)),
+        "engine slow": (rng.choice([0.5, 3.0, 6.0]),),
         "forge": (rng.choice(comets), rng.choice(routers), rng.choice(list(FORGERIES)), rng.choice(NUMBERS)),
     }
     return [Op(at, verb, args[verb])]
@@ -255,10 +268,11 @@ def _is_possible(op: Op, layout: Layout) -> bool:
 
 def run(seed: int, plan: list[Op], trace: bool = False) -> str:
     """Plays a schedule. Returns what it found wrong, or ""."""
-    layout = Layout(next((op.args for op in plan if op.verb == "nodes"), USUAL))
+    n_shards = next((op.args[0] for op in plan if op.verb == "shards"), 0)
+    layout = Layout(next((op.args for op in plan if op.verb == "nodes"), USUAL), n_shards)
     charges = any(op.verb == "charge" for op in plan)
     limits = TIGHT if any(op.verb == "limit" for op in plan) else NO_CEILINGS
-    plan = [op for op in plan if op.verb not in ("nodes", "charge", "limit") and _is_possible(op, layout)]
+    plan = [op for op in plan if op.verb not in ("nodes", "shards", "charge", "limit") and _is_possible(op, layout)]
     with small_limits() if are_small(seed) and not charges else nullcontext():
         try:
             world = World(seed, layout, charges, trace, limits)

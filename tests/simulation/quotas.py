@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from tests.simulation.nodes import LogicNode, RouterNode
+from tests.simulation.nodes import LogicNode
 from zim.fabric.buckets import Rate
 from zim.fabric.ceilings import Ceilings
 from zim.nodes.router.log import NewPush
@@ -51,11 +51,11 @@ class Observer:
         self._world = world
         self._of: dict[tuple[str, int, str], list[float]] = {}  # when something was let through, by whom and whose
 
-    def saw_append(self, router: RouterNode, stream: str, push: NewPush) -> None:
-        """A router has kept a push that it admitted at this log time."""
-        limit = self._world.kernel.limits.pushes_per_stream
+    def saw_append(self, shard: str, stream: str, push: NewPush) -> None:
+        """A shard has kept a push that its owner admitted at this log time."""
+        limit, vault = self._world.kernel.limits.pushes_per_stream, self._world.vaults[shard]
         if limit is not None:
-            self._let_through(router.name, router.run, stream, push.time_ms / 1000, limit)
+            self._let_through(shard, vault.store.term, stream, push.time_ms / 1000, limit)
 
     def saw_push(self, logic: LogicNode) -> None:
         """A logic has let a push of a backend through."""

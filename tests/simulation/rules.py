@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from tests.simulation.nodes import RouterNode
 from tests.simulation.people import Wire
+from tests.simulation.router import RouterNode
 from zim.fabric.audience import ALL
 from zim.fabric.buckets import Bucket, Buckets
 from zim.nodes.comet import joining

@@ -8,7 +8,7 @@ from typing import Any
 
 from tests.simulation.disk import EVERYTHING
 from tests.simulation.layout import Layout
-from tests.simulation.nodes import RouterNode
+from tests.simulation.router import RouterNode
 from tests.simulation.world import World
 from zim.fabric.retention import Rule
 from zim.nodes.router.feed import Feed
@@ -17,11 +17,11 @@ from zim.protocol.messages import Begin, Changes, Renew
 NUMBERS = [1, 1_000, (1 << 40) - 1, (1 << 52) - 1]  # how far ahead a forged number is
 
 # What a stranger on the links may say in the name of a comet.
-FORGERIES: dict[str, Callable[[Feed, int, int], Any]] = {
-    "begin": lambda f, term, n: Changes(f.comet, f.inc, term, [Begin(f.applied + 1, n)]),
-    "later begin": lambda f, term, n: Changes(f.comet, f.inc, term, [Begin(f.applied + n, 1)]),
-    "run": lambda f, term, n: Changes(f.comet, f.inc + n, term, [Begin(1, 1 << 40)]),
-    "renew": lambda f, term, n: Renew(f.comet, f.inc, term, f.renewed + n, 0),
+FORGERIES: dict[str, Callable[[str, Feed, int, int], Any]] = {
+    "begin": lambda s, f, term, n: Changes(s, f.comet, f.inc, term, [Begin(f.applied + 1, n)]),
+    "later begin": lambda s, f, term, n: Changes(s, f.comet, f.inc, term, [Begin(f.applied + n, 1)]),
+    "run": lambda s, f, term, n: Changes(s, f.comet, f.inc + n, term, [Begin(1, 1 << 40)]),
+    "renew": lambda s, f, term, n: Renew(s, f.comet, f.inc, term, f.renewed + n, 0),
 }
 
 TRIM_S = 0.5  # how long a router keeps less, for a schedule's sake
@@ -39,6 +39,10 @@ class Op:
 def do(world: World, op: Op) -> None:
     """Plays one step."""
     a = op.args
+    if op.verb in ("kill", "stop", "cut"):  # whoever owns a shard now
+        a = tuple(world.owner_of(arg) if isinstance(arg, str) and arg in world.vaults else arg for arg in a)
+        if "" in a:
+            return
     if op.verb in ("push", "crowd", "steal", "submit"):
         getattr(world.publisher if op.verb == "submit" else world.backend, op.verb)(*a)
     elif op.verb in ("ban", "lift", "kick", "give"):
@@ -83,22 +87,24 @@ def _forge(world: World, comet: str, router: str, kind: str, number: int) -> Non
     node, victim = world.kernel.nodes[router], world.kernel.nodes[comet]
     assert isinstance(node, RouterNode)
     if all(n.is_up and not n.is_stopped for n in (node, victim)):
-        shard = node.runner.shard
-        if (feed := shard.directory.feeds.get(comet)) is not None:
-            node.receive(comet, -1, FORGERIES[kind](feed, shard.term, number))
+        for runner in node.shards[:1]:
+            shard = runner.shard
+            if (feed := shard.directory.feeds.get(comet)) is not None:
+                node.receive(comet, -1, FORGERIES[kind](shard.name, feed, shard.term, number))
 
 
 def _restore(world: World, name: str, back_s: float) -> None:
     """A backup is made, and comes back later."""
     router = world.kernel.nodes[name]
     assert isinstance(router, RouterNode)
-    if router.disk.is_writing:
+    vault = world.vaults[name]
+    if any(disk.is_writing for disk in router.disks.values()):
         world.kernel.after(0.01, lambda: _restore(world, name, back_s))
         return
-    backup = router.disk.back_up()
+    backup = vault.back_up()
 
     def come_back() -> None:
-        if backup[0].epoch == router.disk.store.epoch:
+        if backup[0].epoch == vault.store.epoch:
             _kill(world, name, 0.3)
             world.restore(router, backup)
 
@@ -137,19 +143,65 @@ _FAULTS: dict[str, Callable[..., None]] = {
 }
 
 
+def _out(world: World, for_s: float, clock_s: float) -> None:
+    """The engine of a shared log fails over."""
+    engine = world.kernel.engine
+    engine.out_until, engine.clock_s = world.kernel.now + for_s, clock_s
+
+
+def _engine_slow(world: World, for_s: float) -> None:
+    world.kernel.engine.slow_until = world.kernel.now + for_s
+
+
+def _lose_engine(world: World, router: str, for_s: float) -> None:
+    """A router does not reach the engine."""
+    world.kernel.engine.cut_off[router] = world.kernel.now + for_s
+
+
+def _drain(world: World, name: str, away_s: float) -> None:
+    """A router gives away what it has, ends, and is started again."""
+    router = world.kernel.nodes[name]
+    assert isinstance(router, RouterNode)
+    if router.is_up and not router.is_stopped:
+        router.perform(router.runner.drain(router.now))
+        run = router.run
+        world.kernel.after(2.5, lambda: _end(world, router, run, away_s))
+
+
+def _end(world: World, router: RouterNode, run: int, away_s: float) -> None:
+    if router.run == run and router.is_up and not router.is_stopped:
+        router.perform(router.runner.last_words(router.now))
+        world.kernel.after(0.05, lambda: _kill(world, router.name, away_s) if router.run == run else None)
+
+
 def _disk(world: World, op: Op) -> None:
+    if op.verb in _ENGINE and world.kernel.engine is not None:
+        _ENGINE[op.verb](world, *op.args)
+    if op.verb in _ENGINE:
+        return
     router = world.kernel.nodes[op.args[0]]
     assert isinstance(router, RouterNode)
-    if op.verb == "full":
-        router.disk.is_full = True
-        world.kernel.after(op.args[1], lambda: setattr(router.disk, "is_full", False))
-    elif op.verb == "clock":
-        if world.key_window_s > 2 * 3_600:  # else the hour that a start may take is longer than keys are known
-            router.disk.clock_off_s = op.args[1]
-            world.is_clock_wrong = True
-    elif op.verb == "unsure":
-        router.disk.store.failures.append(op.args[1])
-    elif op.verb == "trim":
-        world.is_trimmed = True
-        router.disk.retention.keeps = Rule(op.args[1], 1e6) if op.args[1] else Rule(1, 1e-3)
-        world.kernel.after(TRIM_S, lambda: setattr(router.disk.retention, "keeps", EVERYTHING))
+    vaults = [world.vaults[shard] for shard in world.vaults if world.owner_of(shard) == router.name]
+    # else the hour that a start may take is longer than keys are known
+    if op.verb == "clock" and world.key_window_s > 2 * 3_600:
+        router.clock_off_s = op.args[1]
+        world.is_clock_wrong = True
+    for vault in vaults:
+        if op.verb == "full" and vault.engine is None:
+            vault.is_full = True
+            world.kernel.after(op.args[1], lambda vault=vault: setattr(vault, "is_full", False))  # type: ignore[misc]
+        elif op.verb == "unsure":
+            vault.store.failures.append(op.args[1])
+        elif op.verb == "trim":
+            world.is_trimmed = True
+            vault.retention.keeps = Rule(op.args[1], 1e6) if op.args[1] else Rule(1, 1e-3)
+            keep = vault.retention
+            world.kernel.after(TRIM_S, lambda keep=keep: setattr(keep, "keeps", EVERYTHING))  # type: ignore[misc]
+
+
+_ENGINE: dict[str, Callable[..., None]] = {
+    "out": _out,
+    "engine slow": _engine_slow,
+    "cut off": _lose_engine,
+    "drain": _drain,
+}

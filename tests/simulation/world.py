@@ -9,19 +9,20 @@ from __future__ import annotations
 import itertools
 import random
 from collections.abc import Sequence
-from functools import partial
 from typing import Any
 
 from tests.simulation.authority import Authority
-from tests.simulation.disk import STREAMS, Backup, is_live
+from tests.simulation.disk import STREAMS, Backup, Vault, is_live
 from tests.simulation.ending import check_all
+from tests.simulation.engine import Engine
 from tests.simulation.kernel import Kernel, Violation
 from tests.simulation.layout import Layout
 from tests.simulation.limits import are_small
-from tests.simulation.nodes import CometNode, JobNode, LogicNode, RouterNode
+from tests.simulation.nodes import CometNode, JobNode, LogicNode
 from tests.simulation.people import Person, Wire
 from tests.simulation.publishers import Backend, Publisher
 from tests.simulation.quotas import Observer, WatchedLogic
+from tests.simulation.router import RouterNode
 from tests.simulation.work import Meter
 from zim.fabric.ceilings import NO_CEILINGS, Ceilings
 from zim.fabric.limits import CHANGES
@@ -31,6 +32,8 @@ from zim.nodes.logic.shares import PART_STREAMS
 from zim.nodes.logic.trains import Train
 from zim.nodes.router.intake import ADMITTED_BYTES
 from zim.nodes.router.log import NewPush
+from zim.nodes.router.shard import Shard
+from zim.nodes.router.shard_runner import ShardRunner
 from zim.protocol.messages import PublishReply
 from zim.protocol.vocabularies.base import Missed, Start
 
@@ -62,18 +65,25 @@ class World:
         self._appends = itertools.count()
         self.appended_at: dict[tuple[str, str], float] = {}
         self.acks: dict[str, int] = {}  # how far devices have asked to move their user's cursor
-        self.router_died = dict.fromkeys(layout.routers, -1.0)
+        self.died_at = dict.fromkeys(layout.shards.names, -1.0)  # shards whose owner did, or was thought dead
+        self.began_at = dict.fromkeys(layout.shards.names, -1.0)  # since when the owner is their owner
         self.has_small_limits = are_small(seed)
         self.drops_oldest = seed % 4 == 1  # what a comet does with goim clients that are too slow
         self.lost: dict[tuple[str, str], list[tuple[str, int]]] = {}  # as places: by routers whose backup came back
         self.is_trimmed = self.is_restored = self.is_clock_wrong = False
         self.settled_at = 0.0
+        self.vaults = kernel.vaults = {name: Vault(name, kernel) for name in layout.shards.names}
+        if layout.n_shards:
+            kernel.engine = Engine(kernel, layout.shards.names)
+            self.vaults = kernel.engine.vaults
+            kernel.engine.on_term = self.saw_term
         for name in layout:
             kernel.nodes[name] = NODES[name.partition("-")[0]](kernel, name)
         self.key_window_s = 5.0 if seed % 3 == 0 else 86_400.0
+        for vault in self.vaults.values():
+            vault.key_window_s = self.key_window_s
+            vault.on_append = self.saw_append
         for router in self.routers():
-            router.disk.key_window_s = self.key_window_s
-            router.disk.on_append = partial(self.saw_append, router)
             router.on_answer = self.saw_answer
         for comet in layout.comets:
             kernel.nodes[comet].on_end = self.saw_end
@@ -101,6 +111,19 @@ class World:
         """All routers."""
         return [node for node in self.kernel.nodes.values() if isinstance(node, RouterNode)]
 
+    def owners(self) -> list[tuple[RouterNode, ShardRunner[Any]]]:
+        """Routers that are up, and the shards for which each speaks."""
+        return [(router, shard) for router in self.routers() for shard in router.shards]
+
+    def owner_of(self, shard: str) -> str:
+        """The router that owns it, as the rows say; "" for none."""
+        engine = self.kernel.engine
+        return shard if engine is None else engine.holdings[shard].router
+
+    def runner_of(self, shard: str) -> ShardRunner[Any] | None:
+        """Its runner, at the router that speaks for it; None while none does."""
+        return next((found for _, found in self.owners() if found.shard.name == shard), None)
+
     def comets_up(self) -> list[CometNode]:
         """Comets that take a client."""
         return [n for n in self.kernel.nodes.values() if isinstance(n, CometNode) and n.is_up and not n.is_stopped]
@@ -111,9 +134,15 @@ class World:
         """A promise is broken."""
         raise Violation(f"{self.kernel.now:.3f} {claim}")
 
-    def saw_append(self, router: RouterNode, stream: str, epoch: str, offset: int, push: NewPush) -> None:
-        """A router has kept a message."""
-        self.observer.saw_append(router, stream, push)
+    def saw_term(self, shard: str, was_given: bool) -> None:
+        """A shard has another owner."""
+        self.began_at[shard] = self.kernel.now
+        if not was_given:
+            self.died_at[shard] = self.kernel.now
+
+    def saw_append(self, shard: str, stream: str, epoch: str, offset: int, push: NewPush) -> None:
+        """A shard has kept a message."""
+        self.observer.saw_append(shard, stream, push)
         push_id = push.body.decode()
         self.receipt_of[push_id] = push.push_id
         history = self.history.setdefault((stream, epoch), [])
@@ -146,7 +175,8 @@ class World:
     def restore(self, router: RouterNode, backup: Backup) -> None:
         """Its backup comes back, and begins another history."""
         heads = {stream: book.head for stream, book in backup[0].books.items()}
-        old, epoch = router.disk.store.epoch, router.disk.restore(backup)
+        vault = self.vaults[router.name]
+        old, epoch = vault.store.epoch, vault.restore(backup)
         self.is_restored = True
         for stream in [stream for stream, of in self.history if of == old]:
             kept = self.history[stream, old]
@@ -202,9 +232,10 @@ class World:
 
     def knows_time(self, logic: LogicNode, streams: Sequence[str]) -> bool:
         """A logic knows the log time of all routers of these streams."""
-        owners = [router for router in self.routers() if any(self.is_at(router, s) for s in streams)]
-        terms = {name: logic.runner._clocks.of(name).term for name in logic.layout.routers}
-        return all(r.is_up and terms.get(r.name) == r.runner.shard.term for r in owners)
+        shards = {self.shard_of(s) for s in streams}
+        terms = {name: logic.runner._clocks.of(name).term for name in logic.layout.shards.names}
+        runners = {name: self.runner_of(name) for name in shards}
+        return all(r is not None and terms.get(name) == r.shard.term for name, r in runners.items())
 
     def may_pass(self, person: Person, place: tuple[str, str], after: int, before: int) -> bool:
         """Whether all messages in between are for other sessions, or worth something only for a while."""
@@ -215,7 +246,8 @@ class World:
     def check_answer(self, push_id: str, p: Published) -> None:
         """An answer must be true when it is given, and stay so."""
         kept = [s for s in self.streams_of(push_id) if (s, push_id) in self.places or (s, push_id) in self.lost]
-        if p.status == "ok" and len(kept) < len(self.streams_of(push_id)):
+        lacking = [s for s in self.streams_of(push_id) if s not in kept and not self._may_lack(push_id, s)]
+        if p.status == "ok" and lacking:
             self.fail(f"{push_id} got success and is only in {kept}")
         if p.status == "limited" and self.kernel.limits is NO_CEILINGS:
             self.fail(f"{push_id} got 429, and there is no limit")
@@ -228,6 +260,11 @@ class World:
                 found = [self.place_of(stream, push_id), *self.lost.get((stream, push_id), ())]
                 if offset not in [known for _, known in found]:  # what was told may be lost since, and stored again
                     self.fail(f"{push_id} is said to be {offset} of {stream}, is {found[0]}")
+
+    def _may_lack(self, push_id: str, stream: str) -> bool:
+        """What is live only of a push with a key is gone if its owner was lost between its commit and that."""
+        push, asked_at = self.backend.pushes[push_id]
+        return is_live(stream) and bool(push.key) and self.began_at[self.shard_of(stream)] > asked_at
 
     def saw_answer(self, peer: str, m: Any) -> None:
         """503 means surely not stored, when a router says it."""
@@ -254,8 +291,6 @@ class World:
 
     def check_not_recovered(self, person: Person, start: Start, had: tuple[str, int]) -> None:
         """There must be a reason."""
-        router = self.kernel.nodes[self.owner(start.stream)]
-        assert isinstance(router, RouterNode)
         is_old = had[0] != start.epoch
         if is_old and not is_live_only(start.epoch) and not self.is_restored:
             self.fail(f"{person.name} {start.stream}: another epoch, and nobody restored a backup")
@@ -269,32 +304,35 @@ class World:
 
     def _look(self) -> None:
         """Now and then: what must hold at any time."""
-        for router in self.routers():
-            if not router.is_up or router.is_stopped:
+        owners: dict[str, str] = {}
+        for router, runner in self.owners():
+            shard = runner.shard
+            if (other := owners.setdefault(shard.name, router.name)) != router.name:
+                self.fail(f"{router.name} and {other} both speak for {shard.name}")
+            if router.is_stopped:
                 continue
-            self._check_lease(router)
-            self._check_ledger(router)
+            self._check_lease(router, shard)
+            self._check_ledger(shard)
             most_bytes = self.kernel.max_behind_bytes + 3 * self.kernel.admitted_bytes
-            for feed in router.runner.shard.directory.feeds.values():
+            for feed in shard.directory.feeds.values():
                 if feed.behind_bytes > most_bytes:  # what it did not serve when admitted counts, too
-                    self.fail(f"{router.name} keeps {feed.behind_bytes} bytes for {feed.comet}")
+                    self.fail(f"{shard.name} keeps {feed.behind_bytes} bytes for {feed.comet}")
         self.kernel.after(0.25, self._look)
 
-    def _check_lease(self, router: RouterNode) -> None:
+    def _check_lease(self, router: RouterNode, shard: Shard[Any]) -> None:
         """A comet that is away loses its lease in time."""
+        since = max(router.since, router.silent_at, self.began_at[shard.name])
         for comet in (self.kernel.nodes[c] for c in self.kernel.layout.comets):
             is_away = (comet.is_stopped or not comet.is_up) and self.kernel.now - comet.since > AWAY_S
-            feed = router.runner.shard.directory.feeds.get(comet.name)
-            if is_away and self.kernel.now - router.since > AWAY_S and feed is not None and feed.is_alive:
+            feed = shard.directory.feeds.get(comet.name)
+            if is_away and self.kernel.now - since > AWAY_S and feed is not None and feed.is_alive:
                 self.fail(f"{router.name} still believes in {comet.name}")
 
-    def _check_ledger(self, router: RouterNode) -> None:
-        tally = router.runner.shard.ledger.tally
-        pending = sum(
-            row.pending for feed in router.runner.shard.directory.feeds.values() for row in feed.rows.values()
-        )
+    def _check_ledger(self, shard: Shard[Any]) -> None:
+        tally = shard.ledger.tally
+        pending = sum(row.pending for feed in shard.directory.feeds.values() for row in feed.rows.values())
         if tally.pending != pending or min(tally.delivered, tally.gone, tally.shed, pending) < 0:
-            self.fail(f"{router.name}: the ledger is out of balance: {tally}, {pending} pending")
+            self.fail(f"{shard.name}: the ledger is out of balance: {tally}, {pending} pending")
 
     def stop(self, name: str, for_s: float) -> None:
         """SIGSTOP. A router that comes back from it must not take its own silence for that of others."""
@@ -303,25 +341,27 @@ class World:
         self.kernel.stop(name, for_s)
         if not isinstance(node, RouterNode) or for_s < 1.5 or stands_still:
             return
-        alive = [feed for feed in node.runner.shard.directory.feeds.values() if feed.is_alive]
-        lives = {feed.comet: self.kernel.nodes[feed.comet].run for feed in alive}
+        alive = [(s, f) for s in node.shards for f in s.shard.directory.feeds.values() if f.is_alive]
+        lives = {feed.comet: self.kernel.nodes[feed.comet].run for _, feed in alive}
         began = self.kernel.now
 
         def look() -> None:
             if node.run != run or node.is_stopped or not node.is_up:
                 return
-            for feed in alive:
+            for runner, feed in alive:
                 comet = self.kernel.nodes[feed.comet]
                 is_same = comet.run == lives[comet.name] and comet.is_up and comet.since < began
-                if is_same and not feed.is_alive and node.runner.shard.directory.feeds[comet.name] is feed:
+                is_same &= runner in node.shards
+                if is_same and not feed.is_alive and runner.shard.directory.feeds[comet.name] is feed:
                     self.fail(f"{name} stood still, and gave {comet.name} up for it")
 
         self.kernel.after(for_s + 0.15, look)
 
     def saw_end(self, name: str) -> None:
         """A process has ended."""
-        if name in self.router_died:
-            self.router_died[name] = self.kernel.now
+        for shard in self.died_at:
+            if self.owner_of(shard) == name:
+                self.died_at[shard] = self.began_at[shard] = self.kernel.now
         for person in self.people:
             if person.wire is not None and person.wire.comet.name == name:
                 person.closed(person.wire, "its comet died")
@@ -332,13 +372,14 @@ class World:
         """Faults stop; then everything must have arrived, and every view must agree."""
         kernel = self.kernel
         kernel.loss = 0.0
-        for router in self.routers():
-            router.disk.store.failures.clear()
+        for vault in self.vaults.values():
+            vault.store.failures.clear()
+            vault.is_full = False
+        if kernel.engine is not None:
+            kernel.engine.calm()
         for pipe in kernel.pipes.values():
             pipe.cut_until = 0.0
         for node in list(kernel.nodes.values()):
-            if isinstance(node, RouterNode):
-                node.disk.is_full = False
             kernel.cont(node.name, node.run)
         for person in self.people:
             if person.wire is not None:
@@ -350,10 +391,6 @@ class World:
         kernel.go(kernel.now + 10.0)  # in which publishers ask again once
         check_all(self)
 
-    def is_at(self, router: RouterNode, stream: str) -> bool:
-        """Whether that is this one."""
-        return self.owner(stream) == router.name
-
-    def owner(self, stream: str) -> str:
-        """The router that owns it."""
-        return self.kernel.layout.shards.owner(stream)
+    def shard_of(self, stream: str) -> str:
+        """Where it is."""
+        return self.kernel.layout.shards.of(stream)

@@ -52,7 +52,7 @@ from zim.protocol.pushes import Content, Encoded
 from zim.protocol.vocabularies import zim as zim_words
 from zim.protocol.vocabularies.base import Missed
 from zim.protocol.vocabularies.zim import ZIM
-from zim.topology import Comet, Job, ListenAddress, Logic, Node, Router, Topology, parse
+from zim.topology import Comet, Job, ListenAddress, Logic, LogPlace, Node, Router, Topology, parse
 from zim.topology.identity import Callout, Issuer
 from zim.web import batch, reading, server
 
@@ -208,7 +208,8 @@ def test_documented_defaults_of_the_fabric_are_true() -> None:
     text, _, _ = (ROOT / "docs" / "topology.md").read_text().partition("## Who may come in")
     defaults = {f.name: f.default for f in dataclasses.fields(Topology)}
     rows = re.findall(r"^\| `(\w+)` \| (\d+) \|", text, re.MULTILINE)
-    assert [key for key, _ in rows] == ["max_body_bytes", "idempotency_s", "receipts_s"]
+    assert [key for key, _ in rows] == ["max_body_bytes", "idempotency_s", "receipts_s", "shards"]
+    defaults["shards"] = LogPlace.shards
     for key, default in rows:
         assert defaults[key] == int(default), key
     for key, count, days in re.findall(r"^\| `(\w+)` \| (\d+), (\d+) days? \|", text, re.MULTILINE):

@@ -18,6 +18,7 @@ RESULTS = 4_000  # of what became of entries, of one message
 OFFSET = (1 << 63) - 1  # what SQLite, and languages without unsigned numbers, can hold
 PATTERNS, PATTERN_BYTES = 100, 255  # of one list, such as a token has; of one pattern, in UTF-8
 TOKEN_BYTES = 8 << 10  # of a token that is looked at
+SHARDS = 1_024  # of one log
 BANS = 100_000  # that one router keeps
 BANNED_NETWORKS = 10_000  # of them: each comet knows all of these
 BAN_S = 3650 * 86_400.0  # for which one may last, if it has an end

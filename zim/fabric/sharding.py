@@ -15,8 +15,8 @@ def rank(key: str, nodes: Sequence[str]) -> list[str]:
     """The nodes in the order in which they would own the key: the first one does, the next one is its stand-in.
 
     Args:
-        key: a stream's canonical name (`u:7`, `r:1`, `*`) for routers, a comet's name for jobs.
-        nodes: node names.
+        key: a stream's canonical name (`u:7`, `r:1`, `*`) for shards, a comet's name for jobs.
+        nodes: names of shards, or of nodes.
     """
     return sorted(nodes, key=lambda node: _weight(node, key), reverse=True)
 
@@ -26,17 +26,17 @@ def _weight(node: str, key: str) -> bytes:
 
 
 class Shards:
-    """Owners of streams among a fixed set of routers."""
+    """Which of a fixed set of shards a stream is in."""
 
-    def __init__(self, routers: Sequence[str]) -> None:
-        self.routers = tuple(routers)
-        self.owner = lru_cache(CACHED)(self._owner) if len(self.routers) > 1 else self._owner
+    def __init__(self, names: Sequence[str]) -> None:
+        self.names = tuple(names)
+        self.of = lru_cache(CACHED)(self._of) if len(self.names) > 1 else self._of
 
     def home(self, push_id: str) -> str:
-        """The router that alone knows what the key of a push was used for. Not cached: ids do not come back."""
-        return self._owner(push_id)
+        """The shard that alone knows what the key of a push was used for. Not cached: ids do not come back."""
+        return self._of(push_id)
 
-    def _owner(self, stream: str) -> str:
-        if len(self.routers) == 1:
-            return self.routers[0]
-        return max(self.routers, key=lambda node: _weight(node, stream))
+    def _of(self, stream: str) -> str:
+        if len(self.names) == 1:
+            return self.names[0]
+        return max(self.names, key=lambda name: _weight(name, stream))

@@ -88,7 +88,7 @@ def decode_answer(m: Answered, question: Question[A]) -> A:
     try:
         return cast(A, msgspec.convert(m.answer, question.answer_type()))
     except msgspec.ValidationError as e:
-        raise CodecError(f"{m.router}: no answer to {type(question).__name__}: {e}") from None
+        raise CodecError(f"{m.shard}: no answer to {type(question).__name__}: {e}") from None
 
 
 def encode_plain(value: Any) -> bytes:

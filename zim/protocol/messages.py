@@ -2,7 +2,8 @@
 
 One ZeroMQ message is one frame: a msgpack array of these, each an array `[name, field, …]`.
 
-Two feeds lie between a router and a comet. A feed is named by its comet's incarnation (`inc`) and its router's term
+A router process may own several shards. Whatever goes to one of them, or comes from it, names the shard. Two feeds lie
+between a shard and a comet. A feed is named by its comet's incarnation (`inc`) and the term of the shard's owner
 (`term`); both stand in whatever belongs to it.
 """
 
@@ -35,6 +36,7 @@ from zim.protocol.fields import (
 from zim.protocol.logins import AskJoin, Auth, Authed, MayJoin
 from zim.protocol.message import Message
 from zim.protocol.orders import Orders
+from zim.protocol.placing import AskOwned, Moved, Owned
 from zim.protocol.publication import ENTRY_BYTES, ITEM_BYTES, Outcome, Publication
 
 CHANGE_BYTES = 64  # what a change costs beside the names in it
@@ -90,6 +92,7 @@ def change_bytes(change: Change) -> int:
 class Changes(Message, frozen=True):
     """comet → router: changes in order; each is answered."""
 
+    shard: str
     comet: str
     inc: Run
     term: Run
@@ -112,6 +115,7 @@ class Renew(Message, frozen=True):
     again until a Renewed confirms them. obeyed: all orders up to this one, of the registration that began with `begin`.
     """
 
+    shard: str
     comet: str
     inc: Run
     term: Run
@@ -125,6 +129,7 @@ class Renew(Message, frozen=True):
 class Fetch(Message, frozen=True):
     """comet → router: the entries from low to high did not come."""
 
+    shard: str
     comet: str
     inc: Run
     term: Run
@@ -135,6 +140,7 @@ class Fetch(Message, frozen=True):
 class Read(Message, frozen=True):
     """comet or logic → router: a stream's records after an offset, up to another, at most `limit`."""
 
+    shard: str
     req: Number
     stream: str
     after: Number
@@ -145,6 +151,7 @@ class Read(Message, frozen=True):
 class Acknowledge(Message, frozen=True):
     """comet → router: a client has acknowledged its user's stream up to an offset of an epoch."""
 
+    shard: str
     req: Number
     stream: str
     epoch: str
@@ -157,7 +164,7 @@ class Acknowledge(Message, frozen=True):
 class Answer(Message, frozen=True):
     """To one change: where its stream stands, read after it was applied.
 
-    base: entries start after it; epoch: "" if the stream is another router's; acknowledged: a user's cursor.
+    base: entries start after it; epoch: "" if the stream is another shard's; acknowledged: a user's cursor.
     """
 
     n: Number
@@ -171,7 +178,7 @@ class Answer(Message, frozen=True):
 class Answers(Message, frozen=True):
     """router → comet: answers to changes."""
 
-    router: str
+    shard: str
     term: Run
     inc: Run
     answers: Annotated[list[Answer], Meta(max_length=CHANGES)]
@@ -184,7 +191,7 @@ class Renewed(Message, frozen=True):
     and the last one applied; now_ms: log time.
     """
 
-    router: str
+    shard: str
     term: Run
     inc: Run
     n: Number
@@ -203,7 +210,7 @@ class Entry(Message, frozen=True):
     sent, 0 for never; only: session keys; of their users only these get it.
     """
 
-    router: str
+    shard: str
     comet: str
     inc: Run
     begin: Number
@@ -224,7 +231,7 @@ def entry_bytes(body: bytes, items: list[Item], only: Sequence[str]) -> int:
 class Fetched(Message, frozen=True):
     """router → comet: answer to Fetch, a page at a time; empty if what was asked for is not kept."""
 
-    router: str
+    shard: str
     term: Run
     low: Number
     entries: list[Entry]
@@ -245,12 +252,12 @@ class Record(Message, frozen=True):
 class Records(Message, frozen=True):
     """router → comet or logic: answer to Read.
 
-    epoch: "" if the stream is another router's; floor: nothing at or below it is kept any more; last: what is above
+    epoch: "" if the stream is another shard's; floor: nothing at or below it is kept any more; last: what is above
     that and above what was asked for, up to this offset, is in records or has expired.
     """
 
     req: Number
-    router: str
+    shard: str
     stream: str
     epoch: str
     floor: Number
@@ -263,7 +270,7 @@ class Acknowledged(Message, frozen=True):
     """router → comet: answer to Acknowledge. offset: where the cursor is, durably."""
 
     req: Number
-    router: str
+    shard: str
     offset: Number
 
 
@@ -283,7 +290,7 @@ class Target(Message, frozen=True):
 class Push(Message, frozen=True):
     """router → job: the body once, and the entries it makes. expires_ms, only: see Entry."""
 
-    router: str
+    shard: str
     push_id: str
     op: Int32
     body: bytes
@@ -296,9 +303,10 @@ class Push(Message, frozen=True):
 
 
 class Publish(Message, frozen=True):
-    """logic → router: pushes of one publisher, to be taken in their order. term: the router's, as logic knew it at the
+    """logic → router: pushes of one publisher, to be taken in their order. term: the shard's, as logic knew it at the
     first attempt (0: not yet)."""
 
+    shard: str
     req: Number
     attempt: Number
     term: Run
@@ -309,7 +317,7 @@ class PublishReply(Message, frozen=True):
     """router → logic: what became of some of the pushes of a Publish. Each is told once."""
 
     req: Number
-    router: str
+    shard: str
     term: Run
     outcomes: Annotated[list[Outcome], Meta(max_length=PUSHES)]
 
@@ -317,6 +325,7 @@ class PublishReply(Message, frozen=True):
 class AskTime(Message, frozen=True):
     """logic → router: what is your log time?"""
 
+    shard: str
     req: Number
 
 
@@ -324,7 +333,7 @@ class LogTime(Message, frozen=True):
     """router → logic: answer to AskTime."""
 
     req: Number
-    router: str
+    shard: str
     term: Run
     now_ms: Moment
 
@@ -332,16 +341,17 @@ class LogTime(Message, frozen=True):
 class Ask(Message, frozen=True):
     """logic → router: a question."""
 
+    shard: str
     req: Number
     question: AnyQuestion
 
 
 class Answered(Message, frozen=True):
     """router → logic: the answer to Ask, of the type that the question names: see `codec.decode_answer`. None if the
-    stream that it is about is another router's."""
+    stream that it is about is another shard's."""
 
     req: Number
-    router: str
+    shard: str
     answer: Any
 
 
@@ -379,10 +389,11 @@ class Submitted(Message, frozen=True):
 
 # ---------------------------------------------------------------- what each link carries
 
-ToRouter = Changes | Renew | Fetch | Read | Acknowledge | Publish | Ask | AskTime
-ToComet = Answers | Renewed | Fetched | Records | Acknowledged | Orders
+ToShard = Changes | Renew | Fetch | Read | Acknowledge | Publish | Ask | AskTime
+ToRouter = ToShard | AskOwned
+ToComet = Answers | Renewed | Fetched | Records | Acknowledged | Orders | Owned | Moved
 ToJob = Push
-ToAsker = PublishReply | Records | Answered | LogTime
+ToAsker = PublishReply | Records | Answered | LogTime | Owned | Moved
 ToLogic = Auth | AskJoin
 FromPublisher = Submit
 FromLogic = Authed | MayJoin

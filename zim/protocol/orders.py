@@ -66,7 +66,7 @@ Order = Expel | Move | Bar | Unbar
 class Orders(Message, frozen=True):
     """router → comet: orders, from the first on that it has not obeyed. begin: see Entry."""
 
-    router: str
+    shard: str
     term: Run
     inc: Run
     begin: Number

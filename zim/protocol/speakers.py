@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from zim.protocol import logins, messages, orders
+from zim.protocol import logins, messages, orders, placing
 from zim.protocol.message import Message
 
 PUBLISHER = "publisher"  # is no node, and shows an API key
@@ -19,14 +19,16 @@ class Says(NamedTuple):
 
     Attributes:
         kinds: of nodes.
-        name: the field that has the speaker's own name; "" if none has.
+        name: the field that has the speaker's own name; "" if none has. `shard` has it with the embedded log, whose
+            shards have the names of their routers; one of a shared log may be anywhere, and the highest term is right.
     """
 
     kinds: tuple[str, ...]
     name: str = ""
 
 
-_COMET, _LOGIC, _ROUTER = Says(("comet",)), Says(("logic",)), Says(("router",), "router")
+_COMET, _LOGIC = Says(("comet",)), Says(("logic",))
+_SHARD, _ROUTER = Says(("router",), "shard"), Says(("router",), "router")
 _COMET_BY_NAME = Says(("comet",), "comet")
 
 SPEAKERS: Mapping[type[Message], Says] = {
@@ -39,25 +41,28 @@ SPEAKERS: Mapping[type[Message], Says] = {
     messages.Publish: _LOGIC,
     messages.Ask: _LOGIC,
     messages.AskTime: _LOGIC,
+    placing.AskOwned: Says(("comet", "logic"), "node"),
     # to a job
-    messages.Push: _ROUTER,
+    messages.Push: _SHARD,
     # to a comet; an entry is a router's, and a job hands it on
     messages.Entry: Says(("job",)),
-    messages.Answers: _ROUTER,
-    messages.Renewed: _ROUTER,
-    messages.Fetched: _ROUTER,
-    messages.Records: _ROUTER,  # also to a logic
-    messages.Acknowledged: _ROUTER,
-    orders.Orders: _ROUTER,
+    messages.Answers: _SHARD,
+    messages.Renewed: _SHARD,
+    messages.Fetched: _SHARD,
+    messages.Records: _SHARD,  # also to a logic
+    messages.Acknowledged: _SHARD,
+    orders.Orders: _SHARD,
     logins.Authed: _LOGIC,
     logins.MayJoin: _LOGIC,
     # to a logic
     logins.Auth: _COMET,
     logins.AskJoin: _COMET,
     messages.Submit: Says((PUBLISHER,)),
-    messages.PublishReply: _ROUTER,
-    messages.Answered: _ROUTER,
-    messages.LogTime: _ROUTER,
+    messages.PublishReply: _SHARD,
+    messages.Answered: _SHARD,
+    messages.LogTime: _SHARD,
+    placing.Owned: _ROUTER,  # also to a comet
+    placing.Moved: _ROUTER,
 }
 
 
@@ -71,7 +76,10 @@ def is_forged(m: Message, speaker: str) -> bool:
     says = SPEAKERS[type(m)]
     if kind_of(speaker) not in says.kinds:
         return True
-    return says.name != "" and getattr(m, says.name) != speaker
+    if says.name == "":
+        return False
+    name = getattr(m, says.name)
+    return name != speaker and (says.name != "shard" or kind_of(name) == "router")
 
 
 def honest(came: Sequence[Any], speaker: str) -> list[Any]:

@@ -4,6 +4,7 @@ from zim.topology.changes import TopologyChange, believed_from_now_on, compare
 from zim.topology.file import load, parse
 from zim.topology.handing import pack, unpack
 from zim.topology.links import Links
+from zim.topology.log import LogPlace
 from zim.topology.nodes import Comet, Job, ListenAddress, Listeners, Logic, Node, Router, Topology
 
 __all__ = [
@@ -12,6 +13,7 @@ __all__ = [
     "Links",
     "ListenAddress",
     "Listeners",
+    "LogPlace",
     "Logic",
     "Node",
     "Router",

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, TypeVar
 from zim.errors import TopologyError
 from zim.fabric.ceilings import Ceilings
 from zim.fabric.retention import Retention
+from zim.topology import log
 from zim.topology.identity import Identity
 from zim.topology.links import differences
 from zim.topology.nodes import Comet, Job, Listeners, Logic, Node, Router, Topology
@@ -76,6 +77,7 @@ def compare(old: Topology, new: Topology) -> TopologyChange:
         taken += differences(old.links, new.links)
     else:
         waiting.append("links.keys")
+    waiting += log.differences(old.log, new.log)
     live["identity"] = new.identity
     taken += _identity(old.identity, new.identity)
     live["limits"] = new.limits

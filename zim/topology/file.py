@@ -16,7 +16,7 @@ from typing import Any, get_type_hints
 from zim.errors import TopologyError
 from zim.fabric.bans import parse_network
 from zim.program import zim_command
-from zim.topology import browsers, ceilings, identity, links, reach, retention
+from zim.topology import browsers, ceilings, identity, links, log, reach, retention
 from zim.topology.drafts import Draft, check_admin, check_together
 from zim.topology.endpoints import Endpoint, parse_link, parse_listener
 from zim.topology.nodes import MOST_S, CertificatePair, Comet, Job, ListenAddress, Logic, Node, Router, Topology
@@ -101,11 +101,11 @@ def parse(toml: str, path: Path) -> Topology:
     """
     problems: list[str] = []
     file = Table("", _read_toml(toml, path), problems)
-    file.refuse_unknown(["fabric", *_CLASSES, "links", "retention", "room_class", *identity.KEYS, ceilings.KEY])
+    file.refuse_unknown(["fabric", *_CLASSES, "links", "log", "retention", "room_class", *identity.KEYS, ceilings.KEY])
     fabric_table = _fabric_table(file)
     fabric = {} if fabric_table is None else fabric_table.read(_FABRIC, _FABRIC_REQUIRED)
     kept, who, linked = retention.read(file), identity.read(file, path.parent), links.read(file, path.parent)
-    limits = ceilings.read(file)
+    limits, place = ceilings.read(file), log.read(file, path.parent)
     drafts = [draft for kind in _CLASSES for draft in _read_kind(file, kind)]
     check_together(drafts)
     reach.check(fabric_table, fabric.get("admin"), drafts, who, linked)
@@ -131,6 +131,7 @@ def parse(toml: str, path: Path) -> Topology:
         "identity": who,
         "links": linked,
         "limits": limits,
+        "log": place,
         "path": path.absolute(),
         "digest": digest,
     }

@@ -14,6 +14,7 @@ from zim.fabric.retention import Retention
 from zim.topology.endpoints import Endpoint, parse_link, parse_listener
 from zim.topology.identity import Identity
 from zim.topology.links import Links
+from zim.topology.log import LogPlace
 from zim.topology.tables import choice, header_name, seconds, text, whole
 
 MOST_BYTES = 1 << 40  # more than a machine has; a typing error, not a limit
@@ -185,6 +186,7 @@ class Topology:
         identity: who may come in.
         limits: how much somebody may do.
         links: how nodes know each other.
+        log: the log that all routers share; None if each has its own.
         path: the file it came from; digest: SHA-256 of what was in it.
     """
 
@@ -203,6 +205,7 @@ class Topology:
     identity: Identity = field(default_factory=Identity)
     limits: Ceilings = NO_CEILINGS
     links: Links = field(default_factory=Links)
+    log: LogPlace | None = None
     path: Path = Path("topology.toml")
     digest: str = field(default="", compare=False)
 
@@ -210,6 +213,11 @@ class Topology:
     def nodes(self) -> tuple[Node, ...]:
         """All nodes, in the order in which they start."""
         return (*self.routers, *self.jobs, *self.logics, *self.comets)
+
+    @property
+    def shards(self) -> tuple[str, ...]:
+        """Names of the parts that the streams are in: those of a shared log, or the routers, who have one each."""
+        return tuple(router.name for router in self.routers) if self.log is None else self.log.names
 
     def node(self, name: str) -> Node:
         """The node of that name.

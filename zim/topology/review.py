@@ -14,6 +14,7 @@ from zim.fabric.patterns import ANY
 from zim.fabric.principals import SCOPES
 from zim.fabric.retention import DAY_S, Rule
 from zim.topology.identity import FAMILIES, Issuer, Secret
+from zim.topology.log import concerns
 from zim.topology.nodes import ListenAddress, Logic, Node, Topology
 
 Severity = Literal["error", "warning", "note"]
@@ -65,13 +66,15 @@ def named_files(topology: Topology) -> list[Path]:
     if topology.links.keys is not None:
         named += [topology.links.keys, topology.links.list_file]
         named += [topology.links.secret_file(node.name) for node in topology.nodes]
+    if topology.log is not None:
+        named.append(topology.log.passfile)
     return [topology.path, topology.data_dir, *(file for file in named if file is not None)]
 
 
 def review(topology: Topology, machine: Machine) -> list[Finding]:
     """All there is to say, errors first; within a severity in the order of the file."""
     parts: tuple[Callable[[Topology, Machine], Iterable[Finding]], ...] = (
-        _clients, _backends, _issuers, _anonymous, _listeners, _limits, _links, _keeping, _files, _sizes,
+        _clients, _backends, _issuers, _anonymous, _listeners, _limits, _links, _log, _keeping, _files, _sizes,
     )  # fmt: skip
     found = [finding for part in parts for finding in part(topology, machine)]
     return sorted(found, key=lambda finding: SEVERITIES.index(finding.severity))
@@ -257,6 +260,11 @@ def _keyed(key: str, node: Node, topology: Topology) -> Iterator[Finding]:
 # ---------------------------------------------------------------- what is kept, and where
 
 
+def _log(topology: Topology, machine: Machine) -> Iterator[Finding]:
+    if topology.log is not None:
+        yield from (Finding(*one) for one in concerns(topology.log, len(topology.routers), machine.modes))
+
+
 def _keeping(topology: Topology, _: Machine) -> Iterator[Finding]:
     retention = topology.retention
     rules: list[tuple[str, Rule]] = [
@@ -269,7 +277,7 @@ def _keeping(topology: Topology, _: Machine) -> Iterator[Finding]:
         if rule.count > LONG_COUNT and rule.age_s > LONG_AGE_S:
             what = f"{rule.count:,} messages of each stream stay, for {rule.age_s / DAY_S:.0f} days: hardly an end"
             yield Finding("warning", key, what, "as much as the disk holds, and as long as the law lets you")
-    if len(topology.routers) == 1:
+    if len(topology.routers) == 1 and topology.log is None:
         what = "one router has the only copy of every stream, and nobody can push while it is away"
         yield Finding("note", "router", what, "backups, docs/how-to/backups.md; several routers")
 

@@ -95,7 +95,7 @@ EACH = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
 
 
 def over_the_wire(question: Question[Any], answer: Any) -> tuple[Question[Any], Any]:
-    (asked,) = codec.decode(codec.encode([messages.Ask(1, question)]), messages.ToRouter)  # type: ignore[arg-type]
+    (asked,) = codec.decode(codec.encode([messages.Ask("router-1", 1, question)]), messages.ToRouter)  # type: ignore[arg-type]
     (answered,) = codec.decode(codec.encode([messages.Answered(1, "router-1", answer)]), messages.ToAsker)
     return asked.question, codec.decode_answer(answered, question)
 
@@ -164,7 +164,7 @@ def test_the_largest_rooms_are_those_of_all_routers() -> None:
 @pytest.mark.parametrize("limit", [0, 1_001])
 def test_a_question_for_too_many_rooms_is_none(limit: int) -> None:
     with pytest.raises(CodecError):
-        codec.decode(codec.encode([messages.Ask(1, LargestRooms(limit))]), messages.ToRouter)
+        codec.decode(codec.encode([messages.Ask("router-1", 1, LargestRooms(limit))]), messages.ToRouter)
 
 
 def test_a_receipt_is_the_sum_and_its_hops_are_the_slowest() -> None:

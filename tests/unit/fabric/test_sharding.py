@@ -5,16 +5,16 @@ from zim.fabric.sharding import CACHED, Shards, rank
 
 def test_everybody_agrees_and_for_ever() -> None:
     shards = Shards(["router-1", "router-2", "router-3"])
-    assert [shards.owner(s) for s in ("u:7", "r:1", "*")] == ["router-3", "router-2", "router-1"]
+    assert [shards.of(s) for s in ("u:7", "r:1", "*")] == ["router-3", "router-2", "router-1"]
 
 
 def test_keys_are_spread_and_few_move() -> None:
     two, three = Shards(["router-1", "router-2"]), Shards(["router-1", "router-2", "router-3"])
     keys = [f"u:{i}" for i in range(3000)]
-    counts = [sum(three.owner(k) == r for k in keys) for r in three.routers]
+    counts = [sum(three.of(k) == r for k in keys) for r in three.names]
     assert min(counts) > 900
-    moved = [k for k in keys if two.owner(k) != three.owner(k)]
-    assert all(three.owner(k) == "router-3" for k in moved)
+    moved = [k for k in keys if two.of(k) != three.of(k)]
+    assert all(three.of(k) == "router-3" for k in moved)
     assert len(moved) == counts[2]
 
 
@@ -31,5 +31,5 @@ def test_few_names_are_kept() -> None:
         names = [f"r:room {n}" for n in range(3 * CACHED)]
         before = sys.getrefcount(names[0])
         for at in range(len(names)):
-            shards.owner(names[at])
+            shards.of(names[at])
         assert sum(sys.getrefcount(names[at]) > before for at in range(len(names))) == most

@@ -67,7 +67,7 @@ class Machine(RuleBasedStateMachine):
     @rule()
     def begin(self) -> None:
         self.questions.append(Question())
-        self._sent([self.calls.begin(self.questions[-1], self.now)])
+        self._sent(self.calls.begin(self.questions[-1], self.now))
 
     @rule(index=st.integers(0, 50))
     def answer(self, index: int) -> None:

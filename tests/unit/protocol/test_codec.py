@@ -42,8 +42,8 @@ PUBLICATIONS = st.builds(
     RUNS,
     st.lists(st.text(), max_size=2).map(tuple),
 )
-TO_ROUTER = st.builds(messages.Changes, st.text(), RUNS, RUNS, st.lists(CHANGES, max_size=3)) | st.builds(
-    messages.Publish, NUMBERS, NUMBERS, RUNS, st.lists(PUBLICATIONS, max_size=3)
+TO_ROUTER = st.builds(messages.Changes, st.text(), st.text(), RUNS, RUNS, st.lists(CHANGES, max_size=3)) | st.builds(
+    messages.Publish, st.text(), NUMBERS, NUMBERS, RUNS, st.lists(PUBLICATIONS, max_size=3)
 )
 TARGETS = st.builds(messages.Target, st.text(), RUNS, NUMBERS, NUMBERS, ITEMS)
 SENT_PUSHES = st.builds(messages.Push, st.text(), st.text(), OPS, st.binary(), st.lists(TARGETS, max_size=3))
@@ -159,9 +159,13 @@ PUBLICATION = Publication("p", ["u:1"], 5, b"")
 
 # what a message with so many of something is, how many it may have, and the link that carries it
 LISTS: list[tuple[Any, int, Any]] = [
-    (lambda n: messages.Publish(1, 1, 1, [PUBLICATION] * n), PUSHES, messages.ToRouter),
-    (lambda n: messages.Changes("comet-1", 1, 1, [messages.Del(1, 1)] * n), limits.CHANGES, messages.ToRouter),
-    (lambda n: messages.Renew("comet-1", 1, 1, 1, 1, [RESULT] * n), RESULTS, messages.ToRouter),
+    (lambda n: messages.Publish("router-1", 1, 1, 1, [PUBLICATION] * n), PUSHES, messages.ToRouter),
+    (
+        lambda n: messages.Changes("router-1", "comet-1", 1, 1, [messages.Del(1, 1)] * n),
+        limits.CHANGES,
+        messages.ToRouter,
+    ),
+    (lambda n: messages.Renew("router-1", "comet-1", 1, 1, 1, 1, [RESULT] * n), RESULTS, messages.ToRouter),
     (lambda n: messages.Answers("router-1", 1, 1, [messages.Answer(1, 1, "", 1, 1)] * n), limits.CHANGES, ToComet),
     (lambda n: messages.Records(1, "r", "u:1", "e", 0, 1, [messages.Record(1, "p", 5, b"")] * n, 1), MESSAGES, ToComet),
     (lambda n: messages.PublishReply(1, "r", 1, [Outcome(1, "ok")] * n), PUSHES, messages.ToAsker),

@@ -41,7 +41,7 @@ class Acknowledgements:
     def _ask(self, req: int, ack: _Ack) -> None:
         self._acks[req] = ack
         user = ack.session.views[0]
-        user.link.ask(Acknowledge(req, user.stream, ack.epoch, ack.offset))
+        user.link.ask(Acknowledge(user.link.shard, req, user.stream, ack.epoch, ack.offset))
 
     def on_acknowledged(self, m: Acknowledged, conns: Container[int]) -> CursorMoved | None:
         """A router has moved a cursor: what its client is told, if somebody waits for that.

@@ -1,9 +1,9 @@
-"""Both feeds to one router, as its comet sees them. Pure: no socket, no clock.
+"""Both feeds to one shard, as a comet sees them. Pure: no socket, no clock.
 
 Changes go up and are repeated until answered, entries come down and are handed on in order.
 
-All numbers are those of design and messages: changes are numbered by the comet in the router's term, entries by the
-router in the comet's incarnation.
+All numbers are those of design and messages: changes are numbered by the comet in the owner's term, entries by the
+owner in the comet's incarnation.
 """
 
 from __future__ import annotations
@@ -45,11 +45,12 @@ HELD_BYTES = 8 << 20  # of entries that wait behind a hole, or for the pass that
 
 
 class Link:
-    """The feeds of one router.
+    """The feeds of one shard.
 
     Attributes:
-        router: its name; clock: its log time.
-        term: the run of it that we know; 0 before we heard of it.
+        shard: its name; clock: its log time.
+        router: that owns it; "" if that is not known. least_term: what has a lower one is of an owner before it.
+        term: of the owner that we know; 0 before we heard of one.
         begin: the change that began the registration.
         is_registering: from begin until all is answered; meanwhile no entry is handled.
         taken: the last entry handed to a pass.
@@ -62,13 +63,14 @@ class Link:
         obeyed: the last order of this registration that was obeyed.
     """
 
-    def __init__(self, router: str, comet: str, inc: int, out: list[Effect], most_changes: int = CHANGES) -> None:
+    def __init__(self, shard: str, comet: str, inc: int, out: list[Effect], most_changes: int = CHANGES) -> None:
         """
         Args:
-            out: takes messages for the router.
+            out: takes messages for its router.
             most_changes: of one message; CHANGES at most.
         """
-        self.router, self._most_changes = router, min(most_changes, CHANGES)
+        self.shard, self._most_changes = shard, min(most_changes, CHANGES)
+        self.router, self.least_term = "", 0
         self.clock = RemoteClock()
         self.is_connected = False
         self._comet, self._inc, self._out = comet, inc, out
@@ -105,6 +107,13 @@ class Link:
     def held_bytes(self) -> int:
         """Of entries that wait behind a hole, or for their pass."""
         return self._held_bytes
+
+    def moved(self, router: str, term: int, is_connected: bool) -> None:
+        """Its owner is another, is not known any more, or has come or gone."""
+        is_new = (router, term, is_connected) != (self.router, self.least_term, self.is_connected)
+        self.router, self.least_term, self.is_connected = router, term, is_connected
+        if is_new:
+            self._renewed_at = -RENEW_S
 
     def _send(self, m: Message, size: int = MESSAGE_BYTES) -> bool:
         """Sends a message, or says that nobody is there. What is sent may get lost."""
@@ -150,7 +159,7 @@ class Link:
             self._unanswered.update((c.n, c) for c in part)
             self._unanswered_bytes += size
             made += len(part)
-            self._send(Changes(self._comet, self._inc, self.term, part), size)
+            self._send(Changes(self.shard, self._comet, self._inc, self.term, part), size)
 
     def register(self, term: int, changes: Sequence[Callable[[int], Change]], now: float) -> Sequence[int]:
         """Tells a router everything anew. Until all is answered no entry is handled: one may be ahead of what an answer
@@ -209,7 +218,7 @@ class Link:
 
     def renewed(self, m: Renewed, now: float) -> bool:
         """Takes the answer to a Renew; returns whether we are to register with m.term."""
-        if m.inc != self._inc:
+        if m.inc != self._inc or m.term < self.least_term:
             return False
         if (asked_at := self._asked_at.pop(m.n, None)) is not None:
             self.clock.heard(m.term, asked_at, now, m.now_ms)
@@ -218,7 +227,7 @@ class Link:
             return m.n > self._renew_at_begin or m.term > self.term
         if m.term == self.term and not self.is_registering and m.n > self._renew_at_begin:
             if m.begin != self.begin:  # a registration that was not ours: what we have told is forgotten there
-                self._out.append(Note(WARNING, "somebody has registered as this comet", {"router": self.router}))
+                self._out.append(Note(WARNING, "somebody has registered as this comet", {"shard": self.shard}))
                 return True
             self._made = max(self._made, m.made)
             self.reports.heard(m.n)
@@ -229,7 +238,7 @@ class Link:
         self._renew += 1
         results = [] if self.is_registering else self.reports.say(self._renew)
         rest = self.begin, self.obeyed
-        renew = Renew(self._comet, self._inc, self.term, self._renew, self.handled, results, *rest)
+        renew = Renew(self.shard, self._comet, self._inc, self.term, self._renew, self.handled, results, *rest)
         self._must_say = False
         self._asked_at[self._renew] = now
         if len(self._asked_at) > RENEWS:
@@ -337,4 +346,4 @@ class Link:
             self._fetched_at = now
             self.fetches += 1
             high = min((n for n in self._held if n > low), default=self._made + 1) - 1
-            self._send(Fetch(self._comet, self._inc, self.term, low, high))
+            self._send(Fetch(self.shard, self._comet, self._inc, self.term, low, high))

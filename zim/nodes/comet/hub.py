@@ -11,17 +11,18 @@ from collections.abc import Callable, Sequence
 
 from zim.fabric.bans import Networks
 from zim.fabric.limits import CHANGES
-from zim.fabric.sharding import Shards
 from zim.fabric.streams import EVERYBODY, room_stream, user_stream
 from zim.nodes.comet.cursors import Acknowledgements
 from zim.nodes.comet.effects import Gapped, Left, Pass, Replaced
 from zim.nodes.comet.feed import Link
+from zim.nodes.comet.feeds import Feeds
 from zim.nodes.comet.history import Histories, HistoryReader
 from zim.nodes.comet.joining import Joining, Wish
 from zim.nodes.comet.obeying import obey
 from zim.nodes.comet.passes import Passes, is_live_only
 from zim.nodes.comet.views import Session, View, del_change, put_change, room_change
 from zim.nodes.effects import INFO, Effect, Note, topologies_differ
+from zim.nodes.placement import Placement
 from zim.protocol.messages import (
     Acknowledged,
     Answer,
@@ -36,6 +37,7 @@ from zim.protocol.messages import (
     ToComet,
 )
 from zim.protocol.orders import Orders
+from zim.protocol.placing import Moved, Owned
 from zim.protocol.vocabularies.base import Missed, ReadHistory, Resume, Start
 from zim.protocol.vocabularies.zim import JOINED_ALREADY
 
@@ -48,23 +50,22 @@ class Hub:
 
     Attributes:
         sessions: by connection number, from the moment they ask to join.
-        links: to the routers, by name.
+        links: the feeds of all shards.
         passes: what goes out next.
         barred: networks from which nobody may come.
     """
 
-    def __init__(self, comet: str, inc: int, routers: Sequence[str], most_changes: int = CHANGES) -> None:
+    def __init__(self, comet: str, inc: int, placement: Placement, most_changes: int = CHANGES) -> None:
         """
         Args:
             comet: this comet's name.
             inc: its incarnation.
-            routers: names of all routers.
+            placement: of all shards.
             most_changes: see Link.
         """
         self.sessions: dict[int, Session] = {}
         self._out: list[Effect] = []
-        self.links = {r: Link(r, comet, inc, self._out, most_changes) for r in routers}
-        self._shards = Shards(routers)
+        self.links = Feeds(comet, inc, placement, self._out, most_changes)
         self._views: dict[str, View] = {}
         self.passes = Passes(self._views, self.links.values(), self._out)
         self._joinings: dict[Session, list[Joining]] = {}
@@ -80,8 +81,7 @@ class Hub:
 
     def _take(self) -> list[Effect]:
         """What is to be done after all this."""
-        for link in self.links.values():
-            link.flush()
+        self.links.flush()
         out = self._out.copy()
         self._out.clear()
         return out
@@ -208,7 +208,7 @@ class Hub:
     def _view(self, stream: str, room: str) -> View:
         view = self._views.get(stream)
         if view is None:
-            view = self._views[stream] = View(stream, room, self.links[self._shards.owner(stream)])
+            view = self._views[stream] = View(stream, room, self.links.of(stream))
         return view
 
     def _advance(self, session: Session, now: float, views: Sequence[View] | None = None) -> None:
@@ -230,7 +230,7 @@ class Hub:
 
     def read_history(self, session: Session, request: ReadHistory, seq: int, now: float) -> list[Effect]:
         """It wants to see a piece of a stream's past, and may. HistoryRead comes when the router has answered."""
-        link = self.links[self._shards.owner(request.stream)]
+        link = self.links.of(request.stream)
         self.histories.ask(session, request, seq, link, now)
         return self._take()
 
@@ -239,14 +239,14 @@ class Hub:
     def on_message(self, m: ToComet | Entry, now: float) -> list[Effect]:
         """A router, or a job, has sent something."""
         match m:
-            case Entry() if (link := self.links.get(m.router)) is not None:
+            case Entry() if (link := self.links.get(m.shard)) is not None:
                 link.entry(m)
             case Answers():
                 self._on_answers(m, now)
             case Renewed():
                 self._on_renewed(m, now)
             case Fetched():
-                if (link := self.links.get(m.router)) is not None and link.fetched(m):
+                if (link := self.links.get(m.shard)) is not None and link.fetched(m):
                     self._register(link, link.term, now)
             case Records() if m.epoch:  # without one that router knows no such stream, and is asked again later
                 reader = self.passes.on_records(m, now)
@@ -257,7 +257,9 @@ class Hub:
                     self._out.append(reader.on_records(m, now))
             case Acknowledged() if (moved := self._acks.on_acknowledged(m, self.sessions)) is not None:
                 self._out.append(moved)
-            case Orders() if (link := self.links.get(m.router)) is not None:
+            case Owned() | Moved():
+                self.links.on_placing(m)
+            case Orders() if (link := self.links.get(m.shard)) is not None:
                 return [effect for order in link.orders(m) for effect in obey(self, order, now)]
         return self._take()
 
@@ -265,7 +267,7 @@ class Hub:
 
     def _on_answers(self, m: Answers, now: float) -> None:
         """A router has applied changes."""
-        link = self.links.get(m.router)
+        link = self.links.get(m.shard)
         if link is None:
             return
         for change, answer in link.answers(m, now):
@@ -281,7 +283,7 @@ class Hub:
                 self._told(room_stream(change.room), answer, now)
         self._wake(now)
         if link.complete_registration():
-            fields = {"router": link.router, "term": link.term, "streams_anew": self._anew}
+            fields = {"shard": link.shard, "term": link.term, "streams_anew": self._anew}
             self._out.append(Note(INFO, "registered", fields))
             self._anew = 0
 
@@ -291,7 +293,7 @@ class Hub:
         if view is None:
             return
         if not answer.epoch:  # nobody starts there before a router that knows the stream has answered
-            self._out.append(topologies_differ(router=view.link.router, stream=stream))
+            self._out.append(topologies_differ(shard=view.link.shard, stream=stream))
             return
         if answer.epoch == view.epoch:
             view.acknowledged = max(view.acknowledged, answer.acknowledged)
@@ -345,7 +347,7 @@ class Hub:
 
     def _on_renewed(self, m: Renewed, now: float) -> None:
         """A router has answered a Renew."""
-        link = self.links.get(m.router)
+        link = self.links.get(m.shard)
         if link is None:
             return
         if m.verdict == "fenced":
@@ -380,8 +382,7 @@ class Hub:
         Args:
             renew_bytes: of handled entries, at which a Renew is due at once.
         """
-        for link in self.links.values():
-            link.tick(now, renew_bytes)
+        self.links.tick(now, renew_bytes)
         self.passes.tick(now)
         self._acks.tick(now, self.sessions)
         if now - self._told_rooms_at >= ROOMS_S:
@@ -393,7 +394,3 @@ class Hub:
         while self._patient and now - self._patient[0][0] >= JOIN_S:
             self._advance(self._patient.popleft()[1], now, ())
         return self._take()
-
-    def is_registered(self) -> bool:
-        """Every router knows all that is here."""
-        return all(link.term and not link.is_registering for link in self.links.values())

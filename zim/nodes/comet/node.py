@@ -28,6 +28,7 @@ from zim.nodes.comet.runner import ANSWER_S, CometRunner
 from zim.nodes.comet.tcp import TcpListener
 from zim.nodes.comet.websocket import WebSocketListener
 from zim.nodes.effects import Effect, Send
+from zim.nodes.placement import Placement
 from zim.nodes.queues import queues
 from zim.nodes.refusals import tell_for_ever
 from zim.nodes.state import StateDir
@@ -75,7 +76,7 @@ class CometNode(NodeProcess):
         self._runner = CometRunner(
             self.name,
             inc,
-            [router.name for router in t.routers],
+            Placement(self.name, [router.name for router in t.routers], t.shards),
             [logic.name for logic in t.logics],
             min(r.max_behind_bytes for r in t.routers) // 4,
             comet.handshake_timeout_s,
@@ -142,9 +143,9 @@ class CometNode(NodeProcess):
     def missing(self) -> list[str]:
         found = []
         for link in self._runner.hub.links.values():
-            why = self._routers[link.router].trouble
+            why = self._routers[link.router].trouble if link.router else "no router owns it"
             if not link.term or link.is_registering or why:
-                found.append(f"not registered with {link.router}" + (f": {why}" if why else ""))
+                found.append(f"not registered with {link.shard}" + (f": {why}" if why else ""))
         logics = not_connected(self._logics)
         return found + (logics if len(logics) == len(self._logics) else [])  # one will do
 
@@ -184,7 +185,7 @@ class CometNode(NodeProcess):
         entries = self.decode(frame, messages.Entry, job)
         if log.isEnabledFor(logging.DEBUG):
             for entry in entries:
-                log.debug("push here", extra={"push_id": entry.push_id, "router": entry.router, "n": entry.n})
+                log.debug("push here", extra={"push_id": entry.push_id, "shard": entry.shard, "n": entry.n})
         self._on_messages(entries)
 
     def _on_router(self, router: str, frame: bytes) -> None:

@@ -195,7 +195,9 @@ class Passes:
 
     def _ask(self, req: int, reading: Reading) -> None:
         """Under the same number until it is answered: an answer that takes longer than the patience for it counts."""
-        reading.view.link.ask(Read(req, reading.view.stream, reading.after, reading.upto, reading.limit))
+        reading.view.link.ask(
+            Read(reading.view.link.shard, req, reading.view.stream, reading.after, reading.upto, reading.limit)
+        )
 
     def _end(self, req: int, now: float) -> Reading | None:
         """A reading is over; the next one of its link that somebody wants begins."""

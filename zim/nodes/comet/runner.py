@@ -18,6 +18,7 @@ from zim.nodes.calls import Call, Calls
 from zim.nodes.comet.effects import Told
 from zim.nodes.comet.hub import Hub
 from zim.nodes.effects import MESSAGE_BYTES, WARNING, Effect, Note
+from zim.nodes.placement import Placement
 from zim.protocol.logins import AskJoin, Auth, Authed, MayJoin
 from zim.protocol.message import Message
 from zim.protocol.messages import Entry, ToComet
@@ -79,7 +80,7 @@ class CometRunner:
         self,
         comet: str,
         inc: int,
-        routers: Sequence[str],
+        placement: Placement,
         logics: Sequence[str],
         renew_bytes: int,
         handshake_timeout_s: float,
@@ -90,14 +91,15 @@ class CometRunner:
         """
         Args:
             comet, inc: this comet's name and its incarnation.
-            routers, logics: names of all of them.
+            placement: of all shards.
+            logics: names of all of them.
             renew_bytes: of handled entries, at which a Renew is due at once.
             handshake_timeout_s: how long logics are asked who a client is.
             first_logic: which of them is asked first; then each in turn.
             most_changes: see Link.
             answer_s: for one logic to answer, before the next one is asked.
         """
-        self.hub = Hub(comet, inc, routers, most_changes)
+        self.hub = Hub(comet, inc, placement, most_changes)
         self._logics, self._next_logic = logics, first_logic
         self._renew_bytes, self.handshake_timeout_s, self.answer_s = renew_bytes, handshake_timeout_s, answer_s
         self._calls = Calls()
@@ -111,7 +113,7 @@ class CometRunner:
 
     def on_link(self, router: str, is_connected: bool) -> None:
         """A router is there, or is not any more."""
-        self.hub.links[router].is_connected = is_connected
+        self.hub.links.on_link(router, is_connected)
 
     # -- logics
 
@@ -125,7 +127,7 @@ class CometRunner:
         self._next_logic += 1
         until = now + self.handshake_timeout_s
         call = _Enquiry(ticket, question, self._logics, self._next_logic, until, self.answer_s)
-        return [self._calls.begin(call, now)]
+        return self._calls.begin(call, now)
 
     def on_told(self, answers: Sequence[Authed | MayJoin], now: float) -> list[Effect]:
         """A logic has answered."""

@@ -30,7 +30,7 @@ class JobRunner:
         for p in pushes:
             for t in p.targets:
                 if t.comet in self._comets:
-                    number = p.router, t.comet, t.inc, t.begin, t.n
+                    number = p.shard, t.comet, t.inc, t.begin, t.n
                     entry = Entry(*number, p.push_id, p.op, p.body, t.items, p.expires_ms, p.only)
                     out.append(Send(t.comet, entry, entry_bytes(p.body, t.items, p.only)))
         self.pushes += len(pushes)

@@ -1,33 +1,34 @@
-"""Each router's log time, as a logic knows it: it fixes the moment when a push is not worth anything any more. Pure."""
+"""Each shard's log time, as a logic knows it: it fixes the moment when a push is not worth anything any more. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from typing_extensions import override
 
 from zim.nodes.calls import Call
 from zim.nodes.effects import MESSAGE_BYTES
+from zim.nodes.placement import Placement
 from zim.nodes.remote_clock import RemoteClock
 from zim.protocol.message import Message
 from zim.protocol.messages import AskTime, LogTime
 
-ASK_S = 1.0  # each router that is there is asked so often; an answer has as long
+ASK_S = 1.0  # each shard whose owner is there is asked so often; an answer has as long
 
 
 class _Asking(Call):
     """One question. A silence is made good by the next one."""
 
-    __slots__ = ("_asked_at", "_clock", "_router")
+    __slots__ = ("_asked_at", "_clock", "_shard")
 
-    def __init__(self, router: str, clock: RemoteClock) -> None:
+    def __init__(self, shard: str, clock: RemoteClock) -> None:
         super().__init__()
-        self._router, self._clock, self._asked_at = router, clock, 0.0
+        self._shard, self._clock, self._asked_at = shard, clock, 0.0
 
     @override
     def attempt(self, req: int, now: float) -> tuple[str, Message, int, float]:
         self._asked_at = now
-        return self._router, AskTime(req), MESSAGE_BYTES, now + ASK_S
+        return self._shard, AskTime(self._shard, req), MESSAGE_BYTES, now + ASK_S
 
     @override
     def on_answer(self, m: LogTime, now: float) -> None:
@@ -44,20 +45,19 @@ class _Asking(Call):
 
 
 class Clocks:
-    """Of all routers."""
+    """Of all shards."""
 
-    def __init__(self, routers: Iterable[str]) -> None:
-        self._clocks = {router: RemoteClock() for router in routers}
-        self._there: set[str] = set()
+    def __init__(self, placement: Placement) -> None:
+        self._placement = placement
+        self._clocks = {shard: RemoteClock() for shard in placement.shards}
         self._ask_at = 0.0
 
-    def of(self, router: str) -> RemoteClock:
+    def of(self, shard: str) -> RemoteClock:
         """That of one."""
-        return self._clocks[router]
+        return self._clocks[shard]
 
-    def on_link(self, router: str, is_connected: bool) -> None:
-        """A router is there, or is not any more."""
-        (self._there.add if is_connected else self._there.discard)(router)
+    def ask_soon(self) -> None:
+        """Somebody has come, or gone."""
         self._ask_at = 0.0
 
     def due(self, now: float) -> Sequence[Call]:
@@ -65,4 +65,4 @@ class Clocks:
         if now < self._ask_at:
             return ()
         self._ask_at = now + ASK_S
-        return [_Asking(router, self._clocks[router]) for router in sorted(self._there)]
+        return [_Asking(s, clock) for s, clock in sorted(self._clocks.items()) if self._placement.is_there(s)]

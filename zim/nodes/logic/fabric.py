@@ -1,4 +1,4 @@
-"""What the HTTP API asks of the fabric, as one logic node sees it: a link to every router. Logic keeps nothing."""
+"""What the HTTP API asks of the fabric, as one logic node sees it: its shards. Logic keeps nothing."""
 
 from __future__ import annotations
 
@@ -42,17 +42,15 @@ log = logging.getLogger(__name__)
 class RouterFabric(Fabric):
     """The fabric behind a logic node. Each call hands its request to the runner, and waits until it is settled."""
 
-    def __init__(
-        self, routers: Sequence[str], runner: LogicRunner, perform: Callable[[Iterable[Effect]], None]
-    ) -> None:
+    def __init__(self, names: Sequence[str], runner: LogicRunner, perform: Callable[[Iterable[Effect]], None]) -> None:
         """
         Args:
-            routers: names of all routers.
+            names: of all shards.
             perform: does what the runner returns.
         """
-        self._routers, self._runner, self._perform = routers, runner, perform
-        self._shards = Shards(routers)
-        self._histories = {router: BoundedSemaphore(HISTORIES) for router in routers}
+        self._runner, self._perform = runner, perform
+        self._shards = Shards(names)
+        self._histories = {name: BoundedSemaphore(HISTORIES) for name in names}
 
     @override
     def publish(self, push: Push, who: Principal) -> Published:
@@ -68,16 +66,16 @@ class RouterFabric(Fabric):
     def ask(self, question: Question[A], who: Principal) -> A:
         who.require(question.scope, question.about())
         stream = question.asked_at()
-        asked = [self._shards.owner(stream)] if stream else self._routers
+        asked = [self._shards.of(stream)] if stream else self._shards.names
         patience = (SILENT_S, 0.0) if question.names_silent else (GIVE_UP_S, GIVE_UP_S)
         answers: dict[str, A] = {}
         silent: dict[str, Unavailable | Unknown] = {}
         make = partial(messages.Ask, question=cast(AnyQuestion, question))
-        for router, m in self._ask(asked, make, *patience).items():
+        for shard, m in self._ask(asked, make, *patience).items():
             try:
-                answers[router] = _answer(m, question)
+                answers[shard] = _answer(m, question)
             except (Unavailable, Unknown) as e:
-                silent[router] = e.with_traceback(None)  # which leads back to this dict
+                silent[shard] = e.with_traceback(None)  # which leads back to this dict
         if silent and not question.names_silent:
             may_be_done = bool(answers) or any(isinstance(error, Unknown) for error in silent.values())
             error = next(iter(silent.values()))
@@ -87,15 +85,15 @@ class RouterFabric(Fabric):
     @override
     def history(self, stream: str, after: int, limit: int, who: Principal) -> Piece:
         who.require("read", (stream,))
-        owner = self._shards.owner(stream)
-        with self._histories[owner]:
-            return self._history(owner, stream, after, limit)
+        shard = self._shards.of(stream)
+        with self._histories[shard]:
+            return self._history(shard, stream, after, limit)
 
-    def _history(self, owner: str, stream: str, after: int, limit: int) -> Piece:
+    def _history(self, shard: str, stream: str, after: int, limit: int) -> Piece:
         found: list[KeptMessage] = []
         size, first = 0, None
         while True:
-            m = self._read(owner, stream, after, limit - len(found))
+            m = self._read(shard, stream, after, limit - len(found))
             first = first or m
             if m.epoch != first.epoch:  # its router was started anew, between two pages: another history
                 return Piece(stream, first.epoch, first.floor + 1, first.head, found)
@@ -105,14 +103,14 @@ class RouterFabric(Fabric):
             if len(found) >= limit or size >= HISTORY_BYTES or after >= m.head:
                 return Piece(stream, m.epoch, m.floor + 1, m.head, found)
 
-    def _read(self, owner: str, stream: str, after: int, limit: int) -> messages.Records:
+    def _read(self, shard: str, stream: str, after: int, limit: int) -> messages.Records:
         make = partial(messages.Read, stream=stream, after=after, upto=OFFSET, limit=limit)
-        m = self._ask([owner], make, GIVE_UP_S, GIVE_UP_S)[owner]
+        m = self._ask([shard], make, GIVE_UP_S, GIVE_UP_S)[shard]
         if isinstance(m, Unavailable | Unknown):
             raise Unavailable(m.who, m.why)  # reading changes nothing
         assert isinstance(m, messages.Records)
         if not m.epoch:
-            raise Unavailable(owner, f"says that {stream} is another's: the topologies differ")
+            raise Unavailable(shard, f"says that {stream} is another's: the topologies differ")
         return m
 
     @override
@@ -128,10 +126,10 @@ class RouterFabric(Fabric):
             pause_s = min(2 * pause_s, MOST_WAIT_S)
 
     def _ask(
-        self, routers: Sequence[str], make: Callable[[int], Message], patience_s: float, retry_s: float
+        self, names: Sequence[str], make: Callable[[str, int], Message], patience_s: float, retry_s: float
     ) -> Mapping[str, messages.ToAsker | Unavailable | Unknown]:
         ticket: AsyncResult[Any] = AsyncResult()
-        self._perform(self._runner.on_question(ticket, routers, make, patience_s, retry_s, time.monotonic()))
+        self._perform(self._runner.on_question(ticket, names, make, patience_s, retry_s, time.monotonic()))
         return cast(Mapping[str, messages.ToAsker | Unavailable | Unknown], ticket.get())
 
 
@@ -145,9 +143,9 @@ def _answer(m: messages.ToAsker | Unavailable | Unknown, question: Question[A]) 
         raise m
     assert isinstance(m, messages.Answered)
     if m.answer is None:
-        raise Unavailable(m.router, f"says that {question.asked_at()} is another's: the topologies differ")
+        raise Unavailable(m.shard, f"says that {question.asked_at()} is another's: the topologies differ")
     try:
         return codec.decode_answer(m, question)
     except CodecError as e:
-        log.error("answer not understood", extra={"peer": m.router, "error": str(e)})
-        raise Unknown(m.router, "its answer is not understood") from None
+        log.error("answer not understood", extra={"peer": m.shard, "error": str(e)})
+        raise Unknown(m.shard, "its answer is not understood") from None

@@ -1,4 +1,4 @@
-"""A publisher's order: what it has sent to one router, and what of that may go next. Pure.
+"""A publisher's order: what it has sent to one shard, and what of that may go next. Pure.
 
 A push waits for those before it that share a stream and are not over, unless one message carries both. What ended as
 unknown may come later.
@@ -15,14 +15,14 @@ from zim.nodes.logic.shares import Share
 
 
 class Lane:
-    """The pushes of one publisher to one router, in their order. All its work is linear in their streams.
+    """The pushes of one publisher to one shard, in their order. All its work is linear in their streams.
 
     A push waits for the last one before it in each of its streams, and that for the one before. So one that is over
     stands in the way of others until all before it are over, too.
     """
 
-    def __init__(self, router: str) -> None:
-        self.router = router
+    def __init__(self, shard: str) -> None:
+        self.shard = shard
         self._last: dict[str, Share] = {}  # by what it shares with others, the last one that they must wait for
         self._ready: deque[Share] = deque()  # nothing before them is left; some wait for the home of their key
         self._in_the_way = self._messages = 0
@@ -85,7 +85,7 @@ class Lane:
 
 
 class Lanes:
-    """All that one publisher has sent, by router."""
+    """All that one publisher has sent, by shard."""
 
     def __init__(self) -> None:
         self._lanes: dict[str, Lane] = {}
@@ -97,9 +97,9 @@ class Lanes:
         """More pushes. Returns the lanes that they are in."""
         touched: dict[str, Lane] = {}
         for share in shares:
-            lane = self._lanes.get(share.router)
+            lane = self._lanes.get(share.shard)
             if lane is None:
-                lane = self._lanes[share.router] = Lane(share.router)
-            share.lane = touched[share.router] = lane
+                lane = self._lanes[share.shard] = Lane(share.shard)
+            share.lane = touched[share.shard] = lane
             lane.put(share)
         return list(touched.values())

@@ -33,6 +33,7 @@ from zim.nodes.logic.desk import Desk, FetchKeys
 from zim.nodes.logic.fabric import RouterFabric
 from zim.nodes.logic.metrics import fabric_metrics, http_metrics, limit_metric, login_metrics
 from zim.nodes.logic.runner import LogicRunner, Settled
+from zim.nodes.placement import Placement
 from zim.nodes.queues import queues
 from zim.nodes.refusals import tell_for_ever
 from zim.protocol import codec, messages
@@ -71,7 +72,7 @@ class LogicNode(NodeProcess):
         self._publish = Server(publish.address, self.link_keys, PUBLISHERS) if publish else None
         routers = {r.name: Dealer(r.endpoint, self.link_keys, r.name) for r in self.topology.routers}
         self._runner = LogicRunner(
-            list(routers),
+            Placement(self.name, list(routers), self.topology.shards),
             lambda stream: self.topology.retention.rule(stream).is_live_only,
             self._make_desk(),
             max_body_bytes,
@@ -82,7 +83,7 @@ class LogicNode(NodeProcess):
             name: PeerLink(name, dealer, ROUTER_QUEUE_BYTES, self._on_lost, self._on_change)
             for name, dealer in routers.items()
         }
-        self._fabric = RouterFabric(list(routers), self._runner, self.perform)
+        self._fabric = RouterFabric(self.topology.shards, self._runner, self.perform)
         self._keys = Keys(self.principals, self._logic.goim_key_header)
         self._app = create_app(self._fabric, max_body_bytes, self._keys, self.missing)
         logic, limits = self._logic, request_limits(max_body_bytes)

@@ -1,14 +1,15 @@
 """Logic's runner: what becomes of pushes and questions on their way to the routers, and of requests by ZeroMQ.
 
-Second stop of a push. In: a Push of a backend. Out: a Publish to each router that owns one of its streams, and in the
-end one honest answer. `shares` decides what is honest, `zim.nodes.calls` keeps the attempts. Pure: no socket, no clock;
-the simulator runs it as it ships.
+Second stop of a push. In: a Push of a backend. Out: a Publish for each shard that has one of its streams, and in the
+end one honest answer. `shares` decides what is honest, `zim.nodes.calls` keeps the attempts, and a placement knows
+which router has a shard. Pure: no socket, no clock; the simulator runs it as it ships.
 """
 
 from __future__ import annotations
 
 import heapq
 import itertools
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple, get_args
 
@@ -28,11 +29,13 @@ from zim.nodes.logic.quotas import Quotas
 from zim.nodes.logic.shares import PART_STREAMS, Share, Splitter, published, push_id_of
 from zim.nodes.logic.submitting import answer_submits, read_submit
 from zim.nodes.logic.trains import Train
-from zim.protocol import logins, messages
+from zim.nodes.placement import Placement
+from zim.protocol import logins, messages, placing
 from zim.protocol.message import Message
 from zim.protocol.messages import Submit
 from zim.protocol.publication import ENTRY_BYTES, STREAM_BYTES
 
+MOVED_S = 0.3  # for who has given a shard away to answer what it was asked before
 SUBMITTED_BYTES = 64 << 20  # of pushes over ZeroMQ that are under way
 
 
@@ -41,7 +44,7 @@ class Settled(Effect, frozen=True):
 
     Attributes:
         ticket: names it, as it was handed to the runner.
-        outcome: of pushes, a Published for each; of questions, by router its answer, or why there is none.
+        outcome: of pushes, a Published for each; of questions, by shard its answer, or why there is none.
     """
 
     ticket: Any
@@ -73,19 +76,19 @@ class _Group:
 
 
 class _Inquiry(Call):
-    """A question to one router. found: its answer, or why there is none."""
+    """A question to one shard. found: its answer, or why there is none."""
 
-    __slots__ = ("_give_up_at", "_make", "_retry_until", "found", "group", "router")
+    __slots__ = ("_give_up_at", "_make", "_retry_until", "found", "group", "shard")
 
-    def __init__(self, router: str, make: Callable[[int], Message], give_up_at: float, retry_until: float) -> None:
+    def __init__(self, shard: str, make: Callable[[str, int], Message], give_up_at: float, retry_until: float) -> None:
         super().__init__()
-        self.router, self._make, self._give_up_at, self._retry_until = router, make, give_up_at, retry_until
-        self.found: Message | Unavailable | Unknown = Unavailable(router, "away")
+        self.shard, self._make, self._give_up_at, self._retry_until = shard, make, give_up_at, retry_until
+        self.found: Message | Unavailable | Unknown = Unavailable(shard, "away")
         self.group: Any = None
 
     @override
     def attempt(self, req: int, now: float) -> tuple[str, Message, int, float]:
-        return self.router, self._make(req), MESSAGE_BYTES, self._give_up_at
+        return self.shard, self._make(self.shard, req), MESSAGE_BYTES, self._give_up_at
 
     @override
     def on_answer(self, m: Message, now: float) -> None:
@@ -94,7 +97,7 @@ class _Inquiry(Call):
     @override
     def on_silence(self, why: str, now: float) -> None:
         """It is not asked again: whoever wants to may do that."""
-        self.found, self.is_over = Unknown(self.router, why), True
+        self.found, self.is_over = Unknown(self.shard, why), True
 
     @override
     def on_not_sent(self, now: float) -> None:
@@ -117,7 +120,7 @@ class LogicRunner:
 
     def __init__(
         self,
-        routers: Sequence[str],
+        placement: Placement,
         is_live_only: Callable[[str], bool],
         desk: Desk,
         max_body_bytes: int,
@@ -126,7 +129,7 @@ class LogicRunner:
     ) -> None:
         """
         Args:
-            routers: names of all routers.
+            placement: of all shards.
             is_live_only: whether a stream is.
             new_id: an id for a push without a key; nobody may have had it.
             part_streams: see Splitter.
@@ -135,13 +138,15 @@ class LogicRunner:
         self.waiting_bytes = self.dropped = 0
         self.desk, self._max_body_bytes, self._new_id = desk, max_body_bytes, new_id
         self.quotas = Quotas()
-        self._splitter = Splitter(routers, is_live_only, part_streams)
+        self._splitter = Splitter(placement.shards, is_live_only, part_streams)
         self._publishers: dict[Any, Lanes] = {}  # over ZeroMQ, those of whom something is under way
         self._waiting: list[tuple[float, int, Share]] = []  # a heap, of shares that were not begun at once
         self._numbers = itertools.count()
-        self._terms = dict.fromkeys(routers, 0)
-        self._clocks = Clocks(routers)
-        self._calls = Calls()
+        self._placement = placement
+        self._terms = dict.fromkeys(placement.shards, 0)
+        self._clocks = Clocks(placement)
+        self._calls = Calls(placement.router_of)
+        self._moved: deque[tuple[float, str]] = deque()  # shards that are elsewhere, until when their owner may answer
 
     # -- requests
 
@@ -190,31 +195,31 @@ class LogicRunner:
         out: list[Effect] = []
         for lane in lanes:
             while shares := lane.next():
-                train = Train(lane.router, shares, self._terms[lane.router], self._clocks.of(lane.router))
-                out.append(self._calls.begin(train, now))
+                train = Train(lane.shard, shares, self._terms[lane.shard], self._clocks.of(lane.shard))
+                out += self._calls.begin(train, now)
         return out
 
     def on_question(
         self,
         ticket: Any,
-        routers: Sequence[str],
-        make: Callable[[int], Message],
+        shards: Sequence[str],
+        make: Callable[[str, int], Message],
         patience_s: float,
         retry_s: float,
         now: float,
     ) -> list[Effect]:
-        """A question for routers.
+        """A question for shards.
 
         Args:
-            make: the message, around its number.
+            make: the message to a shard, around its number.
             patience_s: how long they have.
             retry_s: for how long one that cannot be reached is tried again.
         """
-        inquiries = [_Inquiry(router, make, now + patience_s, now + retry_s) for router in routers]
-        group = _Group(ticket, len(inquiries), lambda: {i.router: i.found for i in inquiries})
+        inquiries = [_Inquiry(shard, make, now + patience_s, now + retry_s) for shard in shards]
+        group = _Group(ticket, len(inquiries), lambda: {i.shard: i.found for i in inquiries})
         for inquiry in inquiries:
             inquiry.group = group
-        return [self._calls.begin(inquiry, now) for inquiry in inquiries]
+        return [effect for inquiry in inquiries for effect in self._calls.begin(inquiry, now)]
 
     def on_messages(
         self, asker: Any, asked: Sequence[messages.ToLogic], now: float, wall_s: float, pause: Pause = no_pause
@@ -285,11 +290,30 @@ class LogicRunner:
         """A router has answered."""
         out: list[Effect] = []
         for m in answers:
+            if isinstance(m, placing.Owned | placing.Moved):
+                out += self._on_placing(m, now)
+                continue
             if isinstance(m, messages.PublishReply | messages.LogTime):
-                self._terms[router] = m.term
+                self._terms[m.shard] = m.term
             if isinstance(m, messages.PublishReply) and any(outcome.status == "refused" for outcome in m.outcomes):
                 out.append(topologies_differ(router=router))
             out += self._ended(self._calls.on_answer(m, now), now)
+        return out
+
+    def _on_placing(self, m: placing.Owned | placing.Moved, now: float) -> list[Effect]:
+        """Where shards are. What was asked of the owner before is asked of the next one."""
+        if isinstance(m, placing.Owned):
+            self._moved += [(now + MOVED_S, shard) for shard in self._placement.on_owned(m)]
+            return []
+        self._placement.on_moved(m)
+        return self._ended(self._calls.on_not_sent(m.req, now), now)
+
+    def _see_moved(self, now: float) -> list[Effect]:
+        """Who owned a shard had the time to say what has become of what it was asked."""
+        out: list[Effect] = []
+        while self._moved and self._moved[0][0] <= now:
+            calls = self._calls.on_moved(self._moved.popleft()[1], now)
+            out += [effect for call in calls for effect in self._ended(call, now)]
         return out
 
     def on_not_sent(self, reqs: Sequence[int], now: float) -> list[Effect]:
@@ -298,7 +322,8 @@ class LogicRunner:
 
     def on_link(self, router: str, is_connected: bool, now: float) -> list[Effect]:
         """A router is there, or is not any more."""
-        self._clocks.on_link(router, is_connected)
+        self._placement.on_link(router, is_connected)
+        self._clocks.ask_soon()
         lost = [] if is_connected else self._calls.on_gone(router, now)
         return [effect for call in lost for effect in self._ended(call, now)]
 
@@ -306,7 +331,9 @@ class LogicRunner:
         """Fifty times a second: what was not answered in time, and what is due again."""
         due, silent = self._calls.on_tick(now)
         out = due + [effect for call in silent for effect in self._ended(call, now)]
-        out += [self._calls.begin(call, now) for call in self._clocks.due(now)]
+        out += self._see_moved(now)
+        out += self._placement.due(now)
+        out += [effect for call in self._clocks.due(now) for effect in self._calls.begin(call, now)]
         out += _replies(self.desk.on_tick(now, out))
         return out + self._give_up(now)
 

@@ -1,8 +1,8 @@
-"""What each router is to do of a push, and the one answer that comes of it. Pure: no socket, no clock.
+"""What each shard is to do of a push, and the one answer that comes of it. Pure: no socket, no clock.
 
 The answer is honest: ok means stored, unavailable means surely not stored, and whatever cannot be told is unknown.
 
-A push with a publisher's key begins at the home of the key: a router that alone knows what the key was used for. The
+A push with a publisher's key begins at the home of the key: a shard that alone knows what the key was used for. The
 others are asked once home has said yes; see `zim.nodes.router.log.keys`.
 """
 
@@ -26,7 +26,7 @@ GIVE_UP_S = 5.0  # over all attempts, and for a router that is away
 PART_S = 0.05  # on top of it, for each part of the push that goes before
 PER_STREAM = "pushes_per_stream"  # of [limits]
 SURELY_NOT: tuple[Status, ...] = ("unavailable", "limited")  # stored
-PART_STREAMS = 500  # a push to more streams of one router is cut: one commit of all would hold up everybody else's
+PART_STREAMS = 500  # a push to more streams of one shard is cut: one commit of all would hold up everybody else's
 
 
 def push_id_of(key: str, principal: str = "") -> str:
@@ -52,10 +52,10 @@ def digest_of(push: Push, by_name: Sequence[str] = (), part_streams: int = PART_
 
 
 class Share:
-    """What one router is to do of one push, and what is known of it.
+    """What one shard is to do of one push, and what is known of it.
 
     Attributes:
-        router, streams: whose share, and of which streams.
+        shard, streams: whose share, and of which streams.
         push_id: see Published; is_keyed: its publisher has given a key.
         home: the share of the home of its key, if that is another; followers: those that it is home for.
         give_up_at: no attempt begins after that; monotonic seconds.
@@ -63,7 +63,7 @@ class Share:
         status, why: see Part; final once it is over.
         offsets: of the streams, where the push is; none unless the status is "ok".
         refusal: which limit it is about, if it is "limited".
-        is_begun: its router was asked.
+        is_begun: its shard was asked.
         lane, group: where it stands in its publisher's order, and who waits for it.
         part: what became of it, once it is over.
         has_ended: its lane was told that it is over.
@@ -95,7 +95,7 @@ class Share:
         "part",
         "push_id",
         "refusal",
-        "router",
+        "shard",
         "size",
         "status",
         "streams",
@@ -104,14 +104,14 @@ class Share:
     )
 
     def __init__(
-        self, router: str, publication: Publication, now: float, home: Share | None = None, parts: int = 1
+        self, shard: str, publication: Publication, now: float, home: Share | None = None, parts: int = 1
     ) -> None:
         """
         Args:
-            publication: what the router is asked, but for what home says.
-            parts: of the push at this router; they go one after the other, with those of other publishers in between.
+            publication: what its router is asked, but for what home says.
+            parts: of the push in this shard; they go one after the other, with those of other publishers in between.
         """
-        self.router, self.home = router, home
+        self.shard, self.home = shard, home
         self._publication: Publication | None = publication  # until it is over
         self.push_id, self.streams, self.size = publication.push_id, publication.streams, publication.size
         self.is_keyed = bool(publication.digest)
@@ -165,17 +165,17 @@ class Share:
                 self._home_ms, self._home_at, self._is_fresh = m.home_ms, now - m.age_ms / 1000, m.is_fresh
                 self._end("ok", "", m.offsets)
             case "conflict":
-                self._end("conflict", f"{self.router} knows the key of another push")
+                self._end("conflict", f"{self.shard} knows the key of another push")
             case "unavailable" if 0 < m.over <= len(self.streams):
                 self.refusal = Refusal(PER_STREAM, m.retry_ms / 1000, self.streams[m.over - 1])
                 self._end("limited", self.refusal.why)
             case "unavailable":
-                self._end("unavailable", f"{self.router} cannot take it now")
+                self._end("unavailable", f"{self.shard} cannot take it now")
             case "unknown":
-                self._end("unknown", f"{self.router} cannot tell whether it was stored")
+                self._end("unknown", f"{self.shard} cannot tell whether it was stored")
             case "refused":
                 what = self.streams[0] if self.streams else "its key"
-                self.give_up(f"{self.router} says that {what} is another's: the topologies differ")
+                self.give_up(f"{self.shard} says that {what} is another's: the topologies differ")
 
     def on_silence(self, why: str) -> None:
         """The router was asked, and nothing came back."""
@@ -197,7 +197,7 @@ class Share:
         self.is_over, self.status, self.why, self.offsets = True, status, why, offsets
         known: Iterable[int] = offsets if len(offsets) == len(self.streams) else repeat(0)
         at = {stream: offset or None for stream, offset in zip(self.streams, known, strict=False)}
-        self.part = Part(self.router, status, at, why)
+        self.part = Part(self.shard, status, at, why)
         self._publication = None
 
 
@@ -205,18 +205,18 @@ class Splitter:
     """Makes shares of pushes."""
 
     def __init__(
-        self, routers: Sequence[str], is_live_only: Callable[[str], bool], part_streams: int = PART_STREAMS
+        self, names: Sequence[str], is_live_only: Callable[[str], bool], part_streams: int = PART_STREAMS
     ) -> None:
         """
         Args:
-            routers: names of all of them.
+            names: of all shards.
             is_live_only: whether a stream is.
-            part_streams: of one router; a share of more is cut.
+            part_streams: of one shard; a share of more is cut.
         """
-        self._shards, self._is_live_only, self._part_streams = Shards(routers), is_live_only, part_streams
+        self._shards, self._is_live_only, self._part_streams = Shards(names), is_live_only, part_streams
 
     def split(self, push: Push, push_id: str, now: float, pause: Pause = no_pause) -> list[Share]:
-        """A push's shares: of each router that owns some of its streams, or is the home of its key. Home comes first.
+        """A push's shares: of each shard that has some of its streams, or is the home of its key. Home comes first.
 
         Args:
             pause: is called between steps.
@@ -232,25 +232,25 @@ class Splitter:
         whole = Publication(
             push_id, streams, push.op, push.body, digest, is_live_only=is_live_only, ttl_ms=ttl_ms, only=push.only
         )
-        if len(streams) == 1 and home in ("", owner := shards.owner(streams[0])):  # as nearly all are
-            return [Share(owner, whole, now)]
-        by_router: dict[str, list[str]] = {home: []} if home else {}
+        if len(streams) == 1 and home in ("", shard := shards.of(streams[0])):  # as nearly all are
+            return [Share(shard, whole, now)]
+        by_shard: dict[str, list[str]] = {home: []} if home else {}
         for stream in paused(streams, pause):
-            by_router.setdefault(shards.owner(stream), []).append(stream)
+            by_shard.setdefault(shards.of(stream), []).append(stream)
         parts = [
-            (router, part, mine[start : start + size])
-            for router, mine in by_router.items()
+            (shard, part, mine[start : start + size])
+            for shard, mine in by_shard.items()
             for part, start in enumerate(range(0, len(mine) or 1, size))
         ]
         to = audiences(push.only) if len(parts) > 1 else {}
         shares: list[Share] = []
-        for router, part, mine in parts:
+        for shard, part, mine in parts:
             if part:
                 pause()
             only = tuple(key for s in mine if s in to for key in to[s].keys) if to else push.only
             piece = msgspec.structs.replace(whole, streams=mine, only=only, part=part)
-            n_parts = -(-len(by_router[router]) // size)
-            shares.append(Share(router, piece, now, shares[0] if home and shares else None, n_parts))
+            n_parts = -(-len(by_shard[shard]) // size)
+            shares.append(Share(shard, piece, now, shares[0] if home and shares else None, n_parts))
         return shares
 
 

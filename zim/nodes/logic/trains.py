@@ -17,17 +17,17 @@ ANSWER_S = 2.0  # for one attempt; a router makes a publisher wait at most one s
 
 
 class Train(Call):
-    """Some shares of one router, asked together and in their order."""
+    """Some shares of one shard, asked together and in their order."""
 
-    __slots__ = ("_asked", "_clock", "_ended", "_number", "_term", "router")
+    __slots__ = ("_asked", "_clock", "_ended", "_number", "_term", "shard")
 
-    def __init__(self, router: str, shares: Sequence[Share], term: int, clock: RemoteClock) -> None:
+    def __init__(self, shard: str, shares: Sequence[Share], term: int, clock: RemoteClock) -> None:
         """
         Args:
-            term, clock: the router's, as far as they are known.
+            term, clock: the shard's, as far as they are known.
         """
         super().__init__()
-        self.router, self._term, self._clock = router, term, clock
+        self.shard, self._term, self._clock = shard, term, clock
         self._asked = shares
         self._ended: list[Share] = []
         self._number = 1
@@ -41,8 +41,8 @@ class Train(Call):
     def attempt(self, req: int, now: float) -> tuple[str, Message, int, float]:
         asked = self._asked = [share for share in self._asked if not share.is_over]
         clock = self._clock if self._clock.term == self._term else None
-        message = Publish(req, self._number, self._term, [share.publication(now, clock) for share in asked])
-        return self.router, message, sum(share.size for share in asked), now + ANSWER_S
+        message = Publish(self.shard, req, self._number, self._term, [share.publication(now, clock) for share in asked])
+        return self.shard, message, sum(share.size for share in asked), now + ANSWER_S
 
     def on_answer(self, m: PublishReply, now: float) -> None:
         """The router has said what became of some of them."""
@@ -54,7 +54,7 @@ class Train(Call):
 
     def on_silence(self, why: str, now: float) -> None:
         """An attempt went out, and of some nothing came back."""
-        why = f"{self.router}: {why}"
+        why = f"{self.shard}: {why}"
         self._number, self.again_at = self._number + 1, now
         for share in self._asked:
             if not share.is_over:
@@ -69,7 +69,7 @@ class Train(Call):
         self.again_at = now + RETRY_S
         for share in self._asked:
             if not share.is_over and now > share.give_up_at:
-                share.give_up(f"{self.router} is away")
+                share.give_up(f"{self.shard} is away")
                 self._ended.append(share)
         self._sum_up()
 

@@ -11,9 +11,10 @@ from typing import Any, NamedTuple
 from zim.fabric.bans import Ban, Banned
 from zim.fabric.tally import Tally
 from zim.nodes.effects import Effect
-from zim.nodes.router.intake import Admission
-from zim.nodes.router.log import NewPush
-from zim.nodes.router.log.receipts import RouterReceipt
+from zim.nodes.router.admission import Admission
+from zim.nodes.router.log import Lease, NewPush
+from zim.nodes.router.log.receipts import Before, RouterReceipt
+from zim.nodes.router.log.shared import Beat, Holding
 from zim.nodes.router.shard import Applied
 from zim.protocol.messages import Acknowledge, Ask, Read
 
@@ -118,6 +119,100 @@ class CountOn(DiskEffect, frozen=True):
     """The next step of counting; it is no work for the disk, but others come first. Result: None."""
 
 
+# ---------------------------------------------------------------- shards of a shared log
+
+
+class OwnerEffect(Effect, frozen=True):
+    """A word to the rows of a shared log, or to one of its shards. Its result comes back to the runner."""
+
+
+class LookAround(OwnerEffect, frozen=True):
+    """What do the rows say? Result: a Standing."""
+
+
+class Enter(OwnerEffect, frozen=True):
+    """A new run of this router. Result: its number."""
+
+
+class BeatNow(OwnerEffect, frozen=True):
+    """This run lives. Result: a Standing. time_ms: log time; asked_at: monotonic."""
+
+    run: int
+    time_ms: int
+    comets: int
+    asked_at: float
+
+
+class Bury(OwnerEffect, frozen=True):
+    """A run is dead. Result: whether the rows say so now."""
+
+    beat: Beat
+
+
+class Take(OwnerEffect, frozen=True):
+    """A shard that has no owner is ours. Result: the Lease; None if it is not."""
+
+    holding: Holding
+    run: int
+
+
+class Give(OwnerEffect, frozen=True):
+    """A shard of ours is another's. Result: the Lease of the next owner; None if it is ours still, or was lost."""
+
+    lease: Lease
+    router: str
+    run: int
+
+
+class Leave(OwnerEffect, frozen=True):
+    """This run ends. Result: None."""
+
+    run: int
+
+
+class OpenShard(OwnerEffect, frozen=True):
+    """Reads what a new owner must know. Result: an Opened."""
+
+    lease: Lease
+
+
+class CloseShard(OwnerEffect, frozen=True):
+    """A shard is not ours any more: lets go of what is open. Done at once, without a result."""
+
+    lease: Lease
+
+
+class HandOver(Effect, frozen=True):
+    """A shard is to be given to another router, once nothing is under way. For the runner itself."""
+
+    lease: Lease
+    to: str
+    run: int
+
+
+class Opened(NamedTuple):
+    """What a shard's log has to say to its new owner.
+
+    Attributes:
+        last_time_ms: the newest log time there.
+        next_seq: the first session number that may be given; seqs_end: the first one that is not reserved.
+        before: what was before of all pushes.
+        forgotten: see Questions.
+        recalled: ids of the pushes of the last seconds, by which a retry is told from a new push; None if the owner
+            before had its own process, and nobody looks.
+        bans: that it keeps.
+    """
+
+    lease: Lease
+    last_time_ms: int
+    next_seq: int
+    seqs_end: int
+    before: Before
+    forgotten: Mapping[str, int]
+    recalled: frozenset[str] | None
+    bans: Sequence[Ban]
+
+
 class ForgetIdle(Effect, frozen=True):
     """Lets go of what is old in live-only streams. Done at once: it is in memory.
 
@@ -129,3 +224,10 @@ class ForgetIdle(Effect, frozen=True):
     now: float
     now_ms: int
     left: Sequence[str]
+
+
+class AtShard(Effect, frozen=True):
+    """Something for the log of one shard, in one term."""
+
+    lease: Lease
+    effect: DiskEffect | ForgetIdle

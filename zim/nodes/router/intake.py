@@ -7,93 +7,27 @@ In: Publish, and the log's verdict. Out: what the log is to append, and answers:
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Generic, NamedTuple, TypeVar
+from collections.abc import Callable, Container, Iterable, Sequence
+from math import inf
+from typing import Any, Generic
 
 import msgspec
 
-from zim.fabric.audience import audiences
-from zim.fabric.limits import OFFSET
 from zim.fabric.sharding import Shards
 from zim.net.batches import Batches
+from zim.nodes.router.admission import Admission, Known, Peer, Stored, is_same
 from zim.nodes.router.directory import Directory
 from zim.nodes.router.feed import Feed
-from zim.nodes.router.log import Appended, NewPush
-from zim.nodes.router.log.keys import KeyUse
+from zim.nodes.router.log import Appended
 from zim.nodes.router.stream_limit import StreamLimit
-from zim.protocol.fields import Item
 from zim.protocol.messages import Publish, PublishReply
 from zim.protocol.publication import Outcome, Publication
 
 PATIENCE_S = 1.0  # how long a push waits for a comet that is behind
 RETRIES = 1_000  # of waiting pushes that are looked at at once
 REMEMBER_S = 10.0  # how long a push id is known here: logic's own retries come within seconds
+STATUSES = ("ok", "unavailable", "unknown", "conflict", "refused")
 ADMITTED_BYTES = 64 << 20  # of pushes that wait for their commit, or for a comet
-
-_FOR_ALL: Mapping[str, tuple[str, ...]] = {}
-
-Peer = TypeVar("Peer")  # whatever names the sender of a request; it is only handed back
-
-
-@dataclass(slots=True)
-class Admission(Generic[Peer]):
-    """A push on its way into the log.
-
-    Attributes:
-        push: as it came.
-        askers: who is to be answered, to which request, and to which push of it.
-        size: in bytes, in every limit.
-        deadline: of waiting for a comet that is behind; monotonic.
-        time_ms: log time; wall_ms: the wall clock, for people.
-        feeds: counted as behind by its size, until it is in the log.
-        over: see Outcome; retry_s: when that stream has room again.
-    """
-
-    push: Publication
-    askers: list[tuple[Peer, int, int]]
-    size: int
-    deadline: float
-    time_ms: int
-    wall_ms: int
-    feeds: Sequence[Feed] = ()
-    over: int = 0
-    retry_s: float = 0.0
-
-    @property
-    def expires_ms(self) -> int:
-        """Log time at which it is not worth being handed out any more; 0 for never."""
-        ttl_ms, expires_ms = self.push.ttl_ms, self.push.expires_ms
-        return min(self.time_ms + ttl_ms, expires_ms or OFFSET) if ttl_ms else 0
-
-
-class Known(NamedTuple):
-    """What is remembered of a push that is in the log. Atoms only, so that the garbage collector looks at it once."""
-
-    digest: bytes
-    streams: tuple[str, ...]
-    offsets: tuple[int, ...]
-    home_ms: int
-
-    def is_same(self, push: Publication) -> bool:
-        """Whether it is this push, or a repeat of it."""
-        is_use = not push.home_ms or push.home_ms == self.home_ms
-        return is_use and self.digest == push.digest and self.streams == tuple(push.streams)
-
-
-class Stored(NamedTuple):
-    """What a push has put into the log.
-
-    Attributes:
-        push: what came of its publisher.
-        items: stream and offset of each new record.
-        time_ms, expires_ms: log time.
-    """
-
-    push: Publication
-    items: list[Item]
-    time_ms: int
-    expires_ms: int
 
 
 Answers = list[tuple[Peer, PublishReply]]
@@ -133,7 +67,7 @@ class Intake(Generic[Peer]):
         self.commits: Batches[Admission[Peer]] = Batches(admitted_bytes)
         self.lookups: Batches[Admission[Peer]] = Batches(admitted_bytes, cut_bytes=0)  # one by one
         self._max_behind_bytes = max_behind_bytes
-        self.answered = {"ok": 0, "unavailable": 0, "unknown": 0, "conflict": 0, "refused": 0}
+        self.answered = dict.fromkeys(STATUSES, 0)
         self.waiting_bytes = self.dropped = 0
         self.limit = StreamLimit()
         self._behind: deque[Admission[Peer]] = deque()  # they wait for a comet
@@ -142,6 +76,24 @@ class Intake(Generic[Peer]):
         self._recent: dict[str, Known] = {}  # there
         self._ages: deque[tuple[float, str]] = deque()  # of what is in _recent
         self._outcomes: dict[tuple[Peer, int], list[Outcome]] = {}  # to be told, by asker and request
+        self._recalled: Container[str] = ()  # ids that owners before have stored in their last seconds
+        self._recalls_until = -inf
+        self._is_live_only: Callable[[str], bool] = bool
+
+    def recall(self, ids: Container[str], is_live_only: Callable[[str], bool], now: float) -> None:
+        """From a log that outlives its owner: for some seconds a push that was stored before is known.
+
+        Args:
+            ids: of all that was stored in the last REMEMBER_S.
+            is_live_only: whether a stream is: what is in memory was forgotten.
+            now: monotonic seconds.
+        """
+        self._recalled, self._recalls_until, self._is_live_only = ids, now + REMEMBER_S, is_live_only
+
+    @property
+    def is_busy(self) -> bool:
+        """Pushes are on their way into the log, or wait for a comet that is behind."""
+        return bool(self._coming)
 
     # -- publishers
 
@@ -162,7 +114,7 @@ class Intake(Generic[Peer]):
         return next((reply for _, reply in self._take()), None)
 
     def _publish(self, admission: Admission[Peer], may_be_stored: bool, now: float) -> None:
-        push, owner, name = admission.push, self._shards.owner, self.name
+        push, owner, name = admission.push, self._shards.of, self.name
         for stream in push.streams:
             if owner(stream) != name:
                 self._answer(admission, "refused")
@@ -171,15 +123,23 @@ class Intake(Generic[Peer]):
         known, coming = self._recent.get(push_id), self._coming.get(push_id)
         if known is not None and known.is_same(push):
             self._confirm(admission, known.offsets, known.home_ms)
-        elif coming is not None and _is_same(coming.push, push):
+        elif coming is not None and is_same(coming.push, push):
             coming.askers += admission.askers
-        elif may_be_stored and (not push.digest or push.is_live_only):
+        elif may_be_stored and not push.digest and push_id in self._recalled and self._can_tell(push, now):
+            self._confirm(admission, (), 0)
+        elif may_be_stored and not self._can_tell(push, now):
             self._answer(admission, "unknown")
         elif self._is_within(admission, now) and self._admit(admission):
             if coming is None:
                 self._coming[push_id] = admission
         else:
             self._refuse(admission)
+
+    def _can_tell(self, push: Publication, now: float) -> bool:
+        """Whether a push that an owner before may have stored is known to be here, or not."""
+        if push.digest:
+            return not push.is_live_only
+        return now < self._recalls_until and not push.part and not any(map(self._is_live_only, push.streams))
 
     def _is_within(self, admission: Admission[Peer], now: float) -> bool:
         """Whether all of its streams may get one more."""
@@ -288,14 +248,17 @@ class Intake(Generic[Peer]):
             What is new in it, to be handed down in this step; and answers.
         """
         fresh: list[Stored] = []
-        for admission, (outcome, offsets, home_ms) in zip(batch, appended, strict=True):
+        for admission, (outcome, offsets, home_ms, is_sure) in zip(batch, appended, strict=True):
             push = admission.push
             self._left(admission)
             if outcome in ("stored", "duplicate"):
                 push_id = push.key_id
                 self._recent[push_id] = Known(push.digest, tuple(push.streams), offsets, home_ms)
                 self._ages.append((now, push_id))
-                self._confirm(admission, offsets, home_ms, outcome == "stored" and home_ms > 0)
+                if is_sure:
+                    self._confirm(admission, offsets, home_ms, outcome == "stored" and home_ms > 0)
+                else:
+                    self._answer(admission, "unknown")
                 if outcome == "stored" and offsets:
                     items = list(zip(push.streams, offsets, strict=True))
                     fresh.append(Stored(push, items, admission.time_ms, admission.expires_ms))
@@ -324,7 +287,7 @@ class Intake(Generic[Peer]):
         known, twin = self._recent.get(push_id), self._coming.get(push_id)  # it may have come meanwhile
         if known is not None and known.is_same(push):
             self._confirm(admission, known.offsets, known.home_ms)
-        elif twin is not None and _is_same(twin.push, push):
+        elif twin is not None and is_same(twin.push, push):
             twin.askers += admission.askers
         elif found is None:
             self._answer(admission, "unavailable")
@@ -384,17 +347,3 @@ class Intake(Generic[Peer]):
         self._ages = deque((at + for_s, push_id) for at, push_id in self._ages)
         for admission in self._behind:
             admission.deadline += for_s
-
-
-def _is_same(one: Publication, other: Publication) -> bool:
-    """Whether they are the same push."""
-    return (one.digest, one.home_ms, one.streams) == (other.digest, other.home_ms, other.streams)
-
-
-def new_push(admission: Admission[Any]) -> NewPush:
-    """What the log is to append for a push."""
-    p = admission.push
-    key = KeyUse(p.digest, p.home_ms, p.age_ms, p.is_fresh, p.is_live_only, p.part) if p.digest else None
-    only = {stream: tuple(to.keys) for stream, to in audiences(p.only).items()} if p.only else _FOR_ALL
-    times_ms = admission.time_ms, admission.expires_ms
-    return NewPush(p.push_id, p.streams, p.op, p.body, *times_ms, only, key, admission.wall_ms)

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, get_args
 
+from zim.fabric.tally import Tally
 from zim.metrics import SECONDS, SIZES, Histogram, Metric, counter, gauge
 from zim.nodes.queues import Queue, queues
-from zim.nodes.router.log import Backlog
+from zim.nodes.router.intake import STATUSES
+from zim.nodes.router.log import Backlog, Log
 from zim.nodes.router.receipts import RouterLedger
-from zim.nodes.router.shard import Shard
+from zim.nodes.router.shard_runner import ShardRunner
+from zim.nodes.router.stream_limit import StreamLimit
+from zim.protocol.orders import Why
 
 
 class LogCounts:
@@ -23,8 +28,11 @@ class LogCounts:
     def __init__(self) -> None:
         self.seconds, self.pushes = Histogram(SECONDS), Histogram(SIZES)
 
-    def metrics(self, is_full: bool, trimmed: int, backlog: Backlog, ahead_ms: int) -> Iterator[Metric]:
-        """As they are now. ahead_ms: see LogClock."""
+    def metrics(self, logs: Sequence[Log], trimmed: int, ahead_ms: int) -> Iterator[Metric]:
+        """As they are now. logs: of all shards that are here; ahead_ms: see LogClock."""
+        backlogs = [log.backlog for log in logs]
+        backlog = Backlog(sum(b.records for b in backlogs), sum(b.keys for b in backlogs))
+        is_full = any(log.is_full for log in logs)
         yield self.seconds.metric("zim_router_commit_seconds", "How long commits took")
         yield self.pushes.metric("zim_router_commit_pushes", "How many pushes each commit carried")
         yield counter("zim_router_trimmed_records_total", "Records that retention let go", trimmed)
@@ -35,37 +43,73 @@ class LogCounts:
         yield gauge("zim_router_log_time_ahead_seconds", ahead, ahead_ms / 1000)
 
 
-def router_metrics(shard: Shard[Any], waiting: Mapping[str, Queue], dropped_answers: int) -> Iterator[Metric]:
-    """All but the log's. Does not switch: the ledger is one moment's.
+class _Together(NamedTuple):
+    """A queue of each shard as one."""
+
+    found: Sequence[Queue]
+
+    @property
+    def waiting_bytes(self) -> int:
+        return sum(queue.waiting_bytes for queue in self.found)
+
+    @property
+    def dropped(self) -> int:
+        return sum(queue.dropped for queue in self.found)
+
+
+def router_metrics(
+    runners: Sequence[ShardRunner[Any]], jobs: Mapping[str, Queue], limit: StreamLimit, dropped_answers: int
+) -> Iterator[Metric]:
+    """All but the log's, over all shards that are here. Does not switch: the ledger is one moment's.
 
     Args:
-        waiting: the node's queues by name, but for the intake's own.
+        jobs: the queues to them.
+        limit: of pushes into each stream.
         dropped_answers: see Server.
     """
-    yield from _ledger(shard.ledger, shard.pending())
-    directory, intake = shard.directory, shard.intake
-    alive = [feed for feed in directory.feeds.values() if feed.is_alive]
-    yield counter("zim_router_publishes_total", "Publishers that were answered", intake.answered, "status")
-    limited = intake.limit.refusals.by_limit
+    shards = [runner.shard for runner in runners]
+    yield gauge("zim_router_shards", "Shards that it owns", len(shards))
+    yield from _ledger([shard.ledger for shard in shards], sum(shard.pending() for shard in shards))
+    intakes = [shard.intake for shard in shards]
+    alive = [feed for shard in shards for feed in shard.directory.feeds.values() if feed.is_alive]
+    answered = sum((Counter(intake.answered) for intake in intakes), Counter(dict.fromkeys(STATUSES, 0)))
+    yield counter("zim_router_publishes_total", "Publishers that were answered", answered, "status")
+    limited = limit.refusals.by_limit
     yield counter("zim_router_limited_total", "What was refused because of a limit", limited, "limit")
     yield gauge("zim_router_online_sessions", "Sessions in the directory", sum(len(f.sessions) for f in alive))
-    yield gauge("zim_router_rooms", "Rooms that somebody is in", directory.n_rooms())
-    closed = {str(why): count for why, count in shard.control.closed.items()}
+    yield gauge("zim_router_rooms", "Rooms that somebody is in", sum(shard.directory.n_rooms() for shard in shards))
+    closed = {str(why): sum(shard.control.closed[why] for shard in shards) for why in get_args(Why)}
     yield counter("zim_router_closed_sessions_total", "Sessions that had to go", closed, "reason")
-    yield gauge("zim_router_bans", "Bans in force", len(shard.control.bans))
-    yield gauge("zim_router_leased_comets", "Comets that have a lease", len(alive))
-    yield gauge("zim_router_rebuilding", "1 until every comet had the time to say who is online", shard.is_rebuilding)
-    behind = {feed.comet: feed.behind_bytes + feed.admitted_bytes for feed in alive}
+    yield gauge("zim_router_bans", "Bans in force", sum(len(shard.control.bans) for shard in shards))
+    yield gauge("zim_router_leased_comets", "Comets that have a lease", len({feed.comet for feed in alive}))
+    is_rebuilding = any(shard.is_rebuilding for shard in shards)
+    yield gauge("zim_router_rebuilding", "1 until every comet had the time to say who is online", is_rebuilding)
+    behind: Counter[str] = Counter()
+    for feed in alive:
+        behind[feed.comet] += feed.behind_bytes + feed.admitted_bytes
     yield gauge("zim_router_behind_bytes", "What each comet has not handled", behind, "comet")
-    yield from queues("router", {"behind": intake, **waiting})
-    yield counter("zim_router_dropped_questions_total", "Questions that could not wait", shard.dropped_questions)
+    waiting: dict[str, Queue] = {
+        "behind": _Together(intakes),
+        "commit": _Together([intake.commits for intake in intakes]),
+        "lookup": _Together([intake.lookups for intake in intakes]),
+        "change": _Together([runner.questions.changes for runner in runners]),
+        "read": _Together([runner.questions.reads for runner in runners]),
+        "acknowledge": _Together([runner.questions.acks for runner in runners]),
+        **jobs,
+    }
+    yield from queues("router", waiting)
+    dropped = sum(shard.dropped_questions for shard in shards)
+    yield counter("zim_router_dropped_questions_total", "Questions that could not wait", dropped)
     yield counter("zim_router_dropped_answers_total", "Answers whose asker was gone or did not read", dropped_answers)
 
 
-def _ledger(ledger: RouterLedger, pending: int) -> Iterator[Metric]:
-    run = ledger.this_run()
-    yield counter("zim_router_pushes_total", "Pushes that were kept", run.pushes)
-    yield gauge("zim_router_targeted_sessions", "Sessions that pushes were for, all in all", run.tally.targeted)
-    yield counter("zim_router_sessions_total", "What became of them", run.tally.outcomes, "outcome")
+def _ledger(ledgers: Sequence[RouterLedger], pending: int) -> Iterator[Metric]:
+    runs = [ledger.this_run() for ledger in ledgers]
+    tally = sum((run.tally for run in runs), Tally())
+    yield counter("zim_router_pushes_total", "Pushes that were kept", sum(run.pushes for run in runs))
+    yield gauge("zim_router_targeted_sessions", "Sessions that pushes were for, all in all", tally.targeted)
+    yield counter("zim_router_sessions_total", "What became of them", tally.outcomes, "outcome")
     yield gauge("zim_router_pending_sessions", "Of which it is not known yet", pending)
-    yield counter("zim_router_offline_users_total", "Users of pushes who had no session", run.offline)
+    yield counter(
+        "zim_router_offline_users_total", "Users of pushes who had no session", sum(run.offline for run in runs)
+    )

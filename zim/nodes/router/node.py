@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import gevent
 from typing_extensions import override
 
+from zim.errors import Unavailable, ZimError
 from zim.fabric.questions import OnlineCounts, UserSessions
 from zim.fabric.sharding import Shards
 from zim.fabric.streams import user_stream
@@ -18,19 +19,34 @@ from zim.net.links import PeerLink
 from zim.net.transport import Outlet, Server
 from zim.nodes.base import NodeProcess, not_connected
 from zim.nodes.effects import Effect, Replies, Send
-from zim.nodes.queues import Queue
 from zim.nodes.refusals import tell_for_ever
-from zim.nodes.router.effects import Append, DiskEffect, ForgetIdle
+from zim.nodes.router.effects import (
+    Append,
+    AtShard,
+    BeatNow,
+    Bury,
+    CloseShard,
+    DiskEffect,
+    Enter,
+    ForgetIdle,
+    Give,
+    Leave,
+    LookAround,
+    Opened,
+    OpenShard,
+    OwnerEffect,
+    Take,
+)
+from zim.nodes.router.log import Lease
 from zim.nodes.router.log.clock import LogClock
-from zim.nodes.router.log.durable import open_durable
-from zim.nodes.router.log.memory import MemoryLog, MemoryStore
+from zim.nodes.router.log.durable import Durable, open_durable, open_shared
+from zim.nodes.router.log.shared import SharedLog
 from zim.nodes.router.metrics import LogCounts, router_metrics
-from zim.nodes.router.receipts import RouterLedger
+from zim.nodes.router.opening import Opener, follow
+from zim.nodes.router.owning import Owning
 from zim.nodes.router.runner import RouterRunner
-from zim.nodes.router.shard import Shard
 from zim.nodes.router.storage import Storage
-from zim.nodes.router.streams import Streams
-from zim.nodes.router.upkeep import SEQS
+from zim.nodes.router.stream_limit import StreamLimit
 from zim.nodes.state import StateDir
 from zim.protocol import codec, messages
 from zim.protocol.speakers import kind_of
@@ -39,10 +55,8 @@ from zim.topology import Listeners, Router, Topology
 log = logging.getLogger(__name__)
 
 TICK_S = 0.1
-FORGOTTEN_MS, FORGOTTEN = 5_000, 50_000  # how long before the newest receipt one may be missing, and how many
-LIVE_KEYS_S = 60.0  # how long a key is known that went to a live-only stream: in memory, as the stream is
 FAR_S = 60.0  # of log time from the wall clock: worth a line of the log
-LIVE_KEYS_BYTES = 64 << 20  # of them; above it pushes with another key to live-only streams are refused
+DRAIN_S = 2.5  # for shards to be handed over when it stops
 ANSWER_BYTES = 1 << 20  # of one frame of answers: a peer that reads none has 16 of them at most
 JOB_QUEUE_BYTES = 16 << 20  # for one job; above it entries are dropped, and the comets fetch
 
@@ -55,7 +69,7 @@ class Asker(NamedTuple):
 
 
 class RouterNode(NodeProcess):
-    """One router process, the owner of one shard."""
+    """One router process, and the shards that it owns."""
 
     # It keeps a hundred thousand small things for seconds, and leaves hardly any garbage in cycles: collecting as often
     # as Python does by default took a quarter of its time, and half a second at once.
@@ -67,10 +81,41 @@ class RouterNode(NodeProcess):
 
     @override
     def setup(self) -> None:
-        t, in_thread = self.topology, gevent.get_hub().threadpool.apply
+        t = self.topology
         self._state = StateDir(t.data_dir, self.name)
-        routers, comets, jobs = ([node.name for node in nodes] for nodes in (t.routers, t.comets, t.jobs))
-        durable, lease, receipts = open_durable(
+        now, limit = time.monotonic(), StreamLimit()
+        limit.follow(t.limits.pushes_per_stream)
+        self._durables: dict[Lease, tuple[Durable, Storage]] = {}  # of shards that are open
+        self._shared: SharedLog | None = None
+        embedded: Durable | None = None
+        if t.log is not None:
+            self._shared = open_shared(t.log, t.name, t.idempotency_s, t.receipts_s)
+        else:
+            embedded = self._open_embedded()
+        clock = LogClock(embedded.log.last_time_ms if embedded else 0, time.time(), now)
+        if embedded and abs(ahead_s := clock.ahead_ms / 1000) > FAR_S:
+            log.warning("log time is not the wall clock's", extra={"ahead_s": round(ahead_s)})
+        self._opener: Opener[Asker] = Opener(t, self._router, clock, limit, set())
+        owning = Owning(self.name, self._state.read("run"), now) if self._shared else None
+        self._runner = RouterRunner(self.name, self._opener.make, clock, owning)
+        if embedded is not None:
+            self.perform(self._runner.on_opened(self._keep_open(embedded), now))
+        self._server = Server(self._router.bind.address, self.link_keys)
+        self._jobs: dict[str, PeerLink[messages.Push]] = {
+            job.name: PeerLink(
+                job.name,
+                Outlet(job.endpoint, self.link_keys, job.name),
+                JOB_QUEUE_BYTES,
+                on_change=self._on_link,
+            )
+            for job in t.jobs
+        }
+        self._counts = LogCounts()
+
+    def _open_embedded(self) -> Durable:
+        t, in_thread = self.topology, gevent.get_hub().threadpool.apply
+        routers = [router.name for router in t.routers]
+        return open_durable(
             self._state.path,
             self.name,
             routers,
@@ -79,54 +124,21 @@ class RouterNode(NodeProcess):
             ballast_bytes=self._router.ballast_bytes,
             receipts_s=t.receipts_s,
         )
-        live = MemoryLog(
-            MemoryStore(term=lease.term),  # so that no epoch of a live-only stream is given twice
-            time.monotonic,
-            time.time,
-            key_window_s=min(t.idempotency_s, LIVE_KEYS_S),
-            keep_s=self._router.keep_s,
-            keep_bytes=self._router.keep_bytes,
-            keys_bytes=LIVE_KEYS_BYTES,
-        )
-        streams = Streams(durable, lease, live, live.acquire(self.name), t.retention)
-        self._durable, self._storage = durable, Storage(streams, receipts)
-        self._server = Server(self._router.bind.address, self.link_keys)
-        next_seq, now = streams.reserve_seqs(SEQS), time.monotonic()
-        shard: Shard[Asker] = Shard(
-            self.name,
-            lease.term,
-            Shards(routers),
-            comets,
-            now,
-            self._router.max_behind_bytes,
-            next_seq,
-            RouterLedger(*receipts.before),
-        )
-        shard.control.policy = t.identity.sessions
-        shard.intake.limit.follow(t.limits.pushes_per_stream)
-        shard.control.load(durable.bans())
-        clock = LogClock(durable.last_time_ms, time.time(), now)
-        if abs(ahead_s := clock.ahead_ms / 1000) > FAR_S:
-            log.warning("log time is not the wall clock's", extra={"ahead_s": round(ahead_s)})
-        forgotten = dict(durable.newest(receipts.newest_ms - FORGOTTEN_MS, FORGOTTEN))
-        self._runner = RouterRunner(shard, clock, next_seq + SEQS, forgotten, comets, jobs, now)
-        self._jobs: dict[str, PeerLink[messages.Push]] = {
-            job.name: PeerLink(
-                job.name,
-                Outlet(job.endpoint, self.link_keys, job.name),
-                JOB_QUEUE_BYTES,
-                on_change=self._runner.on_link,
-            )
-            for job in t.jobs
-        }
-        self._counts = LogCounts()
+
+    def _keep_open(self, durable: Durable) -> Opened:
+        """Switches. Raises: ZimError: the log does not say what its owner must know."""
+        shard = durable.lease.shard
+        storage = self._opener.storage(durable, lambda: self._runner.speaks_for(shard, time.monotonic()))
+        opened = self._opener.read(durable, storage)
+        self._durables[durable.lease] = durable, storage
+        return opened
 
     @override
     def start(self) -> None:
         for job in self._jobs.values():
             job.spawn(self.spawn)
         self._ticking = self.spawn(self._tick)
-        self.spawn(tell_for_ever, self._runner.shard.intake.limit.refusals)
+        self.spawn(tell_for_ever, self._opener.limit.refusals)
         self.spawn(self._server.receive, self._on_frame)
 
     @override
@@ -139,36 +151,44 @@ class RouterNode(NodeProcess):
 
     @override
     def follow(self, topology: Topology, prepared: Any) -> None:
-        self._runner.shard.control.policy = topology.identity.sessions
-        self._runner.shard.intake.limit.follow(topology.limits.pushes_per_stream)
-        self._storage.streams.keep_by(topology.retention)
+        self._opener.topology = topology
+        self._opener.limit.follow(topology.limits.pushes_per_stream)
+        follow(list(self._runner.shards.values()), topology)
+        for _, storage in self._durables.values():
+            storage.streams.keep_by(topology.retention)
 
     @override
     def stop(self) -> None:
+        self._hand_over()
         self._server.close()
         self._ticking.kill()
-        last_words = self._runner.last_words(time.monotonic())
-        if last_words is not None:
-            self._work(last_words)
-        self._storage.receipts.close()
-        self._durable.close()
+        for effect in self._runner.last_words(time.monotonic()):
+            match effect:
+                case AtShard(lease=lease, effect=DiskEffect() as last):
+                    self._work(lease, last)
+                case OwnerEffect():
+                    self._say_to_rows(effect)
+        for durable, _ in self._durables.values():
+            durable.receipts.close()
+            durable.log.close()
+        if self._shared is not None:
+            self._shared.close()
         self._state.close()
+
+    def _hand_over(self) -> None:
+        """Its shards go to other routers, if there are any."""
+        self.perform(self._runner.drain(time.monotonic()))
+        with gevent.Timeout(DRAIN_S, False):  # type: ignore[arg-type]
+            while not self._runner.is_drained:
+                gevent.sleep(TICK_S / 4)
 
     @override
     def metrics(self) -> Iterator[Metric]:
-        intake, questions = self._runner.shard.intake, self._runner.questions
-        waiting: dict[str, Queue] = {
-            "commit": intake.commits,
-            "lookup": intake.lookups,
-            "change": questions.changes,
-            "read": questions.reads,
-            "acknowledge": questions.acks,
-            **self._jobs,
-        }
-        yield from router_metrics(self._runner.shard, waiting, self._server.dropped)
-        durable, runner = self._durable, self._runner
-        trimmed, ahead_ms = runner.upkeep.trimmed, runner.clock.ahead_ms
-        yield from self._counts.metrics(durable.is_full, trimmed, durable.backlog, ahead_ms)
+        runners = list(self._runner.shards.values())
+        yield from router_metrics(runners, self._jobs, self._opener.limit, self._server.dropped)
+        logs = [durable.log for durable, _ in self._durables.values()]
+        trimmed = sum(runner.upkeep.trimmed for runner in runners)
+        yield from self._counts.metrics(logs, trimmed, self._opener.clock.ahead_ms)
 
     # -- what comes
 
@@ -196,17 +216,24 @@ class RouterNode(NodeProcess):
         """`{"locate": uid}` or `{"counts": true}`, from any zmq.REQ socket."""
         uid = asked.get("locate")
         if isinstance(uid, str):
-            owner = self._runner.shard.owner(user_stream(uid))
-            if owner != self.name:
-                self._send_plain(asker, {"error": f"u:{uid} belongs to {owner}, ask there"})
-                return
+            shards = [Shards(self.topology.shards).of(user_stream(uid))]
             question: UserSessions | OnlineCounts = UserSessions(uid)
         elif "counts" in asked:
-            question = OnlineCounts()
+            shards, question = sorted(self._runner.shards), OnlineCounts()
         else:
             self._send_plain(asker, {"error": 'ask {"locate": "7"} or {"counts": true}'})
             return
-        self.perform(self._runner.on_messages(asker, [messages.Ask(0, question)], time.monotonic()))
+        if not set(shards) <= set(self._runner.shards):
+            self._send_plain(asker, {"error": f"u:{uid} belongs to {shards[0]}, ask there"})
+            return
+        if len(shards) != 1:
+            self._send_plain(asker, {"error": f"{len(shards)} shards are here: ask a logic, GET /api/counts"})
+            return
+        self.perform(self._runner.on_messages(asker, [messages.Ask(shards[0], 0, question)], time.monotonic()))
+
+    def _on_link(self, job: str, is_connected: bool) -> None:
+        (self._opener.jobs.add if is_connected else self._opener.jobs.discard)(job)
+        self._runner.on_link(job, is_connected)
 
     def _tick(self) -> None:
         while True:
@@ -225,24 +252,70 @@ class RouterNode(NodeProcess):
                     comets = ",".join(target.comet for target in push.targets)
                     log.debug("push handed down", extra={"push_id": push.push_id, "job": job, "comets": comets})
                 self._jobs[job].put(push, size)
-            case DiskEffect():
-                self.spawn(self._work, effect)
-            case ForgetIdle(now=now, now_ms=now_ms, left=left):
-                self._storage.streams.forget(now, now_ms, self._runner.shard.directory.is_served, left)
+            case AtShard(lease=lease, effect=DiskEffect() as at_shard):
+                self.spawn(self._work, lease, at_shard)
+            case AtShard(lease=lease, effect=ForgetIdle(now=now, now_ms=now_ms, left=left)):
+                is_served = self._runner.shards[lease.shard].shard.directory.is_served
+                self._durables[lease][1].streams.forget(now, now_ms, is_served, left)
+            case CloseShard(lease=lease):
+                self.spawn(self._close_shard, lease)
+            case OwnerEffect():
+                self.spawn(self._say_to_rows, effect)
             case _:
                 super().perform_one(effect)
 
-    def _work(self, effect: DiskEffect) -> None:
+    def _work(self, lease: Lease, effect: DiskEffect) -> None:
         """Switches: until the disk is done with it."""
         began = time.monotonic()
-        result = self._storage.perform(effect, self._runner.clock.at(began))
+        if lease not in self._durables:
+            result: Any = Unavailable(lease.shard, "it is another's")
+        else:
+            result = self._durables[lease][1].perform(effect, self._opener.clock.at(began))
         now = time.monotonic()
         if isinstance(effect, Append):
             if log.isEnabledFor(logging.DEBUG):
                 _say_kept(effect, result)
             self._counts.seconds.observe(now - began)
             self._counts.pushes.observe(len(effect.batch))
-        self.perform(self._runner.on_done(effect, result, now))
+        self.perform(self._runner.on_done(lease, effect, result, now))
+
+    def _say_to_rows(self, effect: OwnerEffect) -> None:
+        """Switches: until the shared log has answered."""
+        try:
+            result = self._said_to_rows(effect)
+        except ZimError as error:
+            result = error
+        self.perform(self._runner.on_owner_done(effect, result, time.monotonic()))
+
+    def _said_to_rows(self, effect: OwnerEffect) -> Any:
+        shared, name = self._shared, self.name
+        assert shared is not None
+        match effect:
+            case LookAround():
+                return shared.look()
+            case Enter():
+                run = shared.enter(name)
+                gevent.get_hub().threadpool.apply(self._state.write, ("run", run))
+                return run
+            case BeatNow(run=run, time_ms=time_ms, comets=comets):
+                return shared.beat(name, run, time_ms, comets)
+            case Bury(beat=beat):
+                return shared.bury(beat)
+            case Take(holding=holding, run=run):
+                return shared.take(holding, name, run)
+            case Give(lease=lease, router=router, run=run):
+                return shared.give(lease, router, run)
+            case Leave(run=run):
+                return shared.leave(name, run)
+            case OpenShard(lease=lease):
+                return self._keep_open(shared.open(lease))
+        raise AssertionError(effect)
+
+    def _close_shard(self, lease: Lease) -> None:
+        durable, _ = self._durables.pop(lease, (None, None))
+        if durable is not None:
+            durable.receipts.close()
+            durable.log.close()
 
     def _reply(self, answers: Sequence[tuple[Asker, Any]]) -> None:
         """All that one asker is answered goes in one frame, or in some if that were too large."""

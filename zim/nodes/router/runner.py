@@ -1,281 +1,368 @@
-"""A router's runner: what one shard does with a message, the result of an effect, the time. Third stop of a push.
+"""A router's runner: the shards that it owns, each with a runner of its own, and how shards come and go.
 
-In: Publish. Out: Append to the log; once that is done a Push for each job, and the publishers' answers. The parts that
-decide are `intake` (which pushes are taken), `shard` (whom they reach, what a comet is told), `questions` (what is
-asked of the disk), `counting` (who is in rooms) and `upkeep`. Pure: no socket, no clock; the simulator runs it as it
-ships.
+With the embedded log a router owns the shard of its own name, for ever. With a shared log `owning` decides which shards
+it takes and gives; here is how: who asks for a shard that is not here is told so, what belongs to one is done by its
+runner, and a shard is handed over once nothing of it is under way. Pure: no socket, no clock; the simulator runs it as
+it ships.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Generic
 
-import msgspec
-from msgspec.structs import replace
-
 from zim.errors import Unavailable, Unknown
-from zim.fabric.answers import Lifted
-from zim.fabric.bans import Ban
-from zim.fabric.questions import BanWho, LiftBan
-from zim.fabric.sharding import rank
-from zim.nodes.effects import ERROR, MESSAGE_BYTES, Effect, End, Note, Replies, Send
-from zim.nodes.router.answering import COUNTED, KEPT, STORED
-from zim.nodes.router.control import kept_ban
-from zim.nodes.router.counting import Counting
+from zim.nodes.effects import INFO, WARNING, Effect, End, Note, Replies, topologies_differ
+from zim.nodes.router.admission import Peer
 from zim.nodes.router.effects import (
-    Append,
-    CountOn,
+    AtShard,
+    BeatNow,
+    CloseShard,
     DiskEffect,
-    KeepBans,
+    ForgetIdle,
+    Give,
+    HandOver,
+    LookAround,
     LookUp,
-    MoveCursors,
-    ReadDisk,
-    ReadHeads,
-    ReserveSeqs,
-    Settle,
+    Opened,
+    OpenShard,
+    OwnerEffect,
     StoreReceipts,
-    Trim,
 )
-from zim.nodes.router.intake import Peer, new_push
-from zim.nodes.router.log import Appended
+from zim.nodes.router.intake import ADMITTED_BYTES
+from zim.nodes.router.log import Lease
 from zim.nodes.router.log.clock import LogClock
-from zim.nodes.router.questions import Questions
-from zim.nodes.router.shard import Shard
-from zim.nodes.router.upkeep import Upkeep
-from zim.protocol import messages
-from zim.protocol.messages import entry_bytes
+from zim.nodes.router.owning import Owning
+from zim.nodes.router.shard_runner import ShardRunner
+from zim.protocol import messages, placing
+from zim.protocol.message import Message
 
-ENDED_AT_ONCE = 1_000  # bans that are let go of in one commit
+HAND_OVER_S = 1.5  # in which nothing of a shard must be under way any more; else it stays
+REPORT_S = 0.3  # for comets to report of what was committed, before it is handed over
+ASKERS_S = 3.0  # who has not asked for so long which shards are here is not told
+COMET_S = 2.5  # who has not asked for so long is not heard
+
+
+@dataclass(slots=True)
+class _HandingOver(Generic[Peer]):
+    """A shard on its way to another router.
+
+    Attributes:
+        until: else it stays; monotonic. reports_until: see REPORT_S; 0 before commits have ended.
+        held: pushes that have come meanwhile.
+        is_given: the rows were asked to name the next owner; unsure_since: and nobody knows whether they do.
+    """
+
+    effect: HandOver
+    until: float
+    reports_until: float = 0.0
+    held: list[tuple[Peer, messages.Publish]] = field(default_factory=list)
+    held_bytes: int = 0
+    is_storing: bool = False
+    is_given: bool = False
+    unsure_since: float = 0.0
 
 
 class RouterRunner(Generic[Peer]):
-    """One shard of the fabric, in one term of its owner.
+    """One router process.
 
     Attributes:
-        shard, questions, counting, upkeep: its parts.
+        shards: by name, those that are open here.
         clock: log time.
+        owning: decides about shards; None with the embedded log.
     """
 
     def __init__(
         self,
-        shard: Shard[Peer],
+        router: str,
+        make: Callable[[Opened, float], ShardRunner[Peer]],
         clock: LogClock,
-        seqs_end: int,
-        forgotten: Mapping[str, int],
-        comets: Sequence[str],
-        jobs: Sequence[str],
-        now: float,
+        owning: Owning | None = None,
     ) -> None:
         """
         Args:
-            seqs_end: see Upkeep.
-            forgotten: see Questions.
-            comets, jobs: names of all of them.
-            now: monotonic seconds, as everywhere below.
+            make: a runner for a shard that was opened.
         """
-        self.shard, self.clock = shard, clock
-        self.questions = Questions(shard, forgotten)
-        self.counting = Counting(shard)
-        self.upkeep = Upkeep(shard, seqs_end, now)
-        self._ranks = {comet: rank(comet, jobs) for comet in comets}
-        self._there: set[str] = set()  # jobs that are connected
-        self._keeping: list[KeepBans] = []
-        self._is_ending = False
+        self.router, self.clock, self.owning = router, clock, owning
+        self.shards: dict[str, ShardRunner[Peer]] = {}
+        self._make = make
+        self._leases: dict[str, Lease] = {}  # of those that are open
+        self._terms: dict[str, int] = {}  # of those that were
+        self._handing: dict[str, _HandingOver[Peer]] = {}
+        self._askers: dict[Peer, tuple[str, float]] = {}  # who asks which shards are here, and when last
+        self._said = 0  # how often that has changed
+
+    # -- shards
+
+    def on_opened(self, opened: Opened, now: float) -> list[Effect]:
+        """A shard is here."""
+        lease = opened.lease
+        self.clock.go_on_from(opened.last_time_ms, now)
+        self._leases[lease.shard] = lease
+        self._terms[lease.shard] = lease.term
+        runner = self.shards[lease.shard] = self._make(opened, now)
+        if self.owning is None:
+            return []
+        first = self._at(lease, runner.on_tick(now, self.clock.wall_at(now) / 1000), now)
+        fields = {"shard": lease.shard, "term": lease.term}
+        return [Note(INFO, "owns a shard", fields), *self._say_owned(now), *first]
+
+    def _close(self, lease: Lease, now: float, term: int = 0) -> list[Effect]:
+        """A shard is not ours any more. term: of its next owner, if that is known."""
+        if self._leases.get(lease.shard) != lease:
+            return [CloseShard(lease)]
+        del self._leases[lease.shard], self.shards[lease.shard]
+        self._terms[lease.shard] = max(term, lease.term)
+        out: list[Effect] = [CloseShard(lease)]
+        if (handing := self._handing.pop(lease.shard, None)) is not None:  # before they hear that it is elsewhere
+            out.append(Replies([(asker, self._moved(m)) for asker, m in handing.held]))
+        return out + self._say_owned(now)
+
+    def _moved(self, m: messages.ToShard) -> Message:
+        req = 0 if isinstance(m, messages.Changes | messages.Renew | messages.Fetch) else m.req
+        return placing.Moved(req, self.router, m.shard, self._terms.get(m.shard, 0))
+
+    def _owned(self) -> placing.Owned:
+        assert self.owning is not None
+        here = [(lease.shard, lease.term) for lease in self._leases.values()]
+        return placing.Owned(self.router, self.owning.run, self._said, here)
+
+    def _say_owned(self, now: float) -> list[Effect]:
+        """To all who ask."""
+        if self.owning is None or not self.owning.run or not self.owning.may_speak(now):
+            return []
+        self._said += 1
+        self._askers = {asker: (node, at) for asker, (node, at) in self._askers.items() if now - at <= ASKERS_S}
+        return [Replies([(asker, self._owned()) for asker in self._askers])] if self._askers else []
+
+    def comets(self, now: float) -> int:
+        """How many comets it hears."""
+        nodes = {node for node, at in self._askers.values() if now - at <= COMET_S}
+        return sum(node.startswith("comet") for node in nodes)
+
+    def _may_speak(self, now: float) -> bool:
+        return self.owning is None or self.owning.may_speak(now)
+
+    def speaks_for(self, shard: str, now: float) -> bool:
+        """It may say how that shard stands: it is before its deadline, and has not asked to give the shard away."""
+        handing = self._handing.get(shard)
+        return shard in self.shards and self._may_speak(now) and not (handing is not None and handing.is_given)
 
     # -- messages
 
     def on_messages(self, asker: Peer, asked: Sequence[messages.ToRouter], now: float) -> list[Effect]:
-        """What a comet, a logic or a person at a REPL wants."""
-        now_ms = self.clock.at(now)
-        answers = [(asker, a) for m in asked if (a := self._on_message(asker, m, now, now_ms)) is not None]
-        return self._begin([Replies(answers)] if answers else [], now)
+        """What a comet, a logic or a person at a REPL wants. Past its deadline it hears nothing: it might be wrong."""
+        out: list[Effect] = []
+        by_shard: dict[str, list[messages.ToShard]] = {}
+        for m in asked:
+            if isinstance(m, placing.AskOwned):
+                out += self._on_ask_owned(asker, m, now)
+            else:
+                by_shard.setdefault(m.shard, []).append(m)
+        if not self._may_speak(now):
+            return out
+        for shard, mine in by_shard.items():
+            runner = self.shards.get(shard)
+            if runner is None:
+                out += self._not_here(asker, mine)
+                continue
+            if shard in self._handing:
+                mine = [m for m in mine if not self._holds(asker, m)]
+                if not self.speaks_for(shard, now):
+                    continue  # who asks asks again
+            out += self._at(self._leases[shard], runner.on_messages(asker, mine, now), now)
+        return out
 
-    def _on_message(self, asker: Peer, m: messages.ToRouter, now: float, now_ms: int) -> Any:
-        """The answer, if it is known at once."""
-        shard = self.shard
-        match m:
-            case messages.Publish():
-                return shard.intake.publish(asker, m, now, now_ms, self.clock.wall_at(now))
-            case messages.Changes():
-                if applied := shard.changes(m, now):
-                    self.questions.tell_heads(asker, m, applied)
-                shard.hears(asker, m.comet, m.inc)
-            case messages.Renew():
-                shard.hears(asker, m.comet, m.inc)
-                return shard.renew(m, now, now_ms)
-            case messages.AskTime():
-                return messages.LogTime(m.req, shard.name, shard.term, now_ms)
-            case messages.Fetch():
-                return shard.fetch(m)
-            case messages.Read(stream=stream) if not shard.owns(stream, "who reads"):
-                return messages.Records(m.req, shard.name, stream, "", 0, 0, [], 0)
-            case messages.Ask():
-                return self._on_question(asker, m, now)
-            case messages.Read():
-                self.questions.ask(asker, m, now)
-            case messages.Acknowledge():
-                self.questions.acknowledge(asker, m)
-        return None
+    def _on_ask_owned(self, asker: Peer, m: placing.AskOwned, now: float) -> list[Effect]:
+        self._askers[asker] = m.node, now
+        if self.owning is None or not self.owning.run or not self._may_speak(now):
+            return []
+        return [Replies([(asker, self._owned())])]
 
-    def _on_question(self, asker: Peer, m: messages.Ask, now: float) -> Any:
-        shard, question = self.shard, m.question
-        if (stream := question.asked_at()) and not shard.owns(stream, "a logic"):
-            return messages.Answered(m.req, shard.name, None)
-        if isinstance(question, KEPT):
-            return self._keep(asker, m, now)
-        if isinstance(question, COUNTED):
-            self.counting.ask(asker, m)
-        elif isinstance(question, STORED):
-            self.questions.ask(asker, m, now)
-        else:
-            return shard.ask(asker, m)
-        return None
+    def _not_here(self, asker: Peer, asked: Sequence[messages.ToShard]) -> list[Effect]:
+        answers = Replies([(asker, self._moved(m)) for m in asked])
+        return [answers] if self.owning is not None else [topologies_differ(shard=asked[0].shard), answers]
+
+    def _holds(self, asker: Peer, m: messages.ToShard) -> bool:
+        """A push for a shard that is being handed over waits for its next owner."""
+        handing = self._handing[m.shard]
+        if not isinstance(m, messages.Publish):
+            return False
+        handing.held.append((asker, m))
+        handing.held_bytes += sum(push.size for push in m.pushes)
+        if handing.held_bytes > ADMITTED_BYTES and not handing.is_given:
+            handing.until = 0.0  # it stays, for it cannot be done quickly
+        return True
 
     def on_link(self, job: str, is_connected: bool) -> None:
         """A job has come, or gone."""
-        (self._there.add if is_connected else self._there.discard)(job)
-
-    def _begin(self, out: list[Effect], now: float) -> list[Effect]:
-        """Adds what can begin now: one batch of each kind is under way at a time."""
-        intake = self.shard.intake
-        if batch := intake.commits.begin():
-            out.append(Append(batch, [new_push(admission) for admission in batch]))
-        out += [LookUp(admission, new_push(admission)) for admission in intake.lookups.begin()]
-        out += self.questions.begin(now)
-        out += self.counting.begin(now)
-        out += self._keeping
-        self._keeping.clear()
-        self.shard.control.look(now, self.clock.at(now))
-        if orders := self.shard.control.due(now):
-            out.append(Replies(orders))
-        if self.shard.notes:
-            out += self.shard.notes
-            self.shard.notes.clear()
-        return out
+        for runner in self.shards.values():
+            runner.on_link(job, is_connected)
 
     # -- results
 
-    def on_done(self, effect: DiskEffect, result: Any, now: float) -> list[Effect]:
-        """An effect has its result; or the error that the log has raised."""
-        now_ms = self.clock.at(now)
-        match effect:
-            case Append() | Settle():
-                out = self._on_appended(effect, result, now, now_ms)
-            case LookUp():
-                out = self._on_looked_up(effect, result)
-            case ReadHeads():
-                out = self.questions.on_heads(effect, result)
-            case ReadDisk():
-                out = self.questions.on_read(effect, result, now)
-            case MoveCursors():
-                out = self.questions.on_cursors(effect, result)
-            case StoreReceipts():
-                out = self.upkeep.on_receipts(effect, result)
-            case Trim():
-                out = self.upkeep.on_trimmed(result, now, now_ms)
-            case ReserveSeqs():
-                out = self.upkeep.on_reserved(effect, result)
-            case KeepBans():
-                out = self._on_kept(effect, result)
-            case CountOn():
-                out = self.counting.go_on(now)
-            case _:
-                raise AssertionError(effect)
-        return self._begin(out, now)
-
-    def _on_appended(
-        self, effect: Append | Settle, result: Sequence[Appended] | Exception | None, now: float, now_ms: int
-    ) -> list[Effect]:
-        """A commit has ended. The next one begins once it is known how: only then the next offset is."""
-        intake, batch = self.shard.intake, effect.batch
-        if isinstance(effect, Append) and isinstance(result, Unknown):
-            note = Note(ERROR, "the end of a commit is not known", {"pushes": len(batch), "error": str(result)})
-            return [note, Settle(batch, effect.pushes)]
-        intake.commits.end()
-        if isinstance(effect, Append) and isinstance(result, Unavailable):
-            note = Note(ERROR, "pushes refused", {"pushes": len(batch), "error": str(result)})
-            return [note, Replies(intake.not_stored(batch))]
-        if isinstance(result, Exception):  # not even that can be told; our next run reads the truth
-            intake.commits.halt()
-            return [Replies(intake.not_told(batch)), End(str(result))]
-        if result is None:
-            return [Replies(intake.not_stored(batch))]
-        pushes, answers = self.shard.committed(batch, result, now, now_ms)
-        return [*(part for push in pushes for part in self._hand_down(push)), Replies(answers)]
-
-    def _hand_down(self, push: messages.Push) -> list[Effect]:
-        """To the job that serves each comet, or the next one if that is away: one pipe leads to a comet, in order."""
-        by_job: dict[str, list[messages.Target]] = {}
-        for target in push.targets:
-            ranked = self._ranks[target.comet]
-            job = next((name for name in ranked if name in self._there), ranked[0])
-            by_job.setdefault(job, []).append(target)
-        if len(by_job) == 1:
-            (job,) = by_job
-            return [Send(job, push, _size(push))]
-        parts = {job: msgspec.structs.replace(push, targets=targets) for job, targets in by_job.items()}
-        return [Send(job, part, _size(part)) for job, part in parts.items()]
-
-    def _on_looked_up(self, effect: LookUp, result: Any) -> list[Effect]:
-        intake, admission = self.shard.intake, effect.admission
-        intake.lookups.end()
-        if isinstance(result, Exception):
-            fields = {"push_id": admission.push.push_id, "error": str(result)}
-            return [Note(ERROR, "a key cannot be looked up", fields), Replies(intake.not_told([admission]))]
-        return [Replies(intake.looked_up(admission, result))]
-
-    # -- bans
-
-    def _keep(self, asker: Peer, m: messages.Ask, now: float) -> Any:
-        """A ban, or the end of one: it is kept first. The answer, if there is no room for it."""
-        question, now_ms = m.question, self.clock.at(now)
-        if isinstance(question, LiftBan):
-            self._keeping.append(KeepBans([], [question.banned], asker, m))
-        elif isinstance(question, BanWho):
-            ends_ms = now_ms + int(question.for_s * 1000) if question.for_s else 0
-            ban = Ban(question.banned, question.reason, question.by, self.clock.wall_at(now), ends_ms)
-            if not self.shard.control.has_room(ban.banned):
-                return messages.Answered(m.req, self.shard.name, replace(kept_ban(ban, now_ms), is_kept=False))
-            self._keeping.append(KeepBans([ban], [], asker, m))
-        return None
-
-    def _on_kept(self, effect: KeepBans, result: Any) -> list[Effect]:
-        control = self.shard.control
-        self._is_ending = self._is_ending and effect.m is not None
-        if isinstance(result, Exception):  # nobody is told anything: who asks does not know what became of it
-            return [Note(ERROR, "a ban cannot be kept", {"error": str(result)})]
-        answer: Any = None
-        for ban in effect.bans:
-            answer = kept_ban(ban, control.now_ms, control.put(ban))
-        for banned in effect.lifted:
-            answer = Lifted(control.lift(banned))
-        if effect.m is None:
+    def on_done(self, lease: Lease, effect: DiskEffect, result: Any, now: float) -> list[Effect]:
+        """An effect at a shard has its result; or the error that the log has raised."""
+        if self._leases.get(lease.shard) != lease:
             return []
-        return [Replies([(effect.asker, messages.Answered(effect.m.req, self.shard.name, answer))])]
+        handing = self._handing.get(lease.shard)
+        if handing is not None and handing.is_storing and isinstance(effect, StoreReceipts):
+            handing.is_storing = False
+        if isinstance(effect, LookUp) and not self.speaks_for(lease.shard, now):
+            result = Unknown(lease.shard, "another router may own it")  # and have stored it since
+        out = self._at(lease, self.shards[lease.shard].on_done(effect, result, now), now)
+        return out + (self._hand_over(lease, now) if lease.shard in self._handing else [])
 
-    def _end_bans(self, now_ms: int) -> list[Effect]:
-        """Bans that are over by themselves."""
-        if self._is_ending or not (ended := self.shard.control.ended(now_ms, ENDED_AT_ONCE)):
+    def on_owner_done(self, effect: OwnerEffect, result: Any, now: float) -> list[Effect]:
+        """A word to the rows has its result; or the error that the log has raised."""
+        owning = self.owning
+        assert owning is not None
+        if isinstance(effect, OpenShard):
+            return self._on_opened_or_not(effect.lease, result, now)
+        if isinstance(effect, Give):
+            return self._on_given(effect, result, now)
+        if isinstance(effect, LookAround) and not isinstance(result, Exception):
+            self.clock.go_on_from(max((beat.time_ms for beat in result.beats.values()), default=0), now)
+        out = self._own(owning.on_done(effect, result, now), now)
+        if isinstance(effect, BeatNow) and not isinstance(result, Exception):
+            self.clock.go_on_from(max((beat.time_ms for beat in result.beats.values()), default=0), now)
+            out += self._settle_unsure(effect.asked_at, now)
+        return out
+
+    def _on_opened_or_not(self, lease: Lease, result: Any, now: float) -> list[Effect]:
+        owning = self.owning
+        assert owning is not None
+        if owning.leases.get(lease.shard) != lease:
+            return [CloseShard(lease)]  # it was lost meanwhile
+        if isinstance(result, Opened):
+            return self.on_opened(result, now)
+        owning.lost(lease)
+        return [
+            Note(WARNING, "a shard cannot be opened", {"shard": lease.shard, "error": str(result)}),
+            CloseShard(lease),
+        ]
+
+    def _at(self, lease: Lease, effects: Iterable[Effect], now: float) -> list[Effect]:
+        """What a shard's runner wants. Who may not speak for it says what became of commits, and nothing else."""
+        out: list[Effect] = []
+        may_speak = self.speaks_for(lease.shard, now)
+        for effect in effects:
+            if isinstance(effect, DiskEffect | ForgetIdle):
+                out.append(AtShard(lease, effect))
+            elif isinstance(effect, Replies) and not may_speak:
+                told = [(asker, m) for asker, m in effect.answers if isinstance(m, messages.PublishReply)]
+                out.append(Replies(told))
+            elif isinstance(effect, End) and self.owning is not None:
+                self.owning.lost(lease)
+                fields = {"shard": lease.shard, "term": lease.term, "why": effect.why}
+                out += [Note(WARNING, "a shard is lost", fields), *self._close(lease, now)]
+            else:
+                out.append(effect)
+        return out
+
+    def _own(self, effects: Iterable[Effect], now: float) -> list[Effect]:
+        """What `owning` wants."""
+        out: list[Effect] = []
+        for effect in effects:
+            if isinstance(effect, HandOver):
+                out += self._begin_handing(effect, now)
+            elif isinstance(effect, CloseShard):
+                out += self._close(effect.lease, now)
+            else:
+                out.append(effect)
+        return out
+
+    # -- handing over
+
+    def _begin_handing(self, effect: HandOver, now: float) -> list[Effect]:
+        lease = effect.lease
+        if self._leases.get(lease.shard) != lease:
+            assert self.owning is not None
+            self.owning.kept(lease)
             return []
-        self._is_ending = True
-        return [KeepBans([], ended)]
+        self._handing[lease.shard] = _HandingOver(effect, now + HAND_OVER_S)
+        return self._hand_over(lease, now)
+
+    def _hand_over(self, lease: Lease, now: float) -> list[Effect]:
+        """The next step, if it can be taken."""
+        handing, runner = self._handing[lease.shard], self.shards[lease.shard]
+        if handing.is_given:
+            return []
+        if now > handing.until:
+            return self._keep(lease, now)
+        if runner.is_committing or handing.is_storing:
+            return []
+        if not handing.reports_until:
+            handing.reports_until = now + REPORT_S
+        if runner.shard.pending() and now < handing.reports_until:
+            return []
+        if (receipts := runner.last_words(now)) is not None:
+            handing.is_storing = True
+            return [AtShard(lease, receipts)]
+        handing.is_given = True
+        return [Give(lease, handing.effect.to, handing.effect.run)]
+
+    def _on_given(self, effect: Give, result: Any, now: float) -> list[Effect]:
+        lease, handing = effect.lease, self._handing.get(effect.lease.shard)
+        if handing is None or handing.effect.lease != lease:
+            return []
+        if isinstance(result, Lease):
+            assert self.owning is not None
+            self.owning.lost(lease)
+            fields = {"shard": lease.shard, "to": effect.router, "term": result.term}
+            return [Note(INFO, "hands a shard over", fields), *self._close(lease, now, result.term)]
+        if isinstance(result, Unavailable):
+            return self._keep(lease, now)
+        handing.unsure_since = now  # the rows may name another: what they say next decides
+        return []
+
+    def _settle_unsure(self, asked_at: float, now: float) -> list[Effect]:
+        """The rows were read, and name us still."""
+        sure = [h for h in self._handing.values() if h.unsure_since and asked_at >= h.unsure_since]
+        return [effect for handing in sure for effect in self._keep(handing.effect.lease, now)]
+
+    def _keep(self, lease: Lease, now: float) -> list[Effect]:
+        """It was not reached in time: the shard stays, and its pushes go on."""
+        handing = self._handing.pop(lease.shard)
+        assert self.owning is not None
+        self.owning.kept(lease)
+        out: list[Effect] = [Note(WARNING, "a shard could not be handed over, and stays", {"shard": lease.shard})]
+        runner = self.shards[lease.shard]
+        for asker, m in handing.held:
+            out += self._at(lease, runner.on_messages(asker, [m], now), now)
+        return out
 
     # -- time
 
     def on_tick(self, now: float, wall_s: float) -> list[Effect]:
-        """Ten times a second: all that rests on the silence of others, and what is due. wall_s: the wall clock."""
+        """Ten times a second. wall_s: the wall clock."""
         self.clock.see(wall_s, now)
-        answers = self.shard.tick(now)
-        out: list[Effect] = [Replies(answers)] if answers else []
-        out += self._end_bans(self.clock.at(now))
-        return self._begin(out + self.upkeep.begin(now, self.clock.at(now)), now)
+        out: list[Effect] = []
+        if self.owning is not None:
+            out += self._own(self.owning.on_tick(now, self.clock.at(now), self.comets(now)), now)
+        if not self._may_speak(now):
+            return out  # for its shards it is a standstill
+        for lease in list(self._leases.values()):
+            if self.speaks_for(lease.shard, now):
+                out += self._at(lease, self.shards[lease.shard].on_tick(now, wall_s), now)
+        for handing in list(self._handing.values()):
+            out += self._hand_over(handing.effect.lease, now)
+        return out
 
-    def last_words(self, now: float) -> StoreReceipts | None:
-        """What is to be stored before the node ends."""
-        return self.upkeep.receipts(self.clock.at(now))
+    # -- the end
 
+    def drain(self, now: float) -> list[Effect]:
+        """It is to end: its shards go to others, if there are any. `is_drained` once that is done."""
+        return self._own(self.owning.leave(now), now) if self.owning is not None else []
 
-def _size(push: messages.Push) -> int:
-    items = [item for target in push.targets for item in target.items]
-    return MESSAGE_BYTES * len(push.targets) + entry_bytes(push.body, items, push.only)
+    @property
+    def is_drained(self) -> bool:
+        """Nothing more can be given."""
+        return self.owning is None or not self.shards or not self.owning.run
+
+    def last_words(self, now: float) -> list[Effect]:
+        """What is to be done before the node ends."""
+        words = [(lease, self.shards[name].last_words(now)) for name, lease in self._leases.items()]
+        out: list[Effect] = [AtShard(lease, receipts) for lease, receipts in words if receipts is not None]
+        return out + (self.owning.gone() if self.owning is not None else [])

@@ -14,11 +14,12 @@ from zim.fabric.audience import ALL, audiences
 from zim.fabric.sharding import Shards
 from zim.fabric.streams import EVERYBODY, is_user_stream
 from zim.nodes.effects import INFO, WARNING, Note, topologies_differ
+from zim.nodes.router.admission import Admission, Peer, Stored
 from zim.nodes.router.answering import AT_ONCE, WHOLE, answer_from_memory
 from zim.nodes.router.control import Control
 from zim.nodes.router.directory import Directory, stream_of
 from zim.nodes.router.feed import Body, Feed
-from zim.nodes.router.intake import ADMITTED_BYTES, Admission, Intake, Peer, Stored
+from zim.nodes.router.intake import ADMITTED_BYTES, Intake
 from zim.nodes.router.log import Appended, Head
 from zim.nodes.router.log.receipts import RouterReceipt
 from zim.nodes.router.receipts import PushRow, RouterLedger
@@ -106,9 +107,9 @@ class Shard(Generic[Peer]):
         self.name, self.term = name, term
         self.directory = Directory(next_seq)
         self.intake: Intake[Peer] = Intake(name, term, shards, self.directory, max_behind_bytes, admitted_bytes)
-        self.control = Control(name, term, self.directory, shards.owner(EVERYBODY) == name)
+        self.control = Control(name, term, self.directory, shards.of(EVERYBODY) == name)
         self.is_rebuilding = True
-        self.owner = shards.owner
+        self.shard_of = shards.of
         self.ledger = ledger
         self._comets = tuple(comets)
         self._undecided: deque[tuple[RouterReceipt, list[str]]] = deque()  # users who may be online
@@ -216,9 +217,9 @@ class Shard(Generic[Peer]):
 
     def owns(self, stream: str, asker: str) -> bool:
         """Whether it may speak for a stream. If not, whoever asks has another topology, and the log says so."""
-        if self.owner(stream) == self.name:
+        if self.shard_of(stream) == self.name:
             return True
-        self.notes.append(topologies_differ(asker=asker, stream=stream, owner=self.owner(stream)))
+        self.notes.append(topologies_differ(asker=asker, stream=stream, owner=self.shard_of(stream)))
         return False
 
     def answers(

@@ -35,15 +35,25 @@ def _is_at_home(push: NewPush) -> bool:
 class Streams:
     """The calls of Log, without the leases. A stream's retention says which engine answers. Every call may switch."""
 
-    def __init__(self, durable: Log, lease: Lease, live: MemoryLog, live_lease: Lease, retention: Retention) -> None:
+    def __init__(
+        self,
+        durable: Log,
+        lease: Lease,
+        live: MemoryLog,
+        live_lease: Lease,
+        retention: Retention,
+        is_owner: Callable[[], bool] = lambda: True,
+    ) -> None:
         """
         Args:
             durable, lease: the log, and the right to write it.
             live, live_lease: the same for live-only streams.
             retention: how long which stream is kept.
+            is_owner: looked at in the step that keeps something in memory: nothing fences that.
         """
         self._durable, self._lease = durable, lease
         self._live, self._live_lease = live, live_lease
+        self._is_owner = is_owner
         self._retention = retention
         self._live_only: dict[str, bool] = {}
 
@@ -103,21 +113,22 @@ class Streams:
         """Puts the live-only parts of pushes behind their durable ones. A repeat is not sent there again."""
         kept, refused = iter(durable), iter(self._refused([part for part in parts if part.durable is None]))
         answers = [next(kept if part.durable is not None else refused) for part in parts]
+        is_owner = self._is_owner()  # else nothing is kept in memory alone
         live = [
             part.live
             for part, answer in zip(parts, answers, strict=True)
-            if part.live is not None and (answer is None or answer.outcome == "stored")
+            if part.live is not None and (is_owner if answer is None else answer.outcome == "stored")
         ]
         passed = iter(self._live.append(self._live_lease, live) if live else ())
         found: list[Appended] = []
         for part, answer in zip(parts, answers, strict=True):
             if answer is None:
-                found.append(next(passed))
+                found.append(next(passed) if is_owner else Appended("no room"))
             elif part.live is None or answer.outcome not in ("stored", "duplicate"):
                 found.append(answer)
             else:
                 offsets = next(passed).offsets if answer.outcome == "stored" else ()
-                found.append(part.joined(answer, offsets))
+                found.append(part.joined(answer, offsets)._replace(is_sure=is_owner))
         return found
 
     def _refused(self, parts: Sequence[_Parted]) -> list[Appended | None]:

@@ -19,6 +19,7 @@ from zim.nodes.comet.results import Row
 from zim.nodes.comet.views import Session
 from zim.nodes.effects import Effect, Note, Send
 from zim.nodes.performer import Performer
+from zim.nodes.placement import Placement
 from zim.nodes.router.directory import stream_of
 from zim.nodes.router.log import NewPush
 from zim.nodes.router.log.memory import MemoryLog, MemoryStore
@@ -234,14 +235,14 @@ class Comet(Performer):
         self.now = 0.0
         for router in self.routers.values():
             router.clock = lambda: LOG_MS + int(self.now * 1000)
-        self.hub = Hub("comet-1", INC, names)
+        self.hub = Hub("comet-1", INC, Placement("comet-1", names, names))
         for link in self.hub.links.values():
             link.is_connected = True
         self.replaced_by = 0
         self.notes: list[str] = []
         self._todo: Pass | None = None
         self._conns = 0
-        self._owner = Shards(names).owner
+        self._owner = Shards(names).of
         self.tick(0.0)
 
     def do(self, effects: Sequence[Effect]) -> None:

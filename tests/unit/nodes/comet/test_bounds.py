@@ -91,7 +91,7 @@ def test_a_router_that_is_away_for_long_is_told_everything_anew(monkeypatch: pyt
     comet.router.append("r:9", "1")
     comet.router.is_away = False
     comet.tick(RENEW_S)
-    assert comet.hub.is_registered()
+    assert comet.hub.links.is_registered()
     assert last.is_open
     comet.push("r:9", body="2")
     assert stays.bodies == ["1", "2"]
@@ -163,7 +163,7 @@ def test_a_router_that_is_back_is_told_of_very_many_sessions_in_steps() -> None:
     left, stays = guests[-1], guests[-2]  # nobody has told of them yet
     comet.do(comet.hub.leave(left, comet.now))
     comet.settle()
-    assert comet.hub.is_registered()
+    assert comet.hub.links.is_registered()
     comet.push(f"u:{stays.uid}", body="x")
     assert (stays.bodies, left.bodies) == (["x"], [])
 

@@ -21,6 +21,7 @@ from zim.nodes.comet.edge import Edge
 from zim.nodes.comet.effects import CursorMoved, Gapped, Joined, SessionEffect
 from zim.nodes.comet.results import Reports, Row
 from zim.nodes.comet.runner import CometRunner
+from zim.nodes.placement import Placement
 from zim.protocol import frame
 from zim.protocol.endings import Ending
 from zim.protocol.frame import Op, Packet
@@ -209,7 +210,7 @@ def test_a_reason_is_told_in_the_clients_own_words(make: Make, speech: Speech) -
 
 def perform(effect: SessionEffect) -> None:
     """As the edge does it, which knows nothing of the connection's comet for that."""
-    runner = CometRunner("comet-1", 1, ["router-1"], ["logic-1"], 1, 5.0)
+    runner = CometRunner("comet-1", 1, Placement("comet-1", ["router-1"], ["router-1"]), ["logic-1"], 1, 5.0)
     Edge(runner, lambda effects: None, ClientLimits(65536, 5.0, 300.0, 1, False), 1).perform(effect)
 
 

@@ -18,6 +18,7 @@ from zim.nodes.comet.hub import Hub
 from zim.nodes.comet.runner import CometRunner
 from zim.nodes.comet.tcp import TcpListener
 from zim.nodes.effects import Effect, Send
+from zim.nodes.placement import Placement
 from zim.protocol.frame import Op
 from zim.protocol.logins import Auth, Authed
 
@@ -28,7 +29,7 @@ Connect = Callable[[Authed], Client]
 def connect() -> Iterator[tuple[Connect, Hub]]:
     """Connects somebody of whom the logic says this, and says auth; and the comet's hub."""
     identity: list[Authed] = []
-    runner = CometRunner("comet-1", 1, ["router-1"], ["logic-1"], 1 << 20, 5.0)
+    runner = CometRunner("comet-1", 1, Placement("comet-1", ["router-1"], ["router-1"]), ["logic-1"], 1 << 20, 5.0)
     hub = runner.hub
 
     def perform(effects: Iterable[Effect]) -> None:

@@ -34,6 +34,7 @@ from zim.nodes.comet.tcp import TcpListener
 from zim.nodes.comet.websocket import WebSocketListener
 from zim.nodes.effects import Effect, Note, Send
 from zim.nodes.performer import Performer
+from zim.nodes.placement import Placement
 from zim.protocol.endings import Ending
 from zim.protocol.frame import VERSION, Op
 from zim.protocol.logins import AskJoin, Auth, Authed, MayJoin
@@ -100,7 +101,9 @@ class Gatehouse(Performer):
 
     def __init__(self) -> None:
         super().__init__()
-        self.runner = CometRunner("comet-1", INC, ["router-1"], ["logic-1"], 1 << 20, 5.0)
+        self.runner = CometRunner(
+            "comet-1", INC, Placement("comet-1", ["router-1"], ["router-1"]), ["logic-1"], 1 << 20, 5.0
+        )
         self.router = Router("router-1", "a")
         self.says: Callable[[Auth | AskJoin], Answer] = lambda _: None
         self.asked: list[Auth | AskJoin] = []

@@ -135,10 +135,10 @@ def test_no_entry_is_handled_while_the_comet_registers() -> None:
     comet.do(comet.hub.on_message(Renewed("router-1", comet.router.term, INC, 1 << 40, "register", 0, INC), comet.now))
     comet.push("u:3", body="too early")
     assert guest.bodies == []
-    assert not comet.hub.is_registered()
+    assert not comet.hub.links.is_registered()
     comet.router.is_away = False
     comet.tick(RETRY_S + 0.1)
-    assert comet.hub.is_registered()
+    assert comet.hub.links.is_registered()
     assert guest.bodies == ["too early"]  # read, for its head was in the answer
 
 
@@ -181,7 +181,7 @@ def test_what_a_stranger_says_is_passed_over() -> None:
     comet.router.publish("u:3", body="x")
     (entry,) = comet.router.pipe
     comet.router.pipe = []
-    for field, value in (("router", "router-9"), ("begin", 99), ("inc", 99)):
+    for field, value in (("shard", "router-9"), ("begin", 99), ("inc", 99)):
         values = {f: getattr(entry, f) for f in entry.__struct_fields__} | {field: value}
         comet.do(comet.hub.on_message(type(entry)(**values), 0.0))
     assert comet.hub.on_message(Renewed("router-9", 1, INC, 1, "register", 0, INC), 0.0) == []

@@ -8,6 +8,7 @@ from zim.fabric.grants import Grant
 from zim.nodes.comet.effects import Told
 from zim.nodes.comet.runner import ANSWER_S, CometRunner
 from zim.nodes.effects import Effect, Note, Send
+from zim.nodes.placement import Placement
 from zim.protocol.logins import Auth, Authed
 from zim.protocol.messages import Renew
 
@@ -16,7 +17,7 @@ TIMEOUT_S = 5.0
 
 
 def fresh() -> CometRunner:
-    return CometRunner("comet-1", 1, ["router-1"], LOGICS, 1 << 20, TIMEOUT_S)
+    return CometRunner("comet-1", 1, Placement("comet-1", ["router-1"], ["router-1"]), LOGICS, 1 << 20, TIMEOUT_S)
 
 
 def asked(effects: list[Effect]) -> tuple[str, Auth]:

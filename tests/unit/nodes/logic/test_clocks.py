@@ -12,15 +12,18 @@ from zim.nodes.logic.clocks import ASK_S
 from zim.nodes.logic.desk import Desk
 from zim.nodes.logic.runner import LogicRunner
 from zim.nodes.logic.trains import ANSWER_S
+from zim.nodes.placement import Placement
 from zim.protocol.messages import AskTime, LogTime, Publish
 from zim.topology.identity import Identity
 
 ROUTERS = ["router-1", "router-2"]
-STREAM = next(f"u:{uid}" for uid in range(100) if Shards(ROUTERS).owner(f"u:{uid}") == "router-1")
+STREAM = next(f"u:{uid}" for uid in range(100) if Shards(ROUTERS).of(f"u:{uid}") == "router-1")
 
 
 def fresh() -> LogicRunner:
-    return LogicRunner(ROUTERS, lambda _: False, Desk(Identity(), {}, lambda: "id"), 1000, lambda: "id")
+    return LogicRunner(
+        Placement("logic-1", ROUTERS, ROUTERS), lambda _: False, Desk(Identity(), {}, lambda: "id"), 1000, lambda: "id"
+    )
 
 
 def questions(effects: list[Effect]) -> dict[str, AskTime]:

@@ -22,6 +22,7 @@ from zim.nodes.logic.desk import Desk
 from zim.nodes.logic.fabric import RouterFabric
 from zim.nodes.logic.runner import LogicRunner, Settled
 from zim.nodes.performer import Performer
+from zim.nodes.placement import Placement
 from zim.protocol.message import Message
 from zim.protocol.messages import Answered, Ask, Read, Record, Records
 from zim.topology.identity import Identity
@@ -50,7 +51,11 @@ class Driver(Performer):
         super().__init__()
         self.routers = {router.name: router for router in routers}
         self.runner = LogicRunner(
-            list(self.routers), lambda _: False, Desk(Identity(), {}, lambda: "id"), 1 << 20, lambda: "id"
+            Placement("logic-1", list(self.routers), list(self.routers)),
+            lambda _: False,
+            Desk(Identity(), {}, lambda: "id"),
+            1 << 20,
+            lambda: "id",
         )
         self.now = 0.0
 
@@ -106,7 +111,7 @@ def test_every_router_is_asked_and_the_answers_are_one() -> None:
     counts = [Counts({"a": n}, {f"comet-{n}": 1}, n) for n in (1, 2, 3)]
     fabric, routers = fabric_of(*map(plain, counts))
     assert fabric.ask(OnlineCounts(), LOCAL) == Counts({"a": 6}, {"comet-1": 1, "comet-2": 1, "comet-3": 1}, 6)
-    assert [router.asked for router in routers] == [[Ask(0, OnlineCounts())]] * 3
+    assert [router.asked for router in routers] == [[Ask(router.name, 0, OnlineCounts())] for router in routers]
 
 
 def test_a_piece_of_history_is_of_one_epoch() -> None:
@@ -124,7 +129,7 @@ def test_only_the_owner_of_a_stream_is_asked() -> None:
     unread = Unread("u:7", "e", 3, 1, 2)
     fabric, routers = fabric_of(*[plain(unread)] * 3)
     assert fabric.ask(UnreadCount("7"), LOCAL) == unread
-    assert [r.name for r in routers if r.asked] == [Shards(NAMES).owner("u:7")]
+    assert [r.name for r in routers if r.asked] == [Shards(NAMES).of("u:7")]
 
 
 def test_a_silent_router_is_named_at_once_where_the_question_says_so() -> None:

@@ -17,8 +17,8 @@ from zim.nodes.logic.shares import PART_STREAMS, Share, Splitter
 from zim.protocol.publication import Outcome, Publication
 
 
-def share(name: str, *streams: str, body: bytes = b"", home: Share | None = None, router: str = "r") -> Share:
-    return Share(router, Publication(name, list(streams), 5, body), 0.0, home)
+def share(name: str, *streams: str, body: bytes = b"", home: Share | None = None, shard: str = "r") -> Share:
+    return Share(shard, Publication(name, list(streams), 5, body), 0.0, home)
 
 
 def lane(*shares: Share) -> Lane:
@@ -90,7 +90,7 @@ def test_who_waits_lets_nobody_of_its_streams_pass() -> None:
 
 
 def test_a_push_waits_in_its_place_for_the_home_of_its_key() -> None:
-    home = share("k", router="other")
+    home = share("k", shard="other")
     follower = share("k", "u:1", home=home)
     found = lane(follower, share("b", "u:1"), share("c", "u:2"))
     assert names(found.next()) == ["c"]
@@ -100,7 +100,7 @@ def test_a_push_waits_in_its_place_for_the_home_of_its_key() -> None:
 
 
 def test_what_its_home_refuses_holds_up_nobody() -> None:
-    home = share("k", router="other")
+    home = share("k", shard="other")
     follower = share("k", "u:1", home=home)
     found = lane(follower, share("b", "u:1"))
     assert found.next() == []
@@ -131,7 +131,7 @@ def test_a_message_has_no_more_pushes_than_routers_take(monkeypatch: pytest.Monk
 
 def test_many_that_wait_hold_up_nobody_else() -> None:
     """The home of their keys is away; the pushes behind them are for other streams."""
-    home = share("k", router="away")
+    home = share("k", shard="away")
     waiting = [share(f"k{n}", f"u:{n}", home=home) for n in range(20_000)]
     found = lane(*waiting, share("a", "r:1"), share("b", "r:1"), share("c", "u:7"))
     assert names(found.next()) == ["a", "b"]
@@ -155,8 +155,8 @@ def test_who_was_given_up_while_it_waited_lets_the_next_one_go() -> None:
 
 def test_each_router_has_its_own() -> None:
     lanes = Lanes()
-    touched = lanes.put([share("a", "u:1"), share("a", "u:2", router="s"), share("b", "u:1")])
-    assert [(one.router, names(one.next())) for one in touched] == [("r", ["a", "b"]), ("s", ["a"])]
+    touched = lanes.put([share("a", "u:1"), share("a", "u:2", shard="s"), share("b", "u:1")])
+    assert [(one.shard, names(one.next())) for one in touched] == [("r", ["a", "b"]), ("s", ["a"])]
     assert lanes
 
 

@@ -23,6 +23,7 @@ from zim.nodes.logic.desk import Desk
 from zim.nodes.logic.runner import SUBMITTED_BYTES, LogicRunner, Settled
 from zim.nodes.logic.shares import GIVE_UP_S, push_id_of
 from zim.nodes.logic.trains import ANSWER_S, ATTEMPTS
+from zim.nodes.placement import Placement
 from zim.protocol.frame import VERSION
 from zim.protocol.logins import Auth, Authed
 from zim.protocol.messages import Answered, Ask, Publish, PublishReply, Submit, Submitted
@@ -35,7 +36,13 @@ EVERYWHERE = Push(["u:1", "u:2", "u:3", "r:1", "r:2", "*"], b"x")
 
 def fresh(routers: list[str] = ROUTERS) -> LogicRunner:
     ids = itertools.count()
-    return LogicRunner(routers, lambda _: False, Desk(Identity(), {}, lambda: "id"), 1000, lambda: f"id{next(ids)}")
+    return LogicRunner(
+        Placement("logic-1", routers, routers),
+        lambda _: False,
+        Desk(Identity(), {}, lambda: "id"),
+        1000,
+        lambda: f"id{next(ids)}",
+    )
 
 
 def sends(effects: list[Effect]) -> list[tuple[str, Any]]:

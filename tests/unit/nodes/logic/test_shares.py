@@ -161,11 +161,11 @@ def test_each_stream_is_in_the_share_of_its_router(streams: list[str], routers: 
     assert sorted(s for share in shares for s in share.streams) == sorted(streams)
     assert {share.push_id for share in shares} == {"id"}
     for found in shares:
-        assert {Shards(names).owner(stream) for stream in found.streams} <= {found.router}
+        assert {Shards(names).of(stream) for stream in found.streams} <= {found.shard}
         assert found.give_up_at == GIVE_UP_S
     if key:
         home, *others = shares
-        assert (home.router, home.home, home.followers) == (Shards(names).home("id"), None, others)
+        assert (home.shard, home.home, home.followers) == (Shards(names).home("id"), None, others)
         assert all(share.home is home for share in others)
     else:
         assert all(share.home is None and share.streams for share in shares)
@@ -189,7 +189,7 @@ def test_a_push_to_many_is_cut_in_the_same_places_whatever_the_order(routers: in
     assert sorted(s for p in asked for s in p.streams) == sorted(push.streams)
     assert sorted(key for p in asked for key in p.only) == ["3_1", "4_1"]
     for router in names:
-        parts = [p.part for share, p in zip(shares, asked, strict=True) if share.router == router]
+        parts = [p.part for share, p in zip(shares, asked, strict=True) if share.shard == router]
         assert parts == list(range(len(parts)))
     assert len({p.key_id for p in asked}) == max(p.part for p in asked) + 1
     home, *others = shares

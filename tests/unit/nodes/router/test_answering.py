@@ -31,23 +31,23 @@ def whole() -> Shard[str]:
     """A router that comet-1 has told of all its sessions."""
     shard = shard_of(["comet-1"])
     changes: list[Change] = [Begin(1, 3), Put(2, 1, "7", 0, ("a",)), Put(3, 2, "8", 0, ()), Room(4, "a", 1)]
-    shard.changes(Changes("comet-1", 1, 1, changes), 0.0)
+    shard.changes(Changes("router-1", "comet-1", 1, 1, changes), 0.0)
     assert shard.tick(0.1) == []
     assert not shard.is_rebuilding
     return shard
 
 
 def answer(shard: Shard[str], question: Any) -> Any:
-    found = shard.ask("logic-1", Ask(9, question))
+    found = shard.ask("logic-1", Ask("router-1", 9, question))
     assert isinstance(found, Answered)
-    assert (found.req, found.router) == (9, "router-1")
+    assert (found.req, found.shard) == (9, "router-1")
     return found.answer
 
 
 def counts(shard: Shard[str]) -> Any:
     """Counted in steps, until the answer is there."""
     counting = Counting(shard)
-    counting.ask("logic-1", Ask(9, OnlineCounts()))
+    counting.ask("logic-1", Ask("router-1", 9, OnlineCounts()))
     (effect,) = counting.begin(0.0)
     while not isinstance(effect, Replies):
         (effect,) = counting.go_on(0.0)
@@ -72,7 +72,7 @@ def test_a_user_with_very_many_sessions_is_not_shown_whole(sessions: int, rooms:
     shard = shard_of(["comet-1"])
     names = tuple(map(str, range(rooms)))
     changes: list[Change] = [Begin(1, sessions), *(Put(n + 1, n, "0", 0, names) for n in range(1, sessions + 1))]
-    shard.changes(Changes("comet-1", 1, 1, changes), 0.0)
+    shard.changes(Changes("router-1", "comet-1", 1, 1, changes), 0.0)
     shard.tick(0.1)
     found = answer(shard, UserSessions("0"))
     assert (found.online, len(found.sessions), found.left_out) == (True, shown, sessions - shown)
@@ -80,8 +80,8 @@ def test_a_user_with_very_many_sessions_is_not_shown_whole(sessions: int, rooms:
 
 def test_what_is_about_the_whole_directory_waits_until_it_is_whole() -> None:
     shard = shard_of(["comet-1"])
-    assert shard.ask("logic-1", Ask(1, UserSessions("8"))) is None
-    assert shard.ask("logic-2", Ask(2, UserSessions("7"))) is None
+    assert shard.ask("logic-1", Ask("router-1", 1, UserSessions("8"))) is None
+    assert shard.ask("logic-2", Ask("router-1", 2, UserSessions("7"))) is None
     assert answer(shard, WholeLedger()).targeted == 3
     assert answer(shard, ForgetComet("comet-1")) == Forgotten(0)
     told = shard.tick(LEASE_S + 0.1)
@@ -96,7 +96,7 @@ def test_what_is_about_the_whole_directory_waits_until_it_is_whole() -> None:
 def test_too_many_that_wait_are_dropped_and_counted() -> None:
     shard = shard_of(["comet-1"])
     for n in range(QUESTIONS + 2):
-        assert shard.ask("logic-1", Ask(n, UserSessions("7"))) is None
+        assert shard.ask("logic-1", Ask("router-1", n, UserSessions("7"))) is None
     assert shard.dropped_questions == 2
 
 

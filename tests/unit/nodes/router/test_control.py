@@ -24,7 +24,7 @@ class Desk:
     def __init__(self, policy: SessionPolicy = ANYWHERE, bans: tuple[Ban, ...] = (), routers: int = 1) -> None:
         ledger = RouterLedger(Tally(), 0, 0, 0, 0)
         names = [f"router-{n + 1}" for n in range(routers)]
-        owner = Shards(names).owner("*")
+        owner = Shards(names).of("*")
         self.shard: Shard[Any] = Shard(owner, 7, Shards(names), ["comet-1", "comet-2"], 0.0, 1 << 20, 5, ledger)
         self.control = self.shard.control
         self.control.policy = policy
@@ -46,13 +46,13 @@ class Desk:
         return self.say(comet, Del(self.changes[comet], conn))
 
     def say(self, comet: str, change: Change) -> list[Order]:
-        self.shard.changes(Changes(comet, 1, 7, [change]), self.now)
+        self.shard.changes(Changes("router-1", comet, 1, 7, [change]), self.now)
         self.shard.hears(comet, comet, 1)
         return self.ordered(comet)
 
     def obey(self, n: int, comet: str = "comet-1", begin: int = 1) -> None:
         self.renews += 1
-        self.shard.renew(Renew(comet, 1, 7, self.renews, 0, [], begin, n), self.now, 0)
+        self.shard.renew(Renew("router-1", comet, 1, 7, self.renews, 0, [], begin, n), self.now, 0)
 
     def ordered(self, comet: str = "comet-1", now_ms: int = 0) -> list[Order]:
         """What goes to a comet now."""
@@ -122,7 +122,7 @@ def test_a_ban_of_a_device_is_for_that_alone_and_one_that_has_ended_for_nobody()
     desk.now = AGAIN_S
     assert closed(desk.ordered(now_ms=5)) == [(2, "banned")]
     desk.changes["comet-1"] += 1
-    desk.shard.changes(Changes("comet-1", 1, 7, [Put(desk.changes["comet-1"], 3, "8", 0, ())]), desk.now)
+    desk.shard.changes(Changes("router-1", "comet-1", 1, 7, [Put(desk.changes["comet-1"], 3, "8", 0, ())]), desk.now)
     assert (3, "banned") not in closed(desk.ordered(now_ms=5))
     assert desk.control.ended(5, 10) == [Banned("8")]
     assert desk.control.lift(Banned("8"))

@@ -27,8 +27,8 @@ from zim.nodes.router.directory import Directory
 from zim.nodes.router.effects import CountOn
 from zim.nodes.router.log.clock import LogClock
 from zim.nodes.router.receipts import RouterLedger
-from zim.nodes.router.runner import RouterRunner
 from zim.nodes.router.shard import LEASE_S, QUESTIONS, Shard
+from zim.nodes.router.shard_runner import ShardRunner
 from zim.protocol.messages import Answered, Ask, Begin, Change, Changes, Del, Put, Room
 
 R = TypeVar("R")
@@ -50,7 +50,7 @@ def end_of(steps: Steps[R]) -> tuple[R, int]:
 
 def directory_of(*changes: Change, comet: str = "comet-1", to: Directory | None = None) -> Directory:
     directory = to or Directory(1)
-    m = Changes(comet, 1, 1, [Begin(1, len(changes)), *changes])
+    m = Changes("router-1", comet, 1, 1, [Begin(1, len(changes)), *changes])
     for change in m.changes:
         assert directory.apply(m, change, 9.0) is not None
     return directory
@@ -122,16 +122,16 @@ class Desk:
     def __init__(self, sessions: int = 1, is_whole: bool = True) -> None:
         ledger = RouterLedger(Tally(), 0, 0, 0)
         self.shard: Shard[str] = Shard("router-1", 1, Shards(["router-1"]), ["comet-1"], 0.0, 1, 1, ledger)
-        self.runner = RouterRunner(self.shard, LogClock(0, 0.0, 0.0), 1 << 40, {}, ["comet-1"], [], 0.0)
+        self.runner = ShardRunner(self.shard, LogClock(0, 0.0, 0.0), 1 << 40, {}, ["comet-1"], [], 0.0)
         if is_whole:
             puts: list[Change] = [Put(c + 1, c, str(c), 0, ("a",)) for c in range(1, sessions + 1)]
             changes = [Begin(1, sessions + 1), *puts, Room(sessions + 2, "a", sessions)]
-            self.shard.changes(Changes("comet-1", 1, 1, changes), 0.0)
+            self.shard.changes(Changes("router-1", "comet-1", 1, 1, changes), 0.0)
             assert self.tick(0.0) == []
 
     def ask(self, question: Question[Any], peer: str = "logic-1", req: int = 0, now: float = 0.0) -> list[Effect]:
         """What comes of it at once."""
-        asked = self.runner.on_messages(peer, [Ask(req, question)], now)  # type: ignore[arg-type]
+        asked = self.runner.on_messages(peer, [Ask("router-1", req, question)], now)  # type: ignore[arg-type]
         return [e for e in asked if isinstance(e, Replies | CountOn)]
 
     def tick(self, now: float) -> list[Effect]:

@@ -11,7 +11,7 @@ INC = 1_700_000_000_000
 
 
 def tell(directory: Directory, *changes: Change, inc: int = INC) -> list[bool]:
-    m = Changes("comet-1", inc, 7, list(changes))
+    m = Changes("router-1", "comet-1", inc, 7, list(changes))
     return [directory.is_possible(m, c) and directory.apply(m, c, 9.0) is not None for c in changes]
 
 

@@ -10,9 +10,10 @@ import pytest
 from zim.errors import Unavailable, Unknown
 from zim.fabric.sharding import Shards
 from zim.net.batches import Batches
+from zim.nodes.router.admission import Admission, new_push
 from zim.nodes.router.directory import Directory
 from zim.nodes.router.feed import Feed
-from zim.nodes.router.intake import PATIENCE_S, REMEMBER_S, Admission, Intake, new_push
+from zim.nodes.router.intake import PATIENCE_S, REMEMBER_S, Intake
 from zim.nodes.router.log import Appended
 from zim.nodes.router.log.memory import Failure, MemoryLog, MemoryStore
 from zim.protocol.messages import Begin, Changes, Publish, PublishReply, Put
@@ -76,7 +77,7 @@ class Desk:
         self._reqs += 1
         attempt, term = keys.pop("attempt", 1), keys.pop("term", 0)
         share = Publication(push_id, list(streams or ["u:1"]), 5, body, digest, **keys)
-        m = Publish(self._reqs, attempt, term, [share])
+        m = Publish("router-1", self._reqs, attempt, term, [share])
         answer = self.intake.publish("logic", m, self.now, int(self.now * 1000), 7)
         if answer is not None:
             self._hear([("logic", answer)])
@@ -123,7 +124,7 @@ class Desk:
 
     def serve(self, uid: str = "1") -> Feed:
         """A comet where the user is."""
-        changes = Changes("comet-1", 1, 7, [Begin(1, 1), Put(2, 1, uid, 0, ())])
+        changes = Changes("router-1", "comet-1", 1, 7, [Begin(1, 1), Put(2, 1, uid, 0, ())])
         for change in changes.changes:
             feed = self.directory.apply(changes, change, 99.0)
         assert feed is not None
@@ -142,8 +143,8 @@ def test_a_push_is_answered_with_its_offsets_once_it_is_stored() -> None:
 def test_another_routers_stream_is_refused() -> None:
     desk = Desk(routers=2)
     shards = Shards(["router-1", "router-2"])
-    mine = next(f"u:{n}" for n in range(99) if shards.owner(f"u:{n}") == "router-1")
-    other = next(f"u:{n}" for n in range(99) if shards.owner(f"u:{n}") == "router-2")
+    mine = next(f"u:{n}" for n in range(99) if shards.of(f"u:{n}") == "router-1")
+    other = next(f"u:{n}" for n in range(99) if shards.of(f"u:{n}") == "router-2")
     assert desk.answers[desk.publish("a", mine, other)] == ("refused", [])
     assert desk.batch == []
 
@@ -272,7 +273,7 @@ def test_a_key_is_known_by_when_its_home_stored_it() -> None:
 def test_the_pushes_of_one_message_are_answered_as_they_are_known() -> None:
     desk = Desk()
     desk.serve("2").behind_bytes = MAX_BEHIND
-    m = Publish(1, 1, 0, [Publication(name, [f"u:{at}"], 5, b"x") for at, name in enumerate("abc")])
+    m = Publish("router-1", 1, 1, 0, [Publication(name, [f"u:{at}"], 5, b"x") for at, name in enumerate("abc")])
     assert desk.intake.publish("logic", m, 0.0, 0, 0) is None
     appended = [Appended("stored", (1,))] * 2
     batch = desk.commits.drain()

@@ -21,8 +21,8 @@ from zim.nodes.router.log.memory import MemoryLog, MemoryStore
 from zim.nodes.router.log.sqlite import SqliteReceipts
 from zim.nodes.router.questions import STALE_S
 from zim.nodes.router.receipts import RouterLedger
-from zim.nodes.router.runner import RouterRunner
 from zim.nodes.router.shard import Shard
+from zim.nodes.router.shard_runner import ShardRunner
 from zim.nodes.router.storage import Storage
 from zim.nodes.router.streams import Streams
 from zim.protocol.messages import Acknowledge, Acknowledged, Answered, Ask, Read, Records
@@ -42,7 +42,7 @@ class Desk:
         ledger = RouterLedger(Tally(), 0, 0, 0, 0)
         self.storage = Storage(streams, self.receipts)
         shard: Shard[str] = Shard("router-1", 1, Shards(["router-1"]), [], 0.0, 1, 1, ledger)
-        self.runner = RouterRunner(shard, LogClock(0, 0.0, 0.0), 1 << 40, forgotten, [], [], 0.0)
+        self.runner = ShardRunner(shard, LogClock(0, 0.0, 0.0), 1 << 40, forgotten, [], [], 0.0)
 
     def ask(self, *asked: tuple[str, Read | Ask | Acknowledge]) -> list[tuple[str, Any]]:
         """What is answered to questions that come at once."""
@@ -79,7 +79,11 @@ def desk(folder: Path) -> Iterator[Desk]:
 
 
 def test_who_asks_the_same_gets_the_same_under_a_number_of_its_own(desk: Desk) -> None:
-    asked = [("a", Read(1, "u:7", 3, 9, 99)), ("b", Read(2, "u:7", 3, 9, 99)), ("a", Read(3, "u:7", 4, 9, 99))]
+    asked = [
+        ("a", Read("router-1", 1, "u:7", 3, 9, 99)),
+        ("b", Read("router-1", 2, "u:7", 3, 9, 99)),
+        ("a", Read("router-1", 3, "u:7", 4, 9, 99)),
+    ]
     answers = desk.ask(*asked)
     assert [(peer, m.req, [r.offset for r in m.records]) for peer, m in answers] == [
         ("a", 1, [4, 5, 6, 7, 8, 9]),
@@ -89,9 +93,9 @@ def test_who_asks_the_same_gets_the_same_under_a_number_of_its_own(desk: Desk) -
 
 
 def test_what_comes_while_the_disk_is_read_is_asked_of_it_once(desk: Desk) -> None:
-    first = desk.runner.on_messages("a", [Read(1, "u:7", 0, 9, 99)], 0.0)
+    first = desk.runner.on_messages("a", [Read("router-1", 1, "u:7", 0, 9, 99)], 0.0)
     for n in range(2, 100):
-        assert desk.runner.on_messages("b", [Read(n, "u:7", 3, 9, 99)], 0.0) == []
+        assert desk.runner.on_messages("b", [Read("router-1", n, "u:7", 3, 9, 99)], 0.0) == []
     (effect,) = first
     assert isinstance(effect, ReadDisk)
     _, second = desk.runner.on_done(effect, desk.storage.perform(effect, 0), 0.0)
@@ -102,12 +106,12 @@ def test_what_comes_while_the_disk_is_read_is_asked_of_it_once(desk: Desk) -> No
 
 
 def test_who_asks_again_is_answered_once_and_who_asked_long_ago_not_at_all(desk: Desk) -> None:
-    (first,) = desk.runner.on_messages("a", [Read(1, "u:7", 0, 9, 99)], 0.0)
+    (first,) = desk.runner.on_messages("a", [Read("router-1", 1, "u:7", 0, 9, 99)], 0.0)
     assert isinstance(first, ReadDisk)
     for at, asked in (
-        (1.0, Read(2, "u:7", 1, 9, 99)),
-        (1.0, Read(3, "u:7", 2, 9, 99)),
-        (1.5, Read(2, "u:7", 1, 9, 99)),
+        (1.0, Read("router-1", 2, "u:7", 1, 9, 99)),
+        (1.0, Read("router-1", 3, "u:7", 2, 9, 99)),
+        (1.5, Read("router-1", 2, "u:7", 1, 9, 99)),
     ):
         assert desk.runner.on_messages("b", [asked], at) == []
     _, second = desk.runner.on_done(first, desk.storage.perform(first, 0), 1.2 + STALE_S)
@@ -116,29 +120,32 @@ def test_who_asks_again_is_answered_once_and_who_asked_long_ago_not_at_all(desk:
     assert isinstance(answers, Replies)
     assert [m.req for _, m in answers.answers] == [2]  # type: ignore[attr-defined]
     assert desk.runner.questions.reads.dropped == 1
-    (third,) = desk.runner.on_messages("c", [Read(4, "u:7", 2, 9, 99)], 1.2 + STALE_S)
+    (third,) = desk.runner.on_messages("c", [Read("router-1", 4, "u:7", 2, 9, 99)], 1.2 + STALE_S)
     assert isinstance(third, ReadDisk)
 
 
 def test_cursors_move_together_and_only_forward(desk: Desk) -> None:
     epoch = desk.log.epoch
-    asked = [("a", Acknowledge(1, "u:7", epoch, 3)), ("b", Acknowledge(2, "u:7", epoch, 9))]
-    asked += [("a", Acknowledge(5, "u:7", epoch, 5)), ("c", Acknowledge(6, "u:7", "another", 11))]
+    asked = [("a", Acknowledge("router-1", 1, "u:7", epoch, 3)), ("b", Acknowledge("router-1", 2, "u:7", epoch, 9))]
+    asked += [
+        ("a", Acknowledge("router-1", 5, "u:7", epoch, 5)),
+        ("c", Acknowledge("router-1", 6, "u:7", "another", 11)),
+    ]
     answers = desk.ask(*asked)
     assert answers == [
         (peer, Acknowledged(m.req, "router-1", at)) for (peer, m), at in zip(asked, (3, 9, 9, 9), strict=True)
     ]
     assert len(desk.done) == 2  # what came while the first one was moved was one commit
-    assert desk.ask(("a", Acknowledge(3, "u:7", epoch, 4))) == [("a", Acknowledged(3, "router-1", 9))]
-    ((_, unread),) = desk.ask(("l", Ask(4, UnreadCount("7"))))
+    assert desk.ask(("a", Acknowledge("router-1", 3, "u:7", epoch, 4))) == [("a", Acknowledged(3, "router-1", 9))]
+    ((_, unread),) = desk.ask(("l", Ask("router-1", 4, UnreadCount("7"))))
     assert unread == Answered(4, "router-1", Unread("u:7", desk.log.epoch, COUNT, 9, COUNT - 9))
 
 
 def test_a_push_whose_receipt_went_with_a_crash_is_forgotten_and_not_unknown(desk: Desk) -> None:
     asked = [
-        ("l", Ask(1, PushReceipt("kept"))),
-        ("l", Ask(2, PushReceipt("never"))),
-        ("m", Ask(3, PushReceipt("kept"))),
+        ("l", Ask("router-1", 1, PushReceipt("kept"))),
+        ("l", Ask("router-1", 2, PushReceipt("never"))),
+        ("m", Ask("router-1", 3, PushReceipt("kept"))),
     ]
     answers = desk.ask(*asked)
     assert [(peer, m.req) for peer, m in answers] == [("l", 1), ("l", 2), ("m", 3)]
@@ -154,7 +161,7 @@ def test_a_damaged_message_is_passed_over_and_what_is_around_it_is_not(folder: P
     desk = Desk(folder, {})
     after, got, pages = 0, [], []
     while after < COUNT:
-        ((_, page),) = desk.ask(("c", Read(1, "u:7", after, COUNT, 99)))
+        ((_, page),) = desk.ask(("c", Read("router-1", 1, "u:7", after, COUNT, 99)))
         assert isinstance(page, Records)
         pages.append((page.floor, page.last))
         got += [r.offset for r in page.records]

@@ -21,7 +21,7 @@ def fresh() -> Shard[Any]:
 
 def tell(shard: Shard[Any], *changes: Change, now: float = 0.0) -> list[int]:
     """A comet's changes; returns the session numbers of those that were applied."""
-    return [a.seq for a in shard.changes(Changes("comet-1", 1, 7, list(changes)), now)]
+    return [a.seq for a in shard.changes(Changes("router-1", "comet-1", 1, 7, list(changes)), now)]
 
 
 def test_a_number_that_a_comet_names_is_not_given_again() -> None:
@@ -48,10 +48,10 @@ def test_a_router_that_stood_still_knows_the_pushes_before_it() -> None:
     shard = fresh()
     shard.tick(0.1)
     pushes = [Publication("a", ["u:1"], 5, b"x")]
-    assert shard.intake.publish("logic", Publish(1, 1, 7, pushes), 0.1, 100, 0) is None
+    assert shard.intake.publish("logic", Publish("router-1", 1, 1, 7, pushes), 0.1, 100, 0) is None
     shard.committed(shard.intake.commits.begin(), [Appended("stored", (1,))], 0.2, 200)
     shard.tick(0.2 + 2 * REMEMBER_S)
-    again = shard.intake.publish("logic", Publish(2, 2, 7, pushes), 0.3 + 2 * REMEMBER_S, 25_000, 0)
+    again = shard.intake.publish("logic", Publish("router-1", 2, 2, 7, pushes), 0.3 + 2 * REMEMBER_S, 25_000, 0)
     assert isinstance(again, PublishReply)
     assert (again.req, again.outcomes) == (2, [Outcome(0, "ok", (1,))])
 
@@ -70,7 +70,9 @@ def test_who_was_offline_while_the_directory_was_rebuilt_is_decided_in_steps() -
     tell(shard, Begin(1, 2), Put(2, 1, "1", 0, ()))
     assert not shard.directory.feeds["comet-1"].is_registered
     for push_id, streams in (("a", users[:-1]), ("b", users[-1:]), ("c", ["*"])):
-        shard.intake.publish("logic", Publish(1, 1, 7, [Publication(push_id, streams, 5, b"x")]), 0.1, 100, 0)
+        shard.intake.publish(
+            "logic", Publish("router-1", 1, 1, 7, [Publication(push_id, streams, 5, b"x")]), 0.1, 100, 0
+        )
         batch = shard.intake.commits.begin()
         shard.committed(batch, [Appended("stored", (1,) * len(streams))], 0.1, 100)
         shard.intake.commits.end()

@@ -59,7 +59,7 @@ def test_what_the_log_raises_is_a_result() -> None:
 
 
 @pytest.mark.parametrize(
-    "effect", [StoreReceipts([], Tally(), 0, 0, 1), ReadDisk(Ask(0, PushReceipt("p")), [("logic-1", 1)])]
+    "effect", [StoreReceipts([], Tally(), 0, 0, 1), ReadDisk(Ask("router-1", 0, PushReceipt("p")), [("logic-1", 1)])]
 )
 def test_what_the_store_of_receipts_raises_is_a_result(effect: DiskEffect) -> None:
     result = storage(MemoryStore("e"), FullDisk(ReceiptBook(), 1)).perform(effect, 1)

@@ -59,11 +59,13 @@ class Appended(NamedTuple):
             key something may have been, and nobody can tell; "no room" for the key. Nothing but "stored" stores.
         offsets: of its streams, in their order; 0 where it is not known. None of a conflict.
         home_ms: see KeyUse; of a push with a key.
+        is_sure: False if what is in memory of it may be another history's, for its owner may not be that any more.
     """
 
     outcome: Literal["stored", "no room"] | Seen
     offsets: tuple[int, ...] = ()
     home_ms: int = 0
+    is_sure: bool = True
 
 
 def repeated(push: NewPush, found: StoredKey | None, window_ms: int, is_lasting: bool = True) -> Appended | None:

@@ -29,6 +29,10 @@ class LogClock:
         """Log time at an instant of the monotonic clock."""
         return self._offset_ms + int(now * 1000)
 
+    def go_on_from(self, stored_ms: int, now: float) -> None:
+        """Somebody has stored a log time, which may be ahead of ours."""
+        self._offset_ms = max(self._offset_ms, stored_ms - int(now * 1000))
+
     def see(self, wall_s: float, now: float) -> None:
         """The wall clock, looked at again: it may have been set."""
         self._wall_offset_ms = int(wall_s * 1000) - int(now * 1000)

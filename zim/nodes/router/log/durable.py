@@ -4,21 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
-from zim.nodes.router.log import Lease, Log
-from zim.nodes.router.log.receipts import ReceiptStore
+from zim.errors import NodeError
+from zim.nodes.router.log.shared import Durable, SharedLog
 from zim.nodes.router.log.sqlite import InThread, SqliteLog, SqliteReceipts, begin_epoch
+from zim.topology import LogPlace
 
-__all__ = ["Durable", "begin_epoch", "open_durable"]
-
-
-class Durable(NamedTuple):
-    """What is in a router's folder. lease: the right to write the log."""
-
-    log: Log
-    lease: Lease
-    receipts: ReceiptStore
+__all__ = ["Durable", "begin_epoch", "open_durable", "open_shared"]
 
 
 def open_durable(
@@ -46,3 +38,22 @@ def open_durable(
     log = SqliteLog(folder, routers, in_thread, key_window_s=key_window_s, ballast_bytes=ballast_bytes)
     lease = log.acquire(owner)
     return Durable(log, lease, SqliteReceipts(folder, lease.term, receipts_s, in_thread))
+
+
+def open_shared(place: LogPlace, fabric: str, key_window_s: float, receipts_s: float) -> SharedLog:
+    """Opens the log that all routers share. Switches.
+
+    Args:
+        place: what the topology says.
+        fabric: its name.
+        key_window_s: for how long a publisher's key is known.
+        receipts_s: how long receipts are kept.
+
+    Raises:
+        NodeError: it cannot be used; says why, and what to do. NotNow: it does not answer.
+    """
+    try:
+        from zim.nodes.router.log.postgresql import PostgresLog
+    except ImportError as e:
+        raise NodeError(f"[log] needs psycopg, which is not here ({e}): pip install 'zim[postgresql]'") from None
+    return PostgresLog(place, fabric, key_window_s, receipts_s)

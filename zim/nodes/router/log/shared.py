@@ -10,8 +10,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol
 
-from zim.nodes.router.log import Lease
-from zim.nodes.router.log.durable import Durable
+from zim.nodes.router.log import Lease, Log
+from zim.nodes.router.log.receipts import ReceiptStore
+
+
+class Durable(NamedTuple):
+    """What the owner of a shard has. lease: the right to write the log."""
+
+    log: Log
+    lease: Lease
+    receipts: ReceiptStore
 
 
 class Beat(NamedTuple):
@@ -57,9 +65,18 @@ class SharedLog(Protocol):
 
     Attributes:
         shards: names of all, fixed when the log was made.
+        single_copy: commits may be on one machine alone, as the topology has it.
     """
 
     shards: Sequence[str]
+    single_copy: bool
+
+    @property
+    def is_replicated(self) -> bool:
+        """Commits waited for a second machine when it was looked last."""
+
+    def look(self) -> Standing:
+        """What the rows say."""
 
     def enter(self, router: str) -> int:
         """A new run of a router, which replaces the one before it in its row. Durable.

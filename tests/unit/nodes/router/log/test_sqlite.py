@@ -15,9 +15,9 @@ from tests.unit.nodes.router.log.contract import FOR_EVER, KEY_WINDOW_S, NOW, Co
 from tests.unit.nodes.router.log.model import LogMachine
 from tests.unit.nodes.router.log.sqlite_support import direct, opened
 from zim.nodes.router.log import Backlog, Lease, Log, Trimmed
+from zim.nodes.router.log.pace import AT_ONCE, Pace
 from zim.nodes.router.log.sqlite.opening import FILE
-from zim.nodes.router.log.sqlite.standings import Overfull
-from zim.nodes.router.log.sqlite.trimming import AT_ONCE, Pace
+from zim.nodes.router.log.standings import Overfull
 
 T = TypeVar("T")
 

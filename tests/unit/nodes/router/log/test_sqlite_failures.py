@@ -15,8 +15,8 @@ from tests.unit.nodes.router.log.contract import FOR_EVER, NOW, many, new, rules
 from tests.unit.nodes.router.log.sqlite_support import acquired, check_told, direct, in_thread, opened, told
 from zim.errors import Unavailable, Unknown
 from zim.nodes.router.log import Appended, Fenced
-from zim.nodes.router.log.sqlite.standings import Standings
-from zim.nodes.router.log.sqlite.worker import Turn
+from zim.nodes.router.log.standings import Standings
+from zim.nodes.router.log.turn import Turn
 
 T = TypeVar("T")
 
@@ -77,6 +77,20 @@ def test_settling_may_fail_too(tmp_path: Path) -> None:
             call(lease, [new()])
     assert log.settle(lease, [new()]) is None
     assert log.append(lease, [new()]) == stored(1)
+    log.close()
+
+
+@pytest.mark.parametrize("is_done", [True, False])
+def test_what_settling_has_read_and_not_said_is_said_when_it_is_asked_again(tmp_path: Path, is_done: bool) -> None:
+    factory = failing(sqlite3.SQLITE_IOERR_FSYNC, is_done)
+    log = opened(tmp_path, direct, factory=factory)
+    lease, batch = acquired(log), [new()]
+    for call in (log.append, log.settle, log.settle):
+        factory.is_armed = True  # type: ignore[attr-defined]
+        with pytest.raises(Unknown):
+            call(lease, batch)
+    assert log.settle(lease, batch) == (stored(1) if is_done else None)
+    assert log.append(lease, batch) == stored(2 if is_done else 1)
     log.close()
 
 

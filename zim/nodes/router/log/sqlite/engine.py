@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
@@ -28,13 +28,15 @@ from zim.nodes.router.log import (
     unknown,
 )
 from zim.nodes.router.log.keys import kept_ms
+from zim.nodes.router.log.pace import Pace
 from zim.nodes.router.log.sqlite import failures, tables, trimming
 from zim.nodes.router.log.sqlite.ballast import Ballast
 from zim.nodes.router.log.sqlite.opening import FILE, open_database
-from zim.nodes.router.log.sqlite.planning import Ids, Plan, Standing, plan
-from zim.nodes.router.log.sqlite.standings import Standings
-from zim.nodes.router.log.sqlite.worker import InThread, Turn, Worker
+from zim.nodes.router.log.sqlite.planning import Ids, Plan, plan
+from zim.nodes.router.log.sqlite.worker import InThread, Worker
 from zim.nodes.router.log.sqlite.writer import Writer
+from zim.nodes.router.log.standings import Standings, StreamStanding
+from zim.nodes.router.log.turn import Turn
 
 T = TypeVar("T")
 
@@ -43,10 +45,15 @@ TIME_MS = 600_000  # of log time without an append, after which it is stored: th
 
 @dataclass(slots=True)
 class _Unsettled:
-    """A batch of which it cannot be told whether it is in the log."""
+    """A batch of which it cannot be told whether it is in the log.
+
+    Attributes:
+        said: by batch number, what an earlier `settle` has read, if the commit of that came to its end.
+    """
 
     number: int
     plan: Plan | None = None
+    said: dict[int, bool] = field(default_factory=dict)
 
 
 class SqliteLog(Log):
@@ -100,7 +107,7 @@ class SqliteLog(Log):
         self._batch, self._ids = 0, Ids(1, 1, 1)
         self._unsettled: _Unsettled | None = None
         self._trimming = Turn()
-        self._sweep, self._pace = trimming.Sweep(), trimming.Pace()
+        self._sweep, self._pace = trimming.Sweep(), Pace()
         self._old_keys, self._swept_id = 0, 1  # the streams before it were there when a sweep last went on
 
     @property
@@ -164,7 +171,7 @@ class SqliteLog(Log):
     def _append_job(
         self, lease: Lease, batch: Sequence[NewPush], unsettled: _Unsettled
     ) -> Callable[[sqlite3.Connection], None]:
-        known: dict[str, Standing] = {}
+        known: dict[str, StreamStanding] = {}
         missing: dict[str, None] = {}
         for push in batch:
             for stream in push.streams:
@@ -210,7 +217,8 @@ class SqliteLog(Log):
             self._batch += 1
 
             def job(c: sqlite3.Connection) -> bool:
-                is_stored = tables.last_batch(c) == unsettled.number
+                last = tables.last_batch(c)
+                is_stored = unsettled.said[self._batch] = unsettled.said.get(last, last == unsettled.number)
                 tables.claim(c, lease.shard, lease.term, self._batch)
                 return is_stored
 
@@ -291,8 +299,8 @@ class SqliteLog(Log):
     def acknowledged(self, streams: Sequence[str]) -> Mapping[str, int]:
         return self._read(lambda c: tables.cursors(c, streams))
 
-    def _known(self, streams: Sequence[str]) -> dict[str, Standing]:
-        found: dict[str, Standing] = {}
+    def _known(self, streams: Sequence[str]) -> dict[str, StreamStanding]:
+        found: dict[str, StreamStanding] = {}
         missing: list[str] = []
         for stream in streams:
             standing = self._standings.get(stream)
@@ -304,7 +312,7 @@ class SqliteLog(Log):
             return found
         standings = self._standings
         standings.loading()
-        read: dict[str, Standing] = {}
+        read: dict[str, StreamStanding] = {}
         try:
             read = self._read(lambda c: tables.standings(c, missing))
         finally:
@@ -385,7 +393,8 @@ class SqliteLog(Log):
         if found.records or found.keys:
             with self._writer.turn:
                 rows = self._commit_claimed(lease, lambda c: trimming.let_go(c, found))
-                self._standings.moved({name: Standing(*standing) for name, *standing in rows}, now_ms)
+                moved = {name: StreamStanding(row, floor, head) for name, row, floor, head in rows}
+                self._standings.moved(moved, now_ms)
         for name, gone in found.rest.items():
             self._sweep.due[name] = max(1, names[name] - gone)
             self._standings.overfull.drop(name)

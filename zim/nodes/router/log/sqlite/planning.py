@@ -8,18 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-import msgspec
-
 from zim.nodes.router.log import Appended, NewPush, repeated
 from zim.nodes.router.log.keys import StoredKey, by_name
-
-
-class Standing(msgspec.Struct, frozen=True, gc=False):
-    """Where a stream stands. id: its row; 0 if it has none yet."""
-
-    id: int
-    floor: int
-    head: int
+from zim.nodes.router.log.standings import StreamStanding
 
 
 class Ids(NamedTuple):
@@ -43,7 +34,7 @@ class Plan:
 
     ids: Ids
     answers: list[Appended] = field(default_factory=list)
-    standings: dict[str, Standing] = field(default_factory=dict)
+    standings: dict[str, StreamStanding] = field(default_factory=dict)
     time_ms: int = 0
     streams: list[Any] = field(default_factory=list)  # id, name, floor
     pushes: list[Any] = field(default_factory=list)  # id, push_id, op, time_ms, expires_ms, body, wall_ms
@@ -69,7 +60,7 @@ def content_checksum(push_id: str, op: int, time_ms: int, expires_ms: int, body:
 
 def plan(
     batch: Sequence[NewPush],
-    known: Mapping[str, Standing],
+    known: Mapping[str, StreamStanding],
     keys: Mapping[str, StoredKey],
     free: Ids,
     key_window_ms: int,
@@ -126,5 +117,7 @@ def plan(
             next_key += 1
         answers.append(Appended("stored", tuple(offsets), home_ms))
     result.ids = Ids(next_stream, next_push, next_key)
-    result.standings = {stream: Standing(ids[stream], known[stream].floor, head) for stream, head in heads.items()}
+    result.standings = {
+        stream: StreamStanding(ids[stream], known[stream].floor, head) for stream, head in heads.items()
+    }
     return result

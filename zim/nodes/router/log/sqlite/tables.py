@@ -17,7 +17,8 @@ import msgspec
 from zim.fabric.bans import Ban, Banned
 from zim.nodes.router.log import RECORD_BYTES, Damaged, Fenced, StreamPage
 from zim.nodes.router.log.keys import StoredKey
-from zim.nodes.router.log.sqlite.planning import Ids, Plan, Standing, content_checksum, record_checksum
+from zim.nodes.router.log.sqlite.planning import Ids, Plan, content_checksum, record_checksum
+from zim.nodes.router.log.standings import StreamStanding
 from zim.protocol.messages import Record
 
 T = TypeVar("T")
@@ -210,11 +211,11 @@ _STANDINGS = f"""
     FROM json_each(?) AS j CROSS JOIN streams AS s ON s.name = j.value"""
 
 
-def standings(connection: sqlite3.Connection, streams: Sequence[str]) -> dict[str, Standing]:
+def standings(connection: sqlite3.Connection, streams: Sequence[str]) -> dict[str, StreamStanding]:
     """Where streams stand, also those that do not exist."""
-    found = dict.fromkeys(streams, Standing(0, 0, 0))
-    for at, *standing in rows(connection, _STANDINGS, (json.dumps(streams),), list[tuple[int, int, int, int]]):
-        found[streams[at]] = Standing(*standing)
+    found = dict.fromkeys(streams, StreamStanding(0, 0, 0))
+    for at, row, floor, head in rows(connection, _STANDINGS, (json.dumps(streams),), list[tuple[int, int, int, int]]):
+        found[streams[at]] = StreamStanding(row, floor, head)
     return found
 
 

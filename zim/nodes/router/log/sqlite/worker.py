@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import sqlite3
-from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Protocol, TypeVar
 
 import gevent
-from gevent.event import Event
+
+from zim.nodes.router.log.turn import Turn
 
 T = TypeVar("T")
 
@@ -21,40 +21,6 @@ class InThread(Protocol):
 
     def __call__(self, job: Callable[[], T], /) -> T:
         """What the job returns or raises."""
-
-
-class Turn:
-    """A lock that is handed to whoever waits longest.
-
-    gevent's own lets a greenlet that comes back at once take it again and again: under load, trimming would never come
-    in between two appends.
-    """
-
-    def __init__(self) -> None:
-        self._is_taken = False
-        self._waiting: deque[Event] = deque()
-
-    def __enter__(self) -> None:
-        """Switches: if another has it."""
-        if not self._is_taken:
-            self._is_taken = True
-            return
-        mine = Event()
-        self._waiting.append(mine)
-        try:
-            mine.wait()
-        except BaseException:
-            if mine.is_set():
-                self.__exit__()
-            else:
-                self._waiting.remove(mine)
-            raise
-
-    def __exit__(self, *_: object) -> None:
-        if self._waiting:
-            self._waiting.popleft().set()
-        else:
-            self._is_taken = False
 
 
 class Worker:

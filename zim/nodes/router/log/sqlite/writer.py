@@ -12,7 +12,8 @@ from zim.nodes.router.log import Damaged, unavailable
 from zim.nodes.router.log.sqlite import failures, tables
 from zim.nodes.router.log.sqlite.ballast import Ballast
 from zim.nodes.router.log.sqlite.opening import WAL_KEPT_BYTES
-from zim.nodes.router.log.sqlite.worker import Turn, Worker
+from zim.nodes.router.log.sqlite.worker import Worker
+from zim.nodes.router.log.turn import Turn
 
 T = TypeVar("T")
 

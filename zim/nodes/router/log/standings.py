@@ -1,4 +1,4 @@
-"""What the hub knows of streams without asking the disk: the ones used last. Only what is committed gets in."""
+"""What the hub knows of streams without asking the engine: the ones used last. Only what is committed gets in."""
 
 from __future__ import annotations
 
@@ -6,10 +6,20 @@ from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from itertools import islice
 
+import msgspec
+
 from zim.fabric.retention import Retention
-from zim.nodes.router.log.sqlite.planning import Standing
 
 MOST = 100_000  # streams; some 30 MB
+
+
+class StreamStanding(msgspec.Struct, frozen=True, gc=False):
+    """Where a stream stands. id: its row; 0 if it has none yet. epoch: its own; "" for that of the log."""
+
+    id: int
+    floor: int
+    head: int
+    epoch: str = ""
 
 
 class Overfull:
@@ -65,7 +75,7 @@ class Standings:
     def __init__(self, most: int = MOST) -> None:
         self.overfull = Overfull()
         self._most = most
-        self._known: OrderedDict[str, Standing] = OrderedDict()
+        self._known: OrderedDict[str, StreamStanding] = OrderedDict()
         self._retention: Retention | None = None
         self._loads = 0
 
@@ -73,14 +83,14 @@ class Standings:
         """From now on `overfull` goes by these rules."""
         self._retention = retention
 
-    def get(self, stream: str) -> Standing | None:
+    def get(self, stream: str) -> StreamStanding | None:
         """Where it stands, if that is known."""
         standing = self._known.get(stream)
         if standing is not None:
             self._known.move_to_end(stream)
         return standing
 
-    def moved(self, standings: Mapping[str, Standing], time_ms: int) -> None:
+    def moved(self, standings: Mapping[str, StreamStanding], time_ms: int) -> None:
         """A commit moved these. time_ms: the newest log time of it."""
         self._known.update(standings)
         if self._retention is not None:
@@ -95,13 +105,13 @@ class Standings:
         """Somebody reads standings from the disk. Until `loaded`, what a commit moves stays known, so that it wins."""
         self._loads += 1
 
-    def loaded(self, standings: Mapping[str, Standing]) -> None:
+    def loaded(self, standings: Mapping[str, StreamStanding]) -> None:
         """They are read, as of some moment since `loading`."""
         self._loads -= 1
         for stream, standing in standings.items():
             self._known.setdefault(stream, standing)
 
-    def view(self, streams: Iterable[str]) -> dict[str, Standing]:
+    def view(self, streams: Iterable[str]) -> dict[str, StreamStanding]:
         """Where streams stand that were loaded just now."""
         found = {stream: self._known[stream] for stream in streams}
         self._shrink()

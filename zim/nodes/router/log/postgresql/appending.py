@@ -1,0 +1,89 @@
+"""Appends of all shards of a process: one commit at a time. Sent at once when idle; what comes meanwhile goes together."""
+
+from __future__ import annotations
+
+from collections import deque
+
+import gevent
+from gevent.event import AsyncResult
+
+from zim.errors import ZimError
+from zim.nodes.router.log import Damaged, unavailable, unknown
+from zim.nodes.router.log.postgresql.connecting import Line
+from zim.nodes.router.log.postgresql.writing import Claim, Outcome, write
+
+MOST_BYTES = 8 << 20  # of one statement, unless one batch alone has more
+MOST_ROWS = 10_000
+
+
+class Appender:
+    """The appends of one process.
+
+    Attributes:
+        commits, claims: how many there were.
+    """
+
+    def __init__(self, line: Line) -> None:
+        self._line = line
+        self._waiting: deque[tuple[Claim, AsyncResult[Outcome]]] = deque()
+        self._is_busy = False
+        self.commits = self.claims = 0
+
+    def append(self, claim: Claim) -> Outcome:
+        """Writes a batch. Switches: until it is on the standby. One at a time of each shard.
+
+        Raises:
+            Unavailable: surely nothing was written. Unknown: it cannot be told. Damaged: see Log.
+        """
+        result: AsyncResult[Outcome] = AsyncResult()
+        self._waiting.append((claim, result))
+        if not self._is_busy:
+            self._is_busy = True
+            gevent.spawn(self._work)
+        found: Outcome = result.get()
+        return found
+
+    def _work(self) -> None:
+        """No caller does it: one that is killed would leave the others alone."""
+        try:
+            while self._waiting:
+                self._write(self._take())
+        finally:
+            self._is_busy = False
+            while self._waiting:  # this greenlet was killed
+                self._waiting.popleft()[1].set_exception(unavailable("it is closed"))
+
+    def _take(self) -> list[tuple[Claim, AsyncResult[Outcome]]]:
+        group = [self._waiting.popleft()]
+        size, rows = group[0][0].plan.bytes, group[0][0].plan.size
+        while self._waiting:
+            plan = self._waiting[0][0].plan
+            size, rows = size + plan.bytes, rows + plan.size
+            if size > MOST_BYTES or rows > MOST_ROWS:
+                break
+            group.append(self._waiting.popleft())
+        return group
+
+    def _write(self, group: list[tuple[Claim, AsyncResult[Outcome]]]) -> None:
+        claims = [claim for claim, _ in group]
+        try:
+            said = self._line.write(lambda c: write(c, claims))
+        except Damaged as e:
+            if len(group) == 1:
+                group[0][1].set_exception(e)
+                return
+            for one in group:  # only one of them may be at fault
+                self._write([one])
+            return
+        except ZimError as e:
+            for _, result in group:
+                result.set_exception(e)
+            return
+        except BaseException as e:
+            for _, result in group:
+                result.set_exception(e if isinstance(e, Exception) else unknown("it was ended"))
+            raise
+        self.commits += 1
+        self.claims += len(group)
+        for claim, result in group:
+            result.set(said.get(claim.shard, "fenced"))
