@@ -222,7 +222,7 @@ class Server(_Bound):
         try:
             self._socket.send_multipart([*envelope, frame], zmq.NOBLOCK)
         except zmq.ZMQError as e:
-            if e.errno not in (zmq.EAGAIN, zmq.EHOSTUNREACH):
+            if e.errno not in (zmq.EAGAIN, zmq.EHOSTUNREACH, zmq.ENOTSOCK):  # the last one: it is closed
                 raise
             self.dropped += 1
             return False
