@@ -45,7 +45,7 @@ from tests.fault.machines import MachinesFabric, clock_library, machines_fabric,
 from tests.fault.namespaces import namespace_fabric
 from tests.fault.publishers import BatchPublisher, Publisher, TrainPublisher, World
 from tests.fault.report import SHOWN, Report, crashes, ledger, lines
-from tests.fault.schedule import KINDS, schedule
+from tests.fault.schedule import KINDS, Operation, schedule
 from tests.fault.watch import Watch
 from tests.harness import wait_until
 
@@ -85,6 +85,7 @@ class Plan:
         has_namespaces: nodes in network namespaces, whose links swallow packets; else proxies. Linux, root.
         has_disk: the data is on a disk of its own, which is full and stands still at times. Linux, root.
         has_machines: a node of each kind on each of three machines, and a balancer in front of the logics. Linux, root.
+        operations: what is done, instead of what the seed's schedule says.
         weather: of each road between machines: seconds that a packet takes, up to how many more, the part that is lost.
     """
 
@@ -100,6 +101,7 @@ class Plan:
     has_namespaces: bool = False
     has_disk: bool = False
     has_machines: bool = False
+    operations: tuple[Operation, ...] = ()
     weather: Weather = (0.001, 0.001, 0.002)
 
 
@@ -166,7 +168,7 @@ class _Run:
             publishers = [self._publisher(i) for i in range(plan.publishers)]
             hosts = fabric.hosts if isinstance(fabric, MachinesFabric) else ()
             spec = (plan.seed, plan.seconds, plan.clients, fabric.names, without, plan.every_s, plan.kills, hosts)
-            for operation in schedule(*spec):
+            for operation in plan.operations or schedule(*spec):
                 gevent.sleep(max(0.0, operation.at_s - self._clock()))
                 self._say(str(operation))
                 faults.do(operation)

@@ -95,9 +95,9 @@ class Ether:
         self._cuts[source, target] -= 1
         self._ask(do="road", source=source, target=target, is_cut=self._cuts[source, target] > 0)
 
-    def counts(self) -> dict[str, dict[str, int]]:
+    def counts(self) -> dict[str, int]:
         """How many packets were carried, lost and swallowed, of all machines."""
-        found: dict[str, dict[str, int]] = self._ask(do="counts")
+        found: dict[str, int] = self._ask(do="counts")
         return found
 
     def close(self) -> None:
