@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+
+import gevent
 
 from tests.fault.backend import Answer, Backend
 from tests.fault.findings import Finding, summary
@@ -13,6 +15,7 @@ from tests.fault.history import Connected, History, Push, Received
 FORGOTTEN_S = 2.0  # a router stores receipts once a second; one that is killed has not heard of more
 SHOWN = 40  # findings that are printed one by one
 ASKED = 5_000  # receipts, at most
+ASKERS = 8  # at once
 ATTEMPTS = 10  # of a question
 LEDGER = ("delivered", "gone", "shed", "expired", "unknown", "pending")
 
@@ -51,9 +54,17 @@ class Report:
 def ledger(backend: Backend, history: History) -> tuple[Counter[str], list[str]]:
     """The sums over the receipts of accepted pushes, and those that do not balance."""
     accepted = [push for push in history.pushes if push.verdict == "accepted" and push.push_id]
+    asked = accepted[:: len(accepted) // ASKED + 1]
+    parts = [gevent.spawn(_ledger_of, backend.another(), history, asked[i::ASKERS]) for i in range(ASKERS)]
+    gevent.joinall(parts, raise_error=True)
+    sums = sum((part.value[0] for part in parts), Counter[str]())
+    return sums, [text for part in parts for text in part.value[1]]
+
+
+def _ledger_of(backend: Backend, history: History, pushes: Sequence[Push]) -> tuple[Counter[str], list[str]]:
     sums: Counter[str] = Counter()
     wrong = []
-    for push in accepted[:: len(accepted) // ASKED + 1]:
+    for push in pushes:
         answer = _receipt(backend, push)
         if answer.status == 404 and may_be_forgotten(push, history):
             sums["forgotten"] += 1
@@ -65,6 +76,7 @@ def ledger(backend: Backend, history: History) -> tuple[Counter[str], list[str]]
         sums.update(counts)
         if counts["targeted"] != sum(counts[key] for key in LEDGER) or counts["pending"]:
             wrong.append(f"push {push.number} ({push.push_id}) of {push.asked_at:.2f} s: {counts}")
+    backend.close()
     return sums, wrong
 
 
