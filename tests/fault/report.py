@@ -56,9 +56,13 @@ def ledger(backend: Backend, history: History) -> tuple[Counter[str], list[str]]
     accepted = [push for push in history.pushes if push.verdict == "accepted" and push.push_id]
     asked = accepted[:: len(accepted) // ASKED + 1]
     parts = [gevent.spawn(_ledger_of, backend.another(), history, asked[i::ASKERS]) for i in range(ASKERS)]
-    gevent.joinall(parts, raise_error=True)
-    sums = sum((part.value[0] for part in parts), Counter[str]())
-    return sums, [text for part in parts for text in part.value[1]]
+    sums: Counter[str] = Counter()
+    wrong: list[str] = []
+    for part in parts:
+        of_part, wrong_there = part.get()
+        sums.update(of_part)
+        wrong += wrong_there
+    return sums, wrong
 
 
 def _ledger_of(backend: Backend, history: History, pushes: Sequence[Push]) -> tuple[Counter[str], list[str]]:
