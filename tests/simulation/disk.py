@@ -18,11 +18,11 @@ from zim.nodes.router.effects import (
     Append,
     DiskEffect,
     MoveCursors,
-    Opened,
     ReadDisk,
     ReadHeads,
     ReserveSeqs,
     Settle,
+    ShardOpened,
     StoreReceipts,
     Trim,
 )
@@ -228,16 +228,16 @@ class ShardDisk:
         self.feeds_since: dict[Feed, float] = {}
         self.served_since: dict[str, dict[Feed, float]] = {}  # by stream for which pushes wait
 
-    def opened(self, clock: LogClock) -> Opened:
+    def opened(self, clock: LogClock) -> ShardOpened:
         """What its new owner must know."""
         recalled = None
         if self.vault.engine is not None:
             since_ms = max(self.log.last_time_ms, clock.at(self._node.now)) - int(REMEMBER_S * 1000)
             recalled = frozenset(push_id for push_id, _ in self.log.newest(since_ms, 1 << 20))
         last = self.log.last_time_ms, self.streams.reserve_seqs(1000), SEQS
-        return Opened(self.lease, *last, self.receipts.before, {}, recalled, self.log.bans())
+        return ShardOpened(self.lease, *last, self.receipts.before, {}, recalled, self.log.bans())
 
-    def make(self, opened: Opened, clock: LogClock, now: float) -> ShardRunner[Any]:
+    def make(self, opened: ShardOpened, clock: LogClock, now: float) -> ShardRunner[Any]:
         """The runner that goes on from there."""
         layout, kernel = self._node.layout, self._node.kernel
         self.clock, self.opened_ms = clock, clock.at(now)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from tests.simulation.disk import WALL_S, Vault
 from zim.errors import Unknown
-from zim.nodes.router.effects import BeatNow, Bury, Enter, Give, Leave, LookAround, OwnerEffect, Take
+from zim.nodes.router.effects import BeatNow, Bury, Enter, Give, LeaveRows, LookAround, OwnerEffect, Take
 from zim.nodes.router.log import Fenced, Lease, unavailable, unknown
 from zim.nodes.router.log.shared import Beat, Holding, Standing
 
@@ -101,7 +101,7 @@ class Engine:
                 if self.holdings[lease.shard].term != lease.term or not self._lives(to, run):
                     return None
                 return self._own(lease.shard, to, run, True)
-            case Leave(run=run):
+            case LeaveRows(run=run):
                 if (row := self._beats[router]).run == run:
                     self._beats[router] = row._replace(is_dead=True)
                 return None

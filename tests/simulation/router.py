@@ -15,9 +15,9 @@ from zim.nodes.router.effects import (
     DiskEffect,
     Enter,
     ForgetIdle,
-    Opened,
     OpenShard,
     OwnerEffect,
+    ShardOpened,
 )
 from zim.nodes.router.log import Fenced, Lease, unavailable
 from zim.nodes.router.log.clock import LogClock
@@ -73,7 +73,7 @@ class RouterNode(Driver):
             self.perform(self.runner.on_opened(disk.opened(clock), self.now))
         self.every(0.1, self._tick)
 
-    def _make(self, opened: Opened, now: float) -> ShardRunner[Any]:
+    def _make(self, opened: ShardOpened, now: float) -> ShardRunner[Any]:
         return self.disks[opened.lease.shard].make(opened, self.runner.clock, now)
 
     def _tick(self) -> None:

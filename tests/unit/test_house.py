@@ -104,6 +104,8 @@ PLACES = {
     "zmq": ("zim.net.transport", "zim.net.zap", "zim.client.zeromq"),
     "msgpack": ("zim.protocol.codec",),
     "sqlite3": ("zim.nodes.router.log.sqlite",),
+    "psycopg": ("zim.nodes.router.log.postgresql",),
+    "zim.nodes.router.log.postgresql": ("zim.nodes.router.log",),
     "zim.nodes.router.log.sqlite": ("zim.nodes.router.log",),  # an engine: nobody above the log knows which it is
     "prometheus_client": ("zim.metrics",),
     "flask": ("zim.web",),

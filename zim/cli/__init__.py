@@ -26,6 +26,7 @@ _COMMANDS = (
     "link-key",
     "token",
     "explain",
+    "log",
     "restored",
     "completion",
 )

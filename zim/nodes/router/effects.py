@@ -164,14 +164,14 @@ class Give(OwnerEffect, frozen=True):
     run: int
 
 
-class Leave(OwnerEffect, frozen=True):
+class LeaveRows(OwnerEffect, frozen=True):
     """This run ends. Result: None."""
 
     run: int
 
 
 class OpenShard(OwnerEffect, frozen=True):
-    """Reads what a new owner must know. Result: an Opened."""
+    """Reads what a new owner must know. Result: an ShardOpened."""
 
     lease: Lease
 
@@ -190,7 +190,7 @@ class HandOver(Effect, frozen=True):
     run: int
 
 
-class Opened(NamedTuple):
+class ShardOpened(NamedTuple):
     """What a shard's log has to say to its new owner.
 
     Attributes:

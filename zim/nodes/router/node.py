@@ -30,11 +30,11 @@ from zim.nodes.router.effects import (
     Enter,
     ForgetIdle,
     Give,
-    Leave,
+    LeaveRows,
     LookAround,
-    Opened,
     OpenShard,
     OwnerEffect,
+    ShardOpened,
     Take,
 )
 from zim.nodes.router.log import Lease
@@ -125,7 +125,7 @@ class RouterNode(NodeProcess):
             receipts_s=t.receipts_s,
         )
 
-    def _keep_open(self, durable: Durable) -> Opened:
+    def _keep_open(self, durable: Durable) -> ShardOpened:
         """Switches. Raises: ZimError: the log does not say what its owner must know."""
         shard = durable.lease.shard
         storage = self._opener.storage(durable, lambda: self._runner.speaks_for(shard, time.monotonic()))
@@ -309,7 +309,7 @@ class RouterNode(NodeProcess):
                 return shared.take(holding, name, run)
             case Give(lease=lease, router=router, run=run):
                 return shared.give(lease, router, run)
-            case Leave(run=run):
+            case LeaveRows(run=run):
                 return shared.leave(name, run)
             case OpenShard(lease=lease):
                 return self._keep_open(shared.open(lease))

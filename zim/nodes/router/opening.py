@@ -9,7 +9,7 @@ from typing import Generic
 
 from zim.fabric.sharding import Shards
 from zim.nodes.router.admission import Peer
-from zim.nodes.router.effects import Opened
+from zim.nodes.router.effects import ShardOpened
 from zim.nodes.router.intake import ADMITTED_BYTES, REMEMBER_S
 from zim.nodes.router.log.clock import LogClock
 from zim.nodes.router.log.durable import Durable
@@ -66,7 +66,7 @@ class Opener(Generic[Peer]):
         streams = Streams(durable.log, durable.lease, live, live.acquire(durable.lease.shard), t.retention, is_owner)
         return Storage(streams, durable.receipts)
 
-    def read(self, durable: Durable, storage: Storage) -> Opened:
+    def read(self, durable: Durable, storage: Storage) -> ShardOpened:
         """What its new owner must know. Switches.
 
         Raises:
@@ -80,9 +80,9 @@ class Opener(Generic[Peer]):
             now_ms = max(log.last_time_ms, self.clock.at(time.monotonic()))
             recalled = frozenset(push_id for push_id, _ in log.newest(now_ms - int(REMEMBER_S * 1000), RECALLED))
         last = log.last_time_ms, next_seq, next_seq + SEQS
-        return Opened(durable.lease, *last, receipts.before, forgotten, recalled, log.bans())
+        return ShardOpened(durable.lease, *last, receipts.before, forgotten, recalled, log.bans())
 
-    def make(self, opened: Opened, now: float) -> ShardRunner[Peer]:
+    def make(self, opened: ShardOpened, now: float) -> ShardRunner[Peer]:
         """The runner that goes on from there. now: monotonic seconds."""
         t, lease = self.topology, opened.lease
         comets, jobs = [comet.name for comet in t.comets], [job.name for job in t.jobs]

@@ -20,7 +20,7 @@ from zim.nodes.router.effects import (
     CloseShard,
     Enter,
     HandOver,
-    Leave,
+    LeaveRows,
     LookAround,
     OpenShard,
     OwnerEffect,
@@ -93,7 +93,7 @@ class Owning:
         if not self.run:
             return [LookAround()]
         self._next_at = now + BEAT_S
-        return [BeatNow(self.run, time_ms, comets, now)]
+        return [BeatNow(self.run, time_ms, 0 if self.is_leaving else comets, now)]  # who leaves is given nothing
 
     def may_speak(self, now: float) -> bool:
         """It may speak for its shards."""
@@ -284,10 +284,9 @@ class Owning:
         return [HandOver(self.leases[shard], to, self.standing.beats[to].run)]
 
     def _give_all(self) -> list[Effect]:
-        """To those who have the fewest. Nobody may be there: then nothing is given."""
-        others = {r: b for r, b in self.standing.beats.items() if r != self.router and not b.is_dead}
-        hear = [router for router, beat in others.items() if beat.comets]
-        counts = self._counts(hear or (list(others) if self.is_leaving else []))
+        """To those who hear comets; those who have the fewest first. Nobody may be there: then nothing is given."""
+        others = (beat for router, beat in self.standing.beats.items() if router != self.router)
+        counts = self._counts([beat.router for beat in others if beat.comets and not beat.is_dead])
         out: list[Effect] = []
         for shard in sorted(self.leases):
             if not counts or shard in self.giving:
@@ -305,4 +304,4 @@ class Owning:
     def gone(self) -> list[Effect]:
         """It ends now: what it has not given is free at once."""
         run, self.run = self.run, 0
-        return [Leave(run)] if run else []
+        return [LeaveRows(run)] if run else []

@@ -25,9 +25,9 @@ from zim.nodes.router.effects import (
     HandOver,
     LookAround,
     LookUp,
-    Opened,
     OpenShard,
     OwnerEffect,
+    ShardOpened,
     StoreReceipts,
 )
 from zim.nodes.router.intake import ADMITTED_BYTES
@@ -76,7 +76,7 @@ class RouterRunner(Generic[Peer]):
     def __init__(
         self,
         router: str,
-        make: Callable[[Opened, float], ShardRunner[Peer]],
+        make: Callable[[ShardOpened, float], ShardRunner[Peer]],
         clock: LogClock,
         owning: Owning | None = None,
     ) -> None:
@@ -95,7 +95,7 @@ class RouterRunner(Generic[Peer]):
 
     # -- shards
 
-    def on_opened(self, opened: Opened, now: float) -> list[Effect]:
+    def on_opened(self, opened: ShardOpened, now: float) -> list[Effect]:
         """A shard is here."""
         lease = opened.lease
         self.clock.go_on_from(opened.last_time_ms, now)
@@ -235,7 +235,7 @@ class RouterRunner(Generic[Peer]):
         assert owning is not None
         if owning.leases.get(lease.shard) != lease:
             return [CloseShard(lease)]  # it was lost meanwhile
-        if isinstance(result, Opened):
+        if isinstance(result, ShardOpened):
             return self.on_opened(result, now)
         owning.lost(lease)
         return [

@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from zim.errors import NodeError
-from zim.nodes.router.log.shared import Durable, SharedLog
+from zim.nodes.router.log.shared import Durable, SharedLog, WhereShared
 from zim.nodes.router.log.sqlite import InThread, SqliteLog, SqliteReceipts, begin_epoch
-from zim.topology import LogPlace
 
 __all__ = ["Durable", "begin_epoch", "open_durable", "open_shared"]
 
@@ -40,7 +39,7 @@ def open_durable(
     return Durable(log, lease, SqliteReceipts(folder, lease.term, receipts_s, in_thread))
 
 
-def open_shared(place: LogPlace, fabric: str, key_window_s: float, receipts_s: float) -> SharedLog:
+def open_shared(place: WhereShared, fabric: str, key_window_s: float, receipts_s: float) -> SharedLog:
     """Opens the log that all routers share. Switches.
 
     Args:

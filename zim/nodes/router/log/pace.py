@@ -1,4 +1,4 @@
-"""How much trimming lets go at once, so that it is faster than appends, and its steps are no longer than theirs. Pure."""
+"""How much trimming lets go at once: so that it is faster than appends, in steps no longer than theirs. Pure."""
 
 from __future__ import annotations
 

@@ -8,6 +8,7 @@ engine's: see `zim.nodes.router.owning`. Every call blocks only the calling gree
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from zim.nodes.router.log import Lease, Log
@@ -56,6 +57,26 @@ class Standing(NamedTuple):
 
     beats: Mapping[str, Beat]
     holdings: Mapping[str, Holding]
+
+
+class WhereShared(Protocol):
+    """Where a shared log is, as `zim.topology.LogPlace` has it."""
+
+    @property
+    def url(self) -> str:
+        """Without a password."""
+
+    @property
+    def passfile(self) -> Path | None:
+        """The file that has it; None for where libpq looks by itself."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of all shards."""
+
+    @property
+    def single_copy(self) -> bool:
+        """Commits may be on one machine alone."""
 
 
 class SharedLog(Protocol):

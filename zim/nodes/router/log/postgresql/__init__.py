@@ -1,6 +1,7 @@
 """The log that several routers share, on PostgreSQL. Its SQL is nowhere else, nor is psycopg.
 
 engine      the calls of SharedLog
+administering   what people do with it: make it, migrate it, look at it
 shard_log   the calls of Log for one shard: who has the turn, what the caches may show
 process     what the shards of a process share: connections, appends that go together
 connecting  which host, by what options; what becomes of a connection that hangs
@@ -17,6 +18,7 @@ receipts    what became of pushes
 failures    PostgreSQL's errors → ours
 """
 
-from zim.nodes.router.log.postgresql.engine import PostgresLog, make
+from zim.nodes.router.log.postgresql.administering import make
+from zim.nodes.router.log.postgresql.engine import PostgresLog
 
 __all__ = ["PostgresLog", "make"]

@@ -1,4 +1,4 @@
-"""Appends of all shards of a process: one commit at a time. Sent at once when idle; what comes meanwhile goes together."""
+"""Appends of all shards of a process, one commit at a time: at once when idle; what comes meanwhile goes together."""
 
 from __future__ import annotations
 
@@ -40,7 +40,8 @@ class Appender:
         if not self._is_busy:
             self._is_busy = True
             gevent.spawn(self._work)
-        found: Outcome = result.get()
+        found = result.get()
+        assert found is not None
         return found
 
     def _work(self) -> None:

@@ -20,8 +20,8 @@ from psycopg.types.string import StrBinaryDumper
 from zim.errors import ZimError
 from zim.nodes.router.log import Damaged, unavailable, unknown
 from zim.nodes.router.log.postgresql import failures, packing
+from zim.nodes.router.log.shared import WhereShared
 from zim.nodes.router.log.turn import Turn
-from zim.topology import LogPlace
 
 log = logging.getLogger(__name__)
 
@@ -66,10 +66,10 @@ class Server:
     Attributes:
         place: what the topology says.
         last: the address that answered last: it is tried first.
-        shunned: one that does not know what it should: it is tried last.
+        shunned: one that hangs, or does not know what it should: it is tried last.
     """
 
-    place: LogPlace
+    place: WhereShared
     last: str = ""
     shunned: str = ""
     name: str = field(default="zim", kw_only=True)
@@ -105,7 +105,7 @@ class Server:
         raise unavailable(f"PostgreSQL cannot be reached: {why}")
 
     def distrust(self) -> None:
-        """The server that answered last does not know what it should: it may have been deposed."""
+        """The server that answered last does not do what it should: it may have been deposed."""
         self.shunned, self.last = self.last or self.shunned, ""
 
     def _attempts(self, settings: dict[str, str]) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -118,12 +118,12 @@ class Server:
         hosts = _listed(common.pop("host", None) or os.environ.get("PGHOST"))
         ports = _listed(common.pop("port", None) or os.environ.get("PGPORT"))
         addresses = _listed(common.pop("hostaddr", None))
-        count = max(len(hosts), len(addresses))
+        count = max(len(hosts), len(addresses), 1)
         found: list[tuple[str, dict[str, Any]]] = []
         for i in range(count):
-            host, port = hosts[i] if hosts else "", ports[i] if len(ports) == count else (ports or [""])[0]
+            host, port = hosts[i] if i < len(hosts) else "", ports[i] if len(ports) == count else (ports or [""])[0]
             where = {**common, **({"port": port} if port else {}), **({"host": host} if host else {})}
-            known = addresses[i] if addresses else ""
+            known = addresses[i] if i < len(addresses) else ""
             if known or not host or host.startswith(("/", "@")):
                 found.append((f"{host or known}:{port}", {**where, **({"hostaddr": known} if known else {})}))
                 continue
@@ -132,7 +132,7 @@ class Server:
 
 
 def _listed(value: object) -> list[str]:
-    return str(value).split(",") if value else [""]
+    return str(value).split(",") if value else []
 
 
 def _resolved(host: str) -> list[str]:
@@ -165,17 +165,14 @@ class Line:
         is_full: the engine's disk had no room for the last call.
     """
 
-    def __init__(
-        self, server: Server, limit_s: float, *, commits: str = "on", on_made: Callable[[], None] = lambda: None
-    ):
+    def __init__(self, server: Server, limit_s: float, *, commits: str = "on") -> None:
         """
         Args:
             limit_s: a call that takes longer is given up, and its connection closed.
             commits: see Server.connect.
-            on_made: is told of each new connection.
         """
         self.turn, self.made, self.is_full = Turn(), 0, False
-        self._server, self._limit_s, self._commits, self._on_made = server, limit_s, commits, on_made
+        self._server, self._limit_s, self._commits = server, limit_s, commits
         self._connection: Connection | None = None
         self._is_closed = self._is_doomed = False
         self._warned = ""
@@ -222,6 +219,7 @@ class Line:
             except gevent.Timeout as e:
                 if e is not patience:
                     raise
+                self._server.distrust()
                 raise cut(f"no answer in {self._limit_s:g} s") from None
             except UnicodeDecodeError as e:
                 is_whole = True
@@ -245,7 +243,6 @@ class Line:
             self._connection = found
             found.add_notice_handler(self._on_notice)
             self.made += 1
-            self._on_made()
         return found
 
     def _on_notice(self, notice: psycopg.errors.Diagnostic) -> None:

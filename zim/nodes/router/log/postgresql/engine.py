@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
-from typing import TypeVar
+from collections.abc import Sequence
 
 from typing_extensions import override
 
@@ -15,18 +14,15 @@ from zim.nodes.router.log.postgresql.connecting import Connection, Server
 from zim.nodes.router.log.postgresql.process import Process
 from zim.nodes.router.log.postgresql.receipts import PostgresReceipts
 from zim.nodes.router.log.postgresql.shard_log import ShardLog
-from zim.nodes.router.log.shared import Beat, Durable, Holding, SharedLog, Standing
-from zim.topology import LogPlace
+from zim.nodes.router.log.shared import Beat, Durable, Holding, SharedLog, Standing, WhereShared
 
 log = logging.getLogger(__name__)
-
-T = TypeVar("T")
 
 
 class PostgresLog(SharedLog):
     """The log of one fabric, as one process has it."""
 
-    def __init__(self, place: LogPlace, fabric: str, key_window_s: float, receipts_s: float) -> None:
+    def __init__(self, place: WhereShared, fabric: str, key_window_s: float, receipts_s: float) -> None:
         """Opens it. Switches.
 
         Args:
@@ -117,8 +113,8 @@ class PostgresLog(SharedLog):
         self._process.close()
 
 
-def _check(connection: Connection, place: LogPlace, fabric: str) -> None:
-    schema.check(schema.look(connection), fabric, place.shards)
+def _check(connection: Connection, place: WhereShared, fabric: str) -> None:
+    schema.check(schema.look(connection), fabric, len(place.names))
     if schema.is_replicated(connection):
         return
     if not place.single_copy:
@@ -128,25 +124,3 @@ def _check(connection: Connection, place: LogPlace, fabric: str) -> None:
             "who wants it so"
         )
     log.warning("SINGLE COPY: commits are not replicated, and what is accepted may be lost with one machine")
-
-
-def make(place: LogPlace, fabric: str) -> None:
-    """Makes the log of a fabric, all of it or nothing. Switches.
-
-    Raises:
-        NodeError: there is one. Unavailable: the engine cannot be reached.
-    """
-    with_log(place, lambda c: schema.make(c, fabric, place.names))
-
-
-def with_log(place: LogPlace, job: Callable[[Connection], T]) -> T:
-    """A job on a connection of its own, for commands. Switches.
-
-    Raises:
-        Unavailable: the engine cannot be reached.
-    """
-    connection = Server(place, name="zim log").connect()
-    try:
-        return job(connection)
-    finally:
-        connection.close()

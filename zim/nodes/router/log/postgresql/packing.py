@@ -36,17 +36,17 @@ class Texts(bytes):
 
 
 def wholes(values: Sequence[int]) -> Whole:
-    """int8[]"""
+    """An array of int8."""
     return Whole(b"{%s}" % repr(list(values))[1:-1].encode())
 
 
 def blobs(values: Sequence[bytes | None]) -> Blobs:
-    """bytea[]"""
+    """An array of bytea."""
     return Blobs(_array(_BYTEA, values))
 
 
 def texts(values: Iterable[str]) -> Texts:
-    """text[]"""
+    """An array of text."""
     return Texts(_array(_TEXT, [value.encode() for value in values]))
 
 
@@ -93,15 +93,21 @@ class _AsIs(Dumper):
 
 
 class WholeDumper(_AsIs):
+    """Of Whole."""
+
     oid = _INT8S
 
 
 class BlobsDumper(_AsIs):
+    """Of Blobs."""
+
     format = Format.BINARY
     oid = _BYTEAS
 
 
 class TextsDumper(_AsIs):
+    """Of Texts."""
+
     format = Format.BINARY
     oid = _TEXTS
 

@@ -6,7 +6,7 @@ import json
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from zim.nodes.router.log import Appended, NewPush, repeated
 from zim.nodes.router.log.keys import StoredKey, by_name
@@ -106,11 +106,11 @@ def plan(
         key_window_ms: for how long a key is known.
     """
     result = BatchPlan(free)
-    next_stream, next_push, next_key = free
+    _, next_push, next_key = free
     fresh: dict[str, StoredKey] = {}  # keys of this batch
     ids: dict[str, int] = {}
     heads: dict[str, int] = {}
-    rows: list[tuple[int, int, int, int, int, int, int, int, bytes, str, bytes | None]] = []
+    rows: list[tuple[Any, ...]] = []
     put, answers, stored = rows.append, result.answers, keys or {}
     for push in batch:
         push_id, streams, op, body, time_ms, expires_ms, only, key, wall_ms = push
@@ -127,13 +127,7 @@ def plan(
         for stream in streams:
             head = heads.get(stream)
             if head is None:
-                standing = known[stream]
-                ids[stream], head = standing.id, standing.head
-                if not standing.id:
-                    ids[stream] = next_stream
-                    result.stream_ids.append(next_stream)
-                    result.stream_names.append(stream)
-                    next_stream += 1
+                head, ids[stream] = known[stream].head, known[stream].id or _put_stream(result, stream)
             head += 1
             heads[stream] = head
             only_for = json.dumps(only[stream]) if stream in only else ""
@@ -153,28 +147,43 @@ def plan(
             if key_id in fresh:
                 _drop_key(result, stored_key(shard, key_id))  # it was another push's, before
             fresh[key_id] = found
-            result.key_numbers.append(next_key)
-            result.key_times.append(time_ms)
-            result.key_homes.append(home_ms)
-            result.keys.append(stored_key(shard, key_id))
-            result.digests.append(key.digest)
-            result.key_offsets.append(str(found.offsets))  # as JSON has it
+            _put_key(result, next_key, stored_key(shard, key_id), found)
             next_key += 1
         answers.append(Appended("stored", tuple(offsets), home_ms))
     if keys is None:
         asked = {push.key_id for push in batch if push.key is not None}
         result.unseen = [stored_key(shard, key_id) for key_id in asked]
-    if rows:
-        (
-            result.streams, result.offsets, result.pushes, result.times, result.expiries, result.walls, result.ops,
-            result.crcs, result.push_ids, result.only_for, result.bodies,
-        ) = map(list, zip(*rows, strict=True))  # type: ignore[assignment]  # fmt: skip
-    result.free = NextIds(next_stream, next_push, next_key)
+    _put_rows(result, rows)
+    result.free = NextIds(free.stream + len(result.stream_ids), next_push, next_key)
     result.standings = {
         stream: StreamStanding(ids[stream], known[stream].floor, head, known[stream].epoch)
         for stream, head in heads.items()
     }
     return result
+
+
+def _put_rows(result: BatchPlan, rows: Sequence[tuple[Any, ...]]) -> None:
+    if rows:
+        (
+            result.streams, result.offsets, result.pushes, result.times, result.expiries, result.walls, result.ops,
+            result.crcs, result.push_ids, result.only_for, result.bodies,
+        ) = map(list, zip(*rows, strict=True))  # fmt: skip
+
+
+def _put_stream(result: BatchPlan, stream: str) -> int:
+    number = result.free.stream + len(result.stream_ids)
+    result.stream_ids.append(number)
+    result.stream_names.append(stream)
+    return number
+
+
+def _put_key(result: BatchPlan, number: int, key: bytes, stored: StoredKey) -> None:
+    result.key_numbers.append(number)
+    result.key_times.append(stored.time_ms)
+    result.key_homes.append(stored.home_ms)
+    result.keys.append(key)
+    result.digests.append(stored.digest)
+    result.key_offsets.append(str(stored.offsets))  # as JSON has it
 
 
 def _drop_key(result: BatchPlan, key: bytes) -> None:
@@ -183,4 +192,4 @@ def _drop_key(result: BatchPlan, key: bytes) -> None:
     for column in (
         result.key_numbers, result.key_times, result.key_homes, result.keys, result.digests, result.key_offsets,
     ):  # fmt: skip
-        del column[at]  # type: ignore[attr-defined]
+        del column[at]

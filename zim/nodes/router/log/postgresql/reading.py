@@ -134,7 +134,7 @@ _IDS = b"""
 
 
 class ShardRow(NamedTuple):
-    """What a shard goes on from. epoch: of streams that have none of their own; history: how often it lost something."""
+    """What a shard goes on from. epoch: of streams without one of their own; history: how often it lost commits."""
 
     term: int
     epoch: str

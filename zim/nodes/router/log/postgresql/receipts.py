@@ -1,7 +1,7 @@
 """Receipts in the engine, for as long as the topology keeps them: they move with their shard.
 
-Nobody waits for their commit, nor for a standby. In a ring of tables, each for a part of that time: a new part begins by
-emptying the oldest one, so nothing is ever deleted row by row. Rows are never changed: the newest one counts.
+Nobody waits for their commit, nor for a standby. In a ring of tables, each for a part of that time: a new part begins
+by emptying the oldest one, so nothing is ever deleted row by row. Rows are never changed: the newest one counts.
 """
 
 from __future__ import annotations
@@ -15,11 +15,12 @@ from typing_extensions import override
 from zim.errors import Unavailable, ZimError
 from zim.fabric.tally import COUNTS, Tally
 from zim.net.fairness import give_way
-from zim.nodes.router.log import Fenced, Lease
+from zim.nodes.router.log import Lease
 from zim.nodes.router.log.postgresql.connecting import Connection
 from zim.nodes.router.log.postgresql.packing import blobs, pack_id, wholes
 from zim.nodes.router.log.postgresql.process import Process
 from zim.nodes.router.log.postgresql.schema import SLOTS
+from zim.nodes.router.log.postgresql.small_writes import fenced
 from zim.nodes.router.log.receipts import Before, ReceiptStore, RouterReceipt
 
 SEGMENTS = SLOTS - 2  # of what is kept: one more is being written, and one emptied
@@ -78,7 +79,7 @@ class PostgresReceipts(ReceiptStore):
             if now_ms >= self._slot_ends_ms:
                 self._find_slot(c, now_ms)
             if c.execute(_WRITE[self._slot], values, prepare=True).fetchone() is None:
-                raise Fenced(f"{self._lease.shard} of term {self._lease.term} is another's")
+                raise fenced(self._lease)
 
         try:
             self._process.receipts.write(job)

@@ -220,7 +220,7 @@ def _refuse_foreign(there: Made, fabric: str) -> None:
         )
 
 
-# An empty list is no standby; synchronous_commit is ours. Names that no standby has make commits wait for ever, rightly.
+# An empty list is no standby; synchronous_commit is ours. Commits wait for names that no standby has, and rightly so.
 IS_REPLICATED = "current_setting('synchronous_standby_names') <> ''"
 
 

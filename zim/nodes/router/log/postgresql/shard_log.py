@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-import msgspec
 from typing_extensions import override
 
 from zim.errors import Unavailable, Unknown
@@ -16,7 +15,6 @@ from zim.fabric.retention import Retention
 from zim.nodes.router.log import (
     Appended,
     Backlog,
-    Fenced,
     Head,
     Lease,
     Log,
@@ -28,13 +26,14 @@ from zim.nodes.router.log import (
     unknown,
 )
 from zim.nodes.router.log.keys import StoredKey, kept_ms
-from zim.nodes.router.log.pace import Pace
-from zim.nodes.router.log.postgresql import reading, rows, trimming, writing
+from zim.nodes.router.log.postgresql import reading, rows, small_writes, trimming, writing
 from zim.nodes.router.log.postgresql.connecting import Connection
 from zim.nodes.router.log.postgresql.planning import BatchPlan, NextIds, plan
 from zim.nodes.router.log.postgresql.process import Process
 from zim.nodes.router.log.postgresql.reading import Seen
-from zim.nodes.router.log.postgresql.schema import ID_BITS, MARK
+from zim.nodes.router.log.postgresql.schema import MARK
+from zim.nodes.router.log.postgresql.small_writes import fenced
+from zim.nodes.router.log.postgresql.trimmer import ShardTrimmer
 from zim.nodes.router.log.postgresql.writing import Claim
 from zim.nodes.router.log.standings import Standings, StreamStanding
 from zim.nodes.router.log.turn import Turn
@@ -67,7 +66,6 @@ class ShardLog(Log):
         """
         self._process, self._shard, self._name = process, shard, name
         self._key_window_ms = int(key_window_s * 1000)
-        self._key_kept_ms = kept_ms(self._key_window_ms)
         self._standings = Standings()
         self._epoch, self._history, self._free = "", 0, NextIds(1, 1, 1)
         self._number, self._time_ms = 0, 0
@@ -75,9 +73,8 @@ class ShardLog(Log):
         self._unsettled: _Unsettled | None = None
         self._is_unsure = False  # a number may have been taken by us
         self._behind_since: float | None = None
-        self._trimming = Turn()
-        self._sweep, self._pace = trimming.ShardSweep(shard), Pace()
-        self._old_keys, self._swept_id, self._dropped = 0, 1, 0
+        self._trimmer = ShardTrimmer(process, shard, self._standings, self._turn, kept_ms(self._key_window_ms))
+        self._dropped = 0
         self._is_closed = False
 
     def load(self, lease: Lease | None) -> None:
@@ -88,14 +85,11 @@ class ShardLog(Log):
 
         row, last = self._process.pool.read(job)
         if lease is not None and row.term != lease.term:
-            raise self._fenced(lease)
+            raise fenced(lease)
         self._epoch, self._history, self._free = row.epoch, row.history, row.free
         self._number, self._time_ms = last.number, last.time_ms
-        self._swept_id = self._free.stream
-        self._standings, self._unsettled, self._is_unsure = Standings(), None, False
-
-    def _fenced(self, lease: Lease) -> Fenced:
-        return Fenced(f"{lease.shard} of term {lease.term} is another's")
+        self._standings = self._trimmer.standings = Standings()
+        self._unsettled, self._is_unsure = None, False
 
     @property
     @override
@@ -110,9 +104,7 @@ class ShardLog(Log):
     @property
     @override
     def backlog(self) -> Backlog:
-        overfull = self._standings.overfull
-        swept = sum(records for name, records in self._sweep.due.items() if name not in overfull)
-        return Backlog(overfull.records + swept, self._old_keys)
+        return self._trimmer.backlog
 
     @override
     def close(self) -> None:
@@ -186,7 +178,7 @@ class ShardLog(Log):
             or last.number <= self._number - 1
             or (last.number == self._number and not self._is_unsure)
         ):
-            raise self._fenced(lease)
+            raise fenced(lease)
         self._number, self._is_unsure = last.number, False
 
     def _refuse(self, outcome: writing.Outcome, lease: Lease) -> None:
@@ -201,7 +193,7 @@ class ShardLog(Log):
         elif now - self._behind_since > LOST_S:
             log.critical("commits were lost: what comes from now on is another history", extra=self._who)
             self._process.pool.write(lambda c: rows.renew_history(c, self._shard, lease))
-            raise self._fenced(lease)
+            raise fenced(lease)
         raise writing.refusal(outcome, lease)
 
     @property
@@ -213,7 +205,7 @@ class ShardLog(Log):
         self._number, self._free = number, done.free
         self._time_ms = max(self._time_ms, done.time_ms)
         self._standings.moved(done.standings, done.time_ms)
-        self._pace.wrote(done.size)
+        self._trimmer.pace.wrote(done.size)
         return done.answers
 
     @override
@@ -236,30 +228,11 @@ class ShardLog(Log):
 
     @override
     def reserve_seqs(self, lease: Lease, count: int) -> int:
-        values = {"shard": self._shard, "term": lease.term, "count": count}
-
-        def job(c: Connection) -> int:
-            row = c.execute(_SEQS, values, prepare=True).fetchone()
-            if row is None:
-                raise self._fenced(lease)
-            return int(row[0])
-
-        return self._write(job)
+        return self._write(lambda c: small_writes.reserve_seqs(c, lease, self._shard, count))
 
     @override
     def ban(self, lease: Lease, bans: Sequence[Ban], lifted: Sequence[Banned] = ()) -> None:
-        gone = [msgspec.structs.astuple(banned) for banned in [*(ban.banned for ban in bans), *lifted]]
-
-        def job(c: Connection) -> None:
-            with c.transaction():
-                trimming.hold(c, lease, self._shard)
-                for one in gone:
-                    c.execute(_LIFT, (self._shard, *one))
-                for ban in bans:
-                    named = msgspec.structs.astuple(ban.banned)
-                    c.execute(_BAN, (self._shard, *named, ban.reason, ban.by, ban.made_ms, ban.ends_ms))
-
-        self._write(job)
+        self._write(lambda c: small_writes.ban(c, lease, self._shard, bans, lifted))
 
     @override
     def bans(self) -> list[Ban]:
@@ -270,20 +243,7 @@ class ShardLog(Log):
         known = self._known(list(offsets))
         moves = {s: (known[s].id, max(0, min(at, known[s].head))) for s, at in offsets.items() if known[s].id}
         ids, ats = [move[0] for move in moves.values()], [move[1] for move in moves.values()]
-        values = {
-            "shard": self._shard,
-            "term": lease.term,
-            "ids": trimming.wholes(ids),
-            "offsets": trimming.wholes(ats),
-        }
-
-        def job(c: Connection) -> dict[int, int]:
-            found = c.execute(_MOVE, values, prepare=True, binary=True).fetchall()
-            if not found:
-                raise self._fenced(lease)
-            return {stream: at for _, stream, at in found if stream is not None}
-
-        moved = self._write(job)
+        moved = self._write(lambda c: small_writes.move_cursors(c, lease, self._shard, ids, ats))
         return {stream: moved.get(known[stream].id, 0) for stream in offsets}
 
     def _write(self, job: Callable[[Connection], T]) -> T:
@@ -373,29 +333,16 @@ class ShardLog(Log):
     @override
     def trim(self, lease: Lease, retention: Retention, now_ms: int, before_ms: int, budget: int) -> Trimmed:
         """Switches: often; appends come between its steps."""
-        standings, sweep = self._standings, self._sweep
-        standings.use(retention)
-        with self._trimming:
-            self._refuse_unsettled()
-            if now_ms - self._time_ms > TIME_MS:
-                self._store_time(lease, now_ms)
-            self._sweep_on(retention, now_ms, before_ms)
-            records = keys = spent = number = 0
-            has_more = True
-            while has_more and spent < budget:
-                most = min(self._pace.step(), budget - spent)
-                names = self._take(2 * most, before_ms, sweep_first=number % 2 == 0)  # some are too young yet
-                found = self._trim_some(lease, names, retention, now_ms, before_ms, most)
-                records, keys, number = records + found.records, keys + found.keys, number + 1
-                spent += max(found.records, found.keys, len(names))
-                has_more = found.keys == most or bool(sweep.due) or standings.overfull.has_due(before_ms)
-            self._old_keys = self._count_keys(now_ms - self._key_kept_ms) if has_more else 0
-            if self._number - self._dropped > 2 * trimming.POSITIONS_KEPT:
-                newest = self._number
-                self._write(lambda c: trimming.drop_positions(c, self._shard, newest))
-                self._dropped = newest
-            self._process.vacuum.tend()
-        return Trimmed(records, keys, has_more)
+        self._refuse_unsettled()
+        if now_ms - self._time_ms > TIME_MS:
+            self._store_time(lease, now_ms)
+        trimmed = self._trimmer.trim(lease, retention, now_ms, before_ms, budget, self._free.stream)
+        if self._number - self._dropped > 2 * trimming.POSITIONS_KEPT:
+            newest = self._number
+            self._write(lambda c: trimming.drop_positions(c, self._shard, newest))
+            self._dropped = newest
+        self._process.vacuum.tend()
+        return trimmed
 
     def _store_time(self, lease: Lease, now_ms: int) -> None:
         with self._turn:
@@ -408,76 +355,3 @@ class ShardLog(Log):
                 self._look_again(lease)
                 return
             self._is_unsure, self._number, self._time_ms = False, number, now_ms
-
-    def _count_keys(self, keys_ms: int) -> int:
-        values = {"least": self._shard << ID_BITS, "below": (self._shard + 1) << ID_BITS, "keys_ms": keys_ms}
-
-        def job(c: Connection) -> int:
-            row = c.execute(_KEYS_LEFT, values, prepare=True).fetchone()
-            return 0 if row is None else int(row[0])
-
-        return self._process.pool.read(job)
-
-    def _sweep_on(self, retention: Retention, now_ms: int, before_ms: int) -> None:
-        """Some steps of the sweep: over more streams than were made since the last ones, so that it has an end."""
-        if self._sweep.is_resting(now_ms):
-            return
-        made, self._swept_id = self._free.stream - self._swept_id, self._free.stream
-        for _ in range(1 + 2 * max(0, made) // trimming.SWEPT_AT_ONCE):
-            self._process.pool.read(lambda c: self._sweep.step(c, retention, now_ms, before_ms))
-            if not self._sweep.at:
-                break
-        for stream in self._sweep.due:
-            self._standings.overfull.drop(stream)
-
-    def _take(self, most: int, before_ms: int, *, sweep_first: bool) -> dict[str, int]:
-        """Some streams to look at, which have about so many records too many: more would be looked at in vain."""
-        due = self._sweep.due
-        taken = {} if sweep_first and due else self._standings.overfull.take(most, before_ms)
-        if not taken:
-            for name, records in due.items():
-                if most <= 0:
-                    break
-                taken[name] = records
-                most -= records
-            for name in taken:
-                del due[name]
-        return taken
-
-    def _trim_some(
-        self, lease: Lease, names: dict[str, int], retention: Retention, now_ms: int, before_ms: int, most: int
-    ) -> trimming.Gone:
-        keys_ms = now_ms - self._key_kept_ms
-        pool, shard = self._process.pool, self._shard
-        found = pool.read(lambda c: trimming.look(c, shard, names, retention, now_ms, before_ms, keys_ms, most))
-        if found.records or found.keys:
-            with self._turn:  # a commit that comes in between would move a head that is read here
-                gone = self._write(lambda c: trimming.let_go(c, lease, shard, found))
-                self._standings.moved({name: StreamStanding(*standing) for name, *standing in gone}, now_ms)
-        for name, count in found.rest.items():
-            self._sweep.due[name] = max(1, names[name] - count)
-            self._standings.overfull.drop(name)
-        return found
-
-
-_SEQS = """
-    UPDATE shards SET next_seq = next_seq + %(count)s WHERE shard = %(shard)s AND term = %(term)s
-    RETURNING next_seq - %(count)s"""
-_LIFT = 'DELETE FROM bans WHERE shard = %s AND "user" = %s AND device = %s AND network = %s'
-_BAN = """
-    INSERT INTO bans (shard, "user", device, network, reason, by, made_ms, ends_ms)
-    VALUES (%s, %s, %s, %s, %s, %s, %s, %s)"""
-_MOVE = """
-    WITH mine AS (
-        SELECT 1 FROM shards WHERE shard = %(shard)s AND term = %(term)s
-    ), moved AS (
-        INSERT INTO cursors (stream, "offset")
-        SELECT n.stream, n.at FROM mine, unnest(%(ids)s, %(offsets)s) AS n(stream, at)
-        ON CONFLICT (stream) DO UPDATE SET "offset" = greatest(cursors."offset", excluded."offset")
-        RETURNING stream, "offset"
-    )
-    SELECT true, moved.* FROM mine LEFT JOIN moved ON true"""
-_KEYS_LEFT = """
-    SELECT count(*) FROM (
-        SELECT 1 FROM keys WHERE number >= %(least)s AND number < %(below)s AND time_ms <= %(keys_ms)s LIMIT 100000
-    ) AS old"""

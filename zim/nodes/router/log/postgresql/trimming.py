@@ -11,11 +11,12 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from zim.fabric.retention import Retention
-from zim.nodes.router.log import Fenced, Lease
+from zim.nodes.router.log import Lease
 from zim.nodes.router.log.postgresql.connecting import Connection
 from zim.nodes.router.log.postgresql.packing import texts, wholes
 from zim.nodes.router.log.postgresql.reading import HEAD
 from zim.nodes.router.log.postgresql.schema import APPEND, ID_BITS, MARK
+from zim.nodes.router.log.postgresql.small_writes import hold
 
 SWEPT_AT_ONCE = 500  # streams looked at in one step of the sweep
 SWEEP_MS = 10_000  # from the start of a sweep to the next one's, at least
@@ -55,7 +56,10 @@ _OLD_KEYS = b"""
         SELECT number, time_ms FROM keys WHERE number >= %(least)s AND number < %(below)s
         ORDER BY number LIMIT %(most)s
     ) AS first WHERE time_ms <= %(keys_ms)s"""
-_HOLD = b"SELECT 1 FROM shards WHERE shard = %(shard)s AND term = %(term)s FOR SHARE"
+_KEYS_LEFT = b"""
+    SELECT count(*) FROM (
+        SELECT 1 FROM keys WHERE number >= %(least)s AND number < %(below)s AND time_ms <= %(keys_ms)s LIMIT 100000
+    ) AS old"""
 _DELETE = b"""
     DELETE FROM records AS r USING unnest(%(ids)s, %(floors)s, %(uptos)s) AS n(id, floor, upto)
     WHERE r.stream = n.id AND r."offset" > n.floor AND r."offset" <= n.upto
@@ -138,17 +142,26 @@ def kept_from(age_s: float, now_ms: int) -> int:
     return now_ms - int(age_s * 1000)
 
 
-def look(
-    connection: Connection,
-    shard: int,
-    names: Mapping[str, int],
-    retention: Retention,
-    now_ms: int,
-    before_ms: int,
-    keys_ms: int,
-    most: int,
-) -> Gone:
-    """What may go of some streams, at most so many records, and of keys up to `keys_ms`. Switches."""
+class Limits(NamedTuple):
+    """What a look goes by.
+
+    Attributes:
+        now_ms: log time.
+        before_ms: only records older than this may go.
+        keys_ms: and keys up to this.
+        most: of each.
+    """
+
+    retention: Retention
+    now_ms: int
+    before_ms: int
+    keys_ms: int
+    most: int
+
+
+def look(connection: Connection, shard: int, names: Mapping[str, int], limits: Limits) -> Gone:
+    """What may go of some streams, and of keys. Switches."""
+    retention, now_ms, before_ms, keys_ms, most = limits
     raised: list[tuple[int, int, int]] = []
     rest: dict[str, int] = {}
     left = most
@@ -198,15 +211,11 @@ def let_go(connection: Connection, lease: Lease, shard: int, found: Gone) -> lis
         return _rows(connection, _RAISE, ids=ids, uptos=uptos)
 
 
-def hold(connection: Connection, lease: Lease, shard: int) -> None:
-    """The shard stays ours until the transaction ends.
-
-    Raises:
-        Fenced: it is another's.
-    """
-    values = {"shard": shard, "term": lease.term}
-    if connection.execute(_HOLD, values, prepare=True).fetchone() is None:
-        raise Fenced(f"{lease.shard} of term {lease.term} is another's")
+def count_old_keys(connection: Connection, shard: int, keys_ms: int) -> int:
+    """About how many keys are from up to then. Switches."""
+    least, below = shard << ID_BITS, (shard + 1) << ID_BITS
+    ((count,),) = _rows(connection, _KEYS_LEFT, least=least, below=below, keys_ms=keys_ms)
+    return int(count)
 
 
 def drop_positions(connection: Connection, shard: int, newest: int) -> None:

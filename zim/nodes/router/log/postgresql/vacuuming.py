@@ -1,7 +1,7 @@
 """Room that trimming has made is used again: VACUUM, as soon as a fifth of a table is of rows that are gone.
 
-The engine's own comes once a minute at best, and an administrator may have tuned it. Several routers do not do it twice:
-whoever is second finds the table locked, and skips it.
+The engine's own comes once a minute at best, and an administrator may have tuned it. Several routers do not do it
+twice: whoever is second finds the table locked, and skips it.
 """
 
 from __future__ import annotations

@@ -18,6 +18,7 @@ from zim.nodes.router.log.postgresql.failures import StaleServerError
 from zim.nodes.router.log.postgresql.packing import blobs, texts, wholes
 from zim.nodes.router.log.postgresql.planning import BatchPlan
 from zim.nodes.router.log.postgresql.schema import APPEND, ID_BITS, IS_REPLICATED, MARK, VOID
+from zim.nodes.router.log.postgresql.small_writes import fenced
 
 Outcome = Literal["stored", "fenced", "behind", "keys", "alone"]
 
@@ -181,7 +182,7 @@ _AT = "SELECT number, term, time_ms, kind FROM positions WHERE shard = %s AND nu
 
 
 def take_number(connection: Connection, shard: int, term: int, number: int, time_ms: int, kind: int) -> bool:
-    """Inserts a position. Whether it did: the term is the shard's, the one before is there, and nobody had the number."""
+    """Inserts a position. Whether it did: the term is the shard's, the number free, and the one before there."""
     values = {"shard": shard, "term": term, "number": number, "time_ms": time_ms, "kind": kind}
     return connection.execute(_TAKE_NUMBER, values).fetchone() is not None
 
@@ -230,7 +231,7 @@ def settle(connection: Connection, lease: Lease, shard: int, number: int, time_m
 def refusal(outcome: Outcome, lease: Lease) -> Exception:
     """The error of a batch that was surely not stored, but for its keys."""
     if outcome == "fenced":
-        return Fenced(f"{lease.shard} of term {lease.term} is another's")
+        return fenced(lease)
     if outcome == "alone":
         return unavailable(
             "commits are not synchronously replicated: synchronous_standby_names is empty, and log.single_copy is false"

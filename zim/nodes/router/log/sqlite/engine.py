@@ -47,9 +47,7 @@ TIME_MS = 600_000  # of log time without an append, after which it is stored: th
 class _Unsettled:
     """A batch of which it cannot be told whether it is in the log.
 
-    Attributes:
-        said: by batch number, what an earlier `settle` has read, if the commit of that came to its end.
-    """
+    said: by batch number, what an earlier `settle` has read, if the commit of that came to its end."""
 
     number: int
     plan: Plan | None = None

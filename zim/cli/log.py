@@ -1,0 +1,125 @@
+"""`zim log`: the log that all routers share, [log] of the topology: making it, looking at it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import click
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from zim.cli.where import topology_file, topology_option
+from zim.errors import TopologyError
+from zim.nodes.router.log.administering import SharedState, engine
+from zim.topology import LogPlace, Topology, load
+
+LONG_S = 60.0  # a transaction that is open for longer is worth a word
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+def log() -> None:
+    """Make and look at the log that all routers share, on PostgreSQL: [log] of the topology.
+
+    Without [log] each router has a log of its own in its folder, and nothing of this is needed.
+
+    \b
+    Examples:
+      zim log init
+      zim log status
+    """
+
+
+@log.command()
+@topology_option()
+def init(topology: Path | None) -> None:
+    """Make the log in the database that the topology names: all of it, or nothing.
+
+    It has as many shards as log.shards says, for ever. A log that is there stays as it is, and the exit code is 1.
+
+    \b
+    Example:
+      zim log init --topology cluster.toml
+    """
+    fabric, place = _shared(topology)
+    engine().make(place, fabric.name)
+    click.echo(f"The log of {fabric.name} is made, with {place.shards} shards.")
+    state = engine().describe(place)
+    if not state.waits_for:
+        click.echo(_single_copy_text(place), err=True)
+
+
+@log.command()
+@topology_option()
+def migrate(topology: Path | None) -> None:
+    """Bring a log that an older zim has made to the format of this one. No router may run meanwhile.
+
+    \b
+    Example:
+      zim log migrate
+    """
+    fabric, place = _shared(topology)
+    old, new = engine().migrate(place, fabric.name)
+    click.echo(f"The log has format {new}." if old == new else f"The log had format {old}, and has format {new} now.")
+
+
+@log.command()
+@topology_option()
+def status(topology: Path | None) -> None:
+    """Show how the log is: what commits wait for, who owns how many shards, and how large its tables are.
+
+    \b
+    Example:
+      zim log status
+    """
+    _, place = _shared(topology)
+    state = engine().describe(place)
+    console = Console(highlight=False, soft_wrap=True)
+    console.print(f"{state.server}, the log of {state.fabric}, format {state.format}")
+    if state.format != state.newest_format:
+        console.print(f"this zim writes format {state.newest_format}: zim log migrate")
+    if state.copying:
+        console.print(f"half a copy of {state.copying}: run that zim log copy again")
+    _show_replication(console, place, state)
+    _show_owners(console, state)
+    if state.oldest_s > LONG_S:
+        console.print(
+            f"{state.oldest_by} has a transaction open for {state.oldest_s:.0f} s: what was deleted since takes room"
+        )
+    table = Table("table", "bytes", "rows", "gone", box=box.SIMPLE_HEAD)
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for one in state.tables:
+        table.add_row(one.name, f"{one.bytes:,}", f"{one.live:,}", f"{one.dead:,}")
+    console.print(table)
+
+
+def _show_replication(console: Console, place: LogPlace, state: SharedState) -> None:
+    followers = [f"{one.name}{', which commits wait for' if one.is_waited_for else ''}" for one in state.standbys]
+    console.print(f"standbys: {'; '.join(followers) or 'none'}")
+    if not state.waits_for:
+        console.print(_single_copy_text(place))
+    elif not any(one.is_waited_for for one in state.standbys):
+        console.print(f"commits wait for {state.waits_for}, which is not there: nothing can be written until it is")
+
+
+def _show_owners(console: Console, state: SharedState) -> None:
+    holdings, beats = state.standing.holdings.values(), state.standing.beats
+    owned = Counter(one.router for one in holdings if one.router in beats and beats[one.router].run == one.run)
+    for name, beat in sorted(beats.items()):
+        is_gone = " (has ended)" if beat.is_dead else ""
+        console.print(f"{name}{is_gone}: {owned[name]} of {len(holdings)} shards, hears {beat.comets} comets")
+
+
+def _single_copy_text(place: LogPlace) -> str:
+    text = "SINGLE COPY: synchronous_standby_names is empty, so what is accepted may be lost with one machine"
+    return text if place.single_copy else f"{text}; routers do not start without log.single_copy = true"
+
+
+def _shared(topology: Path | None) -> tuple[Topology, LogPlace]:
+    path = topology_file(topology)
+    fabric = load(path)
+    if fabric.log is None:
+        raise TopologyError([f"{path}: has no [log]: each router has a log of its own, and there is nothing to do"])
+    return fabric, fabric.log
