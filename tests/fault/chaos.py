@@ -128,7 +128,7 @@ def _run_on_machines(plan: Plan, say: Callable[[str], None], folder: Path | None
     others = [BALANCER] if haproxy() else []
     with machines_fabric(folder, more=ROOM_CLASSES, seed=plan.seed, others=others, is_verbose=True) as fabric:
         if others:
-            fabric.balanced[BALANCER] = balance(fabric.machines[BALANCER], fabric.http)
+            fabric.balanced[BALANCER] = balance(fabric.machines[BALANCER])
         return _Run(plan, fabric, None, say).run()
 
 
