@@ -194,6 +194,8 @@ class _Switch:
             setattr(road, key, value)
         if road.is_cut:
             self._forget(lambda s, t: (s, t) == (source, target))
+        on_it = [due for due, _, s, t, _ in self._waiting if (s, t) == (source, target)]
+        self._last[source, target] = max(on_it, default=0.0)
 
     def _forget(self, is_lost: Any) -> None:
         before = len(self._waiting)
