@@ -16,7 +16,7 @@ FORGOTTEN_S = 2.0  # a router stores receipts once a second; one that is killed 
 SHOWN = 40  # findings that are printed one by one
 ASKED = 5_000  # receipts, at most
 ASKERS = 8  # at once
-ATTEMPTS = 10  # of a question
+ATTEMPTS, PAUSE_S = 40, 0.5  # of a question, and before the next one
 LEDGER = ("delivered", "gone", "shed", "expired", "unknown", "pending")
 
 
@@ -90,6 +90,7 @@ def _receipt(backend: Backend, push: Push) -> Answer:
         answer = backend.ask("GET", f"/api/pushes/{push.push_id}")
         if answer.status not in (0, 503):
             break
+        gevent.sleep(PAUSE_S)
     return answer
 
 
