@@ -119,15 +119,12 @@ class Owning:
                 return self._on_taken(effect.run, holding, result)
         return []
 
-    def _failed(self, what: str, error: Exception, now: float) -> list[Effect]:
-        self._next_at = now + AGAIN_S
-        return [Note(WARNING, what, {"error": str(error)})]
-
     def _on_looked(self, result: Any, now: float) -> list[Effect]:
         """Before it has a run. Another process of its name may live still, on another machine."""
         self._is_asking = False
         if isinstance(result, Exception):
-            return self._failed("the log does not answer", result, now)
+            self._next_at = now + AGAIN_S
+            return [Note(WARNING, "the shared log does not answer", {"error": str(result)})]
         self._see(result, now)
         row = result.beats.get(self.router)
         is_gone = row is None or row.is_dead or row.run == self._last_run
@@ -143,7 +140,8 @@ class Owning:
     def _on_entered(self, result: Any, now: float) -> list[Effect]:
         self._is_asking = False
         if isinstance(result, Exception):
-            return self._failed("the log does not let us in", result, now)
+            self._next_at = now + AGAIN_S
+            return [Note(WARNING, "the shared log does not let us in", {"error": str(result)})]
         self.run = self._last_run = result
         return [Note(INFO, "entered", {"run": self.run})]
 
@@ -157,7 +155,8 @@ class Owning:
             self.deadline = now
             return [Note(WARNING, "we were declared dead", {"run": effect.run}), *lost]
         if isinstance(result, Exception):
-            return self._failed("a beat was not answered", result, now)
+            self._next_at = now + AGAIN_S
+            return [Note(WARNING, "a beat was not answered", {"error": str(result)})]
         self.deadline = effect.asked_at + DEADLINE_S
         self._see(result, now)
         return self._decide(now)
