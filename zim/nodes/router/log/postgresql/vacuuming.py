@@ -13,7 +13,7 @@ from collections.abc import Callable
 import gevent
 
 from zim.errors import ZimError
-from zim.nodes.router.log.postgresql.connecting import SCHEMA, Connection, Line
+from zim.nodes.router.log.postgresql.connecting import SCHEMA, Connection, ServerLine
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +29,7 @@ _CHURN = "SELECT relname, n_dead_tup, n_live_tup FROM pg_stat_user_tables WHERE 
 class Vacuum:
     """Of the tables of one log."""
 
-    def __init__(self, line: Line, monotonic: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, line: ServerLine, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._line, self._monotonic = line, monotonic
         self._next_at = 0.0
         self._resting: dict[str, float] = {}  # until when

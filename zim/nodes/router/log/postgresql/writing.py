@@ -24,7 +24,7 @@ Outcome = Literal["stored", "fenced", "behind", "keys", "alone"]
 
 
 @dataclass(frozen=True)
-class Claim:
+class ShardClaim:
     """A batch that is to be written.
 
     Attributes:
@@ -104,7 +104,7 @@ _PARTS = {
 }
 
 
-def write(connection: Connection, claims: Sequence[Claim]) -> dict[int, Outcome]:
+def write(connection: Connection, claims: Sequence[ShardClaim]) -> dict[int, Outcome]:
     """Writes batches of different shards, in one commit. Switches: until it is on the standby.
 
     Returns:
