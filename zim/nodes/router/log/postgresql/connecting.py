@@ -47,6 +47,7 @@ _SETTINGS = {
     "plan_cache_mode": "force_generic_plan",
     "enable_seqscan": "off",  # tables that were empty when a plan was made do not stay so
     "enable_mergejoin": "off",
+    "enable_hashjoin": "off",
     "default_transaction_isolation": "read\\ committed",
     "client_encoding": "UTF8",
     "TimeZone": "UTC",

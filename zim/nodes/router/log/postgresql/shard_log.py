@@ -204,6 +204,10 @@ class ShardLog(Log):
         self._unsettled, self._behind_since = None, None
         self._number, self._free = number, done.free
         self._time_ms = max(self._time_ms, done.time_ms)
+        for stream, moved in done.standings.items():
+            known = self._standings.get(stream)
+            if known is not None and known.floor > moved.floor:  # trimming has raised it meanwhile
+                done.standings[stream] = StreamStanding(moved.id, known.floor, moved.head, moved.epoch)
         self._standings.moved(done.standings, done.time_ms)
         self._trimmer.pace.wrote(done.size)
         return done.answers
@@ -333,7 +337,8 @@ class ShardLog(Log):
     @override
     def trim(self, lease: Lease, retention: Retention, now_ms: int, before_ms: int, budget: int) -> Trimmed:
         """Switches: often; appends come between its steps."""
-        self._refuse_unsettled()
+        with self._turn:
+            self._refuse_unsettled()
         if now_ms - self._time_ms > TIME_MS:
             self._store_time(lease, now_ms)
         trimmed = self._trimmer.trim(lease, retention, now_ms, before_ms, budget, self._free.stream)
@@ -341,7 +346,7 @@ class ShardLog(Log):
             newest = self._number
             self._write(lambda c: trimming.drop_positions(c, self._shard, newest))
             self._dropped = newest
-        self._process.vacuum.tend()
+        self._process.vacuum.tend(records=trimmed.records, keys=trimmed.keys)
         return trimmed
 
     def _store_time(self, lease: Lease, now_ms: int) -> None:
