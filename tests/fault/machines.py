@@ -23,7 +23,7 @@ import tomllib
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import gevent
 import psutil
@@ -62,6 +62,23 @@ def clock_library() -> str:
         for found in sorted(Path("/").glob(pattern.removeprefix("/"))):
             return str(found)
     return ""
+
+
+class Database(Protocol):
+    """What a fabric has to know of a log that all its routers share.
+
+    Attributes:
+        table: `[log]` of the topology.
+    """
+
+    @property
+    def table(self) -> str: ...
+
+    def begin(self) -> None:
+        """It is there, and empty."""
+
+    def stop(self) -> None:
+        """It is watched over no more."""
 
 
 class Machine:
@@ -263,6 +280,15 @@ class MachinesFabric(ChaosFabric):
         file = machine.folder / self.file.name
         self._supervisors.append(self._spawn([*command, str(file)], machine.environment))
 
+    def make_log(self) -> None:
+        """Makes the log that all routers share, as an operator does on one of the machines."""
+        first = self.machines[self.hosts[0]]
+        words = ("log", "init", "--topology", str(first.folder / self.file.name))
+        done = subprocess.run(
+            first.command(sys.executable, "-m", "zim", *words), capture_output=True, check=False, text=True, timeout=60
+        )
+        assert done.returncode == 0, done.stderr
+
     def start(self) -> None:
         """Starts all of them and waits until each says that it is up."""
         for name in self.hosts:
@@ -324,26 +350,40 @@ def open_to_others(text: str) -> str:
 
 @contextlib.contextmanager
 def machines_fabric(
-    folder: Path | None = None, count: int = 3, more: str = "", seed: int = 0, others: Sequence[str] = (), **kwargs: Any
+    folder: Path | None = None,
+    count: int = 3,
+    more: str = "",
+    seed: int = 0,
+    others: Sequence[str] = (),
+    database: Callable[[Machines], Database] | None = None,
+    **kwargs: Any,
 ) -> Iterator[MachinesFabric]:
     """A started fabric on machines for the length of a block. If the block fails, its log is in the failure.
 
     Args:
         others: machines beside those of the nodes.
+        database: makes one, on these machines, for a log that all routers share.
     """
     names = [f"machine-{n}" for n in range(1, count + 1)]
     with tempfile.TemporaryDirectory() as scratch:
         home = folder or Path(scratch)
+        home.chmod(0o755)  # a database is no root's
         machines = Machines([*names, *others], home, seed)
         with contextlib.closing(machines):
-            fabric = MachinesFabric(home, machines, names, more, **kwargs)
+            shared = database(machines) if database else None
+            fabric = MachinesFabric(home, machines, names, more + (shared.table if shared else ""), **kwargs)
             try:
+                if shared:
+                    shared.begin()
+                    fabric.make_log()
                 fabric.start()
                 yield fabric
             except BaseException as e:
                 e.add_note(f"the fabric's log:\n{fabric.log[-6000:]}")
                 raise
             finally:
+                if shared:
+                    shared.stop()
                 fabric.end()
 
 
