@@ -2,10 +2,10 @@
 
 What an operator does here is what a cluster manager does, with a third machine as a witness. A primary that neither the
 witness nor the standby hears for some seconds is fenced and deposed, if its standby has all that was committed, and the
-standby is promoted. A standby that is away for some seconds, while the witness hears the primary, is waited for no more:
-from then on there is a single copy, and until there are two again nobody is promoted. Who was deposed becomes a standby,
-from a copy. The operator gives orders to all machines that have power, whatever is cut between them: fencing is of no
-use without that.
+standby is promoted. A standby that is away for some seconds, while the witness hears the primary, is waited for no
+more: from then on there is a single copy, and until there are two again nobody is promoted. Who was deposed becomes a
+standby, from a copy. The operator gives orders to all machines that have power, whatever is cut between them: fencing
+is of no use without that.
 
 PostgreSQL never runs as root, and its clock is ours. What it has written its disk keeps when the power fails.
 """
