@@ -12,7 +12,8 @@ from rich.table import Table
 
 from zim.cli.where import topology_file, topology_option
 from zim.errors import TopologyError
-from zim.nodes.router.log.administering import SharedState, engine
+from zim.nodes.router.log.administering import engine
+from zim.nodes.router.log.shared_state import SharedState
 from zim.topology import LogPlace, Topology, load
 
 LONG_S = 60.0  # a transaction that is open for longer is worth a word

@@ -152,7 +152,7 @@ class Owning:
         if isinstance(result, Fenced):
             lost = [CloseShard(lease) for lease in self.leases.values()]
             self.run, self.leases, self.giving = 0, {}, {}
-            self.deadline = now
+            self.deadline = self._next_at = now
             return [Note(WARNING, "we were declared dead", {"run": effect.run}), *lost]
         if isinstance(result, Exception):
             self._next_at = now + AGAIN_S

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from zim.nodes.router.log.administering import SharedState, StandbyServer, TableSize
 from zim.nodes.router.log.postgresql import rows, schema
-from zim.nodes.router.log.postgresql.connecting import SCHEMA, Connection, Line, Server
+from zim.nodes.router.log.postgresql.connecting import SCHEMA, Connection, PostgresServer, ServerLine
 from zim.nodes.router.log.shared import WhereShared
+from zim.nodes.router.log.shared_state import SharedState, StandbyServer, TableSize
 
 T = TypeVar("T")
 
@@ -32,7 +32,7 @@ def with_log(place: WhereShared, job: Callable[[Connection], T]) -> T:
     Raises:
         Unavailable: the engine cannot be reached. Unknown: nor can it be told what was done.
     """
-    line = Line(Server(place, name="zim log"), LIMIT_S)
+    line = ServerLine(PostgresServer(place, name="zim log"), LIMIT_S)
     try:
         return line.write(job)
     finally:

@@ -9,8 +9,8 @@ from gevent.event import AsyncResult
 
 from zim.errors import ZimError
 from zim.nodes.router.log import Damaged, unavailable, unknown
-from zim.nodes.router.log.postgresql.connecting import Line
-from zim.nodes.router.log.postgresql.writing import Claim, Outcome, write
+from zim.nodes.router.log.postgresql.connecting import ServerLine
+from zim.nodes.router.log.postgresql.writing import Outcome, ShardClaim, write
 
 MOST_BYTES = 8 << 20  # of one statement, unless one batch alone has more
 MOST_ROWS = 10_000
@@ -23,13 +23,13 @@ class Appender:
         commits, claims: how many there were.
     """
 
-    def __init__(self, line: Line) -> None:
+    def __init__(self, line: ServerLine) -> None:
         self._line = line
-        self._waiting: deque[tuple[Claim, AsyncResult[Outcome]]] = deque()
+        self._waiting: deque[tuple[ShardClaim, AsyncResult[Outcome]]] = deque()
         self._is_busy = False
         self.commits = self.claims = 0
 
-    def append(self, claim: Claim) -> Outcome:
+    def append(self, claim: ShardClaim) -> Outcome:
         """Writes a batch. Switches: until it is on the standby. One at a time of each shard.
 
         Raises:
@@ -54,7 +54,7 @@ class Appender:
             while self._waiting:  # this greenlet was killed
                 self._waiting.popleft()[1].set_exception(unavailable("it is closed"))
 
-    def _take(self) -> list[tuple[Claim, AsyncResult[Outcome]]]:
+    def _take(self) -> list[tuple[ShardClaim, AsyncResult[Outcome]]]:
         group = [self._waiting.popleft()]
         size, rows = group[0][0].plan.bytes, group[0][0].plan.size
         while self._waiting:
@@ -65,7 +65,7 @@ class Appender:
             group.append(self._waiting.popleft())
         return group
 
-    def _write(self, group: list[tuple[Claim, AsyncResult[Outcome]]]) -> None:
+    def _write(self, group: list[tuple[ShardClaim, AsyncResult[Outcome]]]) -> None:
         claims = [claim for claim, _ in group]
         try:
             said = self._line.write(lambda c: write(c, claims))

@@ -47,6 +47,7 @@ _SETTINGS = {
     "plan_cache_mode": "force_generic_plan",
     "enable_seqscan": "off",  # tables that were empty when a plan was made do not stay so
     "enable_mergejoin": "off",
+    "enable_hashjoin": "off",
     "default_transaction_isolation": "read\\ committed",
     "client_encoding": "UTF8",
     "TimeZone": "UTC",
@@ -60,7 +61,7 @@ def _options(given: str, settings: dict[str, str]) -> str:
 
 
 @dataclass
-class Server:
+class PostgresServer:
     """Where PostgreSQL is.
 
     Attributes:
@@ -156,7 +157,7 @@ def _adapt(connection: Connection) -> None:
         connection.adapters.register_dumper(of, dumper)
 
 
-class Line:
+class ServerLine:
     """One connection, made when it is needed, for one greenlet at a time.
 
     Attributes:
@@ -165,11 +166,11 @@ class Line:
         is_full: the engine's disk had no room for the last call.
     """
 
-    def __init__(self, server: Server, limit_s: float, *, commits: str = "on") -> None:
+    def __init__(self, server: PostgresServer, limit_s: float, *, commits: str = "on") -> None:
         """
         Args:
             limit_s: a call that takes longer is given up, and its connection closed.
-            commits: see Server.connect.
+            commits: see PostgresServer.connect.
         """
         self.turn, self.made, self.is_full = Turn(), 0, False
         self._server, self._limit_s, self._commits = server, limit_s, commits
@@ -275,18 +276,18 @@ class Line:
 class Pool:
     """Some lines, for calls that may wait for each other."""
 
-    def __init__(self, server: Server, size: int, limit_s: float) -> None:
-        self._lines = [Line(server, limit_s) for _ in range(size)]
+    def __init__(self, server: PostgresServer, size: int, limit_s: float) -> None:
+        self._lines = [ServerLine(server, limit_s) for _ in range(size)]
 
-    def _least(self) -> Line:
+    def _least(self) -> ServerLine:
         return min(self._lines, key=lambda line: line.turn.load)
 
     def write(self, job: Callable[[Connection], T]) -> T:
-        """See Line."""
+        """See ServerLine."""
         return self._least().write(job)
 
     def read(self, job: Callable[[Connection], T]) -> T:
-        """See Line."""
+        """See ServerLine."""
         return self._least().read(job)
 
     def drop(self) -> None:

@@ -10,7 +10,7 @@ from typing_extensions import override
 from zim.errors import NotNow, Unavailable
 from zim.nodes.router.log import Lease
 from zim.nodes.router.log.postgresql import rows, schema
-from zim.nodes.router.log.postgresql.connecting import Connection, Server
+from zim.nodes.router.log.postgresql.connecting import Connection, PostgresServer
 from zim.nodes.router.log.postgresql.process import Process
 from zim.nodes.router.log.postgresql.receipts import PostgresReceipts
 from zim.nodes.router.log.postgresql.shard_log import ShardLog
@@ -39,7 +39,7 @@ class PostgresLog(SharedLog):
         self.single_copy = place.single_copy
         self._numbers = {name: number for number, name in enumerate(place.names, 1)}
         self._key_window_s, self._receipts_s = key_window_s, receipts_s
-        self._process = Process(Server(place))
+        self._process = Process(PostgresServer(place))
         try:
             self._process.rows.read(lambda c: _check(c, place, fabric))
         except Unavailable as e:

@@ -6,9 +6,9 @@ import time
 from collections.abc import Callable
 
 from zim.nodes.router.log.postgresql.appending import Appender
-from zim.nodes.router.log.postgresql.connecting import Line, Pool, Server
+from zim.nodes.router.log.postgresql.connecting import Pool, PostgresServer, ServerLine
 from zim.nodes.router.log.postgresql.vacuuming import Vacuum
-from zim.nodes.router.log.postgresql.writing import Claim, Outcome
+from zim.nodes.router.log.postgresql.writing import Outcome, ShardClaim
 
 APPEND_S = 5.0  # an append that takes longer is given up, and asked what became of it
 ROWS_S = 1.5  # a beat that takes longer is of no use
@@ -27,18 +27,18 @@ class Process:
         is_replicated: they had one when it was looked last.
     """
 
-    def __init__(self, server: Server, monotonic: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, server: PostgresServer, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._server, self.monotonic = server, monotonic
         self.may_be_alone = server.place.single_copy
         self.is_replicated = True
-        self.appends = Line(server, APPEND_S)
-        self.rows = Line(server, ROWS_S)
-        self.receipts = Line(server, ASIDE_S, commits="off")
+        self.appends = ServerLine(server, APPEND_S)
+        self.rows = ServerLine(server, ROWS_S)
+        self.receipts = ServerLine(server, ASIDE_S, commits="off")
         self.pool = Pool(server, LINES, ASIDE_S)
-        self.vacuum = Vacuum(Line(server, VACUUM_S), monotonic)
+        self.vacuum = Vacuum(ServerLine(server, VACUUM_S), monotonic)
         self._appender = Appender(self.appends)
 
-    def append(self, claim: Claim) -> Outcome:
+    def append(self, claim: ShardClaim) -> Outcome:
         """See Appender."""
         return self._appender.append(claim)
 

@@ -85,7 +85,7 @@ CREATE INDEX receipts_{slot}_by_push ON receipts_{slot} (push_id);
 MIGRATIONS: dict[int, str] = {}
 
 
-class Made(NamedTuple):
+class LogMeta(NamedTuple):
     """A log that is there.
 
     Attributes:
@@ -101,7 +101,7 @@ class Made(NamedTuple):
     copying: str
 
 
-def look(connection: Connection) -> Made | None:
+def look(connection: Connection) -> LogMeta | None:
     """The log of a database; None if it has none.
 
     Raises:
@@ -119,7 +119,7 @@ def look(connection: Connection) -> Made | None:
             f"the schema {SCHEMA} of this database is half a log: drop it (DROP SCHEMA {SCHEMA} CASCADE) and make a "
             f"new one with zim log init, or restore the database from a backup"
         )
-    return Made(*row)
+    return LogMeta(*row)
 
 
 def make(connection: Connection, fabric: str, shards: Sequence[str]) -> None:
@@ -176,7 +176,7 @@ def migrate(connection: Connection, fabric: str) -> tuple[int, int]:
         return there.format, FORMAT
 
 
-def check(there: Made | None, fabric: str, shards: int, *, may_be_copying: bool = False) -> None:
+def check(there: LogMeta | None, fabric: str, shards: int, *, may_be_copying: bool = False) -> None:
     """
     Args:
         may_be_copying: who asks is the one that copies.
@@ -208,7 +208,7 @@ def no_log() -> NodeError:
     return NodeError("this database has no log: zim log init makes it")
 
 
-def _refuse_foreign(there: Made, fabric: str) -> None:
+def _refuse_foreign(there: LogMeta, fabric: str) -> None:
     if there.fabric != fabric:
         raise NodeError(
             f"the log is of the fabric {there.fabric}, and the topology's is {fabric}: right is another database for "

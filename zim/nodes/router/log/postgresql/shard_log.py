@@ -34,7 +34,7 @@ from zim.nodes.router.log.postgresql.reading import Seen
 from zim.nodes.router.log.postgresql.schema import MARK
 from zim.nodes.router.log.postgresql.small_writes import fenced
 from zim.nodes.router.log.postgresql.trimmer import ShardTrimmer
-from zim.nodes.router.log.postgresql.writing import Claim
+from zim.nodes.router.log.postgresql.writing import ShardClaim
 from zim.nodes.router.log.standings import Standings, StreamStanding
 from zim.nodes.router.log.turn import Turn
 
@@ -47,7 +47,7 @@ LOST_S = 10.0  # commits that we know, and no server that answers does for so lo
 
 
 @dataclass(slots=True)
-class _Unsettled:
+class _UnsettledBatch:
     """A batch of which it cannot be told whether it is in the log."""
 
     number: int
@@ -70,7 +70,7 @@ class ShardLog(Log):
         self._epoch, self._history, self._free = "", 0, NextIds(1, 1, 1)
         self._number, self._time_ms = 0, 0
         self._turn = Turn()  # of whoever takes a number
-        self._unsettled: _Unsettled | None = None
+        self._unsettled: _UnsettledBatch | None = None
         self._is_unsure = False  # a number may have been taken by us
         self._behind_since: float | None = None
         self._trimmer = ShardTrimmer(process, shard, self._standings, self._turn, kept_ms(self._key_window_ms))
@@ -150,10 +150,10 @@ class ShardLog(Log):
     def _claim(self, lease: Lease, done: BatchPlan) -> writing.Outcome:
         self._refuse_closed()
         done.time_ms = max(done.time_ms, self._time_ms)
-        self._unsettled = _Unsettled(self._number + 1, done)
+        self._unsettled = _UnsettledBatch(self._number + 1, done)
         alone = self._process.may_be_alone
         try:
-            outcome = self._process.append(Claim(self._shard, lease.term, self._number + 1, done, alone))
+            outcome = self._process.append(ShardClaim(self._shard, lease.term, self._number + 1, done, alone))
         except Unknown:
             raise
         except Exception:  # it surely was not written; who is killed meanwhile leaves it unsettled
@@ -204,6 +204,10 @@ class ShardLog(Log):
         self._unsettled, self._behind_since = None, None
         self._number, self._free = number, done.free
         self._time_ms = max(self._time_ms, done.time_ms)
+        for stream, moved in done.standings.items():
+            known = self._standings.get(stream)
+            if known is not None and known.floor > moved.floor:  # trimming has raised it meanwhile
+                done.standings[stream] = StreamStanding(moved.id, known.floor, moved.head, moved.epoch)
         self._standings.moved(done.standings, done.time_ms)
         self._trimmer.pace.wrote(done.size)
         return done.answers
@@ -333,7 +337,8 @@ class ShardLog(Log):
     @override
     def trim(self, lease: Lease, retention: Retention, now_ms: int, before_ms: int, budget: int) -> Trimmed:
         """Switches: often; appends come between its steps."""
-        self._refuse_unsettled()
+        with self._turn:
+            self._refuse_unsettled()
         if now_ms - self._time_ms > TIME_MS:
             self._store_time(lease, now_ms)
         trimmed = self._trimmer.trim(lease, retention, now_ms, before_ms, budget, self._free.stream)
@@ -341,7 +346,7 @@ class ShardLog(Log):
             newest = self._number
             self._write(lambda c: trimming.drop_positions(c, self._shard, newest))
             self._dropped = newest
-        self._process.vacuum.tend()
+        self._process.vacuum.tend(records=trimmed.records, keys=trimmed.keys)
         return trimmed
 
     def _store_time(self, lease: Lease, now_ms: int) -> None:

@@ -24,7 +24,7 @@ Outcome = Literal["stored", "fenced", "behind", "keys", "alone"]
 
 
 @dataclass(frozen=True)
-class Claim:
+class ShardClaim:
     """A batch that is to be written.
 
     Attributes:
@@ -50,13 +50,16 @@ class Position(NamedTuple):
     kind: int
 
 
+# No EXISTS here: it may be planned as one look at all positions, and while somebody's transaction is open many of them
+# are gone and still there.
 _CLAIM = f"""
 WITH seen AS MATERIALIZED (
     SELECT DISTINCT (get_byte(k, 0) << 8) + get_byte(k, 1) AS shard FROM unnest(%(unseen)s) AS k
     CROSS JOIN LATERAL (SELECT 1 FROM keys WHERE keys.key = k OFFSET 0) AS there
 ), asked AS MATERIALIZED (
     SELECT a.*, s.term IS NOT DISTINCT FROM a.term AS is_ours, a.may_be_alone <> 0 OR {IS_REPLICATED} AS is_safe,
-        EXISTS (SELECT 1 FROM positions AS p WHERE p.shard = a.shard AND p.number = a.number - 1) AS has_before
+        (SELECT p.number FROM positions AS p WHERE p.shard = a.shard AND p.number = a.number - 1 LIMIT 1)
+            IS NOT NULL AS has_before
     FROM unnest(%(shards)s, %(terms)s, %(numbers)s, %(times)s, %(alone)s)
         AS a(shard, term, number, time_ms, may_be_alone)
     LEFT JOIN shards AS s ON s.shard = a.shard
@@ -66,27 +69,27 @@ WITH seen AS MATERIALIZED (
     WHERE a.is_ours AND a.is_safe AND a.has_before AND a.shard NOT IN (SELECT shard FROM seen)
     ON CONFLICT DO NOTHING RETURNING shard
 )"""
-_MINE = "(SELECT shard FROM claimed)"
+_MINE = "ANY (ARRAY(SELECT shard FROM claimed))"
 _STREAMS = f""", made AS (
     INSERT INTO streams (id, floor, name, epoch) SELECT n.id, 0, n.name, ''
-    FROM unnest(%(stream_ids)s, %(stream_names)s) AS n(id, name) WHERE n.id >> {ID_BITS} IN {_MINE}
+    FROM unnest(%(stream_ids)s, %(stream_names)s) AS n(id, name) WHERE n.id >> {ID_BITS} = {_MINE}
 )"""
 _RECORDS = f""", recorded AS (
     INSERT INTO records (stream, "offset", push, time_ms, expires_ms, wall_ms, op, crc, push_id, only_for, body)
     SELECT * FROM unnest(%(streams)s, %(offsets)s, %(pushes)s, %(record_times)s, %(expiries)s, %(walls)s,
         %(ops)s::int[], %(crcs)s, %(push_ids)s, %(only_for)s, %(bodies)s)
         AS n(stream, "offset", push, time_ms, expires_ms, wall_ms, op, crc, push_id, only_for, body)
-    WHERE n.push >> {ID_BITS} IN {_MINE}
+    WHERE n.push >> {ID_BITS} = {_MINE}
 )"""
 _BODIES = f""", shared AS (
     INSERT INTO bodies (push, body) SELECT * FROM unnest(%(shared)s, %(shared_bodies)s) AS n(push, body)
-    WHERE n.push >> {ID_BITS} IN {_MINE}
+    WHERE n.push >> {ID_BITS} = {_MINE}
 )"""
 _KEYS = f""", keyed AS (
     INSERT INTO keys (number, time_ms, home_ms, key, digest, offsets)
     SELECT * FROM unnest(%(key_numbers)s, %(key_times)s, %(key_homes)s, %(keys)s, %(digests)s, %(key_offsets)s)
         AS n(number, time_ms, home_ms, key, digest, offsets)
-    WHERE n.number >> {ID_BITS} IN {_MINE}
+    WHERE n.number >> {ID_BITS} = {_MINE}
     ON CONFLICT (key) DO UPDATE SET number = excluded.number, time_ms = excluded.time_ms, home_ms = excluded.home_ms,
         digest = excluded.digest, offsets = excluded.offsets
 )"""
@@ -104,7 +107,7 @@ _PARTS = {
 }
 
 
-def write(connection: Connection, claims: Sequence[Claim]) -> dict[int, Outcome]:
+def write(connection: Connection, claims: Sequence[ShardClaim]) -> dict[int, Outcome]:
     """Writes batches of different shards, in one commit. Switches: until it is on the standby.
 
     Returns:
@@ -174,7 +177,8 @@ _TAKE_NUMBER = """
     INSERT INTO positions (shard, number, term, time_ms, kind)
     SELECT s.shard, %(number)s, s.term, %(time_ms)s, %(kind)s FROM shards AS s
     WHERE s.shard = %(shard)s AND s.term = %(term)s
-        AND EXISTS (SELECT 1 FROM positions AS p WHERE p.shard = s.shard AND p.number = %(number)s - 1)
+        AND (SELECT p.number FROM positions AS p WHERE p.shard = s.shard AND p.number = %(number)s - 1 LIMIT 1)
+            IS NOT NULL
     ON CONFLICT DO NOTHING RETURNING number"""
 _TERM = "SELECT term FROM shards WHERE shard = %s"
 _LAST = "SELECT number, term, time_ms, kind FROM positions WHERE shard = %s ORDER BY number DESC LIMIT 1"
