@@ -43,7 +43,7 @@ from tests.fault.fabric import ChaosFabric, chaos_fabric
 from tests.fault.faults import Faults
 from tests.fault.history import Broken, History, load, save
 from tests.fault.machine_faults import MachineFaults, Weather
-from tests.fault.machines import MachinesFabric, clock_library, machines_fabric, why_impossible
+from tests.fault.machines import MachinesFabric, has_clocks, machines_fabric, why_impossible
 from tests.fault.namespaces import namespace_fabric
 from tests.fault.publishers import BatchPublisher, Publisher, TrainPublisher, World
 from tests.fault.report import SHOWN, Report, crashes, ledger, lines
@@ -159,7 +159,7 @@ class _Run:
         fabric, machines = self._fabric, None
         groups = ["link" if plan.has_machines else "machine"] + ([] if self._disk else ["disk"])
         without = (*plan.without, *(kind for kind, of in KINDS.items() if of.group in groups))
-        if not clock_library():
+        if not has_clocks():
             without = (*without, "clock")
         self._say(f"seed {plan.seed}, {plan.seconds} s; spared: {', '.join(without) or 'nothing'}")
         publishers: list[Publisher] = []
