@@ -7,8 +7,11 @@ from typing import Any, TypeVar
 
 from zim.nodes.router.log.postgresql import rows, schema
 from zim.nodes.router.log.postgresql.connecting import SCHEMA, Connection, PostgresServer, ServerLine
+from zim.nodes.router.log.postgresql.copying import copy
 from zim.nodes.router.log.shared import WhereShared
 from zim.nodes.router.log.shared_state import SharedState, StandbyServer, TableSize
+
+__all__ = ["copy", "describe", "make", "migrate"]
 
 T = TypeVar("T")
 
