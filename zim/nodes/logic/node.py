@@ -25,7 +25,7 @@ from zim.net.link_keys import PUBLISHERS
 from zim.net.links import PeerLink
 from zim.net.transport import Dealer, Server
 from zim.net.visitors import let_in, visitors
-from zim.nodes.base import NodeProcess, not_connected
+from zim.nodes.base import NodeProcess, if_none, not_connected
 from zim.nodes.calls import RETRY_S
 from zim.nodes.effects import Effect, Replies, Send
 from zim.nodes.logic.callouts import CallOut, Reply
@@ -85,7 +85,7 @@ class LogicNode(NodeProcess):
         }
         self._fabric = RouterFabric(self.topology.shards, self._runner, self.perform)
         self._keys = Keys(self.principals, self._logic.goim_key_header)
-        self._app = create_app(self._fabric, max_body_bytes, self._keys, self.missing)
+        self._app = create_app(self._fabric, max_body_bytes, self._keys, self.health)
         logic, limits = self._logic, request_limits(max_body_bytes)
         self._http: list[HttpServer] = []
         for at, handshakes in zip(logic.http, self.entrances.handshakes["http"], strict=True):
@@ -145,9 +145,15 @@ class LogicNode(NodeProcess):
 
     @override
     def missing(self) -> list[str]:
+        return [*not_connected(self._routers), *self._keyless()]
+
+    @override
+    def blocked(self) -> list[str]:
+        return [*if_none(not_connected(self._routers), self._routers), *self._keyless()]
+
+    def _keyless(self) -> list[str]:
         keyless = [known for known in self._runner.desk.issuers.values() if not known.keys]
-        keys = [f"the keys of {known.issuer.issuer} are not there: {known.why or 'asked for'}" for known in keyless]
-        return [*not_connected(self._routers), *keys]
+        return [f"the keys of {known.issuer.issuer} are not there: {known.why or 'asked for'}" for known in keyless]
 
     @override
     def listens(self) -> dict[str, Listeners]:

@@ -26,6 +26,7 @@ from zim.protocol.publication import Outcome, Publication
 PATIENCE_S = 1.0  # how long a push waits for a comet that is behind
 RETRIES = 1_000  # of waiting pushes that are looked at at once
 REMEMBER_S = 10.0  # how long a push id is known here: logic's own retries come within seconds
+REFUSED = 20_000  # pushes that are not taken when they are asked for again
 STATUSES = ("ok", "unavailable", "unknown", "conflict", "refused")
 ADMITTED_BYTES = 64 << 20  # of pushes that wait for their commit, or for a comet
 
@@ -76,6 +77,7 @@ class Intake(Generic[Peer]):
         self._recent: dict[str, Known] = {}  # there
         self._ages: deque[tuple[float, str]] = deque()  # of what is in _recent
         self._outcomes: dict[tuple[Peer, int], list[Outcome]] = {}  # to be told, by asker and request
+        self._refused: dict[str, None] = {}  # ids of the last pushes that were not taken
         self._recalled: Container[str] = ()  # ids that owners before have stored in their last seconds
         self._recalls_until = -inf
         self._is_live_only: Callable[[str], bool] = bool
@@ -110,7 +112,10 @@ class Intake(Generic[Peer]):
             if m.term != self.term and push.expires_ms:  # in the log time of another run
                 push = msgspec.structs.replace(push, expires_ms=0)
             admission = Admission(push, [(peer, m.req, at)], push.size, now + PATIENCE_S, now_ms, wall_ms)
-            self._publish(admission, may_be_stored, now)
+            if m.attempt > 1 and push.key_id in self._refused:
+                self._refuse(admission)  # again, though nobody has heard of it: what came after it may be in the log
+            else:
+                self._publish(admission, may_be_stored, now)
         return next((reply for _, reply in self._take()), None)
 
     def _publish(self, admission: Admission[Peer], may_be_stored: bool, now: float) -> None:
@@ -182,6 +187,10 @@ class Intake(Generic[Peer]):
         """To all who ask. Only the first of them is told that it is fresh."""
         askers, admission.askers = admission.askers, []
         self.answered[status] += len(askers)
+        if status == "unavailable":
+            self._refused[admission.push.key_id] = None
+            if len(self._refused) > REFUSED:
+                del self._refused[next(iter(self._refused))]
         over = admission.over if status == "unavailable" else 0
         retry_ms = int(admission.retry_s * 1000) + 1 if over else 0
         for peer, req, at in askers:

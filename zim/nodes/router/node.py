@@ -17,7 +17,7 @@ from zim.fabric.streams import user_stream
 from zim.metrics import Metric
 from zim.net.links import PeerLink
 from zim.net.transport import Outlet, Server
-from zim.nodes.base import NodeProcess, not_connected
+from zim.nodes.base import NodeProcess, if_none, not_connected
 from zim.nodes.effects import Effect, Replies, Send
 from zim.nodes.refusals import tell_for_ever
 from zim.nodes.router.effects import (
@@ -144,6 +144,10 @@ class RouterNode(NodeProcess):
     @override
     def missing(self) -> list[str]:
         return not_connected(self._jobs)
+
+    @override
+    def blocked(self) -> list[str]:
+        return if_none(self.missing(), self._jobs)
 
     @override
     def listens(self) -> dict[str, Listeners]:

@@ -93,7 +93,7 @@ class Owning:
         if not self.run:
             return [LookAround()]
         self._next_at = now + BEAT_S
-        return [BeatNow(self.run, time_ms, comets, now)]
+        return [BeatNow(self.run, time_ms, 0 if self.is_leaving else comets, now)]  # who leaves is given nothing
 
     def may_speak(self, now: float) -> bool:
         """It may speak for its shards."""
@@ -119,15 +119,12 @@ class Owning:
                 return self._on_taken(effect.run, holding, result)
         return []
 
-    def _failed(self, what: str, error: Exception, now: float) -> list[Effect]:
-        self._next_at = now + AGAIN_S
-        return [Note(WARNING, what, {"error": str(error)})]
-
     def _on_looked(self, result: Any, now: float) -> list[Effect]:
         """Before it has a run. Another process of its name may live still, on another machine."""
         self._is_asking = False
         if isinstance(result, Exception):
-            return self._failed("the log does not answer", result, now)
+            self._next_at = now + AGAIN_S
+            return [Note(WARNING, "the shared log does not answer", {"error": str(result)})]
         self._see(result, now)
         row = result.beats.get(self.router)
         is_gone = row is None or row.is_dead or row.run == self._last_run
@@ -143,7 +140,8 @@ class Owning:
     def _on_entered(self, result: Any, now: float) -> list[Effect]:
         self._is_asking = False
         if isinstance(result, Exception):
-            return self._failed("the log does not let us in", result, now)
+            self._next_at = now + AGAIN_S
+            return [Note(WARNING, "the shared log does not let us in", {"error": str(result)})]
         self.run = self._last_run = result
         return [Note(INFO, "entered", {"run": self.run})]
 
@@ -154,10 +152,11 @@ class Owning:
         if isinstance(result, Fenced):
             lost = [CloseShard(lease) for lease in self.leases.values()]
             self.run, self.leases, self.giving = 0, {}, {}
-            self.deadline = now
+            self.deadline = self._next_at = now
             return [Note(WARNING, "we were declared dead", {"run": effect.run}), *lost]
         if isinstance(result, Exception):
-            return self._failed("a beat was not answered", result, now)
+            self._next_at = now + AGAIN_S
+            return [Note(WARNING, "a beat was not answered", {"error": str(result)})]
         self.deadline = effect.asked_at + DEADLINE_S
         self._see(result, now)
         return self._decide(now)
@@ -284,10 +283,9 @@ class Owning:
         return [HandOver(self.leases[shard], to, self.standing.beats[to].run)]
 
     def _give_all(self) -> list[Effect]:
-        """To those who have the fewest. Nobody may be there: then nothing is given."""
-        others = {r: b for r, b in self.standing.beats.items() if r != self.router and not b.is_dead}
-        hear = [router for router, beat in others.items() if beat.comets]
-        counts = self._counts(hear or (list(others) if self.is_leaving else []))
+        """To those who hear comets; those who have the fewest first. Nobody may be there: then nothing is given."""
+        others = (beat for router, beat in self.standing.beats.items() if router != self.router)
+        counts = self._counts([beat.router for beat in others if beat.comets and not beat.is_dead])
         out: list[Effect] = []
         for shard in sorted(self.leases):
             if not counts or shard in self.giving:

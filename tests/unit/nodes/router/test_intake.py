@@ -314,9 +314,12 @@ def test_a_batch_that_surely_failed_is_unavailable_and_gives_its_offsets_back() 
     assert desk.answers == {plain: ("unavailable", [])}
     desk.look_up()
     assert desk.answers[keyed] == ("unavailable", [])
-    again = desk.publish("a", attempt=2, term=7)
+    again = desk.publish("a", attempt=2, term=7)  # nobody has heard of it; what came after it may be in the log
     desk.commit()
-    assert desk.answers[again] == ("ok", [1])
+    assert desk.answers[again] == ("unavailable", [])
+    anew = desk.publish("a")
+    desk.commit()
+    assert desk.answers[anew] == ("ok", [1])
 
 
 def test_a_batch_whose_end_is_unknown_is_settled() -> None:
