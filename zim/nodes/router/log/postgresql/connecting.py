@@ -279,6 +279,11 @@ class Pool:
     def __init__(self, server: PostgresServer, size: int, limit_s: float) -> None:
         self._lines = [ServerLine(server, limit_s) for _ in range(size)]
 
+    @property
+    def made(self) -> int:
+        """How many connections there were."""
+        return sum(line.made for line in self._lines)
+
     def _least(self) -> ServerLine:
         return min(self._lines, key=lambda line: line.turn.load)
 

@@ -41,7 +41,7 @@ class PostgresLog(SharedLog):
         self._key_window_s, self._receipts_s = key_window_s, receipts_s
         self._process = Process(PostgresServer(place))
         try:
-            self._process.rows.read(lambda c: _check(c, place, fabric))
+            self._process.is_replicated = self._process.rows.read(lambda c: _check(c, place, fabric))
         except Unavailable as e:
             self._process.close()
             raise NotNow(str(e)) from None
@@ -50,9 +50,14 @@ class PostgresLog(SharedLog):
             raise
 
     @property
+    @override
     def is_replicated(self) -> bool:
-        """Commits waited for a standby when it was looked last."""
         return self._process.is_replicated
+
+    @property
+    @override
+    def connections(self) -> int:
+        return self._process.connections
 
     @override
     def look(self) -> Standing:
@@ -113,14 +118,16 @@ class PostgresLog(SharedLog):
         self._process.close()
 
 
-def _check(connection: Connection, place: WhereShared, fabric: str) -> None:
+def _check(connection: Connection, place: WhereShared, fabric: str) -> bool:
+    """Whether commits are replicated."""
     schema.check(schema.look(connection), fabric, len(place.names))
-    if schema.is_replicated(connection):
-        return
-    if not place.single_copy:
+    is_replicated = schema.is_replicated(connection)
+    if not is_replicated and not place.single_copy:
         raise NotNow(
             "commits of the log are not synchronously replicated: synchronous_standby_names is empty, so what is "
             "accepted would be lost with one machine. Right is a synchronous standby, or log.single_copy = true for "
             "who wants it so"
         )
-    log.warning("SINGLE COPY: commits are not replicated, and what is accepted may be lost with one machine")
+    if not is_replicated:
+        log.warning("SINGLE COPY: commits are not replicated, and what is accepted may be lost with one machine")
+    return is_replicated

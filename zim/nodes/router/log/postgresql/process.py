@@ -47,6 +47,11 @@ class Process:
         """The engine's disk had no room for the last append."""
         return self.appends.is_full
 
+    @property
+    def connections(self) -> int:
+        """How many were made in this run."""
+        return self.appends.made + self.rows.made + self.receipts.made + self.pool.made
+
     def distrust(self) -> None:
         """The server does not know what it should: the next connections are made to others, if there are any."""
         self._server.distrust()
