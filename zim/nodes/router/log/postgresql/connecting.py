@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 Connection = psycopg.Connection[tuple[Any, ...]]
 
-CONNECT_S = 2.0  # to one address
+CONNECT_S = 1.5  # to one address
 SCHEMA = "zim"
 
 # A cut link is noticed within these: https://www.postgresql.org/docs/current/libpq-connect.html

@@ -12,7 +12,7 @@ from zim.nodes.router.log.postgresql.writing import Outcome, ShardClaim
 
 APPEND_S = 5.0  # an append that takes longer is given up, and asked what became of it
 ROWS_S = 1.5  # a beat that takes longer is of no use
-ASIDE_S = 10.0  # everything else
+ASIDE_S = 5.0  # everything else
 VACUUM_S = 6 * 3_600.0
 LINES = 4  # for everything else
 

@@ -31,7 +31,7 @@ from zim.nodes.router.log.postgresql.connecting import Connection
 from zim.nodes.router.log.postgresql.planning import BatchPlan, NextIds, plan
 from zim.nodes.router.log.postgresql.process import Process
 from zim.nodes.router.log.postgresql.reading import Seen
-from zim.nodes.router.log.postgresql.schema import MARK
+from zim.nodes.router.log.postgresql.schema import APPEND, MARK
 from zim.nodes.router.log.postgresql.small_writes import fenced
 from zim.nodes.router.log.postgresql.trimmer import ShardTrimmer
 from zim.nodes.router.log.postgresql.writing import ShardClaim
@@ -163,21 +163,18 @@ class ShardLog(Log):
         return outcome
 
     def _look_again(self, lease: Lease) -> None:
-        """A number that should be free is not: it is our own, of a call that was not answered, or another's.
+        """A number that should be free is not, or may not be: it is our own, of a call that was not answered.
 
         Raises:
-            Fenced: it is.
+            Fenced: it is another owner's; or of a batch that was taken for lost: what is known here is not the truth.
         """
 
         def job(c: Connection) -> tuple[int, writing.Position]:
             return writing.term_of(c, self._shard), writing.last_position(c, self._shard)
 
         term, last = self._process.pool.read(job)
-        if (
-            term != lease.term
-            or last.number <= self._number - 1
-            or (last.number == self._number and not self._is_unsure)
-        ):
+        is_there = last.number > self._number and last.kind != APPEND
+        if term != lease.term or not (is_there or (self._is_unsure and last.number == self._number)):
             raise fenced(lease)
         self._number, self._is_unsure = last.number, False
 
