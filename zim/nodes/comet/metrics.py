@@ -47,7 +47,8 @@ def comet_metrics(hub: Hub, edge: Edge, delivered: int) -> Iterator[Metric]:
     fetches = {shard: link.fetches for shard, link in links.items()}
     yield counter("zim_comet_fetches_total", "Times that missing entries were asked for", fetches, "shard")
     registrations = {shard: link.registrations for shard, link in links.items()}
-    yield counter("zim_comet_registrations_total", "Times that the owner of a shard was told everything", registrations, "shard")
+    told = "Times that the owner of a shard was told everything"
+    yield counter("zim_comet_registrations_total", told, registrations, "shard")
     held = {shard: link.held_bytes for shard, link in links.items()}
     dropped = {shard: link.dropped for shard, link in links.items()}
     yield counter("zim_comet_held_dropped_total", "Entries that found no room to wait", dropped, "shard")

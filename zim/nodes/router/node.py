@@ -96,7 +96,8 @@ class RouterNode(NodeProcess):
         if embedded and abs(ahead_s := clock.ahead_ms / 1000) > FAR_S:
             log.warning("log time is not the wall clock's", extra={"ahead_s": round(ahead_s)})
         self._opener: Opener[Asker] = Opener(t, self._router, clock, limit, set())
-        owning = Owning(self.name, self._state.read("run"), now) if self._shared else None
+        names = [router.name for router in t.routers]
+        owning = Owning(self.name, names, self._state.read("run"), now) if self._shared else None
         self._runner = RouterRunner(self.name, self._opener.make, clock, owning)
         if embedded is not None:
             self.perform(self._runner.on_opened(self._keep_open(embedded), now))

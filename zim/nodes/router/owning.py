@@ -33,6 +33,7 @@ BEAT_S = 0.5  # between two beats
 DEADLINE_S = 2.0  # after the last answered beat was asked for: from then on an owner is silent
 DEAD_S = 2.2  # a beat that stands still for so long is that of a dead run
 AGAIN_S = 0.2  # after a beat that failed
+GATHER_S = 1.0  # after it has entered, a router waits for others that are not there yet: they may just be starting
 LEFT_S = 1.5  # a shard that nobody takes for so long is for anybody
 SETTLED_S = 15.0  # who has lived so long is given shards
 
@@ -56,9 +57,10 @@ class Owning:
         standing: the newest rows that it has seen.
     """
 
-    def __init__(self, router: str, last_run: int, now: float) -> None:
+    def __init__(self, router: str, routers: Sequence[str], last_run: int, now: float) -> None:
         """
         Args:
+            routers: names of all of them.
             last_run: the last run of this router's folder, whose process is surely gone.
             now: monotonic seconds, as everywhere below.
         """
@@ -67,7 +69,8 @@ class Owning:
         self.leases: dict[str, Lease] = {}
         self.standing = Standing({}, {})
         self.is_leaving = False
-        self._last_run = last_run
+        self._routers, self._last_run = set(routers), last_run
+        self._entered_at = now
         self._seen: dict[str, _Seen] = {}
         self._ended: dict[str, int] = {}  # terms of shards that were ours
         self._free_since: dict[str, float] = {}
@@ -143,6 +146,7 @@ class Owning:
             self._next_at = now + AGAIN_S
             return [Note(WARNING, "the shared log does not let us in", {"error": str(result)})]
         self.run = self._last_run = result
+        self._entered_at = now
         return [Note(INFO, "entered", {"run": self.run})]
 
     def _on_beat(self, effect: BeatNow, result: Any, now: float) -> list[Effect]:
@@ -257,6 +261,8 @@ class Owning:
         free = [h for h in self.standing.holdings.values() if not self._has_owner(h) or self._has_dropped(h)]
         free.sort(key=lambda holding: holding.shard)
         self._free_since = {h.shard: self._free_since.get(h.shard, now) for h in free}
+        if now - self._entered_at < GATHER_S and not self._routers <= self._living(now).keys():
+            return []
         counts = self._counts(able)
         out: list[Effect] = []
         for holding in free:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, TypeVar
 
 import pytest
@@ -11,7 +12,7 @@ from zim.nodes.effects import Effect, Note
 from zim.nodes.router.effects import BeatNow, Bury, CloseShard, Enter, HandOver, LeaveRows, LookAround, OpenShard, Take
 from zim.nodes.router.log import Fenced, Lease
 from zim.nodes.router.log.shared import Beat, Holding, Standing
-from zim.nodes.router.owning import BEAT_S, DEAD_S, DEADLINE_S, LEFT_S, SETTLED_S, Owning
+from zim.nodes.router.owning import BEAT_S, DEAD_S, DEADLINE_S, GATHER_S, LEFT_S, SETTLED_S, Owning
 
 E = TypeVar("E", bound=Effect)
 SHARDS = ["shard-1", "shard-2", "shard-3", "shard-4"]
@@ -28,9 +29,9 @@ def first(effects: list[Effect], kind: type[E]) -> E:
 class Table:
     """The rows, and one router that reads them."""
 
-    def __init__(self, last_run: int = 0) -> None:
+    def __init__(self, last_run: int = 0, routers: Sequence[str] = ("router-1",)) -> None:
         self.now = 10.0
-        self.owning = Owning("router-1", last_run, self.now)
+        self.owning = Owning("router-1", routers, last_run, self.now)
         self.beats: dict[str, Beat] = {}
         self.holdings = {shard: Holding(shard, "", 0, 0) for shard in SHARDS}
 
@@ -80,6 +81,19 @@ def test_it_looks_around_enters_beats_and_takes_what_nobody_has() -> None:
     assert [effect.lease for effect in all_of(take(table, effects), OpenShard)] == [Lease(s, 7) for s in SHARDS]
     assert all_of(table.beat(), Take) == []
     assert sorted(table.owning.leases) == SHARDS
+
+
+def test_who_has_just_entered_waits_for_others_that_may_be_starting() -> None:
+    table = Table(routers=["router-1", "router-2", "router-3"])
+    table.other("router-2")
+    table.enter()
+    assert all_of(table.beat(), Take) == []
+    table.other("router-2")
+    assert len(all_of(table.beat(after_s=GATHER_S), Take)) == 2
+    table = Table(routers=["router-1", "router-2"])
+    table.other("router-2")
+    table.enter()
+    assert len(all_of(table.beat(), Take)) == 2
 
 
 def test_who_lives_shares_evenly() -> None:

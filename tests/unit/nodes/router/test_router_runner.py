@@ -52,7 +52,7 @@ class House:
 
     def __init__(self) -> None:
         self.now = 10.0
-        owning = Owning("router-1", 0, self.now)
+        owning = Owning("router-1", ["router-1", "router-2"], 0, self.now - 9.0)
         owning.run = 1
         self.owning = owning
         self.runner: RouterRunner[str] = RouterRunner("router-1", make, LogClock(0, 0.0, 0.0), owning)
