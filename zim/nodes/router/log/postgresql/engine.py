@@ -15,8 +15,12 @@ from zim.nodes.router.log.postgresql.process import Process
 from zim.nodes.router.log.postgresql.receipts import PostgresReceipts
 from zim.nodes.router.log.postgresql.shard_log import ShardLog
 from zim.nodes.router.log.shared import Beat, Durable, Holding, SharedLog, Standing, WhereShared
+from zim.nodes.router.log.standings import MOST
 
 log = logging.getLogger(__name__)
+
+
+LEAST_KNOWN = 10_000  # streams of a shard whose heads are in memory
 
 
 class PostgresLog(SharedLog):
@@ -111,7 +115,8 @@ class PostgresLog(SharedLog):
 
     def shard_log(self, name: str) -> ShardLog:
         """The log of a shard, for who is to acquire it."""
-        return ShardLog(self._process, self._numbers[name], name, self._key_window_s)
+        known = max(LEAST_KNOWN, 2 * MOST // len(self.shards))  # a router has a part of them, and may get more
+        return ShardLog(self._process, self._numbers[name], name, self._key_window_s, known)
 
     @override
     def close(self) -> None:
