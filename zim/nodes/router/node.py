@@ -41,7 +41,7 @@ from zim.nodes.router.log import Lease
 from zim.nodes.router.log.clock import LogClock
 from zim.nodes.router.log.durable import Durable, open_durable, open_shared
 from zim.nodes.router.log.shared import SharedLog
-from zim.nodes.router.metrics import LogCounts, router_metrics
+from zim.nodes.router.metrics import LogCounts, router_metrics, shared_log_metrics
 from zim.nodes.router.opening import Opener, follow
 from zim.nodes.router.owning import Owning
 from zim.nodes.router.runner import RouterRunner
@@ -198,6 +198,8 @@ class RouterNode(NodeProcess):
         logs = [durable.log for durable, _ in self._durables.values()]
         trimmed = sum(runner.upkeep.trimmed for runner in runners)
         yield from self._counts.metrics(logs, trimmed, self._opener.clock.ahead_ms)
+        if self._shared is not None:
+            yield from shared_log_metrics(self._shared)
 
     # -- what comes
 

@@ -96,6 +96,10 @@ class SharedLog(Protocol):
     def is_replicated(self) -> bool:
         """Commits waited for a second machine when it was looked last."""
 
+    @property
+    def connections(self) -> int:
+        """How many were made to the engine in this run."""
+
     def look(self) -> Standing:
         """What the rows say."""
 

@@ -7,8 +7,11 @@ from typing import Any, TypeVar
 
 from zim.nodes.router.log.postgresql import rows, schema
 from zim.nodes.router.log.postgresql.connecting import SCHEMA, Connection, PostgresServer, ServerLine
+from zim.nodes.router.log.postgresql.copying import copy
 from zim.nodes.router.log.shared import WhereShared
 from zim.nodes.router.log.shared_state import SharedState, StandbyServer, TableSize
+
+__all__ = ["copy", "describe", "make", "migrate"]
 
 T = TypeVar("T")
 
@@ -22,8 +25,9 @@ _OLDEST = """
     FROM pg_stat_activity WHERE backend_xmin IS NOT NULL AND pid <> pg_backend_pid() AND datname = current_database()
     ORDER BY xact_start LIMIT 1"""
 _TABLES = """
-    SELECT relname, pg_total_relation_size(relid), n_live_tup, n_dead_tup FROM pg_stat_user_tables
-    WHERE schemaname = %s ORDER BY 2 DESC, 1"""
+    SELECT regexp_replace(relname, '_[0-9]+$', '') AS name, sum(pg_total_relation_size(relid))::bigint,
+        sum(n_live_tup)::bigint, sum(n_dead_tup)::bigint
+    FROM pg_stat_user_tables WHERE schemaname = %s GROUP BY 1 ORDER BY 2 DESC, 1"""
 
 
 def with_log(place: WhereShared, job: Callable[[Connection], T]) -> T:

@@ -12,7 +12,7 @@ from zim.nodes.router.log.postgresql.writing import Outcome, ShardClaim
 
 APPEND_S = 5.0  # an append that takes longer is given up, and asked what became of it
 ROWS_S = 1.5  # a beat that takes longer is of no use
-ASIDE_S = 10.0  # everything else
+ASIDE_S = 5.0  # everything else
 VACUUM_S = 6 * 3_600.0
 LINES = 4  # for everything else
 
@@ -46,6 +46,11 @@ class Process:
     def is_full(self) -> bool:
         """The engine's disk had no room for the last append."""
         return self.appends.is_full
+
+    @property
+    def connections(self) -> int:
+        """How many were made in this run."""
+        return self.appends.made + self.rows.made + self.receipts.made + self.pool.made
 
     def distrust(self) -> None:
         """The server does not know what it should: the next connections are made to others, if there are any."""

@@ -31,11 +31,11 @@ from zim.nodes.router.log.postgresql.connecting import Connection
 from zim.nodes.router.log.postgresql.planning import BatchPlan, NextIds, plan
 from zim.nodes.router.log.postgresql.process import Process
 from zim.nodes.router.log.postgresql.reading import Seen
-from zim.nodes.router.log.postgresql.schema import MARK
+from zim.nodes.router.log.postgresql.schema import APPEND, MARK
 from zim.nodes.router.log.postgresql.small_writes import fenced
 from zim.nodes.router.log.postgresql.trimmer import ShardTrimmer
 from zim.nodes.router.log.postgresql.writing import ShardClaim
-from zim.nodes.router.log.standings import Standings, StreamStanding
+from zim.nodes.router.log.standings import MOST, Standings, StreamStanding
 from zim.nodes.router.log.turn import Turn
 
 log = logging.getLogger(__name__)
@@ -57,16 +57,18 @@ class _UnsettledBatch:
 class ShardLog(Log):
     """The log of one shard, as its owner has it."""
 
-    def __init__(self, process: Process, shard: int, name: str, key_window_s: float) -> None:
+    def __init__(self, process: Process, shard: int, name: str, key_window_s: float, known: int = MOST) -> None:
         """
         Args:
             process: what the shards of one process share.
             shard, name: which; see `load`.
             key_window_s: for how long a publisher's key is known.
+            known: of how many streams it remembers where they stand.
         """
+        self._known_most = known
         self._process, self._shard, self._name = process, shard, name
         self._key_window_ms = int(key_window_s * 1000)
-        self._standings = Standings()
+        self._standings = Standings(known)
         self._epoch, self._history, self._free = "", 0, NextIds(1, 1, 1)
         self._number, self._time_ms = 0, 0
         self._turn = Turn()  # of whoever takes a number
@@ -88,7 +90,7 @@ class ShardLog(Log):
             raise fenced(lease)
         self._epoch, self._history, self._free = row.epoch, row.history, row.free
         self._number, self._time_ms = last.number, last.time_ms
-        self._standings = self._trimmer.standings = Standings()
+        self._standings = self._trimmer.standings = Standings(self._known_most)
         self._unsettled, self._is_unsure = None, False
 
     @property
@@ -163,21 +165,18 @@ class ShardLog(Log):
         return outcome
 
     def _look_again(self, lease: Lease) -> None:
-        """A number that should be free is not: it is our own, of a call that was not answered, or another's.
+        """A number that should be free is not, or may not be: it is our own, of a call that was not answered.
 
         Raises:
-            Fenced: it is.
+            Fenced: it is another owner's; or of a batch that was taken for lost: what is known here is not the truth.
         """
 
         def job(c: Connection) -> tuple[int, writing.Position]:
             return writing.term_of(c, self._shard), writing.last_position(c, self._shard)
 
         term, last = self._process.pool.read(job)
-        if (
-            term != lease.term
-            or last.number <= self._number - 1
-            or (last.number == self._number and not self._is_unsure)
-        ):
+        is_there = last.number > self._number and last.kind != APPEND
+        if term != lease.term or not (is_there or (self._is_unsure and last.number == self._number)):
             raise fenced(lease)
         self._number, self._is_unsure = last.number, False
 
