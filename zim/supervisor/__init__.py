@@ -7,10 +7,12 @@ from zim.supervisor.operating import Operator
 from zim.supervisor.ports import ports_in_use
 from zim.supervisor.reloading import Reloader
 from zim.supervisor.running import RunningNode, Supervisor, node_command
+from zim.supervisor.systemd import Manager
 
 __all__ = [
     "Admins",
     "ControlSocket",
+    "Manager",
     "Operator",
     "Reloader",
     "RunningNode",

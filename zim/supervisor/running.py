@@ -221,6 +221,7 @@ class Supervisor:
     Attributes:
         deaths: how often each node has ended unasked.
         on_hangup: what SIGHUP does, unless a terminal was closed.
+        on_stop: is called when the nodes are about to be stopped.
         in_force: the topology as nodes are told of it when they start; see `zim.topology.pack`.
     """
 
@@ -244,6 +245,7 @@ class Supervisor:
         self.in_force = b""
         self._has_terminal = os.isatty(0)
         self.on_hangup: Callable[[], None] = lambda: None
+        self.on_stop: Callable[[], None] = lambda: None
         self._reloads: dict[str, AsyncResult[Mapping[str, Any]]] = {}  # what nodes that were told say of it
         self._wanted = ""  # the digest of the topology that they are to have
         self._must_reload: set[str] = set()  # those that start: they are told once they are ready
@@ -269,6 +271,7 @@ class Supervisor:
         try:
             self._greenlets = {name: self.spawn(keeper.run) for name, keeper in self._keepers.items()}
             self._wait()
+            self.on_stop()
             self._stop()
             log.info("stopped")
         finally:
