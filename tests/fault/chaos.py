@@ -29,6 +29,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import gevent
 
@@ -36,12 +37,13 @@ from tests.fault import checker, disk
 from tests.fault.backend import Backend
 from tests.fault.balancer import balance, haproxy
 from tests.fault.clients import Goim, Person, Zim
+from tests.fault.databases import Databases
 from tests.fault.disk import Disk, own_disk
 from tests.fault.fabric import ChaosFabric, chaos_fabric
 from tests.fault.faults import Faults
 from tests.fault.history import Broken, History, load, save
 from tests.fault.machine_faults import MachineFaults, Weather
-from tests.fault.machines import MachinesFabric, clock_library, machines_fabric, why_impossible
+from tests.fault.machines import MachinesFabric, has_clocks, machines_fabric, why_impossible
 from tests.fault.namespaces import namespace_fabric
 from tests.fault.publishers import BatchPublisher, Publisher, TrainPublisher, World
 from tests.fault.report import SHOWN, Report, crashes, ledger, lines
@@ -51,7 +53,7 @@ from tests.harness import wait_until
 
 SETTLE_S = 60.0  # for a client to get the last push, once all is healed
 ARRIVALS_S = 100.0  # how many clients connect in a second, at least
-BEAT_S = 3.0
+BEAT_S = 3
 PATIENT = 24  # publishers, where many wait for a machine that is away
 AT_LAST = 100  # users' streams of one last push
 IN_ROOMS = 10  # of one client, at most
@@ -86,6 +88,7 @@ class Plan:
         has_disk: the data is on a disk of its own, which is full and stands still at times. Linux, root.
         has_machines: a node of each kind on each of three machines, and a balancer in front of the logics. Linux, root.
         operations: what is done, instead of what the seed's schedule says.
+        has_shared_log: with machines: PostgreSQL, its primary on one of them, and a standby on another.
         weather: of each road between machines: seconds that a packet takes, up to how many more, the part that is lost.
     """
 
@@ -101,6 +104,7 @@ class Plan:
     has_namespaces: bool = False
     has_disk: bool = False
     has_machines: bool = False
+    has_shared_log: bool = False
     operations: tuple[Operation, ...] = ()
     weather: Weather = (0.001, 0.001, 0.002)
 
@@ -126,7 +130,10 @@ def run(plan: Plan, say: Callable[[str], None] = lambda line: None, folder: Path
 
 def _run_on_machines(plan: Plan, say: Callable[[str], None], folder: Path | None) -> Report:
     others = [BALANCER] if haproxy() else []
-    with machines_fabric(folder, more=ROOM_CLASSES, seed=plan.seed, others=others, is_verbose=True) as fabric:
+    more: dict[str, Any] = {"more": ROOM_CLASSES, "seed": plan.seed, "others": others, "is_verbose": True}
+    if plan.has_shared_log:
+        more["database"] = lambda machines: Databases([machines[f"machine-{n}"] for n in (1, 2, 3)], say)
+    with machines_fabric(folder, **more) as fabric:
         if others:
             fabric.balanced[BALANCER] = balance(fabric.machines[BALANCER])
         return _Run(plan, fabric, None, say).run()
@@ -152,7 +159,7 @@ class _Run:
         fabric, machines = self._fabric, None
         groups = ["link" if plan.has_machines else "machine"] + ([] if self._disk else ["disk"])
         without = (*plan.without, *(kind for kind, of in KINDS.items() if of.group in groups))
-        if not clock_library():
+        if not has_clocks():
             without = (*without, "clock")
         self._say(f"seed {plan.seed}, {plan.seconds} s; spared: {', '.join(without) or 'nothing'}")
         publishers: list[Publisher] = []
@@ -195,10 +202,13 @@ class _Run:
             self._backend.close()
 
     def _beat(self) -> None:
-        while True:
-            gevent.sleep(BEAT_S)
-            for person in self._people:
+        for second in itertools.count():
+            gevent.sleep(1.0)
+            for person in self._people if second % BEAT_S == 0 else []:
                 person.beat()
+            if self._plan.has_shared_log:  # shards move at any time: live-only streams begin anew, receipts are gone
+                self._history.router_ends.append(self._clock())
+                self._history.router_kills.append(self._clock())
 
     # -- setting up
 
@@ -325,6 +335,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--only", default="", help="kinds of operations to do, and no others: rush,kill")
     made.add_argument("--namespaces", action="store_true", help="nodes in network namespaces (root on Linux)")
     made.add_argument("--machines", action="store_true", help="nodes on three machines (root on Linux)")
+    made.add_argument("--shared", action="store_true", help="on machines, with a log on PostgreSQL")
     weather = "of each road between machines: seconds that a packet takes, up to how many more, the part that is lost"
     made.add_argument("--weather", type=float, nargs=3, default=Plan.weather, metavar="N", help=weather)
     made.add_argument("--keep", type=Path, help="a folder for the history, the topology, its data and its log")
@@ -355,17 +366,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
             options.seconds,
             max(options.clients, 5),
             max(options.rooms, 3),
-            PATIENT if options.machines else Plan.publishers,
+            PATIENT if options.machines or options.shared else Plan.publishers,
             options.rate,
             every_s=options.every,
             kills=options.kills,
             without=_spared(options.without, options.only),
             has_namespaces=options.namespaces,
-            has_disk=disk.is_possible() and not options.machines,
-            has_machines=options.machines,
+            has_disk=disk.is_possible() and not (options.machines or options.shared),
+            has_machines=options.machines or options.shared,
+            has_shared_log=options.shared,
             weather=tuple(options.weather),
         )
-        if options.machines and (why := why_impossible()):
+        if (options.machines or options.shared) and (why := why_impossible()):
             parser().error(why)
         folder = options.keep or Path(tempfile.mkdtemp(prefix="zim-chaos-"))
         folder.mkdir(parents=True, exist_ok=True)

@@ -16,6 +16,7 @@ import os
 import random
 import shutil
 import signal
+import struct
 import subprocess
 import sys
 import tempfile
@@ -23,7 +24,7 @@ import tomllib
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import gevent
 import psutil
@@ -34,7 +35,6 @@ from tests.harness import wait_until
 from zim.cli.template import render
 
 OUTSIDE = "outside"  # where this process is
-FAKETIME = ("/usr/lib/*/faketime/libfaketimeMT.so.1", "/usr/local/lib/faketime/libfaketimeMT.so.1")
 
 PORTS = {"router": 7270, "logic": 7170, "job": 7470, "comet": 8092}
 HTTP, PUBLISH, TCP, WS = 7172, 7176, 8080, 8090
@@ -56,12 +56,36 @@ def why_impossible() -> str:
         return f"no network namespace with a TUN device can be made: {e}"
 
 
-def clock_library() -> str:
-    """libfaketime; "" if it is not there."""
-    for pattern in FAKETIME:
-        for found in sorted(Path("/").glob(pattern.removeprefix("/"))):
-            return str(found)
-    return ""
+def has_clocks() -> bool:
+    """Whether machines can have clocks of their own: a C compiler is there."""
+    return shutil.which("cc") is not None
+
+
+def _clock_library(folder: Path) -> Path | None:
+    """What gives a process its machine's clock, made in that folder; None without a C compiler."""
+    if not has_clocks():
+        return None
+    made = folder / "clock.so"
+    command = ["cc", "-O2", "-shared", "-fPIC", "-o", str(made), str(Path(__file__).with_name("clock.c")), "-ldl"]
+    subprocess.run(command, check=True, capture_output=True)
+    return made
+
+
+class Database(Protocol):
+    """What a fabric has to know of a log that all its routers share.
+
+    Attributes:
+        table: `[log]` of the topology.
+    """
+
+    @property
+    def table(self) -> str: ...
+
+    def begin(self) -> None:
+        """It is there, and empty."""
+
+    def stop(self) -> None:
+        """It is watched over no more."""
 
 
 class Machine:
@@ -73,13 +97,15 @@ class Machine:
         folder: its disk. What stands there outlives its power.
     """
 
-    def __init__(self, name: str, ip: str, folder: Path, namespace: str, ether: Ether) -> None:
+    def __init__(self, name: str, ip: str, folder: Path, namespace: str, ether: Ether, library: Path | None) -> None:
+        """library: what gives processes its clock."""
         self.name, self.ip, self.folder, self.namespace = name, ip, folder, namespace
         self.services: list[Callable[[Machine], object]] = []
         self.is_on = False
         self._ether = ether
         self._clock = folder / "clock"
-        self._library = clock_library()
+        self._clock.write_bytes(bytes(8))
+        self._library = library
 
     def command(self, *words: str) -> list[str]:
         """A command line that runs there."""
@@ -90,16 +116,12 @@ class Machine:
         """That of its processes: by it they have its clock, as far as there is a way."""
         if not self._library:
             return dict(os.environ)
-        # The monotonic clock is nobody's to set, and files keep their real times: the harness looks at them, too.
-        faked = {"LD_PRELOAD": self._library, "FAKETIME_TIMESTAMP_FILE": str(self._clock)}
-        ways = {"FAKETIME_DONT_FAKE_MONOTONIC": "1", "NO_FAKE_STAT": "1", "FAKETIME_CACHE_DURATION": "1"}
-        return os.environ | faked | ways
+        return os.environ | {"LD_PRELOAD": str(self._library), "FAULT_CLOCK": str(self._clock)}
 
     def set_clock(self, ahead_s: float) -> None:
-        """Its wall clock is that far ahead of ours from now on, within a second."""
-        new = self._clock.with_suffix(".new")
-        new.write_text(f"{ahead_s:+.3f}\n")
-        new.replace(self._clock)
+        """Its wall clock is that far ahead of ours from now on. The monotonic one is nobody's to set."""
+        with self._clock.open("r+b", buffering=0) as file:  # in place, and at once: its processes look at this file
+            file.write(struct.pack("=q", round(ahead_s * 1e9)))
 
     def boot(self) -> None:
         """Its power comes on: a network that knows of nothing, then its services."""
@@ -157,9 +179,11 @@ class Machines:
         self.ips = {OUTSIDE: f"{subnet}.1"} | {name: f"{subnet}.{i}" for i, name in enumerate(names, 2)}
         self.ether = Ether(seed)
         self.all: dict[str, Machine] = {}
+        library = _clock_library(home)
         for name in names:
             (home / name).mkdir(parents=True, exist_ok=True)
-            self.all[name] = Machine(name, self.ips[name], home / name, f"{self._tag}-{name}", self.ether)
+            at = self.ips[name], home / name, f"{self._tag}-{name}"
+            self.all[name] = Machine(name, *at, self.ether, library)
         self._extra = [Path(f"/etc/netns/{one.namespace}") for one in self.all.values()]
         try:
             self._make()
@@ -214,7 +238,6 @@ class Machines:
         for machine, folder in zip(self.all.values(), self._extra, strict=True):
             folder.mkdir(parents=True)
             (folder / "hosts").write_text(f"127.0.0.1 localhost\n::1 localhost\n{hosts}")  # `ip netns exec` mounts it
-            machine.set_clock(0.0)
             machine.boot()
 
 
@@ -262,6 +285,15 @@ class MachinesFabric(ChaosFabric):
         command = machine.command(sys.executable, "-m", "zim", "up", *self._options, "--host", machine.name)
         file = machine.folder / self.file.name
         self._supervisors.append(self._spawn([*command, str(file)], machine.environment))
+
+    def make_log(self) -> None:
+        """Makes the log that all routers share, as an operator does on one of the machines."""
+        first = self.machines[self.hosts[0]]
+        words = ("log", "init", "--topology", str(first.folder / self.file.name))
+        done = subprocess.run(
+            first.command(sys.executable, "-m", "zim", *words), capture_output=True, check=False, text=True, timeout=60
+        )
+        assert done.returncode == 0, done.stderr
 
     def start(self) -> None:
         """Starts all of them and waits until each says that it is up."""
@@ -324,26 +356,40 @@ def open_to_others(text: str) -> str:
 
 @contextlib.contextmanager
 def machines_fabric(
-    folder: Path | None = None, count: int = 3, more: str = "", seed: int = 0, others: Sequence[str] = (), **kwargs: Any
+    folder: Path | None = None,
+    count: int = 3,
+    more: str = "",
+    seed: int = 0,
+    others: Sequence[str] = (),
+    database: Callable[[Machines], Database] | None = None,
+    **kwargs: Any,
 ) -> Iterator[MachinesFabric]:
     """A started fabric on machines for the length of a block. If the block fails, its log is in the failure.
 
     Args:
         others: machines beside those of the nodes.
+        database: makes one, on these machines, for a log that all routers share.
     """
     names = [f"machine-{n}" for n in range(1, count + 1)]
     with tempfile.TemporaryDirectory() as scratch:
         home = folder or Path(scratch)
+        home.chmod(0o755)  # a database is no root's
         machines = Machines([*names, *others], home, seed)
         with contextlib.closing(machines):
-            fabric = MachinesFabric(home, machines, names, more, **kwargs)
+            shared = database(machines) if database else None
+            fabric = MachinesFabric(home, machines, names, more + (shared.table if shared else ""), **kwargs)
             try:
+                if shared:
+                    shared.begin()
+                    fabric.make_log()
                 fabric.start()
                 yield fabric
             except BaseException as e:
                 e.add_note(f"the fabric's log:\n{fabric.log[-6000:]}")
                 raise
             finally:
+                if shared:
+                    shared.stop()
                 fabric.end()
 
 

@@ -33,7 +33,7 @@ from zim.nodes.logic.desk import Desk, FetchKeys
 from zim.nodes.logic.fabric import RouterFabric
 from zim.nodes.logic.metrics import fabric_metrics, http_metrics, limit_metric, login_metrics
 from zim.nodes.logic.runner import LogicRunner, Settled
-from zim.nodes.placement import Placement
+from zim.nodes.placement import Placement, numbers_of
 from zim.nodes.queues import queues
 from zim.nodes.refusals import tell_for_ever
 from zim.protocol import codec, messages
@@ -206,8 +206,7 @@ class LogicNode(NodeProcess):
         self.perform(self._runner.on_answers(router, answers, time.monotonic()))
 
     def _on_lost(self, router: str, lost: Sequence[Message]) -> None:
-        reqs = [m.req for m in lost]  # type: ignore[attr-defined]
-        self.perform(self._runner.on_not_sent(reqs, time.monotonic()))
+        self.perform(self._runner.on_not_sent(numbers_of(lost), time.monotonic()))
 
     def _on_change(self, router: str, is_connected: bool) -> None:
         self.perform(self._runner.on_link(router, is_connected, time.monotonic()))
