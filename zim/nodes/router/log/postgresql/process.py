@@ -25,12 +25,16 @@ class Process:
             everything else. receipts: of what may be lost in a crash.
         may_be_alone: commits need no standby.
         is_replicated: they had one when it was looked last.
+        newest: by number of a shard, the newest position that is known here.
+        behind_since: since when servers do not know that one; monotonic.
     """
 
     def __init__(self, server: PostgresServer, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._server, self.monotonic = server, monotonic
         self.may_be_alone = server.place.single_copy
         self.is_replicated = True
+        self.newest: dict[int, int] = {}
+        self.behind_since: dict[int, float] = {}
         self.appends = ServerLine(server, APPEND_S)
         self.rows = ServerLine(server, ROWS_S)
         self.receipts = ServerLine(server, ASIDE_S, commits="off")

@@ -34,7 +34,7 @@ from zim.nodes.router.log.postgresql.reading import Seen
 from zim.nodes.router.log.postgresql.schema import APPEND, MARK
 from zim.nodes.router.log.postgresql.small_writes import fenced
 from zim.nodes.router.log.postgresql.trimmer import ShardTrimmer
-from zim.nodes.router.log.postgresql.writing import ShardClaim
+from zim.nodes.router.log.postgresql.writing import BehindError, ShardClaim
 from zim.nodes.router.log.standings import MOST, Standings, StreamStanding
 from zim.nodes.router.log.turn import Turn
 
@@ -43,7 +43,7 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 TIME_MS = 600_000  # of log time without an append, after which it is stored: the next owner goes on from there
-LOST_S = 10.0  # commits that we know, and no server that answers does for so long, are lost
+LOST_S = 3.0  # commits that we know, and no server that answers does for so long, are lost
 
 
 @dataclass(slots=True)
@@ -74,7 +74,6 @@ class ShardLog(Log):
         self._turn = Turn()  # of whoever takes a number
         self._unsettled: _UnsettledBatch | None = None
         self._is_unsure = False  # a number may have been taken by us
-        self._behind_since: float | None = None
         self._trimmer = ShardTrimmer(process, shard, self._standings, self._turn, kept_ms(self._key_window_ms))
         self._dropped = 0
         self._is_closed = False
@@ -88,6 +87,9 @@ class ShardLog(Log):
         row, last = self._process.pool.read(job)
         if lease is not None and row.term != lease.term:
             raise fenced(lease)
+        if lease is not None and last.number < self._process.newest.get(self._shard, 0):
+            self._refuse_behind(lease)
+        self._process.newest[self._shard] = last.number
         self._epoch, self._history, self._free = row.epoch, row.history, row.free
         self._number, self._time_ms = last.number, last.time_ms
         self._standings = self._trimmer.standings = Standings(self._known_most)
@@ -182,26 +184,39 @@ class ShardLog(Log):
 
     def _refuse(self, outcome: writing.Outcome, lease: Lease) -> None:
         """Raises: Fenced, Unavailable: nothing was written."""
-        if outcome != "behind":
-            raise writing.refusal(outcome, lease)
-        self._process.distrust()
-        now = self._process.monotonic()
-        if self._behind_since is None:
-            self._behind_since = now
-            log.error("commits that we know are not there; the server may be one that was deposed", extra=self._who)
-        elif now - self._behind_since > LOST_S:
-            log.critical("commits were lost: what comes from now on is another history", extra=self._who)
-            self._process.pool.write(lambda c: rows.renew_history(c, self._shard, lease))
-            raise fenced(lease)
+        if outcome == "behind":
+            self._refuse_behind(lease)
         raise writing.refusal(outcome, lease)
+
+    def _refuse_behind(self, lease: Lease) -> None:
+        """The server does not know what we know. For a while it is taken for one that was deposed.
+
+        Raises:
+            Unavailable: it still is. Fenced: commits were lost, and what comes now is another history, of a new term.
+        """
+        process, shard = self._process, self._shard
+        process.distrust()
+        now = process.monotonic()
+        if shard not in process.behind_since:
+            process.behind_since[shard] = now
+            log.error("commits that we know are not there; the server may be one that was deposed", extra=self._who)
+        elif now - process.behind_since[shard] > LOST_S:
+            log.critical("commits were lost: what comes from now on is another history", extra=self._who)
+            process.pool.write(lambda c: rows.renew_history(c, shard, lease))
+            process.newest.pop(shard, None)
+            process.behind_since.pop(shard, None)
+            raise fenced(lease)
+        raise writing.refusal("behind", lease)
 
     @property
     def _who(self) -> dict[str, object]:
         return {"shard": self._name, "commits": self._number}
 
     def _committed(self, done: BatchPlan, number: int) -> list[Appended]:
-        self._unsettled, self._behind_since = None, None
+        self._unsettled = None
         self._number, self._free = number, done.free
+        self._process.newest[self._shard] = number
+        self._process.behind_since.pop(self._shard, None)
         self._time_ms = max(self._time_ms, done.time_ms)
         for stream, moved in done.standings.items():
             known = self._standings.get(stream)
@@ -223,7 +238,11 @@ class ShardLog(Log):
             def job(c: Connection) -> tuple[bool, int]:
                 return writing.settle(c, lease, self._shard, number, time_ms)
 
-            is_stored, last = self._process.pool.write(job)
+            try:
+                is_stored, last = self._process.pool.write(job)
+            except BehindError:
+                self._refuse_behind(lease)
+                raise
             if is_stored:
                 return self._committed(unsettled.plan, last)
             self._unsettled, self._number = None, last
