@@ -23,6 +23,7 @@ from zim.program import zim_command
 from zim.supervisor import (
     Admins,
     ControlSocket,
+    Operator,
     Reloader,
     RunningNode,
     Supervisor,
@@ -98,7 +99,14 @@ def up(file: Path | None, topology: Path | None, host: str | None, verbose: bool
 
     reloader = Reloader(fabric, supervisor, admins, follow)
     supervisor.on_hangup = reloader.on_signal
-    control = _take_orders(control_path(fabric.data_dir, host), {"reload": reloader.on_order})
+    operator = Operator(supervisor, fabric)
+    orders = {
+        "reload": reloader.on_order,
+        "drain": operator.on_drain,
+        "start": operator.on_start,
+        "status": operator.on_status,
+    }
+    control = _take_orders(control_path(fabric.data_dir, host), orders)
     code = supervisor.run()
     admins.close()
     if control is not None:
@@ -107,7 +115,7 @@ def up(file: Path | None, topology: Path | None, host: str | None, verbose: bool
 
 
 def _take_orders(path: Path, orders: Mapping[str, Order]) -> ControlSocket | None:
-    """A socket for `zim reload`; none where it cannot be made, as on a full disk."""
+    """A socket for `zim reload`, `zim drain` and the like; none where it cannot be made, as on a full disk."""
     try:
         return ControlSocket(path, orders)
     except OSError as e:

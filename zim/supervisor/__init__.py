@@ -3,6 +3,7 @@
 from zim.supervisor.admin import Admins
 from zim.supervisor.control import ControlSocket, control_path
 from zim.supervisor.open_files import raise_open_files
+from zim.supervisor.operating import Operator
 from zim.supervisor.ports import ports_in_use
 from zim.supervisor.reloading import Reloader
 from zim.supervisor.running import RunningNode, Supervisor, node_command
@@ -10,6 +11,7 @@ from zim.supervisor.running import RunningNode, Supervisor, node_command
 __all__ = [
     "Admins",
     "ControlSocket",
+    "Operator",
     "Reloader",
     "RunningNode",
     "Supervisor",
