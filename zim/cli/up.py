@@ -24,7 +24,6 @@ from zim.supervisor import (
     Admins,
     ControlSocket,
     Manager,
-    Operator,
     Reloader,
     RunningNode,
     Supervisor,
@@ -102,14 +101,7 @@ def up(file: Path | None, topology: Path | None, host: str | None, verbose: bool
 
     reloader = Reloader(fabric, supervisor, admins, follow, manager)
     supervisor.on_hangup, supervisor.on_stop = reloader.on_signal, manager.stopping
-    operator = Operator(supervisor, fabric)
-    orders = {
-        "reload": reloader.on_order,
-        "drain": operator.on_drain,
-        "start": operator.on_start,
-        "status": operator.on_status,
-    }
-    control = _take_orders(control_path(fabric.data_dir, host), orders)
+    control = _take_orders(control_path(fabric.data_dir, host), {"reload": reloader.on_order})
     supervisor.spawn(manager.follow, supervisor.missing)
     code = supervisor.run()
     admins.close()
@@ -119,7 +111,7 @@ def up(file: Path | None, topology: Path | None, host: str | None, verbose: bool
 
 
 def _take_orders(path: Path, orders: Mapping[str, Order]) -> ControlSocket | None:
-    """A socket for `zim reload`, `zim drain` and the like; none where it cannot be made, as on a full disk."""
+    """A socket for `zim reload`; none where it cannot be made, as on a full disk."""
     try:
         return ControlSocket(path, orders)
     except OSError as e:

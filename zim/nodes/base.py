@@ -97,8 +97,7 @@ class NodeProcess(Performer):
         self._kind = node.kind
         self.principals = Principals(topology.identity.api_keys)
         self._admins: list[HttpServer] = []
-        self._over, self._reload_wanted, self._drain_wanted = Event(), Event(), Event()
-        self.is_draining = False
+        self._over, self._reload_wanted = Event(), Event()
         self._exit_code = EXIT_OK
         self._greenlets: set[gevent.Greenlet[..., Any]] = set()
         self._not_understood = 0
@@ -127,16 +126,11 @@ class NodeProcess(Performer):
 
     def health(self) -> Health:
         """What /readyz answers."""
-        if self.is_draining:
-            return Health(False, ("it is draining",))
         return Health(not self.blocked(), tuple(self.missing()))
 
     @abstractmethod
     def listens(self) -> dict[str, Listeners]:
         """Where it listens, for people, beside `admin`: by the keys of the topology."""
-
-    def drain(self) -> None:
-        """Finishes what it has, takes nothing new, and lets others take its part. Switches: until that is done."""
 
     @abstractmethod
     def stop(self) -> None:
@@ -215,7 +209,6 @@ class NodeProcess(Performer):
         gevent.signal_handler(signal.SIGTERM, self.end)
         gevent.signal_handler(signal.SIGINT, self.end)
         gevent.signal_handler(signal.SIGHUP, self._reload_wanted.set)
-        gevent.signal_handler(signal.SIGUSR1, self._drain_wanted.set)
         if lifeline_fd is not None:
             self.spawn(self._watch_lifeline, lifeline_fd)
         self.entrances = self._make_entrances()
@@ -233,7 +226,6 @@ class NodeProcess(Performer):
         self.spawn(give_back)
         self.spawn(self.entrances.watch)
         self.spawn(self._reload)
-        self.spawn(self._drain)
         self._over.wait()
         for greenlet in list(self._greenlets):
             greenlet.unlink(self.on_failure)  # what it works on goes away now
@@ -280,14 +272,6 @@ class NodeProcess(Performer):
         at = {**self.listens(), "admin": self._node.admin}
         listens = {what: [_shown(one) for one in listeners] for what, listeners in at.items() if listeners}
         logs.writer(logs.STDOUT).put(f"ready {self.name} {json.dumps(listens)}\n".encode())
-
-    def _drain(self) -> None:
-        """At SIGUSR1: it finishes what it has, and ends."""
-        self._drain_wanted.wait()
-        self.is_draining = True
-        log.info("draining")
-        self.drain()
-        self.end(EXIT_OK)
 
     def _reload(self) -> None:
         """At SIGHUP: the topology is read anew. What came of it is told to the log, and to the supervisor."""

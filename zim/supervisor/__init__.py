@@ -3,7 +3,6 @@
 from zim.supervisor.admin import Admins
 from zim.supervisor.control import ControlSocket, control_path
 from zim.supervisor.open_files import raise_open_files
-from zim.supervisor.operating import Operator
 from zim.supervisor.ports import ports_in_use
 from zim.supervisor.reloading import Reloader
 from zim.supervisor.running import RunningNode, Supervisor, node_command
@@ -13,7 +12,6 @@ __all__ = [
     "Admins",
     "ControlSocket",
     "Manager",
-    "Operator",
     "Reloader",
     "RunningNode",
     "Supervisor",

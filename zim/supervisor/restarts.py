@@ -61,21 +61,18 @@ class Readiness:
         was_complete: once all were ready at the same time.
         given_up: who will not be started again. It has never been ready, so the fabric never was complete.
         down: who has died and is not ready again.
-        drained: who was asked to end, and is not started again before somebody says so.
     """
 
     names: Sequence[str]
     was_complete: bool = False
     given_up: list[str] = field(default_factory=list)
     down: set[str] = field(default_factory=set)
-    drained: set[str] = field(default_factory=set)
     _ready: set[str] = field(default_factory=set)
 
     def ready(self, name: str) -> bool:
         """A node is ready. True once: when this makes the fabric complete for the first time."""
         self._ready.add(name)
         self.down.discard(name)
-        self.drained.discard(name)
         if self.was_complete or self.missing:
             return False
         self.was_complete = True
@@ -85,11 +82,6 @@ class Readiness:
         """A node has died."""
         self._ready.discard(name)
         self.down.add(name)
-
-    def was_drained(self, name: str) -> None:
-        """A node has ended as it was asked to."""
-        self._ready.discard(name)
-        self.drained.add(name)
 
     def gave_up(self, name: str) -> None:
         """A node will not be started again."""

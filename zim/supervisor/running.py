@@ -79,36 +79,12 @@ class _Keeper:
         self._process: subprocess.Popen[bytes] | None = None
         self._stopping = Event()
         self._is_killed = False
-        self._wanted = Event()  # it is to run; else it is drained
-        self._wanted.set()
-        self.since = time.monotonic()  # of what its state is
-        self.ended: AsyncResult[int] = AsyncResult()  # of a node that is drained, its exit code
-
-    @property
-    def pid(self) -> int:
-        """Of its process; 0 if it has none."""
-        return self._process.pid if self._process is not None and self._process.poll() is None else 0
-
-    @property
-    def is_draining(self) -> bool:
-        """It was asked to end, and has not."""
-        return not self._wanted.is_set() and not self.ended.ready()
 
     def run(self) -> None:
         """Starts it, and again when it dies, until it is stopped or given up."""
         name, supervisor = self.node.name, self._supervisor
-        exit_code = 0
         while not self._stopping.is_set():
-            if not self._wanted.is_set():
-                log.info("node drained", extra={"node": name, "ended": _how_it_ended(exit_code)})
-                supervisor.on_drained(name)
-                self.ended.set(exit_code)
-                self._wanted.wait()
-                continue
             exit_code = self._run_once()
-            self.since = time.monotonic()
-            if not self._wanted.is_set():
-                continue
             supervisor.on_lost(name)
             if self._stopping.is_set():
                 return
@@ -129,25 +105,12 @@ class _Keeper:
     def stop(self) -> None:
         """Asks it to end, and does not start it again."""
         self._stopping.set()
-        self._wanted.set()
         self._signal(signal.SIGTERM)
-
-    def drain(self) -> None:
-        """Asks it to finish what it has and to end; it is not started again before `start_again`."""
-        self.ended = AsyncResult()
-        self._wanted.clear()
-        self.since = time.monotonic()
-        self._signal(signal.SIGUSR1)
-
-    def start_again(self) -> None:
-        """It is to run."""
-        self._wanted.set()
 
     def kill(self) -> None:
         """Ends it at once."""
         self._is_killed = True
         self._stopping.set()
-        self._wanted.set()
         self._signal(signal.SIGKILL)
 
     def reload(self) -> None:
@@ -192,8 +155,7 @@ class _Keeper:
         for line in _lines(process.stdout):
             text, name = line.decode("utf-8", "replace").strip(), self.node.name
             if (listening := parse_ready(text, name)) is not None:
-                self.since = time.monotonic()
-                self._restarts.ready(self.since)
+                self._restarts.ready(time.monotonic())
                 self._supervisor.on_ready(RunningNode(self.node, process.pid, listening))
             elif (said := parse_reloaded(text, name)) is not None:
                 self._supervisor.on_reloaded(name, said)
@@ -311,44 +273,6 @@ class Supervisor:
         if self._readiness.given_up:
             self._over.set()
 
-    def on_drained(self, name: str) -> None:
-        """A node has ended as it was asked to."""
-        self.on_reloaded(name, {"problems": ["is drained, and starts with it"]})
-        self._readiness.was_drained(name)
-
-    def drained(self) -> set[str]:
-        """The nodes that were drained, and those that are on their way there."""
-        draining = {name for name, keeper in self._keepers.items() if keeper.is_draining}
-        return self._readiness.drained | draining
-
-    def drain(self, name: str, timeout_s: float) -> int | None:
-        """Lets a node finish what it has. Switches: until it has ended. Returns its exit code; None: it has not."""
-        keeper = self._keepers[name]
-        keeper.drain()
-        gevent.wait([keeper.ended], timeout=timeout_s)
-        return keeper.ended.value if keeper.ended.ready() else None
-
-    def start_again(self, name: str, timeout_s: float) -> bool:
-        """Starts a node that was drained. Switches: until it is ready. Whether it is."""
-        self._keepers[name].start_again()
-        until = time.monotonic() + timeout_s
-        while name in self._readiness.missing and time.monotonic() < until and not self._over.is_set():
-            gevent.sleep(0.05)
-        return name not in self._readiness.missing
-
-    def status(self) -> list[dict[str, Any]]:
-        """How each node fares."""
-        now, missing = time.monotonic(), set(self._readiness.missing)
-        found = []
-        for name, keeper in self._keepers.items():
-            state = "starting" if name in missing else "ready"
-            state = "drained" if name in self._readiness.drained else "draining" if keeper.is_draining else state
-            since_s = round(now - keeper.since, 1)
-            found.append(
-                {"node": name, "state": state, "pid": keeper.pid, "since_s": since_s, "deaths": self.deaths[name]}
-            )
-        return found
-
     def on_reloaded(self, name: str, said: Mapping[str, Any]) -> None:
         """A node has read its topology anew; or it could not."""
         if (result := self._reloads.get(name)) is not None and said.get("digest", self._wanted) == self._wanted:
@@ -384,8 +308,7 @@ class Supervisor:
 
     def missing(self) -> list[str]:
         """The nodes that are not ready, in words."""
-        drained = self._readiness.drained
-        return [f"{name} is {'drained' if name in drained else 'not ready'}" for name in self._readiness.missing]
+        return [f"{name} is not ready" for name in self._readiness.missing]
 
     def spawn(self, run: Callable[..., object], *args: object) -> Greenlet[..., Any]:
         """Starts a greenlet whose failure ends the supervisor, as nothing else would notice it."""

@@ -40,8 +40,6 @@ _ENDINGS: Mapping[Why, Ending] = {
     "too many": Ending.TOO_MANY,
 }
 
-DRAIN_S, DRAIN_RATE = 10.0, 200.0  # a comet that drains sends all away in so long, but no slower than so many a second
-CLOSED_S, DRAIN_LOOK_S = 3.0, 0.05  # for their connections to end
 ANSWER_S = 2.0  # how long a client's next packet waits for the answer to its last one, which may come later
 
 
@@ -345,21 +343,6 @@ class Edge:
             give_way()
             if not connection.phase.is_over and (why := self._hub.barred.reason(connection.host)) is not None:
                 connection.close(Ending.BANNED, Ending.BANNED.because(why))
-
-    def drain(self) -> None:
-        """Everybody is sent away, as many at a time as others can take. Switches: until all are gone."""
-        self.is_open = False
-        rate = max(DRAIN_RATE, len(self._connections) / DRAIN_S)
-        began = time.monotonic()
-        for count, connection in enumerate(list(self._connections)):
-            if (ahead_s := count / rate - (time.monotonic() - began)) > 0:
-                gevent.sleep(ahead_s)
-            if not connection.phase.is_over:
-                connection.close(Ending.GOING_AWAY)
-            give_way()
-        until = time.monotonic() + CLOSED_S
-        while self._connections and time.monotonic() < until:  # words of goodbye are on their way
-            gevent.sleep(DRAIN_LOOK_S)
 
     def close(self) -> None:
         """The comet stops: everybody is sent away. Switches."""

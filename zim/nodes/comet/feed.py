@@ -108,11 +108,6 @@ class Link:
         """Of entries that wait behind a hole, or for their pass."""
         return self._held_bytes
 
-    @property
-    def has_told_all(self) -> bool:
-        """Its owner has answered all changes, and heard all results."""
-        return not (self._unanswered or self._unsent or self.reports.waiting)
-
     def moved(self, router: str, term: int, is_connected: bool) -> None:
         """Its owner is another, is not known any more, or has come or gone."""
         is_new = (router, term, is_connected) != (self.router, self.least_term, self.is_connected)

@@ -41,7 +41,6 @@ log = logging.getLogger(__name__)
 
 TICK_S = 0.025
 UP_BYTES = 64 << 20  # of messages to one router or logic; all of them are repeated if lost
-TOLD_S = 3.0  # for routers to hear what became of messages, when it drains
 BATCH = 64  # sends between two looks at the clock
 
 
@@ -172,16 +171,6 @@ class CometNode(NodeProcess):
         let_in(self._ws, comet.ws)
         for ws, at in zip(self._ws, comet.ws, strict=True):
             ws.is_anonymous, ws.cookie = at.anonymous, at.cookie
-
-    @override
-    def drain(self) -> None:
-        """Its clients go to other comets, some at a time; then routers hear the rest of what became of messages."""
-        for listener in self._listeners:
-            listener.close()
-        self._edge.drain()
-        with gevent.Timeout(TOLD_S, False):  # type: ignore[arg-type]
-            while not self._runner.hub.links.have_told_all():
-                gevent.sleep(TICK_S)
 
     @override
     def stop(self) -> None:

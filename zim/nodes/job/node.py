@@ -6,7 +6,6 @@ import logging
 import time
 from collections.abc import Iterator
 
-import gevent
 from typing_extensions import override
 
 from zim.metrics import Metric, counter
@@ -20,8 +19,6 @@ from zim.protocol import messages
 from zim.topology import Job, Listeners, Topology
 
 log = logging.getLogger(__name__)
-
-EMPTY_S = 5.0  # for what it has to go out, when it drains
 
 
 class JobNode(NodeProcess):
@@ -57,14 +54,6 @@ class JobNode(NodeProcess):
     @override
     def listens(self) -> dict[str, Listeners]:
         return {"bind": (self._job.bind,)}
-
-    @override
-    def drain(self) -> None:
-        """Routers go on with other jobs; what it has goes out."""
-        self._inbox.close()
-        with gevent.Timeout(EMPTY_S, False):  # type: ignore[arg-type]
-            while any(comet.waiting_bytes for comet in self._comets.values() if comet.is_connected):
-                gevent.sleep(0.01)
 
     @override
     def stop(self) -> None:
