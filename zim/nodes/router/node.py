@@ -180,6 +180,11 @@ class RouterNode(NodeProcess):
             self._shared.close()
         self._state.close()
 
+    @override
+    def standing(self) -> dict[str, Any]:
+        waiting = sum(job.waiting_bytes for job in self._jobs.values())
+        return {"shards": self._runner.holdings(), "backlog_bytes": waiting}
+
     def _hand_over(self) -> None:
         """Its shards go to other routers, if there are any."""
         self.perform(self._runner.drain(time.monotonic()))
