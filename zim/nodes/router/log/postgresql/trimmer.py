@@ -14,7 +14,6 @@ from zim.nodes.router.log.postgresql.process import Process
 from zim.nodes.router.log.standings import Standings, StreamStanding
 from zim.nodes.router.log.turn import Turn
 
-
 REST_MS = 1_000  # of log time, between two looks for old keys alone: a router calls ten times a second for each shard
 
 
