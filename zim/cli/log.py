@@ -156,10 +156,13 @@ def _locked(fabric: Topology, name: str) -> StateDir:
 
 def _show_replication(console: Console, place: LogPlace, state: SharedState) -> None:
     followers = [f"{one.name}{', which commits wait for' if one.is_waited_for else ''}" for one in state.standbys]
-    console.print(f"standbys: {'; '.join(followers) or 'none'}")
+    if state.sees_others:
+        console.print(f"standbys: {'; '.join(followers) or 'none'}")
+    else:
+        console.print("standbys: this role may not see them; GRANT pg_monitor to it")
     if not state.waits_for:
         console.print(_single_copy_text(place))
-    elif not any(one.is_waited_for for one in state.standbys):
+    elif state.sees_others and not any(one.is_waited_for for one in state.standbys):
         console.print(f"commits wait for {state.waits_for}, which is not there: nothing can be written until it is")
 
 

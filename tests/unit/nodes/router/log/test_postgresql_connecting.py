@@ -117,3 +117,6 @@ def test_a_password_comes_from_a_file_or_the_environment(
     assert "wrong" not in str(caught.value)
     monkeypatch.setenv("PGPASSWORD", "correct horse")
     assert describe(where).fabric == FABRIC
+    assert not describe(where).sees_others
+    guarded.execute("GRANT pg_monitor TO zim")
+    assert describe(where).sees_others

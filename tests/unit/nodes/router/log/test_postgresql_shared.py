@@ -206,6 +206,13 @@ def test_half_a_log(where: LogPlace) -> None:
     assert "half a log" in refusal(where)
 
 
+def test_a_database_of_another_encoding() -> None:
+    server().execute("CREATE DATABASE ascii ENCODING 'SQL_ASCII' TEMPLATE template0")
+    with pytest.raises(NodeError, match="has the encoding SQL_ASCII; right is UTF8"):
+        make(place(server(), database="ascii"), FABRIC)
+    server().execute("DROP DATABASE ascii")
+
+
 def test_another_number_of_shards(where: LogPlace) -> None:
     assert "made with 2 shards, and the topology says 16" in refusal(replace(where, shards=16))
 

@@ -19,6 +19,7 @@ LIMIT_S = 600.0  # a migration may take long
 
 _SERVER = "SELECT version(), coalesce(host(inet_server_addr()), 'a Unix socket'), inet_server_port()"
 _WAITS_FOR = "SELECT current_setting('synchronous_standby_names')"
+_SEES_OTHERS = "SELECT pg_has_role(current_user, 'pg_read_all_stats', 'USAGE')"
 _STANDBYS = "SELECT application_name, sync_state FROM pg_stat_replication WHERE state = 'streaming' ORDER BY 1"
 _OLDEST = """
     SELECT extract(epoch FROM clock_timestamp() - xact_start)::float8, coalesce(usename, '') || ' ' || application_name
@@ -79,6 +80,7 @@ def _describe(connection: Connection) -> SharedState:
         raise schema.no_log()
     ((version, host, port),) = all_of(_SERVER)
     ((waits_for,),) = all_of(_WAITS_FOR)
+    ((sees_others,),) = all_of(_SEES_OTHERS)
     ((oldest_s, oldest_by),) = all_of(_OLDEST) or [(0.0, "")]
     return SharedState(
         there.format,
@@ -87,6 +89,7 @@ def _describe(connection: Connection) -> SharedState:
         there.copying,
         f"{' '.join(version.split()[:2])} at {host}" + (f":{port}" if port else ""),
         waits_for,
+        sees_others,
         [StandbyServer(name, state in ("sync", "quorum")) for name, state in all_of(_STANDBYS)],
         oldest_s or 0.0,
         oldest_by.strip(),

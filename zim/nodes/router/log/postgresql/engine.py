@@ -125,6 +125,7 @@ class PostgresLog(SharedLog):
 
 def _check(connection: Connection, place: WhereShared, fabric: str) -> bool:
     """Whether commits are replicated."""
+    schema.check_server(connection)
     schema.check(schema.look(connection), fabric, len(place.names))
     is_replicated = schema.is_replicated(connection)
     if not is_replicated and not place.single_copy:
