@@ -36,10 +36,12 @@ class Manager:
         watched = environment.pop("WATCHDOG_USEC", ""), environment.pop("WATCHDOG_PID", "")
         self._watchdog_s = watchdog_s(*watched, pid)
         self._is_stopping = self._is_deaf = False
+        self._status = ""  # as it was told last
 
     def ready(self) -> None:
-        """All is there, or a reload is over. May switch."""
-        self._tell("READY=1")
+        """All nodes are ready. May switch."""
+        self._status = status(())
+        self._tell("READY=1", f"STATUS={self._status}")
 
     def stopping(self) -> None:
         """The end has begun. May switch."""
@@ -54,7 +56,7 @@ class Manager:
             yield
         finally:
             if not self._is_stopping:
-                self.ready()
+                self._tell("READY=1")
 
     def follow(self, missing: Callable[[], Sequence[str]]) -> None:
         """Tells that the loop runs, and what has changed. For ever, if there is somebody who is told. Switches.
@@ -62,13 +64,12 @@ class Manager:
         Args:
             missing: what is not ready, in words.
         """
-        told = ""
         while self._path is not None:
-            is_now = told if self._is_stopping else status(missing())
             lines = ["WATCHDOG=1"] if self._watchdog_s is not None else []
-            if is_now != told:
+            is_now = status(missing())
+            if is_now != self._status and not self._is_stopping:
                 lines.append(f"STATUS={is_now}")
-                told = is_now
+                self._status = is_now
             self._tell(*lines)
             gevent.sleep(min(LOOK_S, (self._watchdog_s or 2 * LOOK_S) / 2))
 
