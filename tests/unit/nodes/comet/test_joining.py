@@ -220,6 +220,22 @@ def test_another_epoch_is_not_recovered() -> None:
     assert guest.bodies == ["4"]
 
 
+def test_who_has_the_epoch_that_the_comet_has_not_heard_of_gets_nothing_twice() -> None:
+    """The comet was cut off while the router got another log; its client comes from one that was not."""
+    comet, _ = with_history(3)
+    comet.restart_router(comet.router, "b")
+    for n in (4, 5, 6):
+        comet.router.append("r:9", str(n))
+    guest = comet.guest()
+    comet.do(comet.hub.join(guest, "2", ["9"], 0.0, {"r:9": ("b", 2)}))
+    comet.settle()
+    for _ in range(4):
+        comet.tick(RENEW_S)
+    comet.push("r:9", body="7")
+    assert guest.starts["r:9"] == Start("r:9", "b", 2)
+    assert guest.bodies == ["6", "7"]
+
+
 @pytest.mark.parametrize(("has", "start"), [(0, 6), (3, 6), (5, 6), (6, 6), (8, 8), (10, 10)])
 def test_where_retention_has_passed_it_starts_at_the_floor(has: int, start: int) -> None:
     comet, _ = with_history(10)
