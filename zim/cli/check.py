@@ -14,6 +14,7 @@ from zim.cli.where import topology_argument, topology_file, topology_option
 from zim.topology import Topology, load, out_of_reach
 from zim.topology.review import SEVERITIES, Finding, review
 
+SINGLE_COPY = "log.single_copy: SINGLE COPY: what is accepted may be on one machine alone, and lost with it"
 _NOTHING = "Nothing to say: a review finds nothing that must change, nor should."
 
 
@@ -52,6 +53,8 @@ def check(file: Path | None, topology: Path | None, production: bool) -> None:
         if fabric.identity.knows_tokens or fabric.identity.callout:
             for text in _file_problems(fabric):
                 click.echo("\n".join(_wrapped(f"note     {text}; no logic starts here until it is right", "")))
+        if fabric.log is not None and fabric.log.single_copy:
+            click.echo("\n".join(_wrapped(f"warning  {SINGLE_COPY}", "")))
         return
     from zim.cli.machine import look_at_machine
 

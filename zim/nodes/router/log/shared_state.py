@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from zim.nodes.router.log.shared import Standing
+from zim.nodes.router.log.shared import Rows
 
 
 class StandbyServer(NamedTuple):
@@ -32,6 +32,7 @@ class SharedState(NamedTuple):
         copying: what is being copied into it; "" for nothing.
         server: the engine's version and address.
         waits_for: what commits wait for, as the engine is told; "" for nothing.
+        sees_others: it may be told of standbys, and of others' transactions.
         standbys: that follow now.
         oldest_s: for how long the oldest transaction is open, and who has it: rows that are gone stay as long.
         standing: who owns what.
@@ -43,8 +44,9 @@ class SharedState(NamedTuple):
     copying: str
     server: str
     waits_for: str
+    sees_others: bool
     standbys: list[StandbyServer]
     oldest_s: float
     oldest_by: str
     tables: list[TableSize]
-    standing: Standing
+    standing: Rows

@@ -35,17 +35,29 @@ class Appender:
         Raises:
             Unavailable: surely nothing was written. Unknown: it cannot be told. Damaged: see Log.
         """
+        if not self._is_busy:
+            return self._write_alone(claim)
         result: AsyncResult[Outcome] = AsyncResult()
         self._waiting.append((claim, result))
-        if not self._is_busy:
-            self._is_busy = True
-            gevent.spawn(self._work)
         found = result.get()
         assert found is not None
         return found
 
+    def _write_alone(self, claim: ShardClaim) -> Outcome:
+        """Nothing else is under way: it needs no other greenlet."""
+        self._is_busy = True
+        try:
+            said = self._line.write(lambda c: write(c, [claim]))
+            self.commits, self.claims = self.commits + 1, self.claims + 1
+            return said.get(claim.shard, "fenced")
+        finally:
+            if self._waiting:
+                gevent.spawn(self._work)
+            else:
+                self._is_busy = False
+
     def _work(self) -> None:
-        """No caller does it: one that is killed would leave the others alone."""
+        """All that wait. No caller does it: one that is killed would leave the others alone."""
         try:
             while self._waiting:
                 self._write(self._take())

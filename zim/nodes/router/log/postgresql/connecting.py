@@ -17,7 +17,7 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.types.string import StrBinaryDumper
 
-from zim.errors import ZimError
+from zim.errors import Unavailable, ZimError
 from zim.nodes.router.log import Damaged, unavailable, unknown
 from zim.nodes.router.log.postgresql import failures, packing
 from zim.nodes.router.log.shared import WhereShared
@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 Connection = psycopg.Connection[tuple[Any, ...]]
 
-CONNECT_S = 2.0  # to one address
+CONNECT_S = 1.5  # to one address
 SCHEMA = "zim"
 
 # A cut link is noticed within these: https://www.postgresql.org/docs/current/libpq-connect.html
@@ -175,7 +175,7 @@ class ServerLine:
         self.turn, self.made, self.is_full = Turn(), 0, False
         self._server, self._limit_s, self._commits = server, limit_s, commits
         self._connection: Connection | None = None
-        self._is_closed = self._is_doomed = False
+        self._is_closed = self._is_doomed = self._is_broken = False
         self._warned = ""
 
     def write(self, job: Callable[[Connection], T]) -> T:
@@ -192,6 +192,13 @@ class ServerLine:
         Raises:
             Unavailable, Damaged: see Log.
         """
+        made = self.made
+        try:
+            return self._run(job, failures.of_read, unavailable)
+        except Unavailable:
+            # A connection that was idle while its server died: there may be another server by now.
+            if not self._is_broken or self.made != made:
+                raise
         return self._run(job, failures.of_read, unavailable)
 
     def _run(
@@ -203,7 +210,7 @@ class ServerLine:
         with self.turn:
             connection = self._connected()
             is_whole, patience = False, gevent.Timeout(self._limit_s)
-            self._warned = ""
+            self._warned, self._is_broken = "", False
             try:
                 with patience:
                     result = job(connection)
@@ -216,6 +223,7 @@ class ServerLine:
                 if isinstance(e, failures.StaleServerError):
                     self._server.distrust()
                 is_whole = not failures.ends_connection(e) and not connection.closed
+                self._is_broken = not is_whole
                 raise meaning(e) from None
             except gevent.Timeout as e:
                 if e is not patience:
@@ -278,6 +286,11 @@ class Pool:
 
     def __init__(self, server: PostgresServer, size: int, limit_s: float) -> None:
         self._lines = [ServerLine(server, limit_s) for _ in range(size)]
+
+    @property
+    def made(self) -> int:
+        """How many connections there were."""
+        return sum(line.made for line in self._lines)
 
     def _least(self) -> ServerLine:
         return min(self._lines, key=lambda line: line.turn.load)

@@ -26,6 +26,7 @@ from zim.errors import NodeError
 from zim.nodes.router.log.postgresql.connecting import SCHEMA, Connection
 
 FORMAT = 1
+LEAST_VERSION = 13
 ID_BITS = 48  # of a shard's own count
 APPEND, TAKE, VOID, MARK = range(4)  # kinds of positions
 SLOTS = 10  # tables of receipts, one after the other in time
@@ -122,12 +123,28 @@ def look(connection: Connection) -> LogMeta | None:
     return LogMeta(*row)
 
 
+def check_server(connection: Connection) -> None:
+    """
+    Raises:
+        NodeError: it is too old, or the database keeps texts otherwise than as UTF-8.
+    """
+    if connection.info.server_version < LEAST_VERSION * 10_000:
+        raise NodeError(f"the server is PostgreSQL {connection.info.server_version // 10_000}; right is 13 or newer")
+    encoding = connection.execute("SELECT current_setting('server_encoding')").fetchone()
+    if encoding != ("UTF8",):
+        raise NodeError(
+            f"the database has the encoding {encoding and encoding[0]}; right is UTF8: CREATE DATABASE … ENCODING "
+            f"'UTF8' TEMPLATE template0"
+        )
+
+
 def make(connection: Connection, fabric: str, shards: Sequence[str]) -> None:
     """Makes the log, all of it or nothing.
 
     Raises:
         NodeError: there is one.
     """
+    check_server(connection)
     with connection.transaction():
         connection.execute("SELECT pg_advisory_xact_lock(1819044218)")  # two at once
         there = look(connection)

@@ -12,15 +12,19 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Any, Literal, NamedTuple
 
+from zim.errors import ZimError
 from zim.nodes.router.log import Fenced, Lease, unavailable
 from zim.nodes.router.log.postgresql.connecting import Connection
-from zim.nodes.router.log.postgresql.failures import StaleServerError
 from zim.nodes.router.log.postgresql.packing import blobs, texts, wholes
 from zim.nodes.router.log.postgresql.planning import BatchPlan
 from zim.nodes.router.log.postgresql.schema import APPEND, ID_BITS, IS_REPLICATED, MARK, VOID
 from zim.nodes.router.log.postgresql.small_writes import fenced
 
 Outcome = Literal["stored", "fenced", "behind", "keys", "alone"]
+
+
+class BehindError(ZimError):
+    """The position before is not there: this server was deposed, or has lost commits."""
 
 
 @dataclass(frozen=True)
@@ -212,6 +216,7 @@ def settle(connection: Connection, lease: Lease, shard: int, number: int, time_m
         Whether it is stored, and the newest position.
 
     Raises:
+        BehindError: the batch before is not there.
         Fenced: another owner has the shard, and it cannot be told any more.
         Unavailable: somebody else has moved; it is to be asked again.
     """
@@ -221,7 +226,7 @@ def settle(connection: Connection, lease: Lease, shard: int, number: int, time_m
     last = last_position(connection, shard)
     if row is None:
         if term_of(connection, shard) == lease.term:
-            raise StaleServerError("it does not know what was committed last")
+            raise BehindError("this server does not know what was committed last")
         raise Fenced(f"{lease.shard} of term {lease.term} is another's, and what became of a batch is forgotten")
     at = Position(*row)
     is_stored = at.term == lease.term and at.kind == APPEND
