@@ -1,4 +1,4 @@
-"""`zim restart`: nodes are drained and started, one at a time."""
+"""`zim restart --rolling`: the whole fabric is restarted, node after node, and serves meanwhile."""
 
 from __future__ import annotations
 
@@ -9,64 +9,70 @@ from typing import Any
 
 import click
 
-from zim.cli.orders import EXIT_REFUSED, host_option, order, refuse
-from zim.cli.where import topology_file, topology_option
+from zim.cli.operator import EXIT_REFUSED, HOST, Supervised
+from zim.cli.where import topology_option
 from zim.program import zim_command
-from zim.topology import Topology, load
 
-ANSWER_S = 150.0  # more than zim up gives a node
-CALM_S = 2.0  # between two nodes: comets register, clients come back
-ORDER = ("router", "job", "logic", "comet")  # who keeps comes first, so that clients come back to what is new
+LOOK_S = 0.5
 
 
 @click.command()
-@click.argument("node", required=False)
+@click.argument("node", nargs=-1)
 @topology_option()
-@host_option
-@click.option("--rolling", is_flag=True, help="All nodes of this machine, one at a time.")
-@click.option("--yes", is_flag=True, help="Also nodes that nobody takes over from.")
-def restart(node: str | None, topology: Path | None, host: str | None, rolling: bool, yes: bool) -> None:
-    """Drain a node and start it again; with --rolling all of them, one at a time.
+@HOST
+@click.option("--rolling", is_flag=True, help="All nodes that run here, one at a time.")
+@click.option("--stop", is_flag=True, help="Begin with no other node; the one that is away comes back.")
+@click.option("--yes", is_flag=True, help="Also where others cannot do a node's work meanwhile.")
+def restart(
+    node: tuple[str, ...], topology: Path | None, host: str | None, rolling: bool, stop: bool, yes: bool
+) -> None:
+    """Restart nodes one at a time: each is drained, started, and waited for. Others serve meanwhile.
 
-    The next one is drained once the last one is ready. It stops by itself when one does not come back, or another is
-    not ready; what was done stays done, and the same command goes on with all of them anew.
+    Routers come first, then jobs, logics, and comets, whose clients are moved to comets that are new already. It stops
+    by itself when another node is down, one does not come back, or publishers are refused. Ctrl-C begins with no other
+    node.
 
-    Exit codes: 0 all are ready; 1 it has stopped; 2 the command line is wrong; 3 no `zim up` of this user runs the
-    fabric on this machine.
+    Exit codes: 0 it is done; 1 it has stopped, or was refused; 2 the command line is wrong; 3 no `zim up` of this user
+    runs it.
 
     \b
-    zim restart comet-1
     zim restart --rolling
+    zim restart comet-1 comet-2
+    zim restart --stop
     """
-    if rolling == (node is not None):
-        raise click.UsageError("name a node, or --rolling for all of them")
-    fabric = load(topology_file(topology))
-    names = [node] if node else _in_order(order("restart", fabric, host, "status", ANSWER_S)["nodes"])
-    for at, name in enumerate(names, 1):
-        if at > 1:
-            time.sleep(CALM_S)
-        _check(fabric, host)
-        click.echo(f"{at}/{len(names)} {name}: draining", nl=False)
-        drained = order("restart", fabric, host, "drain", ANSWER_S, node=name, yes=yes)
-        if drained.get("problems"):
-            click.echo("")
-            if drained.get("is_warning"):
-                drained["problems"] = [f"{problem}; --yes restarts it all the same" for problem in drained["problems"]]
-            refuse("restart", drained)
-        click.echo(f" {drained['took_s']:g} s, starting", nl=False)
-        started = order("restart", fabric, host, "start", ANSWER_S, node=name)
-        click.echo("" if started.get("problems") else f" {started['took_s']:g} s")
-        refuse("restart", started)
-
-
-def _in_order(nodes: list[dict[str, Any]]) -> list[str]:
-    names = [one["node"] for one in nodes]
-    return sorted(names, key=lambda name: ORDER.index(name.partition("-")[0]))
-
-
-def _check(fabric: Topology, host: str | None) -> None:
-    """Nobody is drained while another is away."""
-    nodes = order("restart", fabric, host, "status", ANSWER_S)["nodes"]
-    if away := [f"{one['node']} is {one['state']}" for one in nodes if one["state"] != "ready"]:
-        click.echo(f"zim restart: {', '.join(away)}; nothing more is restarted. See {zim_command()} status", err=True)
+    if [bool(node), rolling, stop].count(True) != 1:
+        raise click.UsageError("one of these: names of nodes, --rolling for all, --stop")
+    supervised = Supervised("restart", topology, host)
+    if stop:
+        supervised.order("halt")
+        return
+    supervised.order("restart", nodes=list(node), is_agreed=yes)
+    try:
+        said = _follow(supervised)
+    except KeyboardInterrupt:
+        away = supervised.ask("halt").get("node")
+        click.echo(f"\nzim restart: stops{f' once {away} is back' if away else ''}", err=True)
+        said = _follow(supervised, said_already=None)
+    if said["why"]:
+        left = [name for name in (said["node"], *said["left"]) if name]
+        click.echo(f"zim restart: it has stopped: {said['why']}", err=True)
+        if left:
+            click.echo(f"zim restart: to go on: {zim_command()} restart {' '.join(left)}", err=True)
         sys.exit(EXIT_REFUSED)
+
+
+def _follow(supervised: Supervised, said_already: int | None = 0) -> dict[str, Any]:
+    """Prints what becomes of it, until it is over. said_already: lines; None for all so far."""
+    since = len(supervised.ask("progress")["lines"]) if said_already is None else said_already
+    left = -1
+    while True:
+        said = supervised.ask("progress", since=since)
+        for line in said["lines"]:
+            click.echo(line)
+        since += len(said["lines"])
+        if said["is_over"]:
+            return said
+        if said.get("state") == "draining" and said["connections"] not in (0, left):
+            left = said["connections"]
+            click.echo(f"{said['node']}: {left:,} connections left")
+        time.sleep(LOOK_S)

@@ -1,31 +1,39 @@
-"""`zim start`: a node that was drained runs again."""
+"""`zim start comet-1`: a node that was drained comes back."""
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import click
 
-from zim.cli.orders import host_option, order, refuse
-from zim.cli.where import topology_file, topology_option
-from zim.topology import load
+from zim.cli.operator import HOST, Supervised
+from zim.cli.where import topology_option
 
-ANSWER_S = 90.0  # more than zim up gives a node
+LOOK_S = 0.2
+WAIT_S = 60.0
 
 
 @click.command()
 @click.argument("node")
 @topology_option()
-@host_option
+@HOST
 def start(node: str, topology: Path | None, host: str | None) -> None:
-    """Start a node that was drained, and wait until it is ready.
+    """Let a node come back that was drained. One that drains yet ends first.
 
-    Exit codes: 0 it is ready; 1 it was refused, or is not ready yet; 2 the command line is wrong; 3 no `zim up` of this
-    user runs the fabric on this machine.
+    Exit codes: as those of `zim drain`.
 
     \b
     zim start comet-1
     """
-    said = order("start", load(topology_file(topology)), host, "start", ANSWER_S, node=node)
-    refuse("start", said)
-    click.echo(f"{node} is ready after {said['took_s']:g} s.")
+    supervised = Supervised("start", topology, host)
+    if supervised.order("start", node=node)["was"] == "draining":
+        click.echo(f"{node} drains to the end first")
+    while supervised.node(node).get("state") == "draining":
+        time.sleep(LOOK_S)
+    until = time.monotonic() + WAIT_S
+    while (one := supervised.node(node)).get("state") != "ready":
+        if time.monotonic() > until:
+            supervised.fail(f"{node} is {one.get('state')} after {WAIT_S:g} s: {one.get('why') or 'see its log'}")
+        time.sleep(LOOK_S)
+    click.echo(f"{node} is ready, pid {one['pid']}")

@@ -23,7 +23,7 @@ from zim.program import zim_command
 from zim.supervisor import (
     Admins,
     ControlSocket,
-    Operator,
+    Manager,
     Reloader,
     RunningNode,
     Supervisor,
@@ -33,6 +33,7 @@ from zim.supervisor import (
     raise_open_files,
 )
 from zim.supervisor.control import Order
+from zim.supervisor.operating import Operator
 from zim.topology import Topology, load, pack
 
 log = logging.getLogger(__name__)
@@ -79,12 +80,14 @@ def up(file: Path | None, topology: Path | None, host: str | None, verbose: bool
     shortage = raise_open_files(nodes)
     if shortage and shortage.is_bad:
         shortage.tell()
+    manager = Manager(os.environ, os.getpid())
     command = node_command(fabric, *(["-v"] if verbose else []))
     # What `zim listen` finds by itself is the first comet of that file.
     is_found = host is None and fabric.path == topology_file(None).absolute()
     pass_on = logs.writer(logs.STDERR).put
 
     def on_complete(running: list[RunningNode]) -> None:
+        manager.ready()
         _tell(fabric, running, is_found)
         if shortage and not shortage.is_bad:
             shortage.tell()
@@ -96,17 +99,13 @@ def up(file: Path | None, topology: Path | None, host: str | None, verbose: bool
     def follow(changed: Topology) -> None:
         supervisor.in_force = pack(changed)
         logs.set_level(changed.log_level)
+        operator.topology = changed
 
-    reloader = Reloader(fabric, supervisor, admins, follow)
-    supervisor.on_hangup = reloader.on_signal
-    operator = Operator(supervisor, fabric)
-    orders = {
-        "reload": reloader.on_order,
-        "drain": operator.on_drain,
-        "start": operator.on_start,
-        "status": operator.on_status,
-    }
-    control = _take_orders(control_path(fabric.data_dir, host), orders)
+    operator = Operator(fabric, supervisor, host)
+    reloader = Reloader(fabric, supervisor, admins, follow, manager)
+    supervisor.on_hangup, supervisor.on_stop = reloader.on_signal, manager.stopping
+    control = _take_orders(control_path(fabric.data_dir, host), {"reload": reloader.on_order, **operator.orders})
+    supervisor.spawn(manager.follow, supervisor.missing)
     code = supervisor.run()
     admins.close()
     if control is not None:
@@ -115,7 +114,7 @@ def up(file: Path | None, topology: Path | None, host: str | None, verbose: bool
 
 
 def _take_orders(path: Path, orders: Mapping[str, Order]) -> ControlSocket | None:
-    """A socket for `zim reload`, `zim drain` and the like; none where it cannot be made, as on a full disk."""
+    """A socket for `zim reload` and others; none where it cannot be made, as on a full disk."""
     try:
         return ControlSocket(path, orders)
     except OSError as e:

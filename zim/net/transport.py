@@ -151,6 +151,12 @@ class _Bound(_Link):
             self._socket.unbind(self._at)
         return None if self._bind_again() else self._go_on_binding
 
+    def let_nobody_in(self) -> None:
+        """Who is connected stays; nobody else comes in."""
+        if not self._socket.closed:
+            with suppress(zmq.ZMQError):
+                self._socket.unbind(self._at)
+
     def _bind_again(self) -> bool:
         try:
             self._socket.bind(self.endpoint)

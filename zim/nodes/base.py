@@ -2,6 +2,7 @@
 
 A node is one process. It says `ready comet-1 {…}` on stdout once it listens and its peers are there; it logs to
 stderr. It ends on SIGTERM or SIGINT, or when its lifeline does: a pipe whose other end only its supervisor holds.
+It is drained by an order on stdin, by SIGUSR1, or at its `admin` address; then it hands on what it has, and ends.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import logging
 import signal
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol
 
 import gevent
@@ -27,10 +29,11 @@ from zim.net.entrances import Entrances, read_certificates
 from zim.net.link_keys import LinkKeys
 from zim.net.visitors import let_in, visitors
 from zim.net.zap import ZapServer
-from zim.nodes.effects import Effect, End, Note
+from zim.nodes.effects import Drained, Effect, End, Note
 from zim.nodes.guard import Guard
 from zim.nodes.heap import give_back
 from zim.nodes.lag import LoopLag
+from zim.nodes.orders import read_orders
 from zim.nodes.performer import Performer
 from zim.protocol import codec
 from zim.protocol.errors import CodecError
@@ -86,6 +89,7 @@ class NodeProcess(Performer):
         principals: backends that are known.
         entrances: what stands before its listeners; once it runs.
         guard: who may connect, and say what. It has its keys before `setup`.
+        is_draining: it hands on what it has, and ends then.
     """
 
     gc_threshold = GC_THRESHOLD
@@ -97,7 +101,7 @@ class NodeProcess(Performer):
         self._kind = node.kind
         self.principals = Principals(topology.identity.api_keys)
         self._admins: list[HttpServer] = []
-        self._over, self._reload_wanted, self._drain_wanted = Event(), Event(), Event()
+        self._over, self._reload_wanted = Event(), Event()
         self.is_draining = False
         self._exit_code = EXIT_OK
         self._greenlets: set[gevent.Greenlet[..., Any]] = set()
@@ -128,19 +132,25 @@ class NodeProcess(Performer):
     def health(self) -> Health:
         """What /readyz answers."""
         if self.is_draining:
-            return Health(False, ("it is draining",))
+            return Health(False, ("it is being drained", *self.missing()))
         return Health(not self.blocked(), tuple(self.missing()))
 
     @abstractmethod
     def listens(self) -> dict[str, Listeners]:
         """Where it listens, for people, beside `admin`: by the keys of the topology."""
 
-    def drain(self) -> None:
-        """Finishes what it has, takes nothing new, and lets others take its part. Switches: until that is done."""
-
     @abstractmethod
     def stop(self) -> None:
         """Ends in the order of the data: entrances first. Switches."""
+
+    def drain(self, asked: Mapping[str, Any]) -> None:
+        """Begins to hand on what it has; Drained, or `end`, comes when that is done. Does not switch. asked: how; may
+        come more than once."""
+        self.end()
+
+    def standing(self) -> dict[str, Any]:
+        """What `zim status` is told beside what every node tells. Does not switch."""
+        return {}
 
     def prepare(self, topology: Topology) -> Any:
         """Reads what a changed topology names, for `follow`. Runs in a thread: it may block, and touches nothing.
@@ -190,6 +200,9 @@ class NodeProcess(Performer):
             case End(why=why):
                 log.critical(why)
                 self.end(EXIT_CRASH)
+            case Drained():
+                log.info("drained")
+                self.end()
             case _:
                 raise AssertionError(effect)
 
@@ -210,12 +223,24 @@ class NodeProcess(Performer):
             self._exit_code = exit_code
             self._over.set()
 
-    def run(self, lifeline_fd: int | None = None) -> int:
-        """The whole life, from setup to stop. Returns the exit code. Switches."""
+    def begin_drain(self, asked: Mapping[str, Any] = MappingProxyType({})) -> None:
+        """It is to be drained. Does not switch. asked: how; for what is not there the topology counts."""
+        if self._over.is_set():
+            return
+        if not self.is_draining:
+            self.is_draining = True
+            logs.writer(logs.STDOUT).put(f"draining {self.name} {{}}\n".encode())
+        self.drain(asked)
+
+    def run(self, lifeline_fd: int | None = None, orders_fd: int | None = None) -> int:
+        """The whole life, from setup to stop. Returns the exit code. Switches.
+
+        Args:
+            orders_fd: where orders come, see zim.nodes.orders.
+        """
         gevent.signal_handler(signal.SIGTERM, self.end)
         gevent.signal_handler(signal.SIGINT, self.end)
         gevent.signal_handler(signal.SIGHUP, self._reload_wanted.set)
-        gevent.signal_handler(signal.SIGUSR1, self._drain_wanted.set)
         if lifeline_fd is not None:
             self.spawn(self._watch_lifeline, lifeline_fd)
         self.entrances = self._make_entrances()
@@ -233,7 +258,9 @@ class NodeProcess(Performer):
         self.spawn(give_back)
         self.spawn(self.entrances.watch)
         self.spawn(self._reload)
-        self.spawn(self._drain)
+        gevent.signal_handler(signal.SIGUSR1, self.begin_drain)
+        if orders_fd is not None:
+            self.spawn(self._obey, orders_fd)
         self._over.wait()
         for greenlet in list(self._greenlets):
             greenlet.unlink(self.on_failure)  # what it works on goes away now
@@ -255,12 +282,14 @@ class NodeProcess(Performer):
 
     def _open_admin(self) -> None:
         if self._node.admin:
-            from zim.web.admin import admin_server  # not everybody wants it, and it brings an HTTP server
+            from zim.web.admin import Drain, admin_server  # not everybody wants it, and it brings an HTTP server
             from zim.web.keys import Keys
 
+            keys = Keys(self.principals)
+            drain = Drain(keys, self._drain_asked)
             for at, handshakes in zip(self._node.admin, self.entrances.handshakes["admin"], strict=True):
-                rest = at.host_port, visitors(at), Keys(self.principals) if at.is_reachable else None
-                self._admins.append(admin_server(self._metrics, self.health, *rest, handshakes=handshakes))
+                rest = at.host_port, visitors(at), keys if at.is_reachable else None, "admin", handshakes, drain
+                self._admins.append(admin_server(self._metrics, self.health, *rest))
                 self._admins[-1].start()
 
     def _metrics(self) -> Iterator[Metric]:
@@ -281,13 +310,20 @@ class NodeProcess(Performer):
         listens = {what: [_shown(one) for one in listeners] for what, listeners in at.items() if listeners}
         logs.writer(logs.STDOUT).put(f"ready {self.name} {json.dumps(listens)}\n".encode())
 
-    def _drain(self) -> None:
-        """At SIGUSR1: it finishes what it has, and ends."""
-        self._drain_wanted.wait()
-        self.is_draining = True
-        log.info("draining")
-        self.drain()
-        self.end(EXIT_OK)
+    def _drain_asked(self) -> str:
+        """Somebody asks for it at `admin`."""
+        self.begin_drain()
+        return f"{self.name} is being drained"
+
+    def _obey(self, fd: int) -> None:
+        for order in read_orders(fd):
+            match order["do"]:
+                case "drain":
+                    self.begin_drain(order)
+                case "status":
+                    said = {"n": order.get("n", 0), "version": __version__, "lag_ms": self._lag.worst_ms()}
+                    said |= {"missing": self.missing(), "is_draining": self.is_draining, **self.standing()}
+                    logs.writer(logs.STDOUT).put(f"status {self.name} {json.dumps(said)}\n".encode())
 
     def _reload(self) -> None:
         """At SIGHUP: the topology is read anew. What came of it is told to the log, and to the supervisor."""

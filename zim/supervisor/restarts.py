@@ -61,7 +61,7 @@ class Readiness:
         was_complete: once all were ready at the same time.
         given_up: who will not be started again. It has never been ready, so the fabric never was complete.
         down: who has died and is not ready again.
-        drained: who was asked to end, and is not started again before somebody says so.
+        drained: who has ended as it was asked to, and is not missed.
     """
 
     names: Sequence[str]
@@ -84,11 +84,13 @@ class Readiness:
     def lost(self, name: str) -> None:
         """A node has died."""
         self._ready.discard(name)
+        self.drained.discard(name)
         self.down.add(name)
 
-    def was_drained(self, name: str) -> None:
-        """A node has ended as it was asked to."""
+    def left(self, name: str) -> None:
+        """A node has been drained."""
         self._ready.discard(name)
+        self.down.discard(name)
         self.drained.add(name)
 
     def gave_up(self, name: str) -> None:
@@ -99,7 +101,7 @@ class Readiness:
     @property
     def missing(self) -> list[str]:
         """Who is not ready."""
-        return [name for name in self.names if name not in self._ready]
+        return [name for name in self.names if name not in self._ready and name not in self.drained]
 
 
 def stop_order(nodes: Iterable[Node]) -> list[list[Node]]:
@@ -122,9 +124,10 @@ def parse_ready(line: str, name: str) -> dict[str, list[str]] | None:
     return {str(what): [str(one) for one in where] for what, where in listening.items()}
 
 
-def parse_reloaded(line: str, name: str) -> dict[str, Any] | None:
-    """What a node has said of its reload, `{"digest": "…"}` or `{"problems": ["…"]}`; None for any other line."""
-    head = f"reloaded {name} "
+def parse_said(line: str, name: str, word: str) -> dict[str, Any] | None:
+    """What a node has said, by the word for it: of its reload, `{"digest": "…"}` or `{"problems": ["…"]}`; None for any
+    other line."""
+    head = f"{word} {name} "
     if not line.startswith(head):
         return None
     try:

@@ -8,29 +8,20 @@ file. That holds for `kill -9` too, and on macOS.
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import signal
 import sys
-import time
-from collections import deque
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import gevent
-from gevent import Greenlet, subprocess
+from gevent import Greenlet
 from gevent.event import AsyncResult, Event
 
-from zim.supervisor.restarts import (
-    PASSES_BY_ITSELF,
-    Readiness,
-    Restarts,
-    parse_ready,
-    parse_reloaded,
-    stop_order,
-)
+from zim.supervisor.keeping import Command, Keeper, RunningNode
+from zim.supervisor.restarts import Readiness, stop_order
+from zim.supervisor.standing import Standing
 from zim.topology import Node, Topology
 
 log = logging.getLogger(__name__)
@@ -38,24 +29,6 @@ log = logging.getLogger(__name__)
 STOP_TIMEOUT_S = 5.0  # for all nodes of one kind, before they are killed
 QUICK_STOP_S = 1.0  # after which it says whom it waits for
 READY_TIMEOUT_S = 30.0  # before it says who is missing
-LAST_LINES = 20
-MAX_LINE_BYTES = 65_536
-DRAIN_TIMEOUT_S = 1.0  # a grandchild may hold a dead node's stderr open
-
-Command = Callable[[Node, int], list[str]]
-
-
-@dataclass(frozen=True)
-class RunningNode:
-    """A node that is ready.
-
-    Attributes:
-        listening: what listens where, as the node itself said.
-    """
-
-    node: Node
-    pid: int
-    listening: dict[str, list[str]]
 
 
 def node_command(topology: Topology, *options: str) -> Command:
@@ -66,147 +39,6 @@ def node_command(topology: Topology, *options: str) -> Command:
         return [sys.executable, "-m", "zim", "node", node.name, *where, *options]
 
     return command
-
-
-class _Keeper:
-    """Keeps one node running. Everything in it happens in its greenlet, but for `stop()` and `kill()`."""
-
-    def __init__(self, node: Node, supervisor: Supervisor) -> None:
-        self.node = node
-        self.last_lines: deque[str] = deque(maxlen=LAST_LINES)
-        self._supervisor = supervisor
-        self._restarts = Restarts()
-        self._process: subprocess.Popen[bytes] | None = None
-        self._stopping = Event()
-        self._is_killed = False
-        self._wanted = Event()  # it is to run; else it is drained
-        self._wanted.set()
-        self.since = time.monotonic()  # of what its state is
-        self.ended: AsyncResult[int] = AsyncResult()  # of a node that is drained, its exit code
-
-    @property
-    def pid(self) -> int:
-        """Of its process; 0 if it has none."""
-        return self._process.pid if self._process is not None and self._process.poll() is None else 0
-
-    @property
-    def is_draining(self) -> bool:
-        """It was asked to end, and has not."""
-        return not self._wanted.is_set() and not self.ended.ready()
-
-    def run(self) -> None:
-        """Starts it, and again when it dies, until it is stopped or given up."""
-        name, supervisor = self.node.name, self._supervisor
-        exit_code = 0
-        while not self._stopping.is_set():
-            if not self._wanted.is_set():
-                log.info("node drained", extra={"node": name, "ended": _how_it_ended(exit_code)})
-                supervisor.on_drained(name)
-                self.ended.set(exit_code)
-                self._wanted.wait()
-                continue
-            exit_code = self._run_once()
-            self.since = time.monotonic()
-            if not self._wanted.is_set():
-                continue
-            supervisor.on_lost(name)
-            if self._stopping.is_set():
-                return
-            delay = self._restarts.died(exit_code, time.monotonic())
-            how = _how_it_ended(exit_code)
-            if delay is None:
-                extra = {"node": name, "ended": how, "deaths": self._restarts.deaths}
-                log.error("node given up\n%s", _indent(self.last_lines), extra=extra)
-                supervisor.on_lost(name, for_good=True)
-                return
-            if exit_code == PASSES_BY_ITSELF:
-                why = self.last_lines[-1] if self.last_lines else how
-                log.warning("node waits", extra={"node": name, "for": why, "restart_in_s": delay})
-            else:
-                log.warning("node died", extra={"node": name, "ended": how, "restart_in_s": delay})
-            self._stopping.wait(delay)
-
-    def stop(self) -> None:
-        """Asks it to end, and does not start it again."""
-        self._stopping.set()
-        self._wanted.set()
-        self._signal(signal.SIGTERM)
-
-    def drain(self) -> None:
-        """Asks it to finish what it has and to end; it is not started again before `start_again`."""
-        self.ended = AsyncResult()
-        self._wanted.clear()
-        self.since = time.monotonic()
-        self._signal(signal.SIGUSR1)
-
-    def start_again(self) -> None:
-        """It is to run."""
-        self._wanted.set()
-
-    def kill(self) -> None:
-        """Ends it at once."""
-        self._is_killed = True
-        self._stopping.set()
-        self._wanted.set()
-        self._signal(signal.SIGKILL)
-
-    def reload(self) -> None:
-        """Asks it to read its topology anew."""
-        self._signal(signal.SIGHUP)
-
-    def _signal(self, number: int) -> None:
-        # Popen checks that it has not been waited for, so the pid cannot be another's.
-        if self._process is not None:
-            with contextlib.suppress(OSError):
-                self._process.send_signal(number)
-
-    def _run_once(self) -> int:
-        supervisor = self._supervisor
-        self.last_lines.clear()
-        try:
-            process = subprocess.Popen(
-                supervisor.command(self.node, supervisor.lifeline),
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                pass_fds=(supervisor.lifeline,),
-                start_new_session=True,  # else Ctrl-C in a terminal reaches every node at the same time
-            )
-        except OSError as error:
-            self._pass_on(f"{self.node.name} cannot be started: {error}".encode())
-            return 1
-        self._process = process
-        if self._stopping.is_set():  # asked while Popen let others run, when there was nothing to signal yet
-            self._signal(signal.SIGKILL if self._is_killed else signal.SIGTERM)
-        supervisor.spawn(_hand, process, supervisor.in_force)
-        readers = [supervisor.spawn(self._read_stdout, process), supervisor.spawn(self._forward, process.stderr)]
-        exit_code: int = process.wait()
-        gevent.joinall(readers, timeout=DRAIN_TIMEOUT_S)
-        gevent.killall(readers)
-        for stream in (process.stdout, process.stderr):
-            if stream is not None:
-                stream.close()
-        return exit_code
-
-    def _read_stdout(self, process: subprocess.Popen[bytes]) -> None:
-        for line in _lines(process.stdout):
-            text, name = line.decode("utf-8", "replace").strip(), self.node.name
-            if (listening := parse_ready(text, name)) is not None:
-                self.since = time.monotonic()
-                self._restarts.ready(self.since)
-                self._supervisor.on_ready(RunningNode(self.node, process.pid, listening))
-            elif (said := parse_reloaded(text, name)) is not None:
-                self._supervisor.on_reloaded(name, said)
-            else:
-                self._pass_on(line)
-
-    def _forward(self, stderr: Any) -> None:
-        for line in _lines(stderr):
-            self._pass_on(line)
-
-    def _pass_on(self, line: bytes) -> None:
-        self.last_lines.append(line.decode("utf-8", "replace").rstrip("\n"))
-        self._supervisor.pass_on(line if line.endswith(b"\n") else line + b"\n")
 
 
 class Supervisor:
@@ -221,6 +53,7 @@ class Supervisor:
     Attributes:
         deaths: how often each node has ended unasked.
         on_hangup: what SIGHUP does, unless a terminal was closed.
+        on_stop: is called when the nodes are about to be stopped.
         in_force: the topology as nodes are told of it when they start; see `zim.topology.pack`.
     """
 
@@ -236,7 +69,7 @@ class Supervisor:
         # Neither end is inheritable (PEP 446); Popen passes the reading one on, so that the writing one stays alone.
         self.lifeline, self._lifeline_end = os.pipe()
         self._on_complete = on_complete
-        self._keepers = {node.name: _Keeper(node, self) for node in self.nodes}
+        self._keepers = {node.name: Keeper(node, self) for node in self.nodes}
         self._greenlets: dict[str, Greenlet[..., Any]] = {}
         self._readiness = Readiness(list(self._keepers))
         self._running: dict[str, RunningNode] = {}
@@ -244,6 +77,9 @@ class Supervisor:
         self.in_force = b""
         self._has_terminal = os.isatty(0)
         self.on_hangup: Callable[[], None] = lambda: None
+        self.on_stop: Callable[[], None] = lambda: None
+        self._asked = 0
+        self._statuses: dict[str, Event] = {}  # set by nodes that answer the last question
         self._reloads: dict[str, AsyncResult[Mapping[str, Any]]] = {}  # what nodes that were told say of it
         self._wanted = ""  # the digest of the topology that they are to have
         self._must_reload: set[str] = set()  # those that start: they are told once they are ready
@@ -269,6 +105,7 @@ class Supervisor:
         try:
             self._greenlets = {name: self.spawn(keeper.run) for name, keeper in self._keepers.items()}
             self._wait()
+            self.on_stop()
             self._stop()
             log.info("stopped")
         finally:
@@ -309,42 +146,15 @@ class Supervisor:
             self._over.set()
 
     def on_drained(self, name: str) -> None:
-        """A node has ended as it was asked to."""
-        self.on_reloaded(name, {"problems": ["is drained, and starts with it"]})
-        self._readiness.was_drained(name)
+        """A node has ended, for it was drained; or is not started, for it is drained."""
+        if not self._over.is_set():
+            self.on_reloaded(name, {"problems": ["is drained, and starts with it"]})
+            self._readiness.left(name)
 
-    def drained(self) -> set[str]:
-        """The nodes that were drained, and those that are on their way there."""
-        draining = {name for name, keeper in self._keepers.items() if keeper.is_draining}
-        return self._readiness.drained | draining
-
-    def drain(self, name: str, timeout_s: float) -> int | None:
-        """Lets a node finish what it has. Switches: until it has ended. Returns its exit code; None: it has not."""
-        keeper = self._keepers[name]
-        keeper.drain()
-        gevent.wait([keeper.ended], timeout=timeout_s)
-        return keeper.ended.value if keeper.ended.ready() else None
-
-    def start_again(self, name: str, timeout_s: float) -> bool:
-        """Starts a node that was drained. Switches: until it is ready. Whether it is."""
-        self._keepers[name].start_again()
-        until = time.monotonic() + timeout_s
-        while name in self._readiness.missing and time.monotonic() < until and not self._over.is_set():
-            gevent.sleep(0.05)
-        return name not in self._readiness.missing
-
-    def status(self) -> list[dict[str, Any]]:
-        """How each node fares."""
-        now, missing = time.monotonic(), set(self._readiness.missing)
-        found = []
-        for name, keeper in self._keepers.items():
-            state = "starting" if name in missing else "ready"
-            state = "drained" if name in self._readiness.drained else "draining" if keeper.is_draining else state
-            since_s = round(now - keeper.since, 1)
-            found.append(
-                {"node": name, "state": state, "pid": keeper.pid, "since_s": since_s, "deaths": self.deaths[name]}
-            )
-        return found
+    def on_status(self, name: str, said: Mapping[str, Any]) -> None:
+        """A node tells how it is."""
+        if said.get("n") == self._asked and (event := self._statuses.get(name)) is not None:
+            event.set()
 
     def on_reloaded(self, name: str, said: Mapping[str, Any]) -> None:
         """A node has read its topology anew; or it could not."""
@@ -363,7 +173,8 @@ class Supervisor:
         self._wanted = digest
         self._must_reload = set(self._readiness.missing)
         late = dict.fromkeys(self._must_reload, "is not ready, and takes it over when it is")
-        self._reloads = {name: AsyncResult() for name in self._keepers if name not in self._must_reload}
+        away = self._must_reload | self._readiness.drained  # those start with it
+        self._reloads = {name: AsyncResult() for name in self._keepers if name not in away}
         for name in self._reloads:
             self._keepers[name].reload()
         gevent.wait(list(self._reloads.values()), timeout=timeout_s)
@@ -374,15 +185,38 @@ class Supervisor:
         self._reloads = {}
         return late
 
+    # ------------------------------------------------------------ from operators
+
+    def drain(self, name: str, asked: Mapping[str, Any]) -> None:
+        """A node is to hand on what it has, to end, and to stay away. Does not switch. asked: how."""
+        self._keepers[name].drain(asked)
+
+    def start(self, name: str) -> None:
+        """A node that was drained, or is being, is to come back. Does not switch."""
+        self._keepers[name].start()
+
+    def standings(self) -> dict[str, Standing]:
+        """How all nodes are, as far as is known. They go on changing."""
+        return {name: keeper.standing for name, keeper in self._keepers.items()}
+
+    def ask_all(self, timeout_s: float) -> dict[str, Standing]:
+        """Asks all nodes how they are. Switches: until all have answered, or the time is over."""
+        self._asked += 1
+        self._statuses = {name: Event() for name in self._keepers}
+        asked = [self._statuses[name] for name, keeper in self._keepers.items() if keeper.ask_status(self._asked)]
+        gevent.wait(asked, timeout=timeout_s)
+        return self.standings()
+
+    # ------------------------------------------------------------ for metrics
+
     def is_ready(self) -> dict[str, float]:
         """1 for each node that is ready, else 0."""
-        missing = set(self._readiness.missing)
+        missing = {*self._readiness.missing, *self._readiness.drained}
         return {name: float(name not in missing) for name in self._keepers}
 
     def missing(self) -> list[str]:
         """The nodes that are not ready, in words."""
-        drained = self._readiness.drained
-        return [f"{name} is {'drained' if name in drained else 'not ready'}" for name in self._readiness.missing]
+        return [f"{name} is not ready" for name in self._readiness.missing]
 
     def spawn(self, run: Callable[..., object], *args: object) -> Greenlet[..., Any]:
         """Starts a greenlet whose failure ends the supervisor, as nothing else would notice it."""
@@ -444,29 +278,3 @@ class Supervisor:
         log.error("supervisor failed", extra={"error": repr(greenlet.exception)})
         self._has_failed = True
         self._end("failure")
-
-
-def _hand(process: subprocess.Popen[bytes], data: bytes) -> None:
-    """Writes to what has just started. Switches."""
-    with contextlib.suppress(OSError):  # it has died
-        assert process.stdin is not None
-        process.stdin.write(data)
-        process.stdin.close()
-
-
-def _lines(stream: Any) -> Iterable[bytes]:
-    while line := stream.readline(MAX_LINE_BYTES):
-        yield line
-
-
-def _how_it_ended(exit_code: int) -> str:
-    if exit_code >= 0:
-        return f"exit code {exit_code}"
-    try:
-        return signal.Signals(-exit_code).name
-    except ValueError:
-        return f"signal {-exit_code}"
-
-
-def _indent(lines: Iterable[str]) -> str:
-    return "\n".join(f"    {line}" for line in lines) or "    (it said nothing)"

@@ -26,6 +26,8 @@ KEYS = [
     ApiKey("orders", (sha256(b"zim_orders").hexdigest(),), {"push": ("*",)}),
 ]
 
+ELSEWHERE = "there are /metrics, /healthz, /readyz and POST /drain; pushes go to a logic's `http`\n"
+
 
 def read() -> Iterable[Metric]:
     if broken:
@@ -97,8 +99,18 @@ def test_it_is_only_read(admin: HttpServer, method: str) -> None:
 @pytest.mark.parametrize(
     ("method", "path", "status", "words"),
     [
-        ("POST", "/1/push/all", 404, "there are /metrics, /healthz and /readyz; pushes go to a logic's `http`\n"),
-        ("POST", "/api/push", 404, "there are /metrics, /healthz and /readyz; pushes go to a logic's `http`\n"),
+        (
+            "POST",
+            "/1/push/all",
+            404,
+            ELSEWHERE,
+        ),
+        (
+            "POST",
+            "/api/push",
+            404,
+            ELSEWHERE,
+        ),
         ("POST", "/metrics", 405, "Method Not Allowed\n"),
         ("GET", "/metrics", 413, "the body has more than 0 bytes\n"),
     ],

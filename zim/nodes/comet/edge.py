@@ -15,7 +15,18 @@ from zim.net.fairness import give_way
 from zim.net.pipe import Pipe
 from zim.nodes.comet.connection import ClientLimits, Connection
 from zim.nodes.comet.doorkeeper import Doorkeeper, TurnedAway
-from zim.nodes.comet.effects import CursorMoved, Expelled, Gapped, HistoryRead, Joined, Left, Opened, SessionEffect
+from zim.nodes.comet.effects import (
+    CursorMoved,
+    Expelled,
+    Gapped,
+    HistoryRead,
+    Joined,
+    Left,
+    Opened,
+    SendOn,
+    SessionEffect,
+)
+from zim.nodes.comet.elsewhere import Elsewhere
 from zim.nodes.comet.gate import GRACE_S, Gate
 from zim.nodes.comet.inflow import Inflow
 from zim.nodes.comet.phases import SILENT, Cause, Phase
@@ -40,8 +51,6 @@ _ENDINGS: Mapping[Why, Ending] = {
     "too many": Ending.TOO_MANY,
 }
 
-DRAIN_S, DRAIN_RATE = 10.0, 200.0  # a comet that drains sends all away in so long, but no slower than so many a second
-CLOSED_S, DRAIN_LOOK_S = 3.0, 0.05  # for their connections to end
 ANSWER_S = 2.0  # how long a client's next packet waits for the answer to its last one, which may come later
 
 
@@ -66,6 +75,7 @@ class Edge:
         max_connections: sockets open at once.
         gate: what clients may do; doorkeeper: who is let in by their address; inflow: how much clients may send.
         is_open: new connections are welcome.
+        elsewhere: where clients go that are sent to another comet.
         places: sockets that are open.
         accepted, refused: how many sockets came, and how many of them found the comet full.
         closed_for: how many connections ended, by the word for it.
@@ -86,6 +96,7 @@ class Edge:
         self.is_open = True
         self._hub, self._perform = runner.hub, perform
         self.doorkeeper, self.inflow = Doorkeeper(), Inflow()
+        self.elsewhere = Elsewhere()
         self.gate = Gate(runner, perform)
         self.max_connections = max_connections
         self._conns = itertools.count(1)
@@ -269,6 +280,8 @@ class Edge:
             case Expelled():
                 ending = _ENDINGS[effect.why]
                 connection.close(ending, ending.because(effect.reason))
+            case SendOn(to=to, after_s=after_s):
+                connection.close(Ending.DRAINED, onward=self.elsewhere.onward(connection, to, after_s))
             case HistoryRead(seq=seq, past=past):
                 self.gate.tell_history(connection, past, seq)
             case CursorMoved(stream=stream, offset=offset):
@@ -345,21 +358,6 @@ class Edge:
             give_way()
             if not connection.phase.is_over and (why := self._hub.barred.reason(connection.host)) is not None:
                 connection.close(Ending.BANNED, Ending.BANNED.because(why))
-
-    def drain(self) -> None:
-        """Everybody is sent away, as many at a time as others can take. Switches: until all are gone."""
-        self.is_open = False
-        rate = max(DRAIN_RATE, len(self._connections) / DRAIN_S)
-        began = time.monotonic()
-        for count, connection in enumerate(list(self._connections)):
-            if (ahead_s := count / rate - (time.monotonic() - began)) > 0:
-                gevent.sleep(ahead_s)
-            if not connection.phase.is_over:
-                connection.close(Ending.GOING_AWAY)
-            give_way()
-        until = time.monotonic() + CLOSED_S
-        while self._connections and time.monotonic() < until:  # words of goodbye are on their way
-            gevent.sleep(DRAIN_LOOK_S)
 
     def close(self) -> None:
         """The comet stops: everybody is sent away. Switches."""

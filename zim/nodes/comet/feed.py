@@ -108,11 +108,6 @@ class Link:
         """Of entries that wait behind a hole, or for their pass."""
         return self._held_bytes
 
-    @property
-    def has_told_all(self) -> bool:
-        """Its owner has answered all changes, and heard all results."""
-        return not (self._unanswered or self._unsent or self.reports.waiting)
-
     def moved(self, router: str, term: int, is_connected: bool) -> None:
         """Its owner is another, is not known any more, or has come or gone."""
         is_new = (router, term, is_connected) != (self.router, self.least_term, self.is_connected)
@@ -218,6 +213,15 @@ class Link:
         self.is_registering = False
         self.taken = self.handled = self._made = self._base
         return True
+
+    @property
+    def is_told(self) -> bool:
+        """All changes are answered."""
+        return not self._unanswered and not self._unsent
+
+    def is_settled(self, upto: int) -> bool:
+        """The router has heard what became of all entries up to there."""
+        return self.handled >= upto and all(n > upto for n in self.reports.waiting)
 
     # -- Renew
 

@@ -59,10 +59,6 @@ class Feeds(dict[str, Link]):
         for link in self.values():
             link.flush()
 
-    def have_told_all(self) -> bool:
-        """Every shard whose owner is there has heard all that there was to say."""
-        return all(link.has_told_all for link in self.values() if link.is_connected)
-
     def is_registered(self) -> bool:
         """Every shard knows all that is here."""
         return all(link.term and not link.is_registering for link in self.values())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -20,6 +20,7 @@ from zim.net.transport import Dealer, Inbox
 from zim.net.visitors import let_in, visitors
 from zim.nodes.base import EXIT_CRASH, NodeProcess, if_none, not_connected
 from zim.nodes.comet.connection import ClientLimits
+from zim.nodes.comet.draining import DrainPlan
 from zim.nodes.comet.edge import Edge
 from zim.nodes.comet.effects import Barred, Pass, Replaced, SessionEffect, Told
 from zim.nodes.comet.memory import MemoryWatch
@@ -41,7 +42,6 @@ log = logging.getLogger(__name__)
 
 TICK_S = 0.025
 UP_BYTES = 64 << 20  # of messages to one router or logic; all of them are repeated if lost
-TOLD_S = 3.0  # for routers to hear what became of messages, when it drains
 BATCH = 64  # sends between two looks at the clock
 
 
@@ -122,6 +122,7 @@ class CometNode(NodeProcess):
         edge.doorkeeper.follow(limits, comet.max_memory_bytes)
         edge.inflow.follow(limits)
         edge.gate.most_rooms = limits.rooms_per_session
+        edge.elsewhere.follow(one for one in topology.comets if one.name != self.name)
 
     @override
     def start(self) -> None:
@@ -174,21 +175,28 @@ class CometNode(NodeProcess):
             ws.is_anonymous, ws.cookie = at.anonymous, at.cookie
 
     @override
-    def drain(self) -> None:
-        """Its clients go to other comets, some at a time; then routers hear the rest of what became of messages."""
-        for listener in self._listeners:
-            listener.close()
-        self._edge.drain()
-        with gevent.Timeout(TOLD_S, False):  # type: ignore[arg-type]
-            while not self._runner.hub.links.have_told_all():
-                gevent.sleep(TICK_S)
-
-    @override
     def stop(self) -> None:
         for listener in self._listeners:
             listener.close()
         self._edge.close()
         self._state.close()
+
+    @override
+    def drain(self, asked: Mapping[str, Any]) -> None:
+        """Nobody new comes in; clients go at a pace, see zim.nodes.comet.draining."""
+        self._edge.is_open = False
+        for listener in self._listeners:
+            if listener.started:
+                listener.stop_accepting_any()
+        others = [one.name for one in self.topology.comets if one.name != self.name]
+        shares = asked.get("shares") or dict.fromkeys(others, 1)
+        plan = DrainPlan(float(asked.get("per_s") or self._comet.drain_per_s), shares)
+        self.perform(self._runner.drain(plan, time.monotonic()))
+
+    @override
+    def standing(self) -> dict[str, Any]:
+        waiting = sum(link.waiting_bytes for link in self._links.values()) + self._edge.waiting_bytes()
+        return {"connections": self._edge.places, "backlog_bytes": waiting}
 
     @override
     def metrics(self) -> Iterator[Metric]:

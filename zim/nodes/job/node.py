@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import gevent
 from typing_extensions import override
@@ -13,7 +14,7 @@ from zim.metrics import Metric, counter
 from zim.net.links import PeerLink
 from zim.net.transport import Inbox, Outlet
 from zim.nodes.base import NodeProcess, if_none, not_connected
-from zim.nodes.effects import Effect, Send
+from zim.nodes.effects import Drained, Effect, Send
 from zim.nodes.job.runner import JobRunner
 from zim.nodes.queues import queues
 from zim.protocol import messages
@@ -21,7 +22,9 @@ from zim.topology import Job, Listeners, Topology
 
 log = logging.getLogger(__name__)
 
-EMPTY_S = 5.0  # for what it has to go out, when it drains
+EMPTY_S = 5.0  # for what waits for comets that are there; they fetch the rest
+LINGER_S = 0.2  # for what is in the sockets' buffers
+LOOK_S = 0.02
 
 
 class JobNode(NodeProcess):
@@ -30,6 +33,7 @@ class JobNode(NodeProcess):
     def __init__(self, topology: Topology, job: Job) -> None:
         super().__init__(topology, job)
         self._job = job
+        self._is_leaving = False
 
     @override
     def setup(self) -> None:
@@ -59,16 +63,31 @@ class JobNode(NodeProcess):
         return {"bind": (self._job.bind,)}
 
     @override
-    def drain(self) -> None:
-        """Routers go on with other jobs; what it has goes out."""
-        self._inbox.close()
-        with gevent.Timeout(EMPTY_S, False):  # type: ignore[arg-type]
-            while any(comet.waiting_bytes for comet in self._comets.values() if comet.is_connected):
-                gevent.sleep(0.01)
-
-    @override
     def stop(self) -> None:
         """What waits in the queues the comets will fetch."""
+
+    @override
+    def drain(self, asked: Mapping[str, Any]) -> None:
+        if not self._is_leaving:
+            self._is_leaving = True
+            self.spawn(self._leave)
+
+    def _leave(self) -> None:
+        """Routers lose their link, and choose another job; what is here goes out. What was on its way the comets
+        fetch."""
+        self._inbox.close()
+        until = time.monotonic() + EMPTY_S
+        while self._waiting() and time.monotonic() < until:
+            gevent.sleep(LOOK_S)
+        gevent.sleep(LINGER_S)
+        self.perform([Drained()])
+
+    def _waiting(self) -> int:
+        return sum(comet.waiting_bytes for comet in self._comets.values() if comet.is_connected)
+
+    @override
+    def standing(self) -> dict[str, Any]:
+        return {"backlog_bytes": sum(comet.waiting_bytes for comet in self._comets.values())}
 
     @override
     def metrics(self) -> Iterator[Metric]:

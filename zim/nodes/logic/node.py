@@ -6,9 +6,9 @@ import logging
 import secrets
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import gevent
 from gevent.event import AsyncResult
@@ -27,7 +27,7 @@ from zim.net.transport import Dealer, Server
 from zim.net.visitors import let_in, visitors
 from zim.nodes.base import NodeProcess, if_none, not_connected
 from zim.nodes.calls import RETRY_S
-from zim.nodes.effects import Effect, Replies, Send
+from zim.nodes.effects import Drained, Effect, Replies, Send
 from zim.nodes.logic.callouts import CallOut, Reply
 from zim.nodes.logic.desk import Desk, FetchKeys
 from zim.nodes.logic.fabric import RouterFabric
@@ -48,6 +48,9 @@ log = logging.getLogger(__name__)
 audit = logging.getLogger("zim.audit")
 
 FETCH_S = 3.0  # for an issuer's keys: shorter than a handshake, so that who waits for them is told
+IDLE_S = 5.0  # before drained logics hang up on those who keep a connection and say nothing on it
+UNDER_WAY_S = 20.0  # for requests that are being answered then
+LOOK_S = 0.05
 ROUTER_QUEUE_BYTES = 64 << 20  # for one router; above it requests are not sent
 
 
@@ -63,6 +66,8 @@ class LogicNode(NodeProcess):
     def __init__(self, topology: Topology, logic: Logic) -> None:
         super().__init__(topology, logic)
         self._logic = logic
+        self._draining: gevent.Greenlet[..., Any] | None = None
+        self._hears_publishers = True
 
     @override
     def setup(self) -> None:
@@ -169,6 +174,39 @@ class LogicNode(NodeProcess):
             server.stop(timeout=2)  # they share their connections, so only the first one waits
 
     @override
+    def drain(self, asked: Mapping[str, Any]) -> None:
+        if self._draining is None:
+            self._draining = self.spawn(self._leave)
+
+    def _leave(self) -> None:
+        """Nobody new is let in. Who is here is answered, and told to connect elsewhere: over HTTP by `Connection:
+        close`; who says nothing for a while is hung up on. What publishers send over ZeroMQ at the end is not read:
+        they send it again, to another logic, under the same id."""
+        clients = self._http[0].pool  # the connections of all
+        assert clients is not None
+        for server in self._http:
+            server.stop_accepting_any()
+        for bound in filter(None, (self._server, self._publish)):
+            bound.let_nobody_in()
+        until = time.monotonic() + IDLE_S
+        while len(clients) and time.monotonic() < until:
+            gevent.sleep(LOOK_S)
+        for server in self._http:
+            server.leave()
+        self._hears_publishers = False
+        until = time.monotonic() + UNDER_WAY_S
+        while (len(clients) or self._runner.waiting_bytes) and time.monotonic() < until:
+            gevent.sleep(LOOK_S)
+        self.perform([Drained()])
+
+    @override
+    def standing(self) -> dict[str, Any]:
+        answered = self._runner.answered
+        waiting = self._runner.waiting_bytes + sum(router.waiting_bytes for router in self._routers.values())
+        failed = sum(answered[status] for status in ("unavailable", "unknown"))
+        return {"pushes": sum(answered.values()), "failed": failed, "backlog_bytes": waiting}
+
+    @override
     def metrics(self) -> Iterator[Metric]:
         """Switches: the routers are asked for the ledger."""
         runner = self._runner
@@ -191,6 +229,8 @@ class LogicNode(NodeProcess):
 
     def _on_submitted(self, envelope: tuple[bytes, ...], frame: bytes, _: str) -> None:
         """Publishers push over ZeroMQ: their API key, empty for none, and a frame of Submits."""
+        if not self._hears_publishers:
+            return
         submits = self.decode(frame, messages.FromPublisher, PUBLISHER)
         publisher, key = envelope[0], envelope[1] if len(envelope) > 1 else b""
         try:

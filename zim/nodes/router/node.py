@@ -56,7 +56,7 @@ log = logging.getLogger(__name__)
 
 TICK_S = 0.1
 FAR_S = 60.0  # of log time from the wall clock: worth a line of the log
-DRAIN_S, STOP_DRAIN_S = 20.0, 2.5  # for shards to be handed over: when it drains, when it stops
+DRAIN_S = 2.5  # for shards to be handed over when it stops
 ANSWER_BYTES = 1 << 20  # of one frame of answers: a peer that reads none has 16 of them at most
 JOB_QUEUE_BYTES = 16 << 20  # for one job; above it entries are dropped, and the comets fetch
 
@@ -163,12 +163,8 @@ class RouterNode(NodeProcess):
             storage.streams.keep_by(topology.retention)
 
     @override
-    def drain(self) -> None:
-        self._hand_over(DRAIN_S)
-
-    @override
     def stop(self) -> None:
-        self._hand_over(STOP_DRAIN_S)
+        self._hand_over()
         self._server.close()
         self._ticking.kill()
         for effect in self._runner.last_words(time.monotonic()):
@@ -184,10 +180,15 @@ class RouterNode(NodeProcess):
             self._shared.close()
         self._state.close()
 
-    def _hand_over(self, timeout_s: float) -> None:
+    @override
+    def standing(self) -> dict[str, Any]:
+        waiting = sum(job.waiting_bytes for job in self._jobs.values())
+        return {"shards": self._runner.holdings(), "backlog_bytes": waiting}
+
+    def _hand_over(self) -> None:
         """Its shards go to other routers, if there are any."""
         self.perform(self._runner.drain(time.monotonic()))
-        with gevent.Timeout(timeout_s, False):  # type: ignore[arg-type]
+        with gevent.Timeout(DRAIN_S, False):  # type: ignore[arg-type]
             while not self._runner.is_drained:
                 gevent.sleep(TICK_S / 4)
 

@@ -27,7 +27,7 @@ from zim.nodes.router.effects import (
     Take,
 )
 from zim.nodes.router.log import Fenced, Lease
-from zim.nodes.router.log.shared import Beat, Holding, Standing
+from zim.nodes.router.log.shared import Beat, Holding, Rows
 
 BEAT_S = 0.5  # between two beats
 DEADLINE_S = 2.0  # after the last answered beat was asked for: from then on an owner is silent
@@ -67,7 +67,7 @@ class Owning:
         self.router, self.run = router, 0
         self.deadline = now
         self.leases: dict[str, Lease] = {}
-        self.standing = Standing({}, {})
+        self.standing = Rows({}, {})
         self.is_leaving = False
         self._routers, self._last_run = set(routers), last_run
         self._entered_at = now
@@ -192,7 +192,7 @@ class Owning:
 
     # -- what is decided
 
-    def _see(self, standing: Standing, now: float) -> None:
+    def _see(self, standing: Rows, now: float) -> None:
         self.standing = standing
         for router, beat in standing.beats.items():
             seen = self._seen.get(router)

@@ -11,7 +11,7 @@ from zim.errors import Unavailable
 from zim.nodes.effects import Effect, Note
 from zim.nodes.router.effects import BeatNow, Bury, CloseShard, Enter, HandOver, LeaveRows, LookAround, OpenShard, Take
 from zim.nodes.router.log import Fenced, Lease
-from zim.nodes.router.log.shared import Beat, Holding, Standing
+from zim.nodes.router.log.shared import Beat, Holding, Rows
 from zim.nodes.router.owning import BEAT_S, DEAD_S, DEADLINE_S, GATHER_S, LEFT_S, SETTLED_S, Owning
 
 E = TypeVar("E", bound=Effect)
@@ -44,8 +44,8 @@ class Table:
         """The rows say that these are its."""
         self.holdings.update((shard, Holding(shard, router, run, term)) for shard in shards)
 
-    def standing(self) -> Standing:
-        return Standing(dict(self.beats), dict(self.holdings))
+    def standing(self) -> Rows:
+        return Rows(dict(self.beats), dict(self.holdings))
 
     def enter(self) -> None:
         look = first(self.owning.on_tick(self.now, 0, 1), LookAround)

@@ -24,7 +24,7 @@ from zim.nodes.router.effects import (
 from zim.nodes.router.log import Appended, Damaged, Head, Lease
 from zim.nodes.router.log.clock import LogClock
 from zim.nodes.router.log.receipts import Before
-from zim.nodes.router.log.shared import Beat, Holding, Standing
+from zim.nodes.router.log.shared import Beat, Holding, Rows
 from zim.nodes.router.owning import BEAT_S, DEADLINE_S, Owning
 from zim.nodes.router.receipts import RouterLedger
 from zim.nodes.router.runner import HAND_OVER_S, REPORT_S, RouterRunner
@@ -81,9 +81,7 @@ class House:
         self.ask_owned("comet-1")
         effects = self.runner.on_tick(self.now, 0.0)
         (beat,) = [effect for effect in effects if isinstance(effect, BeatNow)]
-        rows = Standing(
-            {"router-1": Beat("router-1", 1, int(self.now * 2), 0, 1), "router-2": self.other}, self.holdings
-        )
+        rows = Rows({"router-1": Beat("router-1", 1, int(self.now * 2), 0, 1), "router-2": self.other}, self.holdings)
         return self.do([effect for effect in effects if effect is not beat]) + self.do(
             self.runner.on_owner_done(beat, rows, self.now)
         )

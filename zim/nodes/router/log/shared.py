@@ -52,7 +52,7 @@ class Holding(NamedTuple):
     term: int
 
 
-class Standing(NamedTuple):
+class Rows(NamedTuple):
     """All rows, as of one moment: beats by router, holdings by shard."""
 
     beats: Mapping[str, Beat]
@@ -100,7 +100,7 @@ class SharedLog(Protocol):
     def connections(self) -> int:
         """How many were made to the engine in this run."""
 
-    def look(self) -> Standing:
+    def look(self) -> Rows:
         """What the rows say."""
 
     def enter(self, router: str) -> int:
@@ -110,7 +110,7 @@ class SharedLog(Protocol):
             Its number.
         """
 
-    def beat(self, router: str, run: int, time_ms: int, comets: int) -> Standing:
+    def beat(self, router: str, run: int, time_ms: int, comets: int) -> Rows:
         """This run lives. Durable.
 
         Raises:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from zim.nodes.router.log.shared import Standing
+from zim.nodes.router.log.shared import Rows
 
 
 class StandbyServer(NamedTuple):
@@ -49,4 +49,4 @@ class SharedState(NamedTuple):
     oldest_s: float
     oldest_by: str
     tables: list[TableSize]
-    standing: Standing
+    standing: Rows

@@ -14,7 +14,7 @@ from zim.nodes.router.log.postgresql.connecting import Connection, PostgresServe
 from zim.nodes.router.log.postgresql.process import Process
 from zim.nodes.router.log.postgresql.receipts import PostgresReceipts
 from zim.nodes.router.log.postgresql.shard_log import ShardLog
-from zim.nodes.router.log.shared import Beat, Durable, Holding, SharedLog, Standing, WhereShared
+from zim.nodes.router.log.shared import Beat, Durable, Holding, Rows, SharedLog, WhereShared
 from zim.nodes.router.log.standings import MOST
 
 log = logging.getLogger(__name__)
@@ -64,7 +64,7 @@ class PostgresLog(SharedLog):
         return self._process.connections
 
     @override
-    def look(self) -> Standing:
+    def look(self) -> Rows:
         return self._process.rows.read(rows.look)
 
     @override
@@ -72,7 +72,7 @@ class PostgresLog(SharedLog):
         return self._process.rows.write(lambda c: rows.enter(c, router))
 
     @override
-    def beat(self, router: str, run: int, time_ms: int, comets: int) -> Standing:
+    def beat(self, router: str, run: int, time_ms: int, comets: int) -> Rows:
         standing, is_replicated = self._process.rows.write(lambda c: rows.beat(c, router, run, time_ms, comets))
         if is_replicated != self._process.is_replicated and not self.single_copy:
             if is_replicated:

@@ -8,7 +8,7 @@ from typing import Any
 from zim.nodes.router.log import Fenced, Lease, unavailable
 from zim.nodes.router.log.postgresql.connecting import Connection
 from zim.nodes.router.log.postgresql.schema import IS_REPLICATED, TAKE
-from zim.nodes.router.log.shared import Beat, Holding, Standing
+from zim.nodes.router.log.shared import Beat, Holding, Rows
 
 _CLOCK = "(extract(epoch FROM clock_timestamp()) * 1000)::bigint"
 _ENTER = f"""
@@ -47,12 +47,12 @@ _FIRST_POSITION = f"""
 _RACES = 20  # a commit of the owner before came in between: there is one under way at most
 
 
-def look(connection: Connection) -> Standing:
+def look(connection: Connection) -> Rows:
     """All rows, as of one moment."""
     return _standing(connection.execute(_LOOK.encode(), prepare=True).fetchall())[0]
 
 
-def _standing(found: Sequence[Any]) -> tuple[Standing, bool]:
+def _standing(found: Sequence[Any]) -> tuple[Rows, bool]:
     """All rows, and whether commits are replicated. Of two rows of a router the first one counts."""
     beats: dict[str, Beat] = {}
     holdings: dict[str, Holding] = {}
@@ -64,7 +64,7 @@ def _standing(found: Sequence[Any]) -> tuple[Standing, bool]:
             is_replicated = rest[-1]
         else:
             beats.setdefault(name, Beat(name, *rest))
-    return Standing(beats, holdings), is_replicated
+    return Rows(beats, holdings), is_replicated
 
 
 def enter(connection: Connection, router: str) -> int:
@@ -74,7 +74,7 @@ def enter(connection: Connection, router: str) -> int:
     return int(row[0])
 
 
-def beat(connection: Connection, router: str, run: int, time_ms: int, comets: int) -> tuple[Standing, bool]:
+def beat(connection: Connection, router: str, run: int, time_ms: int, comets: int) -> tuple[Rows, bool]:
     """This run lives. All rows, and whether commits are replicated.
 
     Raises:
