@@ -34,6 +34,7 @@ PURE = (
     "zim.nodes.seldom",
     "zim.nodes.comet.cursors",
     "zim.nodes.comet.doorkeeper",
+    "zim.nodes.comet.draining",
     "zim.nodes.comet.effects",
     "zim.nodes.comet.feed",
     "zim.nodes.comet.feeds",
