@@ -260,8 +260,7 @@ def test_a_drain_that_is_cut_short_ends_all_the_same_and_says_so() -> None:
 
 def test_the_whole_fabric_is_restarted_under_load() -> None:
     """Embedded logs: pushes for a router's streams wait or are refused while it restarts, so that needs consent."""
-    kinds = {"routers": 2, "logics": 2, "jobs": 2, "comets": 2}
-    with running(**kinds, comet={"drain_per_s": 100}) as fabric:
+    with running(routers=2, logics=2, jobs=2, comets=2, comet={"drain_per_s": 100}) as fabric:
         tcp = list(fabric.tcp.values())
         with people(fabric, PEOPLE, lambda n: tcp[n % 2 :] + tcp[: n % 2]) as found:
             before = statuses(fabric)
