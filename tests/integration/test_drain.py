@@ -117,9 +117,9 @@ def zim(fabric: Fabric, *words: str) -> tuple[int, str]:
     return done.returncode, done.stdout + done.stderr
 
 
-def ask_admin(fabric: Fabric, node: str, method: str, path: str, key: str = "") -> tuple[int, str]:
+def ask_admin(fabric: Fabric, node: str, method: str, path: str, origin: str = "") -> tuple[int, str]:
     with closing(http.client.HTTPConnection(fabric.admin[node], timeout=20)) as connection:
-        connection.request(method, path, headers={"Authorization": f"Bearer {key}"} if key else {})
+        connection.request(method, path, headers={"Origin": origin} if origin else {})
         answer = connection.getresponse()
         return answer.status, answer.read().decode()
 
@@ -187,6 +187,7 @@ def test_a_client_is_told_where_to_go_and_a_comet_that_is_drained_lets_nobody_in
     with running(comets=2, comet={"drain_per_s": 1}, has_admin=True) as fabric:
         first = [ZimClient(fabric.tcp["comet-1"], str(n), is_ws=False) for n in range(2)]
         third = ZimClient(fabric.ws["comet-1"], "9", is_ws=True)
+        assert ask_admin(fabric, "comet-1", "POST", "/drain", "https://evil.example")[0] == 403
         assert ask_admin(fabric, "comet-1", "POST", "/drain") == (202, "comet-1 is being drained\n")
         wait_until(lambda: statuses(fabric)["comet-1"]["state"] == "draining", "zim up has heard")
         with pytest.raises(ConnectionRefusedError):
@@ -259,8 +260,7 @@ def test_a_drain_that_is_cut_short_ends_all_the_same_and_says_so() -> None:
 
 def test_the_whole_fabric_is_restarted_under_load() -> None:
     """Embedded logs: pushes for a router's streams wait or are refused while it restarts, so that needs consent."""
-    kinds = {"routers": 2, "logics": 2, "jobs": 2, "comets": 2}
-    with running(**kinds, comet={"drain_per_s": 100}) as fabric:  # type: ignore[arg-type]
+    with running(routers=2, logics=2, jobs=2, comets=2, comet={"drain_per_s": 100}) as fabric:
         tcp = list(fabric.tcp.values())
         with people(fabric, PEOPLE, lambda n: tcp[n % 2 :] + tcp[: n % 2]) as found:
             before = statuses(fabric)

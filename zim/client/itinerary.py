@@ -20,7 +20,7 @@ STAYED_S = 1.0  # a connection that lasted for less is a bad sign
 HASTY = 3  # such connections in a row, after which one waits as after any other that was lost
 
 
-class SentOn(ConnectionLost):
+class SentElsewhere(ConnectionLost):
     """The server says: come back at once, to another comet.
 
     Attributes:
@@ -32,14 +32,15 @@ class SentOn(ConnectionLost):
         self.after_s, self.to = after_s, to
 
 
-def sent_on(reason: str, said: Any) -> SentOn | None:
+def sent_on(reason: str, said: Any) -> SentElsewhere | None:
     """The error for an op 6, if that is what it says. said: its body, `{"code": 4002, "after_s": 0.2, "to": […]}`."""
     if not isinstance(said, dict) or said.get("code") not in range(4000, 4200) or "after_s" not in said:
         return None
     after_s, to = said["after_s"], said.get("to")
     is_number = isinstance(after_s, int | float) and not isinstance(after_s, bool) and math.isfinite(after_s)
     named = [one for one in to if isinstance(one, str)] if isinstance(to, list) else []
-    return SentOn(f"sent on by the server: {reason}", min(max(0.0, after_s), MOST_S) if is_number else 0.0, named)
+    later_s = min(max(0.0, after_s), MOST_S) if is_number else 0.0
+    return SentElsewhere(f"sent on by the server: {reason}", later_s, named)
 
 
 class Itinerary:
@@ -63,7 +64,7 @@ class Itinerary:
         self._number += 1
         return self.addresses[(self._number - 1) % len(self.addresses)]
 
-    def send_on(self, here: CometAddress, error: SentOn, stayed_s: float) -> float | None:
+    def send_on(self, here: CometAddress, error: SentElsewhere, stayed_s: float) -> float | None:
         """A server sends it to another comet: `next` is that one.
 
         Args:

@@ -17,7 +17,7 @@ from zim.client.backoff import Backoff
 from zim.client.connection import Line
 from zim.client.errors import CertificateError, ClientError, ConnectionLost, LoginRefused, SentAway, Unreachable
 from zim.client.goim import GoimSession
-from zim.client.itinerary import Itinerary, SentOn, sent_on
+from zim.client.itinerary import Itinerary, SentElsewhere, sent_on
 from zim.client.session import ZimSession
 from zim.client.tls import make_context
 from zim.client.token import NO_TOKEN
@@ -160,7 +160,7 @@ class Lifeline:
             if isinstance(error, SentAway):
                 self._on_state(State(name, str(address), reason))
                 raise
-            if isinstance(error, SentOn):
+            if isinstance(error, SentElsewhere):
                 after_s = self._itinerary.send_on(address, error, 0.0 if since is None else time.monotonic() - since)
             if isinstance(error, CertificateError):
                 self._untrusted.add(address)
@@ -352,7 +352,7 @@ def _reason(packet: Packet) -> tuple[str, int]:
     return text[:200], code
 
 
-def _onward(packet: Packet) -> SentOn | None:
+def _onward(packet: Packet) -> SentElsewhere | None:
     """The error, if it is to go to another comet."""
     with contextlib.suppress(ValueError, RecursionError):
         return sent_on(_reason(packet)[0], json.loads(packet.body))

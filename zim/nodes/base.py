@@ -295,6 +295,7 @@ class NodeProcess(Performer):
     def _metrics(self) -> Iterator[Metric]:
         who: dict[tuple[str, ...], float] = {(self.name, self._kind, __version__): 1}
         yield gauge("zim_node_info", "The node that this is", who, "node", "kind", "version")
+        yield gauge("zim_node_draining", "1 while it is being drained, else 0", self.is_draining)
         what = "Messages of other nodes, or of publishers over ZeroMQ, that were not understood and passed over"
         yield counter("zim_node_bad_messages_total", what, self._not_understood)
         yield from self.guard.metrics()

@@ -22,6 +22,8 @@ def supervisor_metrics(supervisor: Supervisor) -> Iterator[Metric]:
     """As it is now."""
     yield gauge("zim_up_info", "The supervisor that this is", {__version__: 1}, "version")
     yield gauge("zim_up_node_ready", "1 for a node that is ready, 0 for one that is not", supervisor.is_ready(), "node")
+    drained = {name: float(one.state == "drained") for name, one in supervisor.standings().items()}
+    yield gauge("zim_up_node_drained", "1 for a node that was drained, and stays away, else 0", drained, "node")
     yield counter("zim_up_node_deaths_total", "How often a node ended unasked", supervisor.deaths, "node")
 
 

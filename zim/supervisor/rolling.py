@@ -200,4 +200,6 @@ def _not_whole(seen: Mapping[str, Standing]) -> str:
             return f"{one.name} is {one.state}"
         if one.missing:
             return f"{one.name}: {one.missing[0]}"
+        if one.told.get("comets") == 0:  # a router of a shared log is given shards once it hears comets
+            return f"{one.name} hears no comet yet"
     return ""

@@ -303,7 +303,7 @@ _PUBLIC_TCP = checked(
     'what clients connect to, such as "push-1.example.com:8080", or "tls://push-1.example.com:8443"',
 )
 _PUBLIC_WS = checked(
-    lambda v: isinstance(v, str) and re.fullmatch(r"wss?://[!-~]+", v) is not None,
+    lambda v: isinstance(v, str) and re.fullmatch(r"(wss://[!-~]+|ws://[^\s/@]+:[0-9]{1,5}(/[!-~]*)?)", v) is not None,
     'what clients connect to, such as "wss://push-1.example.com/sub"',
 )
 _COOKIE = checked(

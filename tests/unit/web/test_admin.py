@@ -14,19 +14,18 @@ from zim.fabric.health import Health
 from zim.fabric.principals import ApiKey, Principals
 from zim.metrics import Metric, gauge
 from zim.net.visitors import Visitors
-from zim.web.admin import admin_server
+from zim.web.admin import Drain, admin_server
 from zim.web.keys import Keys
 from zim.web.server import HttpServer
 
 broken = False
 health = Health()
 KEY = "zim_abc"
+ELSEWHERE = "there are /metrics, /healthz, /readyz and POST /drain; pushes go to a logic's `http`\n"
 KEYS = [
     ApiKey("prometheus", (sha256(KEY.encode()).hexdigest(),), {"metrics": ("*",)}),
     ApiKey("orders", (sha256(b"zim_orders").hexdigest(),), {"push": ("*",)}),
 ]
-
-ELSEWHERE = "there are /metrics, /healthz, /readyz and POST /drain; pushes go to a logic's `http`\n"
 
 
 def read() -> Iterable[Metric]:
@@ -157,3 +156,30 @@ def test_an_address_that_is_in_use_names_its_key(admin: HttpServer) -> None:
         admin_server(read, Health, ("127.0.0.1", admin.address[1]))
     with pytest.raises(NodeError, match=r"change fabric\.admin in the topology$"):
         admin_server(read, Health, ("127.0.0.1", admin.address[1]), key="fabric.admin")
+
+
+def test_a_drain_needs_the_scope_operate_also_where_metrics_need_no_key() -> None:
+    begun: list[str] = []
+
+    def begin() -> str:
+        begun.append("begun")
+        return "comet-1 is being drained"
+
+    keys = [*KEYS, ApiKey("operator", (sha256(b"zim_operator").hexdigest(),), {"operate": ("*",)})]
+    server = admin_server(read, Health, ("127.0.0.1", 0), drain=Drain(Keys(Principals(keys)), begin))
+    server.start()
+    try:
+        assert ask(server, "POST", "/drain").status == 401
+        answer = ask(server, "POST", "/drain", headers=f"Authorization: Bearer {KEY}\r\n")
+        assert (answer.status, answer.body) == (403, b"the API key prometheus has no scope operate\n")
+        assert ask(server, "GET", "/metrics").status == 200
+        assert (ask(server, "GET", "/drain").status, begun) == (405, [])
+        answer = ask(server, "POST", "/drain", headers="Authorization: Bearer zim_operator\r\n")
+        assert (answer.status, answer.body, begun) == (202, b"comet-1 is being drained\n", ["begun"])
+    finally:
+        server.stop(5)
+
+
+def test_what_cannot_be_drained_says_so(admin: HttpServer) -> None:
+    assert ask(admin, "POST", "/drain").status == 404
+    assert ask(admin, "PUT", "/drain").headers["allow"] == "POST"

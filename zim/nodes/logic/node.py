@@ -197,6 +197,8 @@ class LogicNode(NodeProcess):
         until = time.monotonic() + UNDER_WAY_S
         while (len(clients) or self._runner.waiting_bytes) and time.monotonic() < until:
             gevent.sleep(LOOK_S)
+        if len(clients):
+            log.warning("drained, and requests are under way", extra={"connections": len(clients)})
         self.perform([Drained()])
 
     @override

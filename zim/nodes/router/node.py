@@ -183,7 +183,8 @@ class RouterNode(NodeProcess):
     @override
     def standing(self) -> dict[str, Any]:
         waiting = sum(job.waiting_bytes for job in self._jobs.values())
-        return {"shards": self._runner.holdings(), "backlog_bytes": waiting}
+        shared = {} if self._shared is None else {"comets": self._runner.comets(time.monotonic())}
+        return {"shards": self._runner.holdings(), "backlog_bytes": waiting, **shared}
 
     def _hand_over(self) -> None:
         """Its shards go to other routers, if there are any."""
