@@ -33,6 +33,7 @@ from zim.supervisor import (
     raise_open_files,
 )
 from zim.supervisor.control import Order
+from zim.supervisor.operating import Operator
 from zim.topology import Topology, load, pack
 
 log = logging.getLogger(__name__)
@@ -98,10 +99,12 @@ def up(file: Path | None, topology: Path | None, host: str | None, verbose: bool
     def follow(changed: Topology) -> None:
         supervisor.in_force = pack(changed)
         logs.set_level(changed.log_level)
+        operator.topology = changed
 
+    operator = Operator(fabric, supervisor, host)
     reloader = Reloader(fabric, supervisor, admins, follow, manager)
     supervisor.on_hangup, supervisor.on_stop = reloader.on_signal, manager.stopping
-    control = _take_orders(control_path(fabric.data_dir, host), {"reload": reloader.on_order})
+    control = _take_orders(control_path(fabric.data_dir, host), {"reload": reloader.on_order, **operator.orders})
     supervisor.spawn(manager.follow, supervisor.missing)
     code = supervisor.run()
     admins.close()
@@ -111,7 +114,7 @@ def up(file: Path | None, topology: Path | None, host: str | None, verbose: bool
 
 
 def _take_orders(path: Path, orders: Mapping[str, Order]) -> ControlSocket | None:
-    """A socket for `zim reload`; none where it cannot be made, as on a full disk."""
+    """A socket for `zim reload` and others; none where it cannot be made, as on a full disk."""
     try:
         return ControlSocket(path, orders)
     except OSError as e:

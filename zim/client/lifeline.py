@@ -17,6 +17,7 @@ from zim.client.backoff import Backoff
 from zim.client.connection import Line
 from zim.client.errors import CertificateError, ClientError, ConnectionLost, LoginRefused, SentAway, Unreachable
 from zim.client.goim import GoimSession
+from zim.client.itinerary import Itinerary, SentElsewhere, sent_on
 from zim.client.session import ZimSession
 from zim.client.tls import make_context
 from zim.client.token import NO_TOKEN
@@ -68,7 +69,7 @@ class Lifeline:
         """
         texts = list_addresses(addresses, "127.0.0.1:8080")
         self.session = session
-        self._addresses = [comet_address(text) for text in texts]
+        self._itinerary = Itinerary([comet_address(text) for text in texts])
         self._tls = make_context(texts, ca)
         self._untrusted: set[CometAddress] = set()
         self._heartbeat_s = heartbeat_s
@@ -126,12 +127,10 @@ class Lifeline:
             waker = self._waker = Waker()
         self._untrusted.clear()
         try:
-            number = 0
             while not self._is_closed:
-                address = self._addresses[number % len(self._addresses)]
+                address = self._itinerary.next()
                 if address not in self._untrusted:
                     yield from self._connected(address, waker)
-                number += 1
         finally:
             with self._lock:
                 self._waker = None
@@ -141,6 +140,7 @@ class Lifeline:
         """One connection, and the pause after it."""
         self._on_state(State("connecting", str(address)))
         since: float | None = None
+        after_s: float | None = None
         name: StateName = "disconnected"
         reason = ""
         connection = Line(address, waker, self._timeout_s, self._max_packet_bytes, self._tls)
@@ -160,22 +160,26 @@ class Lifeline:
             if isinstance(error, SentAway):
                 self._on_state(State(name, str(address), reason))
                 raise
+            if isinstance(error, SentElsewhere):
+                after_s = self._itinerary.send_on(address, error, 0.0 if since is None else time.monotonic() - since)
             if isinstance(error, CertificateError):
                 self._untrusted.add(address)
-                if self._untrusted.issuperset(self._addresses):
+                if self._untrusted.issuperset(self._itinerary.addresses):
                     self._on_state(State(name, str(address), reason))
                     raise
         finally:
             self._hang_up(connection)
         if not self._is_closed:
-            self._pause(name, address, reason, since)
+            self._pause(name, address, reason, since, after_s)
 
-    def _pause(self, name: StateName, address: CometAddress, reason: str, since: float | None) -> None:
-        """Tells the state and waits until it is time to try again, or for close()."""
+    def _pause(
+        self, name: StateName, address: CometAddress, reason: str, since: float | None, after_s: float | None
+    ) -> None:
+        """Tells the state and waits until it is time to try again, or for close(). after_s: as the server wishes."""
         # A server that lets everybody in and throws them out at once must not be hammered.
         if since is not None and time.monotonic() - since >= self._backoff.cap_s:
             self._backoff.reset()
-        retry_s = self._backoff.next_s()
+        retry_s = self._backoff.next_s() if after_s is None else after_s
         self._on_state(State(name, str(address), reason, retry_s))
         until = time.monotonic() + retry_s
         while not self._is_closed and (left_s := until - time.monotonic()) > 0 and self._waker is not None:
@@ -209,7 +213,7 @@ class Lifeline:
             reason, code = _reason(first)
             if code == EXPIRED and self.session.token.is_fixed:
                 raise SentAway(f"the server says: {reason}{FRESH}", code)
-            raise _ending(first) or LoginRefused(f"the server says: {_reason(first)[0]}")
+            raise _ending(first) or _onward(first) or LoginRefused(f"the server says: {_reason(first)[0]}")
         if first.op != Op.AUTH_REPLY or first.stream:
             raise WireError(f"op {first.op} where the login's reply should be")
         return self.session.logged_in(first), packets
@@ -268,7 +272,11 @@ class Lifeline:
         while self._packets:
             packet = self._packets.popleft()
             if packet.op == Op.DISCONNECT and not packet.stream:
-                raise _ending(packet) or ConnectionLost(f"disconnected by the server: {_reason(packet)[0]}")
+                raise (
+                    _ending(packet)
+                    or _onward(packet)
+                    or ConnectionLost(f"disconnected by the server: {_reason(packet)[0]}")
+                )
             yield from self.session.receive(packet)
 
     def _speak(self, connection: Line) -> None:
@@ -342,6 +350,13 @@ def _reason(packet: Packet) -> tuple[str, int]:
         code = found.get("code") if isinstance(found.get("code"), int) else 0
         text = found["reason"] if isinstance(found.get("reason"), str) else text
     return text[:200], code
+
+
+def _onward(packet: Packet) -> SentElsewhere | None:
+    """The error, if it is to go to another comet."""
+    with contextlib.suppress(ValueError, RecursionError):
+        return sent_on(_reason(packet)[0], json.loads(packet.body))
+    return None
 
 
 def _ending(packet: Packet) -> SentAway | None:

@@ -81,6 +81,19 @@ class PatientServer(StreamServer):
 
     _is_full = False
 
+    def stop_accepting_any(self) -> None:
+        """Lets in who waits in the kernel's queue, and nobody after them: who comes is refused, and goes elsewhere.
+        What was accepted goes on. Does not switch."""
+        for _ in range(BACKLOG):
+            try:
+                accepted = self.do_read() if self.started else None
+            except OSError:
+                break
+            if accepted is None:
+                break
+            self.do_handle(*accepted)
+        StreamServer.close(self)
+
     def do_read(self) -> Any:
         """Accepts a connection, or nothing. Runs in the hub, so what waits or logs is handed to a greenlet."""
         try:

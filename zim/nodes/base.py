@@ -2,6 +2,7 @@
 
 A node is one process. It says `ready comet-1 {…}` on stdout once it listens and its peers are there; it logs to
 stderr. It ends on SIGTERM or SIGINT, or when its lifeline does: a pipe whose other end only its supervisor holds.
+It is drained by an order on stdin, by SIGUSR1, or at its `admin` address; then it hands on what it has, and ends.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import logging
 import signal
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol
 
 import gevent
@@ -20,16 +22,18 @@ from typing_extensions import override
 
 from zim import __version__, logs
 from zim.errors import ZimError
+from zim.fabric.health import Health
 from zim.fabric.principals import Principals
 from zim.metrics import Metric, counter, gauge
 from zim.net.entrances import Entrances, read_certificates
 from zim.net.link_keys import LinkKeys
 from zim.net.visitors import let_in, visitors
 from zim.net.zap import ZapServer
-from zim.nodes.effects import Effect, End, Note
+from zim.nodes.effects import Drained, Effect, End, Note
 from zim.nodes.guard import Guard
 from zim.nodes.heap import give_back
 from zim.nodes.lag import LoopLag
+from zim.nodes.orders import read_orders
 from zim.nodes.performer import Performer
 from zim.protocol import codec
 from zim.protocol.errors import CodecError
@@ -52,6 +56,11 @@ def not_connected(links: Mapping[str, HasPeer]) -> list[str]:
     """The peers that are not there, in words. links: by their names."""
     away = {peer: link.trouble for peer, link in links.items() if not link.is_connected}
     return [f"{peer} is not connected" + (f": {why}" if why else "") for peer, why in away.items()]
+
+
+def if_none(away: list[str], links: Mapping[str, object]) -> list[str]:
+    """Those that are away, if that is all there are: one will do."""
+    return away if len(away) == len(links) else []
 
 
 def _shown(listener: ListenAddress) -> str:
@@ -80,6 +89,7 @@ class NodeProcess(Performer):
         principals: backends that are known.
         entrances: what stands before its listeners; once it runs.
         guard: who may connect, and say what. It has its keys before `setup`.
+        is_draining: it hands on what it has, and ends then.
     """
 
     gc_threshold = GC_THRESHOLD
@@ -92,6 +102,7 @@ class NodeProcess(Performer):
         self.principals = Principals(topology.identity.api_keys)
         self._admins: list[HttpServer] = []
         self._over, self._reload_wanted = Event(), Event()
+        self.is_draining = False
         self._exit_code = EXIT_OK
         self._greenlets: set[gevent.Greenlet[..., Any]] = set()
         self._not_understood = 0
@@ -114,6 +125,16 @@ class NodeProcess(Performer):
     def missing(self) -> list[str]:
         """What it waits for before it can do its work, each in words; nothing if it is ready."""
 
+    def blocked(self) -> list[str]:
+        """What of it keeps the node from doing any part of its work; all, if it cannot tell."""
+        return self.missing()
+
+    def health(self) -> Health:
+        """What /readyz answers."""
+        if self.is_draining:
+            return Health(False, ("it is being drained", *self.missing()))
+        return Health(not self.blocked(), tuple(self.missing()))
+
     @abstractmethod
     def listens(self) -> dict[str, Listeners]:
         """Where it listens, for people, beside `admin`: by the keys of the topology."""
@@ -121,6 +142,15 @@ class NodeProcess(Performer):
     @abstractmethod
     def stop(self) -> None:
         """Ends in the order of the data: entrances first. Switches."""
+
+    def drain(self, asked: Mapping[str, Any]) -> None:
+        """Begins to hand on what it has; Drained, or `end`, comes when that is done. Does not switch. asked: how; may
+        come more than once."""
+        self.end()
+
+    def standing(self) -> dict[str, Any]:
+        """What `zim status` is told beside what every node tells. Does not switch."""
+        return {}
 
     def prepare(self, topology: Topology) -> Any:
         """Reads what a changed topology names, for `follow`. Runs in a thread: it may block, and touches nothing.
@@ -170,6 +200,9 @@ class NodeProcess(Performer):
             case End(why=why):
                 log.critical(why)
                 self.end(EXIT_CRASH)
+            case Drained():
+                log.info("drained")
+                self.end()
             case _:
                 raise AssertionError(effect)
 
@@ -190,8 +223,21 @@ class NodeProcess(Performer):
             self._exit_code = exit_code
             self._over.set()
 
-    def run(self, lifeline_fd: int | None = None) -> int:
-        """The whole life, from setup to stop. Returns the exit code. Switches."""
+    def begin_drain(self, asked: Mapping[str, Any] = MappingProxyType({})) -> None:
+        """It is to be drained. Does not switch. asked: how; for what is not there the topology counts."""
+        if self._over.is_set():
+            return
+        if not self.is_draining:
+            self.is_draining = True
+            logs.writer(logs.STDOUT).put(f"draining {self.name} {{}}\n".encode())
+        self.drain(asked)
+
+    def run(self, lifeline_fd: int | None = None, orders_fd: int | None = None) -> int:
+        """The whole life, from setup to stop. Returns the exit code. Switches.
+
+        Args:
+            orders_fd: where orders come, see zim.nodes.orders.
+        """
         gevent.signal_handler(signal.SIGTERM, self.end)
         gevent.signal_handler(signal.SIGINT, self.end)
         gevent.signal_handler(signal.SIGHUP, self._reload_wanted.set)
@@ -212,6 +258,9 @@ class NodeProcess(Performer):
         self.spawn(give_back)
         self.spawn(self.entrances.watch)
         self.spawn(self._reload)
+        gevent.signal_handler(signal.SIGUSR1, self.begin_drain)
+        if orders_fd is not None:
+            self.spawn(self._obey, orders_fd)
         self._over.wait()
         for greenlet in list(self._greenlets):
             greenlet.unlink(self.on_failure)  # what it works on goes away now
@@ -233,17 +282,20 @@ class NodeProcess(Performer):
 
     def _open_admin(self) -> None:
         if self._node.admin:
-            from zim.web.admin import admin_server  # not everybody wants it, and it brings an HTTP server
+            from zim.web.admin import Drain, admin_server  # not everybody wants it, and it brings an HTTP server
             from zim.web.keys import Keys
 
+            keys = Keys(self.principals)
+            drain = Drain(keys, self._drain_asked)
             for at, handshakes in zip(self._node.admin, self.entrances.handshakes["admin"], strict=True):
-                rest = at.host_port, visitors(at), Keys(self.principals) if at.is_reachable else None
-                self._admins.append(admin_server(self._metrics, self.missing, *rest, handshakes=handshakes))
+                rest = at.host_port, visitors(at), keys if at.is_reachable else None, "admin", handshakes, drain
+                self._admins.append(admin_server(self._metrics, self.health, *rest))
                 self._admins[-1].start()
 
     def _metrics(self) -> Iterator[Metric]:
         who: dict[tuple[str, ...], float] = {(self.name, self._kind, __version__): 1}
         yield gauge("zim_node_info", "The node that this is", who, "node", "kind", "version")
+        yield gauge("zim_node_draining", "1 while it is being drained, else 0", self.is_draining)
         what = "Messages of other nodes, or of publishers over ZeroMQ, that were not understood and passed over"
         yield counter("zim_node_bad_messages_total", what, self._not_understood)
         yield from self.guard.metrics()
@@ -258,6 +310,21 @@ class NodeProcess(Performer):
         at = {**self.listens(), "admin": self._node.admin}
         listens = {what: [_shown(one) for one in listeners] for what, listeners in at.items() if listeners}
         logs.writer(logs.STDOUT).put(f"ready {self.name} {json.dumps(listens)}\n".encode())
+
+    def _drain_asked(self) -> str:
+        """Somebody asks for it at `admin`."""
+        self.begin_drain()
+        return f"{self.name} is being drained"
+
+    def _obey(self, fd: int) -> None:
+        for order in read_orders(fd):
+            match order["do"]:
+                case "drain":
+                    self.begin_drain(order)
+                case "status":
+                    said = {"n": order.get("n", 0), "version": __version__, "lag_ms": self._lag.worst_ms()}
+                    said |= {"missing": self.missing(), "is_draining": self.is_draining, **self.standing()}
+                    logs.writer(logs.STDOUT).put(f"status {self.name} {json.dumps(said)}\n".encode())
 
     def _reload(self) -> None:
         """At SIGHUP: the topology is read anew. What came of it is told to the log, and to the supervisor."""

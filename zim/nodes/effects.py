@@ -55,6 +55,10 @@ def topologies_differ(**fields: Any) -> Note:
     return Note(ERROR, "a router refuses a stream: the topologies differ", fields)
 
 
+class Drained(Effect, frozen=True):
+    """The node has nothing left to do: it ends, and is not started again."""
+
+
 class End(Effect, frozen=True):
     """The node cannot go on. why: for people."""
 

@@ -34,6 +34,10 @@ class LoopLag:
                 anew, self._worst_before_s, self._worst_s = now + WORST_S, self._worst_s, 0.0
             due = now + LOOK_S
 
+    def worst_ms(self) -> float:
+        """The longest of the last 30 to 60 seconds."""
+        return round(1000 * max(self._worst_s, self._worst_before_s), 1)
+
     def metrics(self) -> Iterator[Metric]:
         """What it has seen."""
         yield self._seconds.metric("zim_node_loop_lag_seconds", "How long the node's loop lets others wait")

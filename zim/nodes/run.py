@@ -8,7 +8,7 @@ from zim.nodes.base import EXIT_CRASH, EXIT_FATAL, EXIT_NOT_NOW, NodeProcess
 from zim.topology import Comet, Job, Logic, Node, Router, Topology
 
 
-def run(topology: Topology, name: str, lifeline_fd: int | None = None) -> int:
+def run(topology: Topology, name: str, lifeline_fd: int | None = None, orders_fd: int | None = None) -> int:
     """Runs one node until it is told to stop.
 
     Returns:
@@ -18,7 +18,7 @@ def run(topology: Topology, name: str, lifeline_fd: int | None = None) -> int:
         KeyError: the topology has no node of that name.
     """
     try:
-        return _make(topology, topology.node(name)).run(lifeline_fd)
+        return _make(topology, topology.node(name)).run(lifeline_fd, orders_fd)
     except (NotNow, Unavailable) as e:  # the disk has no room
         _say(f"{name}: {e}")
         return EXIT_NOT_NOW

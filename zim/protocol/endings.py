@@ -22,6 +22,7 @@ class Ending(Enum):
     LOST = "connection lost", 0, 0
     GOING_AWAY = "the server is going away", 1001, 4000
     SILENT = "heartbeat timeout", 1001, 4001
+    DRAINED = "the comet is being drained", 1001, 4002
     TRY_AGAIN = "try again", 1013, 4200
     LATE = "handshake timeout", 1013, 4201
     SLOW = "slow consumer", 1008, 4202

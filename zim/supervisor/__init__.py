@@ -2,10 +2,11 @@
 
 from zim.supervisor.admin import Admins
 from zim.supervisor.control import ControlSocket, control_path
+from zim.supervisor.keeping import RunningNode
 from zim.supervisor.open_files import raise_open_files
 from zim.supervisor.ports import ports_in_use
 from zim.supervisor.reloading import Reloader
-from zim.supervisor.running import RunningNode, Supervisor, node_command
+from zim.supervisor.running import Supervisor, node_command
 from zim.supervisor.systemd import Manager
 
 __all__ = [

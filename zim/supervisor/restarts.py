@@ -61,18 +61,21 @@ class Readiness:
         was_complete: once all were ready at the same time.
         given_up: who will not be started again. It has never been ready, so the fabric never was complete.
         down: who has died and is not ready again.
+        drained: who has ended as it was asked to, and is not missed.
     """
 
     names: Sequence[str]
     was_complete: bool = False
     given_up: list[str] = field(default_factory=list)
     down: set[str] = field(default_factory=set)
+    drained: set[str] = field(default_factory=set)
     _ready: set[str] = field(default_factory=set)
 
     def ready(self, name: str) -> bool:
         """A node is ready. True once: when this makes the fabric complete for the first time."""
         self._ready.add(name)
         self.down.discard(name)
+        self.drained.discard(name)
         if self.was_complete or self.missing:
             return False
         self.was_complete = True
@@ -81,7 +84,14 @@ class Readiness:
     def lost(self, name: str) -> None:
         """A node has died."""
         self._ready.discard(name)
+        self.drained.discard(name)
         self.down.add(name)
+
+    def left(self, name: str) -> None:
+        """A node has been drained."""
+        self._ready.discard(name)
+        self.down.discard(name)
+        self.drained.add(name)
 
     def gave_up(self, name: str) -> None:
         """A node will not be started again."""
@@ -91,7 +101,7 @@ class Readiness:
     @property
     def missing(self) -> list[str]:
         """Who is not ready."""
-        return [name for name in self.names if name not in self._ready]
+        return [name for name in self.names if name not in self._ready and name not in self.drained]
 
 
 def stop_order(nodes: Iterable[Node]) -> list[list[Node]]:
@@ -114,9 +124,10 @@ def parse_ready(line: str, name: str) -> dict[str, list[str]] | None:
     return {str(what): [str(one) for one in where] for what, where in listening.items()}
 
 
-def parse_reloaded(line: str, name: str) -> dict[str, Any] | None:
-    """What a node has said of its reload, `{"digest": "…"}` or `{"problems": ["…"]}`; None for any other line."""
-    head = f"reloaded {name} "
+def parse_said(line: str, name: str, word: str) -> dict[str, Any] | None:
+    """What a node has said, by the word for it: of its reload, `{"digest": "…"}` or `{"problems": ["…"]}`; None for any
+    other line."""
+    head = f"{word} {name} "
     if not line.startswith(head):
         return None
     try:

@@ -8,29 +8,20 @@ file. That holds for `kill -9` too, and on macOS.
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import signal
 import sys
-import time
-from collections import deque
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import gevent
-from gevent import Greenlet, subprocess
+from gevent import Greenlet
 from gevent.event import AsyncResult, Event
 
-from zim.supervisor.restarts import (
-    PASSES_BY_ITSELF,
-    Readiness,
-    Restarts,
-    parse_ready,
-    parse_reloaded,
-    stop_order,
-)
+from zim.supervisor.keeping import Command, Keeper, RunningNode
+from zim.supervisor.restarts import Readiness, stop_order
+from zim.supervisor.standing import Standing
 from zim.topology import Node, Topology
 
 log = logging.getLogger(__name__)
@@ -38,24 +29,6 @@ log = logging.getLogger(__name__)
 STOP_TIMEOUT_S = 5.0  # for all nodes of one kind, before they are killed
 QUICK_STOP_S = 1.0  # after which it says whom it waits for
 READY_TIMEOUT_S = 30.0  # before it says who is missing
-LAST_LINES = 20
-MAX_LINE_BYTES = 65_536
-DRAIN_TIMEOUT_S = 1.0  # a grandchild may hold a dead node's stderr open
-
-Command = Callable[[Node, int], list[str]]
-
-
-@dataclass(frozen=True)
-class RunningNode:
-    """A node that is ready.
-
-    Attributes:
-        listening: what listens where, as the node itself said.
-    """
-
-    node: Node
-    pid: int
-    listening: dict[str, list[str]]
 
 
 def node_command(topology: Topology, *options: str) -> Command:
@@ -66,109 +39,6 @@ def node_command(topology: Topology, *options: str) -> Command:
         return [sys.executable, "-m", "zim", "node", node.name, *where, *options]
 
     return command
-
-
-class _Keeper:
-    """Keeps one node running. Everything in it happens in its greenlet, but for `stop()` and `kill()`."""
-
-    def __init__(self, node: Node, supervisor: Supervisor) -> None:
-        self.node = node
-        self.last_lines: deque[str] = deque(maxlen=LAST_LINES)
-        self._supervisor = supervisor
-        self._restarts = Restarts()
-        self._process: subprocess.Popen[bytes] | None = None
-        self._stopping = Event()
-        self._is_killed = False
-
-    def run(self) -> None:
-        """Starts it, and again when it dies, until it is stopped or given up."""
-        name, supervisor = self.node.name, self._supervisor
-        while not self._stopping.is_set():
-            exit_code = self._run_once()
-            supervisor.on_lost(name)
-            if self._stopping.is_set():
-                return
-            delay = self._restarts.died(exit_code, time.monotonic())
-            how = _how_it_ended(exit_code)
-            if delay is None:
-                extra = {"node": name, "ended": how, "deaths": self._restarts.deaths}
-                log.error("node given up\n%s", _indent(self.last_lines), extra=extra)
-                supervisor.on_lost(name, for_good=True)
-                return
-            if exit_code == PASSES_BY_ITSELF:
-                why = self.last_lines[-1] if self.last_lines else how
-                log.warning("node waits", extra={"node": name, "for": why, "restart_in_s": delay})
-            else:
-                log.warning("node died", extra={"node": name, "ended": how, "restart_in_s": delay})
-            self._stopping.wait(delay)
-
-    def stop(self) -> None:
-        """Asks it to end, and does not start it again."""
-        self._stopping.set()
-        self._signal(signal.SIGTERM)
-
-    def kill(self) -> None:
-        """Ends it at once."""
-        self._is_killed = True
-        self._stopping.set()
-        self._signal(signal.SIGKILL)
-
-    def reload(self) -> None:
-        """Asks it to read its topology anew."""
-        self._signal(signal.SIGHUP)
-
-    def _signal(self, number: int) -> None:
-        # Popen checks that it has not been waited for, so the pid cannot be another's.
-        if self._process is not None:
-            with contextlib.suppress(OSError):
-                self._process.send_signal(number)
-
-    def _run_once(self) -> int:
-        supervisor = self._supervisor
-        self.last_lines.clear()
-        try:
-            process = subprocess.Popen(
-                supervisor.command(self.node, supervisor.lifeline),
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                pass_fds=(supervisor.lifeline,),
-                start_new_session=True,  # else Ctrl-C in a terminal reaches every node at the same time
-            )
-        except OSError as error:
-            self._pass_on(f"{self.node.name} cannot be started: {error}".encode())
-            return 1
-        self._process = process
-        if self._stopping.is_set():  # asked while Popen let others run, when there was nothing to signal yet
-            self._signal(signal.SIGKILL if self._is_killed else signal.SIGTERM)
-        supervisor.spawn(_hand, process, supervisor.in_force)
-        readers = [supervisor.spawn(self._read_stdout, process), supervisor.spawn(self._forward, process.stderr)]
-        exit_code: int = process.wait()
-        gevent.joinall(readers, timeout=DRAIN_TIMEOUT_S)
-        gevent.killall(readers)
-        for stream in (process.stdout, process.stderr):
-            if stream is not None:
-                stream.close()
-        return exit_code
-
-    def _read_stdout(self, process: subprocess.Popen[bytes]) -> None:
-        for line in _lines(process.stdout):
-            text, name = line.decode("utf-8", "replace").strip(), self.node.name
-            if (listening := parse_ready(text, name)) is not None:
-                self._restarts.ready(time.monotonic())
-                self._supervisor.on_ready(RunningNode(self.node, process.pid, listening))
-            elif (said := parse_reloaded(text, name)) is not None:
-                self._supervisor.on_reloaded(name, said)
-            else:
-                self._pass_on(line)
-
-    def _forward(self, stderr: Any) -> None:
-        for line in _lines(stderr):
-            self._pass_on(line)
-
-    def _pass_on(self, line: bytes) -> None:
-        self.last_lines.append(line.decode("utf-8", "replace").rstrip("\n"))
-        self._supervisor.pass_on(line if line.endswith(b"\n") else line + b"\n")
 
 
 class Supervisor:
@@ -199,7 +69,7 @@ class Supervisor:
         # Neither end is inheritable (PEP 446); Popen passes the reading one on, so that the writing one stays alone.
         self.lifeline, self._lifeline_end = os.pipe()
         self._on_complete = on_complete
-        self._keepers = {node.name: _Keeper(node, self) for node in self.nodes}
+        self._keepers = {node.name: Keeper(node, self) for node in self.nodes}
         self._greenlets: dict[str, Greenlet[..., Any]] = {}
         self._readiness = Readiness(list(self._keepers))
         self._running: dict[str, RunningNode] = {}
@@ -208,6 +78,8 @@ class Supervisor:
         self._has_terminal = os.isatty(0)
         self.on_hangup: Callable[[], None] = lambda: None
         self.on_stop: Callable[[], None] = lambda: None
+        self._asked = 0
+        self._statuses: dict[str, Event] = {}  # set by nodes that answer the last question
         self._reloads: dict[str, AsyncResult[Mapping[str, Any]]] = {}  # what nodes that were told say of it
         self._wanted = ""  # the digest of the topology that they are to have
         self._must_reload: set[str] = set()  # those that start: they are told once they are ready
@@ -273,6 +145,17 @@ class Supervisor:
         if self._readiness.given_up:
             self._over.set()
 
+    def on_drained(self, name: str) -> None:
+        """A node has ended, for it was drained; or is not started, for it is drained."""
+        if not self._over.is_set():
+            self.on_reloaded(name, {"problems": ["is drained, and starts with it"]})
+            self._readiness.left(name)
+
+    def on_status(self, name: str, said: Mapping[str, Any]) -> None:
+        """A node tells how it is."""
+        if said.get("n") == self._asked and (event := self._statuses.get(name)) is not None:
+            event.set()
+
     def on_reloaded(self, name: str, said: Mapping[str, Any]) -> None:
         """A node has read its topology anew; or it could not."""
         if (result := self._reloads.get(name)) is not None and said.get("digest", self._wanted) == self._wanted:
@@ -290,7 +173,8 @@ class Supervisor:
         self._wanted = digest
         self._must_reload = set(self._readiness.missing)
         late = dict.fromkeys(self._must_reload, "is not ready, and takes it over when it is")
-        self._reloads = {name: AsyncResult() for name in self._keepers if name not in self._must_reload}
+        away = self._must_reload | self._readiness.drained  # those start with it
+        self._reloads = {name: AsyncResult() for name in self._keepers if name not in away}
         for name in self._reloads:
             self._keepers[name].reload()
         gevent.wait(list(self._reloads.values()), timeout=timeout_s)
@@ -301,9 +185,33 @@ class Supervisor:
         self._reloads = {}
         return late
 
+    # ------------------------------------------------------------ from operators
+
+    def drain(self, name: str, asked: Mapping[str, Any]) -> None:
+        """A node is to hand on what it has, to end, and to stay away. Does not switch. asked: how."""
+        self._keepers[name].drain(asked)
+
+    def start(self, name: str) -> None:
+        """A node that was drained, or is being, is to come back. Does not switch."""
+        self._keepers[name].start()
+
+    def standings(self) -> dict[str, Standing]:
+        """How all nodes are, as far as is known. They go on changing."""
+        return {name: keeper.standing for name, keeper in self._keepers.items()}
+
+    def ask_all(self, timeout_s: float) -> dict[str, Standing]:
+        """Asks all nodes how they are. Switches: until all have answered, or the time is over."""
+        self._asked += 1
+        self._statuses = {name: Event() for name in self._keepers}
+        asked = [self._statuses[name] for name, keeper in self._keepers.items() if keeper.ask_status(self._asked)]
+        gevent.wait(asked, timeout=timeout_s)
+        return self.standings()
+
+    # ------------------------------------------------------------ for metrics
+
     def is_ready(self) -> dict[str, float]:
         """1 for each node that is ready, else 0."""
-        missing = set(self._readiness.missing)
+        missing = {*self._readiness.missing, *self._readiness.drained}
         return {name: float(name not in missing) for name in self._keepers}
 
     def missing(self) -> list[str]:
@@ -370,29 +278,3 @@ class Supervisor:
         log.error("supervisor failed", extra={"error": repr(greenlet.exception)})
         self._has_failed = True
         self._end("failure")
-
-
-def _hand(process: subprocess.Popen[bytes], data: bytes) -> None:
-    """Writes to what has just started. Switches."""
-    with contextlib.suppress(OSError):  # it has died
-        assert process.stdin is not None
-        process.stdin.write(data)
-        process.stdin.close()
-
-
-def _lines(stream: Any) -> Iterable[bytes]:
-    while line := stream.readline(MAX_LINE_BYTES):
-        yield line
-
-
-def _how_it_ended(exit_code: int) -> str:
-    if exit_code >= 0:
-        return f"exit code {exit_code}"
-    try:
-        return signal.Signals(-exit_code).name
-    except ValueError:
-        return f"signal {-exit_code}"
-
-
-def _indent(lines: Iterable[str]) -> str:
-    return "\n".join(f"    {line}" for line in lines) or "    (it said nothing)"

@@ -28,12 +28,13 @@ _LIVE: dict[type[Node], tuple[str, ...]] = {
         "outbox_bytes",
         "slow_consumer",
         "max_memory_bytes",
+        "drain_per_s",
     ),
 }
 _LISTENERS = ("http", "tcp", "ws", "admin")
 # Of a listener: whom it lets in, and how it shows who it is.
 _NO_RULES: dict[str, Any] = {"insecure": False, "origins": (), "hosts": (), "anonymous": False, "cookie": ""}
-_NO_RULES |= {"tls": (), "proxies": (), "proxy_protocol": False, "client_header": ""}
+_NO_RULES |= {"tls": (), "proxies": (), "proxy_protocol": False, "client_header": "", "public": ""}
 
 N = TypeVar("N", bound=Node)
 

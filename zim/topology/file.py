@@ -298,6 +298,14 @@ _BROWSERS: dict[str, Reader] = {
     "hosts": browsers.read_hosts,
 }
 _PEOPLE: dict[str, Reader] = {**_STRANGERS, "anonymous": _FLAG}
+_PUBLIC_TCP = checked(
+    lambda v: isinstance(v, str) and re.fullmatch(r"(tls://)?[^\s/@]+:[0-9]{1,5}", v) is not None,
+    'what clients connect to, such as "push-1.example.com:8080", or "tls://push-1.example.com:8443"',
+)
+_PUBLIC_WS = checked(
+    lambda v: isinstance(v, str) and re.fullmatch(r"(wss://[!-~]+|ws://[^\s/@]+:[0-9]{1,5}(/[!-~]*)?)", v) is not None,
+    'what clients connect to, such as "wss://push-1.example.com/sub"',
+)
 _COOKIE = checked(
     lambda v: isinstance(v, str) and re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,100}", v) is not None,
     'the name of a cookie, such as "session"',  # RFC 6265 4.1.1
@@ -306,8 +314,8 @@ _COOKIE = checked(
 _MORE: dict[str, dict[str, Reader]] = {
     "http": _BROWSERS,
     "admin": _BROWSERS,
-    "tcp": _PEOPLE,
-    "ws": {**_BROWSERS, **_PEOPLE, "ws_frames": choice("array", "object"), "cookie": _COOKIE},
+    "tcp": {**_PEOPLE, "public": _PUBLIC_TCP},
+    "ws": {**_BROWSERS, **_PEOPLE, "ws_frames": choice("array", "object"), "cookie": _COOKIE, "public": _PUBLIC_WS},
 }
 _READERS: dict[str, Reader] = {
     **dict.fromkeys(("http", "tcp", "ws", "admin"), _read_listeners),

@@ -47,6 +47,7 @@ class ListenAddress:
         proxies: networks of those who are believed about whom they speak for.
         proxy_protocol: they say it in the first bytes of each connection, and nobody else may connect.
         client_header: where they say it over HTTP and WebSocket otherwise.
+        public: of TCP and WebSocket, where clients reach it: what they are told who are sent here; "" for nothing.
     """
 
     address: str
@@ -60,6 +61,7 @@ class ListenAddress:
     proxies: tuple[str, ...] = ()
     proxy_protocol: bool = False
     client_header: str = "X-Forwarded-For"
+    public: str = ""
 
     @property
     def parsed(self) -> Endpoint:
@@ -167,6 +169,7 @@ class Comet(Node):
     keepalive_s: Annotated[int, whole(0, 32_767)] = 60
     outbox_bytes: Bytes = 1 << 20  # backlog of one connection whose socket is full
     slow_consumer: Annotated[str, choice("close", "drop")] = "close"  # or "drop": its oldest messages go first
+    drain_per_s: Annotated[int, whole(1, 1_000_000)] = 200  # clients sent to other comets, while it is drained
     max_memory_bytes: Annotated[int, whole(0, MOST_BYTES)] = 0  # of its process; above it nobody new comes in; 0: any
 
 

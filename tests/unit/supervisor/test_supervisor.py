@@ -22,7 +22,7 @@ from zim.supervisor.restarts import (
     open_file_limits,
     open_files_needed,
     parse_ready,
-    parse_reloaded,
+    parse_said,
     stop_order,
 )
 from zim.topology import load
@@ -143,7 +143,7 @@ def test_ready_line(line: str, listening: dict[str, list[str]] | None) -> None:
     ids=lambda value: str(value)[:35],
 )
 def test_reloaded_line(line: str, said: dict[str, Any] | None) -> None:
-    assert parse_reloaded(line, "comet-1") == said
+    assert parse_said(line, "comet-1", "reloaded") == said
 
 
 def test_open_files_needed() -> None:

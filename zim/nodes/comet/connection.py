@@ -28,7 +28,7 @@ from zim.nodes.comet.views import Session
 from zim.protocol.endings import Ending
 from zim.protocol.frame import Packet
 from zim.protocol.speech import Speech
-from zim.protocol.vocabularies.base import Login, Past, ReadHistory, Refresh, Request, Start
+from zim.protocol.vocabularies.base import Login, Onward, Past, ReadHistory, Refresh, Request, Start
 
 log = logging.getLogger(__name__)
 
@@ -203,7 +203,9 @@ class Connection(Session):
 
     # -- closing
 
-    def close(self, ending: Ending, why: str = "", code: int = 0, outcome: str = "gone") -> None:
+    def close(
+        self, ending: Ending, why: str = "", code: int = 0, outcome: str = "gone", onward: Onward | None = None
+    ) -> None:
         """Closes from our side. Does not switch.
 
         All is sent, then the client closes: to close first, with bytes of its unread, would reset what we sent.
@@ -212,11 +214,12 @@ class Connection(Session):
             why: more than the ending says; for the log, for zim's clients, and for the close frame if there is one.
             code: of a WebSocket close frame, if it is not the one for such an ending.
             outcome: what becomes of messages that wait for the client: "gone" or "shed".
+            onward: to which other comet it is to go.
         """
         if self.phase.is_over:
             return
         reason = why or ending.word
-        farewell = self.vocabulary.encode_farewell(reason, ending)
+        farewell = self.vocabulary.encode_farewell(reason, ending, onward)
         words = self.speech.framing.encode(farewell) if farewell is not None else b""
         words += self.speech.framing.encode_close(code or self.vocabulary.close_code(ending), reason)
         if self._outbox is not None:

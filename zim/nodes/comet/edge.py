@@ -15,7 +15,18 @@ from zim.net.fairness import give_way
 from zim.net.pipe import Pipe
 from zim.nodes.comet.connection import ClientLimits, Connection
 from zim.nodes.comet.doorkeeper import Doorkeeper, TurnedAway
-from zim.nodes.comet.effects import CursorMoved, Expelled, Gapped, HistoryRead, Joined, Left, Opened, SessionEffect
+from zim.nodes.comet.effects import (
+    CursorMoved,
+    Expelled,
+    Gapped,
+    HistoryRead,
+    Joined,
+    Left,
+    Opened,
+    SendOn,
+    SessionEffect,
+)
+from zim.nodes.comet.elsewhere import Elsewhere
 from zim.nodes.comet.gate import GRACE_S, Gate
 from zim.nodes.comet.inflow import Inflow
 from zim.nodes.comet.phases import SILENT, Cause, Phase
@@ -64,6 +75,7 @@ class Edge:
         max_connections: sockets open at once.
         gate: what clients may do; doorkeeper: who is let in by their address; inflow: how much clients may send.
         is_open: new connections are welcome.
+        elsewhere: where clients go that are sent to another comet.
         places: sockets that are open.
         accepted, refused: how many sockets came, and how many of them found the comet full.
         closed_for: how many connections ended, by the word for it.
@@ -84,6 +96,7 @@ class Edge:
         self.is_open = True
         self._hub, self._perform = runner.hub, perform
         self.doorkeeper, self.inflow = Doorkeeper(), Inflow()
+        self.elsewhere = Elsewhere()
         self.gate = Gate(runner, perform)
         self.max_connections = max_connections
         self._conns = itertools.count(1)
@@ -267,6 +280,8 @@ class Edge:
             case Expelled():
                 ending = _ENDINGS[effect.why]
                 connection.close(ending, ending.because(effect.reason))
+            case SendOn(to=to, after_s=after_s):
+                connection.close(Ending.DRAINED, onward=self.elsewhere.onward(connection, to, after_s))
             case HistoryRead(seq=seq, past=past):
                 self.gate.tell_history(connection, past, seq)
             case CursorMoved(stream=stream, offset=offset):

@@ -52,6 +52,13 @@ class Expelled(SessionEffect, frozen=True):
     reason: str
 
 
+class SendOn(SessionEffect, frozen=True):
+    """It is to go to another comet. to: its name; "" for any. after_s: so much later."""
+
+    to: str
+    after_s: float
+
+
 class Barred(Effect, frozen=True):
     """A network has been banned: those who come from there are to be closed."""
 

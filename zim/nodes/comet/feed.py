@@ -214,6 +214,15 @@ class Link:
         self.taken = self.handled = self._made = self._base
         return True
 
+    @property
+    def is_told(self) -> bool:
+        """All changes are answered."""
+        return not self._unanswered and not self._unsent
+
+    def is_settled(self, upto: int) -> bool:
+        """The router has heard what became of all entries up to there."""
+        return self.handled >= upto and all(n > upto for n in self.reports.waiting)
+
     # -- Renew
 
     def renewed(self, m: Renewed, now: float) -> bool:

@@ -25,7 +25,7 @@ from zim.protocol.endings import Ending
 from zim.protocol.errors import WireError
 from zim.protocol.frame import Packet
 from zim.protocol.logins import AskJoin, Auth, Authed, MayJoin
-from zim.protocol.vocabularies.base import Join, Login, Past, ReadHistory, Refresh, Start
+from zim.protocol.vocabularies.base import Join, Login, Onward, Past, ReadHistory, Refresh, Start
 from zim.protocol.vocabularies.goim import GOIM, is_zims
 from zim.protocol.vocabularies.zim import NOT_ALLOWED, refusals
 
@@ -64,6 +64,9 @@ class Gate:
         """
         connection.speech = connection.speech.of_version(packet.version)
         login = connection.vocabulary.parse_login(packet.body)
+        if self._runner.draining is not None:  # it was on its way in
+            connection.close(Ending.DRAINED, onward=Onward())
+            return
         cookie, connection.cookie = connection.cookie, b""
         if (why := self._hub.barred.reason(connection.host)) is not None:
             connection.close(Ending.BANNED, Ending.BANNED.because(why))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -18,8 +18,9 @@ from zim.net.fairness import give_way
 from zim.net.links import PeerLink
 from zim.net.transport import Dealer, Inbox
 from zim.net.visitors import let_in, visitors
-from zim.nodes.base import EXIT_CRASH, NodeProcess, not_connected
+from zim.nodes.base import EXIT_CRASH, NodeProcess, if_none, not_connected
 from zim.nodes.comet.connection import ClientLimits
+from zim.nodes.comet.draining import DrainPlan
 from zim.nodes.comet.edge import Edge
 from zim.nodes.comet.effects import Barred, Pass, Replaced, SessionEffect, Told
 from zim.nodes.comet.memory import MemoryWatch
@@ -121,6 +122,7 @@ class CometNode(NodeProcess):
         edge.doorkeeper.follow(limits, comet.max_memory_bytes)
         edge.inflow.follow(limits)
         edge.gate.most_rooms = limits.rooms_per_session
+        edge.elsewhere.follow(one for one in topology.comets if one.name != self.name)
 
     @override
     def start(self) -> None:
@@ -141,13 +143,20 @@ class CometNode(NodeProcess):
 
     @override
     def missing(self) -> list[str]:
+        return [*self._not_registered(), *if_none(not_connected(self._logics), self._logics)]
+
+    @override
+    def blocked(self) -> list[str]:
+        shards = if_none(self._not_registered(), self._runner.hub.links)
+        return [*shards, *if_none(not_connected(self._logics), self._logics)]
+
+    def _not_registered(self) -> list[str]:
         found = []
         for link in self._runner.hub.links.values():
             why = self._routers[link.router].trouble if link.router else "no router owns it"
             if not link.term or link.is_registering or why:
                 found.append(f"not registered with {link.shard}" + (f": {why}" if why else ""))
-        logics = not_connected(self._logics)
-        return found + (logics if len(logics) == len(self._logics) else [])  # one will do
+        return found
 
     @override
     def listens(self) -> dict[str, Listeners]:
@@ -171,6 +180,23 @@ class CometNode(NodeProcess):
             listener.close()
         self._edge.close()
         self._state.close()
+
+    @override
+    def drain(self, asked: Mapping[str, Any]) -> None:
+        """Nobody new comes in; clients go at a pace, see zim.nodes.comet.draining."""
+        self._edge.is_open = False
+        for listener in self._listeners:
+            if listener.started:
+                listener.stop_accepting_any()
+        others = [one.name for one in self.topology.comets if one.name != self.name]
+        shares = asked.get("shares") or dict.fromkeys(others, 1)
+        plan = DrainPlan(float(asked.get("per_s") or self._comet.drain_per_s), shares)
+        self.perform(self._runner.drain(plan, time.monotonic()))
+
+    @override
+    def standing(self) -> dict[str, Any]:
+        waiting = sum(link.waiting_bytes for link in self._links.values()) + self._edge.waiting_bytes()
+        return {"connections": self._edge.places, "backlog_bytes": waiting}
 
     @override
     def metrics(self) -> Iterator[Metric]:

@@ -15,9 +15,10 @@ from typing_extensions import override
 
 from zim.fabric.limits import CHANGES
 from zim.nodes.calls import Call, Calls
+from zim.nodes.comet.draining import Draining, DrainPlan
 from zim.nodes.comet.effects import Told
 from zim.nodes.comet.hub import Hub
-from zim.nodes.effects import MESSAGE_BYTES, WARNING, Effect, Note
+from zim.nodes.effects import INFO, MESSAGE_BYTES, WARNING, Effect, Note
 from zim.nodes.placement import Placement
 from zim.protocol.logins import AskJoin, Auth, Authed, MayJoin
 from zim.protocol.message import Message
@@ -74,6 +75,7 @@ class CometRunner:
 
     Attributes:
         hub: who is subscribed to what.
+        draining: under way; None for a comet that stays.
     """
 
     def __init__(
@@ -103,6 +105,7 @@ class CometRunner:
         self._logics, self._next_logic = logics, first_logic
         self._renew_bytes, self.handshake_timeout_s, self.answer_s = renew_bytes, handshake_timeout_s, answer_s
         self._calls = Calls()
+        self.draining: Draining | None = None
 
     # -- routers and jobs
 
@@ -146,7 +149,18 @@ class CometRunner:
     def on_tick(self, now: float) -> list[Effect]:
         """Forty times a second: what is to be repeated, fetched, renewed, asked again."""
         due, silent = self._calls.on_tick(now)
-        return self.hub.on_tick(now, self._renew_bytes) + due + _ended(silent)
+        found = self.hub.on_tick(now, self._renew_bytes) + due + _ended(silent)
+        return found if self.draining is None else found + self.draining.step(self.hub, now)
+
+    # -- the end
+
+    def drain(self, plan: DrainPlan, now: float) -> list[Effect]:
+        """It is to send its clients to others, and to end: `on_tick` does it, and returns Drained in the end. Asked
+        again it goes on by the new plan."""
+        again, self.draining = self.draining, Draining(plan, now)
+        if again is not None:
+            self.draining.sent, self.draining.is_over = again.sent, again.is_over
+        return [Note(INFO, "draining", {"sessions": len(self.hub.sessions), "per_s": plan.per_s})]
 
 
 def _size(question: Auth | AskJoin) -> int:

@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
+import gevent
 from typing_extensions import override
 
 from zim.metrics import Metric, counter
 from zim.net.links import PeerLink
 from zim.net.transport import Inbox, Outlet
-from zim.nodes.base import NodeProcess, not_connected
-from zim.nodes.effects import Effect, Send
+from zim.nodes.base import NodeProcess, if_none, not_connected
+from zim.nodes.effects import Drained, Effect, Send
 from zim.nodes.job.runner import JobRunner
 from zim.nodes.queues import queues
 from zim.protocol import messages
 from zim.topology import Job, Listeners, Topology
 
 log = logging.getLogger(__name__)
+
+EMPTY_S = 5.0  # for what waits for comets that are there; they fetch the rest
+LINGER_S = 0.2  # for what is in the sockets' buffers
+LOOK_S = 0.02
 
 
 class JobNode(NodeProcess):
@@ -27,6 +33,7 @@ class JobNode(NodeProcess):
     def __init__(self, topology: Topology, job: Job) -> None:
         super().__init__(topology, job)
         self._job = job
+        self._is_leaving = False
 
     @override
     def setup(self) -> None:
@@ -48,12 +55,39 @@ class JobNode(NodeProcess):
         return not_connected(self._comets)
 
     @override
+    def blocked(self) -> list[str]:
+        return if_none(self.missing(), self._comets)
+
+    @override
     def listens(self) -> dict[str, Listeners]:
         return {"bind": (self._job.bind,)}
 
     @override
     def stop(self) -> None:
         """What waits in the queues the comets will fetch."""
+
+    @override
+    def drain(self, asked: Mapping[str, Any]) -> None:
+        if not self._is_leaving:
+            self._is_leaving = True
+            self.spawn(self._leave)
+
+    def _leave(self) -> None:
+        """Routers lose their link, and choose another job; what is here goes out. What was on its way the comets
+        fetch."""
+        self._inbox.close()
+        until = time.monotonic() + EMPTY_S
+        while self._waiting() and time.monotonic() < until:
+            gevent.sleep(LOOK_S)
+        gevent.sleep(LINGER_S)
+        self.perform([Drained()])
+
+    def _waiting(self) -> int:
+        return sum(comet.waiting_bytes for comet in self._comets.values() if comet.is_connected)
+
+    @override
+    def standing(self) -> dict[str, Any]:
+        return {"backlog_bytes": sum(comet.waiting_bytes for comet in self._comets.values())}
 
     @override
     def metrics(self) -> Iterator[Metric]:

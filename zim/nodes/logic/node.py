@@ -6,9 +6,9 @@ import logging
 import secrets
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import gevent
 from gevent.event import AsyncResult
@@ -25,15 +25,15 @@ from zim.net.link_keys import PUBLISHERS
 from zim.net.links import PeerLink
 from zim.net.transport import Dealer, Server
 from zim.net.visitors import let_in, visitors
-from zim.nodes.base import NodeProcess, not_connected
+from zim.nodes.base import NodeProcess, if_none, not_connected
 from zim.nodes.calls import RETRY_S
-from zim.nodes.effects import Effect, Replies, Send
+from zim.nodes.effects import Drained, Effect, Replies, Send
 from zim.nodes.logic.callouts import CallOut, Reply
 from zim.nodes.logic.desk import Desk, FetchKeys
 from zim.nodes.logic.fabric import RouterFabric
 from zim.nodes.logic.metrics import fabric_metrics, http_metrics, limit_metric, login_metrics
 from zim.nodes.logic.runner import LogicRunner, Settled
-from zim.nodes.placement import Placement
+from zim.nodes.placement import Placement, numbers_of
 from zim.nodes.queues import queues
 from zim.nodes.refusals import tell_for_ever
 from zim.protocol import codec, messages
@@ -48,6 +48,9 @@ log = logging.getLogger(__name__)
 audit = logging.getLogger("zim.audit")
 
 FETCH_S = 3.0  # for an issuer's keys: shorter than a handshake, so that who waits for them is told
+IDLE_S = 5.0  # before drained logics hang up on those who keep a connection and say nothing on it
+UNDER_WAY_S = 20.0  # for requests that are being answered then
+LOOK_S = 0.05
 ROUTER_QUEUE_BYTES = 64 << 20  # for one router; above it requests are not sent
 
 
@@ -63,6 +66,8 @@ class LogicNode(NodeProcess):
     def __init__(self, topology: Topology, logic: Logic) -> None:
         super().__init__(topology, logic)
         self._logic = logic
+        self._draining: gevent.Greenlet[..., Any] | None = None
+        self._hears_publishers = True
 
     @override
     def setup(self) -> None:
@@ -85,7 +90,7 @@ class LogicNode(NodeProcess):
         }
         self._fabric = RouterFabric(self.topology.shards, self._runner, self.perform)
         self._keys = Keys(self.principals, self._logic.goim_key_header)
-        self._app = create_app(self._fabric, max_body_bytes, self._keys, self.missing)
+        self._app = create_app(self._fabric, max_body_bytes, self._keys, self.health)
         logic, limits = self._logic, request_limits(max_body_bytes)
         self._http: list[HttpServer] = []
         for at, handshakes in zip(logic.http, self.entrances.handshakes["http"], strict=True):
@@ -145,9 +150,15 @@ class LogicNode(NodeProcess):
 
     @override
     def missing(self) -> list[str]:
+        return [*not_connected(self._routers), *self._keyless()]
+
+    @override
+    def blocked(self) -> list[str]:
+        return [*if_none(not_connected(self._routers), self._routers), *self._keyless()]
+
+    def _keyless(self) -> list[str]:
         keyless = [known for known in self._runner.desk.issuers.values() if not known.keys]
-        keys = [f"the keys of {known.issuer.issuer} are not there: {known.why or 'asked for'}" for known in keyless]
-        return [*not_connected(self._routers), *keys]
+        return [f"the keys of {known.issuer.issuer} are not there: {known.why or 'asked for'}" for known in keyless]
 
     @override
     def listens(self) -> dict[str, Listeners]:
@@ -161,6 +172,41 @@ class LogicNode(NodeProcess):
             server.leave()
         for server in self._http:
             server.stop(timeout=2)  # they share their connections, so only the first one waits
+
+    @override
+    def drain(self, asked: Mapping[str, Any]) -> None:
+        if self._draining is None:
+            self._draining = self.spawn(self._leave)
+
+    def _leave(self) -> None:
+        """Nobody new is let in. Who is here is answered, and told to connect elsewhere: over HTTP by `Connection:
+        close`; who says nothing for a while is hung up on. What publishers send over ZeroMQ at the end is not read:
+        they send it again, to another logic, under the same id."""
+        clients = self._http[0].pool  # the connections of all
+        assert clients is not None
+        for server in self._http:
+            server.stop_accepting_any()
+        for bound in filter(None, (self._server, self._publish)):
+            bound.let_nobody_in()
+        until = time.monotonic() + IDLE_S
+        while len(clients) and time.monotonic() < until:
+            gevent.sleep(LOOK_S)
+        for server in self._http:
+            server.leave()
+        self._hears_publishers = False
+        until = time.monotonic() + UNDER_WAY_S
+        while (len(clients) or self._runner.waiting_bytes) and time.monotonic() < until:
+            gevent.sleep(LOOK_S)
+        if len(clients):
+            log.warning("drained, and requests are under way", extra={"connections": len(clients)})
+        self.perform([Drained()])
+
+    @override
+    def standing(self) -> dict[str, Any]:
+        answered = self._runner.answered
+        waiting = self._runner.waiting_bytes + sum(router.waiting_bytes for router in self._routers.values())
+        failed = sum(answered[status] for status in ("unavailable", "unknown"))
+        return {"pushes": sum(answered.values()), "failed": failed, "backlog_bytes": waiting}
 
     @override
     def metrics(self) -> Iterator[Metric]:
@@ -185,6 +231,8 @@ class LogicNode(NodeProcess):
 
     def _on_submitted(self, envelope: tuple[bytes, ...], frame: bytes, _: str) -> None:
         """Publishers push over ZeroMQ: their API key, empty for none, and a frame of Submits."""
+        if not self._hears_publishers:
+            return
         submits = self.decode(frame, messages.FromPublisher, PUBLISHER)
         publisher, key = envelope[0], envelope[1] if len(envelope) > 1 else b""
         try:
@@ -200,8 +248,7 @@ class LogicNode(NodeProcess):
         self.perform(self._runner.on_answers(router, answers, time.monotonic()))
 
     def _on_lost(self, router: str, lost: Sequence[Message]) -> None:
-        reqs = [m.req for m in lost]  # type: ignore[attr-defined]
-        self.perform(self._runner.on_not_sent(reqs, time.monotonic()))
+        self.perform(self._runner.on_not_sent(numbers_of(lost), time.monotonic()))
 
     def _on_change(self, router: str, is_connected: bool) -> None:
         self.perform(self._runner.on_link(router, is_connected, time.monotonic()))

@@ -350,6 +350,11 @@ class RouterRunner(Generic[Peer]):
             out += self._hand_over(handing.effect.lease, now)
         return out
 
+    def holdings(self) -> list[tuple[str, int, str]]:
+        """Shards that are here: name, term, and who is being given it; "" for nobody."""
+        going = {shard: handing.effect.to for shard, handing in self._handing.items()}
+        return [(lease.shard, lease.term, going.get(lease.shard, "")) for lease in self._leases.values()]
+
     # -- the end
 
     def drain(self, now: float) -> list[Effect]:

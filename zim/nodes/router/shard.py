@@ -323,7 +323,8 @@ class Shard(Generic[Peer]):
             if stood_still:
                 feed.lease_end = max(feed.lease_end, now + LEASE_S)
             elif feed.lease_end < now:
-                self.note(WARNING, "lease over", comet=feed.comet, sessions=len(feed.sessions))
+                level = WARNING if feed.sessions else INFO  # a comet that was drained has nobody any more
+                self.note(level, "lease over", comet=feed.comet, sessions=len(feed.sessions))
                 self.directory.end(feed)
         return [*self.intake.tick(now), *self._end_rebuilding(now)]
 

@@ -123,6 +123,18 @@ class Past(NamedTuple):
     error: str = ""
 
 
+class Onward(NamedTuple):
+    """Where a client goes that is sent to another comet.
+
+    Attributes:
+        after_s: it comes so much later, for others come too.
+        to: addresses of comets, the one to try first first; none where nobody can name one to it.
+    """
+
+    after_s: float = 0.0
+    to: tuple[str, ...] = ()
+
+
 # ---------------------------------------------------------------- the vocabulary
 
 # What every vocabulary answers without asking anybody: by a client's operation, the reply to its packet.
@@ -208,8 +220,8 @@ class Vocabulary(ABC):
         """A piece of a stream will not come."""
         return None
 
-    def encode_farewell(self, reason: str, ending: Ending) -> Packet | None:
-        """It is being disconnected."""
+    def encode_farewell(self, reason: str, ending: Ending, onward: Onward | None = None) -> Packet | None:
+        """It is being disconnected. onward: it is to go to another comet."""
         return None
 
     def close_code(self, ending: Ending) -> int:

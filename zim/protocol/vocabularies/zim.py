@@ -10,7 +10,7 @@
     27 refresh, 28          {"token": …}, {"expires_s": 3600} or {"error": "try again"}
     29 history              {"stream": "r:a", "after": 12, "limit": 100}
     30 its reply            {"stream", "epoch", "first", "head", "last", "messages": […]} or {"stream", "error"}
-    6 disconnect            {"reason": …, "code": 4200}
+    6 disconnect            {"reason": …, "code": 4200}; to another comet {…, "after_s": 0.2, "to": ["127.0.0.1:8081"]}
 
 where start is {"epoch", "offset", "recovered"}, or {"error"}; expires_s is there if the token ends. A message of a
 history is {"offset", "time_ms", "op", "body"}, with "base64" instead of "body" where that is no JSON.
@@ -40,6 +40,7 @@ from zim.protocol.vocabularies.base import (
     Login,
     Missed,
     Offset,
+    Onward,
     Past,
     ReadHistory,
     Refresh,
@@ -234,8 +235,11 @@ class Zim(Vocabulary):
         return _packet(Op.GAP, 0, {"stream": stream, "epoch": epoch, "from": first, "to": last, "reason": reason})
 
     @override
-    def encode_farewell(self, reason: str, ending: Ending) -> Packet:
-        return _packet(Op.DISCONNECT, 0, {"reason": reason, "code": ending.zim_code})
+    def encode_farewell(self, reason: str, ending: Ending, onward: Onward | None = None) -> Packet:
+        where: dict[str, Any] = {}
+        if onward is not None:
+            where = {"after_s": round(onward.after_s, 3), **({"to": onward.to} if onward.to else {})}
+        return _packet(Op.DISCONNECT, 0, {"reason": reason, "code": ending.zim_code, **where})
 
     @override
     def close_code(self, ending: Ending) -> int:

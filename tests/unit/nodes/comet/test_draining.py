@@ -1,0 +1,118 @@
+"""A comet that is being drained: at which pace clients go, to whom, and when it ends."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.unit.nodes.comet.comets import Comet
+from tests.wires import GOIM_TCP
+from zim.nodes.comet.draining import BURST_S, SETTLE_S, Draining, DrainPlan
+from zim.nodes.comet.effects import SendOn
+from zim.nodes.effects import Drained, Effect, Note
+
+
+def leave(comet: Comet, effects: list[Effect]) -> list[SendOn]:
+    """What the edge does: who is sent on is closed."""
+    sent = [effect for effect in effects if isinstance(effect, SendOn)]
+    for effect in sent:
+        comet.do(comet.hub.leave(effect.session, comet.now))
+    return sent
+
+
+def step(comet: Comet, draining: Draining, seconds: float) -> list[Effect]:
+    comet.now += seconds
+    return draining.step(comet.hub, comet.now)
+
+
+def test_clients_go_at_a_pace_also_after_a_standstill() -> None:
+    comet = Comet()
+    for n in range(100):
+        comet.enter(str(n))
+    draining = Draining(DrainPlan(40.0), comet.now)
+    assert step(comet, draining, 0.0) == []
+    assert len(leave(comet, step(comet, draining, 0.1))) == 4
+    assert len(leave(comet, step(comet, draining, 0.1))) == 4
+    assert len(leave(comet, step(comet, draining, 60.0))) == 40 * BURST_S
+    assert step(comet, draining, 0.0) == []
+    assert (len(comet.hub.sessions), draining.sent) == (100 - 18, 18)
+
+
+def test_they_come_one_after_the_other() -> None:
+    comet = Comet()
+    for n in range(3):
+        comet.enter(str(n))
+    sent = leave(comet, step(comet, Draining(DrainPlan(100.0), 0.0), 1.0))
+    assert [effect.after_s for effect in sent] == [0.0, 0.01, 0.02]
+
+
+def test_each_other_comet_gets_its_share() -> None:
+    comet = Comet()
+    for n in range(60):
+        comet.enter(str(n))
+    draining = Draining(DrainPlan(1000.0, {"comet-2": 40, "comet-3": 20, "comet-4": 0}), 0.0)
+    sent = leave(comet, step(comet, draining, 1.0))
+    to = [effect.to for effect in sent]
+    assert (to.count("comet-2"), to.count("comet-3"), len(to)) == (40, 20, 60)
+    assert to[:3].count("comet-2") == 2  # spread over the time, too
+
+
+def test_who_is_on_its_way_in_is_waited_for() -> None:
+    comet = Comet()
+    guest = comet.guest(GOIM_TCP)
+    comet.do(comet.hub.join(guest, "3", [], 0.0))
+    draining = Draining(DrainPlan(100.0), 0.0)
+    assert step(comet, draining, 1.0) == []
+    comet.settle()
+    assert [effect.session for effect in leave(comet, step(comet, draining, 1.0))] == [guest]
+
+
+def test_it_ends_once_routers_know_that_all_are_gone_and_what_became_of_all_pushes() -> None:
+    comet = Comet()
+    guest = comet.enter()
+    comet.router.hears_results = False
+    comet.push("u:3", body="one")
+    draining = Draining(DrainPlan(100.0), comet.now)
+    leave(comet, step(comet, draining, 1.0))
+    assert guest.bodies == ["one"]
+    assert step(comet, draining, 0.1) == []  # it has not said that the session is gone
+    comet.settle()
+    comet.tick(0.1)
+    assert step(comet, draining, 0.1) == []  # nobody has heard what became of the push
+    comet.router.hears_results = True
+    comet.tick(1.0)
+    assert step(comet, draining, 0.1) == [Drained()]
+    assert draining.is_over
+    assert step(comet, draining, 0.1) == []
+
+
+def test_pushes_that_come_for_nobody_hold_up_nothing() -> None:
+    comet = Comet()
+    comet.enter()
+    draining = Draining(DrainPlan(100.0), comet.now)
+    leave(comet, step(comet, draining, 1.0))
+    comet.settle()
+    comet.tick(1.0)
+    assert step(comet, draining, 0.0) == [Drained()]
+
+
+@pytest.mark.parametrize("is_away", [True, False])
+def test_a_router_that_is_away_is_not_waited_for_for_ever(is_away: bool) -> None:
+    comet = Comet(routers=2)
+    comet.enter()
+    draining = Draining(DrainPlan(100.0), comet.now)
+    for router in comet.routers.values():
+        router.is_away = is_away
+    leave(comet, step(comet, draining, 1.0))
+    comet.settle()
+    comet.tick(0.1)
+    assert (step(comet, draining, 0.1) == []) == is_away
+    found: Any = [] if draining.is_over else step(comet, draining, SETTLE_S)
+    assert draining.is_over
+    assert [type(one) for one in found] == ([Note, Drained] if is_away else [])
+
+
+def test_nobody_is_there_at_all() -> None:
+    comet = Comet()
+    assert Draining(DrainPlan(1.0), comet.now).step(comet.hub, comet.now) == [Drained()]
