@@ -133,3 +133,26 @@ def test_one_machine_of_several(booted: Machine) -> None:
     booted.ran("systemctl reload zim@machine-1")
     booted.ran("systemctl stop zim@machine-1")
     assert booted.shown("zim@machine-1", "Result") == {"Result": "success"}
+
+
+def test_a_user_that_stays_and_a_low_port(booted: Machine) -> None:
+    """As the page has both: zim reads files of its user, and listens on 443."""
+    page = Page("systemd", 0)
+    (block,) = [block for block in page.blocks("sh", "Secrets") if "useradd" in block]
+    booted.ran(f"rm {TOPOLOGY} && zim init --production {TOPOLOGY}")
+    booted.ran("systemctl start zim")
+    booted.ran(block)
+    before = booted.shown("zim", "MainPID")["MainPID"]
+    assert booted.ran(f"stat -c %u /proc/{before}") == booted.ran("id -u zim")
+    (right,) = page.blocks("ini", "What it may do")
+    booted.write("/run/units/zim.service.d/port.conf", right)
+    booted.ran("install -m 600 -o zim -g zim /etc/zim/secrets/jwt /etc/zim/tls/jwt")
+    text = booted.ran(f"cat {TOPOLOGY}").replace("127.0.0.1:8090", "127.0.0.1:443")
+    text = re.sub(r"^#(\[\[issuer|issuer|audience|algorithms|secret_file)", r"\1", text, flags=re.MULTILINE)
+    booted.write(TOPOLOGY, text.replace('"secrets/jwt"', '"/etc/zim/tls/jwt"'))
+    booted.ran("sysctl -w net.ipv4.ip_unprivileged_port_start=1024 && systemctl daemon-reload && systemctl restart zim")
+    booted.ran(f"zim token make anna --topology {TOPOLOGY} > /tmp/anna")
+    booted.ran("zim push user anna hello --id two")
+    listen = "zim listen --token-file /tmp/anna --address ws://127.0.0.1:443 --count 1 --timeout 20"
+    assert booted.ran(listen).splitlines()[-1] == "hello"
+    booted.ran("systemctl stop zim && rm /run/units/zim.service.d/port.conf && systemctl daemon-reload")
