@@ -127,7 +127,7 @@ def test_it_stops_in_order(booted: Machine) -> None:
 def test_one_machine_of_several(booted: Machine) -> None:
     booted.ran("rm -rf /var/lib/zim /var/lib/private/zim")
     booted.ran(f"rm {TOPOLOGY} && zim init --machines 2 {TOPOLOGY}")
-    booted.ran(f'sed -i \'s/machine-[12]:/127.0.0.1:/; s/"var"/"\\/var\\/lib\\/zim"/\' {TOPOLOGY}')
+    booted.ran(f'sed -i \'s/machine-\\([12]\\):/127.0.0.\\1:/; s/"var"/"\\/var\\/lib\\/zim"/\' {TOPOLOGY}')
     booted.ran("systemctl start zim@machine-1")
     assert "control-machine-1.sock" in booted.ran("ls /var/lib/zim/")
     booted.ran("systemctl reload zim@machine-1")
@@ -154,5 +154,5 @@ def test_a_user_that_stays_and_a_low_port(booted: Machine) -> None:
     booted.ran(f"zim token make anna --topology {TOPOLOGY} > /tmp/anna")
     booted.ran("zim push user anna hello --id two")
     listen = "zim listen --token-file /tmp/anna --address ws://127.0.0.1:443 --count 1 --timeout 20"
-    assert booted.ran(listen).splitlines()[-1] == "hello"
+    assert booted.ran(listen).splitlines()[-1] == '"hello"'
     booted.ran("systemctl stop zim && rm /run/units/zim.service.d/port.conf && systemctl daemon-reload")
