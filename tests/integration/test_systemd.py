@@ -139,7 +139,7 @@ def test_a_user_that_stays_and_a_low_port(booted: Machine) -> None:
     """As the page has both: zim reads files of its user, and listens on 443."""
     page = Page("systemd", 0)
     (block,) = [block for block in page.blocks("sh", "Secrets") if "useradd" in block]
-    booted.ran(f"rm {TOPOLOGY} && zim init --production {TOPOLOGY}")
+    booted.ran(f"rm -rf {TOPOLOGY} /var/lib/zim /var/lib/private/zim && zim init --production {TOPOLOGY}")
     booted.ran("systemctl start zim")
     booted.ran(block)
     before = booted.shown("zim", "MainPID")["MainPID"]
