@@ -14,10 +14,11 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import psutil
 import psycopg
 import pytest
 
@@ -61,8 +62,15 @@ def require() -> Path:
 def _as_user() -> dict[str, Any]:
     if os.geteuid():
         return {}
-    who = pwd.getpwnam(USER)
+    who = _user()
     return {"user": who.pw_uid, "group": who.pw_gid, "extra_groups": []}
+
+
+def _user() -> pwd.struct_passwd:
+    for name in (USER, "nobody"):
+        with suppress(KeyError):
+            return pwd.getpwnam(name)
+    raise AssertionError("there is no user that could run PostgreSQL")
 
 
 def _free_port() -> int:
@@ -154,8 +162,8 @@ class Postgres:
     def pids(self) -> list[int]:
         """Of all its processes, the postmaster first."""
         assert self.process is not None
-        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
-        return [self.process.pid, *map(int, children)]
+        children = psutil.Process(self.process.pid).children()
+        return [self.process.pid, *(child.pid for child in children)]
 
     def signal(self, number: int) -> None:
         """To all its processes."""
@@ -187,7 +195,7 @@ def cluster(*, standby: bool = False, **settings: str) -> Iterator[tuple[Postgre
     programs = require()
     folder = Path(tempfile.mkdtemp(prefix="zim-pg-", dir="/tmp"))
     if not os.geteuid():
-        who = pwd.getpwnam(USER)
+        who = _user()
         os.chown(folder, who.pw_uid, who.pw_gid)
     primary = Postgres(folder, "primary", programs, **settings)
     second = Postgres(folder, "second", programs, **settings)

@@ -39,6 +39,10 @@ class Backend:
         self._logics, self._timeout_s = logics, timeout_s
         self._open: dict[str, tuple[http.client.HTTPConnection, float]] = {}  # and when it was used last
 
+    def another(self) -> Backend:
+        """One for another greenlet."""
+        return Backend(self._logics, self._timeout_s)
+
     def close(self) -> None:
         """Hangs up; a later request connects anew."""
         for connection, _ in self._open.values():

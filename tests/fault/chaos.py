@@ -4,6 +4,7 @@
     python -m tests.fault.chaos --seed 1 --seconds 600 --every 1 --kills 10     # as hard as it is judged
     python -m tests.fault.chaos --clients 4000 --rooms 300 --rate 20 --only rush,kill    # many who come back at once
     python -m tests.fault.chaos --rate 0                                        # near saturation
+    python -m tests.fault.chaos --machines      # three machines: roads that are cut, late and lossy, power that fails
 
 At the end everything is healed, a last push goes to every stream, and when it has come (or had the time to) the checker
 looks for what is lost, twice, late, out of order, or where it should not be. `--check FILE` judges a saved history
@@ -28,30 +29,37 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import gevent
 
 from tests.fault import checker, disk
 from tests.fault.backend import Backend
+from tests.fault.balancer import balance, haproxy
 from tests.fault.clients import Goim, Person, Zim
+from tests.fault.databases import Databases
 from tests.fault.disk import Disk, own_disk
 from tests.fault.fabric import ChaosFabric, chaos_fabric
 from tests.fault.faults import Faults
 from tests.fault.history import Broken, History, load, save
+from tests.fault.machine_faults import MachineFaults, Weather
+from tests.fault.machines import MachinesFabric, has_clocks, machines_fabric, why_impossible
 from tests.fault.namespaces import namespace_fabric
 from tests.fault.publishers import BatchPublisher, Publisher, TrainPublisher, World
 from tests.fault.report import SHOWN, Report, crashes, ledger, lines
-from tests.fault.schedule import KINDS, NODES, schedule
+from tests.fault.schedule import KINDS, Operation, schedule
 from tests.fault.watch import Watch
 from tests.harness import wait_until
 
 SETTLE_S = 60.0  # for a client to get the last push, once all is healed
 ARRIVALS_S = 100.0  # how many clients connect in a second, at least
-BEAT_S = 3.0
+BEAT_S = 3
+PATIENT = 24  # publishers, where many wait for a machine that is away
 AT_LAST = 100  # users' streams of one last push
 IN_ROOMS = 10  # of one client, at most
 
 FIRST_UID = 1000
+BALANCER = "balancer"
 SHORT, LIVE, SHORT_COUNT = "2", "3", 20
 ROOM_CLASSES = f"""
 [[room_class]]
@@ -78,6 +86,10 @@ class Plan:
         without: kinds of nodes and operations that are spared.
         has_namespaces: nodes in network namespaces, whose links swallow packets; else proxies. Linux, root.
         has_disk: the data is on a disk of its own, which is full and stands still at times. Linux, root.
+        has_machines: a node of each kind on each of three machines, and a balancer in front of the logics. Linux, root.
+        operations: what is done, instead of what the seed's schedule says.
+        has_shared_log: with machines: PostgreSQL, its primary on one of them, and a standby on another.
+        weather: of each road between machines: seconds that a packet takes, up to how many more, the part that is lost.
     """
 
     seed: int = 1
@@ -91,6 +103,10 @@ class Plan:
     without: tuple[str, ...] = ()
     has_namespaces: bool = False
     has_disk: bool = False
+    has_machines: bool = False
+    has_shared_log: bool = False
+    operations: tuple[Operation, ...] = ()
+    weather: Weather = (0.001, 0.001, 0.002)
 
 
 def run(plan: Plan, say: Callable[[str], None] = lambda line: None, folder: Path | None = None) -> Report:
@@ -101,6 +117,8 @@ def run(plan: Plan, say: Callable[[str], None] = lambda line: None, folder: Path
         folder: where the topology, its data and its log go; by default they are gone afterwards.
     """
     _raise_open_files()
+    if plan.has_machines:
+        return _run_on_machines(plan, say, folder)
     start = namespace_fabric if plan.has_namespaces else chaos_fabric
     counts = {"routers": 2, "logics": 2, "jobs": 2, "comets": 3}
     with contextlib.ExitStack() as stack:
@@ -108,6 +126,17 @@ def run(plan: Plan, say: Callable[[str], None] = lambda line: None, folder: Path
         mounted = stack.enter_context(own_disk(home / "var")) if plan.has_disk else None
         fabric = stack.enter_context(start(home, more=ROOM_CLASSES, is_verbose=True, **counts))
         return _Run(plan, fabric, mounted, say).run()
+
+
+def _run_on_machines(plan: Plan, say: Callable[[str], None], folder: Path | None) -> Report:
+    others = [BALANCER] if haproxy() else []
+    more: dict[str, Any] = {"more": ROOM_CLASSES, "seed": plan.seed, "others": others, "is_verbose": True}
+    if plan.has_shared_log:
+        more["database"] = lambda machines: Databases([machines[f"machine-{n}"] for n in (1, 2, 3)], say)
+    with machines_fabric(folder, **more) as fabric:
+        if others:
+            fabric.balanced[BALANCER] = balance(fabric.machines[BALANCER])
+        return _Run(plan, fabric, None, say).run()
 
 
 class _Run:
@@ -127,7 +156,11 @@ class _Run:
 
     def run(self) -> Report:
         plan = self._plan
-        without = plan.without if self._disk else (*plan.without, *(k for k, of in KINDS.items() if of.group == "disk"))
+        fabric, machines = self._fabric, None
+        groups = ["link" if plan.has_machines else "machine"] + ([] if self._disk else ["disk"])
+        without = (*plan.without, *(kind for kind, of in KINDS.items() if of.group in groups))
+        if not has_clocks():
+            without = (*without, "clock")
         self._say(f"seed {plan.seed}, {plan.seconds} s; spared: {', '.join(without) or 'nothing'}")
         publishers: list[Publisher] = []
         faults: Faults | None = None
@@ -136,9 +169,13 @@ class _Run:
             self._connect()
             self._began_again()
             watch = Watch(self._fabric, self._history, self._clock)
-            faults = Faults(self._fabric, self._disk, self._people, self._history, self._clock, self._say)
+            if isinstance(fabric, MachinesFabric):
+                machines = MachineFaults(fabric, self._history, self._clock, plan.weather)
+            faults = Faults(fabric, self._disk, self._people, self._history, self._clock, self._say, machines)
             publishers = [self._publisher(i) for i in range(plan.publishers)]
-            for operation in schedule(plan.seed, plan.seconds, plan.clients, NODES, without, plan.every_s, plan.kills):
+            hosts = fabric.hosts if isinstance(fabric, MachinesFabric) else ()
+            spec = (plan.seed, plan.seconds, plan.clients, fabric.names, without, plan.every_s, plan.kills, hosts)
+            for operation in plan.operations or schedule(*spec):
                 gevent.sleep(max(0.0, operation.at_s - self._clock()))
                 self._say(str(operation))
                 faults.do(operation)
@@ -165,10 +202,13 @@ class _Run:
             self._backend.close()
 
     def _beat(self) -> None:
-        while True:
-            gevent.sleep(BEAT_S)
-            for person in self._people:
+        for second in itertools.count():
+            gevent.sleep(1.0)
+            for person in self._people if second % BEAT_S == 0 else []:
                 person.beat()
+            if self._plan.has_shared_log:  # shards move at any time: live-only streams begin anew, receipts are gone
+                self._history.router_ends.append(self._clock())
+                self._history.router_kills.append(self._clock())
 
     # -- setting up
 
@@ -200,12 +240,14 @@ class _Run:
         plan, fabric = self._plan, self._fabric
         rng = random.Random(f"zim chaos publisher {plan.seed} {i}")
         world = World(self._uids, self._rooms, has_keys=True, live=(f"r:{LIVE}",), is_varied=True)
-        args = (fabric.http, world, self._numbers, self._history.pushes, self._clock, rng, plan.rate / plan.publishers)
+        http = fabric.balanced if fabric.balanced and i % 8 < 5 else fabric.http
+        args = (http, world, self._numbers, self._history.pushes, self._clock, rng, plan.rate / plan.publishers)
         if i % 4 == 2:
             return BatchPublisher(*args)
         if i % 4 == 3:
-            logics = list(fabric.publish.values())
-            return TrainPublisher(logics[i // 4 % len(logics)], *args)
+            logics = list(fabric.publish)
+            name = logics[i // 4 % len(logics)]
+            return TrainPublisher(fabric.publish[name], fabric.server_keys.get(name, ""), *args)
         return Publisher(*args)
 
     # -- the end
@@ -274,6 +316,7 @@ def _raise_open_files() -> None:
 def parser() -> argparse.ArgumentParser:
     """The command line. Its help says what is done."""
     whom = {"process": "node", "link": "node's links", "client": "client", "fabric": "fabric", "disk": "disk (root)"}
+    whom |= {"machine": "machine (--machines)"}
     kinds = "\n".join(f"  {kind:<10} {whom[of.group]}: {of.text}" for kind, of in KINDS.items())
     made = argparse.ArgumentParser(
         prog="python -m tests.fault.chaos",
@@ -291,6 +334,10 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--without", default="", help="kinds of nodes and operations to spare: router,freeze")
     made.add_argument("--only", default="", help="kinds of operations to do, and no others: rush,kill")
     made.add_argument("--namespaces", action="store_true", help="nodes in network namespaces (root on Linux)")
+    made.add_argument("--machines", action="store_true", help="nodes on three machines (root on Linux)")
+    made.add_argument("--shared", action="store_true", help="on machines, with a log on PostgreSQL")
+    weather = "of each road between machines: seconds that a packet takes, up to how many more, the part that is lost"
+    made.add_argument("--weather", type=float, nargs=3, default=Plan.weather, metavar="N", help=weather)
     made.add_argument("--keep", type=Path, help="a folder for the history, the topology, its data and its log")
     made.add_argument("--check", type=Path, help="judge a saved history, run nothing")
     return made
@@ -319,13 +366,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
             options.seconds,
             max(options.clients, 5),
             max(options.rooms, 3),
-            rate=options.rate,
+            PATIENT if options.machines or options.shared else Plan.publishers,
+            options.rate,
             every_s=options.every,
             kills=options.kills,
             without=_spared(options.without, options.only),
             has_namespaces=options.namespaces,
-            has_disk=disk.is_possible(),
+            has_disk=disk.is_possible() and not (options.machines or options.shared),
+            has_machines=options.machines or options.shared,
+            has_shared_log=options.shared,
+            weather=tuple(options.weather),
         )
+        if (options.machines or options.shared) and (why := why_impossible()):
+            parser().error(why)
         folder = options.keep or Path(tempfile.mkdtemp(prefix="zim-chaos-"))
         folder.mkdir(parents=True, exist_ok=True)
         if (folder / "topology.toml").exists():

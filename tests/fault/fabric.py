@@ -29,11 +29,15 @@ class ChaosFabric(Fabric):
 
     Attributes:
         links: what leads to each node, once it runs; none without proxies. Half of them are called by a name.
+        balanced: one address for all logics, by a name; none without a balancer.
+        server_keys: by logic, what publishers over ZeroMQ need; none without link keys.
     """
 
     def __init__(self, folder: Path, has_links: bool = True, is_verbose: bool = False, **kwargs: Any) -> None:
         super().__init__(folder, **kwargs)
         self.links: Mapping[str, Link] = {}
+        self.balanced: dict[str, str] = {}
+        self.server_keys: dict[str, str] = {}
         self._options = ["-v"] if is_verbose else []
         self._is_read = Event()
         self._is_read.set()
@@ -63,12 +67,14 @@ class ChaosFabric(Fabric):
         assert process.poll() is None, self.log
         self.children()
 
-    def _spawn(self, command: list[str]) -> subprocess.Popen[bytes]:
+    def _spawn(self, command: list[str], environment: dict[str, str] | None = None) -> subprocess.Popen[bytes]:
         """A supervisor, in a process group of its own, as a shell starts it; its output goes to the log by a pipe."""
         self.log_file.touch()
         reading, writing = os.pipe()
         with open(writing, "wb") as out:
-            process = subprocess.Popen(command, stdout=out, stderr=out, stdin=subprocess.DEVNULL, process_group=0)
+            process = subprocess.Popen(
+                command, stdout=out, stderr=out, stdin=subprocess.DEVNULL, process_group=0, env=environment
+            )
         self._keepers.append(gevent.spawn(self._keep_log, reading))
         return process
 

@@ -14,6 +14,7 @@ from tests.fault.clients import Clock, Person, Zim
 from tests.fault.disk import Disk
 from tests.fault.fabric import ChaosFabric
 from tests.fault.history import History
+from tests.fault.machine_faults import MachineFaults
 from tests.fault.schedule import KINDS, Operation
 
 BACK_S = 15.0  # for which a node's return is waited for, to kill it again
@@ -26,6 +27,7 @@ class Faults:
     Args:
         disk: under the fabric's data; None where there is none to play with.
         say: is told what cannot be done.
+        machines: what can be done to whole machines; None where the nodes are all on one.
     """
 
     def __init__(
@@ -36,8 +38,9 @@ class Faults:
         history: History,
         clock: Clock,
         say: Callable[[str], None],
+        machines: MachineFaults | None = None,
     ) -> None:
-        self._fabric, self._disk, self._people = fabric, disk, people
+        self._fabric, self._disk, self._people, self._machines = fabric, disk, people, machines
         self._history, self._clock, self._say = history, clock, say
         self._rng = random.Random(f"zim chaos faults {history.seed}")
         self._later: list[gevent.Greenlet[..., object]] = []
@@ -56,6 +59,8 @@ class Faults:
                 self._to_fabric(kind, lasts_s)
             case "disk":
                 self._to_disk(kind, lasts_s)
+            case "machine" if self._machines:
+                self._soon(lasts_s, self._machines.do(kind, target, lasts_s))
 
     def heal(self) -> None:
         """Undoes all that is not undone yet."""
@@ -64,6 +69,8 @@ class Faults:
             link.heal()
         if self._disk:
             self._disk.heal()
+        if self._machines:
+            self._machines.heal()
         self._fabric.read_log()
         self._fabric.signal_all(signal.SIGCONT)
         for person in self._people:

@@ -23,6 +23,7 @@ from zim.client import Accepted, PushConflict, PushError, PushRefused, PushUnava
 ATTEMPTS = 40
 LAST_ATTEMPTS = 80
 PAUSE_S = 0.25  # before an attempt is repeated
+LIVE_KEYS_S = 40.0  # a key of a live-only stream is known for a minute, and an attempt may take a while
 TRAIN = 20  # pushes, at most, of a batch or of what goes over ZeroMQ at once
 WITH_TTL, WITH_OLD_KEY = 0.15, 0.05
 
@@ -165,6 +166,8 @@ class Publisher:
     def _is_asked_again(self, push: Push, is_urgent: bool = False) -> bool:
         if push.verdict == "accepted" or not push.key:
             return False
+        if set(push.streams) & set(self._world.live) and self._clock() - push.asked_at > LIVE_KEYS_S:
+            return False
         if push.verdict == "refused" and not is_urgent and self._rng.random() < 0.5:
             return False
         return is_urgent or not self._is_stopping or push.attempts <= 4
@@ -219,10 +222,11 @@ class TrainPublisher(Publisher):
 
     Args:
         endpoint: of a logic.
+        server_key: its public link key; "" without link keys.
     """
 
-    def __init__(self, endpoint: str, *args: Any) -> None:
-        self._zeromq = ZmqPublisher(endpoint, retry_s=0)
+    def __init__(self, endpoint: str, server_key: str, *args: Any) -> None:
+        self._zeromq = ZmqPublisher(endpoint, retry_s=0, server_key=server_key)
         self._name = f"ZeroMQ publisher {id(self)}"
         super().__init__(*args)
 

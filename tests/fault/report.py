@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from tests.fault.backend import Backend
+import gevent
+
+from tests.fault.backend import Answer, Backend
 from tests.fault.findings import Finding, summary
 from tests.fault.history import Connected, History, Push, Received
 
 FORGOTTEN_S = 2.0  # a router stores receipts once a second; one that is killed has not heard of more
 SHOWN = 40  # findings that are printed one by one
 ASKED = 5_000  # receipts, at most
+ASKERS = 8  # at once
+ATTEMPTS, PAUSE_S = 40, 0.5  # of a question, and before the next one
 LEDGER = ("delivered", "gone", "shed", "expired", "unknown", "pending")
 
 
@@ -50,10 +54,22 @@ class Report:
 def ledger(backend: Backend, history: History) -> tuple[Counter[str], list[str]]:
     """The sums over the receipts of accepted pushes, and those that do not balance."""
     accepted = [push for push in history.pushes if push.verdict == "accepted" and push.push_id]
+    asked = accepted[:: len(accepted) // ASKED + 1]
+    parts = [gevent.spawn(_ledger_of, backend.another(), history, asked[i::ASKERS]) for i in range(ASKERS)]
+    sums: Counter[str] = Counter()
+    wrong: list[str] = []
+    for part in parts:
+        of_part, wrong_there = part.get()
+        sums.update(of_part)
+        wrong += wrong_there
+    return sums, wrong
+
+
+def _ledger_of(backend: Backend, history: History, pushes: Sequence[Push]) -> tuple[Counter[str], list[str]]:
     sums: Counter[str] = Counter()
     wrong = []
-    for push in accepted[:: len(accepted) // ASKED + 1]:
-        answer = backend.ask("GET", f"/api/pushes/{push.push_id}")
+    for push in pushes:
+        answer = _receipt(backend, push)
         if answer.status == 404 and may_be_forgotten(push, history):
             sums["forgotten"] += 1
             continue
@@ -64,7 +80,18 @@ def ledger(backend: Backend, history: History) -> tuple[Counter[str], list[str]]
         sums.update(counts)
         if counts["targeted"] != sum(counts[key] for key in LEDGER) or counts["pending"]:
             wrong.append(f"push {push.number} ({push.push_id}) of {push.asked_at:.2f} s: {counts}")
+    backend.close()
     return sums, wrong
+
+
+def _receipt(backend: Backend, push: Push) -> Answer:
+    """What becomes of a push may be asked again: a router that is late, or a packet that is, is no fault."""
+    for _ in range(ATTEMPTS):
+        answer = backend.ask("GET", f"/api/pushes/{push.push_id}")
+        if answer.status not in (0, 503):
+            break
+        gevent.sleep(PAUSE_S)
+    return answer
 
 
 def may_be_forgotten(push: Push, history: History) -> bool:

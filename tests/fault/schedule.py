@@ -14,7 +14,7 @@ from typing import Literal, NamedTuple
 
 NODES = ("router-1", "router-2", "logic-1", "logic-2", "job-1", "job-2", "comet-1", "comet-2", "comet-3")
 
-Group = Literal["process", "link", "client", "fabric", "disk"]
+Group = Literal["process", "link", "client", "fabric", "disk", "machine"]
 
 
 class Kind(NamedTuple):
@@ -50,11 +50,21 @@ KINDS = {
     "unread": Kind("fabric", 2, "nobody reads the log"),
     "full": Kind("disk", 2, "the disk is full while a router is killed, and starts again"),
     "hang": Kind("disk", 2, "the disk stands still, again and again, for tenths of a second"),
+    "off": Kind("machine", 2, "its power fails, and nobody hears a last word; later it comes back"),
+    "island": Kind("machine", 2, "it is cut off from all others, and from clients"),
+    "island-in": Kind("machine", 1, "nothing comes to it"),
+    "island-out": Kind("machine", 1, "nothing comes from it"),
+    "apart": Kind("machine", 2, "it and one other machine do not reach each other"),
+    "apart-in": Kind("machine", 1, "nothing comes to it from one other"),
+    "apart-out": Kind("machine", 1, "nothing comes from it to one other"),
+    "bad": Kind("machine", 1, "what it says and hears is late, and a part of it lost"),
+    "pause": Kind("machine", 1, "SIGSTOP to all on it, as when a virtual machine is moved"),
+    "clock": Kind("machine", 1, "its clock is set some minutes on, or back; later it is right again"),
 }
 
 # Of a node that dies more often than this the supervisor makes others wait longer for its return.
 REST_S = 14.0
-RUSH_REST_S = 30.0  # and of a whole fabric
+RUSH_REST_S = 30.0  # and of a whole fabric, or machine
 
 
 @dataclass(frozen=True)
@@ -64,7 +74,7 @@ class Operation:
     Attributes:
         at_s: seconds after the start.
         kind: of KINDS.
-        target: the node; the client's number; `fabric` or `disk`.
+        target: the node; the client's number; the machine; `fabric` or `disk`.
         lasts_s: until it is undone; for twice and return, until the second kill.
     """
 
@@ -86,6 +96,7 @@ def schedule(
     without: Iterable[str] = (),
     every_s: float = 0.0,
     kills: float = 0.0,
+    machines: Sequence[str] = (),
 ) -> list[Operation]:
     """Everything that is done in a run, in its order.
 
@@ -95,6 +106,7 @@ def schedule(
         without: kinds of nodes (`router`) and of operations (`freeze`) that are spared.
         every_s: how far faults are apart; 0 for now close together, now far apart.
         kills: how often a minute a node is killed, beside the others; 0 for as it is drawn.
+        machines: those that something is done to as a whole; none where the nodes are all on one.
     """
     spared = set(without)
     targets = [name for name in nodes if name.partition("-")[0] not in spared]
@@ -102,12 +114,12 @@ def schedule(
         kind: of
         for kind, of in KINDS.items()
         if kind not in spared
-        and (clients if of.group == "client" else nodes if of.group in ("fabric", "disk") else targets)
+        and {"client": clients, "fabric": nodes, "disk": nodes, "machine": machines}.get(of.group, targets)
     }
     deaths = {kind: of for kind, of in drawn.items() if of.is_death} if kills else {}
     others = {kind: of for kind, of in drawn.items() if kind not in deaths}
     made: list[Operation] = []
-    maker = _Maker(random.Random(f"zim chaos {seed}"), targets, clients)
+    maker = _Maker(random.Random(f"zim chaos {seed}"), targets, clients, machines)
     at = {"other": every_s or maker.rng.uniform(0.5, 1.5), "death": 60 / kills if deaths else seconds}
     while min(at.values()) < seconds:
         which = min(at, key=lambda name: at[name])
@@ -128,9 +140,9 @@ def schedule(
 class _Maker:
     """Draws operations. What is done already is not done again until it is undone, and what was killed may rest."""
 
-    def __init__(self, rng: random.Random, targets: Sequence[str], clients: int) -> None:
+    def __init__(self, rng: random.Random, targets: Sequence[str], clients: int, machines: Sequence[str]) -> None:
         self.rng = rng
-        self._targets, self._clients = targets, clients
+        self._targets, self._clients, self._machines = targets, clients, machines
         self._rests_until: dict[str, float] = {}
         self._busy_until: dict[tuple[str, str], float] = {}
 
@@ -140,10 +152,10 @@ class _Maker:
         (kind,) = rng.choices(list(kinds), [of.weight for of in kinds.values()])
         group = kinds[kind].group
         target, lasts = self._target(group, at, kinds[kind].is_death), round(_length(kind, rng), 2)
-        rests = {target} if kinds[kind].is_death else {"rush"} if kind == "rush" else set()
+        rests = {target} if kinds[kind].is_death or kind == "off" else {"rush"} if kind == "rush" else set()
         if self._busy_until.get((group, target), 0.0) > at or any(self._rests_until.get(r, 0.0) > at for r in rests):
             return
-        rest_s = RUSH_REST_S if kind == "rush" else REST_S
+        rest_s = RUSH_REST_S if kind in ("rush", "off") else REST_S
         self._rests_until |= dict.fromkeys(rests, at + lasts + rest_s)
         self._busy_until[group, target] = at + lasts + 0.5
         yield Operation(round(at, 2), kind, target, lasts)
@@ -153,6 +165,8 @@ class _Maker:
             return str(self.rng.randrange(self._clients))
         if group in ("fabric", "disk"):
             return group
+        if group == "machine":
+            return self.rng.choice(self._machines)
         if not is_death:
             return self.rng.choice(self._targets)
         ends = {
@@ -174,8 +188,12 @@ def _length(kind: str, rng: random.Random) -> float:
             return rng.uniform(0.1, 4.0)
         case "away":
             return rng.uniform(10.0, 25.0)
-        case "full" | "unread":
+        case "full" | "unread" | "bad" | "clock":
             return rng.uniform(2.0, 8.0)
+        case "off":
+            return rng.uniform(0.5, 12.0)
+        case "island" | "apart":
+            return rng.choice((rng.uniform(0.1, 2.5), rng.uniform(2.0, 4.5), rng.uniform(4.0, 12.0)))
         case _:
             # Shorter and longer than a lease (2.5 s), and now and then longer than most timeouts.
             return rng.choice(

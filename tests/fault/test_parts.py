@@ -45,7 +45,8 @@ def test_a_seed_is_a_schedule(seed: int, clients: int, every_s: float, kills: fl
 
 
 def test_a_long_schedule_has_everything_and_what_is_spared_is_spared() -> None:
-    assert {o.kind for o in schedule(1, 900, 20)} == set(KINDS)
+    assert {o.kind for o in schedule(1, 1800, 20, machines=("machine-1", "machine-2"))} == set(KINDS)
+    assert not any(KINDS[o.kind].group == "machine" for o in schedule(1, 600, 20))
     spared = schedule(1, 600, 20, without=("router", "kill"))
     assert not any(o.kind == "kill" or o.target.startswith("router") for o in spared)
     assert schedule(1, 600, 0, nodes=()) == []

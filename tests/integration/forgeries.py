@@ -144,7 +144,7 @@ def absurd(link: Link) -> Iterator[list[bytes]]:
 
 def _does_harm(built: Any, path: tuple[int, ...], other: Any) -> bool:
     """It would be a right order, against those who listen."""
-    return built[0] == "ask" and other in ("*", "comet-1", "r:*") and built[2][0] in ("kickroom", "forgetcomet")
+    return built[0] == "ask" and other in ("*", "comet-1", "r:*") and built[3][0] in ("kickroom", "forgetcomet")
 
 
 def broken(link: Link, seed: int = 1) -> dict[str, list[list[bytes]]]:

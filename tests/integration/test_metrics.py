@@ -171,7 +171,7 @@ def test_every_fate_is_in_the_ledger_and_in_the_metrics() -> None:
         fabric.kill("job-1", signal.SIGCONT)
         check_sums(fabric, found)
         assert Scrape(fabric, "comet-2").get("zim_comet_deliveries_total", outcome="expired") == 1
-        assert sum(Scrape(fabric, "comet-2").labels("zim_comet_fetches_total", "router").values()) >= 1
+        assert sum(Scrape(fabric, "comet-2").labels("zim_comet_fetches_total", "shard").values()) >= 1
 
         slow = stuck(Client(fabric.tcp["comet-1"], "10"))
         while not ledger(fabric)["shed"]:
@@ -309,7 +309,7 @@ def test_a_push_to_one_session_reaches_no_other_of_the_user() -> None:
             wait_until(lambda client=client: b"last" in client.bodies, "it is through")  # type: ignore[misc]
         assert sorted(len(client.bodies) for client in (one, two)) == [2, 3]
         settled(fabric, targeted=5, delivered=5, pending=0)
-        assert sum(Scrape(fabric, "comet-1").labels("zim_comet_fetches_total", "router").values()) == 0
+        assert sum(Scrape(fabric, "comet-1").labels("zim_comet_fetches_total", "shard").values()) == 0
 
 
 def _keys(fabric: Fabric) -> list[str]:

@@ -10,7 +10,7 @@ from tests.simulation.disk import WALL_S, Vault
 from zim.errors import Unknown
 from zim.nodes.router.effects import BeatNow, Bury, Enter, Give, LeaveRows, LookAround, OwnerEffect, Take
 from zim.nodes.router.log import Fenced, Lease, unavailable, unknown
-from zim.nodes.router.log.shared import Beat, Holding, Standing
+from zim.nodes.router.log.shared import Beat, Holding, Rows
 
 if TYPE_CHECKING:
     from tests.simulation.kernel import Kernel
@@ -107,9 +107,9 @@ class Engine:
                 return None
         raise AssertionError(effect)
 
-    def standing(self) -> Standing:
+    def standing(self) -> Rows:
         """All rows."""
-        return Standing(dict(self._beats), dict(self.holdings))
+        return Rows(dict(self._beats), dict(self.holdings))
 
     def _enter(self, router: str) -> int:
         row = self._beats.get(router)
@@ -117,7 +117,7 @@ class Engine:
         self._beats[router] = Beat(router, run, 0, row.time_ms if row is not None else 0, 0)
         return run
 
-    def _beat(self, router: str, run: int, time_ms: int, comets: int) -> Standing:
+    def _beat(self, router: str, run: int, time_ms: int, comets: int) -> Rows:
         row = self._beats[router]
         if row.run != run or row.is_dead:
             raise Fenced(f"run {run} of {router} is dead")

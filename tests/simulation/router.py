@@ -64,7 +64,10 @@ class RouterNode(Driver):
     def boot(self) -> None:
         name, engine = self.name, self.kernel.engine
         if engine is not None:
-            clock, owning = LogClock(0, self.wall_s, self.now), Owning(name, self.folder.read("run"), self.now)
+            clock, owning = (
+                LogClock(0, self.wall_s, self.now),
+                Owning(name, self.layout.routers, self.folder.read("run"), self.now),
+            )
             self.runner = RouterRunner(name, self._make, clock, owning)
         else:
             disk = self.disks[name] = ShardDisk(self, self.kernel.vaults[name], lambda: True)

@@ -25,16 +25,18 @@ from zim.nodes.logic import runner
 from zim.nodes.logic.lanes import Lane
 from zim.nodes.logic.shares import Share, Splitter
 from zim.nodes.remote_clock import RemoteClock
-from zim.nodes.router import log
+from zim.nodes.router import log, owning
 from zim.nodes.router.control import Control
 from zim.nodes.router.directory import stream_of
 from zim.nodes.router.feed import Feed
 from zim.nodes.router.intake import Intake
 from zim.nodes.router.log import clock
 from zim.nodes.router.log.memory import MemoryLog
+from zim.nodes.router.owning import Owning
 from zim.nodes.router.questions import Questions
 from zim.nodes.router.receipts import RouterLedger
 from zim.nodes.router.shard import Shard
+from zim.nodes.router.streams import Streams
 from zim.protocol import messages
 
 
@@ -92,8 +94,10 @@ def _remember_alone(control: Control, ban: Any) -> int:
 def _stale_heads(receive: Any, node: RouterNode, src: str, run: int, m: Any) -> Any:
     if not isinstance(m, messages.Changes):
         return receive(node, src, run, m)
-    heads = node.disk.storage.streams.heads([stream for c in m.changes if (stream := stream_of(c))])
-    shard = node.runner.shard
+    if m.shard not in node.disks or m.shard not in node.runner.shards:
+        return receive(node, src, run, m)
+    heads = node.disks[m.shard].storage.streams.heads([stream for c in m.changes if (stream := stream_of(c))])
+    shard = node.runner.shards[m.shard].shard
 
     def apply() -> None:
         applied = shard.changes(m, node.now)
@@ -297,6 +301,15 @@ def _lose_receipts(ledger: RouterLedger, receipts: Any, most: int) -> int:
     return len(receipts)
 
 
+def _as_if_nothing_was(recall: Any, intake: Intake[Any], ids: Any, *args: Any) -> Any:
+    return recall(intake, (), *args)
+
+
+def _for_ever_owner(init: Any, streams: Streams, *args: Any) -> None:
+    init(streams, *args)
+    streams._is_owner = lambda: True
+
+
 RULES: dict[str, Rule] = {
     "a key has one home": Rule(Splitter, "split", _wrap(Splitter, "split", _key_of_each_log), "calm,storm"),
     "a key is one push": Rule(log, "seen", _wrap(log, "seen", _by_digest), "calm"),
@@ -382,6 +395,15 @@ RULES: dict[str, Rule] = {
     ),
     "a history is told up to where it was read": Rule(
         HistoryReader, "on_records", _wrap(HistoryReader, "on_records", _up_to_the_head), "people"
+    ),
+    "past its deadline an owner is silent": Rule(Owning, "may_speak", lambda *_: True, "shards,engine"),
+    "nobody is dead before its deadline": Rule(owning, "DEAD_S", 0.3, "shards,engine"),
+    "a shard that could not be opened is taken anew": Rule(Owning, "_has_dropped", lambda *_: False, "handover,engine"),
+    "a new owner knows what was stored last": Rule(
+        Intake, "recall", _wrap(Intake, "recall", _as_if_nothing_was), "shards,engine"
+    ),
+    "nothing is kept in memory by who may not be the owner": Rule(
+        Streams, "__init__", _wrap(Streams, "__init__", _for_ever_owner), "shards,engine"
     ),
     "registering forgets positions that no answer confirmed": Rule(
         Hub, "_register", _wrap(Hub, "_register", _keep_positions), "stale"

@@ -234,7 +234,7 @@ class World:
         """A logic knows the log time of all routers of these streams."""
         names = self.kernel.layout.shards.names
         shards = set(names) if len(streams) > 100 else {self.shard_of(s) for s in streams}  # not on the node's account
-        terms = {name: logic.runner._clocks.of(name).term for name in names}
+        terms = {name: logic.runner._clocks.of(name).term for name in logic.layout.shards.names}
         runners = {name: self.runner_of(name) for name in shards}
         return all(r is not None and terms.get(name) == r.shard.term for name, r in runners.items())
 

@@ -90,6 +90,16 @@ def test_an_api_key_is_looked_for_in_the_file_alone(tmp_path: Path) -> None:
     assert (exit_code, err) == (1, f"zim api-key: by {file}, the API key is not known\n")
 
 
+def test_check_says_that_there_is_a_single_copy(tmp_path: Path) -> None:
+    file = tmp_path / "topology.toml"
+    for single_copy in ("true", "false"):
+        place = f'\n[log]\nurl = "postgresql://db/zim"\nsingle_copy = {single_copy}\n'
+        file.write_text((ROOT / "topology.toml").read_text() + place)
+        said = CliRunner().invoke(main, ["check", str(file)])
+        assert said.exit_code == 0, said.output
+        assert ("SINGLE COPY" in said.output) == (single_copy == "true")
+
+
 def test_check_production(tmp_path: Path) -> None:
     file = tmp_path / "topology.toml"
     file.write_text(DEFAULT.read_text())

@@ -322,10 +322,10 @@ def test_each_stop_of_a_push_says_that_it_is_one() -> None:
 # ---------------------------------------------------------------- glossary
 
 WORDS = """
-    acknowledge, change, connection, cursor, delivered, directory, drain, driver, effect, entry, epoch, feed, framing,
-    gap, head, idempotency key, incarnation, lease, ledger, live only, locate, node, offset, outbox, owner, pass,
-    position, push, receipt, resume, room, runner, session, session key, shard, slow consumer, start, stream, term,
-    user, vocabulary
+    acknowledge, beat, change, connection, cursor, delivered, directory, drain, driver, effect, entry, epoch, feed,
+    framing, gap, head, idempotency key, incarnation, lease, ledger, live only, locate, node, offset, outbox, owner,
+    pass, position, push, receipt, resume, room, runner, session, session key, shard, slow consumer, start, stream,
+    term, user, vocabulary
 """
 
 

@@ -82,7 +82,10 @@ PURE = (
     "zim.nodes.router.stream_limit",
     "zim.nodes.router.streams",
     "zim.nodes.router.upkeep",
+    "zim.supervisor.drains",
     "zim.supervisor.restarts",
+    "zim.supervisor.rolling",
+    "zim.supervisor.standing",
     "zim.topology.browsers",
     "zim.topology.api_keys",
     "zim.topology.ceilings",
@@ -260,6 +263,15 @@ def test_every_library_has_its_one_place(path: Path) -> None:
     module, found = name_of(path), imports(path)
     for library, places in PLACES.items():
         assert not any(is_in(m, library) for m in found) or is_in(module, *places), f"{module} imports {library}"
+
+
+SQL = re.compile(r"\b(SELECT .+ FROM|INSERT INTO|UPDATE \w+ SET|DELETE FROM|CREATE TABLE)\b", re.DOTALL)
+
+
+@pytest.mark.parametrize("path", [p for p in MODULES if not is_in(name_of(p), "zim.nodes.router.log")], ids=name_of)
+def test_sql_is_in_the_log_alone(path: Path) -> None:
+    texts = [n.value for n in ast.walk(tree(path)) if isinstance(n, ast.Constant) and isinstance(n.value, str)]
+    assert not any(SQL.search(text) for text in texts)
 
 
 @pytest.mark.parametrize("path", MODULES, ids=name_of)

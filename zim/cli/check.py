@@ -11,9 +11,10 @@ import click
 
 from zim.cli.drawing import MAX_CHARS, draw
 from zim.cli.where import topology_argument, topology_file, topology_option
-from zim.topology import Topology, load
+from zim.topology import Topology, load, out_of_reach
 from zim.topology.review import SEVERITIES, Finding, review
 
+SINGLE_COPY = "log.single_copy: SINGLE COPY: what is accepted may be on one machine alone, and lost with it"
 _NOTHING = "Nothing to say: a review finds nothing that must change, nor should."
 
 
@@ -25,7 +26,8 @@ def check(file: Path | None, topology: Path | None, production: bool) -> None:
     """Check a topology file and draw the fabric it describes.
 
     Every problem found is one line on stderr that names its key; the exit code is then 1. A file with a key that is not
-    there, or is no key, is a note below the drawing: the nodes may run on another machine.
+    there, or is no key, is a note below the drawing: the nodes may run on another machine. So is an address by which
+    nodes on other machines do not reach a node.
 
     With --production it says instead what must change before strangers come (errors), what should (warnings), and what
     is to be known (notes): by the file, by the modes of the files that it names, and by how many files may be open.
@@ -46,9 +48,13 @@ def check(file: Path | None, topology: Path | None, production: bool) -> None:
     click.echo(f"OK: {path} describes {len(fabric.nodes)} nodes.\n")
     if not production:
         click.echo(draw(fabric))
+        for text in out_of_reach(fabric):
+            click.echo("\n".join(_wrapped(f"note     {text}", "")))
         if fabric.identity.knows_tokens or fabric.identity.callout:
             for text in _file_problems(fabric):
                 click.echo("\n".join(_wrapped(f"note     {text}; no logic starts here until it is right", "")))
+        if fabric.log is not None and fabric.log.single_copy:
+            click.echo("\n".join(_wrapped(f"warning  {SINGLE_COPY}", "")))
         return
     from zim.cli.machine import look_at_machine
 

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from collections import Counter
+from contextlib import ExitStack
 from pathlib import Path
 
 import click
 from rich import box
 from rich.console import Console
+from rich.progress import Progress, TaskID
 from rich.table import Table
 
+from zim.cli.mistakes import FilePath
 from zim.cli.where import topology_file, topology_option
-from zim.errors import TopologyError
-from zim.nodes.router.log.administering import SharedState, engine
+from zim.errors import NodeError, TopologyError
+from zim.nodes.router.log.administering import embedded_logs, engine
+from zim.nodes.router.log.shared_state import SharedState
+from zim.nodes.state import RunsAlready, StateDir
 from zim.topology import LogPlace, Topology, load
 
 LONG_S = 60.0  # a transaction that is open for longer is worth a word
@@ -28,6 +33,7 @@ def log() -> None:
     Examples:
       zim log init
       zim log status
+      zim log copy topology.old.toml topology.toml
     """
 
 
@@ -95,12 +101,68 @@ def status(topology: Path | None) -> None:
     console.print(table)
 
 
+@log.command()
+@click.argument("source", metavar="FROM", type=FilePath(path_type=Path))
+@click.argument("target", metavar="TO", type=FilePath(path_type=Path))
+def copy(source: Path, target: Path) -> None:
+    """Copy the logs of a fabric that stands still into the log that its routers will share.
+
+    FROM is the topology as it was, without [log]: its data_dir must be on this machine, and its routers stopped. TO is
+    the topology as it will be, with [log], whose log is made and empty. Streams keep their epochs and offsets, users
+    their cursors and bans, publishers their keys: clients notice nothing. Receipts stay behind. FROM is not changed.
+
+    At the end all is read back and compared. If the copy is broken off, run it again, and it goes on; until it is
+    through, no router starts on it.
+
+    \b
+    Example:
+      zim log copy topology.old.toml topology.toml
+    """
+    before, (fabric, place) = load(source), _shared(target)
+    if before.log is not None:
+        raise TopologyError([f"{source}: has [log]; right is the topology with a log for each router"])
+    folders = {router.name: before.data_dir / router.name for router in before.routers}
+    for name, folder in folders.items():
+        if not folder.exists():
+            raise TopologyError([f"{source}: {folder}: is not there; right is the folder of {name}, on this machine"])
+    with ExitStack() as stack:
+        for name in folders:
+            stack.callback(_locked(before, name).close)
+        sources = stack.enter_context(embedded_logs(folders))
+        with Progress(console=Console(stderr=True), transient=True) as bars:
+            tasks: dict[str, TaskID] = {}
+
+            def show(what: str, done: int, total: int) -> None:
+                if what not in tasks:
+                    tasks[what] = bars.add_task(what, total=total or None)
+                bars.update(tasks[what], completed=done)
+
+            report = engine().copy(place, fabric.name, sources, f"{before.name}, {source.absolute()}", show)
+    before_text = f" ({report.skipped:,} of them by an attempt before)" if report.skipped else ""
+    click.echo(
+        f"Copied and compared: {report.streams:,} streams with {report.records + report.skipped:,} records"
+        f"{before_text}, {report.keys:,} keys, {report.bans:,} bans."
+    )
+
+
+def _locked(fabric: Topology, name: str) -> StateDir:
+    try:
+        return StateDir(fabric.data_dir, name)
+    except RunsAlready as error:
+        raise NodeError(
+            f"{name} runs (pid {error.pid}); stop the fabric first: only what stands still is copied"
+        ) from None
+
+
 def _show_replication(console: Console, place: LogPlace, state: SharedState) -> None:
     followers = [f"{one.name}{', which commits wait for' if one.is_waited_for else ''}" for one in state.standbys]
-    console.print(f"standbys: {'; '.join(followers) or 'none'}")
+    if state.sees_others:
+        console.print(f"standbys: {'; '.join(followers) or 'none'}")
+    else:
+        console.print("standbys: this role may not see them; GRANT pg_monitor to it")
     if not state.waits_for:
         console.print(_single_copy_text(place))
-    elif not any(one.is_waited_for for one in state.standbys):
+    elif state.sees_others and not any(one.is_waited_for for one in state.standbys):
         console.print(f"commits wait for {state.waits_for}, which is not there: nothing can be written until it is")
 
 

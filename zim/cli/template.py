@@ -33,7 +33,7 @@ _MACHINES = """\
 # this same file: zim up --host machine-1
 # Links between nodes are not encrypted: insecure = true says that you know. Let nobody else reach their ports. Or take
 # it out of every bind, write [links] with keys = "link-keys" below, and let zim link-key make write the keys.
-# Routers cannot be added once there are logs; other nodes can.
+# Routers cannot be added once there are logs; other nodes can. The rest is in docs/several-machines.md.
 """
 _STRANGERS = """\
 #

@@ -23,6 +23,7 @@ from zim.program import zim_command
 from zim.supervisor import (
     Admins,
     ControlSocket,
+    Manager,
     Reloader,
     RunningNode,
     Supervisor,
@@ -79,12 +80,14 @@ def up(file: Path | None, topology: Path | None, host: str | None, verbose: bool
     shortage = raise_open_files(nodes)
     if shortage and shortage.is_bad:
         shortage.tell()
+    manager = Manager(os.environ, os.getpid())
     command = node_command(fabric, *(["-v"] if verbose else []))
     # What `zim listen` finds by itself is the first comet of that file.
     is_found = host is None and fabric.path == topology_file(None).absolute()
     pass_on = logs.writer(logs.STDERR).put
 
     def on_complete(running: list[RunningNode]) -> None:
+        manager.ready()
         _tell(fabric, running, is_found)
         if shortage and not shortage.is_bad:
             shortage.tell()
@@ -99,9 +102,10 @@ def up(file: Path | None, topology: Path | None, host: str | None, verbose: bool
         operator.topology = changed
 
     operator = Operator(fabric, supervisor, host)
-    reloader = Reloader(fabric, supervisor, admins, follow)
-    supervisor.on_hangup = reloader.on_signal
+    reloader = Reloader(fabric, supervisor, admins, follow, manager)
+    supervisor.on_hangup, supervisor.on_stop = reloader.on_signal, manager.stopping
     control = _take_orders(control_path(fabric.data_dir, host), {"reload": reloader.on_order, **operator.orders})
+    supervisor.spawn(manager.follow, supervisor.missing)
     code = supervisor.run()
     admins.close()
     if control is not None:

@@ -255,6 +255,7 @@ class _Owner:
         socket.setsockopt(zmq.TCP_KEEPALIVE_INTVL, 1)
         socket.setsockopt(zmq.TCP_KEEPALIVE_CNT, 3)
         socket.setsockopt(zmq.TCP_MAXRT, 3000)
+        socket.setsockopt(zmq.CONNECT_TIMEOUT, 2000)  # as between nodes: the kernel would ask more and more seldom
         socket.setsockopt(zmq.RECONNECT_IVL, 50)
         socket.setsockopt(zmq.RECONNECT_IVL_MAX, 500)
         socket.setsockopt(zmq.IPV6, 1)

@@ -53,6 +53,9 @@ def _socket(kind: int) -> zmq.Socket[bytes]:
     socket.setsockopt(zmq.TCP_KEEPALIVE_INTVL, 1)
     socket.setsockopt(zmq.TCP_KEEPALIVE_CNT, 3)
     socket.setsockopt(zmq.TCP_MAXRT, 3000)
+    # Nor does a connect wait for the kernel, which asks a machine that is away more and more seldom, for two minutes:
+    # who has just come back would wait as long again.
+    socket.setsockopt(zmq.CONNECT_TIMEOUT, 2000)
     socket.setsockopt(zmq.RECONNECT_IVL, 50)
     socket.setsockopt(zmq.RECONNECT_IVL_MAX, 500)
     socket.setsockopt(zmq.IPV6, 1)
@@ -225,7 +228,7 @@ class Server(_Bound):
         try:
             self._socket.send_multipart([*envelope, frame], zmq.NOBLOCK)
         except zmq.ZMQError as e:
-            if e.errno not in (zmq.EAGAIN, zmq.EHOSTUNREACH):
+            if e.errno not in (zmq.EAGAIN, zmq.EHOSTUNREACH, zmq.ENOTSOCK):  # the last one: it is closed
                 raise
             self.dropped += 1
             return False

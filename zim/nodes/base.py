@@ -22,6 +22,7 @@ from typing_extensions import override
 
 from zim import __version__, logs
 from zim.errors import ZimError
+from zim.fabric.health import Health
 from zim.fabric.principals import Principals
 from zim.metrics import Metric, counter, gauge
 from zim.net.entrances import Entrances, read_certificates
@@ -55,6 +56,11 @@ def not_connected(links: Mapping[str, HasPeer]) -> list[str]:
     """The peers that are not there, in words. links: by their names."""
     away = {peer: link.trouble for peer, link in links.items() if not link.is_connected}
     return [f"{peer} is not connected" + (f": {why}" if why else "") for peer, why in away.items()]
+
+
+def if_none(away: list[str], links: Mapping[str, object]) -> list[str]:
+    """Those that are away, if that is all there are: one will do."""
+    return away if len(away) == len(links) else []
 
 
 def _shown(listener: ListenAddress) -> str:
@@ -118,6 +124,16 @@ class NodeProcess(Performer):
     @abstractmethod
     def missing(self) -> list[str]:
         """What it waits for before it can do its work, each in words; nothing if it is ready."""
+
+    def blocked(self) -> list[str]:
+        """What of it keeps the node from doing any part of its work; all, if it cannot tell."""
+        return self.missing()
+
+    def health(self) -> Health:
+        """What /readyz answers."""
+        if self.is_draining:
+            return Health(False, ("it is being drained", *self.missing()))
+        return Health(not self.blocked(), tuple(self.missing()))
 
     @abstractmethod
     def listens(self) -> dict[str, Listeners]:
@@ -216,10 +232,6 @@ class NodeProcess(Performer):
             logs.writer(logs.STDOUT).put(f"draining {self.name} {{}}\n".encode())
         self.drain(asked)
 
-    def not_ready(self) -> list[str]:
-        """Why no more work is to be given to it, each in words."""
-        return [*(["it is being drained"] if self.is_draining else []), *self.missing()]
-
     def run(self, lifeline_fd: int | None = None, orders_fd: int | None = None) -> int:
         """The whole life, from setup to stop. Returns the exit code. Switches.
 
@@ -277,7 +289,7 @@ class NodeProcess(Performer):
             drain = Drain(keys, self._drain_asked)
             for at, handshakes in zip(self._node.admin, self.entrances.handshakes["admin"], strict=True):
                 rest = at.host_port, visitors(at), keys if at.is_reachable else None, "admin", handshakes, drain
-                self._admins.append(admin_server(self._metrics, self.not_ready, *rest))
+                self._admins.append(admin_server(self._metrics, self.health, *rest))
                 self._admins[-1].start()
 
     def _metrics(self) -> Iterator[Metric]:

@@ -6,13 +6,19 @@ Each router says which it owns when it is asked, and when that changes. The high
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from zim.nodes.effects import MESSAGE_BYTES, Send
+from zim.protocol.message import Message
 from zim.protocol.placing import AskOwned, Moved, Owned
 
 ASK_S = 1.0  # between two times that every router is asked
 LOST_S = 5.0  # without an owner: each owner that was is past its deadline, so that any term is right
+
+
+def numbers_of(lost: Iterable[Message]) -> list[int]:
+    """The requests among messages to a router that never left. Who owns what is asked again by itself."""
+    return [m.req for m in lost if not isinstance(m, AskOwned)]  # type: ignore[attr-defined]
 
 
 class Placement:

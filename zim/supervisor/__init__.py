@@ -7,10 +7,12 @@ from zim.supervisor.open_files import raise_open_files
 from zim.supervisor.ports import ports_in_use
 from zim.supervisor.reloading import Reloader
 from zim.supervisor.running import Supervisor, node_command
+from zim.supervisor.systemd import Manager
 
 __all__ = [
     "Admins",
     "ControlSocket",
+    "Manager",
     "Reloader",
     "RunningNode",
     "Supervisor",

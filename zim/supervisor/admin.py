@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from functools import partial
 
 from zim import __version__
+from zim.fabric.health import Health
 from zim.fabric.principals import Principals
 from zim.metrics import Metric, counter, gauge
 from zim.net.entrances import Entrances, Read
@@ -26,6 +27,11 @@ def supervisor_metrics(supervisor: Supervisor) -> Iterator[Metric]:
     yield counter("zim_up_node_deaths_total", "How often a node ended unasked", supervisor.deaths, "node")
 
 
+def _health(supervisor: Supervisor) -> Health:
+    missing = tuple(supervisor.missing())
+    return Health(not missing, missing)
+
+
 class Admins:
     """A server for `/metrics`, `/healthz` and `/readyz` at each address of `[fabric] admin`, started.
 
@@ -42,7 +48,7 @@ class Admins:
         for at, handshakes in zip(topology.admin, self._entrances.handshakes["admin"], strict=True):
             keys = Keys(self._principals) if at.is_reachable else None
             rest = at.host_port, visitors(at), keys, "fabric.admin", handshakes
-            self._servers.append(admin_server(read, supervisor.missing, *rest))
+            self._servers.append(admin_server(read, partial(_health, supervisor), *rest))
             self._servers[-1].start()
 
     def follow(self, topology: Topology, certificates: Read) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from zim.supervisor.standing import Standing
-from zim.topology import Comet, Job, Logic, Router, Topology
+from zim.topology.nodes import Comet, Job, Logic, Router, Topology
 
 _LAST = {
     Comet: "its clients are cut off, for there is no other comet",

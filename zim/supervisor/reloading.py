@@ -19,6 +19,7 @@ from zim.net.entrances import Read, read_certificates
 from zim.net.zap import public_of
 from zim.supervisor.admin import Admins
 from zim.supervisor.running import Supervisor
+from zim.supervisor.systemd import Manager
 from zim.topology import Logic, Topology, TopologyChange, believed_from_now_on, compare, load
 
 log = logging.getLogger(__name__)
@@ -33,13 +34,19 @@ class Reloader:
     Args:
         topology: with which the fabric runs.
         follow: takes over the supervisor's own part of a new one. Does not switch.
+        manager: is told while it goes on.
     """
 
     def __init__(
-        self, topology: Topology, supervisor: Supervisor, admins: Admins, follow: Callable[[Topology], None]
+        self,
+        topology: Topology,
+        supervisor: Supervisor,
+        admins: Admins,
+        follow: Callable[[Topology], None],
+        manager: Manager,
     ) -> None:
         self._topology, self._supervisor, self._follow = topology, supervisor, follow
-        self._admins = admins
+        self._admins, self._manager = admins, manager
         self._one_at_a_time = BoundedSemaphore()
 
     def on_signal(self) -> None:
@@ -59,7 +66,7 @@ class Reloader:
         return self._reload("zim reload")
 
     def _reload(self, by: str) -> dict[str, Any]:
-        with self._one_at_a_time:
+        with self._one_at_a_time, self._manager.reloading():
             try:
                 changes, certificates = gevent.get_hub().threadpool.apply(self._read)
             except ZimError as e:

@@ -53,6 +53,7 @@ class Supervisor:
     Attributes:
         deaths: how often each node has ended unasked.
         on_hangup: what SIGHUP does, unless a terminal was closed.
+        on_stop: is called when the nodes are about to be stopped.
         in_force: the topology as nodes are told of it when they start; see `zim.topology.pack`.
     """
 
@@ -76,6 +77,7 @@ class Supervisor:
         self.in_force = b""
         self._has_terminal = os.isatty(0)
         self.on_hangup: Callable[[], None] = lambda: None
+        self.on_stop: Callable[[], None] = lambda: None
         self._asked = 0
         self._statuses: dict[str, Event] = {}  # set by nodes that answer the last question
         self._reloads: dict[str, AsyncResult[Mapping[str, Any]]] = {}  # what nodes that were told say of it
@@ -103,6 +105,7 @@ class Supervisor:
         try:
             self._greenlets = {name: self.spawn(keeper.run) for name, keeper in self._keepers.items()}
             self._wait()
+            self.on_stop()
             self._stop()
             log.info("stopped")
         finally:

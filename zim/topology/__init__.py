@@ -6,6 +6,7 @@ from zim.topology.handing import pack, unpack
 from zim.topology.links import Links
 from zim.topology.log import LogPlace
 from zim.topology.nodes import Comet, Job, ListenAddress, Listeners, Logic, Node, Router, Topology
+from zim.topology.reach import out_of_reach
 
 __all__ = [
     "Comet",
@@ -22,6 +23,7 @@ __all__ = [
     "believed_from_now_on",
     "compare",
     "load",
+    "out_of_reach",
     "pack",
     "parse",
     "unpack",

@@ -36,6 +36,7 @@ class Draft:
 def check_together(drafts: list[Draft]) -> None:
     """Notes what is wrong between the nodes of a fabric, each problem in the table of one of them."""
     _check_ids(drafts)
+    _check_advertised(drafts)
     _check_hosts(drafts)
     _check_clashes(drafts)
 
@@ -76,6 +77,16 @@ def _check_ids(drafts: list[Draft]) -> None:
             earlier = first.setdefault((draft.kind, number), draft)
             if earlier is not draft:
                 draft.table.add("id", f"{number} is the id of {earlier.table.key} already; right is another one")
+
+
+def _check_advertised(drafts: list[Draft]) -> None:
+    first: dict[object, Draft] = {}
+    for draft in drafts:
+        if address := draft.values.get("advertise"):
+            earlier = first.setdefault(address, draft)
+            if earlier is not draft:
+                where = earlier.table.path("advertise")
+                draft.table.add("advertise", f'"{address}" is {where} already; right is where this node is reached')
 
 
 def _check_hosts(drafts: list[Draft]) -> None:

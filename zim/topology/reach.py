@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from zim.topology.drafts import Draft, listeners_at
+from zim.topology.drafts import CONNECTS_TO, Draft, listeners_at
+from zim.topology.endpoints import parse_link
 from zim.topology.identity import Identity
 from zim.topology.links import Links
 from zim.topology.nodes import ListenAddress, Listeners, Node, Topology
@@ -49,6 +50,18 @@ def is_open(kind: str, listener: ListenAddress, identity: Identity, links: Links
         return False
     knows = {"tcp": identity.knows_clients, "ws": identity.knows_clients, "bind": links.keys is not None}
     return not knows.get(kind, bool(identity.api_keys))
+
+
+def out_of_reach(topology: Topology) -> Iterator[str]:
+    """Nodes whose address means another machine to those who call them from there, for people."""
+    for node in topology.nodes:
+        callers = {one.host for one in topology.nodes if node.kind in CONNECTS_TO[one.kind]} - {node.host}
+        if callers and parse_link(node.endpoint).is_local:
+            key = "advertise" if node.advertise else "bind"
+            yield (
+                f"{node.name}.{key} is {node.endpoint}, which is this machine for whoever calls it: nodes on"
+                f" {', '.join(sorted(callers))} do not reach {node.host} by it, unless these are one machine"
+            )
 
 
 def still_open(topology: Topology) -> Iterator[str]:

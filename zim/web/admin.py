@@ -19,7 +19,7 @@ from zim.metrics import CONTENT_TYPE_LATEST, Metric, Page
 from zim.net.handshakes import Handshakes
 from zim.net.http1 import BodyLimits, Refused
 from zim.net.visitors import ANYBODY, Visitors
-from zim.web.health import HEALTHY, Missing, readiness
+from zim.web.health import HEALTHY, Ask, readiness
 from zim.web.keys import CHALLENGE, Keys
 from zim.web.problems import DEFECT, Problem
 from zim.web.server import HttpServer, Said, status_line
@@ -45,7 +45,7 @@ class Drain(NamedTuple):
 
 def admin_server(
     read: Callable[[], Iterable[Metric]],
-    missing: Missing,
+    health: Ask,
     listener: tuple[str, int],
     visitors: Visitors = ANYBODY,
     keys: Keys | None = None,
@@ -57,7 +57,7 @@ def admin_server(
 
     Args:
         read: see zim.metrics.Page.
-        missing: what the node waits for.
+        health: how the node fares.
         keys: of those who may see metrics; None if everybody may.
         listener: host and port.
         visitors: who is welcome.
@@ -68,18 +68,18 @@ def admin_server(
     Raises:
         NodeError: the address cannot be had.
     """
-    app = admin_app(read, missing, keys, drain)
+    app = admin_app(read, health, keys, drain)
     return _AdminServer(app, listener, TIMEOUT_S, BodyLimits(0), key=key, visitors=visitors, handshakes=handshakes)
 
 
 def admin_app(
-    read: Callable[[], Iterable[Metric]], missing: Missing, keys: Keys | None, drain: Drain | None = None
+    read: Callable[[], Iterable[Metric]], health: Ask, keys: Keys | None, drain: Drain | None = None
 ) -> WSGIApplication:
     """The WSGI application of such a server. keys: None if nobody needs one."""
     page = Page(read)
 
     def answer(environ: WSGIEnvironment, start_response: StartResponse) -> list[bytes]:
-        status, content_type, body, more = _answer(environ, page, missing, keys, drain)
+        status, content_type, body, more = _answer(environ, page, health, keys, drain)
         headers = [("Content-Type", content_type), ("Content-Length", str(len(body))), *more]
         start_response(status_line(status), headers)
         return [body]
@@ -88,7 +88,7 @@ def admin_app(
 
 
 def _answer(
-    environ: WSGIEnvironment, page: Page, missing: Missing, keys: Keys | None, drain: Drain | None
+    environ: WSGIEnvironment, page: Page, health: Ask, keys: Keys | None, drain: Drain | None
 ) -> tuple[int, str, bytes, list[tuple[str, str]]]:
     """Status, content type, body and more headers."""
     if wrong := _wrong(environ):
@@ -98,7 +98,7 @@ def _answer(
         case "/healthz":
             return 200, JSON, HEALTHY, []
         case "/readyz":
-            status, body = readiness(missing())
+            status, body = readiness(health())
             return status, JSON, body, []
     try:
         if environ["PATH_INFO"] == DRAIN:

@@ -13,6 +13,7 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed
 from werkzeug.routing import MapAdapter
 
 from zim.errors import Unavailable, Unknown
+from zim.fabric.health import Health
 from zim.fabric.port import Fabric
 from zim.fabric.principals import Forbidden, Principals, Unauthorized
 from zim.net.http1 import BodyLimits
@@ -46,16 +47,14 @@ class App(Flask):
         return MapAdapter(self.url_map, "localhost", "/", "", "http", path, request.method)
 
 
-def create_app(
-    fabric: Fabric, max_body_bytes: int, keys: Keys | None = None, missing: health.Missing = lambda: []
-) -> App:
+def create_app(fabric: Fabric, max_body_bytes: int, keys: Keys | None = None, ask: health.Ask = Health) -> App:
     """The app of a logic node. Its server must hand it whole requests, as `zim.web.server` does.
 
     Args:
         fabric: what it calls.
         max_body_bytes: of one push; above it the answer is 413.
         keys: of those who may ask; None for anybody.
-        missing: what the node waits for.
+        ask: how the node fares.
     """
     app = App("zim.web", static_folder=None, template_folder=None)
     app.answered = Counter()
@@ -64,7 +63,7 @@ def create_app(
     keys = keys or Keys(Principals())
     v1.add_to(app, fabric, keys, max_body_bytes)
     api.add_to(app, fabric, keys, max_body_bytes)
-    health.add_to(app, missing)
+    health.add_to(app, ask)
     welcome.add_to(app)
     app.after_request(partial(_count, app.answered))
     app.register_error_handler(Problem, api.problem_answer)

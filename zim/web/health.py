@@ -10,24 +10,27 @@ from collections.abc import Callable
 import msgspec
 from flask import Flask, Response
 
+from zim.fabric.health import Health
+
 HEALTHY = b'{"status":"ok"}'
 
-Missing = Callable[[], list[str]]
-"""What a node waits for before it can do its work, each in words; nothing if it is ready."""
+
+Ask = Callable[[], Health]
 
 
-def readiness(missing: list[str]) -> tuple[int, bytes]:
+def readiness(health: Health) -> tuple[int, bytes]:
     """Status and body of the answer to /readyz."""
-    if not missing:
+    if health.is_ready and not health.missing:
         return 200, HEALTHY
-    return 503, msgspec.json.encode({"status": "not ready", "missing": missing})
+    found = {"status": "ok" if health.is_ready else "not ready", "missing": health.missing}
+    return 200 if health.is_ready else 503, msgspec.json.encode(found)
 
 
-def add_to(app: Flask, missing: Missing) -> None:
+def add_to(app: Flask, health: Ask) -> None:
     """Add the endpoints to the app."""
 
     def readyz() -> Response:
-        status, body = readiness(missing())
+        status, body = readiness(health())
         return Response(body, status, content_type="application/json")
 
     app.add_url_rule("/healthz", "healthz", _healthz, methods=["GET"], provide_automatic_options=False)

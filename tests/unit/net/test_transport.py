@@ -63,3 +63,37 @@ def test_a_message_is_not_kept_until_the_next_one_comes(tmp_path: Path) -> None:
     dealer.close()
     server.close()
     greenlet.join()
+
+
+def test_what_has_ended_answers_nobody_and_counts_it(tmp_path: Path) -> None:
+    """The disk's work of a node that stops may end after its server has."""
+    server = Server(f"ipc://{tmp_path / 'link'}")
+    server.close()
+    assert not server.send((b"somebody",), b"an answer")
+    assert server.dropped == 1
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a full backlog is silent on Linux, and /proc tells who knocks")
+def test_who_does_not_answer_is_asked_anew_and_not_ever_more_seldom() -> None:
+    """A machine that is away says nothing, as a listener does whose backlog is full. Each connect is another port."""
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen(0)
+        port = silent.getsockname()[1]
+        with socket.create_connection(("127.0.0.1", port)):
+            dealer = Dealer(f"tcp://127.0.0.1:{port}")
+            try:
+                seen: set[str] = set()
+                while len(seen) < 2:
+                    seen |= knocking(port)
+                    gevent.sleep(0.01)
+            finally:
+                dealer.close()
+
+
+def knocking(port: int) -> set[str]:
+    """The addresses that wait for an answer from a port, as the kernel has them."""
+    lines = [
+        line.split() for path in ("/proc/net/tcp", "/proc/net/tcp6") for line in Path(path).read_text().splitlines()
+    ]
+    return {line[1] for line in lines if line[2].endswith(f":{port:04X}") and line[3] == "02"}  # SYN_SENT

@@ -434,6 +434,15 @@ def test_wildcard_needs_advertise_where_others_connect() -> None:
     assert parse(text_of(tables), PATH).routers[0].endpoint == "tcp://10.0.0.1:7270"
 
 
+def test_no_two_nodes_are_at_one_address() -> None:
+    tables = put(on_two_hosts(), "job[0].advertise", "tcp://10.0.0.1:7270")
+    tables["router"][0]["advertise"] = "tcp://10.0.0.1:7270"
+    (problem,) = problems_of(tables)
+    assert problem == (
+        'job[0].advertise: "tcp://10.0.0.1:7270" is router[0].advertise already; right is where this node is reached'
+    )
+
+
 def test_wildcard_on_the_only_host() -> None:
     tables = put(small(), "router[0].bind", {"address": "tcp://0.0.0.0:7270", "insecure": True})
     assert parse(text_of(tables), PATH).routers[0].endpoint == "tcp://0.0.0.0:7270"

@@ -10,6 +10,7 @@ import pytest
 
 from tests.unit.web.support import ask
 from zim.errors import NodeError
+from zim.fabric.health import Health
 from zim.fabric.principals import ApiKey, Principals
 from zim.metrics import Metric, gauge
 from zim.net.visitors import Visitors
@@ -18,13 +19,15 @@ from zim.web.keys import Keys
 from zim.web.server import HttpServer
 
 broken = False
-missing: list[str] = []
+health = Health()
 KEY = "zim_abc"
 ELSEWHERE = "there are /metrics, /healthz, /readyz and POST /drain; pushes go to a logic's `http`\n"
 KEYS = [
     ApiKey("prometheus", (sha256(KEY.encode()).hexdigest(),), {"metrics": ("*",)}),
     ApiKey("orders", (sha256(b"zim_orders").hexdigest(),), {"push": ("*",)}),
 ]
+
+ELSEWHERE = "there are /metrics, /healthz, /readyz and POST /drain; pushes go to a logic's `http`\n"
 
 
 def read() -> Iterable[Metric]:
@@ -35,7 +38,7 @@ def read() -> Iterable[Metric]:
 
 @pytest.fixture
 def admin() -> Iterator[HttpServer]:
-    server = admin_server(read, lambda: missing, ("127.0.0.1", 0))
+    server = admin_server(read, lambda: health, ("127.0.0.1", 0))
     server.start()
     yield server
     server.stop(5)
@@ -55,16 +58,24 @@ def test_healthz(admin: HttpServer) -> None:
 
 def test_readyz_says_in_words_what_is_missing(admin: HttpServer, monkeypatch: pytest.MonkeyPatch) -> None:
     assert ask(admin, "GET", "/readyz").json == {"status": "ok"}
-    monkeypatch.setattr(f"{__name__}.missing", ["job-1 is not connected"])
+    monkeypatch.setattr(f"{__name__}.health", Health(False, ("job-1 is not connected",)))
     answer = ask(admin, "GET", "/readyz")
     assert (answer.status, answer.json) == (503, {"status": "not ready", "missing": ["job-1 is not connected"]})
     assert ask(admin, "GET", "/healthz").status == 200
 
 
+def test_who_can_do_a_part_of_the_work_is_ready_and_says_what_is_missing(
+    admin: HttpServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(f"{__name__}.health", Health(True, ("router-2 is not connected",)))
+    answer = ask(admin, "GET", "/readyz")
+    assert (answer.status, answer.json) == (200, {"status": "ok", "missing": ["router-2 is not connected"]})
+
+
 @pytest.mark.parametrize("has_keys", [True, False])
 def test_metrics_need_a_key_where_there_is_any(has_keys: bool) -> None:
     at = ("127.0.0.1", 0)
-    server = admin_server(read, list, at, Visitors(hosts=("*",)), Keys(Principals(KEYS)) if has_keys else None)
+    server = admin_server(read, Health, at, Visitors(hosts=("*",)), Keys(Principals(KEYS)) if has_keys else None)
     server.start()
     try:
         shown = [f"Authorization: Bearer {key}\r\n" for key in (KEY, "zim_orders", "zim_other")]
@@ -126,7 +137,7 @@ def test_a_body_changes_nothing_of_what_is_said_but_where_all_else_is_right(
 
 
 def test_a_page_from_elsewhere_is_told_so_in_words() -> None:
-    server = admin_server(read, list, ("127.0.0.1", 0), Visitors(is_local=True))
+    server = admin_server(read, Health, ("127.0.0.1", 0), Visitors(is_local=True))
     server.start()
     answer = ask(server, "GET", "/metrics", headers="Origin: https://evil.example\r\n")
     server.stop(5)
@@ -144,9 +155,9 @@ def test_a_defect_is_a_500_and_in_the_log(
 def test_an_address_that_is_in_use_names_its_key(admin: HttpServer) -> None:
     assert isinstance(admin.address, tuple)
     with pytest.raises(NodeError, match=rf"^admin 127\.0\.0\.1:{admin.address[1]} is in use already.*change admin in"):
-        admin_server(read, list, ("127.0.0.1", admin.address[1]))
+        admin_server(read, Health, ("127.0.0.1", admin.address[1]))
     with pytest.raises(NodeError, match=r"change fabric\.admin in the topology$"):
-        admin_server(read, list, ("127.0.0.1", admin.address[1]), key="fabric.admin")
+        admin_server(read, Health, ("127.0.0.1", admin.address[1]), key="fabric.admin")
 
 
 def test_a_drain_needs_the_scope_operate_also_where_metrics_need_no_key() -> None:
@@ -157,7 +168,7 @@ def test_a_drain_needs_the_scope_operate_also_where_metrics_need_no_key() -> Non
         return "comet-1 is being drained"
 
     keys = [*KEYS, ApiKey("operator", (sha256(b"zim_operator").hexdigest(),), {"operate": ("*",)})]
-    server = admin_server(read, list, ("127.0.0.1", 0), drain=Drain(Keys(Principals(keys)), begin))
+    server = admin_server(read, Health, ("127.0.0.1", 0), drain=Drain(Keys(Principals(keys)), begin))
     server.start()
     try:
         assert ask(server, "POST", "/drain").status == 401

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 
-from zim.nodes.comet.effects import SentOn
+from zim.nodes.comet.effects import SendOn
 from zim.nodes.comet.hub import Hub
 from zim.nodes.effects import WARNING, Drained, Effect, Note
 
@@ -80,7 +80,7 @@ class Draining:
         for n, session in enumerate(ready):
             self._credit -= 1
             self.sent += 1
-            yield SentOn(session, self._destination(), n / per_s)
+            yield SendOn(session, self._destination(), n / per_s)
 
     def _destination(self) -> str:
         """The comet that is furthest below its share."""

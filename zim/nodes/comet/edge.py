@@ -23,7 +23,7 @@ from zim.nodes.comet.effects import (
     Joined,
     Left,
     Opened,
-    SentOn,
+    SendOn,
     SessionEffect,
 )
 from zim.nodes.comet.elsewhere import Elsewhere
@@ -280,7 +280,7 @@ class Edge:
             case Expelled():
                 ending = _ENDINGS[effect.why]
                 connection.close(ending, ending.because(effect.reason))
-            case SentOn(to=to, after_s=after_s):
+            case SendOn(to=to, after_s=after_s):
                 connection.close(Ending.DRAINED, onward=self.elsewhere.onward(connection, to, after_s))
             case HistoryRead(seq=seq, past=past):
                 self.gate.tell_history(connection, past, seq)

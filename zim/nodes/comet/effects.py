@@ -52,7 +52,7 @@ class Expelled(SessionEffect, frozen=True):
     reason: str
 
 
-class SentOn(SessionEffect, frozen=True):
+class SendOn(SessionEffect, frozen=True):
     """It is to go to another comet. to: its name; "" for any. after_s: so much later."""
 
     to: str

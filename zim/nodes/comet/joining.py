@@ -177,13 +177,16 @@ class Joining:
         if wish.resume is None:
             return True
         epoch, offset = wish.resume
-        if epoch != view.epoch or offset == view.at:
+        if epoch == view.epoch and offset == view.at:
             return True
         if wish.standing is not None and wish.standing.epoch == view.epoch:
             return True
         if not wish.is_asked:
+            # Of two epochs ours may be the old one: a comet that is cut off has not heard of the other yet. Who began
+            # in the old one would then be given all of the new one, with what its client has.
+            after = offset if epoch == view.epoch else view.at
             wish.is_asked, wish.standing = True, None
-            self._passes.read(view, wish, offset, max(view.at, offset), now, limit=1)
+            self._passes.read(view, wish, after, max(view.at, after), now, limit=1)
         return False
 
     def _start(self, view: View, now: float) -> Start:

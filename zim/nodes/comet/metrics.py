@@ -1,4 +1,4 @@
-"""What a comet tells of itself: its connections, what became of messages, the feeds of its routers."""
+"""What a comet tells of itself: its connections, what became of messages, the feeds of all shards."""
 
 from __future__ import annotations
 
@@ -42,13 +42,14 @@ def comet_metrics(hub: Hub, edge: Edge, delivered: int) -> Iterator[Metric]:
     yield gauge("zim_comet_outbox_bytes", "What waits for slow clients", edge.waiting_bytes())
     yield gauge("zim_comet_catchup_bytes", "What waits for clients that catch up", hub.passes.catchup_bytes())
 
-    entries = {router: link.entries for router, link in links.items()}
-    yield counter("zim_comet_entries_total", "Entries handled", entries, "router")
-    fetches = {router: link.fetches for router, link in links.items()}
-    yield counter("zim_comet_fetches_total", "Times that missing entries were asked for", fetches, "router")
-    registrations = {router: link.registrations for router, link in links.items()}
-    yield counter("zim_comet_registrations_total", "Times that a router was told everything", registrations, "router")
-    held = {router: link.held_bytes for router, link in links.items()}
-    dropped = {router: link.dropped for router, link in links.items()}
-    yield counter("zim_comet_held_dropped_total", "Entries that found no room to wait", dropped, "router")
-    yield gauge("zim_comet_held_bytes", "Entries that wait for a missing one, or their turn", held, "router")
+    entries = {shard: link.entries for shard, link in links.items()}
+    yield counter("zim_comet_entries_total", "Entries handled", entries, "shard")
+    fetches = {shard: link.fetches for shard, link in links.items()}
+    yield counter("zim_comet_fetches_total", "Times that missing entries were asked for", fetches, "shard")
+    registrations = {shard: link.registrations for shard, link in links.items()}
+    told = "Times that the owner of a shard was told everything"
+    yield counter("zim_comet_registrations_total", told, registrations, "shard")
+    held = {shard: link.held_bytes for shard, link in links.items()}
+    dropped = {shard: link.dropped for shard, link in links.items()}
+    yield counter("zim_comet_held_dropped_total", "Entries that found no room to wait", dropped, "shard")
+    yield gauge("zim_comet_held_bytes", "Entries that wait for a missing one, or their turn", held, "shard")

@@ -18,7 +18,7 @@ from zim.net.fairness import give_way
 from zim.net.links import PeerLink
 from zim.net.transport import Dealer, Inbox
 from zim.net.visitors import let_in, visitors
-from zim.nodes.base import EXIT_CRASH, NodeProcess, not_connected
+from zim.nodes.base import EXIT_CRASH, NodeProcess, if_none, not_connected
 from zim.nodes.comet.connection import ClientLimits
 from zim.nodes.comet.draining import DrainPlan
 from zim.nodes.comet.edge import Edge
@@ -143,13 +143,20 @@ class CometNode(NodeProcess):
 
     @override
     def missing(self) -> list[str]:
+        return [*self._not_registered(), *if_none(not_connected(self._logics), self._logics)]
+
+    @override
+    def blocked(self) -> list[str]:
+        shards = if_none(self._not_registered(), self._runner.hub.links)
+        return [*shards, *if_none(not_connected(self._logics), self._logics)]
+
+    def _not_registered(self) -> list[str]:
         found = []
         for link in self._runner.hub.links.values():
             why = self._routers[link.router].trouble if link.router else "no router owns it"
             if not link.term or link.is_registering or why:
                 found.append(f"not registered with {link.shard}" + (f": {why}" if why else ""))
-        logics = not_connected(self._logics)
-        return found + (logics if len(logics) == len(self._logics) else [])  # one will do
+        return found
 
     @override
     def listens(self) -> dict[str, Listeners]:

@@ -13,7 +13,7 @@ from typing_extensions import override
 from zim.metrics import Metric, counter
 from zim.net.links import PeerLink
 from zim.net.transport import Inbox, Outlet
-from zim.nodes.base import NodeProcess, not_connected
+from zim.nodes.base import NodeProcess, if_none, not_connected
 from zim.nodes.effects import Drained, Effect, Send
 from zim.nodes.job.runner import JobRunner
 from zim.nodes.queues import queues
@@ -53,6 +53,10 @@ class JobNode(NodeProcess):
     @override
     def missing(self) -> list[str]:
         return not_connected(self._comets)
+
+    @override
+    def blocked(self) -> list[str]:
+        return if_none(self.missing(), self._comets)
 
     @override
     def listens(self) -> dict[str, Listeners]:

@@ -25,7 +25,7 @@ from zim.net.link_keys import PUBLISHERS
 from zim.net.links import PeerLink
 from zim.net.transport import Dealer, Server
 from zim.net.visitors import let_in, visitors
-from zim.nodes.base import NodeProcess, not_connected
+from zim.nodes.base import NodeProcess, if_none, not_connected
 from zim.nodes.calls import RETRY_S
 from zim.nodes.effects import Drained, Effect, Replies, Send
 from zim.nodes.logic.callouts import CallOut, Reply
@@ -33,7 +33,7 @@ from zim.nodes.logic.desk import Desk, FetchKeys
 from zim.nodes.logic.fabric import RouterFabric
 from zim.nodes.logic.metrics import fabric_metrics, http_metrics, limit_metric, login_metrics
 from zim.nodes.logic.runner import LogicRunner, Settled
-from zim.nodes.placement import Placement
+from zim.nodes.placement import Placement, numbers_of
 from zim.nodes.queues import queues
 from zim.nodes.refusals import tell_for_ever
 from zim.protocol import codec, messages
@@ -90,7 +90,7 @@ class LogicNode(NodeProcess):
         }
         self._fabric = RouterFabric(self.topology.shards, self._runner, self.perform)
         self._keys = Keys(self.principals, self._logic.goim_key_header)
-        self._app = create_app(self._fabric, max_body_bytes, self._keys, self.not_ready)
+        self._app = create_app(self._fabric, max_body_bytes, self._keys, self.health)
         logic, limits = self._logic, request_limits(max_body_bytes)
         self._http: list[HttpServer] = []
         for at, handshakes in zip(logic.http, self.entrances.handshakes["http"], strict=True):
@@ -150,9 +150,15 @@ class LogicNode(NodeProcess):
 
     @override
     def missing(self) -> list[str]:
+        return [*not_connected(self._routers), *self._keyless()]
+
+    @override
+    def blocked(self) -> list[str]:
+        return [*if_none(not_connected(self._routers), self._routers), *self._keyless()]
+
+    def _keyless(self) -> list[str]:
         keyless = [known for known in self._runner.desk.issuers.values() if not known.keys]
-        keys = [f"the keys of {known.issuer.issuer} are not there: {known.why or 'asked for'}" for known in keyless]
-        return [*not_connected(self._routers), *keys]
+        return [f"the keys of {known.issuer.issuer} are not there: {known.why or 'asked for'}" for known in keyless]
 
     @override
     def listens(self) -> dict[str, Listeners]:
@@ -242,8 +248,7 @@ class LogicNode(NodeProcess):
         self.perform(self._runner.on_answers(router, answers, time.monotonic()))
 
     def _on_lost(self, router: str, lost: Sequence[Message]) -> None:
-        reqs = [m.req for m in lost]  # type: ignore[attr-defined]
-        self.perform(self._runner.on_not_sent(reqs, time.monotonic()))
+        self.perform(self._runner.on_not_sent(numbers_of(lost), time.monotonic()))
 
     def _on_change(self, router: str, is_connected: bool) -> None:
         self.perform(self._runner.on_link(router, is_connected, time.monotonic()))

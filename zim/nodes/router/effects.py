@@ -127,7 +127,7 @@ class OwnerEffect(Effect, frozen=True):
 
 
 class LookAround(OwnerEffect, frozen=True):
-    """What do the rows say? Result: a Standing."""
+    """What do the rows say? Result: a Rows."""
 
 
 class Enter(OwnerEffect, frozen=True):
@@ -135,7 +135,7 @@ class Enter(OwnerEffect, frozen=True):
 
 
 class BeatNow(OwnerEffect, frozen=True):
-    """This run lives. Result: a Standing. time_ms: log time; asked_at: monotonic."""
+    """This run lives. Result: a Rows. time_ms: log time; asked_at: monotonic."""
 
     run: int
     time_ms: int

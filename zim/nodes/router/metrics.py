@@ -11,6 +11,7 @@ from zim.metrics import SECONDS, SIZES, Histogram, Metric, counter, gauge
 from zim.nodes.queues import Queue, queues
 from zim.nodes.router.intake import STATUSES
 from zim.nodes.router.log import Backlog, Log
+from zim.nodes.router.log.shared import SharedLog
 from zim.nodes.router.receipts import RouterLedger
 from zim.nodes.router.shard_runner import ShardRunner
 from zim.nodes.router.stream_limit import StreamLimit
@@ -41,6 +42,14 @@ class LogCounts:
         yield gauge("zim_router_log_full", "1 while the disk has no room for the log", is_full)
         ahead = "How far log time is ahead of the wall clock; far from 0 one of the two was wrong"
         yield gauge("zim_router_log_time_ahead_seconds", ahead, ahead_ms / 1000)
+
+
+def shared_log_metrics(shared: SharedLog) -> Iterator[Metric]:
+    """Of a log that routers share."""
+    single = "1 while commits of the log are on one machine alone, and what is accepted may be lost with it"
+    yield gauge("zim_router_log_single_copy", single, not shared.is_replicated)
+    made = "Connections made to the log's engine; more of them where it fails or hangs"
+    yield counter("zim_router_log_connections_total", made, shared.connections)
 
 
 class _Together(NamedTuple):

@@ -17,7 +17,7 @@ from zim.fabric.streams import user_stream
 from zim.metrics import Metric
 from zim.net.links import PeerLink
 from zim.net.transport import Outlet, Server
-from zim.nodes.base import NodeProcess, not_connected
+from zim.nodes.base import NodeProcess, if_none, not_connected
 from zim.nodes.effects import Effect, Replies, Send
 from zim.nodes.refusals import tell_for_ever
 from zim.nodes.router.effects import (
@@ -41,7 +41,7 @@ from zim.nodes.router.log import Lease
 from zim.nodes.router.log.clock import LogClock
 from zim.nodes.router.log.durable import Durable, open_durable, open_shared
 from zim.nodes.router.log.shared import SharedLog
-from zim.nodes.router.metrics import LogCounts, router_metrics
+from zim.nodes.router.metrics import LogCounts, router_metrics, shared_log_metrics
 from zim.nodes.router.opening import Opener, follow
 from zim.nodes.router.owning import Owning
 from zim.nodes.router.runner import RouterRunner
@@ -96,7 +96,8 @@ class RouterNode(NodeProcess):
         if embedded and abs(ahead_s := clock.ahead_ms / 1000) > FAR_S:
             log.warning("log time is not the wall clock's", extra={"ahead_s": round(ahead_s)})
         self._opener: Opener[Asker] = Opener(t, self._router, clock, limit, set())
-        owning = Owning(self.name, self._state.read("run"), now) if self._shared else None
+        names = [router.name for router in t.routers]
+        owning = Owning(self.name, names, self._state.read("run"), now) if self._shared else None
         self._runner = RouterRunner(self.name, self._opener.make, clock, owning)
         if embedded is not None:
             self.perform(self._runner.on_opened(self._keep_open(embedded), now))
@@ -144,6 +145,10 @@ class RouterNode(NodeProcess):
     @override
     def missing(self) -> list[str]:
         return not_connected(self._jobs)
+
+    @override
+    def blocked(self) -> list[str]:
+        return if_none(self.missing(), self._jobs)
 
     @override
     def listens(self) -> dict[str, Listeners]:
@@ -195,6 +200,8 @@ class RouterNode(NodeProcess):
         logs = [durable.log for durable, _ in self._durables.values()]
         trimmed = sum(runner.upkeep.trimmed for runner in runners)
         yield from self._counts.metrics(logs, trimmed, self._opener.clock.ahead_ms)
+        if self._shared is not None:
+            yield from shared_log_metrics(self._shared)
 
     # -- what comes
 

@@ -27,12 +27,13 @@ from zim.nodes.router.effects import (
     Take,
 )
 from zim.nodes.router.log import Fenced, Lease
-from zim.nodes.router.log.shared import Beat, Holding, Standing
+from zim.nodes.router.log.shared import Beat, Holding, Rows
 
 BEAT_S = 0.5  # between two beats
 DEADLINE_S = 2.0  # after the last answered beat was asked for: from then on an owner is silent
 DEAD_S = 2.2  # a beat that stands still for so long is that of a dead run
 AGAIN_S = 0.2  # after a beat that failed
+GATHER_S = 1.0  # after it has entered, a router waits for others that are not there yet: they may just be starting
 LEFT_S = 1.5  # a shard that nobody takes for so long is for anybody
 SETTLED_S = 15.0  # who has lived so long is given shards
 
@@ -56,18 +57,20 @@ class Owning:
         standing: the newest rows that it has seen.
     """
 
-    def __init__(self, router: str, last_run: int, now: float) -> None:
+    def __init__(self, router: str, routers: Sequence[str], last_run: int, now: float) -> None:
         """
         Args:
+            routers: names of all of them.
             last_run: the last run of this router's folder, whose process is surely gone.
             now: monotonic seconds, as everywhere below.
         """
         self.router, self.run = router, 0
         self.deadline = now
         self.leases: dict[str, Lease] = {}
-        self.standing = Standing({}, {})
+        self.standing = Rows({}, {})
         self.is_leaving = False
-        self._last_run = last_run
+        self._routers, self._last_run = set(routers), last_run
+        self._entered_at = now
         self._seen: dict[str, _Seen] = {}
         self._ended: dict[str, int] = {}  # terms of shards that were ours
         self._free_since: dict[str, float] = {}
@@ -119,15 +122,12 @@ class Owning:
                 return self._on_taken(effect.run, holding, result)
         return []
 
-    def _failed(self, what: str, error: Exception, now: float) -> list[Effect]:
-        self._next_at = now + AGAIN_S
-        return [Note(WARNING, what, {"error": str(error)})]
-
     def _on_looked(self, result: Any, now: float) -> list[Effect]:
         """Before it has a run. Another process of its name may live still, on another machine."""
         self._is_asking = False
         if isinstance(result, Exception):
-            return self._failed("the log does not answer", result, now)
+            self._next_at = now + AGAIN_S
+            return [Note(WARNING, "the shared log does not answer", {"error": str(result)})]
         self._see(result, now)
         row = result.beats.get(self.router)
         is_gone = row is None or row.is_dead or row.run == self._last_run
@@ -143,8 +143,10 @@ class Owning:
     def _on_entered(self, result: Any, now: float) -> list[Effect]:
         self._is_asking = False
         if isinstance(result, Exception):
-            return self._failed("the log does not let us in", result, now)
+            self._next_at = now + AGAIN_S
+            return [Note(WARNING, "the shared log does not let us in", {"error": str(result)})]
         self.run = self._last_run = result
+        self._entered_at = now
         return [Note(INFO, "entered", {"run": self.run})]
 
     def _on_beat(self, effect: BeatNow, result: Any, now: float) -> list[Effect]:
@@ -154,10 +156,11 @@ class Owning:
         if isinstance(result, Fenced):
             lost = [CloseShard(lease) for lease in self.leases.values()]
             self.run, self.leases, self.giving = 0, {}, {}
-            self.deadline = now
+            self.deadline = self._next_at = now
             return [Note(WARNING, "we were declared dead", {"run": effect.run}), *lost]
         if isinstance(result, Exception):
-            return self._failed("a beat was not answered", result, now)
+            self._next_at = now + AGAIN_S
+            return [Note(WARNING, "a beat was not answered", {"error": str(result)})]
         self.deadline = effect.asked_at + DEADLINE_S
         self._see(result, now)
         return self._decide(now)
@@ -189,7 +192,7 @@ class Owning:
 
     # -- what is decided
 
-    def _see(self, standing: Standing, now: float) -> None:
+    def _see(self, standing: Rows, now: float) -> None:
         self.standing = standing
         for router, beat in standing.beats.items():
             seen = self._seen.get(router)
@@ -258,6 +261,8 @@ class Owning:
         free = [h for h in self.standing.holdings.values() if not self._has_owner(h) or self._has_dropped(h)]
         free.sort(key=lambda holding: holding.shard)
         self._free_since = {h.shard: self._free_since.get(h.shard, now) for h in free}
+        if now - self._entered_at < GATHER_S and not self._routers <= self._living(now).keys():
+            return []
         counts = self._counts(able)
         out: list[Effect] = []
         for holding in free:

@@ -9,13 +9,13 @@ import pytest
 from tests.unit.nodes.comet.comets import Comet
 from tests.wires import GOIM_TCP
 from zim.nodes.comet.draining import BURST_S, SETTLE_S, Draining, DrainPlan
-from zim.nodes.comet.effects import SentOn
+from zim.nodes.comet.effects import SendOn
 from zim.nodes.effects import Drained, Effect, Note
 
 
-def leave(comet: Comet, effects: list[Effect]) -> list[SentOn]:
+def leave(comet: Comet, effects: list[Effect]) -> list[SendOn]:
     """What the edge does: who is sent on is closed."""
-    sent = [effect for effect in effects if isinstance(effect, SentOn)]
+    sent = [effect for effect in effects if isinstance(effect, SendOn)]
     for effect in sent:
         comet.do(comet.hub.leave(effect.session, comet.now))
     return sent

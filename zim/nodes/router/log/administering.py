@@ -5,53 +5,16 @@ This module chooses the engine, as `durable` does for routers. Every call switch
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Protocol
 
 from zim.errors import NodeError
-from zim.nodes.router.log.shared import Standing, WhereShared
-
-
-class StandbyServer(NamedTuple):
-    """One that follows. is_waited_for: commits wait for it."""
-
-    name: str
-    is_waited_for: bool
-
-
-class TableSize(NamedTuple):
-    """A table, its indexes with it. live, dead: about how many rows there are, and how many that are gone."""
-
-    name: str
-    bytes: int
-    live: int
-    dead: int
-
-
-class SharedState(NamedTuple):
-    """How a shared log is.
-
-    Attributes:
-        format, newest_format: that it has, and that this zim writes.
-        fabric: whose it is.
-        copying: what is being copied into it; "" for nothing.
-        server: the engine's version and address.
-        waits_for: what commits wait for, as the engine is told; "" for nothing.
-        standbys: that follow now.
-        oldest_s: for how long the oldest transaction is open, and who has it: rows that are gone stay as long.
-        standing: who owns what.
-    """
-
-    format: int
-    newest_format: int
-    fabric: str
-    copying: str
-    server: str
-    waits_for: str
-    standbys: list[StandbyServer]
-    oldest_s: float
-    oldest_by: str
-    tables: list[TableSize]
-    standing: Standing
+from zim.nodes.router.log.copying import CopyReport, Progress, SourceLog
+from zim.nodes.router.log.shared import WhereShared
+from zim.nodes.router.log.shared_state import SharedState
+from zim.nodes.router.log.sqlite import SqliteSource
 
 
 class Engine(Protocol):
@@ -66,6 +29,15 @@ class Engine(Protocol):
     def describe(self, place: WhereShared) -> SharedState:
         """How it is."""
 
+    def copy(
+        self, place: WhereShared, fabric: str, sources: Sequence[SourceLog], what: str, progress: Progress
+    ) -> CopyReport:
+        """Copies logs of routers that stand still into an empty log, or goes on where that was broken off.
+
+        Args:
+            what: names the sources.
+        """
+
 
 def engine() -> Engine:
     """The only one that there is.
@@ -78,3 +50,19 @@ def engine() -> Engine:
     except ImportError as e:
         raise NodeError(f"[log] needs psycopg, which is not here ({e}): pip install 'zim[postgresql]'") from None
     return found
+
+
+@contextmanager
+def embedded_logs(folders: Mapping[str, Path]) -> Iterator[list[SourceLog]]:
+    """The logs of routers that stand still, by name. Whoever calls holds the locks of their folders.
+
+    Raises:
+        NodeError: one of them cannot be used; says why, and what to do.
+    """
+    with ExitStack() as stack:
+        sources: list[SourceLog] = []
+        for name, folder in folders.items():
+            source = SqliteSource(name, folder, list(folders))
+            stack.callback(source.close)
+            sources.append(source)
+        yield sources

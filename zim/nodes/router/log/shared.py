@@ -52,7 +52,7 @@ class Holding(NamedTuple):
     term: int
 
 
-class Standing(NamedTuple):
+class Rows(NamedTuple):
     """All rows, as of one moment: beats by router, holdings by shard."""
 
     beats: Mapping[str, Beat]
@@ -96,7 +96,11 @@ class SharedLog(Protocol):
     def is_replicated(self) -> bool:
         """Commits waited for a second machine when it was looked last."""
 
-    def look(self) -> Standing:
+    @property
+    def connections(self) -> int:
+        """How many were made to the engine in this run."""
+
+    def look(self) -> Rows:
         """What the rows say."""
 
     def enter(self, router: str) -> int:
@@ -106,7 +110,7 @@ class SharedLog(Protocol):
             Its number.
         """
 
-    def beat(self, router: str, run: int, time_ms: int, comets: int) -> Standing:
+    def beat(self, router: str, run: int, time_ms: int, comets: int) -> Rows:
         """This run lives. Durable.
 
         Raises:

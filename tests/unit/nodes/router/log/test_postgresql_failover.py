@@ -352,6 +352,41 @@ def unsettle(owner: Owner, batch: list[NewPush], *, is_stored: bool) -> None:
         shared_process.append = append
 
 
+@pytest.mark.parametrize("how", ["settle", "open"])
+def test_lost_commits_are_noticed_whoever_looks_first(
+    shared: PostgresLog, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    """The owner asks what became of a batch; or the shard was closed, and is opened again by the same process."""
+    owner = own(shared)["shard-1"]
+    for i in range(5):
+        assert owner.append([new(push_id=str(i))]) == stored(i + 1)
+    epoch = owner.log.heads(["u:1"])["u:1"].epoch
+    unsettle(owner, [new(push_id="x")], is_stored=False)
+    name = shared._process._server.place.url.rpartition("/")[2].partition("?")[0]
+    server().execute(
+        'DELETE FROM zim.records WHERE "offset" > 3', "DELETE FROM zim.positions WHERE number > 4", database=name
+    )
+
+    def look() -> None:
+        if how == "settle":
+            owner.log.settle(owner.lease, [new(push_id="x")])
+        else:
+            shared.open(owner.lease)
+
+    with pytest.raises(Unavailable, match="deposed"):
+        look()
+    monkeypatch.setattr(shard_log, "LOST_S", 0.0)
+    with pytest.raises(Fenced):
+        look()
+    holding = shared.look().holdings["shard-1"]
+    assert (holding.router, holding.term > owner.lease.term) == ("router-1", True)
+    lease = Lease("shard-1", holding.term)
+    log = shared.open(lease).log
+    head = log.heads(["u:1"])["u:1"]
+    assert (head.epoch, head.head) == (f"{epoch}-1", 3)
+    assert log.append(lease, [new(push_id="5")]) == stored(4)
+
+
 def test_commits_that_are_lost_begin_another_history(shared: PostgresLog, monkeypatch: pytest.MonkeyPatch) -> None:
     """A server that does not know what we know: after a while it is believed, and all epochs of the shard are new."""
     owner = own(shared)["shard-1"]

@@ -8,7 +8,7 @@ from dataclasses import replace
 import gevent
 import pytest
 
-from tests.postgresql import place
+from tests.postgresql import place, wait_for
 from tests.unit.nodes.router.log.contract import keyed, new, stored
 from tests.unit.nodes.router.log.postgresql_support import FABRIC, database, opened, server
 from zim.errors import NodeError, NotNow
@@ -75,6 +75,21 @@ def test_who_is_seen_to_beat_is_not_buried(log: PostgresLog) -> None:
     assert not log.bury(seen)
     with pytest.raises(Fenced):
         log.beat("router-1", run, 2, 0)
+
+
+def test_a_beat_that_meets_its_own_burial_is_none(log: PostgresLog, where: LogPlace) -> None:
+    """Its statement began when the run lived, and waits for who buries it."""
+    run = log.enter("router-1")
+    log.beat("router-1", run, 1, 0)
+    with server().connect(where.url.rpartition("/")[2].partition("?")[0]) as other:
+        other.execute("BEGIN")
+        other.execute("UPDATE zim.routers SET is_dead = true")
+        beating = gevent.spawn(log.beat, "router-1", run, 2, 0)
+        waits = "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+        wait_for(lambda: bool(server().execute(waits)), "it does not wait")
+        other.execute("COMMIT")
+    with pytest.raises(Fenced):
+        beating.get()
 
 
 def test_a_shard_is_taken_by_who_saw_it_last(log: PostgresLog) -> None:
@@ -189,6 +204,13 @@ def test_half_a_log(where: LogPlace) -> None:
     assert "half a log" in refusal(where)
     server().execute("DROP TABLE zim.meta", database=name)
     assert "half a log" in refusal(where)
+
+
+def test_a_database_of_another_encoding() -> None:
+    server().execute("CREATE DATABASE ascii ENCODING 'SQL_ASCII' TEMPLATE template0")
+    with pytest.raises(NodeError, match="has the encoding SQL_ASCII; right is UTF8"):
+        make(place(server(), database="ascii"), FABRIC)
+    server().execute("DROP DATABASE ascii")
 
 
 def test_another_number_of_shards(where: LogPlace) -> None:

@@ -1,7 +1,7 @@
 """The log that several routers share, on PostgreSQL. Its SQL is nowhere else, nor is psycopg.
 
 engine      the calls of SharedLog
-administering   what people do with it: make it, migrate it, look at it
+administering  what people do with it: make it, migrate it, look at it
 shard_log   the calls of Log for one shard: who has the turn, what the caches may show
 process     what the shards of a process share: connections, appends that go together
 connecting  which host, by what options; what becomes of a connection that hangs
@@ -14,6 +14,7 @@ appending   appends of several shards, in one commit
 reading     everything that only reads
 trimming    what may go, and letting it go
 vacuuming   so that its room is used again
+copying     logs of routers that stand still → this log
 receipts    what became of pushes
 failures    PostgreSQL's errors → ours
 """

@@ -9,8 +9,8 @@ from gevent.event import AsyncResult
 
 from zim.errors import ZimError
 from zim.nodes.router.log import Damaged, unavailable, unknown
-from zim.nodes.router.log.postgresql.connecting import Line
-from zim.nodes.router.log.postgresql.writing import Claim, Outcome, write
+from zim.nodes.router.log.postgresql.connecting import ServerLine
+from zim.nodes.router.log.postgresql.writing import Outcome, ShardClaim, write
 
 MOST_BYTES = 8 << 20  # of one statement, unless one batch alone has more
 MOST_ROWS = 10_000
@@ -23,29 +23,41 @@ class Appender:
         commits, claims: how many there were.
     """
 
-    def __init__(self, line: Line) -> None:
+    def __init__(self, line: ServerLine) -> None:
         self._line = line
-        self._waiting: deque[tuple[Claim, AsyncResult[Outcome]]] = deque()
+        self._waiting: deque[tuple[ShardClaim, AsyncResult[Outcome]]] = deque()
         self._is_busy = False
         self.commits = self.claims = 0
 
-    def append(self, claim: Claim) -> Outcome:
+    def append(self, claim: ShardClaim) -> Outcome:
         """Writes a batch. Switches: until it is on the standby. One at a time of each shard.
 
         Raises:
             Unavailable: surely nothing was written. Unknown: it cannot be told. Damaged: see Log.
         """
+        if not self._is_busy:
+            return self._write_alone(claim)
         result: AsyncResult[Outcome] = AsyncResult()
         self._waiting.append((claim, result))
-        if not self._is_busy:
-            self._is_busy = True
-            gevent.spawn(self._work)
         found = result.get()
         assert found is not None
         return found
 
+    def _write_alone(self, claim: ShardClaim) -> Outcome:
+        """Nothing else is under way: it needs no other greenlet."""
+        self._is_busy = True
+        try:
+            said = self._line.write(lambda c: write(c, [claim]))
+            self.commits, self.claims = self.commits + 1, self.claims + 1
+            return said.get(claim.shard, "fenced")
+        finally:
+            if self._waiting:
+                gevent.spawn(self._work)
+            else:
+                self._is_busy = False
+
     def _work(self) -> None:
-        """No caller does it: one that is killed would leave the others alone."""
+        """All that wait. No caller does it: one that is killed would leave the others alone."""
         try:
             while self._waiting:
                 self._write(self._take())
@@ -54,7 +66,7 @@ class Appender:
             while self._waiting:  # this greenlet was killed
                 self._waiting.popleft()[1].set_exception(unavailable("it is closed"))
 
-    def _take(self) -> list[tuple[Claim, AsyncResult[Outcome]]]:
+    def _take(self) -> list[tuple[ShardClaim, AsyncResult[Outcome]]]:
         group = [self._waiting.popleft()]
         size, rows = group[0][0].plan.bytes, group[0][0].plan.size
         while self._waiting:
@@ -65,7 +77,7 @@ class Appender:
             group.append(self._waiting.popleft())
         return group
 
-    def _write(self, group: list[tuple[Claim, AsyncResult[Outcome]]]) -> None:
+    def _write(self, group: list[tuple[ShardClaim, AsyncResult[Outcome]]]) -> None:
         claims = [claim for claim, _ in group]
         try:
             said = self._line.write(lambda c: write(c, claims))

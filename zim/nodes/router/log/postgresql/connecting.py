@@ -17,7 +17,7 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.types.string import StrBinaryDumper
 
-from zim.errors import ZimError
+from zim.errors import Unavailable, ZimError
 from zim.nodes.router.log import Damaged, unavailable, unknown
 from zim.nodes.router.log.postgresql import failures, packing
 from zim.nodes.router.log.shared import WhereShared
@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 Connection = psycopg.Connection[tuple[Any, ...]]
 
-CONNECT_S = 2.0  # to one address
+CONNECT_S = 1.5  # to one address
 SCHEMA = "zim"
 
 # A cut link is noticed within these: https://www.postgresql.org/docs/current/libpq-connect.html
@@ -47,6 +47,7 @@ _SETTINGS = {
     "plan_cache_mode": "force_generic_plan",
     "enable_seqscan": "off",  # tables that were empty when a plan was made do not stay so
     "enable_mergejoin": "off",
+    "enable_hashjoin": "off",
     "default_transaction_isolation": "read\\ committed",
     "client_encoding": "UTF8",
     "TimeZone": "UTC",
@@ -60,7 +61,7 @@ def _options(given: str, settings: dict[str, str]) -> str:
 
 
 @dataclass
-class Server:
+class PostgresServer:
     """Where PostgreSQL is.
 
     Attributes:
@@ -156,7 +157,7 @@ def _adapt(connection: Connection) -> None:
         connection.adapters.register_dumper(of, dumper)
 
 
-class Line:
+class ServerLine:
     """One connection, made when it is needed, for one greenlet at a time.
 
     Attributes:
@@ -165,16 +166,16 @@ class Line:
         is_full: the engine's disk had no room for the last call.
     """
 
-    def __init__(self, server: Server, limit_s: float, *, commits: str = "on") -> None:
+    def __init__(self, server: PostgresServer, limit_s: float, *, commits: str = "on") -> None:
         """
         Args:
             limit_s: a call that takes longer is given up, and its connection closed.
-            commits: see Server.connect.
+            commits: see PostgresServer.connect.
         """
         self.turn, self.made, self.is_full = Turn(), 0, False
         self._server, self._limit_s, self._commits = server, limit_s, commits
         self._connection: Connection | None = None
-        self._is_closed = self._is_doomed = False
+        self._is_closed = self._is_doomed = self._is_broken = False
         self._warned = ""
 
     def write(self, job: Callable[[Connection], T]) -> T:
@@ -191,6 +192,13 @@ class Line:
         Raises:
             Unavailable, Damaged: see Log.
         """
+        made = self.made
+        try:
+            return self._run(job, failures.of_read, unavailable)
+        except Unavailable:
+            # A connection that was idle while its server died: there may be another server by now.
+            if not self._is_broken or self.made != made:
+                raise
         return self._run(job, failures.of_read, unavailable)
 
     def _run(
@@ -202,7 +210,7 @@ class Line:
         with self.turn:
             connection = self._connected()
             is_whole, patience = False, gevent.Timeout(self._limit_s)
-            self._warned = ""
+            self._warned, self._is_broken = "", False
             try:
                 with patience:
                     result = job(connection)
@@ -215,6 +223,7 @@ class Line:
                 if isinstance(e, failures.StaleServerError):
                     self._server.distrust()
                 is_whole = not failures.ends_connection(e) and not connection.closed
+                self._is_broken = not is_whole
                 raise meaning(e) from None
             except gevent.Timeout as e:
                 if e is not patience:
@@ -275,18 +284,23 @@ class Line:
 class Pool:
     """Some lines, for calls that may wait for each other."""
 
-    def __init__(self, server: Server, size: int, limit_s: float) -> None:
-        self._lines = [Line(server, limit_s) for _ in range(size)]
+    def __init__(self, server: PostgresServer, size: int, limit_s: float) -> None:
+        self._lines = [ServerLine(server, limit_s) for _ in range(size)]
 
-    def _least(self) -> Line:
+    @property
+    def made(self) -> int:
+        """How many connections there were."""
+        return sum(line.made for line in self._lines)
+
+    def _least(self) -> ServerLine:
         return min(self._lines, key=lambda line: line.turn.load)
 
     def write(self, job: Callable[[Connection], T]) -> T:
-        """See Line."""
+        """See ServerLine."""
         return self._least().write(job)
 
     def read(self, job: Callable[[Connection], T]) -> T:
-        """See Line."""
+        """See ServerLine."""
         return self._least().read(job)
 
     def drop(self) -> None:

@@ -10,13 +10,17 @@ from typing_extensions import override
 from zim.errors import NotNow, Unavailable
 from zim.nodes.router.log import Lease
 from zim.nodes.router.log.postgresql import rows, schema
-from zim.nodes.router.log.postgresql.connecting import Connection, Server
+from zim.nodes.router.log.postgresql.connecting import Connection, PostgresServer
 from zim.nodes.router.log.postgresql.process import Process
 from zim.nodes.router.log.postgresql.receipts import PostgresReceipts
 from zim.nodes.router.log.postgresql.shard_log import ShardLog
-from zim.nodes.router.log.shared import Beat, Durable, Holding, SharedLog, Standing, WhereShared
+from zim.nodes.router.log.shared import Beat, Durable, Holding, Rows, SharedLog, WhereShared
+from zim.nodes.router.log.standings import MOST
 
 log = logging.getLogger(__name__)
+
+
+LEAST_KNOWN = 10_000  # streams of a shard whose heads are in memory
 
 
 class PostgresLog(SharedLog):
@@ -39,9 +43,9 @@ class PostgresLog(SharedLog):
         self.single_copy = place.single_copy
         self._numbers = {name: number for number, name in enumerate(place.names, 1)}
         self._key_window_s, self._receipts_s = key_window_s, receipts_s
-        self._process = Process(Server(place))
+        self._process = Process(PostgresServer(place))
         try:
-            self._process.rows.read(lambda c: _check(c, place, fabric))
+            self._process.is_replicated = self._process.rows.read(lambda c: _check(c, place, fabric))
         except Unavailable as e:
             self._process.close()
             raise NotNow(str(e)) from None
@@ -50,12 +54,17 @@ class PostgresLog(SharedLog):
             raise
 
     @property
+    @override
     def is_replicated(self) -> bool:
-        """Commits waited for a standby when it was looked last."""
         return self._process.is_replicated
 
+    @property
     @override
-    def look(self) -> Standing:
+    def connections(self) -> int:
+        return self._process.connections
+
+    @override
+    def look(self) -> Rows:
         return self._process.rows.read(rows.look)
 
     @override
@@ -63,7 +72,7 @@ class PostgresLog(SharedLog):
         return self._process.rows.write(lambda c: rows.enter(c, router))
 
     @override
-    def beat(self, router: str, run: int, time_ms: int, comets: int) -> Standing:
+    def beat(self, router: str, run: int, time_ms: int, comets: int) -> Rows:
         standing, is_replicated = self._process.rows.write(lambda c: rows.beat(c, router, run, time_ms, comets))
         if is_replicated != self._process.is_replicated and not self.single_copy:
             if is_replicated:
@@ -106,21 +115,25 @@ class PostgresLog(SharedLog):
 
     def shard_log(self, name: str) -> ShardLog:
         """The log of a shard, for who is to acquire it."""
-        return ShardLog(self._process, self._numbers[name], name, self._key_window_s)
+        known = max(LEAST_KNOWN, 2 * MOST // len(self.shards))  # a router has a part of them, and may get more
+        return ShardLog(self._process, self._numbers[name], name, self._key_window_s, known)
 
     @override
     def close(self) -> None:
         self._process.close()
 
 
-def _check(connection: Connection, place: WhereShared, fabric: str) -> None:
+def _check(connection: Connection, place: WhereShared, fabric: str) -> bool:
+    """Whether commits are replicated."""
+    schema.check_server(connection)
     schema.check(schema.look(connection), fabric, len(place.names))
-    if schema.is_replicated(connection):
-        return
-    if not place.single_copy:
+    is_replicated = schema.is_replicated(connection)
+    if not is_replicated and not place.single_copy:
         raise NotNow(
             "commits of the log are not synchronously replicated: synchronous_standby_names is empty, so what is "
             "accepted would be lost with one machine. Right is a synchronous standby, or log.single_copy = true for "
             "who wants it so"
         )
-    log.warning("SINGLE COPY: commits are not replicated, and what is accepted may be lost with one machine")
+    if not is_replicated:
+        log.warning("SINGLE COPY: commits are not replicated, and what is accepted may be lost with one machine")
+    return is_replicated

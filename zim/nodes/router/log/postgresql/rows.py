@@ -2,29 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from zim.nodes.router.log import Fenced, Lease, unavailable
 from zim.nodes.router.log.postgresql.connecting import Connection
 from zim.nodes.router.log.postgresql.schema import IS_REPLICATED, TAKE
-from zim.nodes.router.log.shared import Beat, Holding, Standing
+from zim.nodes.router.log.shared import Beat, Holding, Rows
 
 _CLOCK = "(extract(epoch FROM clock_timestamp()) * 1000)::bigint"
 _ENTER = f"""
     INSERT INTO routers (router, run, number, time_ms, comets, is_dead)
     VALUES (%(router)s, {_CLOCK}, 0, 0, 0, false) ON CONFLICT (router) DO UPDATE
     SET run = greatest(routers.run + 1, excluded.run), number = 0, comets = 0, is_dead = false RETURNING run"""
-_ROUTERS = "SELECT router, run, number, time_ms, comets, is_dead FROM routers"
-_SHARDS = "SELECT name, router, run, term FROM shards ORDER BY shard"
-# A statement does not see what it has changed, so our own row comes from there.
+_LOOK = f"""
+    SELECT 1, router, run, number, time_ms, comets, is_dead FROM routers
+    UNION ALL SELECT 2, name || ' ' || router, run, term, 0, 0, {IS_REPLICATED} FROM shards"""
+# A statement does not see what it has changed, so our own row comes from there; none if somebody has just buried us.
 _BEAT = f"""
     WITH ours AS (
         UPDATE routers SET number = number + 1, time_ms = %(time_ms)s, comets = %(comets)s
         WHERE router = %(router)s AND run = %(run)s AND NOT is_dead RETURNING *
     )
     SELECT 0, router, run, number, time_ms, comets, is_dead FROM ours
-    UNION ALL SELECT 1, router, run, number, time_ms, comets, is_dead FROM routers WHERE router <> %(router)s
-    UNION ALL SELECT 2, name || ' ' || router, run, term, 0, 0, {IS_REPLICATED} FROM shards"""
+    UNION ALL {_LOOK.strip()}"""
 _BURY = """
     UPDATE routers SET is_dead = true
     WHERE router = %(router)s AND run = %(run)s AND number = %(number)s AND NOT is_dead RETURNING run"""
@@ -46,12 +47,24 @@ _FIRST_POSITION = f"""
 _RACES = 20  # a commit of the owner before came in between: there is one under way at most
 
 
-def look(connection: Connection) -> Standing:
-    """All rows."""
-    with connection.transaction():
-        beats = connection.execute(_ROUTERS, prepare=True).fetchall()
-        holdings = connection.execute(_SHARDS, prepare=True).fetchall()
-    return Standing({row[0]: Beat(*row) for row in beats}, {row[0]: Holding(*row) for row in holdings})
+def look(connection: Connection) -> Rows:
+    """All rows, as of one moment."""
+    return _standing(connection.execute(_LOOK.encode(), prepare=True).fetchall())[0]
+
+
+def _standing(found: Sequence[Any]) -> tuple[Rows, bool]:
+    """All rows, and whether commits are replicated. Of two rows of a router the first one counts."""
+    beats: dict[str, Beat] = {}
+    holdings: dict[str, Holding] = {}
+    is_replicated = True
+    for kind, name, *rest in found:
+        if kind == 2:
+            shard, _, owner = name.partition(" ")
+            holdings[shard] = Holding(shard, owner, rest[0], rest[1])
+            is_replicated = rest[-1]
+        else:
+            beats.setdefault(name, Beat(name, *rest))
+    return Rows(beats, holdings), is_replicated
 
 
 def enter(connection: Connection, router: str) -> int:
@@ -61,26 +74,17 @@ def enter(connection: Connection, router: str) -> int:
     return int(row[0])
 
 
-def beat(connection: Connection, router: str, run: int, time_ms: int, comets: int) -> tuple[Standing, bool]:
+def beat(connection: Connection, router: str, run: int, time_ms: int, comets: int) -> tuple[Rows, bool]:
     """This run lives. All rows, and whether commits are replicated.
 
     Raises:
         Fenced: it was declared dead, or another run of that name has entered.
     """
     values = {"router": router, "run": run, "time_ms": time_ms, "comets": comets}
-    beats: dict[str, Beat] = {}
-    holdings: dict[str, Holding] = {}
-    is_replicated = True
-    for kind, name, *rest in connection.execute(_BEAT, values, prepare=True).fetchall():
-        if kind < 2:
-            beats[name] = Beat(name, *rest)
-        else:
-            shard, _, owner = name.partition(" ")
-            holdings[shard] = Holding(shard, owner, rest[0], rest[1])
-            is_replicated = rest[-1]
-    if router not in beats:
+    found = connection.execute(_BEAT.encode(), values, prepare=True).fetchall()
+    if not any(row[0] == 0 for row in found):
         raise Fenced(f"run {run} of {router} is dead")
-    return Standing(beats, holdings), is_replicated
+    return _standing(sorted(found, key=lambda row: row[0]))
 
 
 def bury(connection: Connection, seen: Beat) -> bool:

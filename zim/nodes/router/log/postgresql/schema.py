@@ -26,6 +26,7 @@ from zim.errors import NodeError
 from zim.nodes.router.log.postgresql.connecting import SCHEMA, Connection
 
 FORMAT = 1
+LEAST_VERSION = 13
 ID_BITS = 48  # of a shard's own count
 APPEND, TAKE, VOID, MARK = range(4)  # kinds of positions
 SLOTS = 10  # tables of receipts, one after the other in time
@@ -85,7 +86,7 @@ CREATE INDEX receipts_{slot}_by_push ON receipts_{slot} (push_id);
 MIGRATIONS: dict[int, str] = {}
 
 
-class Made(NamedTuple):
+class LogMeta(NamedTuple):
     """A log that is there.
 
     Attributes:
@@ -101,7 +102,7 @@ class Made(NamedTuple):
     copying: str
 
 
-def look(connection: Connection) -> Made | None:
+def look(connection: Connection) -> LogMeta | None:
     """The log of a database; None if it has none.
 
     Raises:
@@ -119,7 +120,22 @@ def look(connection: Connection) -> Made | None:
             f"the schema {SCHEMA} of this database is half a log: drop it (DROP SCHEMA {SCHEMA} CASCADE) and make a "
             f"new one with zim log init, or restore the database from a backup"
         )
-    return Made(*row)
+    return LogMeta(*row)
+
+
+def check_server(connection: Connection) -> None:
+    """
+    Raises:
+        NodeError: it is too old, or the database keeps texts otherwise than as UTF-8.
+    """
+    if connection.info.server_version < LEAST_VERSION * 10_000:
+        raise NodeError(f"the server is PostgreSQL {connection.info.server_version // 10_000}; right is 13 or newer")
+    encoding = connection.execute("SELECT current_setting('server_encoding')").fetchone()
+    if encoding != ("UTF8",):
+        raise NodeError(
+            f"the database has the encoding {encoding and encoding[0]}; right is UTF8: CREATE DATABASE … ENCODING "
+            f"'UTF8' TEMPLATE template0"
+        )
 
 
 def make(connection: Connection, fabric: str, shards: Sequence[str]) -> None:
@@ -128,6 +144,7 @@ def make(connection: Connection, fabric: str, shards: Sequence[str]) -> None:
     Raises:
         NodeError: there is one.
     """
+    check_server(connection)
     with connection.transaction():
         connection.execute("SELECT pg_advisory_xact_lock(1819044218)")  # two at once
         there = look(connection)
@@ -176,7 +193,7 @@ def migrate(connection: Connection, fabric: str) -> tuple[int, int]:
         return there.format, FORMAT
 
 
-def check(there: Made | None, fabric: str, shards: int, *, may_be_copying: bool = False) -> None:
+def check(there: LogMeta | None, fabric: str, shards: int, *, may_be_copying: bool = False) -> None:
     """
     Args:
         may_be_copying: who asks is the one that copies.
@@ -208,7 +225,7 @@ def no_log() -> NodeError:
     return NodeError("this database has no log: zim log init makes it")
 
 
-def _refuse_foreign(there: Made, fabric: str) -> None:
+def _refuse_foreign(there: LogMeta, fabric: str) -> None:
     if there.fabric != fabric:
         raise NodeError(
             f"the log is of the fabric {there.fabric}, and the topology's is {fabric}: right is another database for "

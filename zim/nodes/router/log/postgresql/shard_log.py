@@ -31,11 +31,11 @@ from zim.nodes.router.log.postgresql.connecting import Connection
 from zim.nodes.router.log.postgresql.planning import BatchPlan, NextIds, plan
 from zim.nodes.router.log.postgresql.process import Process
 from zim.nodes.router.log.postgresql.reading import Seen
-from zim.nodes.router.log.postgresql.schema import MARK
+from zim.nodes.router.log.postgresql.schema import APPEND, MARK
 from zim.nodes.router.log.postgresql.small_writes import fenced
 from zim.nodes.router.log.postgresql.trimmer import ShardTrimmer
-from zim.nodes.router.log.postgresql.writing import Claim
-from zim.nodes.router.log.standings import Standings, StreamStanding
+from zim.nodes.router.log.postgresql.writing import BehindError, ShardClaim
+from zim.nodes.router.log.standings import MOST, Standings, StreamStanding
 from zim.nodes.router.log.turn import Turn
 
 log = logging.getLogger(__name__)
@@ -43,11 +43,11 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 TIME_MS = 600_000  # of log time without an append, after which it is stored: the next owner goes on from there
-LOST_S = 10.0  # commits that we know, and no server that answers does for so long, are lost
+LOST_S = 3.0  # commits that we know, and no server that answers does for so long, are lost
 
 
 @dataclass(slots=True)
-class _Unsettled:
+class _UnsettledBatch:
     """A batch of which it cannot be told whether it is in the log."""
 
     number: int
@@ -57,22 +57,23 @@ class _Unsettled:
 class ShardLog(Log):
     """The log of one shard, as its owner has it."""
 
-    def __init__(self, process: Process, shard: int, name: str, key_window_s: float) -> None:
+    def __init__(self, process: Process, shard: int, name: str, key_window_s: float, known: int = MOST) -> None:
         """
         Args:
             process: what the shards of one process share.
             shard, name: which; see `load`.
             key_window_s: for how long a publisher's key is known.
+            known: of how many streams it remembers where they stand.
         """
+        self._known_most = known
         self._process, self._shard, self._name = process, shard, name
         self._key_window_ms = int(key_window_s * 1000)
-        self._standings = Standings()
+        self._standings = Standings(known)
         self._epoch, self._history, self._free = "", 0, NextIds(1, 1, 1)
         self._number, self._time_ms = 0, 0
         self._turn = Turn()  # of whoever takes a number
-        self._unsettled: _Unsettled | None = None
+        self._unsettled: _UnsettledBatch | None = None
         self._is_unsure = False  # a number may have been taken by us
-        self._behind_since: float | None = None
         self._trimmer = ShardTrimmer(process, shard, self._standings, self._turn, kept_ms(self._key_window_ms))
         self._dropped = 0
         self._is_closed = False
@@ -86,9 +87,12 @@ class ShardLog(Log):
         row, last = self._process.pool.read(job)
         if lease is not None and row.term != lease.term:
             raise fenced(lease)
+        if lease is not None and last.number < self._process.newest.get(self._shard, 0):
+            self._refuse_behind(lease)
+        self._process.newest[self._shard] = last.number
         self._epoch, self._history, self._free = row.epoch, row.history, row.free
         self._number, self._time_ms = last.number, last.time_ms
-        self._standings = self._trimmer.standings = Standings()
+        self._standings = self._trimmer.standings = Standings(self._known_most)
         self._unsettled, self._is_unsure = None, False
 
     @property
@@ -150,10 +154,10 @@ class ShardLog(Log):
     def _claim(self, lease: Lease, done: BatchPlan) -> writing.Outcome:
         self._refuse_closed()
         done.time_ms = max(done.time_ms, self._time_ms)
-        self._unsettled = _Unsettled(self._number + 1, done)
+        self._unsettled = _UnsettledBatch(self._number + 1, done)
         alone = self._process.may_be_alone
         try:
-            outcome = self._process.append(Claim(self._shard, lease.term, self._number + 1, done, alone))
+            outcome = self._process.append(ShardClaim(self._shard, lease.term, self._number + 1, done, alone))
         except Unknown:
             raise
         except Exception:  # it surely was not written; who is killed meanwhile leaves it unsettled
@@ -163,47 +167,61 @@ class ShardLog(Log):
         return outcome
 
     def _look_again(self, lease: Lease) -> None:
-        """A number that should be free is not: it is our own, of a call that was not answered, or another's.
+        """A number that should be free is not, or may not be: it is our own, of a call that was not answered.
 
         Raises:
-            Fenced: it is.
+            Fenced: it is another owner's; or of a batch that was taken for lost: what is known here is not the truth.
         """
 
         def job(c: Connection) -> tuple[int, writing.Position]:
             return writing.term_of(c, self._shard), writing.last_position(c, self._shard)
 
         term, last = self._process.pool.read(job)
-        if (
-            term != lease.term
-            or last.number <= self._number - 1
-            or (last.number == self._number and not self._is_unsure)
-        ):
+        is_there = last.number > self._number and last.kind != APPEND
+        if term != lease.term or not (is_there or (self._is_unsure and last.number == self._number)):
             raise fenced(lease)
         self._number, self._is_unsure = last.number, False
 
     def _refuse(self, outcome: writing.Outcome, lease: Lease) -> None:
         """Raises: Fenced, Unavailable: nothing was written."""
-        if outcome != "behind":
-            raise writing.refusal(outcome, lease)
-        self._process.distrust()
-        now = self._process.monotonic()
-        if self._behind_since is None:
-            self._behind_since = now
-            log.error("commits that we know are not there; the server may be one that was deposed", extra=self._who)
-        elif now - self._behind_since > LOST_S:
-            log.critical("commits were lost: what comes from now on is another history", extra=self._who)
-            self._process.pool.write(lambda c: rows.renew_history(c, self._shard, lease))
-            raise fenced(lease)
+        if outcome == "behind":
+            self._refuse_behind(lease)
         raise writing.refusal(outcome, lease)
+
+    def _refuse_behind(self, lease: Lease) -> None:
+        """The server does not know what we know. For a while it is taken for one that was deposed.
+
+        Raises:
+            Unavailable: it still is. Fenced: commits were lost, and what comes now is another history, of a new term.
+        """
+        process, shard = self._process, self._shard
+        process.distrust()
+        now = process.monotonic()
+        if shard not in process.behind_since:
+            process.behind_since[shard] = now
+            log.error("commits that we know are not there; the server may be one that was deposed", extra=self._who)
+        elif now - process.behind_since[shard] > LOST_S:
+            log.critical("commits were lost: what comes from now on is another history", extra=self._who)
+            process.pool.write(lambda c: rows.renew_history(c, shard, lease))
+            process.newest.pop(shard, None)
+            process.behind_since.pop(shard, None)
+            raise fenced(lease)
+        raise writing.refusal("behind", lease)
 
     @property
     def _who(self) -> dict[str, object]:
         return {"shard": self._name, "commits": self._number}
 
     def _committed(self, done: BatchPlan, number: int) -> list[Appended]:
-        self._unsettled, self._behind_since = None, None
+        self._unsettled = None
         self._number, self._free = number, done.free
+        self._process.newest[self._shard] = number
+        self._process.behind_since.pop(self._shard, None)
         self._time_ms = max(self._time_ms, done.time_ms)
+        for stream, moved in done.standings.items():
+            known = self._standings.get(stream)
+            if known is not None and known.floor > moved.floor:  # trimming has raised it meanwhile
+                done.standings[stream] = StreamStanding(moved.id, known.floor, moved.head, moved.epoch)
         self._standings.moved(done.standings, done.time_ms)
         self._trimmer.pace.wrote(done.size)
         return done.answers
@@ -220,7 +238,11 @@ class ShardLog(Log):
             def job(c: Connection) -> tuple[bool, int]:
                 return writing.settle(c, lease, self._shard, number, time_ms)
 
-            is_stored, last = self._process.pool.write(job)
+            try:
+                is_stored, last = self._process.pool.write(job)
+            except BehindError:
+                self._refuse_behind(lease)
+                raise
             if is_stored:
                 return self._committed(unsettled.plan, last)
             self._unsettled, self._number = None, last
@@ -333,7 +355,8 @@ class ShardLog(Log):
     @override
     def trim(self, lease: Lease, retention: Retention, now_ms: int, before_ms: int, budget: int) -> Trimmed:
         """Switches: often; appends come between its steps."""
-        self._refuse_unsettled()
+        with self._turn:
+            self._refuse_unsettled()
         if now_ms - self._time_ms > TIME_MS:
             self._store_time(lease, now_ms)
         trimmed = self._trimmer.trim(lease, retention, now_ms, before_ms, budget, self._free.stream)
@@ -341,7 +364,7 @@ class ShardLog(Log):
             newest = self._number
             self._write(lambda c: trimming.drop_positions(c, self._shard, newest))
             self._dropped = newest
-        self._process.vacuum.tend()
+        self._process.vacuum.tend(records=trimmed.records, keys=trimmed.keys)
         return trimmed
 
     def _store_time(self, lease: Lease, now_ms: int) -> None:

@@ -14,6 +14,8 @@ from zim.nodes.router.log.postgresql.process import Process
 from zim.nodes.router.log.standings import Standings, StreamStanding
 from zim.nodes.router.log.turn import Turn
 
+REST_MS = 1_000  # of log time, between two looks for old keys alone: a router calls ten times a second for each shard
+
 
 class ShardTrimmer:
     """Lets go of what a shard need not keep.
@@ -35,6 +37,7 @@ class ShardTrimmer:
         self._turn = Turn()
         self._sweep = trimming.ShardSweep(shard)
         self._old_keys, self._swept_id = 0, 0
+        self._rests_until_ms = 0
 
     @property
     def backlog(self) -> Backlog:
@@ -56,8 +59,13 @@ class ShardTrimmer:
             while has_more and spent < budget:
                 most = min(self.pace.step(), budget - spent)
                 names = self._take(2 * most, before_ms, sweep_first=number % 2 == 0)  # some are too young yet
+                if not names and now_ms < self._rests_until_ms:
+                    has_more = False
+                    break
                 limits = trimming.Limits(retention, now_ms, before_ms, keys_ms, most)
                 found = self._trim_some(lease, names, limits)
+                if found.keys < most:
+                    self._rests_until_ms = now_ms + REST_MS
                 records, keys, number = records + found.records, keys + found.keys, number + 1
                 spent += max(found.records, found.keys, len(names))
                 is_due = bool(self._sweep.due) or self.standings.overfull.has_due(before_ms)

@@ -69,7 +69,7 @@ _RAISE = f"""
     RETURNING s.name, s.id, s.floor, {HEAD}, s.epoch""".encode()
 _BODIES = b"""
     DELETE FROM bodies AS b USING unnest(%(pushes)s) AS n(push)
-    WHERE b.push = n.push AND NOT EXISTS (SELECT 1 FROM records AS r WHERE r.push = n.push)"""
+    WHERE b.push = n.push AND (SELECT r.push FROM records AS r WHERE r.push = n.push LIMIT 1) IS NULL"""
 _DELETE_KEYS = b"DELETE FROM keys WHERE number >= %(least)s AND number <= %(upto)s AND time_ms <= %(keys_ms)s"
 _POSITIONS = f"""
     DELETE FROM positions WHERE shard = %(shard)s AND number <= %(upto)s AND kind IN ({APPEND}, {MARK})""".encode()

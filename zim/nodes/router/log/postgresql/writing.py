@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Any, Literal, NamedTuple
 
+from zim.errors import ZimError
 from zim.nodes.router.log import Fenced, Lease, unavailable
 from zim.nodes.router.log.postgresql.connecting import Connection
-from zim.nodes.router.log.postgresql.failures import StaleServerError
 from zim.nodes.router.log.postgresql.packing import blobs, texts, wholes
 from zim.nodes.router.log.postgresql.planning import BatchPlan
 from zim.nodes.router.log.postgresql.schema import APPEND, ID_BITS, IS_REPLICATED, MARK, VOID
@@ -23,8 +23,12 @@ from zim.nodes.router.log.postgresql.small_writes import fenced
 Outcome = Literal["stored", "fenced", "behind", "keys", "alone"]
 
 
+class BehindError(ZimError):
+    """The position before is not there: this server was deposed, or has lost commits."""
+
+
 @dataclass(frozen=True)
-class Claim:
+class ShardClaim:
     """A batch that is to be written.
 
     Attributes:
@@ -50,13 +54,16 @@ class Position(NamedTuple):
     kind: int
 
 
+# No EXISTS here: it may be planned as one look at all positions, and while somebody's transaction is open many of them
+# are gone and still there.
 _CLAIM = f"""
 WITH seen AS MATERIALIZED (
     SELECT DISTINCT (get_byte(k, 0) << 8) + get_byte(k, 1) AS shard FROM unnest(%(unseen)s) AS k
     CROSS JOIN LATERAL (SELECT 1 FROM keys WHERE keys.key = k OFFSET 0) AS there
 ), asked AS MATERIALIZED (
     SELECT a.*, s.term IS NOT DISTINCT FROM a.term AS is_ours, a.may_be_alone <> 0 OR {IS_REPLICATED} AS is_safe,
-        EXISTS (SELECT 1 FROM positions AS p WHERE p.shard = a.shard AND p.number = a.number - 1) AS has_before
+        (SELECT p.number FROM positions AS p WHERE p.shard = a.shard AND p.number = a.number - 1 LIMIT 1)
+            IS NOT NULL AS has_before
     FROM unnest(%(shards)s, %(terms)s, %(numbers)s, %(times)s, %(alone)s)
         AS a(shard, term, number, time_ms, may_be_alone)
     LEFT JOIN shards AS s ON s.shard = a.shard
@@ -66,27 +73,27 @@ WITH seen AS MATERIALIZED (
     WHERE a.is_ours AND a.is_safe AND a.has_before AND a.shard NOT IN (SELECT shard FROM seen)
     ON CONFLICT DO NOTHING RETURNING shard
 )"""
-_MINE = "(SELECT shard FROM claimed)"
+_MINE = "ANY (ARRAY(SELECT shard FROM claimed))"
 _STREAMS = f""", made AS (
     INSERT INTO streams (id, floor, name, epoch) SELECT n.id, 0, n.name, ''
-    FROM unnest(%(stream_ids)s, %(stream_names)s) AS n(id, name) WHERE n.id >> {ID_BITS} IN {_MINE}
+    FROM unnest(%(stream_ids)s, %(stream_names)s) AS n(id, name) WHERE n.id >> {ID_BITS} = {_MINE}
 )"""
 _RECORDS = f""", recorded AS (
     INSERT INTO records (stream, "offset", push, time_ms, expires_ms, wall_ms, op, crc, push_id, only_for, body)
     SELECT * FROM unnest(%(streams)s, %(offsets)s, %(pushes)s, %(record_times)s, %(expiries)s, %(walls)s,
         %(ops)s::int[], %(crcs)s, %(push_ids)s, %(only_for)s, %(bodies)s)
         AS n(stream, "offset", push, time_ms, expires_ms, wall_ms, op, crc, push_id, only_for, body)
-    WHERE n.push >> {ID_BITS} IN {_MINE}
+    WHERE n.push >> {ID_BITS} = {_MINE}
 )"""
 _BODIES = f""", shared AS (
     INSERT INTO bodies (push, body) SELECT * FROM unnest(%(shared)s, %(shared_bodies)s) AS n(push, body)
-    WHERE n.push >> {ID_BITS} IN {_MINE}
+    WHERE n.push >> {ID_BITS} = {_MINE}
 )"""
 _KEYS = f""", keyed AS (
     INSERT INTO keys (number, time_ms, home_ms, key, digest, offsets)
     SELECT * FROM unnest(%(key_numbers)s, %(key_times)s, %(key_homes)s, %(keys)s, %(digests)s, %(key_offsets)s)
         AS n(number, time_ms, home_ms, key, digest, offsets)
-    WHERE n.number >> {ID_BITS} IN {_MINE}
+    WHERE n.number >> {ID_BITS} = {_MINE}
     ON CONFLICT (key) DO UPDATE SET number = excluded.number, time_ms = excluded.time_ms, home_ms = excluded.home_ms,
         digest = excluded.digest, offsets = excluded.offsets
 )"""
@@ -104,7 +111,7 @@ _PARTS = {
 }
 
 
-def write(connection: Connection, claims: Sequence[Claim]) -> dict[int, Outcome]:
+def write(connection: Connection, claims: Sequence[ShardClaim]) -> dict[int, Outcome]:
     """Writes batches of different shards, in one commit. Switches: until it is on the standby.
 
     Returns:
@@ -174,7 +181,8 @@ _TAKE_NUMBER = """
     INSERT INTO positions (shard, number, term, time_ms, kind)
     SELECT s.shard, %(number)s, s.term, %(time_ms)s, %(kind)s FROM shards AS s
     WHERE s.shard = %(shard)s AND s.term = %(term)s
-        AND EXISTS (SELECT 1 FROM positions AS p WHERE p.shard = s.shard AND p.number = %(number)s - 1)
+        AND (SELECT p.number FROM positions AS p WHERE p.shard = s.shard AND p.number = %(number)s - 1 LIMIT 1)
+            IS NOT NULL
     ON CONFLICT DO NOTHING RETURNING number"""
 _TERM = "SELECT term FROM shards WHERE shard = %s"
 _LAST = "SELECT number, term, time_ms, kind FROM positions WHERE shard = %s ORDER BY number DESC LIMIT 1"
@@ -208,6 +216,7 @@ def settle(connection: Connection, lease: Lease, shard: int, number: int, time_m
         Whether it is stored, and the newest position.
 
     Raises:
+        BehindError: the batch before is not there.
         Fenced: another owner has the shard, and it cannot be told any more.
         Unavailable: somebody else has moved; it is to be asked again.
     """
@@ -217,7 +226,7 @@ def settle(connection: Connection, lease: Lease, shard: int, number: int, time_m
     last = last_position(connection, shard)
     if row is None:
         if term_of(connection, shard) == lease.term:
-            raise StaleServerError("it does not know what was committed last")
+            raise BehindError("this server does not know what was committed last")
         raise Fenced(f"{lease.shard} of term {lease.term} is another's, and what became of a batch is forgotten")
     at = Position(*row)
     is_stored = at.term == lease.term and at.kind == APPEND
