@@ -9,6 +9,7 @@ from tests.wires import GOIM_TCP
 from zim.nodes.comet.draining import BURST_S, SETTLE_S, Draining, DrainPlan
 from zim.nodes.comet.effects import SendOn
 from zim.nodes.effects import Drained, Effect, Note
+from zim.protocol.messages import Changes
 
 
 def leave(comet: Comet, effects: list[Effect]) -> list[SendOn]:
@@ -129,10 +130,29 @@ def test_pushes_that_come_for_nobody_hold_up_nothing() -> None:
 def test_a_router_that_registers_it_anew_meanwhile_must_hear_it_all_again() -> None:
     comet = Comet()
     comet.enter()
+    comet.push("u:3", body="one")
+    comet.router.hears_results = False
     draining = Draining(DrainPlan(100.0), comet.now)
     leave(comet, step(comet, draining, 1.0))
+    assert finish(comet, draining, 0.5) == []
     comet.restart_router(comet.router)
-    assert finish(comet, draining) == [Drained()]
+    comet.router.n = 0  # it begins to count again
+    comet.router.hears_results = True
+    assert finish(comet, draining, 2.0) == [Drained()]
+
+
+def test_that_a_session_is_gone_must_be_heard_not_only_what_became_of_pushes() -> None:
+    comet = Comet()
+    comet.enter()
+    draining = Draining(DrainPlan(100.0), comet.now)
+    leave(comet, step(comet, draining, 1.0))
+    for _ in range(10):
+        comet.now += 0.1
+        comet.do(comet.hub.on_tick(comet.now, 1 << 20))
+        comet.router.inbox = [m for m in comet.router.inbox if not isinstance(m, Changes)]  # they get lost
+        comet.hear()
+        assert step(comet, draining, 0.0) == []
+    assert finish(comet, draining, 1.5) == [Drained()]
 
 
 @pytest.mark.parametrize("is_away", [True, False])
