@@ -130,14 +130,17 @@ def test_pushes_that_come_for_nobody_hold_up_nothing() -> None:
 def test_a_router_that_registers_it_anew_meanwhile_must_hear_it_all_again() -> None:
     comet = Comet()
     comet.enter()
-    comet.push("u:3", body="one")
-    comet.router.hears_results = False
     draining = Draining(DrainPlan(100.0), comet.now)
     leave(comet, step(comet, draining, 1.0))
-    assert finish(comet, draining, 0.5) == []
-    comet.restart_router(comet.router)
-    comet.router.n = 0  # it begins to count again
-    comet.router.hears_results = True
+    comet.router.publish("u:3", body="late")
+    comet.router.pipe = []  # it never comes
+    for _ in range(3):
+        comet.now += 0.11
+        comet.do(comet.hub.on_tick(comet.now, 1 << 20))
+        comet.hear()
+        assert step(comet, draining, 0.0) == []
+    comet.router.n = 0
+    comet.restart_router(comet.router)  # which knows nothing of that entry
     assert finish(comet, draining, 2.0) == [Drained()]
 
 
