@@ -32,7 +32,7 @@ class DrainPlan:
     shares: Mapping[str, float] = field(default_factory=dict)
 
 
-class _Last:
+class LastWords:
     """What one router must hear before the comet may end.
 
     It has applied that all sessions are gone; the next answer to a Renew says up to where it had made entries for them;
@@ -82,7 +82,7 @@ class Draining:
         self.is_over = False
         self._at, self._credit = now, 0.0
         self._given: dict[str, int] = {comet: 0 for comet, share in plan.shares.items() if share > 0}
-        self._last: list[tuple[str, _Last]] = []  # by shard, once the last client has left
+        self._last: list[tuple[str, LastWords]] = []  # by shard, once the last client has left
         self._until = 0.0
 
     def step(self, hub: Hub, now: float) -> list[Effect]:
@@ -93,7 +93,7 @@ class Draining:
             self._last = []
             return list(self._send_on(hub, now))
         if not self._last:
-            self._last, self._until = [(shard, _Last(link)) for shard, link in hub.links.items()], now + SETTLE_S
+            self._last, self._until = [(shard, LastWords(link)) for shard, link in hub.links.items()], now + SETTLE_S
         late = [shard for shard, last in self._last if not last.is_heard()]
         if late and now < self._until:
             return []
