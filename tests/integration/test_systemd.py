@@ -106,7 +106,8 @@ def test_a_node_that_dies_is_zims_own_affair(up: Machine) -> None:
 
 
 def test_what_hangs_is_restarted_by_its_watchdog(up: Machine) -> None:
-    before = up.shown("zim", "MainPID")["MainPID"]
+    before, heard = up.shown("zim", "MainPID")["MainPID"], up.shown("zim", "WatchdogTimestampMonotonic")
+    wait_until(lambda: up.shown("zim", "WatchdogTimestampMonotonic") != heard, "it says that its loop runs")
     up.ran(f"kill -STOP {before}")
 
     def is_another() -> bool:
