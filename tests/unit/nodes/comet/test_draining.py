@@ -8,7 +8,7 @@ from tests.unit.nodes.comet.comets import Comet
 from tests.wires import GOIM_TCP
 from zim.nodes.comet.draining import BURST_S, SETTLE_S, Draining, DrainPlan
 from zim.nodes.comet.effects import SendOn
-from zim.nodes.effects import Drained, Effect, Note
+from zim.nodes.effects import Drained, Effect, Note, Send
 from zim.protocol.messages import Changes
 
 
@@ -22,7 +22,9 @@ def leave(comet: Comet, effects: list[Effect]) -> list[SendOn]:
 
 def step(comet: Comet, draining: Draining, seconds: float) -> list[Effect]:
     comet.now += seconds
-    return draining.step(comet.hub, comet.now)
+    found = draining.step(comet.hub, comet.now)
+    comet.do([effect for effect in found if isinstance(effect, Send)])
+    return [effect for effect in found if not isinstance(effect, Send)]
 
 
 def finish(comet: Comet, draining: Draining, most_s: float = SETTLE_S - 0.2) -> list[Effect]:
@@ -30,7 +32,7 @@ def finish(comet: Comet, draining: Draining, most_s: float = SETTLE_S - 0.2) -> 
     found: list[Effect] = []
     for _ in range(round(most_s / 0.1)):
         comet.tick(0.1)
-        found += draining.step(comet.hub, comet.now)
+        found += step(comet, draining, 0.0)
         if draining.is_over:
             break
     return found
