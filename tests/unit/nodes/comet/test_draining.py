@@ -6,10 +6,11 @@ import pytest
 
 from tests.unit.nodes.comet.comets import Comet
 from tests.wires import GOIM_TCP
+from zim.fabric.streams import EVERYBODY
 from zim.nodes.comet.draining import BURST_S, SETTLE_S, Draining, DrainPlan
 from zim.nodes.comet.effects import SendOn
 from zim.nodes.effects import Drained, Effect, Note, Send
-from zim.protocol.messages import Changes
+from zim.protocol.messages import Changes, Room
 
 
 def leave(comet: Comet, effects: list[Effect]) -> list[SendOn]:
@@ -178,3 +179,14 @@ def test_a_router_that_is_away_is_not_waited_for_for_ever(is_away: bool) -> None
 def test_nobody_is_there_at_all() -> None:
     comet = Comet()
     assert finish(comet, Draining(DrainPlan(1.0), comet.now)) == [Drained()]
+
+
+def test_pushes_to_everybody_count_nobody_here_any_more() -> None:
+    comet = Comet()
+    comet.enter()
+    draining = Draining(DrainPlan(100.0), comet.now)
+    leave(comet, step(comet, draining, 1.0))
+    step(comet, draining, 0.1)
+    comet.do(comet.hub.on_tick(comet.now, 1 << 20))
+    changes = [change for m in comet.router.inbox if isinstance(m, Changes) for change in m.changes]
+    assert [(c.room, c.members) for c in changes if isinstance(c, Room)] == [(EVERYBODY, 0)]
