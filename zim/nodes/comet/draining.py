@@ -10,10 +10,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 
+from zim.fabric.streams import EVERYBODY
 from zim.nodes.comet.effects import SendOn
 from zim.nodes.comet.feed import Link
 from zim.nodes.comet.hub import Hub
 from zim.nodes.effects import WARNING, Drained, Effect, Note
+from zim.protocol.messages import Room
 
 BURST_S = 0.25  # of the pace at most at once, after a standstill
 SETTLE_S = 3.0  # for routers to hear the rest, from the last client on; one may be away
@@ -93,7 +95,10 @@ class Draining:
             self._last = []
             return list(self._send_on(hub, now))
         if not self._last:
+            # Of everybody the router knows how many were here at the registration, until results correct it.
+            hub.links.of(EVERYBODY).change(lambda n: Room(n, EVERYBODY, 0), now)
             self._last, self._until = [(shard, LastWords(link)) for shard, link in hub.links.items()], now + SETTLE_S
+            return []
         late = [shard for shard, last in self._last if not last.is_heard()]
         if late and now < self._until:
             return []

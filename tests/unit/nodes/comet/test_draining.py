@@ -6,10 +6,11 @@ import pytest
 
 from tests.unit.nodes.comet.comets import Comet
 from tests.wires import GOIM_TCP
+from zim.fabric.streams import EVERYBODY
 from zim.nodes.comet.draining import BURST_S, SETTLE_S, Draining, DrainPlan
 from zim.nodes.comet.effects import SendOn
-from zim.nodes.effects import Drained, Effect, Note
-from zim.protocol.messages import Changes
+from zim.nodes.effects import Drained, Effect, Note, Send
+from zim.protocol.messages import Changes, Room
 
 
 def leave(comet: Comet, effects: list[Effect]) -> list[SendOn]:
@@ -22,7 +23,9 @@ def leave(comet: Comet, effects: list[Effect]) -> list[SendOn]:
 
 def step(comet: Comet, draining: Draining, seconds: float) -> list[Effect]:
     comet.now += seconds
-    return draining.step(comet.hub, comet.now)
+    found = draining.step(comet.hub, comet.now)
+    comet.do([effect for effect in found if isinstance(effect, Send)])
+    return [effect for effect in found if not isinstance(effect, Send)]
 
 
 def finish(comet: Comet, draining: Draining, most_s: float = SETTLE_S - 0.2) -> list[Effect]:
@@ -30,7 +33,7 @@ def finish(comet: Comet, draining: Draining, most_s: float = SETTLE_S - 0.2) -> 
     found: list[Effect] = []
     for _ in range(round(most_s / 0.1)):
         comet.tick(0.1)
-        found += draining.step(comet.hub, comet.now)
+        found += step(comet, draining, 0.0)
         if draining.is_over:
             break
     return found
@@ -176,3 +179,14 @@ def test_a_router_that_is_away_is_not_waited_for_for_ever(is_away: bool) -> None
 def test_nobody_is_there_at_all() -> None:
     comet = Comet()
     assert finish(comet, Draining(DrainPlan(1.0), comet.now)) == [Drained()]
+
+
+def test_pushes_to_everybody_count_nobody_here_any_more() -> None:
+    comet = Comet()
+    comet.enter()
+    draining = Draining(DrainPlan(100.0), comet.now)
+    leave(comet, step(comet, draining, 1.0))
+    step(comet, draining, 0.1)
+    comet.do(comet.hub.on_tick(comet.now, 1 << 20))
+    changes = [change for m in comet.router.inbox if isinstance(m, Changes) for change in m.changes]
+    assert [(c.room, c.members) for c in changes if isinstance(c, Room)] == [(EVERYBODY, 0)]
