@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from tests.simulation.application import desk
@@ -11,10 +11,11 @@ from tests.simulation.disk import Disk, is_live
 from tests.simulation.kernel import Driver
 from zim.fabric.principals import LOCAL
 from zim.fabric.push import Published, Push
+from zim.nodes.comet.draining import DrainPlan
 from zim.nodes.comet.effects import Pass, SessionEffect, Write
 from zim.nodes.comet.runner import CometRunner
 from zim.nodes.comet.views import Session
-from zim.nodes.effects import Effect
+from zim.nodes.effects import Drained, Effect, Note
 from zim.nodes.job.runner import JobRunner
 from zim.nodes.logic.runner import LogicRunner
 from zim.nodes.placement import Placement
@@ -37,8 +38,22 @@ class CometNode(Driver):
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
         self.disk = Disk()
+        self.on_drained: Callable[[CometNode, bool], None] = lambda node, is_late: None
+        self.away_s = 0.0  # after a drain
+        self._is_late = False
+
+    @property
+    def is_leaving(self) -> bool:
+        """It is being drained, and lets nobody in."""
+        return self.runner.draining is not None
+
+    def drain(self, per_s: float, shares: Mapping[str, float], away_s: float) -> None:
+        """It sends its clients to others, ends, and is back so much later."""
+        self.away_s = away_s
+        self.act(self.runner.drain, DrainPlan(per_s, shares), self.now)
 
     def boot(self) -> None:
+        self._is_late = False
         placement = Placement(self.name, self.layout.routers, self.layout.shards.names)
         rest = placement, self.layout.logics, self.kernel.renew_bytes, 5.0, 0, self.kernel.most_changes
         self.runner = CometRunner(self.name, self.disk.next_run("incarnation", 1), *rest)
@@ -58,6 +73,10 @@ class CometNode(Driver):
         match effect:
             case SessionEffect(session=wire):
                 wire.perform(effect)  # type: ignore[attr-defined]
+            case Drained():
+                self.on_drained(self, self._is_late)
+            case Note(event="drained, and not all is reported"):
+                self._is_late = True
             case Pass(writes=writes):
                 self.later(0, lambda: self._go_on(effect, deque((w, s) for w in writes for s in w.sessions)))
             case _:

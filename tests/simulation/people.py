@@ -12,7 +12,17 @@ from tests.simulation.nodes import CometNode
 from tests.wires import GOIM_TCP, ZIM_TCP, packets_in
 from zim.fabric.push import Push
 from zim.fabric.streams import user_of_key, user_stream
-from zim.nodes.comet.effects import CursorMoved, Expelled, Gapped, HistoryRead, Joined, Left, Opened, SessionEffect
+from zim.nodes.comet.effects import (
+    CursorMoved,
+    Expelled,
+    Gapped,
+    HistoryRead,
+    Joined,
+    Left,
+    Opened,
+    SendOn,
+    SessionEffect,
+)
 from zim.nodes.comet.outbox import Outbox
 from zim.nodes.comet.results import Row
 from zim.nodes.comet.views import Session
@@ -114,6 +124,9 @@ class Wire(Session):
                 self.write(self.speech.framing.encode(ZIM.encode_left(0, streams)))
             case Expelled(why=why):
                 self.close(why)
+            case SendOn(to=to):
+                self.person.sent_to = to
+                self.close("drained")
             case Gapped(missed=missed, is_kept=is_kept):
                 self._miss(missed, is_kept)
             case HistoryRead(seq=seq, past=past):
@@ -147,6 +160,7 @@ class Person:
         self.leaving = ""
         self.is_amnesic = False
         self.acknowledged = 0
+        self.sent_to = ""  # a comet, by one that is drained
 
     @property
     def streams(self) -> list[str]:
@@ -173,7 +187,9 @@ class Person:
         if not comets:
             self.world.kernel.after(0.3, self.connect)
             return
-        comet = self.world.kernel.rng.choice(comets)
+        named = [comet for comet in comets if comet.name == self.sent_to and self.is_zim]
+        comet = self.world.kernel.rng.choice(named or comets)
+        self.sent_to = ""
         if not self.is_zim:
             self.have = {}
         self.got, self.since, self.is_ready = {}, {}, False
@@ -185,6 +201,8 @@ class Person:
             comet.act(comet.runner.on_question, join, auth, comet.now)
 
         def join(who: Authed | None) -> None:
+            if comet.is_leaving and not wire.is_closed:
+                wire.close("drained")
             if who is not None and who.grant is not None and not wire.is_closed:
                 wire.ask(comet.hub.join, who.grant.user, self.rooms, comet.now, resume)
 

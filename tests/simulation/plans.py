@@ -51,6 +51,7 @@ PROFILES: dict[str, tuple[str, ...]] = {
     "shards": ("kill router", "kill router", "stop router", "stop router", "cut off", "cut", "kill comet"),
     "engine": ("out", "out", "engine slow", "cut off", "unsure", "kill router", "stop router"),
     "handover": ("drain", "drain", "drain", "kill router", "engine slow", "cut off", "stop comet", "burst"),
+    "drains": ("empty", "empty", "empty", "stop comet", "cut", "kill router", "kill comet", "lose", "burst"),
     "storm": (
         "lose",
         "cut",
@@ -247,6 +248,7 @@ def _fault(rng: random.Random, layout: Layout, fault: str, at: float, push: Any)
         "out": (rng.choice([0.05, 0.5, 1.5, 3.0, 6.0]), rng.choice([0.0, -600.0, 600.0])),
         "cut off": (rng.choice(routers), rng.choice([0.5, 1.9, 2.5, 5.0])),
         "drain": (rng.choice(routers), rng.choice([0.1, 3.0])),
+        "empty": (rng.choice(comets), rng.choice([1.0, 4.0, 100.0]), rng.choice([0.05, 0.5, 3.0])),
         "slow": (rng.randrange(5), rng.choice([0.2, 1.0, 4.0])),
         "restore": (rng.choice(routers), rng.choice([0.05, 0.5, 2.0])),
         "differ": (node, rng.choice(OTHERS[node.partition("-")[0]]), rng.randint(1, 3), rng.choice([0.5, 3.0, 6.0])),

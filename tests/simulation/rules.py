@@ -14,6 +14,7 @@ from tests.simulation.router import RouterNode
 from zim.fabric.audience import ALL
 from zim.fabric.buckets import Bucket, Buckets
 from zim.nodes.comet import joining
+from zim.nodes.comet.draining import LastWords
 from zim.nodes.comet.feed import Link
 from zim.nodes.comet.history import HistoryReader
 from zim.nodes.comet.hub import Hub
@@ -57,6 +58,15 @@ def _wrap(owner: Any, name: str, around: Callable[..., Any]) -> Any:
     """A method that is handed the original one first."""
     original = getattr(owner, name)
     return lambda *args, **kwargs: around(original, *args, **kwargs)
+
+
+# -- comets that are drained
+
+
+def _without_asking(last: LastWords) -> bool:
+    link = last._link
+    is_told = not link.is_registering and link.is_told
+    return not link.term or (is_told and link.is_settled(link.taken))
 
 
 # -- router
@@ -396,6 +406,8 @@ RULES: dict[str, Rule] = {
     "a history is told up to where it was read": Rule(
         HistoryReader, "on_records", _wrap(HistoryReader, "on_records", _up_to_the_head), "people"
     ),
+    "who is drained waits until routers know that all are gone": Rule(LastWords, "is_heard", lambda _: True, "drains"),
+    "and what became of all that was made before they knew": Rule(LastWords, "is_heard", _without_asking, "drains"),
     "past its deadline an owner is silent": Rule(Owning, "may_speak", lambda *_: True, "shards,engine"),
     "nobody is dead before its deadline": Rule(owning, "DEAD_S", 0.3, "shards,engine"),
     "a shard that could not be opened is taken anew": Rule(Owning, "_has_dropped", lambda *_: False, "handover,engine"),

@@ -8,6 +8,7 @@ from typing import Any
 
 from tests.simulation.disk import EVERYTHING
 from tests.simulation.layout import Layout
+from tests.simulation.nodes import CometNode
 from tests.simulation.router import RouterNode
 from tests.simulation.world import World
 from zim.fabric.retention import Rule
@@ -132,6 +133,15 @@ def _kill(world: World, name: str, for_s: float) -> None:
         world.kernel.after(for_s, lambda: world.kernel.start(name))
 
 
+def _empty(world: World, name: str, per_s: float, away_s: float) -> None:
+    """A comet sends its clients to others, ends, and is back later."""
+    comet = world.kernel.nodes[name]
+    assert isinstance(comet, CometNode)
+    if comet.is_up and not comet.is_stopped and not comet.is_leaving:
+        others = [other for other in world.kernel.layout.comets if other != name]
+        comet.drain(per_s, dict.fromkeys(others, 1.0), away_s)
+
+
 _FAULTS: dict[str, Callable[..., None]] = {
     "kill": _kill,
     "cut": _cut,
@@ -140,6 +150,7 @@ _FAULTS: dict[str, Callable[..., None]] = {
     "forge": _forge,
     "restore": _restore,
     "differ": _differ,
+    "empty": _empty,
 }
 
 

@@ -87,6 +87,7 @@ class World:
             router.on_answer = self.saw_answer
         for comet in layout.comets:
             kernel.nodes[comet].on_end = self.saw_end
+            kernel.nodes[comet].on_drained = self.saw_drained  # type: ignore[attr-defined]
         for logic in (node for node in kernel.nodes.values() if isinstance(node, WatchedLogic)):
             logic.on_let_through = self.observer.saw_push
         for name in list(kernel.nodes):
@@ -126,7 +127,8 @@ class World:
 
     def comets_up(self) -> list[CometNode]:
         """Comets that take a client."""
-        return [n for n in self.kernel.nodes.values() if isinstance(n, CometNode) and n.is_up and not n.is_stopped]
+        comets = [node for node in self.kernel.nodes.values() if isinstance(node, CometNode)]
+        return [n for n in comets if n.is_up and not n.is_stopped and not n.is_leaving]
 
     # -- the observer
 
@@ -366,6 +368,19 @@ class World:
         for person in self.people:
             if person.wire is not None and person.wire.comet.name == name:
                 person.closed(person.wire, "its comet died")
+
+    def saw_drained(self, comet: CometNode, is_late: bool) -> None:
+        """A comet says that it has nothing left to do: then its routers know of nobody there, and what became of all
+        pushes. It ends."""
+        for router, runner in self.owners():
+            feed, link = runner.shard.directory.feeds.get(comet.name), comet.hub.links[runner.shard.name]
+            is_this = feed is not None and (feed.inc, feed.begin) == (comet.disk.numbers["incarnation"], link.begin)
+            if is_late or router.is_stopped or not is_this or runner.shard.term != link.term:
+                continue
+            assert feed is not None
+            if feed.sessions or sum(row.pending for row in feed.rows.values()):
+                self.fail(f"{comet.name} is drained, and {runner.shard.name} is not told all: {feed.sessions}")
+        comet.end(comet.away_s)
 
     # -- the end
 

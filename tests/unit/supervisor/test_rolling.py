@@ -122,6 +122,17 @@ def test_only_the_clients_of_the_first_comet_are_moved_twice(comets: int) -> Non
     assert house.moved <= 120 * comets * (1 + 1 / comets) + comets
 
 
+def test_clients_go_to_comets_that_are_new_even_if_those_have_more() -> None:
+    house = House(clients=10, comet=3)
+    rolling = house.rolling()
+    while "comet-1" not in rolling.done:
+        house.step(rolling)
+    house.tell("comet-1", connections=1000)
+    while len(house.drained) < 8:
+        house.step(rolling)
+    assert house.seen["comet-1"].number("connections") > 1000
+
+
 def test_the_comet_with_the_fewest_clients_is_first() -> None:
     house = House(comet=3)
     house.tell("comet-2", connections=3)

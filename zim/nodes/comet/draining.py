@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 
 from zim.nodes.comet.effects import SendOn
+from zim.nodes.comet.feed import Link
 from zim.nodes.comet.hub import Hub
 from zim.nodes.effects import WARNING, Drained, Effect, Note
 
@@ -31,6 +32,41 @@ class DrainPlan:
     shares: Mapping[str, float] = field(default_factory=dict)
 
 
+class LastWords:
+    """What one router must hear before the comet may end.
+
+    It has applied that all sessions are gone; the next answer to a Renew says up to where it had made entries for them;
+    of these it knows what became of them.
+    """
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+        self._begin_anew()
+
+    def _begin_anew(self) -> None:
+        self._registration = self._link.registrations
+        self._after = -1  # the Renew whose answer does not count yet; -1 while changes are not answered
+        self._upto = -1  # the last entry that may have been for a session that was here
+
+    def is_heard(self) -> bool:
+        """It has heard all."""
+        link = self._link
+        if link.registrations != self._registration:
+            self._begin_anew()
+        if not link.term:
+            return True  # it knows of nobody here
+        if link.is_registering or not link.is_told:
+            return False
+        if self._after < 0:
+            self._after = link.asked
+        if self._upto < 0:
+            if link.heard <= self._after:
+                link.hurry()
+                return False
+            self._upto = link.made
+        return link.is_settled(self._upto)
+
+
 class Draining:
     """One drain of a comet, from its beginning on.
 
@@ -46,7 +82,7 @@ class Draining:
         self.is_over = False
         self._at, self._credit = now, 0.0
         self._given: dict[str, int] = {comet: 0 for comet, share in plan.shares.items() if share > 0}
-        self._left: dict[str, int] | None = None  # when the last client had left: by shard, the last entry till then
+        self._last: list[tuple[str, LastWords]] = []  # by shard, once the last client has left
         self._until = 0.0
 
     def step(self, hub: Hub, now: float) -> list[Effect]:
@@ -54,16 +90,11 @@ class Draining:
         if self.is_over:
             return []
         if hub.sessions:
-            self._left = None
+            self._last = []
             return list(self._send_on(hub, now))
-        if self._left is None:
-            self._left, self._until = {link.shard: link.taken for link in hub.links.values()}, now + SETTLE_S
-        left = self._left
-        late = [
-            link.shard
-            for link in hub.links.values()
-            if link.is_registering or (link.term and not (link.is_told and link.is_settled(left[link.shard])))
-        ]
+        if not self._last:
+            self._last, self._until = [(shard, LastWords(link)) for shard, link in hub.links.items()], now + SETTLE_S
+        late = [shard for shard, last in self._last if not last.is_heard()]
         if late and now < self._until:
             return []
         self.is_over = True

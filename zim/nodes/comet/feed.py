@@ -61,6 +61,7 @@ class Link:
         dropped: entries for which there was no room.
         is_connected: the router is there: what is sent may arrive.
         obeyed: the last order of this registration that was obeyed.
+        heard: the last Renew that was answered; of this registration, or 0.
     """
 
     def __init__(self, shard: str, comet: str, inc: int, out: list[Effect], most_changes: int = CHANGES) -> None:
@@ -75,7 +76,8 @@ class Link:
         self.is_connected = False
         self._comet, self._inc, self._out = comet, inc, out
         self.obeyed = 0
-        self._must_say = False  # that something was obeyed
+        self._must_say = False  # that something was obeyed; or that somebody waits for an answer
+        self.heard = 0
         self.term = 0
         self.begin = 0
         self.is_registering = False
@@ -173,7 +175,7 @@ class Link:
             Their numbers.
         """
         self.term = term
-        self._renew_at_begin = self._renew
+        self._renew_at_begin, self.heard = self._renew, 0
         self._unanswered, self._unanswered_bytes, self._held, self._held_bytes = {}, 0, {}, 0
         self.registrations += 1
         self.reports = Reports(self.settled)  # the router has closed the old rows
@@ -219,6 +221,20 @@ class Link:
         """All changes are answered."""
         return not self._unanswered and not self._unsent
 
+    @property
+    def asked(self) -> int:
+        """The last Renew that was sent."""
+        return self._renew
+
+    @property
+    def made(self) -> int:
+        """The last entry that the router is known to have made."""
+        return self._made
+
+    def hurry(self) -> None:
+        """The next Renew is due soon: somebody waits for its answer."""
+        self._must_say = True
+
     def is_settled(self, upto: int) -> bool:
         """The router has heard what became of all entries up to there."""
         return self.handled >= upto and all(n > upto for n in self.reports.waiting)
@@ -239,6 +255,7 @@ class Link:
                 self._out.append(Note(WARNING, "somebody has registered as this comet", {"shard": self.shard}))
                 return True
             self._made = max(self._made, m.made)
+            self.heard = max(self.heard, m.n)
             self.reports.heard(m.n)
             self._told = 0
         return False
