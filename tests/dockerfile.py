@@ -89,7 +89,7 @@ def build(file: Path, context: Path, folder: Path) -> Image:
 
 def run(image: Image, command: list[str]) -> str:
     """A step, as root, with /proc and /dev. What it prints."""
-    inside = 'mount -t proc proc "$0/proc" && mount --rbind /dev "$0/dev" && exec chroot "$0" "$@"'
+    inside = 'mount -t proc proc "$0/proc" && mount --rbind /dev "$0/dev" && exec /usr/sbin/chroot "$0" "$@"'
     ours = {name: value for name, value in os.environ.items() if re.match(r"https?_proxy|no_proxy", name)}
     if _authorities():  # registries may be behind a proxy that only this machine knows
         ours |= dict.fromkeys(("SSL_CERT_FILE", "PIP_CERT", "REQUESTS_CA_BUNDLE"), AUTHORITIES)
