@@ -118,7 +118,8 @@ def push(fabric: Fabric, **request: Any) -> None:
 
 
 def test_the_docs_name_every_metric_and_its_type() -> None:
-    rows = re.findall(r"^\| `(zim_\w+)` \| (\w+) \|", (ROOT / "docs" / "operations.md").read_text(), re.MULTILINE)
+    text = (ROOT / "docs" / "operations.md").read_text()  # this fabric has no shared log
+    rows = re.findall(r"^\| `(zim_\w+)` \| (\w+) \| (?!with `\[log\]` alone)", text, re.MULTILINE)
     supervisor = f"127.0.0.1:{free_ports(1)[0]}"
     with running(has_admin=True, fabric={"admin": supervisor}) as fabric:
         fabric.admin["zim-up"] = supervisor
