@@ -6,6 +6,7 @@
 #   does the same. EVERY and KILLS: seconds between two faults, nodes killed a minute
 # soak: what is too long for CI, about an hour: SEEDS (5000) a profile from SEED on, every broken rule, chaos for
 #   SECONDS (600)
+# images: builds the container image in a chroot, and boots systemd with the units: Linux, root, some minutes
 # fuzz: for SECONDS (60) any bytes into every parser, by atheris where it can be had; then mutations of the same SEED
 # Works with BSD make and GNU make from 3.81. `make PYTHON=/path/to/python3.12 up` chooses the interpreter.
 
@@ -14,7 +15,7 @@ WORKERS = 3
 COVERED = 80
 INSTALLED = .venv/.installed
 
-.PHONY: up check quick test bench simulate chaos soak fuzz
+.PHONY: up check quick test bench simulate chaos soak images fuzz
 
 up: $(INSTALLED)
 	@.venv/bin/zim up
@@ -34,6 +35,9 @@ test: check
 
 bench: $(INSTALLED)
 	.venv/bin/python -m benchmarks.fanout
+
+images: $(INSTALLED)
+	ZIM_TEST_IMAGES=1 .venv/bin/python -m pytest tests/integration/test_containers.py tests/integration/test_systemd.py
 
 simulate: $(INSTALLED)
 	@seeds="$(SEEDS)"; .venv/bin/python -m tests.simulation --seeds "$${seeds:-1000}"

@@ -102,30 +102,29 @@ class Load:
 def measure(owned: Sequence[Owned], load: Load, size: int, seconds: float) -> Measured:
     """All shards at once, each with one append under way."""
     took: list[float] = []
-    spent = 0.0
+    preparing = 0.0  # seconds of CPU, that are not the log's
     end = time.monotonic() + seconds
 
     def append(at: int) -> None:
-        nonlocal spent
+        nonlocal preparing
         log, lease = owned[at]
         while time.monotonic() < end:
+            before = time.process_time()
             prepared = [load.batch(size, at) for _ in range(max(1, 256 // size))]
+            preparing += time.process_time() - before
             for batch in prepared:
                 began = time.monotonic()
-                cpu = time.process_time()
                 log.append(lease, batch)
-                spent += time.process_time() - cpu
                 took.append(time.monotonic() - began)
 
+    before = time.process_time()
     gevent.joinall([gevent.spawn(append, at) for at in range(len(owned))], raise_error=True)
+    spent = time.process_time() - before - preparing
     took.sort()
     appends = len(took) * size
     wall = sum(took) / len(owned)
-    if len(owned) > 1:
-        spent /= len(owned)
-    return Measured(
-        appends / wall, spent / appends * 1e6, took[len(took) // 2] * 1e3, took[len(took) * 99 // 100] * 1e3
-    )
+    middle, slow = took[len(took) // 2], took[len(took) * 99 // 100]
+    return Measured(appends / wall, spent / appends * 1e6, middle * 1e3, slow * 1e3)
 
 
 def _middle(found: Sequence[Measured]) -> Measured:

@@ -106,7 +106,8 @@ def test_a_node_that_dies_is_zims_own_affair(up: Machine) -> None:
 
 
 def test_what_hangs_is_restarted_by_its_watchdog(up: Machine) -> None:
-    before = up.shown("zim", "MainPID")["MainPID"]
+    before, heard = up.shown("zim", "MainPID")["MainPID"], up.shown("zim", "WatchdogTimestampMonotonic")
+    wait_until(lambda: up.shown("zim", "WatchdogTimestampMonotonic") != heard, "it says that its loop runs")
     up.ran(f"kill -STOP {before}")
 
     def is_another() -> bool:
@@ -127,9 +128,32 @@ def test_it_stops_in_order(booted: Machine) -> None:
 def test_one_machine_of_several(booted: Machine) -> None:
     booted.ran("rm -rf /var/lib/zim /var/lib/private/zim")
     booted.ran(f"rm {TOPOLOGY} && zim init --machines 2 {TOPOLOGY}")
-    booted.ran(f'sed -i \'s/machine-[12]:/127.0.0.1:/; s/"var"/"\\/var\\/lib\\/zim"/\' {TOPOLOGY}')
+    booted.ran(f'sed -i \'s/machine-\\([12]\\):/127.0.0.\\1:/; s/"var"/"\\/var\\/lib\\/zim"/\' {TOPOLOGY}')
     booted.ran("systemctl start zim@machine-1")
     assert "control-machine-1.sock" in booted.ran("ls /var/lib/zim/")
     booted.ran("systemctl reload zim@machine-1")
     booted.ran("systemctl stop zim@machine-1")
     assert booted.shown("zim@machine-1", "Result") == {"Result": "success"}
+
+
+def test_a_user_that_stays_and_a_low_port(booted: Machine) -> None:
+    """As the page has both: zim reads files of its user, and listens on 443."""
+    page = Page("systemd", 0)
+    (block,) = [block for block in page.blocks("sh", "Secrets") if "useradd" in block]
+    booted.ran(f"rm -rf {TOPOLOGY} /var/lib/zim /var/lib/private/zim && zim init --production {TOPOLOGY}")
+    booted.ran("systemctl start zim")
+    booted.ran(block)
+    before = booted.shown("zim", "MainPID")["MainPID"]
+    assert booted.ran(f"stat -c %u /proc/{before}") == booted.ran("id -u zim")
+    (right,) = page.blocks("ini", "What it may do")
+    booted.write("/run/units/zim.service.d/port.conf", right)
+    booted.ran("install -m 600 -o zim -g zim /etc/zim/secrets/jwt /etc/zim/tls/jwt")
+    text = booted.ran(f"cat {TOPOLOGY}").replace("127.0.0.1:8090", "127.0.0.1:443")
+    text = re.sub(r"^#(\[\[issuer|issuer|audience|algorithms|secret_file)", r"\1", text, flags=re.MULTILINE)
+    booted.write(TOPOLOGY, text.replace('"secrets/jwt"', '"/etc/zim/tls/jwt"'))
+    booted.ran("sysctl -w net.ipv4.ip_unprivileged_port_start=1024 && systemctl daemon-reload && systemctl restart zim")
+    booted.ran(f"zim token make anna --topology {TOPOLOGY} > /tmp/anna")
+    booted.ran("zim push user anna hello --id two")
+    listen = "zim listen --token-file /tmp/anna --address ws://127.0.0.1:443 --count 1 --timeout 20"
+    assert booted.ran(listen).splitlines()[-1] == '"hello"'
+    booted.ran("systemctl stop zim && rm /run/units/zim.service.d/port.conf && systemctl daemon-reload")

@@ -80,7 +80,7 @@ def test_links_and_paths_exist(page: Path) -> None:
     text = page.read_text()
     for link in re.findall(r"\]\(([^)#]+)\)", text):
         assert link.startswith("https://") or (page.parent / link).exists(), link
-    for path in re.findall(r"`((?:zim|tests|docs|examples|benchmarks)/[\w./-]+)`", text):
+    for path in re.findall(r"`((?:zim|tests|docs|examples|benchmarks|ops)/[\w./-]+)`", text):
         assert (ROOT / path).exists(), path
 
 

@@ -72,6 +72,24 @@ def migrate(topology: Path | None) -> None:
 
 @log.command()
 @topology_option()
+def restored(topology: Path | None) -> None:
+    """Say that the database is a restored backup.
+
+    It is said before routers start on it. Streams go on where the backup ends, with offsets that clients have seen
+    before, for other messages. So their history gets another name, a new epoch: clients that resume from the old one
+    are told that they cannot, instead of taking one message for another.
+
+    \b
+    Example:
+      zim log restored
+    """
+    fabric, place = _shared(topology)
+    engine().restored(place, fabric.name)
+    click.echo(f"All streams of {fabric.name} go on with new epochs.")
+
+
+@log.command()
+@topology_option()
 def status(topology: Path | None) -> None:
     """Show how the log is: what commits wait for, who owns how many shards, and how large its tables are.
 

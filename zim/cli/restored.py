@@ -28,6 +28,8 @@ def restored(name: str, topology: Path | None) -> None:
     """
     path = topology_file(topology)
     fabric = load(path)
+    if fabric.log is not None:
+        raise TopologyError([f"{path}: has [log], so routers keep nothing; right is zim log restored"])
     names = [router.name for router in fabric.routers]
     if name not in names:
         raise TopologyError([f"{path}: has no router {name}; there are {', '.join(names)}"])

@@ -97,9 +97,9 @@ class Refusal(NamedTuple):
 
 
 class Part(msgspec.Struct, frozen=True):
-    """One router's share of a push."""
+    """One router's share of a push; with a shared log, one shard's."""
 
-    router: str
+    router: Annotated[str, Meta(description="its name; with a shared log, that of the shard")]
     status: Status
     streams: Annotated[dict[str, int | None], Meta(description="its offset in each stream; null where it is not known")]
     why: Annotated[str, Meta(description="for people, where the status is not ok; names the router")]

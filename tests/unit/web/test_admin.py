@@ -27,8 +27,6 @@ KEYS = [
     ApiKey("orders", (sha256(b"zim_orders").hexdigest(),), {"push": ("*",)}),
 ]
 
-ELSEWHERE = "there are /metrics, /healthz, /readyz and POST /drain; pushes go to a logic's `http`\n"
-
 
 def read() -> Iterable[Metric]:
     if broken:

@@ -32,15 +32,16 @@ class Wish:
         resume: what the client has of it, epoch and offset; None if it has nothing.
         standing: what the router says of the stream, if it had to be asked.
         is_asked: it is under way.
+        asked_in: the view's epoch when it was asked last. While that is the same, nothing new is to be heard.
         is_wanted: it is neither granted nor given up.
     """
 
-    __slots__ = ("is_asked", "is_wanted", "resume", "session", "standing", "view")
+    __slots__ = ("asked_in", "is_asked", "is_wanted", "resume", "session", "standing", "view")
 
     def __init__(self, session: Session, view: View, resume: tuple[str, int] | None) -> None:
         self.session, self.view, self.resume = session, view, resume
         self.standing: _Standing | None = None
-        self.is_asked, self.is_wanted = False, True
+        self.is_asked, self.asked_in, self.is_wanted = False, "", True
 
     def on_records(self, m: Records) -> None:
         """The router says where the stream stands."""
@@ -181,11 +182,11 @@ class Joining:
             return True
         if wish.standing is not None and wish.standing.epoch == view.epoch:
             return True
-        if not wish.is_asked:
+        if not wish.is_asked and wish.asked_in != view.epoch:
             # Of two epochs ours may be the old one: a comet that is cut off has not heard of the other yet. Who began
             # in the old one would then be given all of the new one, with what its client has.
             after = offset if epoch == view.epoch else view.at
-            wish.is_asked, wish.standing = True, None
+            wish.is_asked, wish.asked_in, wish.standing = True, view.epoch, None
             self._passes.read(view, wish, after, max(view.at, after), now, limit=1)
         return False
 

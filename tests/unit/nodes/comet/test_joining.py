@@ -220,6 +220,30 @@ def test_another_epoch_is_not_recovered() -> None:
     assert guest.bodies == ["4"]
 
 
+def test_who_has_the_epoch_that_the_comet_has_not_heard_of_gets_nothing_twice() -> None:
+    """The comet is cut off while a router gets another log; its client comes from a comet that was not."""
+    comet = Comet(routers=2)
+    room = next(str(n) for n in range(99) if comet.owner(f"r:{n}") is not comet.owner("u:3"))
+    stream, away = f"r:{room}", comet.owner(f"r:{room}")
+    comet.enter("3", [room])
+    comet.push(stream, body="1")
+    away.is_away = True
+    comet.restart_router(away, "b")
+    for n in (4, 5, 6):
+        away.append(stream, str(n))
+    guest = comet.guest()
+    comet.do(comet.hub.join(guest, "3", [room], comet.now, {stream: ("b", 2)}))
+    comet.settle()
+    comet.tick(JOIN_S + 0.1)
+    assert guest.starts[stream] == Start(stream, error=RETRYING)
+    away.is_away = False
+    for _ in range(4):
+        comet.tick(RENEW_S)
+    comet.push(stream, body="7")
+    assert guest.starts[stream] == Start(stream, "b", 2)
+    assert guest.bodies == ["6", "7"]
+
+
 @pytest.mark.parametrize(("has", "start"), [(0, 6), (3, 6), (5, 6), (6, 6), (8, 8), (10, 10)])
 def test_where_retention_has_passed_it_starts_at_the_floor(has: int, start: int) -> None:
     comet, _ = with_history(10)

@@ -26,6 +26,9 @@ class Engine(Protocol):
     def migrate(self, place: WhereShared, fabric: str) -> tuple[int, int]:
         """Brings an older log to the newest format. Returns the old and the new one."""
 
+    def restored(self, place: WhereShared, fabric: str) -> None:
+        """The log has come out of a backup: all its streams begin another history."""
+
     def describe(self, place: WhereShared) -> SharedState:
         """How it is."""
 

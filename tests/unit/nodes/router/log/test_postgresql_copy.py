@@ -16,7 +16,7 @@ from tests.unit.topology.test_file import small, text_of
 from zim.cli import main
 from zim.fabric.bans import Ban, Banned
 from zim.fabric.sharding import Shards
-from zim.nodes.router.log import Appended, NewPush
+from zim.nodes.router.log import Appended, Fenced, Head, NewPush
 from zim.nodes.router.log.keys import KeyUse
 from zim.nodes.router.log.postgresql import PostgresLog, copying
 from zim.nodes.router.log.postgresql.shard_log import ShardLog
@@ -157,6 +157,28 @@ def test_a_log_is_made_and_looked_at(where: LogPlace) -> None:
         assert text in status.output
     without = run("status", "--topology", "old.toml")
     assert (without.exit_code, "old.toml: has no [log]" in without.output) == (1, True)
+
+
+def test_a_log_that_was_restored_begins_another_history(where: LogPlace) -> None:
+    run("init")
+    shared, logs, leases = opened(where)
+    log, lease = logs["shard-1"], leases["shard-1"]
+    log.append(lease, [NewPush("a", ["u:1"], 5, b"a", NOW)])
+    epoch, first = log.heads(["u:1"])["u:1"].epoch, log.reserve_seqs(lease, 10)
+    said = run("restored")
+    assert (said.exit_code, said.output) == (0, "All streams of demo go on with new epochs.\n")
+    with pytest.raises(Fenced):
+        log.append(lease, [NewPush("b", ["u:1"], 5, b"b", NOW)])
+    shared.close()
+    shared, logs, leases = opened(where)
+    log, lease = logs["shard-1"], leases["shard-1"]
+    assert log.heads(["u:1"])["u:1"] == Head(f"{epoch}-1", 0, 1)
+    assert log.reserve_seqs(lease, 1) == first + 10 + (1 << 32)
+    (stored,) = log.append(lease, [NewPush("b", ["u:1"], 5, b"b", NOW)])
+    assert stored.offsets == (2,)
+    shared.close()
+    alone = CliRunner().invoke(main, ["restored", "router-1"])
+    assert (alone.exit_code, "right is zim log restored" in alone.output) == (1, True)
 
 
 def test_logs_are_copied(where: LogPlace) -> None:

@@ -11,7 +11,7 @@ from zim.nodes.router.log.postgresql.copying import copy
 from zim.nodes.router.log.shared import WhereShared
 from zim.nodes.router.log.shared_state import SharedState, StandbyServer, TableSize
 
-__all__ = ["copy", "describe", "make", "migrate"]
+__all__ = ["copy", "describe", "make", "migrate", "restored"]
 
 T = TypeVar("T")
 
@@ -60,6 +60,20 @@ def migrate(place: WhereShared, fabric: str) -> tuple[int, int]:
         NodeError: there is none, it is newer, or of another fabric. Unavailable: the engine cannot be reached.
     """
     return with_log(place, lambda c: schema.migrate(c, fabric))
+
+
+def restored(place: WhereShared, fabric: str) -> None:
+    """The database has come out of a backup: all shards begin another history. Owners before are fenced.
+
+    Raises:
+        NodeError: there is no log, or of another fabric. Unavailable: the engine cannot be reached.
+    """
+
+    def job(connection: Connection) -> None:
+        schema.check(schema.look(connection), fabric, len(place.names))
+        rows.restored(connection)
+
+    with_log(place, job)
 
 
 def describe(place: WhereShared) -> SharedState:

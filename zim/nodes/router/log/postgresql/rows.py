@@ -39,6 +39,9 @@ _SEIZE = f"UPDATE shards SET term = greatest(term + 1, {_CLOCK}) WHERE shard = %
 _RENEW = f"""
     UPDATE shards SET term = greatest(term + 1, {_CLOCK}), history = history + 1
     WHERE shard = %(shard)s AND term = %(term)s RETURNING shard, term"""
+_RESTORED = f"""
+    UPDATE shards SET term = greatest(term + 1, {_CLOCK}), history = history + 1, next_seq = next_seq + {1 << 32}
+    WHERE name = %(name)s AND term = %(term)s RETURNING shard, term"""
 _FIRST_POSITION = f"""
     INSERT INTO positions (shard, number, term, time_ms, kind)
     SELECT %(shard)s, coalesce(max(p.number), 0) + 1, %(term)s, coalesce(max(p.time_ms), 0), {TAKE} FROM (
@@ -115,6 +118,14 @@ def seize(connection: Connection, shard: int, name: str) -> Lease:
 def renew_history(connection: Connection, shard: int, lease: Lease) -> Lease | None:
     """Commits were lost: what comes now is another history, of a new term."""
     return _begin_term(connection, lease.shard, _RENEW, {"shard": shard, "term": lease.term})
+
+
+def restored(connection: Connection) -> None:
+    """What all shards get from now on is another history; session numbers jump past all that may have been given."""
+    with connection.transaction():
+        for name, holding in look(connection).holdings.items():
+            if _begin_term(connection, name, _RESTORED, {"name": name, "term": holding.term}) is None:
+                raise unavailable("a shard is being taken over")
 
 
 def _begin_term(connection: Connection, name: str, statement: str, values: dict[str, Any]) -> Lease | None:
