@@ -171,6 +171,8 @@ def test_a_comet_is_drained_and_nobody_misses_anything() -> None:
             status = statuses(fabric)
             assert (status["comet-1"]["state"], status["comet-1"]["pid"]) == ("drained", 0)
             assert pushes.refused == []
+        code, said = zim(fabric, "status")
+        assert code == 0, said  # that others miss it is as it should be
         assert fabric.pid("comet-1") == 0  # it is not started again
         assert "node died" not in fabric.log
         assert "not all is reported" not in fabric.log

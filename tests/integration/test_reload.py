@@ -276,12 +276,13 @@ def test_keys_that_all_go_are_not_missed(tmp_path: Path) -> None:
 
 def test_what_is_no_order(tmp_path: Path) -> None:
     with running(tmp_path) as fabric:
-        for line in (b"hello\n", b"[]\n", b'{"do":"halt"}\n', b"\xff\n", b'{"do":[]}\n', b"[" * 70_000):
+        for line in (b"hello\n", b"[]\n", b'{"do":"fly"}\n', b"\xff\n", b'{"do":[]}\n', b"[" * 70_000):
             with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as s:
                 s.connect(str(tmp_path / "var" / "control.sock"))
                 s.sendall(line)
                 answer = json.loads(s.makefile().readline())
-                assert answer == {"problems": ['this is no order; right is {"do": "reload"}']}
+                (problem,) = answer["problems"]
+                assert problem.startswith('this is no order; right is {"do": "reload"} or {"do": "status"} or ')
         other = tmp_path / "other.toml"
         other.write_text(fabric.file.read_text())
         done = subprocess.run([sys.executable, "-m", "zim", "reload", str(other)], capture_output=True, text=True)

@@ -43,7 +43,7 @@ def drain(node: str, topology: Path | None, host: str | None, per_second: int | 
         return
     told = -1
     try:
-        while (one := supervised.node(node)).get("state") == "draining":
+        while (one := supervised.node(node)).get("state") in ("starting", "draining"):
             clients = int(one.get("connections", 0))
             if clients != told and one.get("kind") == "comet":
                 click.echo(f"{node}: {clients:,} connections left")

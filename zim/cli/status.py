@@ -62,7 +62,7 @@ def table_text(said: Row) -> str:
 
 
 def _nodes(nodes: Iterable[Row]) -> Table:
-    table = Table("node", "state", box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table("node", "state", box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     for right in ("for", "restarts", "pid", "clients", "backlog", "lag"):
         table.add_column(right, justify="right")
     for one in nodes:
@@ -75,7 +75,7 @@ def _nodes(nodes: Iterable[Row]) -> Table:
 
 
 def _shards(shards: Iterable[Row]) -> Table:
-    table = Table("shard", "owner", "term", "handed to", box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table("shard", "owner", "term", "handed to", box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     for one in shards:
         table.add_row(one["shard"], one["owner"], str(one["term"]), one["to"])
     return table

@@ -58,6 +58,12 @@ def _level(clients: int, loads: list[int]) -> float:
     raise AssertionError(loads)
 
 
+def missed(one: Standing, seen: Iterable[Standing]) -> list[str]:
+    """What a node waits for, beside nodes that are away because they were drained."""
+    away = [other.name for other in seen if other.state == "drained"]
+    return [line for line in one.missing if not any(name in line.replace(":", " ").split() for name in away)]
+
+
 def comet_loads(standings: Iterable[Standing], leaving: str) -> dict[str, int]:
     """Where the clients of a comet may go: comets that are ready here, and how many connections each has."""
     found = [one for one in standings if one.kind == "comet" and one.state == "ready" and one.name != leaving]

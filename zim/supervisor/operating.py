@@ -12,7 +12,7 @@ from gevent.lock import BoundedSemaphore
 
 from zim import __version__
 from zim.supervisor.control import Order
-from zim.supervisor.drains import comet_loads, objections, shares
+from zim.supervisor.drains import comet_loads, missed, objections, shares
 from zim.supervisor.rolling import DrainNode, Rolling, Say, StartNode
 from zim.supervisor.running import Supervisor
 from zim.supervisor.standing import Standing
@@ -75,7 +75,7 @@ class Operator:
 
     def _status(self, asked: Asked) -> Said:
         found = self._look()
-        nodes = [_told(one, time.time()) for one in found.values()]
+        nodes = [_told(one, missed(one, found.values()), time.time()) for one in found.values()]
         rolling = self._rolling
         restart = None
         if rolling is not None:
@@ -188,13 +188,13 @@ class Operator:
         return {"node": self._rolling.name}
 
 
-def _told(one: Standing, now: float) -> Said:
+def _told(one: Standing, missing: list[str], now: float) -> Said:
     """A node, as `zim status --json` shows it."""
     known = ("version", "lag_ms", "backlog_bytes", "connections", "pushes", "failed")
     found: Said = {"node": one.name, "kind": one.kind, "state": one.state, "why": one.why}
     found |= {"since": round(one.since, 3), "for_s": round(max(0.0, now - one.since), 1)}
     found |= {"restarts": max(0, one.starts - 1), "pid": one.pid if one.runs or one.state == "starting" else 0}
-    found |= {"missing": one.missing if one.runs else [], "answers": one.runs and not one.is_asked}
+    found |= {"missing": missing if one.runs else [], "answers": one.runs and not one.is_asked}
     return found | {key: one.told[key] for key in known if one.runs and key in one.told}
 
 

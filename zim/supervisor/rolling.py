@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from zim.supervisor.drains import comet_loads, shares
+from zim.supervisor.drains import comet_loads, missed, shares
 from zim.supervisor.standing import Standing
 
 ORDER = ("router", "job", "logic", "comet")
@@ -198,8 +198,8 @@ def _not_whole(seen: Mapping[str, Standing]) -> str:
             continue
         if one.state != "ready":
             return f"{one.name} is {one.state}"
-        if one.missing:
-            return f"{one.name}: {one.missing[0]}"
+        if found := missed(one, seen.values()):
+            return f"{one.name}: {found[0]}"
         if one.told.get("comets") == 0:  # a router of a shared log is given shards once it hears comets
             return f"{one.name} hears no comet yet"
     return ""

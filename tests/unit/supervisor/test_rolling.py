@@ -276,6 +276,8 @@ def test_it_can_be_stopped_and_who_is_away_comes_back_first() -> None:
 def test_who_was_drained_before_is_left_alone() -> None:
     house = House()
     house.seen["comet-2"].move("drained", 0.0)
+    for name in ("job-1", "job-2"):
+        house.tell(name, missing=["comet-2 is not connected"])  # nobody waits for that
     rolling = Rolling([(one.name, one.kind) for one in house.seen.values() if one.name != "comet-2"], (), 0.0)
     house.run(rolling)
     assert rolling.why == ""
