@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import math
 import signal
 import subprocess
 import sys
@@ -23,6 +24,7 @@ from tests.zim_client import ZimClient
 from zim.client import Listener, Message
 from zim.client.values import Gap, NotRecovered, State
 from zim.protocol.frame import Op
+from zim.supervisor.control import ask, control_path
 
 PEOPLE = 60  # the fabric, its clients and the pushes share one machine's cores
 
@@ -250,6 +252,24 @@ def test_a_router_with_a_log_of_its_own_is_drained_only_with_consent() -> None:
         assert statuses(fabric)["router-1"]["state"] == "drained"
         assert zim(fabric, "start", "router-1")[0] == 0
         wait_until(lambda: fabric.push({"to": {"users": ["7"]}, "body": 1})[0] == 200, "it is back")
+
+
+def test_orders_that_make_no_sense_are_answered_and_change_nothing() -> None:
+    senseless: list[tuple[str, dict[str, Any], str]] = [
+        ("drain", {"node": "comet-1", "per_s": math.inf}, "per_s is inf; right is a whole number, at most 1,000,000"),
+        ("drain", {"node": "comet-1", "per_s": True}, "per_s is True; right is"),
+        ("drain", {"node": "comet-1", "per_s": -1}, "per_s is -1; right is"),
+        ("drain", {"node": ["comet-1"]}, "no node ['comet-1'] runs here"),
+        ("restart", {"nodes": 5}, "nodes is 5; right is a list of names"),
+        ("restart", {"nodes": ["comet-9"]}, "no node comet-9 runs here"),
+        ("restart", {"nodes": [["comet-1"]]}, "no node ['comet-1'] runs here"),
+        ("start", {}, "no node None runs here"),
+    ]
+    with running() as fabric:
+        for do, asked, problem in senseless:
+            said = ask(control_path(fabric.file.parent / "var", None), do, 5.0, **asked)
+            assert said["problems"][0].startswith(problem)
+        assert {one["state"] for one in statuses(fabric).values()} == {"ready"}
 
 
 def test_a_drain_that_is_cut_short_ends_all_the_same_and_says_so() -> None:

@@ -11,6 +11,7 @@ import click
 from zim.cli.operator import HOST, Supervised
 from zim.cli.where import topology_option
 from zim.program import zim_command
+from zim.supervisor.drains import MOST_PER_S
 
 LOOK_S = 0.5
 
@@ -19,7 +20,7 @@ LOOK_S = 0.5
 @click.argument("node")
 @topology_option()
 @HOST
-@click.option("--per-second", type=click.IntRange(1, 1_000_000), metavar="N", help="Move so many clients a second.")
+@click.option("--per-second", type=click.IntRange(1, MOST_PER_S), metavar="N", help="Move so many clients a second.")
 @click.option("--yes", is_flag=True, help="Also where others cannot do its work meanwhile.")
 @click.option("--no-wait", is_flag=True, help="Do not wait until it has ended.")
 def drain(node: str, topology: Path | None, host: str | None, per_second: int | None, yes: bool, no_wait: bool) -> None:

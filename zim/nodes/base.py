@@ -47,6 +47,7 @@ log = logging.getLogger(__name__)
 READY_WAIT_S = 3.0  # for peers; after it a node says ready without them, for they may come any time
 GC_THRESHOLD = (2_000, 20, 100)  # old objects are looked at less often than Python does by default
 HANDSHAKE_S = 10.0  # for what stands before a connection, where the topology says nothing
+MOST_MISSING = 100  # that zim up is told of: its answer is one line
 STOP_S = 4.0  # the supervisor waits 5
 
 EXIT_OK, EXIT_CRASH, EXIT_FATAL, EXIT_NOT_NOW = 0, 1, 2, 3  # after FATAL a restart would not help
@@ -323,7 +324,11 @@ class NodeProcess(Performer):
                     self.begin_drain(order)
                 case "status":
                     said = {"n": order.get("n", 0), "version": __version__, "lag_ms": self._lag.worst_ms()}
-                    said |= {"missing": self.missing(), "is_draining": self.is_draining, **self.standing()}
+                    said |= {
+                        "missing": self.missing()[:MOST_MISSING],
+                        "is_draining": self.is_draining,
+                        **self.standing(),
+                    }
                     logs.writer(logs.STDOUT).put(f"status {self.name} {json.dumps(said)}\n".encode())
 
     def _reload(self) -> None:

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping
 from zim.supervisor.standing import Standing
 from zim.topology.nodes import Comet, Job, Logic, Router, Topology
 
+MOST_PER_S = 1_000_000  # clients that a comet sends away
+
 _LAST = {
     Comet: "its clients are cut off, for there is no other comet",
     Logic: "nobody can push or log in, for there is no other logic",

@@ -12,7 +12,7 @@ from gevent.lock import BoundedSemaphore
 
 from zim import __version__
 from zim.supervisor.control import Order
-from zim.supervisor.drains import comet_loads, missed, objections, shares
+from zim.supervisor.drains import MOST_PER_S, comet_loads, missed, objections, shares
 from zim.supervisor.rolling import DrainNode, Rolling, Say, StartNode
 from zim.supervisor.running import Supervisor
 from zim.supervisor.standing import Standing
@@ -88,6 +88,9 @@ class Operator:
         name = self._named(asked)
         if not isinstance(name, str):
             return name
+        per_s = asked.get("per_s")
+        if per_s is not None and not (type(per_s) is int and 0 < per_s <= MOST_PER_S):
+            return {"problems": [f"per_s is {per_s!r}; right is a whole number, at most {MOST_PER_S:,}"]}
         if (said := self._busy()) is not None:
             return said
         found = self._look()
@@ -98,8 +101,7 @@ class Operator:
         how: dict[str, Any] = {}
         if found[name].kind == "comet" and (loads := comet_loads(found.values(), name)) and self._are_all_here():
             how["shares"] = shares(int(found[name].number("connections")), loads)
-        per_s = asked.get("per_s")
-        if isinstance(per_s, int | float) and per_s > 0:
+        if per_s is not None:
             how["per_s"] = per_s
         audit.warning("drain", extra={"node": name})
         self._supervisor.drain(name, how)
@@ -132,13 +134,14 @@ class Operator:
         """`{"do": "restart", "nodes": ["comet-1"], "is_agreed": false}`; without nodes it is all of them."""
         if (said := self._busy()) is not None:
             return said
+        wanted = asked.get("nodes") or []
+        if not isinstance(wanted, list):
+            return {"problems": [f"nodes is {wanted!r}; right is a list of names"]}
+        for name in wanted:
+            if not isinstance(named := self._named({"node": name}), str):
+                return named
         found = self._look()
-        names = list(found)
-        if asked.get("nodes"):
-            for name in asked["nodes"]:
-                if not isinstance(named := self._named({"node": name}), str):
-                    return named
-            names = [name for name in names if name in asked["nodes"]]
+        names = [name for name in found if name in wanted or not wanted]
         names = [name for name in names if found[name].state != "drained"]
         if not names:
             return {"problems": ["all of them are drained: zim start brings one back"]}

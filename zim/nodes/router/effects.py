@@ -171,7 +171,7 @@ class LeaveRows(OwnerEffect, frozen=True):
 
 
 class OpenShard(OwnerEffect, frozen=True):
-    """Reads what a new owner must know. Result: an ShardOpened."""
+    """Reads what a new owner must know. Result: a ShardOpened."""
 
     lease: Lease
 

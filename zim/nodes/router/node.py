@@ -240,7 +240,7 @@ class RouterNode(NodeProcess):
             self._send_plain(asker, {"error": f"u:{uid} belongs to {shards[0]}, ask there"})
             return
         if len(shards) != 1:
-            self._send_plain(asker, {"error": f"{len(shards)} shards are here: ask a logic, GET /api/counts"})
+            self._send_plain(asker, {"error": f"{len(shards)} shards are here: ask a logic over HTTP"})
             return
         self.perform(self._runner.on_messages(asker, [messages.Ask(shards[0], 0, question)], time.monotonic()))
 

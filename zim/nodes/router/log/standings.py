@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import islice
 
 import msgspec
@@ -20,6 +20,9 @@ class StreamStanding(msgspec.Struct, frozen=True, gc=False):
     floor: int
     head: int
     epoch: str = ""
+
+
+Found = dict[str, StreamStanding]
 
 
 class Overfull:
@@ -101,21 +104,36 @@ class Standings:
                     self.overfull.put(stream, over, time_ms)
         self._shrink()
 
-    def loading(self) -> None:
-        """Somebody reads standings from the disk. Until `loaded`, what a commit moves stays known, so that it wins."""
-        self._loads += 1
-
-    def loaded(self, standings: Mapping[str, StreamStanding]) -> None:
-        """They are read, as of some moment since `loading`."""
-        self._loads -= 1
-        for stream, standing in standings.items():
-            self._known.setdefault(stream, standing)
-
-    def view(self, streams: Iterable[str]) -> dict[str, StreamStanding]:
-        """Where streams stand that were loaded just now."""
+    def known(self, streams: Sequence[str], read: Callable[[list[str]], Found]) -> Found:
+        """Where streams stand. Switches: if `read` is called, with those that are not in memory."""
+        found, missing = self.split(streams)
+        if not missing:
+            return found
+        self._loads += 1  # what a commit moves meanwhile stays known, so that it wins
+        there: Found = {}
+        try:
+            there = read(missing)
+        finally:
+            self._loads -= 1
+            for stream, standing in there.items():
+                self._known.setdefault(stream, standing)
         found = {stream: self._known[stream] for stream in streams}
         self._shrink()
         return found
+
+    def split(self, streams: Iterable[str]) -> tuple[Found, list[str]]:
+        """Where streams stand of which that is in memory, and the others, each once."""
+        found: Found = {}
+        missing: dict[str, None] = {}
+        for stream in streams:
+            if stream in found:
+                continue
+            standing = self.get(stream)
+            if standing is None:
+                missing[stream] = None
+            else:
+                found[stream] = standing
+        return found, list(missing)
 
     def _shrink(self) -> None:
         if not self._loads:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import ExitStack
 
+import psycopg
 import pytest
 
 from tests.unit.nodes.router.log.postgresql_support import RECEIPTS_S, database, opened
@@ -12,6 +13,7 @@ from tests.unit.nodes.router.log.receipts_contract import ReceiptsContract, rece
 from zim.errors import Unavailable
 from zim.fabric.tally import Tally
 from zim.nodes.router.log import Lease
+from zim.nodes.router.log.postgresql.schema import SLOTS
 from zim.nodes.router.log.receipts import ReceiptStore
 
 SEGMENT_MS = int(RECEIPTS_S * 1000) // 8
@@ -21,8 +23,8 @@ class TestPostgresReceipts(ReceiptsContract):
     @pytest.fixture(autouse=True)
     def _log(self) -> Iterator[None]:
         with ExitStack() as stack:
-            where = stack.enter_context(database())
-            self.shared = opened(where)
+            self.where = stack.enter_context(database())
+            self.shared = opened(self.where)
             stack.callback(self.shared.close)
             yield
 
@@ -61,6 +63,29 @@ class TestPostgresReceipts(ReceiptsContract):
             write(two, receipt(f"two {i}", 1 + i), now_ms=at + 1)
             for store, name in ((one, "one"), (two, "two")):
                 assert all(store.find(f"{name} {n}") for n in range(max(0, i - 7), i + 1))
+
+    def test_a_backup_that_reads_all_tables_holds_up_nobody(self) -> None:
+        """As pg_dump does it: it has all tables locked against TRUNCATE until it is through."""
+        store, other = self.open(1), self.shared.open(self.lease("shard-2")).receipts
+        write(store, receipt("aa", 1), now_ms=10_000_000)
+        with psycopg.connect(self.where.url) as dump:
+            for slot in range(SLOTS):
+                dump.execute(f"SELECT FROM zim.receipts_{slot}".encode())
+            for i in range(1, 4):
+                write(store, receipt("bb", 1 + i), now_ms=10_000_000 + i * SEGMENT_MS)
+                write(other, receipt("cc", 1 + i), now_ms=10_000_000 + i * SEGMENT_MS)
+                assert [len(store.find(push_id)) for push_id in ("aa", "bb")] == [1, i]
+            assert self.begun() == 1
+        for i in range(4, 7):
+            write(store, receipt("bb", 1 + i), now_ms=10_000_000 + i * SEGMENT_MS)
+        assert self.begun() == 4
+        assert [len(store.find(push_id)) for push_id in ("aa", "bb")] == [1, 6]
+
+    def begun(self) -> int:
+        """How many parts of the time have a table."""
+        with psycopg.connect(self.where.url) as c:
+            (count,) = c.execute("SELECT count(*) FROM zim.receipt_slots WHERE began_ms > 0").fetchone() or (0,)
+        return int(count)
 
     def test_who_is_not_the_owner_any_more_writes_nothing(self) -> None:
         store = self.open(1)

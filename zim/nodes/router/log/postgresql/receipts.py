@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import msgspec
+import psycopg
 from typing_extensions import override
 
 from zim.errors import Unavailable, ZimError
@@ -23,6 +24,7 @@ from zim.nodes.router.log.postgresql.schema import SLOTS
 from zim.nodes.router.log.postgresql.small_writes import fenced
 from zim.nodes.router.log.receipts import Before, ReceiptStore, RouterReceipt
 
+LOCKED_MS = 5_000  # until the next attempt to empty a table that somebody reads
 SEGMENTS = SLOTS - 2  # of what is kept: one more is being written, and one emptied
 
 _Row = tuple[int, int, int, int, int, int, list[str], list[int]]
@@ -92,14 +94,22 @@ class PostgresReceipts(ReceiptStore):
         row = connection.execute(_SLOT).fetchone()
         slot, began_ms = row or (0, 0)
         if now_ms >= began_ms + self._segment_ms:
-            following = (slot + 1) % SLOTS
-            with connection.transaction():
-                moved = connection.execute(_BEGIN_SLOT, (now_ms, following, began_ms)).fetchone()
-                if moved is not None:
-                    connection.execute(f"TRUNCATE receipts_{following}".encode())
+            try:
+                self._begin_slot(connection, (slot + 1) % SLOTS, began_ms, now_ms)
+            except psycopg.errors.LockNotAvailable:
+                self._slot, self._slot_ends_ms = slot, now_ms + LOCKED_MS
+                return
             row = connection.execute(_SLOT).fetchone()
-            slot, began_ms = row or (following, now_ms)
+            slot, began_ms = row or (slot, now_ms)
         self._slot, self._slot_ends_ms = slot, began_ms + self._segment_ms
+
+    def _begin_slot(self, connection: Connection, slot: int, before_ms: int, now_ms: int) -> None:
+        """Unless another has. Does not wait for who reads the table, a pg_dump for instance: readers would wait
+        behind us."""
+        with connection.transaction():
+            connection.execute(_LOCK_LIMIT)
+            if connection.execute(_BEGIN_SLOT, (now_ms, slot, before_ms)).fetchone() is not None:
+                connection.execute(f"TRUNCATE receipts_{slot}".encode())
 
     @override
     def find(self, push_id: str) -> list[RouterReceipt]:
@@ -128,6 +138,7 @@ class PostgresReceipts(ReceiptStore):
 
 _TOTALS = "SELECT newest_ms, written, totals FROM receipt_totals WHERE shard = %s"
 _SLOT = "SELECT slot, began_ms FROM receipt_slots ORDER BY began_ms DESC, slot LIMIT 1"
+_LOCK_LIMIT = "SET LOCAL lock_timeout = '50ms'"
 _BEGIN_SLOT = "UPDATE receipt_slots SET began_ms = %s WHERE slot = %s AND began_ms <= %s RETURNING slot"
 _WRITE = [
     f"""

@@ -12,6 +12,7 @@ from typing_extensions import override
 from zim.errors import Unavailable, Unknown
 from zim.fabric.bans import Ban, Banned
 from zim.fabric.retention import Retention
+from zim.net.fairness import give_way
 from zim.nodes.router.log import (
     Appended,
     Backlog,
@@ -137,7 +138,7 @@ class ShardLog(Log):
             while True:
                 if self._is_unsure:
                     self._look_again(lease)
-                done = plan(batch, self._shard, known, keys, self._free, self._key_window_ms)
+                done = plan(batch, self._shard, known, keys, self._free, self._key_window_ms, give_way)
                 if not done.size and keys is not None:  # repeats alone
                     self._refuse_closed()
                     return done.answers
@@ -319,24 +320,9 @@ class ShardLog(Log):
         return self._read(lambda c, seen: reading.cursors(c, seen, streams))
 
     def _known(self, streams: Sequence[str]) -> dict[str, StreamStanding]:
-        found: dict[str, StreamStanding] = {}
-        missing: dict[str, None] = {}
-        for stream in streams:
-            standing = self._standings.get(stream)
-            if standing is None:
-                missing[stream] = None
-            else:
-                found[stream] = standing
-        if not missing:
-            return found
-        standings = self._standings
-        standings.loading()
-        read: dict[str, StreamStanding] = {}
-        try:
-            read = self._read(lambda c, seen: reading.standings(c, seen, list(missing)))
-        finally:
-            standings.loaded(read)
-        return standings.view(streams)
+        return self._standings.known(
+            streams, lambda missing: self._read(lambda c, seen: reading.standings(c, seen, missing))
+        )
 
     def _read(self, job: Callable[[Connection, Seen], T]) -> T:
         """Once again, if the server was not up to date: there may be another one."""

@@ -35,22 +35,21 @@ class ShardTrimmer:
         self.pace, self.standings = Pace(), standings
         self._process, self._shard, self._appending, self._keys_kept_ms = process, shard, turn, keys_kept_ms
         self._turn = Turn()
-        self._sweep = trimming.ShardSweep(shard)
+        self._sweep = trimming.ShardSweep(shard=shard)
         self._old_keys, self._swept_id = 0, 0
         self._rests_until_ms = 0
 
     @property
     def backlog(self) -> Backlog:
         """See Log."""
-        overfull = self.standings.overfull
-        swept = sum(records for name, records in self._sweep.due.items() if name not in overfull)
-        return Backlog(overfull.records + swept, self._old_keys)
+        return Backlog(self._sweep.backlog(self.standings.overfull), self._old_keys)
 
     def trim(
         self, lease: Lease, retention: Retention, now_ms: int, before_ms: int, budget: int, next_stream: int
     ) -> Trimmed:
         """See Log. next_stream: the first free id of streams. Switches: often; appends come between its steps."""
         self.standings.use(retention)
+        overfull = self.standings.overfull
         with self._turn:
             self._sweep_on(retention, now_ms, before_ms, next_stream)
             records = keys = spent = number = 0
@@ -58,7 +57,8 @@ class ShardTrimmer:
             keys_ms = now_ms - self._keys_kept_ms
             while has_more and spent < budget:
                 most = min(self.pace.step(), budget - spent)
-                names = self._take(2 * most, before_ms, sweep_first=number % 2 == 0)  # some are too young yet
+                is_even = number % 2 == 0
+                names = self._sweep.take(overfull, 2 * most, before_ms, sweep_first=is_even)  # some are too young yet
                 if not names and now_ms < self._rests_until_ms:
                     has_more = False
                     break
@@ -68,37 +68,22 @@ class ShardTrimmer:
                     self._rests_until_ms = now_ms + REST_MS
                 records, keys, number = records + found.records, keys + found.keys, number + 1
                 spent += max(found.records, found.keys, len(names))
-                is_due = bool(self._sweep.due) or self.standings.overfull.has_due(before_ms)
+                is_due = bool(self._sweep.due) or overfull.has_due(before_ms)
                 has_more = found.keys == most or is_due
             pool, shard = self._process.pool, self._shard
             self._old_keys = pool.read(lambda c: trimming.count_old_keys(c, shard, keys_ms)) if has_more else 0
         return Trimmed(records, keys, has_more)
 
     def _sweep_on(self, retention: Retention, now_ms: int, before_ms: int, next_stream: int) -> None:
-        """Some steps of the sweep: over more streams than were made since the last ones, so that it has an end."""
-        if self._sweep.is_resting(now_ms):
+        pool, sweep = self._process.pool, self._sweep
+        if sweep.is_resting(now_ms):
             return
-        made, self._swept_id = next_stream - (self._swept_id or next_stream), next_stream
-        for _ in range(1 + 2 * max(0, made) // trimming.SWEPT_AT_ONCE):
-            self._process.pool.read(lambda c: self._sweep.step(c, retention, now_ms, before_ms))
-            if not self._sweep.at:
-                break
-        for stream in self._sweep.due:
-            self.standings.overfull.drop(stream)
 
-    def _take(self, most: int, before_ms: int, *, sweep_first: bool) -> dict[str, int]:
-        """Some streams to look at, which have about so many records too many: more would be looked at in vain."""
-        due = self._sweep.due
-        taken = {} if sweep_first and due else self.standings.overfull.take(most, before_ms)
-        if not taken:
-            for name, records in due.items():
-                if most <= 0:
-                    break
-                taken[name] = records
-                most -= records
-            for name in taken:
-                del due[name]
-        return taken
+        def step() -> None:
+            pool.read(lambda c: sweep.step(c, retention, now_ms, before_ms))
+
+        made, self._swept_id = next_stream - (self._swept_id or next_stream), next_stream
+        sweep.go_on(made, self.standings.overfull, step)
 
     def _trim_some(self, lease: Lease, names: dict[str, int], limits: trimming.Limits) -> trimming.Gone:
         pool, shard = self._process.pool, self._shard

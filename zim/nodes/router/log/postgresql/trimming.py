@@ -7,7 +7,7 @@ alone. What deletes leave is used again once VACUUM has been there: see `vacuumi
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from zim.fabric.retention import Retention
@@ -17,9 +17,8 @@ from zim.nodes.router.log.postgresql.packing import texts, wholes
 from zim.nodes.router.log.postgresql.reading import HEAD
 from zim.nodes.router.log.postgresql.schema import APPEND, ID_BITS, MARK
 from zim.nodes.router.log.postgresql.small_writes import hold
+from zim.nodes.router.log.sweeping import SWEPT_AT_ONCE, Sweep
 
-SWEPT_AT_ONCE = 500  # streams looked at in one step of the sweep
-SWEEP_MS = 10_000  # from the start of a sweep to the next one's, at least
 COUNTED = 10_000  # records of one stream that are counted as too old in one look
 POSITIONS_KEPT = 1_000  # of a shard: for who wants to know what became of a commit before a takeover
 
@@ -93,22 +92,11 @@ class Gone(NamedTuple):
     keys_ms: int
 
 
-@dataclass(slots=True)
-class ShardSweep:
-    """How far the sweep of a shard is.
-
-    Attributes:
-        due: streams found, to be looked at closely, and how many of their records may go.
-    """
+@dataclass(slots=True, kw_only=True)
+class ShardSweep(Sweep):
+    """That of a shard. shard: its number."""
 
     shard: int
-    due: dict[str, int] = field(default_factory=dict)
-    at: int = 0
-    started_ms: int = -SWEEP_MS
-
-    def is_resting(self, now_ms: int) -> bool:
-        """Whether the last one is through, and the next one has time."""
-        return not self.at and now_ms - self.started_ms < SWEEP_MS
 
     def step(self, connection: Connection, retention: Retention, now_ms: int, before_ms: int) -> None:
         """Looks at some streams. Switches."""

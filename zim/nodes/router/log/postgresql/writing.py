@@ -13,6 +13,7 @@ from itertools import chain
 from typing import Any, Literal, NamedTuple
 
 from zim.errors import ZimError
+from zim.net.fairness import give_way
 from zim.nodes.router.log import Fenced, Lease, unavailable
 from zim.nodes.router.log.postgresql.connecting import Connection
 from zim.nodes.router.log.postgresql.packing import blobs, texts, wholes
@@ -122,6 +123,7 @@ def write(connection: Connection, claims: Sequence[ShardClaim]) -> dict[int, Out
     plans = [claim.plan for claim in claims]
 
     def all_of(name: str) -> list[Any]:
+        give_way()  # each is packed then, and of many rows that takes a while
         if len(plans) == 1:
             found: list[Any] = getattr(plans[0], name)
             return found

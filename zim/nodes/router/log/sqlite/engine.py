@@ -105,7 +105,7 @@ class SqliteLog(Log):
         self._batch, self._ids = 0, Ids(1, 1, 1)
         self._unsettled: _Unsettled | None = None
         self._trimming = Turn()
-        self._sweep, self._pace = trimming.Sweep(), Pace()
+        self._sweep, self._pace = trimming.LogSweep(), Pace()
         self._old_keys, self._swept_id = 0, 1  # the streams before it were there when a sweep last went on
 
     @property
@@ -121,9 +121,7 @@ class SqliteLog(Log):
     @property
     @override
     def backlog(self) -> Backlog:
-        overfull = self._standings.overfull
-        swept = sum(records for name, records in self._sweep.due.items() if name not in overfull)
-        return Backlog(overfull.records + swept, self._old_keys)
+        return Backlog(self._sweep.backlog(self._standings.overfull), self._old_keys)
 
     @override
     def close(self) -> None:
@@ -169,16 +167,7 @@ class SqliteLog(Log):
     def _append_job(
         self, lease: Lease, batch: Sequence[NewPush], unsettled: _Unsettled
     ) -> Callable[[sqlite3.Connection], None]:
-        known: dict[str, StreamStanding] = {}
-        missing: dict[str, None] = {}
-        for push in batch:
-            for stream in push.streams:
-                if stream not in known:
-                    standing = self._standings.get(stream)
-                    if standing is None:
-                        missing[stream] = None
-                    else:
-                        known[stream] = standing
+        known, missing = self._standings.split(stream for push in batch for stream in push.streams)
         keyed = list({push.key_id: None for push in batch if push.key is not None})
         ids = self._ids
         if not missing and not keyed:
@@ -188,7 +177,7 @@ class SqliteLog(Log):
         def job(c: sqlite3.Connection) -> None:
             tables.claim(c, lease.shard, lease.term, unsettled.number, time_ms)
             if unsettled.plan is None:
-                known.update(tables.standings(c, list(missing)) if missing else {})
+                known.update(tables.standings(c, missing) if missing else {})
                 keys = tables.keys(c, keyed) if keyed else {}
                 unsettled.plan = plan(batch, known, keys, ids, self._key_window_ms)
             tables.write(c, unsettled.plan)
@@ -298,24 +287,7 @@ class SqliteLog(Log):
         return self._read(lambda c: tables.cursors(c, streams))
 
     def _known(self, streams: Sequence[str]) -> dict[str, StreamStanding]:
-        found: dict[str, StreamStanding] = {}
-        missing: list[str] = []
-        for stream in streams:
-            standing = self._standings.get(stream)
-            if standing is None:
-                missing.append(stream)
-            else:
-                found[stream] = standing
-        if not missing:
-            return found
-        standings = self._standings
-        standings.loading()
-        read: dict[str, StreamStanding] = {}
-        try:
-            read = self._read(lambda c: tables.standings(c, missing))
-        finally:
-            standings.loaded(read)
-        return standings.view(streams)
+        return self._standings.known(streams, lambda missing: self._read(lambda c: tables.standings(c, missing)))
 
     def _read(self, job: Callable[[sqlite3.Connection], T]) -> T:
         def guarded(c: sqlite3.Connection) -> T:
@@ -348,7 +320,8 @@ class SqliteLog(Log):
             has_more = True
             while has_more and spent < budget:
                 most = min(self._pace.step(), budget - spent)
-                names = self._take(2 * most, before_ms, sweep_first=number % 2 == 0)  # some are too young yet
+                is_even = number % 2 == 0
+                names = sweep.take(standings.overfull, 2 * most, before_ms, sweep_first=is_even)  # some are too young
                 found = self._trim_some(lease, names, retention, now_ms, before_ms, most)
                 records, keys, number = records + found.records, keys + found.keys, number + 1
                 spent += max(found.records, found.keys, len(names))
@@ -358,30 +331,15 @@ class SqliteLog(Log):
         return Trimmed(records, keys, has_more)
 
     def _sweep_on(self, retention: Retention, now_ms: int, before_ms: int) -> None:
-        """Some steps of the sweep: over more streams than were made since the last ones, so that it has an end."""
-        if self._sweep.is_resting(now_ms):
+        sweep = self._sweep
+        if sweep.is_resting(now_ms):
             return
-        made, self._swept_id = self._ids.stream - self._swept_id, self._ids.stream
-        for _ in range(1 + 2 * max(0, made) // trimming.SWEPT_AT_ONCE):
-            self._read(lambda c: self._sweep.step(c, retention, now_ms, before_ms))
-            if not self._sweep.at:
-                break
-        for stream in self._sweep.due:
-            self._standings.overfull.drop(stream)
 
-    def _take(self, most: int, before_ms: int, *, sweep_first: bool) -> dict[str, int]:
-        """Some streams to look at, which have about so many records too many: more would be looked at in vain."""
-        due = self._sweep.due
-        taken = {} if sweep_first and due else self._standings.overfull.take(most, before_ms)
-        if not taken:
-            for name, records in due.items():
-                if most <= 0:
-                    break
-                taken[name] = records
-                most -= records
-            for name in taken:
-                del due[name]
-        return taken
+        def step() -> None:
+            self._read(lambda c: sweep.step(c, retention, now_ms, before_ms))
+
+        made, self._swept_id = self._ids.stream - self._swept_id, self._ids.stream
+        sweep.go_on(made, self._standings.overfull, step)
 
     def _trim_some(
         self, lease: Lease, names: dict[str, int], retention: Retention, now_ms: int, before_ms: int, most: int

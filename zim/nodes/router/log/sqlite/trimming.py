@@ -9,14 +9,12 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from zim.fabric.retention import Retention, Rule
 from zim.nodes.router.log.sqlite.tables import HEAD, rows
-
-SWEPT_AT_ONCE = 500  # streams looked at in one step of the sweep
-SWEEP_MS = 10_000  # from the start of a sweep to the next one's, at least
+from zim.nodes.router.log.sweeping import SWEPT_AT_ONCE, Sweep
 
 _SWEEP = f"""
     SELECT json_group_array(json_array(id, name, floor, head, (
@@ -81,20 +79,8 @@ class Look(NamedTuple):
 
 
 @dataclass(slots=True)
-class Sweep:
-    """How far the sweep is.
-
-    Attributes:
-        due: streams found, to be looked at closely, and how many of their records may go.
-    """
-
-    due: dict[str, int] = field(default_factory=dict)
-    at: int = 0
-    started_ms: int = -SWEEP_MS
-
-    def is_resting(self, now_ms: int) -> bool:
-        """Whether the last one is through, and the next one has time."""
-        return not self.at and now_ms - self.started_ms < SWEEP_MS
+class LogSweep(Sweep):
+    """That of a log on SQLite."""
 
     def step(self, connection: sqlite3.Connection, retention: Retention, now_ms: int, before_ms: int) -> None:
         """Looks at some streams. Blocks; called in a thread."""
