@@ -45,7 +45,20 @@ PROFILES: dict[str, tuple[str, ...]] = {
     "retention": ("trim", "trim", "trim", "trim", "stop comet", "kill router", "cut"),
     "restored": ("restore", "restore", "kill router", "cut", "stop comet"),
     "differ": ("differ", "differ", "differ", "kill", "cut"),
-    "people": ("ban", "ban", "lift", "kick", "kick", "give", "kill router", "kill comet", "cut", "stop comet", "lose"),
+    "people": (
+        "ban",
+        "ban",
+        "lift",
+        "kick",
+        "kick",
+        "give",
+        "away",
+        "kill router",
+        "kill comet",
+        "cut",
+        "stop comet",
+        "lose",
+    ),
     "huge": ("crowd", "crowd", "rooms", "rooms", "herd", "kill router", "kill comet"),
     "limits": ("burst", "burst", "herd", "kill router", "kill logic", "stop", "cut", "lose"),
     "shards": ("kill router", "kill router", "stop router", "stop router", "cut off", "cut", "kill comet"),
@@ -167,6 +180,14 @@ def _held(rng: random.Random, layout: Layout, at: float, push: Any) -> list[Op]:
     return [stop, Op(round(at + 0.4, 3), *lost)]
 
 
+def _away(rng: random.Random, layout: Layout, at: float, push: Any) -> list[Op]:
+    """Somebody is kicked while no router hears from a comet, for longer than its lease."""
+    comet = rng.choice(layout.comets)
+    ways = rng.choice([1, 2])
+    cuts = [Op(at, "cut", (comet, router, 4.0, ways)) for router in layout.routers]
+    return [*cuts, Op(round(at + 2.0, 3), "kick", (rng.choice(["1", "2", "3"]), rng.randrange(2)))]
+
+
 def _late(rng: random.Random, layout: Layout, at: float, push: Any) -> list[Op]:
     """A job has entries of a router that is another run by the time they come."""
     router, streams = rng.choice(layout.routers), rng.choice([["r:a", "r:b", "*"], [LIVE]])
@@ -222,6 +243,7 @@ _STORIES: dict[str, Callable[[random.Random, Layout, float, Any], list[Op]]] = {
     "rooms": _rooms,
     "held": _held,
     "forgotten": _forgotten,
+    "away": _away,
     "late": _late,
     "untold": _untold,
     "clock": _clock,
