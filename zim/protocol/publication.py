@@ -21,8 +21,8 @@ class Publication(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """One router's share of a push, or a part of it if that is large.
 
     digest: what the whole push is, if it has a key; the next four: see `KeyUse`. ttl_ms: what is left of it when it
-    goes, 0 for ever; expires_ms: when that is over, if logic knows the router's log time. only: see Entry. part: at
-    this router, from 0.
+    goes, 0 for ever; expires_ms: when that is over, if logic knows the router's log time. only: see Entry. part: in
+    this shard, from 0, of so many parts.
     """
 
     push_id: str
@@ -38,6 +38,7 @@ class Publication(msgspec.Struct, array_like=True, frozen=True, gc=False):
     expires_ms: Moment = 0
     only: Keys = ()
     part: Number = 0
+    parts: Number = 1
 
     @property
     def key_id(self) -> str:

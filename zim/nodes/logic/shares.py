@@ -103,20 +103,20 @@ class Share:
         "why",
     )
 
-    def __init__(
-        self, shard: str, publication: Publication, now: float, home: Share | None = None, parts: int = 1
-    ) -> None:
+    def __init__(self, shard: str, publication: Publication, now: float, home: Share | None = None) -> None:
         """
         Args:
-            publication: what its router is asked, but for what home says.
-            parts: of the push in this shard; they go one after the other, with those of other publishers in between.
+            publication: what its router is asked, but for what home says. The parts of a push in one shard go one after
+                the other, with those of other publishers in between.
         """
         self.shard, self.home = shard, home
         self._publication: Publication | None = publication  # until it is over
         self.push_id, self.streams, self.size = publication.push_id, publication.streams, publication.size
         self.is_keyed = bool(publication.digest)
         self._asked_at, self.give_up_at = now, now + GIVE_UP_S + PART_S * publication.part
-        self.before = publication.streams if parts == 1 else [*publication.streams, f"part of {publication.push_id}"]
+        self.before = publication.streams
+        if publication.parts > 1:
+            self.before = [*self.before, f"part of {publication.push_id}"]
         self.followers: list[Share] = []
         if home is not None:
             home.followers.append(self)
@@ -238,19 +238,19 @@ class Splitter:
         for stream in paused(streams, pause):
             by_shard.setdefault(shards.of(stream), []).append(stream)
         parts = [
-            (shard, part, mine[start : start + size])
+            (shard, part, len(starts), mine[start : start + size])
             for shard, mine in by_shard.items()
-            for part, start in enumerate(range(0, len(mine) or 1, size))
+            for starts in [range(0, len(mine) or 1, size)]
+            for part, start in enumerate(starts)
         ]
         to = audiences(push.only) if len(parts) > 1 else {}
         shares: list[Share] = []
-        for shard, part, mine in parts:
+        for shard, part, n_parts, mine in parts:
             if part:
                 pause()
             only = tuple(key for s in mine if s in to for key in to[s].keys) if to else push.only
-            piece = msgspec.structs.replace(whole, streams=mine, only=only, part=part)
-            n_parts = -(-len(by_shard[shard]) // size)
-            shares.append(Share(shard, piece, now, shares[0] if home and shares else None, n_parts))
+            piece = msgspec.structs.replace(whole, streams=mine, only=only, part=part, parts=n_parts)
+            shares.append(Share(shard, piece, now, shares[0] if home and shares else None))
         return shares
 
 

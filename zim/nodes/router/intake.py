@@ -144,7 +144,7 @@ class Intake(Generic[Peer]):
         """Whether a push that an owner before may have stored is known to be here, or not."""
         if push.digest:
             return not push.is_live_only
-        return now < self._recalls_until and not push.part and not any(map(self._is_live_only, push.streams))
+        return now < self._recalls_until and push.parts == 1 and not any(map(self._is_live_only, push.streams))
 
     def _is_within(self, admission: Admission[Peer], now: float) -> bool:
         """Whether all of its streams may get one more."""

@@ -307,6 +307,24 @@ def test_a_retry_without_a_key_in_another_term_is_unknown(attempt: int, term: in
     assert desk.answers[req][0] == status
 
 
+@pytest.mark.parametrize(
+    ("push_id", "fields", "status"),
+    [
+        ("stored", {}, "ok"),
+        ("new", {}, "ok"),  # it is surely not there: it is taken
+        ("stored", {"part": 0, "parts": 2}, "unknown"),  # the id may be there because of the other part
+        ("stored", {"part": 1, "parts": 2}, "unknown"),
+        ("new", {"part": 1, "parts": 2}, "unknown"),
+    ],
+)
+def test_a_new_owner_of_a_shard_knows_what_was_stored_last(push_id: str, fields: dict[str, Any], status: str) -> None:
+    desk = Desk()
+    desk.intake.recall(frozenset(["stored"]), lambda stream: False, 0.0)
+    req = desk.publish(push_id, attempt=2, term=6, **fields)
+    desk.commit()
+    assert desk.answers[req] == (status, [1] if push_id == "new" and status == "ok" else [])
+
+
 def test_a_batch_that_surely_failed_is_unavailable_and_gives_its_offsets_back() -> None:
     desk = Desk()
     plain, keyed = desk.publish("a"), desk.publish("b", digest=b"d")
