@@ -232,8 +232,8 @@ class ShardDisk:
         """What its new owner must know."""
         recalled = None
         if self.vault.engine is not None:
-            since_ms = max(self.log.last_time_ms, clock.at(self._node.now)) - int(REMEMBER_S * 1000)
-            recalled = frozenset(push_id for push_id, _ in self.log.newest(since_ms, 1 << 20))
+            newest = self.log.newest(self.log.last_time_ms, int(REMEMBER_S * 1000), 1 << 20)
+            recalled = frozenset(push_id for push_id, _ in newest)
         last = self.log.last_time_ms, self.streams.reserve_seqs(1000), SEQS
         return ShardOpened(self.lease, *last, self.receipts.before, {}, recalled, self.log.bans())
 

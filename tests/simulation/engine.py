@@ -132,10 +132,9 @@ class Engine:
         clock_ms = int((WALL_S + self._kernel.now + self.clock_s) * 1000)
         term = max(self.holdings[shard].term + 1, clock_ms)
         self.holdings[shard] = Holding(shard, router, run, term)
-        store = self.vaults[shard].store
-        store.owner, store.term = shard, term
+        lease = self.vaults[shard].store.take(shard, term)
         self.on_term(shard, was_given)
-        return Lease(shard, term)
+        return lease
 
     def fate(self, router: str) -> str:
         """What becomes of a commit that it asks for now; "" if all is well."""

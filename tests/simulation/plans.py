@@ -84,7 +84,7 @@ PROFILES: dict[str, tuple[str, ...]] = {
 
 
 _ON_SHARED = ("shards", "engine", "handover")  # always; of the others, those that know nothing of a router's disk
-_ON_ITS_OWN = ("clocks", "disk", "restored", "differ")
+_ON_ITS_OWN = ("disk", "restored", "differ")
 _WORLDS = {"huge": "charge", "limits": "limit"}  # what holds for all of a schedule
 
 

@@ -55,7 +55,6 @@ from zim.topology import Listeners, Router, Topology
 log = logging.getLogger(__name__)
 
 TICK_S = 0.1
-FAR_S = 60.0  # of log time from the wall clock: worth a line of the log
 DRAIN_S = 2.5  # for shards to be handed over when it stops
 ANSWER_BYTES = 1 << 20  # of one frame of answers: a peer that reads none has 16 of them at most
 JOB_QUEUE_BYTES = 16 << 20  # for one job; above it entries are dropped, and the comets fetch
@@ -93,8 +92,6 @@ class RouterNode(NodeProcess):
         else:
             embedded = self._open_embedded()
         clock = LogClock(embedded.log.last_time_ms if embedded else 0, time.time(), now)
-        if embedded and abs(ahead_s := clock.ahead_ms / 1000) > FAR_S:
-            log.warning("log time is not the wall clock's", extra={"ahead_s": round(ahead_s)})
         self._opener: Opener[Asker] = Opener(t, self._router, clock, limit, set())
         names = [router.name for router in t.routers]
         owning = Owning(self.name, names, self._state.read("run"), now) if self._shared else None

@@ -74,11 +74,11 @@ class Opener(Generic[Peer]):
         """
         log, receipts = durable.log, durable.receipts
         next_seq = storage.streams.reserve_seqs(SEQS)
-        forgotten = dict(log.newest(receipts.newest_ms - FORGOTTEN_MS, FORGOTTEN))
+        forgotten = dict(log.newest(receipts.newest_ms, FORGOTTEN_MS, FORGOTTEN))
         recalled = None
         if self.topology.log is not None:
-            now_ms = max(log.last_time_ms, self.clock.at(time.monotonic()))
-            recalled = frozenset(push_id for push_id, _ in log.newest(now_ms - int(REMEMBER_S * 1000), RECALLED))
+            newest = log.newest(log.last_time_ms, int(REMEMBER_S * 1000), RECALLED)
+            recalled = frozenset(push_id for push_id, _ in newest)
         last = log.last_time_ms, next_seq, next_seq + SEQS
         return ShardOpened(durable.lease, *last, receipts.before, forgotten, recalled, log.bans())
 

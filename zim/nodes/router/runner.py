@@ -8,7 +8,7 @@ it ships.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic
 
@@ -23,7 +23,6 @@ from zim.nodes.router.effects import (
     ForgetIdle,
     Give,
     HandOver,
-    LookAround,
     LookUp,
     OpenShard,
     OwnerEffect,
@@ -33,6 +32,7 @@ from zim.nodes.router.effects import (
 from zim.nodes.router.intake import ADMITTED_BYTES
 from zim.nodes.router.log import Lease
 from zim.nodes.router.log.clock import LogClock
+from zim.nodes.router.log.shared import Beat, Rows
 from zim.nodes.router.owning import Owning
 from zim.nodes.router.shard_runner import ShardRunner
 from zim.protocol import messages, placing
@@ -41,6 +41,7 @@ from zim.protocol.message import Message
 HAND_OVER_S = 1.5  # in which nothing of a shard must be under way any more; else it stays
 REPORT_S = 0.3  # for comets to report of what was committed, before it is handed over
 ASKERS_S = 3.0  # who has not asked for so long which shards are here is not told
+FAR_MS = 60_000  # of log time from the wall clock: worth a line of the log
 COMET_S = 2.5  # who has not asked for so long is not heard
 
 
@@ -103,7 +104,7 @@ class RouterRunner(Generic[Peer]):
         self._terms[lease.shard] = lease.term
         runner = self.shards[lease.shard] = self._make(opened, now)
         if self.owning is None:
-            return []
+            return self._warn_of_time()
         first = self._at(lease, runner.on_tick(now, self.clock.wall_at(now) / 1000), now)
         fields = {"shard": lease.shard, "term": lease.term}
         return [Note(INFO, "owns a shard", fields), *self._say_owned(now), *first]
@@ -222,13 +223,27 @@ class RouterRunner(Generic[Peer]):
             return self._on_opened_or_not(effect.lease, result, now)
         if isinstance(effect, Give):
             return self._on_given(effect, result, now)
-        if isinstance(effect, LookAround) and not isinstance(result, Exception):
-            self.clock.go_on_from(max((beat.time_ms for beat in result.beats.values()), default=0), now)
-        out = self._own(owning.on_done(effect, result, now), now)
-        if isinstance(effect, BeatNow) and not isinstance(result, Exception):
-            self.clock.go_on_from(max((beat.time_ms for beat in result.beats.values()), default=0), now)
+        first = self._tell_time(result.beats, now) if isinstance(result, Rows) else []
+        out = first + self._own(owning.on_done(effect, result, now), now)
+        if isinstance(effect, BeatNow) and isinstance(result, Rows):
             out += self._settle_unsure(effect.asked_at, now)
         return out
+
+    def _tell_time(self, beats: Mapping[str, Beat], now: float) -> list[Effect]:
+        """Log time is the same for all routers: none is behind the others, and none starts with a clock far ahead."""
+        assert self.owning is not None
+        newest_ms = max((beat.time_ms for beat in beats.values()), default=0)
+        if self.owning.standing.holdings:
+            self.clock.go_on_from(newest_ms, now)
+            return []
+        self.clock.start_from(newest_ms, now)  # these are the first rows that it sees
+        return self._warn_of_time()
+
+    def _warn_of_time(self) -> list[Effect]:
+        ahead_ms = self.clock.ahead_ms
+        if abs(ahead_ms) <= FAR_MS:
+            return []
+        return [Note(WARNING, "log time is not the wall clock's", {"ahead_s": round(ahead_ms / 1000)})]
 
     def _on_opened_or_not(self, lease: Lease, result: Any, now: float) -> list[Effect]:
         owning = self.owning

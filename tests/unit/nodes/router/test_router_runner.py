@@ -14,6 +14,7 @@ from zim.nodes.router.effects import (
     BeatNow,
     CloseShard,
     Give,
+    LookAround,
     LookUp,
     OpenShard,
     ReadHeads,
@@ -132,6 +133,17 @@ def test_with_the_embedded_log_who_asks_for_another_shard_is_told_and_so_is_the_
     assert [type(m) for m in answers(effects)] == [Moved, messages.LogTime]
     assert events(effects) == ["a router refuses a stream: the topologies differ"]
     assert runner.is_drained
+
+
+def test_a_start_takes_an_hour_at_most_of_a_clock_that_is_ahead_of_the_others() -> None:
+    years_s = 1e9
+    runner: RouterRunner[str] = RouterRunner(
+        "router-1", make, LogClock(0, years_s, 10.0), Owning("router-1", ["router-1", "router-2"], 0, 10.0)
+    )
+    (look,) = of(runner.on_tick(10.0, years_s), LookAround)
+    rows = Rows({"router-2": Beat("router-2", 1, 1, 5_000, 1)}, {"shard-1": Holding("shard-1", "", 0, 0)})
+    assert "log time is not the wall clock's" in events(runner.on_owner_done(look, rows, 11.0))
+    assert runner.clock.at(11.0) == 5_000 + 3_600_000
 
 
 def test_who_asks_is_told_what_is_here_and_when_that_changes() -> None:

@@ -226,8 +226,12 @@ class Log(Protocol):
     def heads(self, streams: Sequence[str]) -> Mapping[str, Head]:
         """Where streams stand, also those that do not exist."""
 
-    def newest(self, since_ms: int, most: int) -> list[tuple[str, int]]:
-        """Ids and log times of the pushes that were appended since then and are kept; newest first, at most so many."""
+    def newest(self, upto_ms: int, for_ms: int, most: int) -> list[tuple[str, int]]:
+        """Ids and log times of the pushes that are kept of a `Window`; newest first, at most so many.
+
+        Args:
+            upto_ms, for_ms: see there.
+        """
 
     def reserve_seqs(self, lease: Lease, count: int) -> int:
         """The first of `count` session numbers that no one was ever given. Durable."""

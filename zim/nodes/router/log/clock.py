@@ -15,15 +15,19 @@ class LogClock:
     def __init__(self, last_stored_ms: int, wall_s: float, now: float) -> None:
         """
         Args:
-            last_stored_ms: the newest log time there is; 0 for a new log.
+            last_stored_ms: the newest log time there is; 0 for a new log, or if it is not known yet.
             wall_s: the wall clock.
             now: the monotonic clock, at the same moment.
         """
-        start_ms = int(wall_s * 1000)
-        if last_stored_ms:
-            start_ms = max(last_stored_ms, min(start_ms, last_stored_ms + MOST_AHEAD_MS))
-        self._offset_ms = start_ms - int(now * 1000)
         self.see(wall_s, now)
+        self._offset_ms = self._wall_offset_ms
+        self.start_from(last_stored_ms, now)
+
+    def start_from(self, last_stored_ms: int, now: float) -> None:
+        """What is stored is known only now. To be called before anything gets a log time."""
+        if last_stored_ms:
+            start_ms = max(last_stored_ms, min(self.wall_at(now), last_stored_ms + MOST_AHEAD_MS))
+            self._offset_ms = start_ms - int(now * 1000)
 
     def at(self, now: float) -> int:
         """Log time at an instant of the monotonic clock."""

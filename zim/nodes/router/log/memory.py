@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import islice, takewhile
 from typing import Literal, NamedTuple
 
 from typing_extensions import override
@@ -32,6 +32,7 @@ from zim.nodes.router.log import (
     unknown,
 )
 from zim.nodes.router.log.keys import StoredKey, by_name, kept_ms
+from zim.nodes.router.log.window import Window
 from zim.protocol.messages import Record
 
 IDLE_S = 60.0  # how long a live stream without records and subscribers is remembered: many leases
@@ -71,12 +72,14 @@ class MemoryStore:
 
     Attributes:
         epoch: of all streams; "" gives each one its own, of the term in which it was made.
+        takes: log times at which the last owners took it, the newest first.
         failures: what happens to the next appends, one each, oldest first; then they work.
     """
 
     epoch: str = ""
     owner: str = ""
     term: int = 0
+    takes: deque[int] = field(default_factory=lambda: deque(maxlen=100))
     time_ms: int = 0
     next_seq: int = 1
     books: dict[str, Book] = field(default_factory=dict)
@@ -84,6 +87,12 @@ class MemoryStore:
     cursors: dict[str, int] = field(default_factory=dict)
     bans: dict[Banned, Ban] = field(default_factory=dict)
     failures: deque[Failure] = field(default_factory=deque)
+
+    def take(self, owner: str, wall_ms: int) -> Lease:
+        """It has a new owner."""
+        self.owner, self.term = owner, max(self.term + 1, wall_ms)
+        self.takes.appendleft(self.time_ms)
+        return Lease(owner, self.term)
 
 
 class MemoryLog(Log):
@@ -143,10 +152,8 @@ class MemoryLog(Log):
 
     @override
     def acquire(self, owner: str) -> Lease:
-        store = self._store
-        store.owner, store.term = owner, max(store.term + 1, int(self._wall_s() * 1000))
         self._is_unsettled = False
-        return Lease(owner, store.term)
+        return self._store.take(owner, int(self._wall_s() * 1000))
 
     @override
     def close(self) -> None:
@@ -286,10 +293,11 @@ class MemoryLog(Log):
         return StreamPage(book.epoch, floor, book.head, found, last)
 
     @override
-    def newest(self, since_ms: int, most: int) -> list[tuple[str, int]]:
-        kept = (k for book in self._store.books.values() for k in book.kept)
-        times = {k.record.push_id: k.time_ms for k in kept if k.time_ms >= since_ms}
-        return sorted(times.items(), key=lambda pair: -pair[1])[:most]
+    def newest(self, upto_ms: int, for_ms: int, most: int) -> list[tuple[str, int]]:
+        window = Window(upto_ms, for_ms, self._store.takes)
+        times = {k.record.push_id: k.time_ms for book in self._store.books.values() for k in book.kept}
+        found = sorted(times.items(), key=lambda pair: -pair[1])
+        return list(takewhile(lambda pair: window.has(pair[1]), found))[:most]
 
     @override
     def heads(self, streams: Sequence[str]) -> Mapping[str, Head]:

@@ -292,9 +292,9 @@ class Contract(abc.ABC):
     def test_the_newest_pushes(self, log: Log, lease: Lease) -> None:
         log.append(lease, [new("u:1", "a", at=NOW), NewPush("b", ["u:1", "u:2"], 5, b"", NOW + 1)])
         log.append(lease, [new("r:1", "c", at=NOW + 2)])
-        assert log.newest(NOW + 1, 9) == [("c", NOW + 2), ("b", NOW + 1)]
-        assert log.newest(0, 2) == [("c", NOW + 2), ("b", NOW + 1)]
-        assert log.newest(NOW + 3, 9) == []
+        assert log.newest(NOW + 1, 0, 9) == log.newest(NOW + 2, 1, 9) == [("c", NOW + 2), ("b", NOW + 1)]
+        assert log.newest(0, 0, 2) == log.newest(NOW + 9, 9, 2) == [("c", NOW + 2), ("b", NOW + 1)]
+        assert log.newest(NOW + 3, 0, 9) == []
 
     def test_find(self, log: Log, lease: Lease) -> None:
         log.append(lease, [new("u:1", "q"), many("p", "u:2", "u:1")])

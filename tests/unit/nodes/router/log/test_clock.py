@@ -27,6 +27,15 @@ def test_where_a_start_goes_on(stored_ms: int, wall_s: float, at_ms: int) -> Non
     assert clock.ahead_ms == at_ms - int(wall_s * 1000)
 
 
+def test_what_is_stored_may_become_known_later() -> None:
+    clock = LogClock(0, 1_000.0 + YEARS_S, 50.0)
+    clock.start_from(1_000_000, 52.0)
+    assert clock.at(52.0) == 1_000_000 + MOST_AHEAD_MS
+    clock = LogClock(0, 1_000.0, 50.0)
+    clock.start_from(0, 52.0)
+    assert clock.at(52.0) == 1_002_000
+
+
 def test_people_are_told_a_wall_clock_that_was_set() -> None:
     clock = LogClock(0, 1_000.0, 50.0)
     clock.see(400.0, 60.0)

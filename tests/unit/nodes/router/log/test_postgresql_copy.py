@@ -128,11 +128,12 @@ def check_copy(where: LogPlace, pages: dict[str, Any]) -> None:
         users = {ban.banned.user for ban in log.bans() if ban.banned.user}
         assert users == {f"bob-{i}" for i in range(2) if AFTER.of(f"u:bob-{i}") == name}
         assert [ban.made_ms for ban in log.bans() if ban.banned.network] == [1]
+    assert max(beat.time_ms for beat in shared.look().beats.values()) >= NOW + 50
     stream, (page, _) = next(iter(pages.items()))
     shard = AFTER.of(stream)
     (stored,) = logs[shard].append(leases[shard], [NewPush("new", [stream], 5, b"new", NOW + 99)])
     assert stored.offsets == (page.head + 1,)
-    assert logs[shard].newest(NOW + 99, 9) == [("new", NOW + 99)]
+    assert logs[shard].newest(NOW + 99, 0, 9) == [("new", NOW + 99)]
     shared.close()
 
 

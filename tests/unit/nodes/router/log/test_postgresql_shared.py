@@ -9,7 +9,7 @@ import gevent
 import pytest
 
 from tests.postgresql import place, wait_for
-from tests.unit.nodes.router.log.contract import keyed, new, stored
+from tests.unit.nodes.router.log.contract import NOW, keyed, new, stored
 from tests.unit.nodes.router.log.postgresql_support import FABRIC, database, opened, server
 from zim.errors import NodeError, NotNow
 from zim.nodes.router.log import Appended, Fenced, Lease
@@ -141,10 +141,23 @@ def test_shards_do_not_mix(log: PostgresLog) -> None:
     first, second = log.open(one).log, log.open(two).log
     assert first.append(one, [new("u:1", "p", b"1")]) == keyed(1)
     assert second.append(two, [new("u:2", "p", b"2")]) == keyed(1)
-    assert first.newest(0, 9) == second.newest(0, 9)
+    assert first.newest(0, 0, 9) == second.newest(0, 0, 9)
     assert first.append(one, [new("u:1", "p", b"2")]) == [Appended("conflict")]
     assert (first.reserve_seqs(one, 3), second.reserve_seqs(two, 3)) == (1, 1)
     assert first.heads(["u:1"])["u:1"].epoch != second.heads(["u:2"])["u:2"].epoch
+
+
+def test_the_last_seconds_are_those_of_the_owners_however_their_clocks_differ(log: PostgresLog) -> None:
+    at, month_ms = NOW, 30 * 86_400_000
+    for name, first, last in (("a", 0, 8_000), ("b", month_ms, 1_000), ("c", 1, 2_000)):
+        owned = log.open(take(log, "router-1", log.enter("router-1")))
+        at += first
+        owned.log.append(owned.lease, [new(push_id=f"{name} begins", at=at)])
+        at += last
+        owned.log.append(owned.lease, [new(push_id=f"{name} ends", at=at)])
+    newest = log.open(take(log, "router-1", log.enter("router-1"))).log
+    found = [push_id for push_id, _ in newest.newest(newest.last_time_ms, 10_000, 9)]
+    assert found == ["c ends", "c begins", "b ends", "b begins", "a ends"]
 
 
 def test_appends_of_several_shards_go_together_and_are_fenced_each_on_its_own() -> None:

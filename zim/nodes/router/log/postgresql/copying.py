@@ -277,6 +277,12 @@ class _Copy:
                     " ON CONFLICT DO NOTHING",
                     (number, time_ms, MARK),
                 )
+            for source in self._sources:  # as if each had beaten once more, and gone: a start looks there for the time
+                c.execute(
+                    "INSERT INTO routers (router, run, number, time_ms, comets, is_dead) VALUES (%s, 0, 0, %s, 0, true)"
+                    " ON CONFLICT DO NOTHING",
+                    (source.name, time_ms),
+                )
             c.execute("UPDATE shards SET next_seq = greatest(next_seq, %s)", (next_seq,))
 
     # -- is it all there

@@ -15,11 +15,13 @@ from zim.nodes.router.log.postgresql.connecting import Connection
 from zim.nodes.router.log.postgresql.failures import StaleServerError
 from zim.nodes.router.log.postgresql.packing import blobs, texts, unpack_id
 from zim.nodes.router.log.postgresql.planning import NextIds, content_crc, record_crc, stored_key
-from zim.nodes.router.log.postgresql.schema import ID_BITS
+from zim.nodes.router.log.postgresql.schema import ID_BITS, TAKE
 from zim.nodes.router.log.standings import StreamStanding
+from zim.nodes.router.log.window import Window
 from zim.protocol.messages import Record
 
 _NEWEST_AT_ONCE = 500
+_TAKES_AT_MOST = 100
 
 
 class Seen(NamedTuple):
@@ -76,13 +78,19 @@ def keys(connection: Connection, seen: Seen, key_ids: Sequence[str]) -> dict[str
     }
 
 
+_TAKES = _fresh(f"""
+    SELECT time_ms FROM positions WHERE positions.shard = %(shard)s AND kind = {TAKE} ORDER BY positions.number DESC
+    LIMIT {_TAKES_AT_MOST}""")
+
+
 _NEWEST = _fresh("""
     SELECT DISTINCT ON (push) push, push_id, time_ms FROM records WHERE push >= %(least)s AND push < %(below)s
     ORDER BY push DESC LIMIT %(most)s""")
 
 
-def newest(connection: Connection, seen: Seen, since_ms: int, most: int) -> list[tuple[str, int]]:
-    """Ids and times of pushes, from the newest on; one clock gave the times, so the first older one is the end."""
+def newest(connection: Connection, seen: Seen, upto_ms: int, for_ms: int, most: int) -> list[tuple[str, int]]:
+    """Ids and times of pushes, from the newest on."""
+    window = Window(upto_ms, for_ms, [time_ms for (time_ms,) in _rows(connection, seen, _TAKES)])
     least, below = seen.shard << ID_BITS, (seen.shard + 1) << ID_BITS
     found: list[tuple[str, int]] = []
     at_once = _NEWEST_AT_ONCE
@@ -90,7 +98,7 @@ def newest(connection: Connection, seen: Seen, since_ms: int, most: int) -> list
         count = min(at_once, most - len(found))
         rows = _rows(connection, seen, _NEWEST, least=least, below=below, most=count)
         for push, push_id, time_ms in rows:
-            if time_ms < since_ms:
+            if not window.has(time_ms):
                 return found
             below = push
             found.append((unpack_id(push_id), time_ms))

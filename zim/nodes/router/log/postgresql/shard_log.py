@@ -302,8 +302,8 @@ class ShardLog(Log):
         return {name: Head(self._shown(s.epoch), s.floor, s.head) for name, s in self._known(streams).items()}
 
     @override
-    def newest(self, since_ms: int, most: int) -> list[tuple[str, int]]:
-        return self._read(lambda c, seen: reading.newest(c, seen, since_ms, most))
+    def newest(self, upto_ms: int, for_ms: int, most: int) -> list[tuple[str, int]]:
+        return self._read(lambda c, seen: reading.newest(c, seen, upto_ms, for_ms, most))
 
     @override
     def find(self, pushes: Sequence[NewPush]) -> list[Appended | None]:

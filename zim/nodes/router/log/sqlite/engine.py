@@ -37,6 +37,7 @@ from zim.nodes.router.log.sqlite.worker import InThread, Worker
 from zim.nodes.router.log.sqlite.writer import Writer
 from zim.nodes.router.log.standings import Standings, StreamStanding
 from zim.nodes.router.log.turn import Turn
+from zim.nodes.router.log.window import Window
 
 T = TypeVar("T")
 
@@ -272,8 +273,8 @@ class SqliteLog(Log):
         return {name: Head(self.epoch, s.floor, s.head) for name, s in self._known(streams).items()}
 
     @override
-    def newest(self, since_ms: int, most: int) -> list[tuple[str, int]]:
-        return self._read(lambda c: tables.newest(c, since_ms, most))
+    def newest(self, upto_ms: int, for_ms: int, most: int) -> list[tuple[str, int]]:
+        return self._read(lambda c: tables.newest(c, Window(upto_ms, for_ms), most))
 
     @override
     def find(self, pushes: Sequence[NewPush]) -> list[Appended | None]:

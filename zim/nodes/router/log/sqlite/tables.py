@@ -19,6 +19,7 @@ from zim.nodes.router.log import RECORD_BYTES, Damaged, Fenced, StreamPage
 from zim.nodes.router.log.keys import StoredKey
 from zim.nodes.router.log.sqlite.planning import Ids, Plan, content_checksum, record_checksum
 from zim.nodes.router.log.standings import StreamStanding
+from zim.nodes.router.log.window import Window
 from zim.protocol.messages import Record
 
 T = TypeVar("T")
@@ -233,11 +234,11 @@ def keys(connection: sqlite3.Connection, push_ids: Sequence[str]) -> dict[str, S
     }
 
 
-def newest(connection: sqlite3.Connection, since_ms: int, most: int) -> list[tuple[str, int]]:
-    """Ids and times of pushes, from the newest on; one clock gave the times, so the first older one is the end."""
+def newest(connection: sqlite3.Connection, window: Window, most: int) -> list[tuple[str, int]]:
+    """Ids and times of pushes, from the newest on."""
     found: list[tuple[str, int]] = []
     for push_id, time_ms in connection.execute("SELECT push_id, time_ms FROM pushes ORDER BY id DESC LIMIT ?", (most,)):
-        if time_ms < since_ms:
+        if not window.has(time_ms):
             break
         found.append((push_id, time_ms))
     return found
