@@ -35,7 +35,7 @@ from zim.protocol.orders import Order, Orders
 
 RENEW_S = 1.0
 RESULTS_S = 0.1  # sooner, if there are results to tell: somebody may wait for them
-RETRY_S = 0.5  # without any answer, until changes and fetches are sent again
+RETRY_S = 0.5  # without an answer, until changes and fetches are sent again
 QUIET_S = 0.05  # how long a hole may stand before it is fetched: what is about to arrive anyway must not be
 WINDOW_BYTES = 1 << 20  # of changes under way
 CHANGES_BYTES = 128 << 10  # of one message
@@ -86,12 +86,15 @@ class Link:
         self.entries = self.fetches = self.registrations = self.dropped = 0
         self.reports = Reports(self.settled)
         self._change = 0  # the last one made
-        self._unanswered: dict[int, Change] = {}  # sent, in order
+        self._unanswered: dict[int, Change] = {}  # in the order in which they were sent last
         self._unanswered_bytes = 0
         self._most_unsent = UNSENT
         self._unsent: deque[tuple[int, Callable[[int], Change]]] = deque()  # by number, each to be made when it goes
         self._answered_at = 0.0
-        self._registered_by = 0  # the change that completes the registration
+        self._answered_upto = 0  # the highest change that was
+        self._overdue: tuple[int, float] = (0, 0.0)  # the change that was sent longest ago, and since when that is so
+        self._registered_by = 0  # the last change of the registration
+        self._unregistered = 0  # how many of them are not answered
         self._base = 0
         self._renew = 0
         self._renew_at_begin = 0
@@ -187,7 +190,7 @@ class Link:
         self._registered_by = self.begin + len(changes)
         self.change(lambda n: Begin(n, len(changes)), now)
         self._unsent.extend(enumerate(changes, self.begin + 1))
-        self._change = self._registered_by
+        self._change, self._unregistered = self._registered_by, 1 + len(changes)
         return range(self.begin + 1, self._registered_by + 1)
 
     def answers(self, m: Answers, now: float) -> list[tuple[Change, Answer]]:
@@ -200,17 +203,35 @@ class Link:
             if change is None:
                 continue
             self._unanswered_bytes -= change_bytes(change)
-            self._answered_at = now
+            self._answered_at, self._answered_upto = now, max(self._answered_upto, change.n)
+            self._unregistered -= change.n <= self._registered_by
             if isinstance(change, Begin):
                 self._base = answer.base
             found.append((change, answer))
         self.flush()
         return found
 
+    def _repeat_changes(self, now: float) -> None:
+        """Those to which no answer comes: all of them if none comes at all; else those that others have overtaken, for
+        a router answers in order."""
+        first = next(iter(self._unanswered), 0)
+        if first != self._overdue[0]:
+            self._overdue = (first, now)
+        if first and now - self._answered_at > RETRY_S:
+            self._answered_at = now
+            again = list(self._unanswered)
+        elif 0 < first < self._answered_upto and now - self._overdue[1] > RETRY_S:
+            again = [n for n in self._unanswered if n < self._answered_upto]
+        else:
+            return
+        changes = [self._unanswered.pop(n) for n in sorted(again)]
+        self._unanswered_bytes -= sum(map(change_bytes, changes))
+        self._unsent.extendleft((c.n, lambda _, c=c: c) for c in reversed(changes))  # type: ignore[misc]
+        self.flush()
+
     def complete_registration(self) -> bool:
         """Whether the registration was under way and is over now: entries flow again, from its base on."""
-        oldest = next(iter(self._unanswered), self._unsent[0][0] if self._unsent else self._registered_by + 1)
-        if not self.is_registering or oldest <= self._registered_by:
+        if not self.is_registering or self._unregistered:
             return False
         self.is_registering = False
         self.taken = self.handled = self._made = self._base
@@ -358,11 +379,7 @@ class Link:
             or ((fresh > 0 or self._must_say) and since >= RESULTS_S)
         ):
             self._send_renew(now)
-        if self._unanswered and now - self._answered_at > RETRY_S:
-            self._answered_at = now
-            again, self._unanswered, self._unanswered_bytes = list(self._unanswered.values()), {}, 0
-            self._unsent.extendleft((c.n, lambda _, c=c: c) for c in reversed(again))  # type: ignore[misc]
-            self.flush()
+        self._repeat_changes(now)
         if not self._is_missing():
             return
         low = self.taken + 1

@@ -154,6 +154,17 @@ def test_changes_are_repeated_until_they_are_answered() -> None:
     assert guest.got == ["opened"]
 
 
+def test_a_change_is_repeated_while_others_are_answered() -> None:
+    comet = Comet()
+    guest = comet.guest()
+    comet.do(comet.hub.join(guest, "3", ["9"], 0.0))
+    comet.router.inbox.clear()
+    for n in range(8):  # never so long without an answer that everything would be repeated
+        comet.tick(RETRY_S / 4)
+        assert guest.got == ([] if n < 5 else ["opened"])
+        comet.enter(uid=f"other-{n}")
+
+
 def test_a_question_that_gets_no_answer_is_asked_again() -> None:
     comet = Comet()
     first = comet.enter(rooms=["9"])
