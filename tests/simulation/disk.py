@@ -30,8 +30,9 @@ from zim.nodes.router.feed import Feed
 from zim.nodes.router.intake import REMEMBER_S
 from zim.nodes.router.log import Appended, Head, Lease, NewPush, StreamPage, unavailable, unknown
 from zim.nodes.router.log.clock import LogClock
-from zim.nodes.router.log.memory import MemoryLog, MemoryStore
+from zim.nodes.router.log.memory import MemoryLog
 from zim.nodes.router.log.memory_receipts import MemoryReceipts, ReceiptBook
+from zim.nodes.router.log.memory_store import MemoryStore
 from zim.nodes.router.receipts import RouterLedger
 from zim.nodes.router.shard import Shard
 from zim.nodes.router.shard_runner import ShardRunner

@@ -73,6 +73,8 @@ PURE = (
     "zim.nodes.router.log.keys",
     "zim.nodes.router.log.memory",
     "zim.nodes.router.log.memory_receipts",
+    "zim.nodes.router.log.memory_store",
+    "zim.nodes.router.log.window",
     "zim.nodes.router.owning",
     "zim.nodes.router.questions",
     "zim.nodes.router.receipts",

@@ -13,7 +13,8 @@ from zim.nodes.router.effects import ShardOpened
 from zim.nodes.router.intake import ADMITTED_BYTES, REMEMBER_S
 from zim.nodes.router.log.clock import LogClock
 from zim.nodes.router.log.durable import Durable
-from zim.nodes.router.log.memory import MemoryLog, MemoryStore
+from zim.nodes.router.log.memory import MemoryLog
+from zim.nodes.router.log.memory_store import MemoryStore
 from zim.nodes.router.receipts import RouterLedger
 from zim.nodes.router.shard import Shard
 from zim.nodes.router.shard_runner import ShardRunner

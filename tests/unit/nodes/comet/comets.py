@@ -22,7 +22,8 @@ from zim.nodes.performer import Performer
 from zim.nodes.placement import Placement
 from zim.nodes.router.directory import stream_of
 from zim.nodes.router.log import NewPush
-from zim.nodes.router.log.memory import MemoryLog, MemoryStore
+from zim.nodes.router.log.memory import MemoryLog
+from zim.nodes.router.log.memory_store import MemoryStore
 from zim.protocol.message import Message
 from zim.protocol.messages import (
     Acknowledge,

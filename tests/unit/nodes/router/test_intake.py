@@ -15,7 +15,8 @@ from zim.nodes.router.directory import Directory
 from zim.nodes.router.feed import Feed
 from zim.nodes.router.intake import PATIENCE_S, REMEMBER_S, Intake
 from zim.nodes.router.log import Appended
-from zim.nodes.router.log.memory import Failure, MemoryLog, MemoryStore
+from zim.nodes.router.log.memory import MemoryLog
+from zim.nodes.router.log.memory_store import Failure, MemoryStore
 from zim.protocol.messages import Begin, Changes, Publish, PublishReply, Put
 from zim.protocol.publication import Publication
 

@@ -17,7 +17,8 @@ from zim.fabric.tally import Tally
 from zim.nodes.effects import Replies
 from zim.nodes.router.effects import DiskEffect, ReadDisk
 from zim.nodes.router.log.clock import LogClock
-from zim.nodes.router.log.memory import MemoryLog, MemoryStore
+from zim.nodes.router.log.memory import MemoryLog
+from zim.nodes.router.log.memory_store import MemoryStore
 from zim.nodes.router.log.sqlite import SqliteReceipts
 from zim.nodes.router.questions import STALE_S
 from zim.nodes.router.receipts import RouterLedger

@@ -13,8 +13,9 @@ from zim.fabric.retention import Retention
 from zim.fabric.tally import Tally
 from zim.nodes.router.effects import Append, DiskEffect, ReadDisk, ReserveSeqs, StoreReceipts
 from zim.nodes.router.log import Appended, Fenced, NewPush
-from zim.nodes.router.log.memory import MemoryLog, MemoryStore
+from zim.nodes.router.log.memory import MemoryLog
 from zim.nodes.router.log.memory_receipts import MemoryReceipts, ReceiptBook
+from zim.nodes.router.log.memory_store import MemoryStore
 from zim.nodes.router.log.receipts import RouterReceipt
 from zim.nodes.router.storage import Storage
 from zim.nodes.router.streams import Streams

@@ -8,7 +8,8 @@ from zim.errors import Unavailable, Unknown
 from zim.fabric.retention import Retention, RoomClass, Rule
 from zim.nodes.router.log import Appended, NewPush
 from zim.nodes.router.log.keys import KeyUse
-from zim.nodes.router.log.memory import MemoryLog, MemoryStore
+from zim.nodes.router.log.memory import MemoryLog
+from zim.nodes.router.log.memory_store import MemoryStore
 from zim.nodes.router.streams import Streams
 
 RETENTION = Retention(Rule(100, 1000), Rule(100, 1000), Rule(100, 1000), (RoomClass("live", ("live-*",), Rule(0, 0)),))

@@ -8,7 +8,8 @@ from tests.unit.nodes.router.log.model import LogMachine
 from zim.errors import Unavailable, Unknown
 from zim.nodes.router.log import Lease, Log, NewPush
 from zim.nodes.router.log.keys import KeyUse
-from zim.nodes.router.log.memory import BOOK_BYTES, IDLE_S, MemoryLog, MemoryStore
+from zim.nodes.router.log.memory import BOOK_BYTES, IDLE_S, MemoryLog
+from zim.nodes.router.log.memory_store import MemoryStore
 
 
 class Clock:
