@@ -80,6 +80,7 @@ PURE = (
     "zim.nodes.router.receipts",
     "zim.nodes.router.runner",
     "zim.nodes.router.shard",
+    "zim.nodes.router.shard_counts",
     "zim.nodes.router.shard_runner",
     "zim.nodes.router.stream_limit",
     "zim.nodes.router.streams",

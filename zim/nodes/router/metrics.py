@@ -6,13 +6,12 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, get_args
 
-from zim.fabric.tally import Tally
 from zim.metrics import SECONDS, SIZES, Histogram, Metric, counter, gauge
 from zim.nodes.queues import Queue, queues
 from zim.nodes.router.intake import STATUSES
 from zim.nodes.router.log import Backlog, Log
 from zim.nodes.router.log.shared import SharedLog
-from zim.nodes.router.receipts import RouterLedger
+from zim.nodes.router.shard_counts import QUEUES, ShardCounts, shard_queues
 from zim.nodes.router.shard_runner import ShardRunner
 from zim.nodes.router.stream_limit import StreamLimit
 from zim.protocol.orders import Why
@@ -55,39 +54,37 @@ def shared_log_metrics(shared: SharedLog) -> Iterator[Metric]:
 class _Together(NamedTuple):
     """A queue of each shard as one."""
 
-    found: Sequence[Queue]
-
-    @property
-    def waiting_bytes(self) -> int:
-        return sum(queue.waiting_bytes for queue in self.found)
-
-    @property
-    def dropped(self) -> int:
-        return sum(queue.dropped for queue in self.found)
+    waiting_bytes: int
+    dropped: int
 
 
 def router_metrics(
-    runners: Sequence[ShardRunner[Any]], jobs: Mapping[str, Queue], limit: StreamLimit, dropped_answers: int
+    runners: Sequence[ShardRunner[Any]],
+    counts: ShardCounts,
+    jobs: Mapping[str, Queue],
+    limit: StreamLimit,
+    dropped_answers: int,
 ) -> Iterator[Metric]:
-    """All but the log's, over all shards that are here. Does not switch: the ledger is one moment's.
+    """All but the log's. Does not switch: the ledger is one moment's.
 
     Args:
+        runners: of the shards that are here.
+        counts: over them, and those that were here.
         jobs: the queues to them.
         limit: of pushes into each stream.
         dropped_answers: see Server.
     """
     shards = [runner.shard for runner in runners]
     yield gauge("zim_router_shards", "Shards that it owns", len(shards))
-    yield from _ledger([shard.ledger for shard in shards], sum(shard.pending() for shard in shards))
-    intakes = [shard.intake for shard in shards]
+    yield from _ledger(counts, sum(shard.pending() for shard in shards))
     alive = [feed for shard in shards for feed in shard.directory.feeds.values() if feed.is_alive]
-    answered = sum((Counter(intake.answered) for intake in intakes), Counter(dict.fromkeys(STATUSES, 0)))
+    answered = {status: counts.answered[status] for status in STATUSES}
     yield counter("zim_router_publishes_total", "Publishers that were answered", answered, "status")
     limited = limit.refusals.by_limit
     yield counter("zim_router_limited_total", "What was refused because of a limit", limited, "limit")
     yield gauge("zim_router_online_sessions", "Sessions in the directory", sum(len(f.sessions) for f in alive))
     yield gauge("zim_router_rooms", "Rooms that somebody is in", sum(shard.directory.n_rooms() for shard in shards))
-    closed = {str(why): sum(shard.control.closed[why] for shard in shards) for why in get_args(Why)}
+    closed = {why: counts.closed[why] for why in get_args(Why)}
     yield counter("zim_router_closed_sessions_total", "Sessions that had to go", closed, "reason")
     yield gauge("zim_router_bans", "Bans in force", sum(len(shard.control.bans) for shard in shards))
     yield gauge("zim_router_leased_comets", "Comets that have a lease", len({feed.comet for feed in alive}))
@@ -97,28 +94,20 @@ def router_metrics(
     for feed in alive:
         behind[feed.comet] += feed.behind_bytes + feed.admitted_bytes
     yield gauge("zim_router_behind_bytes", "What each comet has not handled", behind, "comet")
-    waiting: dict[str, Queue] = {
-        "behind": _Together(intakes),
-        "commit": _Together([intake.commits for intake in intakes]),
-        "lookup": _Together([intake.lookups for intake in intakes]),
-        "change": _Together([runner.questions.changes for runner in runners]),
-        "read": _Together([runner.questions.reads for runner in runners]),
-        "acknowledge": _Together([runner.questions.acks for runner in runners]),
-        **jobs,
-    }
-    yield from queues("router", waiting)
-    dropped = sum(shard.dropped_questions for shard in shards)
+    held = dict.fromkeys(QUEUES, 0)
+    for runner in runners:
+        for name, queue in shard_queues(runner).items():
+            held[name] += queue.waiting_bytes
+    together = {name: _Together(held[name], counts.dropped[name]) for name in QUEUES}
+    yield from queues("router", {**together, **jobs})
+    dropped = counts.dropped_questions
     yield counter("zim_router_dropped_questions_total", "Questions that could not wait", dropped)
     yield counter("zim_router_dropped_answers_total", "Answers whose asker was gone or did not read", dropped_answers)
 
 
-def _ledger(ledgers: Sequence[RouterLedger], pending: int) -> Iterator[Metric]:
-    runs = [ledger.this_run() for ledger in ledgers]
-    tally = sum((run.tally for run in runs), Tally())
-    yield counter("zim_router_pushes_total", "Pushes that were kept", sum(run.pushes for run in runs))
-    yield gauge("zim_router_targeted_sessions", "Sessions that pushes were for, all in all", tally.targeted)
-    yield counter("zim_router_sessions_total", "What became of them", tally.outcomes, "outcome")
+def _ledger(counts: ShardCounts, pending: int) -> Iterator[Metric]:
+    yield counter("zim_router_pushes_total", "Pushes that were kept", counts.pushes)
+    yield gauge("zim_router_targeted_sessions", "Sessions that pushes were for, all in all", counts.tally.targeted)
+    yield counter("zim_router_sessions_total", "What became of them", counts.tally.outcomes, "outcome")
     yield gauge("zim_router_pending_sessions", "Of which it is not known yet", pending)
-    yield counter(
-        "zim_router_offline_users_total", "Users of pushes who had no session", sum(run.offline for run in runs)
-    )
+    yield counter("zim_router_offline_users_total", "Users of pushes who had no session", counts.offline)

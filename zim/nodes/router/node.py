@@ -192,11 +192,10 @@ class RouterNode(NodeProcess):
 
     @override
     def metrics(self) -> Iterator[Metric]:
-        runners = list(self._runner.shards.values())
-        yield from router_metrics(runners, self._jobs, self._opener.limit, self._server.dropped)
+        runners, counts = list(self._runner.shards.values()), self._runner.counts()
+        yield from router_metrics(runners, counts, self._jobs, self._opener.limit, self._server.dropped)
         logs = [durable.log for durable, _ in self._durables.values()]
-        trimmed = sum(runner.upkeep.trimmed for runner in runners)
-        yield from self._counts.metrics(logs, trimmed, self._opener.clock.ahead_ms)
+        yield from self._counts.metrics(logs, counts.trimmed, self._opener.clock.ahead_ms)
         if self._shared is not None:
             yield from shared_log_metrics(self._shared)
 

@@ -9,6 +9,7 @@ it ships.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any, Generic
 
@@ -34,6 +35,7 @@ from zim.nodes.router.log import Lease
 from zim.nodes.router.log.clock import LogClock
 from zim.nodes.router.log.shared import Beat, Rows
 from zim.nodes.router.owning import Owning
+from zim.nodes.router.shard_counts import ShardCounts
 from zim.nodes.router.shard_runner import ShardRunner
 from zim.protocol import messages, placing
 from zim.protocol.message import Message
@@ -93,6 +95,7 @@ class RouterRunner(Generic[Peer]):
         self._handing: dict[str, _HandingOver[Peer]] = {}
         self._askers: dict[Peer, tuple[str, float]] = {}  # who asks which shards are here, and when last
         self._said = 0  # how often that has changed
+        self._gone = ShardCounts()  # of shards that are not here any more
 
     # -- shards
 
@@ -113,12 +116,20 @@ class RouterRunner(Generic[Peer]):
         """A shard is not ours any more. term: of its next owner, if that is known."""
         if self._leases.get(lease.shard) != lease:
             return [CloseShard(lease)]
-        del self._leases[lease.shard], self.shards[lease.shard]
+        self._gone.leave(self.shards.pop(lease.shard))
+        del self._leases[lease.shard]
         self._terms[lease.shard] = max(term, lease.term)
         out: list[Effect] = [CloseShard(lease)]
         if (handing := self._handing.pop(lease.shard, None)) is not None:  # before they hear that it is elsewhere
             out.append(Replies([(asker, self._moved(m)) for asker, m in handing.held]))
         return out + self._say_owned(now)
+
+    def counts(self) -> ShardCounts:
+        """Over all shards that are or were here."""
+        found = deepcopy(self._gone)
+        for runner in self.shards.values():
+            found.add(runner)
+        return found
 
     def _moved(self, m: messages.ToShard) -> Message:
         req = 0 if isinstance(m, messages.Changes | messages.Renew | messages.Fetch) else m.req

@@ -230,6 +230,18 @@ def test_comets_have_a_moment_to_report() -> None:
     assert [give.lease.shard for give in of(house.runner.on_tick(house.now, 0.0), Give)] == ["shard-1"]
 
 
+def test_what_a_shard_has_counted_stays_when_it_goes() -> None:
+    house = settled()
+    changes: list[messages.Change] = [messages.Begin(1, 1), messages.Put(2, 9, STREAM[2:], 0, ())]
+    house.runner.on_messages("comet-1", [messages.Changes("shard-1", "comet-1", 1, 7, changes)], house.now)
+    house.done(at(house.publish(1), Append), [Appended("stored", (1,))])
+    before = house.runner.counts()
+    assert (before.pushes, before.answered["ok"], before.tally.targeted, before.tally.pending) == (1, 1, 1, 1)
+    house.done(at(house.publish(2), Append), Damaged("shard-1", "a checksum"))
+    after = house.runner.counts()
+    assert (after.pushes, after.answered["ok"], after.tally.targeted, after.tally.pending) == (1, 1, 0, 0)
+
+
 def test_what_cannot_be_handed_over_in_time_stays_and_its_pushes_go_on() -> None:
     house = settled()
     house.publish(1)
