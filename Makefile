@@ -11,7 +11,7 @@
 # Works with BSD make and GNU make from 3.81. `make PYTHON=/path/to/python3.12 up` chooses the interpreter.
 
 PYTHON =
-WORKERS = 3
+WORKERS = 4
 COVERED = 80
 INSTALLED = .venv/.installed
 

@@ -116,6 +116,8 @@ class Driver(Node, Performer):
         Performer.__init__(self)
         self.on_answer: Callable[[str, Any], None] = lambda asker, m: None
         self.there: set[str] = set()
+        self._links: dict[str, bool] = {}  # what the runner knows of them
+        self._told: Any = None  # that runner
 
     def perform_one(self, effect: Effect) -> None:
         match effect:
@@ -139,9 +141,14 @@ class Driver(Node, Performer):
                 raise Violation(f"{self.name} wants {effect}")
 
     def look_at(self, peers: Iterable[str]) -> None:
-        """Tells the runner which of them are there."""
+        """Tells the runner who has come or gone."""
+        if self._told is not self.runner:
+            self._told, self._links = self.runner, {}
         for peer in peers:
-            self.runner.on_link(peer, self.kernel.is_connected(self.name, peer))
+            is_there = self.kernel.is_connected(self.name, peer)
+            if self._links.get(peer) is not is_there:
+                self._links[peer] = is_there
+                self.runner.on_link(peer, is_there)
 
     def follow(self, peers: Iterable[str]) -> Iterator[Effect]:
         """Tells the runner who has come, once; that one has gone `lost` tells."""

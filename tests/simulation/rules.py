@@ -323,7 +323,7 @@ def _for_ever_owner(init: Any, streams: Streams, *args: Any) -> None:
 RULES: dict[str, Rule] = {
     "a key has one home": Rule(Splitter, "split", _wrap(Splitter, "split", _key_of_each_log), "calm,storm"),
     "a key is one push": Rule(log, "seen", _wrap(log, "seen", _by_digest), "calm"),
-    "memory cannot tell what an earlier run had": Rule(log, "seen", _wrap(log, "seen", _any_run), "stale"),
+    "memory cannot tell what an earlier run had": Rule(log, "seen", _wrap(log, "seen", _any_run), "clocks,stale"),
     "who shares a stream waits": Rule(Lane, "put", _wrap(Lane, "put", _at_once), "loss,storm"),
     "a start moves log time by an hour at most": Rule(clock, "MOST_AHEAD_MS", 1 << 60, "clocks"),
     "what may be late is not sent": Rule(RemoteClock, "until", lambda *_: float("inf"), "pause,slow,loss"),
@@ -340,7 +340,7 @@ RULES: dict[str, Rule] = {
     "keys outlive the router": Rule(MemoryLog, "acquire", _wrap(MemoryLog, "acquire", _forget_keys), "crash,stale"),
     "a push id is known": Rule(Intake, "publish", _wrap(Intake, "publish", _no_memory), "loss,pause"),
     "a retry without a key needs the same term": Rule(
-        Intake, "publish", _wrap(Intake, "publish", _any_term), "crash,stale"
+        Intake, "publish", _wrap(Intake, "publish", _any_term), "disk,clocks"
     ),
     "a push with a key is looked up before it is refused": Rule(Intake, "_refuse", _deny, "slow,storm,disk"),
     "behind means 503": Rule(Intake, "_is_behind", lambda *_: False, "slow,pause"),
@@ -349,9 +349,7 @@ RULES: dict[str, Rule] = {
     "entry numbers go on after a lease": Rule(
         Feed, "__init__", _wrap(Feed, "__init__", _fresh_numbers), "forged,stale,storm"
     ),
-    "a standstill extends all deadlines": Rule(
-        Shard, "tick", _wrap(Shard, "tick", _no_standstill), "stale,retention,pause"
-    ),
+    "a standstill extends all deadlines": Rule(Shard, "tick", _wrap(Shard, "tick", _no_standstill), "shards,limits"),
     "young messages are kept": Rule(Shard, "trim_before", lambda shard, now, now_ms: now_ms, "retention"),
     "no trimming after a start": Rule(Shard, "trim_before", _wrap(Shard, "trim_before", _trim_at_once), "retention"),
     "an attempt without an answer may be stored": Rule(Share, "on_silence", _forget_attempts, "loss,storm"),
@@ -363,7 +361,7 @@ RULES: dict[str, Rule] = {
     ),
     "no entry is handled while registering": Rule(Link, "complete_registration", _start_at_once, "crash,stale,storm"),
     "an entry is of this incarnation": Rule(Link, "entry", _wrap(Link, "entry", _any_inc), "crash,stale,fence"),
-    "answers are matched by number": Rule(Hub, "_told", _wrap(Hub, "_told", _any_answer), "fence,loss"),
+    "answers are matched by number": Rule(Hub, "_told", _wrap(Hub, "_told", _any_answer), "clocks,drains,fence"),
     "a jump waits for the pass": Rule(Passes, "when_over", lambda *_: False, "stale,crash,pause"),
     "the position moves before the pass": Rule(
         Passes, "_entry_pass", _wrap(Passes, "_entry_pass", _late_positions), "pause,calm"
@@ -418,6 +416,6 @@ RULES: dict[str, Rule] = {
         Streams, "__init__", _wrap(Streams, "__init__", _for_ever_owner), "shards,engine"
     ),
     "registering forgets positions that no answer confirmed": Rule(
-        Hub, "_register", _wrap(Hub, "_register", _keep_positions), "stale"
+        Hub, "_register", _wrap(Hub, "_register", _keep_positions), "limits,drains,stale"
     ),
 }
