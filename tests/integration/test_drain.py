@@ -261,6 +261,7 @@ def test_orders_that_make_no_sense_are_answered_and_change_nothing() -> None:
         ("drain", {"node": "comet-1", "per_s": -1}, "per_s is -1; right is"),
         ("drain", {"node": ["comet-1"]}, "no node ['comet-1'] runs here"),
         ("restart", {"nodes": 5}, "nodes is 5; right is a list of names"),
+        ("restart", {"nodes": ""}, "nodes is ''; right is a list of names"),
         ("restart", {"nodes": ["comet-9"]}, "no node comet-9 runs here"),
         ("restart", {"nodes": [["comet-1"]]}, "no node ['comet-1'] runs here"),
         ("start", {}, "no node None runs here"),

@@ -229,7 +229,7 @@ class ShardDisk:
         self.feeds_since: dict[Feed, float] = {}
         self.served_since: dict[str, dict[Feed, float]] = {}  # by stream for which pushes wait
 
-    def opened(self, clock: LogClock) -> ShardOpened:
+    def opened(self) -> ShardOpened:
         """What its new owner must know."""
         recalled = None
         if self.vault.engine is not None:

@@ -73,11 +73,11 @@ class RouterNode(Driver):
             disk = self.disks[name] = ShardDisk(self, self.kernel.vaults[name], lambda: True)
             clock = LogClock(disk.log.last_time_ms, self.wall_s, self.now)
             self.runner = RouterRunner(name, self._make, clock)
-            self.perform(self.runner.on_opened(disk.opened(clock), self.now))
+            self.perform(self.runner.on_opened(disk.opened(), self.now))
         self.every(0.1, self._tick)
 
-    def _make(self, opened: ShardOpened, now: float) -> ShardRunner[Any]:
-        return self.disks[opened.lease.shard].make(opened, self.runner.clock, now)
+    def _make(self, opened: ShardOpened, clock: LogClock, now: float) -> ShardRunner[Any]:
+        return self.disks[opened.lease.shard].make(opened, clock, now)
 
     def _tick(self) -> None:
         if not self.may_speak:
@@ -143,7 +143,7 @@ class RouterNode(Driver):
             try:
                 speaks = partial(self._speaks_for, lease.shard)
                 disk = ShardDisk(self, engine.vaults[lease.shard], speaks, lease)
-                result = disk.opened(self.runner.clock)
+                result = disk.opened()
                 self.disks[lease.shard] = disk
             except Fenced as error:
                 result = error

@@ -134,7 +134,7 @@ class Operator:
         """`{"do": "restart", "nodes": ["comet-1"], "is_agreed": false}`; without nodes it is all of them."""
         if (said := self._busy()) is not None:
             return said
-        wanted = asked.get("nodes") or []
+        wanted = asked.get("nodes", [])
         if not isinstance(wanted, list):
             return {"problems": [f"nodes is {wanted!r}; right is a list of names"]}
         for name in wanted:

@@ -224,6 +224,7 @@ class Link:
             again = [n for n in self._unanswered if n < self._answered_upto]
         else:
             return
+        self._overdue = 0, now
         changes = [self._unanswered.pop(n) for n in sorted(again)]
         self._unanswered_bytes -= sum(map(change_bytes, changes))
         self._unsent.extendleft((c.n, lambda _, c=c: c) for c in reversed(changes))  # type: ignore[misc]

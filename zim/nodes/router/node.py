@@ -92,7 +92,7 @@ class RouterNode(NodeProcess):
         else:
             embedded = self._open_embedded()
         clock = LogClock(embedded.log.last_time_ms if embedded else 0, time.time(), now)
-        self._opener: Opener[Asker] = Opener(t, self._router, clock, limit, set())
+        self._opener: Opener[Asker] = Opener(t, self._router, limit, set())
         names = [router.name for router in t.routers]
         owning = Owning(self.name, names, self._state.read("run"), now) if self._shared else None
         self._runner = RouterRunner(self.name, self._opener.make, clock, owning)
@@ -195,7 +195,9 @@ class RouterNode(NodeProcess):
         runners, counts = list(self._runner.shards.values()), self._runner.counts()
         yield from router_metrics(runners, counts, self._jobs, self._opener.limit, self._server.dropped)
         logs = [durable.log for durable, _ in self._durables.values()]
-        yield from self._counts.metrics(logs, counts.trimmed, self._opener.clock.ahead_ms)
+        clocks = [runner.clock for runner in runners] or [self._runner.clock]
+        ahead_ms = max((clock.ahead_ms for clock in clocks), key=abs)
+        yield from self._counts.metrics(logs, counts.trimmed, ahead_ms)
         if self._shared is not None:
             yield from shared_log_metrics(self._shared)
 
@@ -276,10 +278,11 @@ class RouterNode(NodeProcess):
     def _work(self, lease: Lease, effect: DiskEffect) -> None:
         """Switches: until the disk is done with it."""
         began = time.monotonic()
-        if lease not in self._durables:
+        runner = self._runner.shards.get(lease.shard)
+        if lease not in self._durables or runner is None:
             result: Any = Unavailable(lease.shard, "it is another's")
         else:
-            result = self._durables[lease][1].perform(effect, self._opener.clock.at(began))
+            result = self._durables[lease][1].perform(effect, runner.clock.at(began))
         now = time.monotonic()
         if isinstance(effect, Append):
             if log.isEnabledFor(logging.DEBUG):

@@ -36,14 +36,12 @@ class Opener(Generic[Peer]):
 
     Attributes:
         topology, router: what they say holds for all shards that are opened from now on.
-        clock: log time.
         limit: of pushes into each stream, over all shards.
         jobs: that are connected.
     """
 
     topology: Topology
     router: Router
-    clock: LogClock
     limit: StreamLimit
     jobs: set[str]
 
@@ -83,8 +81,8 @@ class Opener(Generic[Peer]):
         last = log.last_time_ms, next_seq, next_seq + SEQS
         return ShardOpened(durable.lease, *last, receipts.before, forgotten, recalled, log.bans())
 
-    def make(self, opened: ShardOpened, now: float) -> ShardRunner[Peer]:
-        """The runner that goes on from there. now: monotonic seconds."""
+    def make(self, opened: ShardOpened, clock: LogClock, now: float) -> ShardRunner[Peer]:
+        """The runner that goes on from there. clock: the shard's log time; now: monotonic seconds."""
         t, lease = self.topology, opened.lease
         comets, jobs = [comet.name for comet in t.comets], [job.name for job in t.jobs]
         shard: Shard[Peer] = Shard(
@@ -103,7 +101,7 @@ class Opener(Generic[Peer]):
         shard.control.load(opened.bans)
         if opened.recalled is not None:
             shard.intake.recall(opened.recalled, lambda stream: t.retention.rule(stream).is_live_only, now)
-        runner = ShardRunner(shard, self.clock, opened.seqs_end, opened.forgotten, comets, jobs, now)
+        runner = ShardRunner(shard, clock, opened.seqs_end, opened.forgotten, comets, jobs, now)
         for job in self.jobs:
             runner.on_link(job, True)
         return runner

@@ -9,7 +9,7 @@ it ships.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from copy import deepcopy
+from copy import copy, deepcopy
 from dataclasses import dataclass, field
 from typing import Any, Generic
 
@@ -72,14 +72,14 @@ class RouterRunner(Generic[Peer]):
 
     Attributes:
         shards: by name, those that are open here.
-        clock: log time.
+        clock: log time, for shards that are opened; each goes on from there with a clock of its own.
         owning: decides about shards; None with the embedded log.
     """
 
     def __init__(
         self,
         router: str,
-        make: Callable[[ShardOpened, float], ShardRunner[Peer]],
+        make: Callable[[ShardOpened, LogClock, float], ShardRunner[Peer]],
         clock: LogClock,
         owning: Owning | None = None,
     ) -> None:
@@ -95,6 +95,7 @@ class RouterRunner(Generic[Peer]):
         self._handing: dict[str, _HandingOver[Peer]] = {}
         self._askers: dict[Peer, tuple[str, float]] = {}  # who asks which shards are here, and when last
         self._said = 0  # how often that has changed
+        self._told_ms = 0  # the newest log time that any router has told
         self._gone = ShardCounts()  # of shards that are not here any more
 
     # -- shards
@@ -102,10 +103,12 @@ class RouterRunner(Generic[Peer]):
     def on_opened(self, opened: ShardOpened, now: float) -> list[Effect]:
         """A shard is here."""
         lease = opened.lease
-        self.clock.go_on_from(opened.last_time_ms, now)
+        clock = copy(self.clock)  # of a shard, for log time jumps only where its owner changes
+        clock.go_on_from(opened.last_time_ms, now)
+        clock.follow(self._told_ms, now)
         self._leases[lease.shard] = lease
         self._terms[lease.shard] = lease.term
-        runner = self.shards[lease.shard] = self._make(opened, now)
+        runner = self.shards[lease.shard] = self._make(opened, clock, now)
         if self.owning is None:
             return self._warn_of_time()
         first = self._at(lease, runner.on_tick(now, self.clock.wall_at(now) / 1000), now)
@@ -241,14 +244,17 @@ class RouterRunner(Generic[Peer]):
         return out
 
     def _tell_time(self, beats: Mapping[str, Beat], now: float) -> list[Effect]:
-        """Log time is the same for all routers: none is behind the others, and none starts with a clock far ahead."""
+        """What other routers have told goes for shards that come from there; and for a start with a clock far ahead."""
         assert self.owning is not None
-        newest_ms = max((beat.time_ms for beat in beats.values()), default=0)
+        self._told_ms = max([self._told_ms, *(beat.time_ms for beat in beats.values())])
         if self.owning.standing.holdings:
-            self.clock.go_on_from(newest_ms, now)
             return []
-        self.clock.start_from(newest_ms, now)  # these are the first rows that it sees
+        self.clock.start_from(self._told_ms, now)  # these are the first rows that it sees
         return self._warn_of_time()
+
+    def _time_ms(self, now: float) -> int:
+        """The newest log time of what is here."""
+        return max([self.clock.at(now), *(runner.clock.at(now) for runner in self.shards.values())])
 
     def _warn_of_time(self) -> list[Effect]:
         ahead_ms = self.clock.ahead_ms
@@ -366,7 +372,7 @@ class RouterRunner(Generic[Peer]):
         self.clock.see(wall_s, now)
         out: list[Effect] = []
         if self.owning is not None:
-            out += self._own(self.owning.on_tick(now, self.clock.at(now), self.comets(now)), now)
+            out += self._own(self.owning.on_tick(now, self._time_ms(now), self.comets(now)), now)
         if not self._may_speak(now):
             return out  # for its shards it is a standstill
         for lease in list(self._leases.values()):

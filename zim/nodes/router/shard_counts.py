@@ -32,7 +32,9 @@ class ShardCounts:
         self.dropped: Counter[str] = Counter()
 
     def leave(self, runner: ShardRunner[Any]) -> None:
-        """A shard goes elsewhere; what is pending of it is the next owner's to account for."""
+        """A shard goes elsewhere; what is pending of it is the next owner's to account for. So is what had not been
+        stored when this router was declared dead: over all routers that counts twice.
+        """
         self.add(runner)
         self.tally -= Tally(targeted=runner.shard.pending())
 

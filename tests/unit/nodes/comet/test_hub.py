@@ -165,6 +165,20 @@ def test_a_change_is_repeated_while_others_are_answered() -> None:
         comet.enter(uid=f"other-{n}")
 
 
+def test_a_change_that_is_overtaken_is_repeated_at_a_pace() -> None:
+    comet = Comet()
+    comet.do(comet.hub.join(comet.guest(), "3", ["9"], 0.0))
+    comet.router.inbox.clear()
+    comet.enter(uid="other")
+    sent = 0
+    for _ in range(40):
+        comet.now += RETRY_S / 10
+        comet.do(comet.hub.on_tick(comet.now, 1 << 20))
+        sent += sum(isinstance(m, Changes) for m in comet.router.inbox)
+        comet.router.inbox.clear()
+    assert 2 <= sent <= 4
+
+
 def test_a_question_that_gets_no_answer_is_asked_again() -> None:
     comet = Comet()
     first = comet.enter(rooms=["9"])

@@ -40,12 +40,12 @@ SHARDS = ["shard-1", "shard-2"]
 STREAM = next(f"u:{n}" for n in range(99) if Shards(SHARDS).of(f"u:{n}") == "shard-1")
 
 
-def make(opened: ShardOpened, now: float) -> ShardRunner[str]:
+def make(opened: ShardOpened, clock: LogClock, now: float) -> ShardRunner[str]:
     name, term = opened.lease.shard, opened.lease.term
     shard: Shard[str] = Shard(
         name, term, Shards(SHARDS), ["comet-1"], now, 1 << 20, opened.next_seq, RouterLedger(*opened.before)
     )
-    return ShardRunner(shard, LogClock(0, 0.0, 0.0), opened.seqs_end, opened.forgotten, ["comet-1"], ["job-1"], now)
+    return ShardRunner(shard, clock, opened.seqs_end, opened.forgotten, ["comet-1"], ["job-1"], now)
 
 
 class House:
@@ -144,6 +144,20 @@ def test_a_start_takes_an_hour_at_most_of_a_clock_that_is_ahead_of_the_others() 
     rows = Rows({"router-2": Beat("router-2", 1, 1, 5_000, 1)}, {"shard-1": Holding("shard-1", "", 0, 0)})
     assert "log time is not the wall clock's" in events(runner.on_owner_done(look, rows, 11.0))
     assert runner.clock.at(11.0) == 5_000 + 3_600_000
+
+
+def test_log_time_jumps_only_where_the_owner_changes() -> None:
+    house = settled()
+    house.other = house.other._replace(time_ms=1 << 50)
+    house.beat()
+
+    def ahead_ms() -> list[int]:
+        return [house.runner.shards[shard].clock.at(house.now) - int(house.now * 1000) for shard in SHARDS]
+
+    before = ahead_ms()
+    house.done(at(house.publish(1), Append), Damaged("shard-1", "a checksum"))
+    house.beat()
+    assert ahead_ms() == [before[0] + 3_600_000, before[1]]
 
 
 def test_who_asks_is_told_what_is_here_and_when_that_changes() -> None:

@@ -37,6 +37,10 @@ class LogClock:
         """Somebody has stored a log time, which may be ahead of ours."""
         self._offset_ms = max(self._offset_ms, stored_ms - int(now * 1000))
 
+    def follow(self, told_ms: int, now: float) -> None:
+        """Somebody tells a log time that may not be stored: ours goes on from there, but by an hour at most."""
+        self.go_on_from(min(told_ms, self.at(now) + MOST_AHEAD_MS), now)
+
     def see(self, wall_s: float, now: float) -> None:
         """The wall clock, looked at again: it may have been set."""
         self._wall_offset_ms = int(wall_s * 1000) - int(now * 1000)

@@ -21,7 +21,9 @@ class Window:
         self._takes, self._next = takes, 0
 
     def has(self, time_ms: int) -> bool:
-        """Whether an append is in it. To be asked from the newest on; after the first that is not, none is."""
+        """Whether an append is in it. To be asked from the newest on, until one is not: what waited for a comet may be
+        some seconds older than what came before it.
+        """
         takes = self._takes
         while self._next < len(takes) and time_ms <= takes[self._next]:
             self._at_ms = min(self._at_ms, takes[self._next])

@@ -76,6 +76,7 @@ class TestPostgresReceipts(ReceiptsContract):
                 write(other, receipt("cc", 1 + i), now_ms=10_000_000 + i * SEGMENT_MS)
                 assert [len(store.find(push_id)) for push_id in ("aa", "bb")] == [1, i]
             assert self.begun() == 1
+        self.shared._process.ring_waits_until = 0.0  # some seconds later
         for i in range(4, 7):
             write(store, receipt("bb", 1 + i), now_ms=10_000_000 + i * SEGMENT_MS)
         assert self.begun() == 4

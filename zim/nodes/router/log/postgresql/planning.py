@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from zim.fabric.pauses import Pause, no_pause, paused
 from zim.nodes.router.log import Appended, NewPush, repeated
 from zim.nodes.router.log.keys import StoredKey, by_name
 from zim.nodes.router.log.postgresql.packing import pack_id
@@ -96,7 +95,6 @@ def plan(
     keys: Mapping[str, StoredKey] | None,
     free: NextIds,
     key_window_ms: int,
-    pause: Pause = no_pause,
 ) -> BatchPlan:
     """
     Args:
@@ -106,7 +104,6 @@ def plan(
         keys: what is stored of its keys, by key id; None if that is not known, and hoped to be nothing.
         free: ids.
         key_window_ms: for how long a key is known.
-        pause: is called now and then, so that a large batch lets others run.
     """
     result = BatchPlan(free)
     _, next_push, next_key = free
@@ -115,7 +112,7 @@ def plan(
     heads: dict[str, int] = {}
     rows: list[tuple[Any, ...]] = []
     put, answers, stored = rows.append, result.answers, keys or {}
-    for push in paused(batch, pause):
+    for push in batch:
         push_id, streams, op, body, time_ms, expires_ms, only, key, wall_ms = push
         key_id = push_id if key is None or not key.part else push.key_id
         if key is not None:
@@ -127,7 +124,7 @@ def plan(
         crc = content_crc(packed, op, time_ms, expires_ms, body)
         offsets = []
         inline = body if len(streams) == 1 else None
-        for stream in streams if len(streams) == 1 else paused(streams, pause):
+        for stream in streams:
             head = heads.get(stream)
             if head is None:
                 head, ids[stream] = known[stream].head, known[stream].id or _put_stream(result, stream)

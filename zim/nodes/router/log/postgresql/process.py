@@ -27,6 +27,7 @@ class Process:
         is_replicated: they had one when it was looked last.
         newest: by number of a shard, the newest position that is known here.
         behind_since: since when servers do not know that one; monotonic.
+        ring_waits_until: somebody reads the table of receipts that is to be emptied next; monotonic.
     """
 
     def __init__(self, server: PostgresServer, monotonic: Callable[[], float] = time.monotonic) -> None:
@@ -35,6 +36,7 @@ class Process:
         self.is_replicated = True
         self.newest: dict[int, int] = {}
         self.behind_since: dict[int, float] = {}
+        self.ring_waits_until = 0.0
         self.appends = ServerLine(server, APPEND_S)
         self.rows = ServerLine(server, ROWS_S)
         self.receipts = ServerLine(server, ASIDE_S, commits="off")

@@ -24,7 +24,7 @@ from zim.nodes.router.log.postgresql.schema import SLOTS
 from zim.nodes.router.log.postgresql.small_writes import fenced
 from zim.nodes.router.log.receipts import Before, ReceiptStore, RouterReceipt
 
-LOCKED_MS = 5_000  # until the next attempt to empty a table that somebody reads
+LOCKED_S = 5.0  # until the next attempt to empty a table that somebody reads
 SEGMENTS = SLOTS - 2  # of what is kept: one more is being written, and one emptied
 
 _Row = tuple[int, int, int, int, int, int, list[str], list[int]]
@@ -93,11 +93,15 @@ class PostgresReceipts(ReceiptStore):
         """The table that is written to now. Whoever comes first when its time is over empties the next one."""
         row = connection.execute(_SLOT).fetchone()
         slot, began_ms = row or (0, 0)
+        process = self._process
         if now_ms >= began_ms + self._segment_ms:
+            if process.monotonic() < process.ring_waits_until:
+                self._slot = slot
+                return
             try:
                 self._begin_slot(connection, (slot + 1) % SLOTS, began_ms, now_ms)
             except psycopg.errors.LockNotAvailable:
-                self._slot, self._slot_ends_ms = slot, now_ms + LOCKED_MS
+                self._slot, process.ring_waits_until = slot, process.monotonic() + LOCKED_S
                 return
             row = connection.execute(_SLOT).fetchone()
             slot, began_ms = row or (slot, now_ms)

@@ -12,7 +12,6 @@ from typing_extensions import override
 from zim.errors import Unavailable, Unknown
 from zim.fabric.bans import Ban, Banned
 from zim.fabric.retention import Retention
-from zim.net.fairness import give_way
 from zim.nodes.router.log import (
     Appended,
     Backlog,
@@ -138,7 +137,7 @@ class ShardLog(Log):
             while True:
                 if self._is_unsure:
                     self._look_again(lease)
-                done = plan(batch, self._shard, known, keys, self._free, self._key_window_ms, give_way)
+                done = plan(batch, self._shard, known, keys, self._free, self._key_window_ms)
                 if not done.size and keys is not None:  # repeats alone
                     self._refuse_closed()
                     return done.answers
