@@ -9,7 +9,6 @@ it ships.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from copy import copy, deepcopy
 from dataclasses import dataclass, field
 from typing import Any, Generic
 
@@ -103,9 +102,7 @@ class RouterRunner(Generic[Peer]):
     def on_opened(self, opened: ShardOpened, now: float) -> list[Effect]:
         """A shard is here."""
         lease = opened.lease
-        clock = copy(self.clock)  # of a shard, for log time jumps only where its owner changes
-        clock.go_on_from(opened.last_time_ms, now)
-        clock.follow(self._told_ms, now)
+        clock = self.clock.of_shard(opened.last_time_ms, self._told_ms, now)
         self._leases[lease.shard] = lease
         self._terms[lease.shard] = lease.term
         runner = self.shards[lease.shard] = self._make(opened, clock, now)
@@ -129,10 +126,7 @@ class RouterRunner(Generic[Peer]):
 
     def counts(self) -> ShardCounts:
         """Over all shards that are or were here."""
-        found = deepcopy(self._gone)
-        for runner in self.shards.values():
-            found.add(runner)
-        return found
+        return self._gone.plus(self.shards.values())
 
     def _moved(self, m: messages.ToShard) -> Message:
         req = 0 if isinstance(m, messages.Changes | messages.Renew | messages.Fetch) else m.req

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from copy import deepcopy
 from typing import Any
 
 from zim.fabric.tally import Tally
@@ -37,6 +38,13 @@ class ShardCounts:
         """
         self.add(runner)
         self.tally -= Tally(targeted=runner.shard.pending())
+
+    def plus(self, runners: Iterable[ShardRunner[Any]]) -> ShardCounts:
+        """With what these have counted."""
+        found = deepcopy(self)
+        for runner in runners:
+            found.add(runner)
+        return found
 
     def add(self, runner: ShardRunner[Any]) -> None:
         """What a shard has counted."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from copy import copy
+
 MOST_AHEAD_MS = 3_600_000  # that one start moves log time forward
 
 
@@ -37,9 +39,17 @@ class LogClock:
         """Somebody has stored a log time, which may be ahead of ours."""
         self._offset_ms = max(self._offset_ms, stored_ms - int(now * 1000))
 
-    def follow(self, told_ms: int, now: float) -> None:
-        """Somebody tells a log time that may not be stored: ours goes on from there, but by an hour at most."""
-        self.go_on_from(min(told_ms, self.at(now) + MOST_AHEAD_MS), now)
+    def of_shard(self, stored_ms: int, told_ms: int, now: float) -> LogClock:
+        """That of a shard which is opened, for log time jumps only where the owner changes.
+
+        Args:
+            stored_ms: the newest log time in it.
+            told_ms: the newest that any router has told. It may not be stored, so it goes an hour at most.
+        """
+        found = copy(self)
+        found.go_on_from(stored_ms, now)
+        found.go_on_from(min(told_ms, found.at(now) + MOST_AHEAD_MS), now)
+        return found
 
     def see(self, wall_s: float, now: float) -> None:
         """The wall clock, looked at again: it may have been set."""
