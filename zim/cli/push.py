@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import partial
@@ -16,7 +16,7 @@ from click.core import ParameterSource
 from typing_extensions import override
 
 from zim.cli.credentials import HOW_TO_SHOW, api_key, key_file_option
-from zim.cli.receipt import tell
+from zim.cli.receipt import NOBODY, tell
 from zim.cli.seconds import Seconds
 from zim.cli.where import http_address, topology_option
 from zim.client import Accepted, Publisher, PushUnavailable, PushUnknown, ZimError
@@ -210,7 +210,7 @@ def _add_command(name: str, metavar: str, summary: str, to: _To, act: _Act | Non
             _fail(error)
         click.echo(found.push_id or "accepted; the server names no push id", err=not found.push_id)
         if wait_s is not None:
-            click.echo(tell(found.receipt) if found.receipt else "what became of it was not told")
+            click.echo(tell(found.receipt, _nobody(names)) if found.receipt else "what became of it was not told")
 
     run = click.argument("body", callback=_read_body)(run)
     run = click.argument("who", metavar=metavar, callback=_read_name)(run) if metavar else run
@@ -228,6 +228,15 @@ def _refuse_options(ctx: click.Context, name: str, act: _Act | None) -> None:
     for option, parameter in _BEYOND_GOIM.items():
         if ctx.get_parameter_source(parameter) is not ParameterSource.DEFAULT:
             raise click.UsageError(f"goim's API has no {option}; leave out --goim, or {option}")
+
+
+def _nobody(names: Mapping[str, Any]) -> str:
+    """Why a push to these may have been for nobody, though nobody is offline."""
+    if rooms := names.get("rooms"):
+        return f"nobody is in room {shown(rooms[0])}, or only who still catches up"
+    if names.get("keys") and not names.get("users"):
+        return "none of these sessions is there, or it still catches up"
+    return NOBODY
 
 
 def _refuse_keys(keys: Sequence[str], users: Sequence[str]) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from zim.fabric.answers import Receipt
 
+NOBODY = "no session was there for it, or it still catches up"
+
 _MEANS = {
     "gone": "whose connection was lost",
     "shed": "too slow",
@@ -13,9 +15,13 @@ _MEANS = {
 }
 
 
-def tell(receipt: Receipt) -> str:
-    """The receipt in one line: who has it, who has not and why, who is offline, whose answer is missing."""
-    parts = [_delivered(receipt)]
+def tell(receipt: Receipt, nobody: str = NOBODY) -> str:
+    """The receipt in one line: who has it, who has not and why, who is offline, whose answer is missing.
+
+    Args:
+        nobody: why it was for nobody, if all that it was for was there.
+    """
+    parts = [_delivered(receipt, nobody)]
     if receipt.offline:
         parts.append(f"{_many(receipt.offline, 'user')} {'is' if receipt.offline == 1 else 'are'} offline")
     if receipt.awaited and not receipt.pending:
@@ -27,14 +33,12 @@ def tell(receipt: Receipt) -> str:
     return "; ".join(parts)
 
 
-def _delivered(receipt: Receipt) -> str:
+def _delivered(receipt: Receipt, nobody: str) -> str:
     if not receipt.targeted:
         is_partial = receipt.awaited or receipt.silent or receipt.forgotten
         if is_partial:
             return "delivered to nobody that is known yet"
-        return "delivered to nobody: no session was there for it" + (
-            "" if receipt.offline else ", or it still catches up"
-        )
+        return f"delivered to nobody: {'no session was there for it' if receipt.offline else nobody}"
     counts = [(getattr(receipt, name), means) for name, means in _MEANS.items()]
     others = [f"{count} {means}" for count, means in counts if count]
     if not others:

@@ -34,8 +34,8 @@ def status(file: Path | None, topology: Path | None, host: str | None, as_json: 
     lag is the longest time in the last half minute for which a node's loop kept others waiting; backlog what waits in
     its queues.
 
-    Exit codes: 0 all is well, or was drained; 1 a node is down, or not ready; 2 the command line is wrong; 3 no
-    `zim up` of this user runs it.
+    Exit codes: 0 all is well, or was drained; 1 a node is down, not ready, or does not answer; 2 the command line is
+    wrong; 3 no `zim up` of this user runs it.
 
     \b
     zim status
@@ -45,7 +45,7 @@ def status(file: Path | None, topology: Path | None, host: str | None, as_json: 
         raise click.UsageError(f"the topology is named twice, {file} and --topology {topology}; give it once")
     said = Supervised("status", topology or file, host).ask("status")
     click.echo(json.dumps(said, ensure_ascii=False) if as_json else table_text(said), nl=as_json)
-    is_well = all(one["state"] in ("ready", "drained") and not one["missing"] for one in said["nodes"])
+    is_well = all(_state(one) in ("ready", "drained") and not one["missing"] for one in said["nodes"])
     sys.exit(0 if is_well else EXIT_NOT_WELL)
 
 
@@ -70,8 +70,14 @@ def _nodes(nodes: Iterable[Row]) -> Table:
         backlog = size_text(one["backlog_bytes"]) if "backlog_bytes" in one else ""
         lag = f"{one['lag_ms']:.0f} ms" if "lag_ms" in one else ""
         row = span_text(one["for_s"]), str(one["restarts"]), str(one["pid"] or ""), clients, backlog, lag
-        table.add_row(one["node"], one["state"], *row)
+        table.add_row(one["node"], _state(one), *row)
     return table
+
+
+def _state(one: Row) -> str:
+    """A process that stands still is one all the same."""
+    is_silent = one["pid"] and one["state"] != "starting" and not one["answers"]
+    return "no answer" if is_silent else str(one["state"])
 
 
 def _shards(shards: Iterable[Row]) -> Table:
@@ -86,8 +92,8 @@ def _remarks(said: Row) -> Iterable[str]:
     for one in said["nodes"]:
         if one["why"]:
             yield f"{one['node']} is {one['state']}: {one['why']}"
-        if one["pid"] and one["state"] != "starting" and not one["answers"]:
-            yield f"{one['node']} does not answer"
+        if _state(one) == "no answer":
+            yield f"{one['node']} does not answer: it stands still, or is overloaded"
         for missing in one["missing"][:3]:
             yield f"{one['node']}: {missing}"
     if versions - {said["version"]}:

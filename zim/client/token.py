@@ -25,6 +25,8 @@ class TokenSource:
     def __init__(self, token: Token) -> None:
         """Raises: ClientError: a token that cannot be."""
         self._token = token
+        self._last: str | int = ""
+        self._is_new = True
         self.next_at: float | None = None
         if not callable(token):
             _check(token)
@@ -49,13 +51,15 @@ class TokenSource:
         except Exception as e:
             raise ClientError(f"{NO_TOKEN}: {type(e).__name__}: {e}") from e
         _check(found)
+        self._is_new, self._last = found != self._last, found
         return found
 
     def on_expires(self, expires_s: object) -> None:
         """The fabric has said how long the one that was shown holds; None if it did not."""
         self.next_at = None
         if isinstance(expires_s, int | float) and not isinstance(expires_s, bool) and not self.is_fixed:
-            self.next_at = time.monotonic() + max(0.1, min(max(expires_s, 0), _FAR_S) * AT)
+            least_s = 0.1 if self._is_new else AGAIN_S  # an application that gives the same again has no other yet
+            self.next_at = time.monotonic() + max(least_s, min(max(expires_s, 0), _FAR_S) * AT)
 
     def again(self) -> None:
         """It did not work this time."""

@@ -197,8 +197,9 @@ def _told(one: Standing, missing: list[str], now: float) -> Said:
     found: Said = {"node": one.name, "kind": one.kind, "state": one.state, "why": one.why}
     found |= {"since": round(one.since, 3), "for_s": round(max(0.0, now - one.since), 1)}
     found |= {"restarts": max(0, one.starts - 1), "pid": one.pid if one.runs or one.state == "starting" else 0}
-    found |= {"missing": missing if one.runs else [], "answers": one.runs and not one.is_asked}
-    return found | {key: one.told[key] for key in known if one.runs and key in one.told}
+    answers = one.runs and not one.is_asked
+    found |= {"missing": missing if one.runs else [], "answers": answers}
+    return found | {key: one.told[key] for key in known if answers and key in one.told}
 
 
 def _shards(found: Mapping[str, Standing]) -> list[Said]:

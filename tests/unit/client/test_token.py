@@ -44,6 +44,17 @@ def test_a_function_is_asked_each_time() -> None:
     assert [source.take() for _ in range(3)] == ["a", 7, "b"]
 
 
+def test_the_same_token_again_is_not_shown_again_at_once(clock: Callable[[float], None]) -> None:
+    tokens: Iterator[str | int] = iter(["old", "old", "new"])
+    source = TokenSource(lambda: next(tokens))
+    due = []
+    for _ in range(3):
+        source.take()
+        source.on_expires(0)
+        due.append(source.next_at)
+    assert due == [100.1, 100.0 + AGAIN_S, 100.1]
+
+
 def test_a_function_is_not_asked_before_its_token_is_needed() -> None:
     def never() -> str:
         raise AssertionError("too early")
