@@ -26,6 +26,7 @@ class Engine:
         vaults: by shard.
         out_until: it is away; cut_off: for some; slow_until: it takes its time.
         clock_s: how far its clock is off.
+        termed_at: a shard got an owner then.
         on_term: is told of each new owner, and whether the one before gave the shard.
     """
 
@@ -36,7 +37,7 @@ class Engine:
             vault.engine = self
         self._beats: dict[str, Beat] = {}
         self.holdings = {shard: Holding(shard, "", 0, 0) for shard in shards}
-        self.out_until = self.slow_until = self.clock_s = 0.0
+        self.out_until = self.slow_until = self.clock_s = self.termed_at = 0.0
         self.cut_off: dict[str, float] = {}
         self.on_term: Callable[[str, bool], None] = lambda shard, was_given: None
 
@@ -133,6 +134,7 @@ class Engine:
         term = max(self.holdings[shard].term + 1, clock_ms)
         self.holdings[shard] = Holding(shard, router, run, term)
         lease = self.vaults[shard].store.take(shard, term)
+        self.termed_at = self._kernel.now
         self.on_term(shard, was_given)
         return lease
 

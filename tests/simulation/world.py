@@ -39,6 +39,7 @@ from zim.protocol.vocabularies.base import Missed, Start
 
 AWAY_S = 3.5  # a lease is 2.5 s, and what is under way may be late
 CHAOS_S, SETTLE_S = 10.0, 14.0
+HANDED_S = 4.0  # after a shard was handed over, until everybody knows what there is
 NODES = {"router": RouterNode, "job": JobNode, "comet": CometNode, "logic": WatchedLogic}
 KNOWN_S = 2.0  # after a start and without losses, logics know all log times
 
@@ -405,6 +406,8 @@ class World:
         for i, stream in enumerate(STREAMS):
             self.backend.push(f"last{stream}", [stream], True, i, False)
         kernel.go(kernel.now + 10.0)  # in which publishers ask again once
+        while kernel.engine is not None and kernel.now - kernel.engine.termed_at < HANDED_S:
+            kernel.go(kernel.now + 1.0)
         check_all(self)
 
     def shard_of(self, stream: str) -> str:

@@ -126,7 +126,7 @@ class _Push(click.Group):
     def _right(self, said: str, *more: str) -> str:
         """What would be right, once as it may have been meant: with another word, or with one in front."""
         names, zim = ", ".join(self.commands), zim_command()
-        if close := get_close_matches(said, self.commands, n=1):
+        if close := ["all"] if said == "everybody" else get_close_matches(said, self.commands, n=1):
             words = " ".join(map(quote, more or ("7", "hello")))
             return f"did you mean {close[0]}? Right is one of {names}, such as: {zim} push {close[0]} {words}"
         return f"right is one of {names}, such as: {zim} push user {quote(said)} {quote(more[0]) if more else 'hello'}"

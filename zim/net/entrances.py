@@ -15,6 +15,7 @@ from zim.errors import BadCertificate
 from zim.metrics import Metric, counter, gauge
 from zim.net.handshakes import Handshakes
 from zim.net.proxy import proxies
+from zim.net.threads import in_thread
 
 if TYPE_CHECKING:
     from zim.net.certificates import Certificates
@@ -126,12 +127,11 @@ class Entrances:
             gevent.sleep(LOOK_S)
             for kind, i, handshakes in self._each():
                 before = self._read[kind, i]
-                in_thread = gevent.get_hub().threadpool.apply
                 if before is None or not in_thread(before.is_outdated):
                     continue
                 at = self._listeners[kind][i]
                 try:
-                    after = in_thread(_load, (self._beside, kind, at))
+                    after = in_thread(_load, self._beside, kind, at)
                 except BadCertificate as e:
                     log.error("certificate not read anew", extra={"problem": str(e)})
                     continue

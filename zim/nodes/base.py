@@ -27,6 +27,7 @@ from zim.fabric.principals import Principals
 from zim.metrics import Metric, counter, gauge
 from zim.net.entrances import Entrances, read_certificates
 from zim.net.link_keys import LinkKeys
+from zim.net.threads import in_thread
 from zim.net.visitors import let_in, visitors
 from zim.net.zap import ZapServer
 from zim.nodes.effects import Drained, Effect, End, Note
@@ -345,14 +346,13 @@ class NodeProcess(Performer):
             logs.writer(logs.STDOUT).put(f"reloaded {self.name} {json.dumps(said)}\n".encode())
 
     def _take_over(self) -> dict[str, object]:
-        in_thread = gevent.get_hub().threadpool.apply
-        found = in_thread(load, (self.topology.path,))
+        found = in_thread(load, self.topology.path)
         changes = compare(self.topology, found)
-        prepared = in_thread(self.prepare, (changes.topology,))
+        prepared = in_thread(self.prepare, changes.topology)
         listeners = changes.topology.node(self.name).listeners
-        certificates = in_thread(read_certificates, (changes.topology.path.parent, listeners))
+        certificates = in_thread(read_certificates, changes.topology.path.parent, listeners)
         believed = believed_from_now_on(self.topology.identity, changes.topology.identity)
-        secret = in_thread(self.guard.prepare, (changes.topology,))
+        secret = in_thread(self.guard.prepare, changes.topology)
         self.topology = changes.topology
         self.principals.know(self.topology.identity.api_keys)
         let_in(self._admins, self._node.admin)

@@ -10,12 +10,12 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import gevent
 from gevent.lock import BoundedSemaphore
 
 from zim.errors import ZimError
 from zim.identity.link_keys import own_secret
 from zim.net.entrances import Read, read_certificates
+from zim.net.threads import in_thread
 from zim.net.zap import public_of
 from zim.supervisor.admin import Admins
 from zim.supervisor.running import Supervisor
@@ -68,7 +68,7 @@ class Reloader:
     def _reload(self, by: str) -> dict[str, Any]:
         with self._one_at_a_time, self._manager.reloading():
             try:
-                changes, certificates = gevent.get_hub().threadpool.apply(self._read)
+                changes, certificates = in_thread(self._read)
             except ZimError as e:
                 log.error("not reloaded, nothing has changed", extra={"problem": str(e)})
                 return {"problems": str(e).splitlines()}

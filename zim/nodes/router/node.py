@@ -16,6 +16,7 @@ from zim.fabric.sharding import Shards
 from zim.fabric.streams import user_stream
 from zim.metrics import Metric
 from zim.net.links import PeerLink
+from zim.net.threads import in_thread
 from zim.net.transport import Outlet, Server
 from zim.nodes.base import NodeProcess, if_none, not_connected
 from zim.nodes.effects import Effect, Replies, Send
@@ -307,7 +308,7 @@ class RouterNode(NodeProcess):
                 return shared.look()
             case Enter():
                 run = shared.enter(name)
-                gevent.get_hub().threadpool.apply(self._state.write, ("run", run))
+                in_thread(self._state.write, "run", run)
                 return run
             case BeatNow(run=run, time_ms=time_ms, comets=comets):
                 return shared.beat(name, run, time_ms, comets)
