@@ -45,6 +45,9 @@ def test_names_that_are_no_numbers(fabric: Fabric) -> None:
     assert [fabric.get(f"/api/users/{uid}/unread")["unread"] for uid in ("anna", "bert")] == [1, 1]
     code, out, _ = zim(fabric, "push", "user", "anna", "x", "--wait", "20")
     assert (code, out.splitlines()[1]) == (0, b"delivered to nobody: no session was there for it; 1 user is offline")
+    code, out, _ = zim(fabric, "push", "room", "nowhere", "x", "--wait", "20")
+    nobody = b"delivered to nobody: nobody is in room 'nowhere', or only who still catches up"
+    assert (code, out.splitlines()[1]) == (0, nobody)
 
 
 def test_a_push_that_is_refused_says_what_would_be_right(fabric: Fabric) -> None:

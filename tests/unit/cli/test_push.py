@@ -206,6 +206,7 @@ def test_nothing_listens() -> None:
         (("user", "7", "@none"), 2, "cannot read none: No such file"),
         (("nobody", "7", "x"), 2, "'nobody' does not say to whom; right is one of user, users, room"),
         (("nobody", "to me"), 2, "zim push user nobody 'to me'\n"),
+        (("everybody", "hi"), 2, "did you mean all? Right is one of user,"),
         (("rooms", "lobby", "hi"), 2, "'rooms' does not say to whom; did you mean room? Right is one of user, users,"),
         (("rooms", "lobby", "hi"), 2, "zim push room lobby hi\n"),
         (

@@ -34,6 +34,7 @@ def test_what_is_not_as_it_should_be_is_said_in_words() -> None:
     text = table_text(said(lost, node("job-1", answers=False), node("logic-1", missing=["router-1 is not connected"])))
     assert "comet-1 is drained: ended before it was done: SIGKILL\n" in text
     assert "job-1 does not answer: it stands still, or is overloaded\n" in text
+    assert [line.split()[1:3] for line in text.splitlines() if line.startswith(" job-1")] == [["no", "answer"]]
     assert "comet-1 does not answer" not in text
     assert "logic-1: router-1 is not connected\n" in text
 
