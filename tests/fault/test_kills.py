@@ -35,6 +35,7 @@ def test_a_comet_dies_and_the_users_of_the_other_do_not_notice() -> None:
         publisher.push_more(20)
         fabric.kill("comet-1")
         wait_until(lambda: fabric.count("server") == {2: 50}, "its sessions are gone from the counts")
+        wait_until(lambda: "node ready again node=comet-1" in fabric.log, "it listens again")
         again = Client(fabric.tcp["comet-1"], "1000")
         publisher.push_more(20)
         fabric.post("/1/push?uid=1000", b'{"n":0}')

