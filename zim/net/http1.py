@@ -191,7 +191,7 @@ class Requests:
         self._begun: Request | None = None  # its head is whole
         self._has_begun = False
         self._url = b""
-        self._environ: dict[str, Any] = {}
+        self._fields = bytearray()  # the headers so far, a line each: in pieces they would take more than twice as much
         self._n_headers = self._head_bytes = 0
         self._fruitless_bytes = 0  # that came since the last end of a request, or the last piece of a body
 
@@ -232,18 +232,14 @@ class Requests:
         if self._n_headers > MAX_HEADERS:
             raise Refused(431, f"more than {MAX_HEADERS} headers")
         self._count(len(name) + len(value) + 4, 431)
-        if self._begun or b"_" in name:  # a trailer; X_Y and X-Y would be one name to a WSGI application
-            return
-        key, text = _key(name), value.rstrip(b" \t").decode("latin-1")
-        if key == "HTTP_HOST" and key in self._environ:
-            raise Refused(400, "two Host headers")  # RFC 9112 3.2
-        self._environ[key] = f"{self._environ[key]},{text}" if key in self._environ else text
+        if not self._begun and b"_" not in name:  # no trailer; X_Y and X-Y would be one name to a WSGI application
+            self._fields += b"%b:%b\n" % (name, value)
 
     def on_headers_complete(self) -> None:
         """All headers are there: is it a request that may go on?"""
         if self._begun:
             return
-        environ, version = self._environ, self._parser.get_http_version()
+        environ, version = _environ(bytes(self._fields)), self._parser.get_http_version()
         if version not in ("1.1", "1.0"):
             raise Refused(505, "HTTP version")
         if version == "1.1" and "HTTP_HOST" not in environ:
@@ -285,6 +281,18 @@ def one_spelling(path: bytes) -> str:
     if _PLAIN_PATH.fullmatch(path):
         return path.decode()
     return "/".join(_quote(unquote_to_bytes(segment)) for segment in path.split(b"/"))
+
+
+def _environ(fields: bytes) -> dict[str, Any]:
+    """Headers as WSGI has them. fields: a line each; llhttp lets no line end into a value."""
+    environ: dict[str, Any] = {}
+    for line in fields.split(b"\n")[:-1]:
+        name, _, value = line.partition(b":")
+        key, text = _key(name), value.rstrip(b" \t").decode("latin-1")
+        if key == "HTTP_HOST" and key in environ:
+            raise Refused(400, "two Host headers")  # RFC 9112 3.2
+        environ[key] = f"{environ[key]},{text}" if key in environ else text
+    return environ
 
 
 @lru_cache(1_024)

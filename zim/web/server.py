@@ -249,6 +249,7 @@ class HttpConnection:
                 server.idle.discard(self)
                 deadline = time.monotonic() + server.timeout_s
             requests.feed(data)
+            del data  # not to be held while the next is waited for
             if requests.is_in_chunks:
                 give_way()  # nor one with chunks of a byte each, which take long to parse
         self._wait_s = server.idle_s

@@ -193,6 +193,7 @@ class Edge:
                 if connection.phase.is_over or not reader.is_within:
                     return None  # one read for each turn: who never stops sending must not keep others from theirs
             give_way()
+            found = None  # not to be held while the next is waited for
             found = receive(waits=not connection.phase.is_over)
         return None if found is None else connection.reason or Ending.CLIENT.word
 

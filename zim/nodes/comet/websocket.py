@@ -61,6 +61,7 @@ def _read_head(sock: AnySocket) -> tuple[dict[str, Any], bytes] | None:
             if not data:
                 return None
             requests.feed(data)
+            del data  # not to be held while the next is waited for
         return requests.ready[0].environ, requests.rest
     finally:
         requests.close()
