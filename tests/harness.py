@@ -68,7 +68,7 @@ def is_listening(address: str) -> bool:
 class Fabric:
     """One fabric, started by `zim up`."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 all that tests vary
         self,
         folder: Path,
         routers: int = 1,
@@ -80,10 +80,12 @@ class Fabric:
         listeners: dict[str, dict[str, Any]] | None = None,
         links_by: str = "",
         options: Sequence[str] = (),
+        later: Sequence[str] = (),
         **keys: dict[str, Any],
     ) -> None:
         """
         Args:
+            later: nodes that are not in the file until `add_later`.
             more: top-level tables.
             has_admin: every node has an `admin` address.
             listeners: more keys of all listeners of a kind, `{"ws": {"origins": ["*"]}}`.
@@ -99,6 +101,7 @@ class Fabric:
             return f"127.0.0.1:{next(ports)}"
 
         lines = ["[fabric]", 'name = "test"', 'data_dir = "var"', *_toml(keys.get("fabric", {}))]
+        after: list[str] = []
         self.http: dict[str, str] = {}
         self.publish: dict[str, str] = {}
         self.tcp: dict[str, str] = {}
@@ -121,18 +124,28 @@ class Fabric:
                 if has_admin:
                     node["admin"] = self.admin[name] = local()
                 node |= {at: {"address": node[at], **of} for at, of in (listeners or {}).items() if at in node}
-                lines += [f"[[{kind}]]", *_toml({**node, **keys.get(kind, {})})]
+                (after if name in later else lines).extend([f"[[{kind}]]", *_toml({**node, **keys.get(kind, {})})])
         self.names = list(self.binds)
         self.file = folder / "topology.toml"
         if "links" in keys:
             more += "\n" + "\n".join(["[links]", *_toml(keys["links"])])
         self.file.write_text("\n".join([*lines, more]) + "\n")
+        self._later = "\n".join(after) + "\n"
         self.link_keys = folder / "link-keys"
         if "links" in keys:
-            command = [sys.executable, "-m", "zim", "link-key", "make", "--topology", str(self.file)]
-            subprocess.run(command, check=True, capture_output=True, timeout=60)
+            self.make_link_keys()
         self.log_file = folder / "log"
         self.process: subprocess.Popen[bytes] | None = None
+
+    def make_link_keys(self) -> None:
+        """A pair for each node of the file that has none."""
+        command = [sys.executable, "-m", "zim", "link-key", "make", "--topology", str(self.file)]
+        subprocess.run(command, check=True, capture_output=True, timeout=60)
+
+    def add_later(self) -> None:
+        """The nodes come into the file that were to come later."""
+        with self.file.open("a") as file:
+            file.write(self._later)
 
     def start(self) -> None:
         """Starts it and waits until it says that it is up."""

@@ -15,7 +15,9 @@ import sys  # noqa: E402
 from pathlib import Path  # noqa: E402
 
 from zim import logs  # noqa: E402
-from zim.supervisor import RunningNode, Supervisor, restarts, running  # noqa: E402
+from zim.supervisor import restarts, running  # noqa: E402
+from zim.supervisor.keeping import RunningNode  # noqa: E402
+from zim.supervisor.running import Supervisor  # noqa: E402
 from zim.topology import Node, load  # noqa: E402
 
 STAND_IN_NODE = Path(__file__).with_name("stand_in_node.py")

@@ -211,7 +211,8 @@ def test_what_cannot_be_is_named_and_the_rest_is_done(tmp_path: Path) -> None:
         )
         for taken in (["In force:", "  api_key bills, added"], ["In force as before; files with keys were read anew."]):
             done = reload(fabric)
-            waits = ["Waits for a restart of zim up:", "  fabric.max_body_bytes", "  router-2, which is new"]
+            why = "a router with a log of its own would take streams from the others"
+            waits = ["Waits for a restart of zim up:", "  fabric.max_body_bytes", f"  router-2, which is new: {why}"]
             assert (done.returncode, done.stdout.splitlines()) == (0, [*taken, *waits])
         assert push(fabric, NEW) == 200
 

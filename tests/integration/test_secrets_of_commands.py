@@ -34,6 +34,7 @@ def told(planted_fabric: tuple[Told, Liar]) -> Iterator[Told]:
     planted_fabric[0].look_at_all()
 
 
+@pytest.mark.timeout(600)  # some sixty of them
 def test_commands(told: Told) -> None:
     fabric, folder, secret = told.fabric, told.folder, {"ZIM_API_KEY": UNKNOWN_KEY}
     file, http = str(fabric.file), ["--http", fabric.http["logic-1"]]

@@ -45,7 +45,7 @@ class Node:
 
     def __init__(self, kernel: Kernel, name: str) -> None:
         self.kernel, self.name = kernel, name
-        self.layout = kernel.layout  # as its own topology has it
+        self.layout = self.file = kernel.layout  # as it runs, and as its topology has it
         self.run = 0
         self.is_up = self.is_stopped = False
         self.busy_until = 0.0
@@ -61,6 +61,10 @@ class Node:
 
     def boot(self) -> None:
         """Starts with what is on disk, and nothing else."""
+
+    def reload(self) -> None:
+        """Takes over what is new in its topology."""
+        self.layout = self.file
 
     def crash(self) -> None:
         """Dies."""
@@ -310,6 +314,7 @@ class Kernel:
         node = self.nodes[name]
         node.run, node.is_up, node.is_stopped, node.since = node.run + 1, True, False, self.now
         node.backlog.clear()
+        node.layout = node.file
         self.starts.append((self.now, name))
         self.note(name, "starts", node.run)
         node.boot()

@@ -36,6 +36,10 @@ class Layout:
         counts = tuple(count if k == kind else n for k, n in zip(KINDS, self.counts, strict=True))
         return Layout(counts, self.n_shards)
 
+    def one_more(self, kind: str) -> Layout:
+        """With another node of a kind."""
+        return self.but(kind, len(self.of(kind)) + 1)
+
     @cached_property
     def routers(self) -> Sequence[str]:
         """Names of the routers; comets, jobs, logics: of the others."""

@@ -26,7 +26,12 @@ TICK_S = 0.05  # of a logic; the real one asks again a little sooner
 
 class JobNode(Driver):
     def boot(self) -> None:
-        self.runner = JobRunner(self.layout.comets)
+        self.comets = list(self.layout.comets)
+        self.runner = JobRunner(self.comets)
+
+    def reload(self) -> None:
+        super().reload()
+        self.comets[:] = self.layout.comets
 
     def receive(self, src: str, run: int, m: Any) -> None:
         self.perform(self.runner.on_messages([m], self.now))
@@ -59,6 +64,10 @@ class CometNode(Driver):
         self.runner = CometRunner(self.name, self.disk.next_run("incarnation", 1), *rest)
         self.hub = self.runner.hub
         self.every(0.025, lambda: self.act(self.runner.on_tick, self.now))
+
+    def reload(self) -> None:
+        super().reload()
+        self.runner.know(self.layout.routers, self.layout.logics, self.kernel.renew_bytes)
 
     def act(self, step: Callable[..., list[Effect]], *args: Any) -> None:
         """A step of the runner; and a pass, if there is work and none is under way."""
@@ -102,6 +111,10 @@ class LogicNode(Driver):
         self.runner = LogicRunner(placement, is_live, *rest)
         self.there.clear()
         self.every(TICK_S, lambda: self.perform([*self.follow(self.layout.routers), *self.runner.on_tick(self.now)]))
+
+    def reload(self) -> None:
+        super().reload()
+        self.runner.know(self.layout.routers)
 
     def publish(self, push: Push, answered: Callable[[Published], None]) -> None:
         """Publishes, and tells the publisher, if this run lasts."""

@@ -65,6 +65,7 @@ PROFILES: dict[str, tuple[str, ...]] = {
     "engine": ("out", "out", "engine slow", "cut off", "unsure", "kill router", "stop router"),
     "handover": ("drain", "drain", "drain", "kill router", "engine slow", "cut off", "stop comet", "burst"),
     "drains": ("empty", "empty", "empty", "stop comet", "cut", "kill router", "kill comet", "lose", "burst"),
+    "growth": ("grow", "grow", "grow", "empty", "kill router", "kill comet", "stop", "cut", "lose", "burst"),
     "storm": (
         "lose",
         "cut",
@@ -270,6 +271,7 @@ def _fault(rng: random.Random, layout: Layout, fault: str, at: float, push: Any)
         "out": (rng.choice([0.05, 0.5, 1.5, 3.0, 6.0]), rng.choice([0.0, -600.0, 600.0])),
         "cut off": (rng.choice(routers), rng.choice([0.5, 1.9, 2.5, 5.0])),
         "drain": (rng.choice(routers), rng.choice([0.1, 3.0])),
+        "grow": (rng.choice(["comet", "job", "logic"] + ["router"] * bool(layout.n_shards)),),
         "empty": (rng.choice(comets), rng.choice([1.0, 4.0, 100.0]), rng.choice([0.05, 0.5, 3.0])),
         "slow": (rng.randrange(5), rng.choice([0.2, 1.0, 4.0])),
         "restore": (rng.choice(routers), rng.choice([0.05, 0.5, 2.0])),

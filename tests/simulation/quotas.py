@@ -27,8 +27,15 @@ class WatchedLogic(LogicNode):
     def boot(self) -> None:
         super().boot()
         runner = self.runner
-        runner.quotas.follow(self.kernel.limits, (), len(self.layout.logics))
+        self._follow_limits()
         runner.on_push, runner.on_submits = self._watched(runner.on_push), self._watched(runner.on_submits)
+
+    def reload(self) -> None:
+        super().reload()
+        self._follow_limits()
+
+    def _follow_limits(self) -> None:
+        self.runner.quotas.follow(self.kernel.limits, (), len(self.layout.logics))
 
     def _watched(self, step: Callable[..., Any]) -> Callable[..., Any]:
         """A step of the runner for one push, which is one too many or is not."""

@@ -79,6 +79,11 @@ class RouterNode(Driver):
     def _make(self, opened: ShardOpened, clock: LogClock, now: float) -> ShardRunner[Any]:
         return self.disks[opened.lease.shard].make(opened, clock, now)
 
+    def reload(self) -> None:
+        super().reload()
+        for runner in self.runner.shards.values():
+            runner.know(self.layout.comets, self.layout.jobs)
+
     def _tick(self) -> None:
         if not self.may_speak:
             self.silent_at = self.kernel.now

@@ -25,6 +25,7 @@ from zim.nodes.comet.views import Catchup, Subscribers, View
 from zim.nodes.logic import runner
 from zim.nodes.logic.lanes import Lane
 from zim.nodes.logic.shares import Share, Splitter
+from zim.nodes.placement import Placement
 from zim.nodes.remote_clock import RemoteClock
 from zim.nodes.router import log, owning
 from zim.nodes.router.control import Control
@@ -37,6 +38,7 @@ from zim.nodes.router.owning import Owning
 from zim.nodes.router.questions import Questions
 from zim.nodes.router.receipts import RouterLedger
 from zim.nodes.router.shard import Shard
+from zim.nodes.router.shard_runner import ShardRunner
 from zim.nodes.router.streams import Streams
 from zim.protocol import messages
 
@@ -406,6 +408,8 @@ RULES: dict[str, Rule] = {
     ),
     "who is drained waits until routers know that all are gone": Rule(LastWords, "is_heard", lambda _: True, "drains"),
     "and what became of all that was made before they knew": Rule(LastWords, "is_heard", _without_asking, "drains"),
+    "a comet that was added may register": Rule(ShardRunner, "know", _nothing, "growth"),
+    "a router that was added is asked what it owns": Rule(Placement, "know", _nothing, "growth"),
     "past its deadline an owner is silent": Rule(Owning, "may_speak", lambda *_: True, "shards,engine"),
     "nobody is dead before its deadline": Rule(owning, "DEAD_S", 0.3, "shards,engine"),
     "a shard that could not be opened is taken anew": Rule(Owning, "_has_dropped", lambda *_: False, "handover,engine"),

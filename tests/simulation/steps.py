@@ -56,8 +56,8 @@ def do(world: World, op: Op) -> None:
             getattr(person, op.verb)(a[1])
         elif person.wire is not None:
             getattr(person, op.verb)()
-    elif op.verb == "stop":
-        world.stop(*a)
+    elif op.verb in ("stop", "grow"):
+        getattr(world, op.verb)(*a)
     elif op.verb in _FAULTS:
         _FAULTS[op.verb](world, *a)
     else:
@@ -116,11 +116,11 @@ def _differ(world: World, name: str, kind: str, count: int, for_s: float) -> Non
     """A node is started with another topology than the others, and then with the right one. One at a time."""
     kernel = world.kernel
     node = kernel.nodes[name]
-    if any(other.layout != kernel.layout for other in kernel.nodes.values()):
+    if any(other.file != kernel.layout for other in kernel.nodes.values()):
         return
 
     def start(layout: Layout) -> None:
-        node.layout = layout
+        node.file = layout
         _kill(world, name, 0.01)
 
     start(kernel.layout.but(kind, count))

@@ -79,18 +79,11 @@ class World:
             self.vaults = kernel.engine.vaults
             kernel.engine.on_term = self.saw_term
         for name in layout:
-            kernel.nodes[name] = NODES[name.partition("-")[0]](kernel, name)
+            self._make(name)
         self.key_window_s = 5.0 if seed % 3 == 0 else 86_400.0
         for vault in self.vaults.values():
             vault.key_window_s = self.key_window_s
             vault.on_append = self.saw_append
-        for router in self.routers():
-            router.on_answer = self.saw_answer
-        for comet in layout.comets:
-            kernel.nodes[comet].on_end = self.saw_end
-            kernel.nodes[comet].on_drained = self.saw_drained  # type: ignore[attr-defined]
-        for logic in (node for node in kernel.nodes.values() if isinstance(node, WatchedLogic)):
-            logic.on_let_through = self.observer.saw_push
         for name in list(kernel.nodes):
             kernel.start(name)
         self.backend = Backend(self)
@@ -108,6 +101,27 @@ class World:
         for i, person in enumerate(self.people):
             kernel.after(0.3 + 0.1 * i, person.connect)
         self._look()
+
+    def _make(self, name: str) -> None:
+        node = self.kernel.nodes[name] = NODES[name.partition("-")[0]](self.kernel, name)
+        match node:
+            case RouterNode():
+                node.on_answer = self.saw_answer
+            case CometNode():
+                node.on_end, node.on_drained = self.saw_end, self.saw_drained
+            case WatchedLogic():
+                node.on_let_through = self.observer.saw_push
+
+    def grow(self, kind: str) -> None:
+        """There is one more node of a kind. It starts, and the others hear of it, in any order."""
+        kernel = self.kernel
+        before, kernel.layout = set(kernel.layout), kernel.layout.one_more(kind)
+        for node in kernel.nodes.values():
+            node.file = kernel.layout
+            kernel.after(kernel.rng.choice([0.001, 0.1, 2.0]), node.reload, node)
+        (name,) = set(kernel.layout) - before
+        self._make(name)
+        kernel.after(kernel.rng.choice([0.0, 0.05, 1.0]), lambda: kernel.start(name))
 
     def routers(self) -> list[RouterNode]:
         """All routers."""

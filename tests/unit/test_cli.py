@@ -18,7 +18,8 @@ from zim.cli.drawing import draw
 from zim.cli.machine import look_at_machine
 from zim.cli.up import how_to_try, listening_text
 from zim.program import zim_command
-from zim.supervisor import RunningNode, node_command
+from zim.supervisor.keeping import RunningNode
+from zim.supervisor.running import node_command
 from zim.topology import Topology, load, parse
 
 ROOT = Path(__file__).parents[2]

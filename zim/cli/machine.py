@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from zim.supervisor.open_files import raise_open_files
 from zim.topology import Topology
 from zim.topology.review import Machine, named_files
 
@@ -28,7 +29,5 @@ def _is_open(path: Path) -> bool:
 
 def _clients(topology: Topology) -> int | None:
     """For how many open files are enough, as `zim up` would find; None for as many as the comets take."""
-    from zim.supervisor import raise_open_files  # loads ZeroMQ and Flask
-
     shortage = raise_open_files(topology.nodes)
     return None if shortage is None else shortage.room

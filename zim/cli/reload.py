@@ -27,8 +27,8 @@ def reload(file: Path | None, topology: Path | None, host: str | None, as_json: 
     """Let a changed topology take effect, without a restart.
 
     That is who may come in (issuers and their key files, the callout, API keys, sessions, origins, hosts), limits of
-    clients, retention, and the log's level. What waits for a restart is named. If anything in the file is wrong,
-    nothing changes.
+    clients, retention, the log's level; and nodes that were added, which are started: comets, jobs, logics, and
+    routers of a shared log. What waits for a restart is named. If anything in the file is wrong, nothing changes.
 
     Exit codes: 0 it is done; 1 the file, or a key that it names, is wrong; 2 the command line is wrong; 3 no `zim up`
     of this user runs it, or not all nodes have done it.

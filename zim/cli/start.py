@@ -1,4 +1,4 @@
-"""`zim start comet-1`: a node that was drained comes back."""
+"""`zim start comet-1`: a node that was drained, or given up, comes back."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ WAIT_S = 60.0
 @topology_option()
 @HOST
 def start(node: str, topology: Path | None, host: str | None) -> None:
-    """Let a node come back that was drained. One that drains yet ends first.
+    """Let a node come back that was drained, or given up. One that drains yet ends first.
 
     Exit codes: as those of `zim drain`.
 
@@ -33,7 +33,8 @@ def start(node: str, topology: Path | None, host: str | None) -> None:
         time.sleep(LOOK_S)
     until = time.monotonic() + WAIT_S
     while (one := supervised.node(node)).get("state") != "ready":
-        if time.monotonic() > until:
-            supervised.fail(f"{node} is {one.get('state')} after {WAIT_S:g} s: {one.get('why') or 'see its log'}")
+        if time.monotonic() > until or one.get("state") == "given up":
+            after = f" after {WAIT_S:g} s" if time.monotonic() > until else ""
+            supervised.fail(f"{node} is {one.get('state')}{after}: {one.get('why') or 'see its log'}")
         time.sleep(LOOK_S)
     click.echo(f"{node} is ready, pid {one['pid']}")

@@ -18,23 +18,19 @@ from rich.table import Table
 
 from zim import logs
 from zim.cli.where import reachable, topology_argument, topology_file, topology_option
-from zim.errors import NodeError, TopologyError
+from zim.errors import NodeError
 from zim.program import zim_command
-from zim.supervisor import (
-    Admins,
-    ControlSocket,
-    Manager,
-    Reloader,
-    RunningNode,
-    Supervisor,
-    control_path,
-    node_command,
-    ports_in_use,
-    raise_open_files,
-)
-from zim.supervisor.control import Order
+from zim.supervisor.admin import Admins
+from zim.supervisor.control import ControlSocket, Order, control_path
+from zim.supervisor.here import nodes_here
+from zim.supervisor.keeping import RunningNode
+from zim.supervisor.open_files import raise_open_files
 from zim.supervisor.operating import Operator
-from zim.topology import Topology, load, pack
+from zim.supervisor.ports import ports_in_use
+from zim.supervisor.reloading import Reloader
+from zim.supervisor.running import Supervisor, node_command
+from zim.supervisor.systemd import Manager
+from zim.topology import Node, Topology, load, pack
 
 log = logging.getLogger(__name__)
 
@@ -64,16 +60,7 @@ def up(file: Path | None, topology: Path | None, host: str | None, verbose: bool
     """
     path = topology_file(topology, file)
     fabric = load(path)
-    nodes = [node for node in fabric.nodes if host in (None, node.host)]
-    if not nodes:
-        hosts = sorted({node.host for node in fabric.nodes if node.host})
-        have = f"there are {', '.join(hosts)}" if hosts else "it names no hosts, so leave --host away"
-        raise TopologyError([f"{path}: has no node on host {host}; {have}"])
-    hosts = sorted({node.host for node in nodes if node.host})
-    if len(hosts) > 1:
-        raise TopologyError(
-            [f"{path}: is for {len(hosts)} machines: {', '.join(hosts)}; say which one this is: --host {hosts[0]}"]
-        )
+    nodes = nodes_here(fabric, host)
     if busy := ports_in_use(nodes, fabric.admin):
         raise NodeError("\n".join([*busy, _OTHER_PORTS.format(zim=zim_command())]))
     logs.setup("zim-up", fabric.log_level, is_verbose=verbose)
@@ -96,13 +83,15 @@ def up(file: Path | None, topology: Path | None, host: str | None, verbose: bool
     supervisor.in_force = pack(fabric)
     admins = Admins(supervisor, fabric)
 
-    def follow(changed: Topology) -> None:
+    def follow(changed: Topology, added: list[Node]) -> None:
+        if shortage := raise_open_files(added):
+            shortage.tell()
         supervisor.in_force = pack(changed)
         logs.set_level(changed.log_level)
         operator.topology = changed
 
     operator = Operator(fabric, supervisor, host)
-    reloader = Reloader(fabric, supervisor, admins, follow, manager)
+    reloader = Reloader(fabric, host, supervisor, admins, follow, manager)
     supervisor.on_hangup, supervisor.on_stop = reloader.on_signal, manager.stopping
     control = _take_orders(control_path(fabric.data_dir, host), {"reload": reloader.on_order, **operator.orders})
     supervisor.spawn(manager.follow, supervisor.missing)

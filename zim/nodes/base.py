@@ -358,9 +358,9 @@ class NodeProcess(Performer):
         let_in(self._admins, self._node.admin)
         self.entrances.follow(listeners, certificates, self._handshake_s)
         logs.set_level(self.topology.log_level)
-        self.follow(self.topology, prepared)
         for rest in self.guard.follow(self.topology, secret):
             self.spawn(rest)
+        self.follow(self.topology, prepared)  # it may link to nodes that are new, by their keys
         log.info("reloaded", extra={"taken": ", ".join(changes.taken), "waiting": ", ".join(changes.waiting)})
         for who in believed:
             log.warning("believed without proof from now on", extra={"reason": who})

@@ -45,6 +45,11 @@ class Placement:
         self._ask_at = 0.0
         self._lost_at: dict[str, float] = {}  # shards without an owner, since when
 
+    def know(self, routers: Iterable[str]) -> None:
+        """All routers of a topology that has changed, which are those of before and perhaps more."""
+        self._routers = tuple(routers)
+        self._said = dict.fromkeys(self._routers, (0, 0)) | self._said
+
     def router_of(self, shard: str) -> str:
         """The router that owns a shard; "" if that is not known."""
         return self._at[shard]

@@ -88,7 +88,6 @@ class Keeper:
         self.node = node
         self.last_lines: deque[str] = deque(maxlen=LAST_LINES)
         self._supervisor = supervisor
-        self._restarts = Restarts()
         self._process: subprocess.Popen[bytes] | None = None
         self._stopping = Event()
         self._wanted = Event()  # unless it is drained
@@ -98,8 +97,9 @@ class Keeper:
         self.standing = Standing(node.name, node.kind)
 
     def run(self) -> None:
-        """Starts it, and again when it dies, until it is stopped or given up."""
+        """Starts it, and again when it dies, until it is stopped or given up. Then it may be called once more."""
         name, supervisor = self.node.name, self._supervisor
+        self._restarts = Restarts()
         while not self._stopping.is_set():
             if not self._wanted.is_set():
                 self._rest()

@@ -113,7 +113,7 @@ class Operator:
         if not isinstance(name, str):
             return name
         state = self._supervisor.standings()[name].state
-        if state not in ("draining", "drained"):
+        if state not in ("draining", "drained", "given up"):
             return {"problems": [f"{name} is {state}: it was not drained"]}
         audit.warning("start", extra={"node": name})
         self._supervisor.start(name)

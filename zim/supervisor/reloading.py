@@ -12,15 +12,17 @@ from typing import Any
 
 from gevent.lock import BoundedSemaphore
 
-from zim.errors import ZimError
+from zim.errors import NodeError, ZimError
 from zim.identity.link_keys import own_secret
 from zim.net.entrances import Read, read_certificates
 from zim.net.threads import in_thread
 from zim.net.zap import public_of
 from zim.supervisor.admin import Admins
+from zim.supervisor.here import nodes_here
+from zim.supervisor.ports import ports_in_use
 from zim.supervisor.running import Supervisor
 from zim.supervisor.systemd import Manager
-from zim.topology import Logic, Topology, TopologyChange, believed_from_now_on, compare, load
+from zim.topology import Logic, Node, Topology, TopologyChange, believed_from_now_on, compare, load
 
 log = logging.getLogger(__name__)
 audit = logging.getLogger("zim.audit")
@@ -33,19 +35,23 @@ class Reloader:
 
     Args:
         topology: with which the fabric runs.
-        follow: takes over the supervisor's own part of a new one. Does not switch.
+        host: that of `zim up --host`.
+        follow: takes over the supervisor's own part of a new one, and is told which nodes were added here, before they
+            start. Does not switch.
         manager: is told while it goes on.
     """
 
     def __init__(
         self,
         topology: Topology,
+        host: str | None,
         supervisor: Supervisor,
         admins: Admins,
-        follow: Callable[[Topology], None],
+        follow: Callable[[Topology, list[Node]], None],
         manager: Manager,
     ) -> None:
         self._topology, self._supervisor, self._follow = topology, supervisor, follow
+        self._host = host
         self._admins, self._manager = admins, manager
         self._one_at_a_time = BoundedSemaphore()
 
@@ -68,7 +74,7 @@ class Reloader:
     def _reload(self, by: str) -> dict[str, Any]:
         with self._one_at_a_time, self._manager.reloading():
             try:
-                changes, certificates = in_thread(self._read)
+                changes, certificates, added = in_thread(self._read)
             except ZimError as e:
                 log.error("not reloaded, nothing has changed", extra={"problem": str(e)})
                 return {"problems": str(e).splitlines()}
@@ -78,26 +84,32 @@ class Reloader:
             believed = believed_from_now_on(self._topology.identity, changes.topology.identity)
             self._topology = changes.topology
             self._admins.follow(changes.topology, certificates)
-            self._follow(changes.topology)
+            self._follow(changes.topology, added)
+            self._supervisor.add(added)
             taken, waiting = list(changes.taken), list(changes.waiting)
             audit.info("reloaded", extra={"by": by, "taken": "; ".join(taken), "waiting": "; ".join(waiting)})
             for who in believed:
                 audit.warning("believed without proof from now on", extra={"by": by, "reason": who})
-            late = self._supervisor.reload(changes.topology.digest, RELOAD_S)
+            late = self._supervisor.reload(changes.topology.digest, RELOAD_S, [node.name for node in added])
             for name, why in late.items():
                 log.error("a node has not reloaded", extra={"node": name, "reason": why})
             return {"taken": taken, "waiting": waiting, "nodes": late, "believed": list(believed)}
 
-    def _read(self) -> tuple[TopologyChange, Read]:
-        """What changes, and the certificates of the supervisor's own listeners. In a thread: it blocks."""
+    def _read(self) -> tuple[TopologyChange, Read, list[Node]]:
+        """What changes, the certificates of the supervisor's own listeners, and nodes to be added here. In a thread: it
+        blocks."""
         changes = compare(self._topology, load(self._topology.path))
+        here = {node.name for node in self._supervisor.nodes}
+        added = [node for node in nodes_here(changes.topology, self._host) if node.name not in here]
+        if busy := ports_in_use(added, ()):
+            raise NodeError("\n".join(busy))
         if any(isinstance(node, Logic) for node in self._supervisor.nodes):
             from zim.identity.loading import load_identity  # brings cryptography
 
             load_identity(changes.topology.identity)
         changed, beside, links = changes.topology, changes.topology.path.parent, changes.topology.links
-        for node in self._supervisor.nodes:
+        for node in (*self._supervisor.nodes, *added):
             read_certificates(beside, changed.node(node.name).listeners)
-            if node.name in links.public:
+            if node.name in links.public or (node in added and links.keys is not None):
                 own_secret(links, node.name, public_of)
-        return changes, read_certificates(beside, {"admin": changed.admin})
+        return changes, read_certificates(beside, {"admin": changed.admin}), added

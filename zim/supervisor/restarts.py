@@ -8,7 +8,7 @@ Pure: no process, no clock. `zim.supervisor` acts on it.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -58,25 +58,32 @@ class Readiness:
 
     Attributes:
         names: of all nodes that this supervisor starts.
+        added: those that came while it ran: the fabric does without them.
         was_complete: once all were ready at the same time.
         given_up: who will not be started again. It has never been ready, so the fabric never was complete.
         down: who has died and is not ready again.
         drained: who has ended as it was asked to, and is not missed.
     """
 
-    names: Sequence[str]
+    names: list[str]
+    added: set[str] = field(default_factory=set)
     was_complete: bool = False
     given_up: list[str] = field(default_factory=list)
     down: set[str] = field(default_factory=set)
     drained: set[str] = field(default_factory=set)
     _ready: set[str] = field(default_factory=set)
 
+    def add(self, name: str) -> None:
+        """There is one more."""
+        self.names.append(name)
+        self.added.add(name)
+
     def ready(self, name: str) -> bool:
         """A node is ready. True once: when this makes the fabric complete for the first time."""
         self._ready.add(name)
         self.down.discard(name)
         self.drained.discard(name)
-        if self.was_complete or self.missing:
+        if self.was_complete or set(self.missing) - self.added:
             return False
         self.was_complete = True
         return True
@@ -94,9 +101,10 @@ class Readiness:
         self.drained.add(name)
 
     def gave_up(self, name: str) -> None:
-        """A node will not be started again."""
+        """A node will not be started again by itself."""
         self.lost(name)
-        self.given_up.append(name)
+        if name not in self.added:
+            self.given_up.append(name)
 
     @property
     def missing(self) -> list[str]:

@@ -12,7 +12,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 import gevent
@@ -83,6 +83,7 @@ class Supervisor:
         self._reloads: dict[str, AsyncResult[Mapping[str, Any]]] = {}  # what nodes that were told say of it
         self._wanted = ""  # the digest of the topology that they are to have
         self._must_reload: set[str] = set()  # those that start: they are told once they are ready
+        self._added: set[str] = set()  # those that came while it ran, and have never been ready
         self._over = Event()
         self._reason = ""  # to stop, unless that is nodes that were given up
         self._is_stopping = False
@@ -130,16 +131,21 @@ class Supervisor:
             self._keepers[name].reload()
         if self._over.is_set():
             return
-        if readiness.ready(name):
-            self._on_complete([self._running[name] for name in readiness.names])
+        if name in self._added:
+            self._added.discard(name)
+            self.on_reloaded(name, {"digest": self._wanted})
+            log.info("node ready", extra={"node": name, "pid": one.pid, "listens": one.listening})
         elif readiness.was_complete:
             log.info("node ready again", extra={"node": name, "pid": one.pid})
+        if readiness.ready(name):
+            self._on_complete([self._running[name] for name in readiness.names if name in self._running])
 
     def on_lost(self, name: str, *, for_good: bool = False) -> None:
         """A node has ended; for good if it was given up."""
         if self._over.is_set():
             return
-        self.on_reloaded(name, {"problems": ["has died, and starts with it"]})
+        why = "is not ready, its log says why" if name in self._added else "has died, and starts with it"
+        self.on_reloaded(name, {"problems": [why]})
         self.deaths[name] += not for_good
         self._readiness.gave_up(name) if for_good else self._readiness.lost(name)
         if self._readiness.given_up:
@@ -161,21 +167,35 @@ class Supervisor:
         if (result := self._reloads.get(name)) is not None and said.get("digest", self._wanted) == self._wanted:
             result.set(said)  # else it answers an earlier one
 
-    def reload(self, digest: str, timeout_s: float) -> dict[str, str]:
-        """Tells all nodes to read their topology anew. One at a time. Switches.
+    def add(self, nodes: Iterable[Node]) -> None:
+        """Runs these, too. Does not switch."""
+        for node in nodes:
+            if self._over.is_set():
+                return
+            name = node.name
+            keeper = self._keepers[name] = Keeper(node, self)
+            self.nodes.append(node)
+            self.deaths[name] = 0
+            self._added.add(name)
+            self._readiness.add(name)
+            self._greenlets[name] = self.spawn(keeper.run)
+
+    def reload(self, digest: str, timeout_s: float, added: Collection[str] = ()) -> dict[str, str]:
+        """Tells all nodes to read their topology anew, and waits for them. One at a time. Switches.
 
         Args:
             digest: of the one that they are to have.
+            added: those that start with it, and are waited for as well.
 
         Returns:
             The nodes that have not, and why.
         """
         self._wanted = digest
-        self._must_reload = set(self._readiness.missing)
+        self._must_reload = set(self._readiness.missing).difference(added)
         late = dict.fromkeys(self._must_reload, "is not ready, and takes it over when it is")
         away = self._must_reload | self._readiness.drained  # those start with it
         self._reloads = {name: AsyncResult() for name in self._keepers if name not in away}
-        for name in self._reloads:
+        for name in self._reloads.keys() - set(added):
             self._keepers[name].reload()
         gevent.wait(list(self._reloads.values()), timeout=timeout_s)
         for name, result in self._reloads.items():
@@ -192,8 +212,10 @@ class Supervisor:
         self._keepers[name].drain(asked)
 
     def start(self, name: str) -> None:
-        """A node that was drained, or is being, is to come back. Does not switch."""
+        """A node that was drained, or is being, or was given up, is to come back. Does not switch."""
         self._keepers[name].start()
+        if self._greenlets[name].ready():
+            self._greenlets[name] = self.spawn(self._keepers[name].run)
 
     def standings(self) -> dict[str, Standing]:
         """How all nodes are, as far as is known. They go on changing."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields, replace
 from typing import Any, NamedTuple, TypeVar
 
@@ -85,8 +85,15 @@ def compare(old: Topology, new: Topology) -> TopologyChange:
     taken += [
         f"limits.{f.name}" for f in fields(Ceilings) if getattr(old.limits, f.name) != getattr(new.limits, f.name)
     ]
+    owners = {node.endpoint: node.name for node in old.nodes}
+
+    def unwanted(node: Node) -> str:
+        if isinstance(node, Router) and (old.log is None or old.log != new.log):
+            return "a router with a log of its own would take streams from the others"
+        return f"{owners[node.endpoint]} has its address" if node.endpoint in owners else ""
+
     for kind in ("routers", "logics", "jobs", "comets"):
-        live[kind] = tuple(_nodes(getattr(old, kind), getattr(new, kind), taken, waiting))
+        live[kind] = tuple(_nodes(getattr(old, kind), getattr(new, kind), unwanted, taken, waiting))
     mixed = replace(old, **live)
     if problems := list(still_open(mixed)):
         raise TopologyError(problems)
@@ -105,7 +112,10 @@ def believed_from_now_on(old: Identity, new: Identity) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _nodes(old: Sequence[N], new: Sequence[N], taken: list[str], waiting: list[str]) -> Iterator[N]:
+def _nodes(
+    old: Sequence[N], new: Sequence[N], unwanted: Callable[[N], str], taken: list[str], waiting: list[str]
+) -> Iterator[N]:
+    """unwanted: why one that is new has to wait, in words; "" if it has not."""
     named = {node.name: node for node in new}
     for node in old:
         found = named.pop(node.name, None)
@@ -114,7 +124,12 @@ def _nodes(old: Sequence[N], new: Sequence[N], taken: list[str], waiting: list[s
             yield node
         else:
             yield _node(node, found, taken, waiting)
-    waiting.extend(f"{name}, which is new" for name in named)
+    for node in named.values():
+        if why := unwanted(node):
+            waiting.append(f"{node.name}, which is new: {why}")
+        else:
+            taken.append(f"{node.name}, added")
+            yield node
 
 
 def _node(old: N, new: N, taken: list[str], waiting: list[str]) -> N:

@@ -176,7 +176,7 @@ def test_fewer_clients_are_a_warning_only_where_there_is_little_room(
 
 def test_a_shortage_is_what_the_system_leaves() -> None:
     code = (
-        "import resource; from pathlib import Path; from zim.supervisor import raise_open_files;"
+        "import resource; from pathlib import Path; from zim.supervisor.open_files import raise_open_files;"
         "from zim.topology import load; resource.setrlimit(resource.RLIMIT_NOFILE, (700, 700));"
         f"nodes = load(Path({str(TWO_OF_EACH)!r})).nodes; import os;"
         "os.setuid(65534) if os.getuid() == 0 else None;"  # root may raise it again

@@ -12,8 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zim.supervisor import Manager
-from zim.supervisor.systemd import socket_path, status, watchdog_s
+from zim.supervisor.systemd import Manager, socket_path, status, watchdog_s
 
 
 @pytest.fixture

@@ -93,6 +93,39 @@ def test_who_is_believed_from_now_on(old: dict[str, Any], new: dict[str, Any], w
     assert all(map(str.startswith, found, who)), found
 
 
+LOG = {"url": "postgresql://db.example.com/zim", "shards": 4, "passfile": "pass"}
+
+
+@pytest.mark.parametrize(
+    ("kind", "tables", "why"),
+    [
+        ("comet", {}, ""),
+        ("logic", {}, ""),
+        ("job", {}, ""),
+        ("router", {"log": LOG}, ""),
+        ("router", {}, "a router with a log of its own would take streams from the others"),
+    ],
+)
+def test_a_node_is_added(kind: str, tables: dict[str, Any], why: str) -> None:
+    old, more = made(**tables), small() | tables
+    keys = {"comet": "tcp", "logic": "http"}
+    listeners = {keys[kind]: "127.0.0.1:9998"} if kind in keys else {}
+    more[kind] = [*more[kind], {"id": 7, "bind": "tcp://127.0.0.1:9999", **listeners}]
+    new = parse(text_of(more), PATH)
+    changes = compare(old, new)
+    if why:
+        assert (changes.taken, changes.waiting) == ((), (f"{kind}-7, which is new: {why}",))
+        assert changes.topology.nodes == old.nodes
+    else:
+        assert changes == (new, (f"{kind}-7, added",), ())
+        assert compare(new, new) == (new, (), ())
+
+
+def test_a_node_at_the_address_of_another_one_waits() -> None:
+    changes = compare(made(), made({"comet": {"id": 7}}))
+    assert changes.waiting == ("comet-1, which is no more there", "comet-7, which is new: comet-1 has its address")
+
+
 def test_what_waits_is_named_again() -> None:
     new = made({"fabric": {"max_body_bytes": 7_000, "log_level": "debug"}})
     first = compare(made(), new)

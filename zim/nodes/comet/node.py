@@ -36,7 +36,7 @@ from zim.nodes.state import StateDir
 from zim.protocol import logins, messages
 from zim.protocol.framings.text import TEXT, TEXT_OBJECTS
 from zim.protocol.message import Message
-from zim.topology import Comet, Listeners, Topology
+from zim.topology import Comet, Listeners, Logic, Topology
 
 log = logging.getLogger(__name__)
 
@@ -49,6 +49,11 @@ def _answer_s(topology: Topology) -> float:
     """For one logic to answer: it may have to ask the application, for the login and for its rooms."""
     callout = topology.identity.callout
     return ANSWER_S if callout is None else 2 * callout.timeout_s + ANSWER_S
+
+
+def _renew_bytes(topology: Topology) -> int:
+    """After so much has been handled a router hears of it at once: long before it waits for that."""
+    return min(router.max_behind_bytes for router in topology.routers) // 4
 
 
 def _limits(comet: Comet) -> ClientLimits:
@@ -79,28 +84,14 @@ class CometNode(NodeProcess):
             inc,
             Placement(self.name, [router.name for router in t.routers], t.shards),
             [logic.name for logic in t.logics],
-            min(r.max_behind_bytes for r in t.routers) // 4,
+            _renew_bytes(t),
             comet.handshake_timeout_s,
             comet.id,
             answer_s=_answer_s(t),
         )
-        self._routers: dict[str, PeerLink[Message]] = {
-            r.name: PeerLink(
-                r.name, Dealer(r.endpoint, self.link_keys, r.name), UP_BYTES, on_change=self._runner.on_link
-            )
-            for r in t.routers
-        }
-        self._logics: dict[str, PeerLink[Message]] = {
-            node.name: PeerLink(
-                node.name,
-                Dealer(node.endpoint, self.link_keys, node.name),
-                UP_BYTES,
-                self._on_not_asked,
-                self._on_logic,
-            )
-            for node in t.logics
-        }
-        self._links = {**self._routers, **self._logics}
+        self._routers: dict[str, PeerLink[Message]] = {}
+        self._logics: dict[str, PeerLink[Message]] = {}
+        self._links: dict[str, PeerLink[Message]] = {}  # all of them
         self._work = Event()
         self._todo: Pass | None = None
         self._delivered = 0
@@ -126,12 +117,7 @@ class CometNode(NodeProcess):
 
     @override
     def start(self) -> None:
-        for link in self._links.values():
-            link.spawn(self.spawn)
-        for router in self._routers.values():
-            self.spawn(router.receive, partial(self._on_router, router.peer))
-        for logic in self._logics.values():
-            self.spawn(logic.receive, partial(self._on_authed, logic.peer))
+        self._link(self.topology)
         self.spawn(self._inbox.receive, self._on_entries)
         self.spawn(self._fan_out)
         self.spawn(self._tick)
@@ -140,6 +126,23 @@ class CometNode(NodeProcess):
         self.spawn(tell_for_ever, *self._edge.refusals)
         for listener in self._listeners:
             listener.start()
+
+    def _link(self, topology: Topology) -> None:
+        """To all routers and logics that are not linked yet."""
+        for node in (*topology.routers, *topology.logics):
+            if node.name in self._links:
+                continue
+            dealer = Dealer(node.endpoint, self.link_keys, node.name)
+            if isinstance(node, Logic):
+                link = PeerLink[Message](node.name, dealer, UP_BYTES, self._on_not_asked, self._on_logic)
+                self._logics[node.name] = link
+                self.spawn(link.receive, partial(self._on_authed, node.name))
+            else:
+                link = PeerLink[Message](node.name, dealer, UP_BYTES, on_change=self._runner.on_link)
+                self._routers[node.name] = link
+                self.spawn(link.receive, partial(self._on_router, node.name))
+            self._links[node.name] = link
+            link.spawn(self.spawn)
 
     @override
     def missing(self) -> list[str]:
@@ -164,6 +167,9 @@ class CometNode(NodeProcess):
 
     @override
     def follow(self, topology: Topology, prepared: Any) -> None:
+        routers, logics = [router.name for router in topology.routers], [logic.name for logic in topology.logics]
+        self._runner.know(routers, logics, _renew_bytes(topology))
+        self._link(topology)
         self._comet = comet = next(one for one in topology.comets if one.name == self.name)
         self._runner.answer_s, self._runner.handshake_timeout_s = _answer_s(topology), comet.handshake_timeout_s
         self._edge.limits, self._edge.max_connections = _limits(comet), comet.max_connections

@@ -102,10 +102,16 @@ class CometRunner:
             answer_s: for one logic to answer, before the next one is asked.
         """
         self.hub = Hub(comet, inc, placement, most_changes)
-        self._logics, self._next_logic = logics, first_logic
-        self._renew_bytes, self.handshake_timeout_s, self.answer_s = renew_bytes, handshake_timeout_s, answer_s
+        self._next_logic = first_logic
+        self.handshake_timeout_s, self.answer_s = handshake_timeout_s, answer_s
+        self._logics, self._renew_bytes = logics, renew_bytes
         self._calls = Calls()
         self.draining: Draining | None = None
+
+    def know(self, routers: Sequence[str], logics: Sequence[str], renew_bytes: int) -> None:
+        """All of a topology that has changed: those of before, and perhaps more."""
+        self.hub.links.placement.know(routers)
+        self._logics, self._renew_bytes = logics, renew_bytes
 
     # -- routers and jobs
 

@@ -38,17 +38,25 @@ class JobNode(NodeProcess):
     @override
     def setup(self) -> None:
         self._inbox = Inbox(self._job.bind.address, self.link_keys)
-        self._comets: dict[str, PeerLink[messages.Entry]] = {
-            comet.name: PeerLink(comet.name, Outlet(comet.endpoint, self.link_keys, comet.name), self._job.queue_bytes)
-            for comet in self.topology.comets
-        }
+        self._comets: dict[str, PeerLink[messages.Entry]] = {}
         self._runner = JobRunner(self._comets)
 
     @override
     def start(self) -> None:
-        for comet in self._comets.values():
-            comet.spawn(self.spawn)
+        self._link(self.topology)
         self.spawn(self._inbox.receive, self._on_frame)
+
+    def _link(self, topology: Topology) -> None:
+        """To all comets that are not linked yet."""
+        for comet in topology.comets:
+            if comet.name not in self._comets:
+                outlet = Outlet(comet.endpoint, self.link_keys, comet.name)
+                link = self._comets[comet.name] = PeerLink(comet.name, outlet, self._job.queue_bytes)
+                link.spawn(self.spawn)
+
+    @override
+    def follow(self, topology: Topology, prepared: Any) -> None:
+        self._link(topology)
 
     @override
     def missing(self) -> list[str]:

@@ -75,19 +75,16 @@ class LogicNode(NodeProcess):
         self._server = Server(self._logic.bind.address, self.link_keys)
         publish = self._logic.publish
         self._publish = Server(publish.address, self.link_keys, PUBLISHERS) if publish else None
-        routers = {r.name: Dealer(r.endpoint, self.link_keys, r.name) for r in self.topology.routers}
+        routers = [router.name for router in self.topology.routers]
         self._runner = LogicRunner(
-            Placement(self.name, list(routers), self.topology.shards),
+            Placement(self.name, routers, self.topology.shards),
             lambda stream: self.topology.retention.rule(stream).is_live_only,
             self._make_desk(),
             max_body_bytes,
             lambda: secrets.token_hex(16),
         )
         self._follow_limits(self.topology)
-        self._routers: dict[str, PeerLink[Message]] = {
-            name: PeerLink(name, dealer, ROUTER_QUEUE_BYTES, self._on_lost, self._on_change)
-            for name, dealer in routers.items()
-        }
+        self._routers: dict[str, PeerLink[Message]] = {}
         self._fabric = RouterFabric(self.topology.shards, self._runner, self.perform)
         self._keys = Keys(self.principals, self._logic.goim_key_header)
         self._app = create_app(self._fabric, max_body_bytes, self._keys, self.health)
@@ -126,6 +123,8 @@ class LogicNode(NodeProcess):
 
     @override
     def follow(self, topology: Topology, prepared: Loaded) -> None:
+        self._runner.know([router.name for router in topology.routers])
+        self._link(topology)
         self._runner.desk.follow(topology.identity, prepared.keys)
         self._follow_limits(topology)
         self._askers |= prepared.askers  # who is asked at a former URL answers yet
@@ -137,9 +136,7 @@ class LogicNode(NodeProcess):
 
     @override
     def start(self) -> None:
-        for router in self._routers.values():
-            router.spawn(self.spawn)
-            self.spawn(router.receive, partial(self._on_answers, router.peer))
+        self._link(self.topology)
         self.spawn(self._server.receive, self._on_asked)
         if self._publish is not None:
             self.spawn(self._publish.receive, self._on_submitted)
@@ -147,6 +144,18 @@ class LogicNode(NodeProcess):
         self.spawn(tell_for_ever, self._runner.quotas.refusals, self._runner.desk.often.refusals)
         for server in self._http:
             server.start()
+
+    def _link(self, topology: Topology) -> None:
+        """To all routers that are not linked yet."""
+        for router in topology.routers:
+            if router.name not in self._routers:
+                dealer = Dealer(router.endpoint, self.link_keys, router.name)
+                link: PeerLink[Message] = PeerLink(
+                    router.name, dealer, ROUTER_QUEUE_BYTES, self._on_lost, self._on_change
+                )
+                self._routers[router.name] = link
+                link.spawn(self.spawn)
+                self.spawn(link.receive, partial(self._on_answers, router.name))
 
     @override
     def missing(self) -> list[str]:

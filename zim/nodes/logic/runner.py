@@ -320,6 +320,10 @@ class LogicRunner:
         """Requests that never left."""
         return [effect for req in reqs for effect in self._ended(self._calls.on_not_sent(req, now), now)]
 
+    def know(self, routers: Sequence[str]) -> None:
+        """All routers of a topology that has changed: those of before, and perhaps more."""
+        self._placement.know(routers)
+
     def on_link(self, router: str, is_connected: bool, now: float) -> list[Effect]:
         """A router is there, or is not any more."""
         self._placement.on_link(router, is_connected)

@@ -100,15 +100,7 @@ class RouterNode(NodeProcess):
         if embedded is not None:
             self.perform(self._runner.on_opened(self._keep_open(embedded), now))
         self._server = Server(self._router.bind.address, self.link_keys)
-        self._jobs: dict[str, PeerLink[messages.Push]] = {
-            job.name: PeerLink(
-                job.name,
-                Outlet(job.endpoint, self.link_keys, job.name),
-                JOB_QUEUE_BYTES,
-                on_change=self._on_link,
-            )
-            for job in t.jobs
-        }
+        self._jobs: dict[str, PeerLink[messages.Push]] = {}
         self._counts = LogCounts()
 
     def _open_embedded(self) -> Durable:
@@ -134,11 +126,18 @@ class RouterNode(NodeProcess):
 
     @override
     def start(self) -> None:
-        for job in self._jobs.values():
-            job.spawn(self.spawn)
+        self._link(self.topology)
         self._ticking = self.spawn(self._tick)
         self.spawn(tell_for_ever, self._opener.limit.refusals)
         self.spawn(self._server.receive, self._on_frame)
+
+    def _link(self, topology: Topology) -> None:
+        """To all jobs that are not linked yet."""
+        for job in topology.jobs:
+            if job.name not in self._jobs:
+                outlet = Outlet(job.endpoint, self.link_keys, job.name)
+                link = self._jobs[job.name] = PeerLink(job.name, outlet, JOB_QUEUE_BYTES, on_change=self._on_link)
+                link.spawn(self.spawn)
 
     @override
     def missing(self) -> list[str]:
@@ -154,6 +153,7 @@ class RouterNode(NodeProcess):
 
     @override
     def follow(self, topology: Topology, prepared: Any) -> None:
+        self._link(topology)
         self._opener.topology = topology
         self._opener.limit.follow(topology.limits.pushes_per_stream)
         follow(list(self._runner.shards.values()), topology)

@@ -109,5 +109,7 @@ class Opener(Generic[Peer]):
 
 def follow(runners: Sequence[ShardRunner[Peer]], topology: Topology) -> None:
     """What has changed in the topology holds for shards that are open."""
+    comets, jobs = [comet.name for comet in topology.comets], [job.name for job in topology.jobs]
     for runner in runners:
+        runner.know(comets, jobs)
         runner.shard.control.policy = topology.identity.sessions

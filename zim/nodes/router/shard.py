@@ -195,6 +195,10 @@ class Shard(Generic[Peer]):
 
     # -- comets
 
+    def know(self, comets: Iterable[str]) -> None:
+        """All comets of the topology, which may be more than before."""
+        self._comets = tuple(comets)
+
     def changes(self, m: Changes, now: float) -> list[Applied]:
         """Applies what can be applied. Each is answered with the head of its stream, read after it was applied: that
         one rule serves join, registration and a router's return, for the comet compares."""

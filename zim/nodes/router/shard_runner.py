@@ -82,7 +82,7 @@ class ShardRunner(Generic[Peer]):
         self.questions = Questions(shard, forgotten)
         self.counting = Counting(shard)
         self.upkeep = Upkeep(shard, seqs_end, now)
-        self._ranks = {comet: rank(comet, jobs) for comet in comets}
+        self._ranks = _ranks(comets, jobs)
         self._there: set[str] = set()  # jobs that are connected
         self._keeping: list[KeepBans] = []
         self._is_ending = False
@@ -142,6 +142,11 @@ class ShardRunner(Generic[Peer]):
         else:
             return shard.ask(asker, m)
         return None
+
+    def know(self, comets: Sequence[str], jobs: Sequence[str]) -> None:
+        """All of a topology, which may have more of them than before."""
+        self.shard.know(comets)
+        self._ranks = _ranks(comets, jobs)
 
     def on_link(self, job: str, is_connected: bool) -> None:
         """A job has come, or gone."""
@@ -298,3 +303,8 @@ class ShardRunner(Generic[Peer]):
 def _size(push: messages.Push) -> int:
     items = [item for target in push.targets for item in target.items]
     return MESSAGE_BYTES * len(push.targets) + entry_bytes(push.body, items, push.only)
+
+
+def _ranks(comets: Sequence[str], jobs: Sequence[str]) -> dict[str, list[str]]:
+    """Of each comet: jobs, the best one first."""
+    return {comet: rank(comet, jobs) for comet in comets}
