@@ -255,6 +255,12 @@ class TlsSocket:
             self._came = self._came[size:]
         return data
 
+    def recv_into(self, buffer: bytearray) -> int:
+        """As of a socket, see `recv`. Switches."""
+        data = self.recv(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
     def sendall(self, data: bytes) -> None:
         """As of a socket. Switches.
 

@@ -47,6 +47,11 @@ UNREAD = "too many answers are not read"
 LINGER_S = 1.0  # how long, and
 LINGER_READS = 16  # how many reads, a refused client may go on sending before it is reset
 
+# Of all connections: nothing switches between a read and its copy. If each read had memory of its own for the most that
+# may come, what is left of it would lie in holes between what connections keep.
+_BUFFER = bytearray(READ_BYTES)
+_READ = memoryview(_BUFFER)
+
 Said = tuple[str, Headers, bytes]  # status, headers and body
 
 _REFUSAL = b'{"ret":65535}'  # clients of goim v1 look for it, whatever the status
@@ -260,7 +265,8 @@ class HttpConnection:
         if left_s <= 0:
             raise TimeoutError
         self._socket.settimeout(left_s)
-        return self._socket.recv(READ_BYTES)
+        size = self._socket.recv_into(_BUFFER)
+        return bytes(_READ[:size])
 
     def _answer(self, request: Request) -> bool:
         """Call the app and send what it says, in one piece. False: no other request may follow."""
