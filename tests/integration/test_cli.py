@@ -84,6 +84,14 @@ def test_who_takes_one_port_for_another_is_told_so(fabric: Fabric) -> None:
         assert any(hint in done.stderr for hint in hints), (command, done.stderr)
 
 
+def test_a_fabric_that_runs_already_is_not_started_again(fabric: Fabric) -> None:
+    command = [sys.executable, "-m", "zim", "up", str(fabric.file)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert fabric.process
+    assert f"{fabric.file}: zim up runs it already (pid {fabric.process.pid}): " in done.stderr
+
+
 def test_all_ports_in_use_are_named_before_anything_starts(fabric: Fabric, tmp_path: Path) -> None:
     file = tmp_path / "another.toml"
     file.write_text(fabric.file.read_text())

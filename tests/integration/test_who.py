@@ -90,3 +90,20 @@ def test_without_a_router_nobody_is_told_too_little(fabric: Fabric) -> None:
         fabric.kill(silent, signal.SIGCONT)
     wait_for_room(fabric, "hall", 1, 1)
     client.close()
+
+
+def test_what_became_of_a_push(fabric: Fabric) -> None:
+    def told(*words: str, code: int = 0) -> str:
+        command = [sys.executable, "-m", "zim", "receipt", *words, "--topology", str(fabric.file)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == code, done
+        return done.stdout + done.stderr
+
+    client = ZimClient(fabric.tcp["comet-1"], "901")
+    push_id = fabric.push({"to": {"users": ["901", "902", "no body"]}, "body": 1})[1]["id"]
+    assert client.take(Op.PUSH).body == b"1"
+    said = told(push_id, "--wait", "5").splitlines()
+    assert said[:2] == ["delivered to 1 session; 2 users are offline", "offline: 902, no body"]
+    assert said[2].startswith("kept after ")
+    assert json.loads(told(push_id, "--json"))["offline_users"] == ["902", "no body"]
+    assert told("no-such", code=1) == "zim receipt: there was no such push, or it is forgotten\n"

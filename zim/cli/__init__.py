@@ -25,6 +25,7 @@ _COMMANDS = (
     "push",
     "listen",
     "who",
+    "receipt",
     "ledger",
     "api-key",
     "link-key",

@@ -23,7 +23,7 @@ class _NotWritten(ZimError):
 
 
 @click.command()
-@click.argument("file", type=click.Path(path_type=Path), default=DEFAULT_FILE)
+@click.argument("named", metavar="[FILE]", type=click.Path(), default=str(DEFAULT_FILE))
 @click.option(
     "--machines",
     metavar="N",
@@ -41,11 +41,11 @@ class _NotWritten(ZimError):
     default=0,
     help="Add N to every port: for a second fabric on this machine.",
 )
-def init(file: Path, machines: int, production: bool, offset: int) -> None:
+def init(named: str, machines: int, production: bool, offset: int) -> None:
     """Write a commented topology to begin with.
 
-    It goes to ./topology.toml, or to FILE. As it is, it runs on this machine, with a node of each kind on goim's ports.
-    A file that is there already is never written over.
+    It goes to ./topology.toml, or to FILE; into FILE, if that is a folder. As it is, it runs on this machine, with a
+    node of each kind on goim's ports. A file that is there already is never written over.
 
     \b
     zim init && zim up
@@ -53,7 +53,10 @@ def init(file: Path, machines: int, production: bool, offset: int) -> None:
     zim init --machines 3 cluster.toml
     zim init --offset 10000 second.toml
     """
+    file = Path(named)
     try:
+        if named.endswith("/") or file.is_dir():
+            file = _folder(file) / DEFAULT_FILE
         own = "var" if file.name == DEFAULT_FILE.name or not _PLAIN.fullmatch(file.stem) else f"var-{file.stem}"
         _write(file, render(machines, production, offset, own, file.name if _PLAIN.fullmatch(file.name) else "FILE"))
     except _NotWritten as error:
@@ -68,6 +71,19 @@ def init(file: Path, machines: int, production: bool, offset: int) -> None:
         click.echo(f"and start it, on each machine: {zim} up --host machine-1{more}")
     else:
         click.echo(f"Start them: {zim} up{more}")
+
+
+def _folder(folder: Path) -> Path:
+    """A folder that may be there.
+
+    Raises:
+        _NotWritten: it cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _NotWritten(f"{folder} cannot be made: {error.strerror or error}") from None
+    return folder
 
 
 def _write(file: Path, text: str) -> None:

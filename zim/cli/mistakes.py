@@ -11,9 +11,20 @@ from typing import Any
 import click
 from typing_extensions import override
 
+from zim.program import zim_command
+
 _SECRET = re.compile(r"zim_[A-Za-z0-9_-]{16,}|eyJ[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*")  # API key, JWT
 _EXTRA = re.compile(r"Got unexpected extra arguments? \((.*)\)", re.DOTALL)  # click's words
 _MEANT = {"--key": "--key-file", "--api-key": "--key-file", "--token": "--token-file"}
+_CALLED = {  # what is called otherwise in other programs
+    **dict.fromkeys(("--host", "--port", "--url", "--server", "--comet"), ("--address", "--http")),
+    **dict.fromkeys(("--user", "--user-id", "--id"), ("--uid",)),
+    **dict.fromkeys(("--ttl", "--expires", "--exp", "--valid-for"), ("--for",)),
+    **dict.fromkeys(("--file", "--config", "-c", "-f"), ("--topology",)),
+    **dict.fromkeys(("--rooms", "--channel", "--topic"), ("--room",)),
+}
+_AN_ARGUMENT = ("--body", "--message", "--data", "-d")
+_CLOSE = 0.7  # from that on names are alike
 _ITSELF = "that is an API key or a token itself"
 _WAYS = {
     "--token-file": "a token is shown by --token-file FILE, or in ZIM_TOKEN",
@@ -64,6 +75,8 @@ def improved(error: click.UsageError) -> click.UsageError:
         words = found[1].split(" ")
         unknown = _unknown_option([*map(_text, error.ctx.params.values()), *words], options)
         text = _of_extra(error.ctx, words, unknown, options)
+    elif isinstance(error, click.NoSuchOption):
+        text = _of_option(error.ctx, unknown, options)
     text = _SECRET.sub("…", text)
     if unknown in _MEANT:
         text = f"{text} {_WAYS[_MEANT[unknown]]}" if _MEANT[unknown] in options else text
@@ -75,15 +88,22 @@ def improved(error: click.UsageError) -> click.UsageError:
 def _of_extra(ctx: click.Context, words: Sequence[str], unknown: str, options: Sequence[str]) -> str:
     """What is said of words that have no place in a command."""
     if unknown:
-        meant = _MEANT.get(unknown, "")
-        close = [meant] if meant in options else get_close_matches(unknown, options, n=1)
-        return f"no such option: {unknown}" + (f"; did you mean {close[0]}?" if close else "")
+        return _of_option(ctx, unknown, options)
     if "--uid" in options and words[0].isdecimal():
         return f"{words[0]} has no place here; did you mean --uid {words[0]}?"
     ways = _ways(options)
     if ways and not any(isinstance(one, click.Argument) for one in ctx.command.params):
         return "; ".join([f"{ctx.command_path} takes options alone", *ways])  # words may be a secret
     return f"too many words: {' '.join(words)}"
+
+
+def _of_option(ctx: click.Context, unknown: str, options: Sequence[str]) -> str:
+    """What is said of an option that there is not."""
+    if unknown in _AN_ARGUMENT and ctx.command_path.split()[1:2] == ["push"]:
+        return f"no such option: {unknown}; the body is the last word, such as: {zim_command()} push user 7 hello"
+    meant = [name for name in (_MEANT.get(unknown, ""), *_CALLED.get(unknown, ())) if name in options]
+    close = meant or get_close_matches(unknown, options, n=1, cutoff=_CLOSE)
+    return f"no such option: {unknown}" + (f"; did you mean {close[0]}?" if close else "")
 
 
 def _ways(options: Sequence[str]) -> list[str]:

@@ -16,7 +16,7 @@ from click.core import ParameterSource
 from typing_extensions import override
 
 from zim.cli.credentials import HOW_TO_SHOW, api_key, key_file_option
-from zim.cli.receipt import NOBODY, tell
+from zim.cli.outcome import NOBODY, tell
 from zim.cli.seconds import Seconds
 from zim.cli.where import http_address, topology_option
 from zim.client import Accepted, Publisher, PushUnavailable, PushUnknown, ZimError

@@ -8,6 +8,7 @@ import os
 import shutil
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from shlex import quote
 
@@ -21,7 +22,7 @@ from zim.cli.where import reachable, topology_argument, topology_file, topology_
 from zim.errors import NodeError
 from zim.program import zim_command
 from zim.supervisor.admin import Admins
-from zim.supervisor.control import ControlSocket, Order, control_path
+from zim.supervisor.control import ControlSocket, NobodyThere, Order, ask, control_path
 from zim.supervisor.here import nodes_here
 from zim.supervisor.keeping import RunningNode
 from zim.supervisor.open_files import raise_open_files
@@ -37,6 +38,8 @@ log = logging.getLogger(__name__)
 _OTHER_PORTS = """\
 Until then `zim push`, `zim listen` and the others reach whoever listens there, if they are given this topology. For a
 second fabric on this machine `{zim} init --offset 10000 FILE` writes one with other ports."""
+
+ANSWER_S = 3.0  # of another zim up
 
 # Before an address, without and with TLS.
 _SCHEMES = {"http": ("http", "https"), "tcp": ("", "tls"), "ws": ("ws", "wss"), "admin": ("http", "https")}
@@ -61,6 +64,7 @@ def up(file: Path | None, topology: Path | None, host: str | None, verbose: bool
     path = topology_file(topology, file)
     fabric = load(path)
     nodes = nodes_here(fabric, host)
+    _refuse_second(fabric, host)
     if busy := ports_in_use(nodes, fabric.admin):
         raise NodeError("\n".join([*busy, _OTHER_PORTS.format(zim=zim_command())]))
     logs.setup("zim-up", fabric.log_level, is_verbose=verbose)
@@ -100,6 +104,17 @@ def up(file: Path | None, topology: Path | None, host: str | None, verbose: bool
     if control is not None:
         control.close()
     sys.exit(code)
+
+
+def _refuse_second(fabric: Topology, host: str | None) -> None:
+    """Raises: NodeError: another `zim up` runs these nodes."""
+    with suppress(NobodyThere):
+        pid = ask(control_path(fabric.data_dir, host), "status", ANSWER_S).get("pid", "?")
+        zim = zim_command()
+        raise NodeError(
+            f"{fabric.path}: zim up runs it already (pid {pid}): {zim} status shows how it is, and"
+            f" {zim} reload lets changes of the file take effect"
+        )
 
 
 def _take_orders(path: Path, orders: Mapping[str, Order]) -> ControlSocket | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -80,7 +81,7 @@ class Operator:
         restart = None
         if rolling is not None:
             restart = {"node": rolling.name, "done": rolling.done, "left": rolling.left, "is_over": rolling.is_over}
-        about = {"fabric": self.topology.name, "host": self._host, "version": __version__}
+        about = {"fabric": self.topology.name, "host": self._host, "version": __version__, "pid": os.getpid()}
         return {**about, "nodes": nodes, "shards": _shards(found), "restart": restart}
 
     def _drain(self, asked: Asked) -> Said:

@@ -39,6 +39,18 @@ def test_what_it_writes_passes_zim_check(options: tuple[str, ...]) -> None:
     assert max(map(len, Path("topology.toml").read_text().splitlines())) <= 120
 
 
+@pytest.mark.parametrize("named", ["new/", "a/b/", "there"])
+def test_into_a_folder(named: str) -> None:
+    Path("there").mkdir()
+    result = run("init", named)
+    file = Path(named) / "topology.toml"
+    assert result.stdout == f"{file} describes 4 nodes.\nStart them: {zim_command()} up {file}\n"
+    assert load(file).data_dir == file.absolute().parent / "var"
+    assert run("init", named).exit_code == 1
+    Path("file").write_text("")
+    assert "file cannot be made: File exists" in run("init", "file/").stderr
+
+
 def test_by_default_it_is_the_topology_of_the_repository() -> None:
     result = run("init")
     assert result.stdout == f"topology.toml describes 4 nodes.\nStart them: {zim_command()} up\n"
@@ -129,11 +141,10 @@ def test_each_machine_has_one_of_each() -> None:
     assert topology.node("router-2").endpoint == "tcp://machine-2:7270"
 
 
-@pytest.mark.parametrize("name", ["topology.toml", "empty.toml", "folder", "broken-link"])
+@pytest.mark.parametrize("name", ["topology.toml", "empty.toml", "broken-link"])
 def test_it_writes_over_nothing(name: str) -> None:
     Path("topology.toml").write_text("mine")
     Path("empty.toml").touch()
-    Path("folder").mkdir()
     Path("broken-link").symlink_to("nowhere")
     result = run("init", name)
     assert (result.exit_code, result.stdout) == (1, "")

@@ -48,7 +48,15 @@ def said(*words: str) -> str:
         ("who room lobby --jsn", "no such option: --jsn; did you mean --json?\n"),
         ("push user 7 hi there", "too many words: there\n"),
         ("listen 7", "7 has no place here; did you mean --uid 7?\n"),
-        ("reload --hst a", "Did you mean '--host'?"),
+        ("reload --hst a", "no such option: --hst; did you mean --host?\n"),
+        ("listen --port 8080", "no such option: --port; did you mean --address?\n"),
+        ("listen --user 7", "no such option: --user; did you mean --uid?\n"),
+        ("listen --zzz", "no such option: --zzz\n"),
+        ("push --port 7172 user 7 hi", "no such option: --port; did you mean --http?\n"),
+        ("push user 7 --body hi", "no such option: --body; the body is the last word, such as: "),
+        ("push --body hi user 7", "no such option: --body; the body is the last word, such as: "),
+        ("token make anna --ttl 5", "no such option: --ttl; did you mean --for?\n"),
+        ("status --config a.toml", "no such option: --config; did you mean --topology?\n"),
     ],
 )
 def test_what_was_meant(line: str, text: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from zim.cli.receipt import tell
+from zim.cli.outcome import tell
 from zim.fabric.answers import Receipt
 from zim.fabric.tally import Tally
 

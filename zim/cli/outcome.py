@@ -1,0 +1,50 @@
+"""What became of a push, as a sentence. Pure."""
+
+from __future__ import annotations
+
+from zim.fabric.answers import Receipt
+
+NOBODY = "no session was there for it, or it still catches up"
+
+_MEANS = {
+    "gone": "whose connection was lost",
+    "shed": "too slow",
+    "expired": "too late for the ttl",
+    "unknown": "of which nobody knows",
+    "pending": "pending still",
+}
+
+
+def tell(receipt: Receipt, nobody: str = NOBODY) -> str:
+    """The receipt in one line: who has it, who has not and why, who is offline, whose answer is missing.
+
+    Args:
+        nobody: why it was for nobody, if all that it was for was there.
+    """
+    parts = [_delivered(receipt, nobody)]
+    if receipt.offline:
+        parts.append(f"{_many(receipt.offline, 'user')} {'is' if receipt.offline == 1 else 'are'} offline")
+    if receipt.awaited and not receipt.pending:
+        parts.append(f"{_many(receipt.awaited, 'report')} of comets still to come")
+    if receipt.silent:
+        parts.append(f"no answer from {', '.join(receipt.silent)}: what they know is missing here")
+    if receipt.forgotten:
+        parts.append(f"{', '.join(receipt.forgotten)} crashed: what became of it there is forgotten")
+    return "; ".join(parts)
+
+
+def _delivered(receipt: Receipt, nobody: str) -> str:
+    if not receipt.targeted:
+        is_partial = receipt.awaited or receipt.silent or receipt.forgotten
+        if is_partial:
+            return "delivered to nobody that is known yet"
+        return f"delivered to nobody: {'no session was there for it' if receipt.offline else nobody}"
+    counts = [(getattr(receipt, name), means) for name, means in _MEANS.items()]
+    others = [f"{count} {means}" for count, means in counts if count]
+    if not others:
+        return f"delivered to {_many(receipt.delivered, 'session')}"
+    return ", ".join([f"delivered to {receipt.delivered} of {_many(receipt.targeted, 'session')}", *others])
+
+
+def _many(count: int, what: str) -> str:
+    return f"{count:,} {what}{'s' * (count != 1)}"
