@@ -78,9 +78,11 @@ class Page:
     def begin(self, folder: Path, heading: str = "zim") -> Path:
         """Follows the block that makes the folder of the page, and goes there. That folder."""
         begin, *_ = self.blocks("sh", heading)
-        assert begin.startswith("mkdir shop && cd shop\numask 077\n")
+        named = re.match(r"mkdir (\w+) && cd (\w+)\numask 077\n", begin)
+        assert named
+        assert named[1] == named[2]
         ran(begin, folder)
-        return folder / "shop"
+        return folder / named[1]
 
     def setup(self, block: str) -> str:
         """A block that makes a topology and runs it, without the last."""

@@ -46,7 +46,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     begin, topology, *_ = blocks("sh")
     topology = topology.replace("zim init", f"zim init --offset {OFFSET}").replace("zim up\n", "")
     at = tmp_path_factory.mktemp("jwt")
-    found = at / "shop"
+    found = at / "tokens"
     for text, where in ((begin, at), (topology, found)):
         done = sh(text, where)
         assert done.returncode == 0, done.stderr
