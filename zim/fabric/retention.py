@@ -52,6 +52,11 @@ class Retention:
     everybody: Rule = Rule(100_000, DAY_S)
     classes: tuple[RoomClass, ...] = ()
 
+    @property
+    def rules(self) -> list[Rule]:
+        """All of them."""
+        return [self.users, self.rooms, self.everybody, *(known.rule for known in self.classes)]
+
     def rule(self, stream: str) -> Rule:
         """The rule of a stream."""
         if is_user_stream(stream):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import islice
@@ -79,12 +80,14 @@ class Standings:
         self.overfull = Overfull()
         self._most = most
         self._known: OrderedDict[str, StreamStanding] = OrderedDict()
-        self._retention: Retention | None = None
+        self._retention = Retention()
+        self._least = sys.maxsize  # that a stream holds if any rule may find it too much
         self._loads = 0
 
     def use(self, retention: Retention) -> None:
         """From now on `overfull` goes by these rules."""
         self._retention = retention
+        self._least = min(rule.count + slack(rule.count) for rule in retention.rules)
 
     def get(self, stream: str) -> StreamStanding | None:
         """Where it stands, if that is known."""
@@ -96,12 +99,12 @@ class Standings:
     def moved(self, standings: Mapping[str, StreamStanding], time_ms: int) -> None:
         """A commit moved these. time_ms: the newest log time of it."""
         self._known.update(standings)
-        if self._retention is not None:
-            for stream, standing in standings.items():
+        for stream, standing in standings.items():
+            held = standing.head - standing.floor
+            if held > self._least:
                 count = self._retention.rule(stream).count
-                over = standing.head - standing.floor - count
-                if over > slack(count):
-                    self.overfull.put(stream, over, time_ms)
+                if held > count + slack(count):
+                    self.overfull.put(stream, held - count, time_ms)
         self._shrink()
 
     def known(self, streams: Sequence[str], read: Callable[[list[str]], Found]) -> Found:
