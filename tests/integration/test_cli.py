@@ -90,6 +90,10 @@ def test_a_fabric_that_runs_already_is_not_started_again(fabric: Fabric) -> None
     assert (done.returncode, done.stdout) == (1, "")
     assert fabric.process
     assert f"{fabric.file}: zim up runs it already (pid {fabric.process.pid}): " in done.stderr
+    (other := fabric.file.with_name("other.toml")).write_text(fabric.file.read_text())
+    done = subprocess.run([*command[:-1], str(other)], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert f"is the data_dir of {fabric.file} as well, which zim up runs (pid {fabric.process.pid})" in done.stderr
 
 
 def test_all_ports_in_use_are_named_before_anything_starts(fabric: Fabric, tmp_path: Path) -> None:

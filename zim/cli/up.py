@@ -109,8 +109,10 @@ def up(file: Path | None, topology: Path | None, host: str | None, verbose: bool
 def _refuse_second(fabric: Topology, host: str | None) -> None:
     """Raises: NodeError: another `zim up` runs these nodes."""
     with suppress(NobodyThere):
-        pid = ask(control_path(fabric.data_dir, host), "status", ANSWER_S).get("pid", "?")
-        zim = zim_command()
+        said = ask(control_path(fabric.data_dir, host), "status", ANSWER_S)
+        pid, path, zim = said.get("pid", "?"), said.get("topology", "another file"), zim_command()
+        if path != str(fabric.path):
+            raise NodeError(f"{fabric.data_dir} is the data_dir of {path} as well, which zim up runs (pid {pid})")
         raise NodeError(
             f"{fabric.path}: zim up runs it already (pid {pid}): {zim} status shows how it is, and"
             f" {zim} reload lets changes of the file take effect"

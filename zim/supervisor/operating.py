@@ -81,7 +81,8 @@ class Operator:
         restart = None
         if rolling is not None:
             restart = {"node": rolling.name, "done": rolling.done, "left": rolling.left, "is_over": rolling.is_over}
-        about = {"fabric": self.topology.name, "host": self._host, "version": __version__, "pid": os.getpid()}
+        about: Said = {"fabric": self.topology.name, "topology": str(self.topology.path), "host": self._host}
+        about |= {"version": __version__, "pid": os.getpid()}
         return {**about, "nodes": nodes, "shards": _shards(found), "restart": restart}
 
     def _drain(self, asked: Asked) -> Said:
