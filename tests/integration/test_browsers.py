@@ -17,7 +17,7 @@ from zim.protocol.frame import Op, Packet
 
 @pytest.fixture(scope="module")
 def fabric() -> Iterator[Fabric]:
-    with running() as found:
+    with running(has_admin=True) as found:
         yield found
 
 
@@ -55,6 +55,9 @@ def test_a_page_cannot_open_a_websocket(fabric: Fabric) -> None:
     assert upgrade(fabric, "Host: evil.example\r\n").startswith(b"HTTP/1.1 403 ")
     assert upgrade(fabric, "Host: localhost\r\nOrigin: null\r\n").startswith(b"HTTP/1.1 403 ")
     assert upgrade(fabric, "Host: localhost\r\nOrigin: http://127.0.0.1:3000\r\n").startswith(b"HTTP/1.1 101 ")
+    assert upgrade(fabric, "").startswith(b"HTTP/1.1 400 ")  # no Host
+    found = re.findall(r'zim_comet_refused_upgrades_total\{status="(\d+)"\} (\d)', fabric.metrics("comet-1"))
+    assert sorted(found) == [("400", "1"), ("403", "3")]
 
 
 def test_a_topology_lets_pages_and_names_in() -> None:

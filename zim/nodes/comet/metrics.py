@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 
 from zim.fabric.tally import REPORTED
 from zim.metrics import Metric, counter, gauge
 from zim.nodes.comet.edge import Edge
 from zim.nodes.comet.hub import Hub
 from zim.nodes.comet.memory import MemoryWatch
+from zim.nodes.comet.websocket import WebSocketListener
 from zim.protocol.endings import Ending
+
+
+def upgrade_metric(listeners: Sequence[WebSocketListener]) -> Metric:
+    """What did not become a WebSocket, over all listeners."""
+    refused = sum((listener.refused for listener in listeners), Counter[int]())
+    by_status = {str(status): count for status, count in refused.items()}
+    return counter("zim_comet_refused_upgrades_total", "Upgrades to WebSocket that were refused", by_status, "status")
 
 
 def limit_metrics(edge: Edge, memory: MemoryWatch) -> Iterator[Metric]:

@@ -24,7 +24,7 @@ from zim.nodes.comet.draining import DrainPlan
 from zim.nodes.comet.edge import Edge
 from zim.nodes.comet.effects import Barred, Pass, Replaced, SessionEffect, Told
 from zim.nodes.comet.memory import MemoryWatch
-from zim.nodes.comet.metrics import comet_metrics, limit_metrics
+from zim.nodes.comet.metrics import comet_metrics, limit_metrics, upgrade_metric
 from zim.nodes.comet.runner import ANSWER_S, CometRunner
 from zim.nodes.comet.tcp import TcpListener
 from zim.nodes.comet.websocket import WebSocketListener
@@ -207,6 +207,7 @@ class CometNode(NodeProcess):
     @override
     def metrics(self) -> Iterator[Metric]:
         yield from comet_metrics(self._runner.hub, self._edge, self._delivered)
+        yield upgrade_metric(self._ws)
         yield from limit_metrics(self._edge, self._memory)
         yield from queues("comet", self._links)
 

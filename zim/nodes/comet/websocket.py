@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import binascii
 import logging
+from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from http import HTTPStatus
@@ -105,11 +106,7 @@ class _Handler(WebSocketHandler):  # type: ignore[misc]
             super().run_application()
 
     def _refuse(self, status: str, why: str, *headers: tuple[str, str]) -> None:
-        fields = {"status": int(status[:3]), "reason": why, "client": shown_address(self.client_address)}
-        if fields["status"] == 403:
-            log.warning("request refused", extra=fields)
-        else:
-            log.info("request refused", extra=fields)
+        self.server.say_refused(int(status[:3]), why, self.client_address)
         self.close_connection = True
         self.start_response(status, [("Content-Type", "text/plain"), ("Connection", "close"), *headers])
         self.result = [why.encode() + b"\n"]
@@ -200,6 +197,9 @@ def _no_application(environ: Any, start_response: Callable[..., Any]) -> list[by
 class WebSocketListener(PatientServer, pywsgi.WSGIServer):
     """Accepts WebSocket clients, once started.
 
+    Attributes:
+        refused: how many upgrades were refused, by the status that they were answered.
+
     Raises:
         NodeError: the address cannot be had.
     """
@@ -229,6 +229,7 @@ class WebSocketListener(PatientServer, pywsgi.WSGIServer):
         self.logger.setLevel(logging.ERROR)
         self._edge, self._keepalive_s, self._framing = edge, keepalive_s, framing
         self._handshakes, self._farewell = handshakes, Farewell()
+        self.refused: Counter[int] = Counter()
         self.is_anonymous, self.cookie, self.visitors = is_anonymous, cookie, visitors
 
     @override
@@ -268,8 +269,7 @@ class WebSocketListener(PatientServer, pywsgi.WSGIServer):
                     handler = _Handler(sock, address, self, *found)
                     handler.handle()
         except Refused as refused:
-            fields = {"status": refused.status, "reason": str(refused), "client": shown_address(address)}
-            log.info("request refused", extra=fields)
+            self.say_refused(refused.status, str(refused), address)
             with suppress(OSError):
                 pipe_of(sock).send(_refusal(refused))
         except OSError:
@@ -280,6 +280,13 @@ class WebSocketListener(PatientServer, pywsgi.WSGIServer):
             if handler is None or not handler.is_adopted:
                 sock.close()
                 self._edge.release()
+
+    def say_refused(self, status: int, why: str, address: tuple[Any, ...]) -> None:
+        """Counts an upgrade that was refused, and says so in the log."""
+        self.refused[status] += 1
+        # 403: a page is after us, or a name is not said.
+        level = logging.WARNING if status == 403 else logging.INFO
+        log.log(level, "request refused", extra={"status": status, "reason": why, "client": shown_address(address)})
 
     @override
     def close(self) -> None:
