@@ -4,7 +4,7 @@
     .venv/bin/zim up examples/tokens.toml                                    # a fabric that knows the secret
     .venv/bin/python examples/flask_tokens.py jwt-secret                     # this, until Ctrl-C, in another terminal
     curl -s -c jar -d user=anna http://127.0.0.1:5000/login                  # in a third; the session is a cookie
-    curl -s -b jar http://127.0.0.1:5000/zim-token >anna.token
+    curl -s -b jar http://127.0.0.1:5000/zim-token | cut -d'"' -f4 >anna.token
     .venv/bin/zim listen --token-file anna.token --tcp 127.0.0.1:8080 --room lobby --room chat-7
     .venv/bin/zim push room chat-7 hello                                     # in a fourth
 
@@ -38,7 +38,8 @@ def make_app(secret):
             abort(401)
         claims = {"iss": "https://app.example.com", "aud": "zim", "sub": session["user"]}
         may = {"rooms": ["lobby"], "join": ["chat-*"]}
-        return jwt.encode({**claims, "exp": int(time.time()) + LIFETIME_S, "zim": may}, secret, "HS256")
+        claims |= {"exp": int(time.time()) + LIFETIME_S, "zim": may}
+        return {"token": jwt.encode(claims, secret, "HS256")}
 
     return app
 

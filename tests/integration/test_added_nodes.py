@@ -65,9 +65,10 @@ def test_they_do_their_part_and_nobody_is_disturbed(links: dict[str, Any]) -> No
 def test_a_router_with_a_log_of_its_own_is_not_added() -> None:
     with running(routers=2, later=["router-2"]) as fabric:
         fabric.add_later()
-        found = said(fabric)
-        why = "router-2, which is new: a router with a log of its own would take streams from the others"
-        assert (found["code"], found["taken"], found["waiting"]) == (0, [], [why])
+        done = reload(fabric)
+        assert (done.returncode, done.stdout) == (1, "")
+        assert "router-2: no such router can be added: it would take streams from the others" in done.stderr
+        assert done.stderr.endswith("zim reload: nothing has changed\n")
         assert fabric.pid("router-2") == 0
 
 
@@ -93,13 +94,17 @@ def test_one_that_cannot_start_ends_nobody_else_and_is_started_later(tmp_path: P
         fabric.add_later()
         found = said(fabric)
         assert (found["code"], found["taken"]) == (3, ["comet-2, added"])
-        assert found["nodes"] == {"comet-2": "is not ready, its log says why"}
+        why = f"exit code 2: {in_the_way} cannot be used: File exists (fabric.data_dir)"
+        assert found["nodes"] == {"comet-2": f"is not ready, {why}"}
         wait_until(lambda: "node given up node=comet-2" in fabric.log, "it is given up")
         code, words = zim(fabric, "start", "comet-2")
-        assert (code, "comet-2 is given up: exit code 2" in words) == (1, True), words
+        assert (code, words) == (1, f"zim start: comet-2 is given up: {why}\n")
         client = ZimClient(fabric.tcp["comet-1"], "7")
         assert fabric.push({"to": {"users": ["7"]}, "body": 1})[0] == 200
         assert client.take(Op.PUSH).body == b"1"
+        assert zim(fabric, "drain", "comet-2")[0] == 0  # out of the way of others
+        assert said(fabric)["code"] == 0
+        assert zim(fabric, "restart", "comet-1", "--yes")[0] == 0
         in_the_way.unlink()
         assert zim(fabric, "start", "comet-2")[0] == 0
         ZimClient(fabric.tcp["comet-2"], "7")
@@ -134,3 +139,34 @@ def test_one_of_another_machine_is_known_and_started_there() -> None:
             finally:
                 there.terminate()
                 there.communicate()
+
+
+def test_one_for_another_machine_needs_a_zim_up_that_knows_its_own() -> None:
+    with running(comets=2, later=["comet-2"]) as fabric:
+        fabric.add_later()
+        text = fabric.file.read_text().replace("[[router]]", '[[router]]\nhost = "a"')
+        for kind in ("logic", "job", "comet"):
+            text = text.replace(f"[[{kind}]]", f'[[{kind}]]\nhost = "a"')
+        before, _, after = text.rpartition('host = "a"')
+        fabric.file.write_text(f'{before}host = "b"{after}')
+        done = reload(fabric)
+        assert done.returncode == 1
+        assert "comet-2 runs on host b, and this zim up was started without --host" in done.stderr
+        assert fabric.pid("comet-2") == 0
+
+
+def test_a_node_that_starts_meanwhile_is_told_too() -> None:
+    with running(comets=2, jobs=2, later=["comet-2"]) as fabric:
+        client = ZimClient(fabric.tcp["comet-1"], "7", rooms=["a"])
+        assert zim(fabric, "drain", "job-1")[0] == 0
+        assert fabric.process
+        starting = subprocess.Popen([sys.executable, "-m", "zim", "start", "--topology", str(fabric.file), "job-1"])
+        fabric.add_later()
+        assert said(fabric)["taken"] == ["comet-2, added"]
+        assert starting.wait(60) == 0
+        assert zim(fabric, "drain", "job-2")[0] == 0
+        second = ZimClient(fabric.tcp["comet-2"], "8", rooms=["a"])
+        assert fabric.push({"to": {"rooms": ["a"]}, "body": 1})[0] == 200
+        assert [one.take(Op.PUSH).body for one in (client, second)] == [b"1", b"1"]
+        missing = [one["missing"] for one in json.loads(zim(fabric, "status", "--json")[1])["nodes"]]
+        assert not any(missing), missing

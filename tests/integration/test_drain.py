@@ -204,7 +204,7 @@ def test_a_client_is_told_where_to_go_and_a_comet_that_is_drained_lets_nobody_in
         assert statuses(fabric)["comet-1"]["state"] == "drained"
         for client, to in [(first[0], fabric.tcp), (first[1], fabric.tcp), (third, fabric.ws)]:
             said = json.loads(client.take(Op.DISCONNECT).body)
-            address = f"ws://{to['comet-2']}" if to is fabric.ws else to["comet-2"]
+            address = f"ws://{to['comet-2']}/sub" if to is fabric.ws else to["comet-2"]
             assert 0.0 <= said.pop("after_s") < 1.0
             assert said == {"reason": "the comet is being drained", "code": 4002, "to": [address]}
         assert third.close_code == 4002

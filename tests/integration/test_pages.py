@@ -13,6 +13,7 @@ from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 
 from tests.harness import Fabric, free_ports, running, wait_until
+from tests.integration.test_drain import zim
 from tests.programs import ROOT, program, serving
 from tests.unit.client.comet import Fabric as Repeating
 from tests.unit.client.comet import ws_comet
@@ -60,7 +61,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
 
 @pytest.fixture(scope="module")
 def fabric() -> Iterator[Fabric]:
-    with running(comets=1) as found:
+    with running(comets=2) as found:
         yield found
 
 
@@ -147,3 +148,16 @@ def test_it_comes_back_when_the_whole_fabric_was_away(fabric: Fabric, browser: B
 def test_it_stays_away_where_it_is_refused(browser: Browser, page: str) -> None:
     browser.driver.get(f"{page}&uid=nobody")
     browser.wait_for_state("refused: login refused")
+
+
+def test_it_goes_where_a_comet_that_is_drained_sends_it(fabric: Fabric, browser: Browser, page: str) -> None:
+    browser.driver.get(f"{page}&uid=77")
+    browser.wait_for_state("connected")
+    assert zim(fabric, "drain", "comet-1")[0] == 0
+    wait_until(lambda: fabric.count("server").get(2) == 1, "it is at the other one")
+    push(fabric, {"test": 1}, users=["77"])
+    browser.wait_for('u:77 1 {"test":1}')
+    browser.wait_for_state("connected")
+    assert zim(fabric, "start", "comet-1")[0] == 0
+    browser.driver.get(f"{page}&comet=ws://{fabric.ws['comet-2']}/sub&uid=77")  # a list: either will do
+    browser.wait_for_state("connected")

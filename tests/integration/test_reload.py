@@ -204,15 +204,15 @@ def test_what_cannot_be_is_named_and_the_rest_is_done(tmp_path: Path) -> None:
         edit(
             fabric,
             lambda text: (
-                text.replace("[fabric]", "[fabric]\nmax_body_bytes = 70000")
-                + '[[router]]\nid = 2\nbind = "tcp://127.0.0.1:9"\n'
+                text.replace("[fabric]", "[fabric]\nmax_body_bytes = 70000").replace(
+                    "[[job]]", "[[job]]\nqueue_bytes = 70000"
+                )
                 + api_key("bills", NEW)
             ),
         )
         for taken in (["In force:", "  api_key bills, added"], ["In force as before; files with keys were read anew."]):
             done = reload(fabric)
-            why = "a router with a log of its own would take streams from the others"
-            waits = ["Waits for a restart of zim up:", "  fabric.max_body_bytes", f"  router-2, which is new: {why}"]
+            waits = ["Waits for a restart of zim up:", "  fabric.max_body_bytes", "  job-1.queue_bytes"]
             assert (done.returncode, done.stdout.splitlines()) == (0, [*taken, *waits])
         assert push(fabric, NEW) == 200
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from tests.harness import Fabric, free_ports, running, wait_until
 from tests.programs import ROOT, started
 from tests.zim_client import ZimClient
-from zim.supervisor.ports import ports_in_use
+from zim.supervisor.ports import unusable
 from zim.topology import load
 
 
@@ -85,7 +85,7 @@ def an_offset(folder: Path) -> int:
         file.unlink(missing_ok=True)
         offset = free_ports(1)[0]
         assert zim("init", "--offset", str(offset), str(file)).returncode == 0
-        if not ports_in_use((found := load(file)).nodes, found.admin):
+        if not unusable((found := load(file)).nodes, found.admin):
             return offset
 
 

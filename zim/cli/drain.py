@@ -47,7 +47,7 @@ def drain(node: str, topology: Path | None, host: str | None, per_second: int | 
         while (one := supervised.node(node)).get("state") in ("starting", "draining"):
             clients = int(one.get("connections", 0))
             if clients != told and one.get("kind") == "comet":
-                click.echo(f"{node}: {clients:,} connections left")
+                click.echo(f"{node}: {clients:,} connection{'s' * (clients != 1)} left")
                 told = clients
             time.sleep(LOOK_S)
     except KeyboardInterrupt:
@@ -55,7 +55,9 @@ def drain(node: str, topology: Path | None, host: str | None, per_second: int | 
         raise
     if one.get("state") != "drained":
         supervised.fail(f"{node} is {one.get('state')}: somebody has started it")
-    if one.get("why"):
-        supervised.fail(f"{node} has {one['why']}")
+    if (why := one.get("why", "")).startswith("was given up"):  # there was nothing to hand on
+        click.echo(f"{node} {why}")
+    elif why:
+        supervised.fail(f"{node} {why}" if why.startswith("was ") else f"{node} has {why}")
     click.echo(f"{node} is drained; {zim_command()} start {node} brings it back")
     sys.exit(0)

@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from zim.cli.where import topology_argument, topology_file, topology_option
+from zim.errors import ZimError
 from zim.program import zim_command
 from zim.supervisor.control import NobodyThere, ask, control_path
 from zim.topology import load
@@ -38,7 +39,11 @@ def reload(file: Path | None, topology: Path | None, host: str | None, as_json: 
     zim reload cluster.toml --host a
     """
     path = topology_file(topology, file)
-    fabric = load(path)
+    try:
+        fabric = load(path)
+    except ZimError as error:
+        _tell({"problems": str(error).splitlines()})
+        sys.exit(EXIT_WRONG)
     try:
         said = ask(control_path(fabric.data_dir, host), "reload", ANSWER_S, topology=str(fabric.path))
     except NobodyThere as e:

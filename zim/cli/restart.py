@@ -74,5 +74,5 @@ def _follow(supervised: Supervised, said_already: int | None = 0) -> dict[str, A
             return said
         if said.get("state") == "draining" and said["connections"] not in (0, left):
             left = said["connections"]
-            click.echo(f"{said['node']}: {left:,} connections left")
+            click.echo(f"{said['node']}: {left:,} connection{'s' * (left != 1)} left")
         time.sleep(LOOK_S)

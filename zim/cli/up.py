@@ -27,7 +27,7 @@ from zim.supervisor.here import nodes_here
 from zim.supervisor.keeping import RunningNode
 from zim.supervisor.open_files import raise_open_files
 from zim.supervisor.operating import Operator
-from zim.supervisor.ports import ports_in_use
+from zim.supervisor.ports import unusable
 from zim.supervisor.reloading import Reloader
 from zim.supervisor.running import Supervisor, node_command
 from zim.supervisor.systemd import Manager
@@ -65,8 +65,9 @@ def up(file: Path | None, topology: Path | None, host: str | None, verbose: bool
     fabric = load(path)
     nodes = nodes_here(fabric, host)
     _refuse_second(fabric, host)
-    if busy := ports_in_use(nodes, fabric.admin):
-        raise NodeError("\n".join([*busy, _OTHER_PORTS.format(zim=zim_command())]))
+    if busy := unusable(nodes, fabric.admin):
+        hint = [_OTHER_PORTS.format(zim=zim_command())] if any("in use" in line for line in busy) else []
+        raise NodeError("\n".join([*busy, *hint]))
     logs.setup("zim-up", fabric.log_level, is_verbose=verbose)
     shortage = raise_open_files(nodes)
     if shortage and shortage.is_bad:

@@ -17,6 +17,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol
 
 import gevent
+import zmq
 from gevent.event import Event
 from typing_extensions import override
 
@@ -340,7 +341,11 @@ class NodeProcess(Performer):
             said: dict[str, object]
             try:
                 said = self._take_over()
-            except ZimError as e:
+            except (
+                ZimError,
+                OSError,
+                zmq.ZMQError,
+            ) as e:  # too few open files for one more link, say: once more will do
                 log.error("not reloaded", extra={"problem": str(e)})
                 said = {"problems": str(e).splitlines()}
             logs.writer(logs.STDOUT).put(f"reloaded {self.name} {json.dumps(said)}\n".encode())
@@ -364,7 +369,7 @@ class NodeProcess(Performer):
         log.info("reloaded", extra={"taken": ", ".join(changes.taken), "waiting": ", ".join(changes.waiting)})
         for who in believed:
             log.warning("believed without proof from now on", extra={"reason": who})
-        return {"digest": self.topology.digest}
+        return {"digest": self.topology.digest, "waiting": changes.waiting}
 
     @property
     def link_keys(self) -> LinkKeys | None:

@@ -18,7 +18,7 @@ from gevent import Greenlet, subprocess
 from gevent.event import Event
 from gevent.queue import Queue
 
-from zim.supervisor.restarts import PASSES_BY_ITSELF, Restarts, parse_ready, parse_said
+from zim.supervisor.restarts import PASSES_BY_ITSELF, Restarts, parse_ready, parse_said, without_head
 from zim.supervisor.standing import Standing
 from zim.topology import Node
 
@@ -61,8 +61,8 @@ class Keepers(Protocol):
     def on_ready(self, one: RunningNode) -> None:
         """A node is ready."""
 
-    def on_lost(self, name: str, *, for_good: bool = False) -> None:
-        """A node has ended; for good if it was given up."""
+    def on_lost(self, name: str, why: str, *, for_good: bool = False) -> None:
+        """A node has ended; for good if it was given up. why: how, and its last words, for people."""
 
     def on_drained(self, name: str) -> None:
         """A node has ended, for it was drained."""
@@ -109,17 +109,19 @@ class Keeper:
             if self.standing.state == "draining":
                 self._on_left(exit_code)
                 continue
-            self.standing.move("down", time.time(), _how_it_ended(exit_code))
-            supervisor.on_lost(name)
+            how = _how_it_ended(exit_code)
+            last = without_head(self.last_lines[-1], name) if self.last_lines and exit_code > 0 else ""
+            why = f"{how}: {last}" if last else how
+            self.standing.move("down", time.time(), why)
+            supervisor.on_lost(name, why)
             if self._stopping.is_set():
                 return
             delay = self._restarts.died(exit_code, time.monotonic())
-            how = _how_it_ended(exit_code)
             if delay is None:
                 extra = {"node": name, "ended": how, "deaths": self._restarts.deaths}
-                self.standing.move("given up", time.time(), how)
+                self.standing.move("given up", time.time(), why)
                 log.error("node given up\n%s", _indent(self.last_lines), extra=extra)
-                supervisor.on_lost(name, for_good=True)
+                supervisor.on_lost(name, why, for_good=True)
                 return
             if exit_code == PASSES_BY_ITSELF:
                 why = self.last_lines[-1] if self.last_lines else how
@@ -132,6 +134,7 @@ class Keeper:
         """It was drained, and has ended."""
         how = "" if exit_code == 0 else f"ended before it was done: {_how_it_ended(exit_code)}"
         self.standing.move("drained", time.time(), how)
+        self.standing.drains += 1
         self._restarts = Restarts(was_ready=True)
         if how:
             log.warning("node drained, not to the end", extra={"node": self.node.name, "why": how})
@@ -141,6 +144,8 @@ class Keeper:
 
     def _rest(self) -> None:
         """Nobody wants it. Switches: until somebody does, or all is stopped."""
+        if self.standing.state != "drained":  # it was to be, while it started, and has died then
+            self.standing.move("drained", time.time(), self.standing.why)
         self._supervisor.on_drained(self.node.name)
         self._wanted.wait()
 
@@ -152,8 +157,8 @@ class Keeper:
             self._orders.put(json.dumps({"do": "drain", **asked}).encode() + b"\n")
             if standing.state == "ready":
                 standing.move("draining", now)
-        elif standing.state == "down":
-            standing.move("drained", now, f"was down: {standing.why}")
+        elif standing.state in ("down", "given up"):
+            standing.move("drained", now, f"was {standing.state}: {standing.why}")
 
     def start(self) -> None:
         """It is wanted again, at once or as soon as it has ended. Does not switch."""

@@ -96,7 +96,7 @@ class Operator:
         if (said := self._busy()) is not None:
             return said
         found = self._look()
-        if found[name].state in ("drained", "given up"):
+        if found[name].state == "drained":
             return {"problems": [f"{name} is {found[name].state}"]}
         if not asked.get("is_agreed") and (why := objections(self.topology, found, name)):
             return {"objections": why}
@@ -198,7 +198,7 @@ def _told(one: Standing, missing: list[str], now: float) -> Said:
     known = ("version", "lag_ms", "backlog_bytes", "connections", "pushes", "failed")
     found: Said = {"node": one.name, "kind": one.kind, "state": one.state, "why": one.why}
     found |= {"since": round(one.since, 3), "for_s": round(max(0.0, now - one.since), 1)}
-    found |= {"restarts": max(0, one.starts - 1), "pid": one.pid if one.runs or one.state == "starting" else 0}
+    found |= {"restarts": one.restarts, "pid": one.pid if one.runs or one.state == "starting" else 0}
     answers = one.runs and not one.is_asked
     found |= {"missing": missing if one.runs else [], "answers": answers}
     return found | {key: one.told[key] for key in known if answers and key in one.told}

@@ -1,4 +1,4 @@
-"""Ports of a topology that somebody else has, all of them at once, before anything is started."""
+"""Addresses of a topology that nodes could not listen at, all of them at once, before anything is started."""
 
 from __future__ import annotations
 
@@ -10,14 +10,21 @@ from gevent import socket
 from zim.net.holders import in_use
 from zim.topology import Comet, ListenAddress, Listeners, Logic, Node
 
+_WHY = {
+    errno.EADDRNOTAVAIL: "is no address of this machine",
+    errno.EACCES: "may not be listened at by this user: ports below 1024 are the system's",
+}
 
-def ports_in_use(nodes: Iterable[Node], admin: Listeners) -> list[str]:
-    """A sentence for each, who has it and which key of the topology to change. Names are not resolved, and left out.
+
+def unusable(nodes: Iterable[Node], admin: Listeners) -> list[str]:
+    """A sentence for each: who has it, or why nobody can, and which key of the topology to change. Names are not
+    resolved, and left out.
 
     Args:
         admin: of `zim up` itself.
     """
-    return [f"{name}: {in_use(key, at.address)}" for name, key, at in _all(nodes, admin) if _is_in_use(at)]
+    found = ((name, _problem(key, at)) for name, key, at in _all(nodes, admin))
+    return [f"{name}: {problem}" for name, problem in found if problem]
 
 
 def _all(nodes: Iterable[Node], admin: Listeners) -> Iterator[tuple[str, str, ListenAddress]]:
@@ -32,14 +39,17 @@ def _all(nodes: Iterable[Node], admin: Listeners) -> Iterator[tuple[str, str, Li
         yield from ((node.name, key, at) for key, addresses in listeners.items() for at in addresses)
 
 
-def _is_in_use(at: ListenAddress) -> bool:
+def _problem(key: str, at: ListenAddress) -> str:
     ip = at.parsed.ip
     if ip is None:
-        return False
-    with socket.socket(socket.AF_INET6 if ip.version == 6 else socket.AF_INET) as s:
-        s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as whoever listens there does
-        try:
+        return ""
+    try:
+        with socket.socket(socket.AF_INET6 if ip.version == 6 else socket.AF_INET) as s:
+            s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as whoever listens there does
             s.bind((str(ip), at.parsed.port))
-        except OSError as error:
-            return error.errno == errno.EADDRINUSE
-    return False
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            return in_use(key, at.address)
+        why = _WHY.get(error.errno or 0, f"cannot be listened at: {error.strerror}")
+        return f"{key} {at.address} {why}; change {key} in the topology"
+    return ""

@@ -18,8 +18,7 @@ from zim.net.entrances import Read, read_certificates
 from zim.net.threads import in_thread
 from zim.net.zap import public_of
 from zim.supervisor.admin import Admins
-from zim.supervisor.here import nodes_here
-from zim.supervisor.ports import ports_in_use
+from zim.supervisor.ports import unusable
 from zim.supervisor.running import Supervisor
 from zim.supervisor.systemd import Manager
 from zim.topology import Logic, Node, Topology, TopologyChange, believed_from_now_on, compare, load
@@ -90,7 +89,8 @@ class Reloader:
             audit.info("reloaded", extra={"by": by, "taken": "; ".join(taken), "waiting": "; ".join(waiting)})
             for who in believed:
                 audit.warning("believed without proof from now on", extra={"by": by, "reason": who})
-            late = self._supervisor.reload(changes.topology.digest, RELOAD_S, [node.name for node in added])
+            names = [node.name for node in added]
+            late = self._supervisor.reload(changes.topology.digest, RELOAD_S, names, waiting)
             for name, why in late.items():
                 log.error("a node has not reloaded", extra={"node": name, "reason": why})
             return {"taken": taken, "waiting": waiting, "nodes": late, "believed": list(believed)}
@@ -100,8 +100,14 @@ class Reloader:
         blocks."""
         changes = compare(self._topology, load(self._topology.path))
         here = {node.name for node in self._supervisor.nodes}
-        added = [node for node in nodes_here(changes.topology, self._host) if node.name not in here]
-        if busy := ports_in_use(added, ()):
+        hosts = {self._host} if self._host else {node.host for node in self._supervisor.nodes}
+        added = [node for node in changes.topology.nodes if node.name not in here and node.host in hosts]
+        if self._host is None and (elsewhere := [n for n in changes.topology.nodes if n.host not in hosts]):
+            raise NodeError(
+                f"{elsewhere[0].name} runs on host {elsewhere[0].host}, and this zim up was started without --host:"
+                " for several machines start it anew, as zim up --host"
+            )
+        if busy := unusable(added, ()):
             raise NodeError("\n".join(busy))
         if any(isinstance(node, Logic) for node in self._supervisor.nodes):
             from zim.identity.loading import load_identity  # brings cryptography

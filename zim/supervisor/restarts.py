@@ -8,6 +8,7 @@ Pure: no process, no clock. `zim.supervisor` acts on it.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -116,6 +117,12 @@ def stop_order(nodes: Iterable[Node]) -> list[list[Node]]:
     """The nodes in groups; each group has stopped before the next is asked to."""
     every = list(nodes)
     return [[node for node in every if node.kind == kind] for kind in STOP_ORDER]
+
+
+def without_head(line: str, name: str) -> str:
+    """What a node's last line says, without time, name and level: these are known."""
+    node = re.escape(name)
+    return re.sub(rf"^(\S+ \S+ {node} [A-Z]+|{node}:) ", "", line.strip())
 
 
 def parse_ready(line: str, name: str) -> dict[str, list[str]] | None:

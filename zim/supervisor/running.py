@@ -140,12 +140,12 @@ class Supervisor:
         if readiness.ready(name):
             self._on_complete([self._running[name] for name in readiness.names if name in self._running])
 
-    def on_lost(self, name: str, *, for_good: bool = False) -> None:
-        """A node has ended; for good if it was given up."""
+    def on_lost(self, name: str, why: str, *, for_good: bool = False) -> None:
+        """A node has ended; for good if it was given up. why: how, and its last words, for people."""
         if self._over.is_set():
             return
-        why = "is not ready, its log says why" if name in self._added else "has died, and starts with it"
-        self.on_reloaded(name, {"problems": [why]})
+        problem = f"is not ready, {why}" if name in self._added else "has died, and starts with it"
+        self.on_reloaded(name, {"problems": [problem]})
         self.deaths[name] += not for_good
         self._readiness.gave_up(name) if for_good else self._readiness.lost(name)
         if self._readiness.given_up:
@@ -180,20 +180,25 @@ class Supervisor:
             self._readiness.add(name)
             self._greenlets[name] = self.spawn(keeper.run)
 
-    def reload(self, digest: str, timeout_s: float, added: Collection[str] = ()) -> dict[str, str]:
+    def reload(
+        self, digest: str, timeout_s: float, added: Collection[str] = (), waiting: Collection[str] = ()
+    ) -> dict[str, str]:
         """Tells all nodes to read their topology anew, and waits for them. One at a time. Switches.
 
         Args:
             digest: of the one that they are to have.
             added: those that start with it, and are waited for as well.
+            waiting: what no node takes over.
 
         Returns:
             The nodes that have not, and why.
         """
         self._wanted = digest
-        self._must_reload = set(self._readiness.missing).difference(added)
-        late = dict.fromkeys(self._must_reload, "is not ready, and takes it over when it is")
-        away = self._must_reload | self._readiness.drained  # those start with it
+        missing = set(self._readiness.missing).difference(added)
+        late = dict.fromkeys(missing, "is not ready, and takes it over when it is")
+        away = self._must_reload = (
+            missing | self._readiness.drained
+        )  # one of them may be starting, with what was before
         self._reloads = {name: AsyncResult() for name in self._keepers if name not in away}
         for name in self._reloads.keys() - set(added):
             self._keepers[name].reload()
@@ -202,6 +207,8 @@ class Supervisor:
             said = result.value or {"problems": [f"has not answered within {timeout_s:g} s"]}
             if problems := said.get("problems"):
                 late[name] = "; ".join(map(str, problems))
+            elif more := sorted(set(map(str, said.get("waiting", ()))).difference(waiting)):
+                late[name] = f"has to be restarted for {', '.join(more)}"
         self._reloads = {}
         return late
 
@@ -210,6 +217,8 @@ class Supervisor:
     def drain(self, name: str, asked: Mapping[str, Any]) -> None:
         """A node is to hand on what it has, to end, and to stay away. Does not switch. asked: how."""
         self._keepers[name].drain(asked)
+        if self._greenlets[name].ready():  # it was given up
+            self._readiness.left(name)
 
     def start(self, name: str) -> None:
         """A node that was drained, or is being, or was given up, is to come back. Does not switch."""

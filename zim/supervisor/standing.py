@@ -17,6 +17,7 @@ class Standing:
         state: what it does.
         since: from when on; seconds of the wall clock, 0 before anything.
         starts: how often its process was started; pid: the last one.
+        drains: how often it has ended because it was drained.
         why: it is in this state; "" where that needs no words.
         told: its last answer to a question about it, of this process.
         is_asked: a question is not answered yet.
@@ -27,6 +28,7 @@ class Standing:
     state: State = "starting"
     since: float = 0.0
     starts: int = 0
+    drains: int = 0
     pid: int = 0
     why: str = ""
     told: Mapping[str, Any] = field(default_factory=dict)
@@ -40,6 +42,11 @@ class Standing:
         """Its process has started."""
         self.starts += 1
         self.pid, self.told, self.is_asked = pid, {}, False
+
+    @property
+    def restarts(self) -> int:
+        """How often it was started again because it had died."""
+        return max(0, self.starts - self.drains - 1)
 
     @property
     def runs(self) -> bool:

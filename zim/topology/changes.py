@@ -56,8 +56,12 @@ def compare(old: Topology, new: Topology) -> TopologyChange:
     """What of a new topology a fabric takes over that runs with the old one.
 
     Raises:
-        TopologyError: both are right, and the mixture would let strangers in.
+        TopologyError: both are right, and the mixture would let strangers in; or there is one more router with a log of
+            its own.
     """
+    if old.log is None and new.log is None and (more := {r.name for r in new.routers} - {r.name for r in old.routers}):
+        why = "it would take streams from the others, whose logs are their own; take it out again"
+        raise TopologyError([f"{name}: no such router can be added: {why}" for name in sorted(more)])
     taken: list[str] = []
     waiting: list[str] = []
     live: dict[str, Any] = {"digest": new.digest}
@@ -88,8 +92,8 @@ def compare(old: Topology, new: Topology) -> TopologyChange:
     owners = {node.endpoint: node.name for node in old.nodes}
 
     def unwanted(node: Node) -> str:
-        if isinstance(node, Router) and (old.log is None or old.log != new.log):
-            return "a router with a log of its own would take streams from the others"
+        if isinstance(node, Router) and old.log != new.log:
+            return "it is for the new log"
         return f"{owners[node.endpoint]} has its address" if node.endpoint in owners else ""
 
     for kind in ("routers", "logics", "jobs", "comets"):

@@ -222,6 +222,10 @@ class Topology:
         """Names of the parts that the streams are in: those of a shared log, or the routers, who have one each."""
         return tuple(router.name for router in self.routers) if self.log is None else self.log.names
 
+    def part_of(self, limit_bytes: int) -> int:
+        """Of a limit of a router's process: a shard's, if the router has its share of them all."""
+        return limit_bytes // max(1, -(-len(self.shards) // len(self.routers)))
+
     def node(self, name: str) -> Node:
         """The node of that name.
 

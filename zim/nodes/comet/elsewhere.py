@@ -9,8 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from ipaddress import ip_address
 from typing import Protocol
+from urllib.parse import urlsplit
 
 from zim.protocol.framings.tcp import TCP
+from zim.protocol.framings.text import PATH
 from zim.protocol.speech import Speech
 from zim.protocol.vocabularies.base import Onward
 from zim.topology import Comet, ListenAddress
@@ -60,10 +62,13 @@ def is_loopback(host: str) -> bool:
 
 
 def reached(at: ListenAddress, is_tcp: bool, is_here: bool) -> str:
-    """How a client names a listener; "" if that cannot be told. is_here: the client is on this machine."""
-    if at.public:
-        return at.public
+    """How a client names a listener, a page by a whole URL; "" if that cannot be told. is_here: the client is on this
+    machine."""
     host, _ = at.host_port
-    if not is_here or at.is_reachable or at.tls or not is_loopback(host):
+    if at.public:
+        name = at.public
+    elif not is_here or at.is_reachable or at.tls or not is_loopback(host):
         return ""
-    return at.address if is_tcp else f"ws://{at.address}"
+    else:
+        name = at.address if is_tcp else f"ws://{at.address}"
+    return name if is_tcp or urlsplit(name).path else name + PATH

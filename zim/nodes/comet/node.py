@@ -52,8 +52,9 @@ def _answer_s(topology: Topology) -> float:
 
 
 def _renew_bytes(topology: Topology) -> int:
-    """After so much has been handled a router hears of it at once: long before it waits for that."""
-    return min(router.max_behind_bytes for router in topology.routers) // 4
+    """After so much has been handled a shard's owner hears of it at once: long before it waits for that."""
+    behind = min(router.max_behind_bytes for router in topology.routers)
+    return topology.part_of(behind) // 4
 
 
 def _limits(comet: Comet) -> ClientLimits:

@@ -31,11 +31,10 @@ from zim.net.visitors import ANYBODY, Visitors
 from zim.nodes.comet.doorkeeper import TurnedAway
 from zim.nodes.comet.edge import Edge
 from zim.protocol.framings.base import Framing
-from zim.protocol.framings.text import TEXT
+from zim.protocol.framings.text import PATH, TEXT
 
 log = logging.getLogger(__name__)
 
-PATH = "/sub"
 VERSION = "13"  # RFC 6455 4.4
 _OFFER = ("Upgrade", "websocket")
 _BY_A_PROXY = "; a proxy in between has to speak HTTP/1.1 and to pass on Upgrade and Connection"

@@ -45,11 +45,6 @@ class Opener(Generic[Peer]):
     limit: StreamLimit
     jobs: set[str]
 
-    def part_of(self, limit_bytes: int) -> int:
-        """Of a limit of the process: a shard's, if the router had its share of them all."""
-        names, routers = len(self.topology.shards), len(self.topology.routers)
-        return limit_bytes // max(1, -(-names // routers))
-
     def storage(self, durable: Durable, is_owner: Callable[[], bool]) -> Storage:
         """All that a shard has on disk, or in memory instead of it. is_owner: see Streams."""
         t = self.topology
@@ -59,8 +54,8 @@ class Opener(Generic[Peer]):
             time.time,
             key_window_s=min(t.idempotency_s, LIVE_KEYS_S),
             keep_s=self.router.keep_s,
-            keep_bytes=self.part_of(self.router.keep_bytes),
-            keys_bytes=self.part_of(LIVE_KEYS_BYTES),
+            keep_bytes=self.topology.part_of(self.router.keep_bytes),
+            keys_bytes=self.topology.part_of(LIVE_KEYS_BYTES),
         )
         streams = Streams(durable.log, durable.lease, live, live.acquire(durable.lease.shard), t.retention, is_owner)
         return Storage(streams, durable.receipts)
@@ -91,10 +86,10 @@ class Opener(Generic[Peer]):
             Shards(t.shards),
             comets,
             now,
-            self.part_of(self.router.max_behind_bytes),
+            self.topology.part_of(self.router.max_behind_bytes),
             opened.next_seq,
             RouterLedger(*opened.before),
-            admitted_bytes=self.part_of(ADMITTED_BYTES),
+            admitted_bytes=self.topology.part_of(ADMITTED_BYTES),
         )
         shard.control.policy = t.identity.sessions
         shard.intake.limit = self.limit

@@ -276,7 +276,11 @@ class Owning:
         return out if free or self._taking else self._balance(counts, now)
 
     def _balance(self, counts: Mapping[str, int], now: float) -> list[Effect]:
-        old = [router for router in counts if now - self._seen[router].lives_since >= SETTLED_S]
+        # Nothing is given to a router that hears fewer comets: they may not know it yet, or not reach it.
+        beats = self.standing.beats
+        heard = beats[self.router].comets if self.router in beats else 0
+        able = [router for router in counts if router in beats and beats[router].comets >= heard]
+        old = [router for router in able if now - self._seen[router].lives_since >= SETTLED_S]
         to = min((router for router in old if router != self.router), key=lambda r: (counts[r], r), default="")
         if not to or self.giving or counts[self.router] < counts[to] + 2:
             return []

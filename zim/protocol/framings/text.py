@@ -23,6 +23,7 @@ from zim.protocol.frame import Packet
 from zim.protocol.framings.base import Alive, Framing, Goodbye
 from zim.protocol.websocket import FrameReader
 
+PATH = "/sub"  # of the upgrade
 FRAME_BYTES = 64 << 10  # of one text frame that carries several packets: client libraries limit what they take
 
 _INT16, _INT32 = 1 << 15, 1 << 31

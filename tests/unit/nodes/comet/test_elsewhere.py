@@ -29,14 +29,15 @@ TLS = (CertificatePair("c.pem", "k.pem"),)
     ("listener", "is_tcp", "here", "beyond"),
     [
         (at("127.0.0.1:80"), True, "127.0.0.1:80", ""),
-        (at("127.0.0.1:80"), False, "ws://127.0.0.1:80", ""),
+        (at("127.0.0.1:80"), False, "ws://127.0.0.1:80/sub", ""),
         (at("[::1]:80"), True, "[::1]:80", ""),
         (at("0.0.0.0:80", insecure=True), True, "", ""),
         (at("10.0.0.7:80", insecure=True), True, "", ""),  # nobody knows what stands in between
         (at("127.0.0.1:80", tls=TLS), True, "", ""),  # no certificate is for that name
         (at("127.0.0.1:80", proxies=("10.0.0.0/8",)), True, "", ""),
         (at("0.0.0.0:80", public="p.example:80"), True, "p.example:80", "p.example:80"),
-        (at("127.0.0.1:80", public="wss://p.example"), False, "wss://p.example", "wss://p.example"),
+        (at("127.0.0.1:80", public="wss://p.example/push"), False, "wss://p.example/push", "wss://p.example/push"),
+        (at("127.0.0.1:80", public="wss://p.example"), False, "wss://p.example/sub", "wss://p.example/sub"),
     ],
 )
 def test_what_of_a_listener_is_named(listener: ListenAddress, is_tcp: bool, here: str, beyond: str) -> None:
@@ -48,7 +49,7 @@ def test_each_client_is_told_addresses_of_its_own_transport() -> None:
     found = Elsewhere()
     found.follow([comet])
     assert found.onward(Leaver(ZIM_TCP, "127.0.0.1"), "comet-2", 0.1) == Onward(0.1, ("127.0.0.1:2",))
-    both = ("ws://127.0.0.1:3", "ws://127.0.0.1:4")
+    both = ("ws://127.0.0.1:3/sub", "ws://127.0.0.1:4/sub")
     assert found.onward(Leaver(speech(TEXT), "127.0.0.1"), "comet-2", 0.0) == Onward(0.0, both)
     assert found.onward(Leaver(GOIM_TCP, "10.0.0.1"), "comet-2", 0.0) == Onward()
     assert found.onward(Leaver(GOIM_TCP, "127.0.0.1"), "comet-9", 0.2) == Onward(0.2)

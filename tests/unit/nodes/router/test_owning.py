@@ -286,3 +286,17 @@ def test_who_leaves_gives_to_those_who_stay_and_is_given_nothing() -> None:
     assert table.beats["router-1"].comets == 0
     assert table.owning.gone() == [LeaveRows(1)]
     assert table.owning.gone() == []
+
+
+def test_nothing_is_given_to_a_router_that_hears_fewer_comets() -> None:
+    """Its machine may have a new topology that others do not have yet."""
+    table = Table()
+    table.enter()
+    take(table, table.beat(comets=3))
+    for comets in (1, 3):
+        until = table.now + SETTLED_S + 1
+        given: list[Effect] = []
+        while table.now < until and not given:
+            table.other("router-2", comets=comets)
+            given = all_of(table.beat(comets=3), HandOver)
+        assert bool(given) == (comets == 3)

@@ -222,10 +222,17 @@ def _check_meta(path: Path, connection: sqlite3.Connection) -> tuple[str, list[s
     return str(row[0]), list(map(str, json.loads(row[1]))), int(row[2])
 
 
+def _how_to_mend(routers: Sequence[str], theirs: Sequence[str]) -> str:
+    missing, added = [r for r in theirs if r not in routers], [r for r in sorted(routers) if r not in theirs]
+    back = f"put {', '.join(missing)} back into" if missing else ""
+    out = f"take {', '.join(added)} out of" if added else ""
+    return " and ".join(filter(None, (back, out)))
+
+
 def _check_routers(path: Path, routers: Sequence[str], theirs: list[str]) -> None:
     if sorted(routers) != theirs:
         raise NodeError(
             f"{path} belongs to the routers {', '.join(theirs)}, and the topology has {', '.join(sorted(routers))}. "
-            f"Each stream lives at one of them, and would be looked for at another: put the routers back into the "
-            f"topology, or set another fabric.data_dir to start with empty logs"
+            f"Each stream lives at one of them, and would be looked for at another: {_how_to_mend(routers, theirs)} "
+            f"the topology, or set another fabric.data_dir to start with empty logs"
         )
