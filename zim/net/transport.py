@@ -39,7 +39,10 @@ _FAILED = zmq.EVENT_HANDSHAKE_FAILED_AUTH | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL 
 
 
 def _socket(kind: int) -> zmq.Socket[bytes]:
-    socket: zmq.Socket[bytes] = zmq.Context.instance().socket(kind)
+    try:
+        socket: zmq.Socket[bytes] = zmq.Context.instance().socket(kind)
+    except zmq.ZMQError as e:
+        raise NodeError(f"a link cannot be made: {os.strerror(e.errno or 0)}") from None
     socket.setsockopt(zmq.LINGER, 0)  # else Ctrl-C hangs on what nobody will read
     socket.setsockopt(zmq.SNDHWM, _HWM)
     socket.setsockopt(zmq.RCVHWM, _HWM)

@@ -17,7 +17,6 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol
 
 import gevent
-import zmq
 from gevent.event import Event
 from typing_extensions import override
 
@@ -341,11 +340,7 @@ class NodeProcess(Performer):
             said: dict[str, object]
             try:
                 said = self._take_over()
-            except (
-                ZimError,
-                OSError,
-                zmq.ZMQError,
-            ) as e:  # too few open files for one more link, say: once more will do
+            except (ZimError, OSError) as e:  # too few open files for one more link, say: another reload makes it
                 log.error("not reloaded", extra={"problem": str(e)})
                 said = {"problems": str(e).splitlines()}
             logs.writer(logs.STDOUT).put(f"reloaded {self.name} {json.dumps(said)}\n".encode())

@@ -10,6 +10,7 @@ import errno
 import logging
 import sqlite3
 from collections.abc import Callable, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -79,16 +80,17 @@ class SqliteReceipts(ReceiptStore):
 
     @override
     def write(self, receipts: Sequence[RouterReceipt], tally: Tally, offline: int, pushes: int, now_ms: int) -> None:
-        values: list[Any] = []
+        rows: list[tuple[Any, ...]] = []
         for r in receipts:
-            values += (
-                *(_encode_id(r.push_id), r.serial, self._run, r.accepted_ms, r.kept_ms, r.reported_ms, r.offline),
-                *(r.open_rows, msgspec.json.encode(r.offline_users) if r.offline_users else None, *r.tally.counts),
+            users = msgspec.json.encode(r.offline_users) if r.offline_users else None
+            times = r.accepted_ms, r.kept_ms, r.reported_ms
+            rows.append(
+                (_encode_id(r.push_id), r.serial, self._run, *times, r.offline, r.open_rows, users, *r.tally.counts)
             )
             give_way()
         self._serial = max([self._serial, *(r.serial for r in receipts)])
         totals = (offline, pushes, self._serial, *tally.counts)
-        self._run_job(lambda db: self._write(db, values, totals, now_ms))
+        self._run_job(lambda db: self._write(db, rows, totals, now_ms))
 
     def _run_job(self, job: Callable[[sqlite3.Connection], T]) -> T:
         try:
@@ -97,14 +99,16 @@ class SqliteReceipts(ReceiptStore):
         except sqlite3.Error as e:
             raise Unavailable("the receipts", str(e)) from None
 
-    def _write(self, db: sqlite3.Connection, values: list[Any], totals: tuple[int, ...], now_ms: int) -> None:
+    def _write(self, db: sqlite3.Connection, rows: list[tuple[Any, ...]], totals: tuple[int, ...], now_ms: int) -> None:
+        rows.sort(key=_place)  # neighbours go to the same page, which is looked for once
         with db:
             db.execute("BEGIN")
             segment = self._make_segment(db, now_ms)
-            for start in range(0, len(values), ROWS * _WIDTH):
-                part = values[start : start + ROWS * _WIDTH]
-                places = ",".join(["(" + ",".join("?" * _WIDTH) + ")"] * (len(part) // _WIDTH))
-                db.execute(f"INSERT OR REPLACE INTO {segment} ({_COLUMNS}) VALUES {places}", part)
+            for start in range(0, len(rows), ROWS):
+                part = rows[start : start + ROWS]
+                places = ",".join(["(" + ",".join("?" * _WIDTH) + ")"] * len(part))
+                values = list(chain.from_iterable(part))
+                db.execute(f"INSERT OR REPLACE INTO {segment} ({_COLUMNS}) VALUES {places}", values)
             db.execute("INSERT OR REPLACE INTO totals VALUES (1, ?, ?, ?, ?, ?, ?, ?, ?, ?)", totals)
 
     def _make_segment(self, db: sqlite3.Connection, now_ms: int) -> str:
@@ -176,6 +180,11 @@ def _segments(db: sqlite3.Connection) -> list[int]:
     """When each began, the newest first."""
     rows = db.execute("SELECT name FROM sqlite_schema WHERE name GLOB 'segment_[0-9]*' AND type = 'table'").fetchall()
     return sorted((int(name.removeprefix("segment_")) for (name,) in rows), reverse=True)
+
+
+def _place(row: tuple[Any, ...]) -> tuple[bool, bytes | str, int]:
+    """Where a row stands in its segment: texts come before bytes."""
+    return isinstance(row[0], bytes), row[0], row[1]
 
 
 def _encode_id(push_id: str) -> bytes | str:

@@ -10,6 +10,7 @@ import json
 import sqlite3
 from collections.abc import Sequence
 from functools import cache
+from itertools import chain
 from typing import Any, TypeVar
 
 import msgspec
@@ -131,7 +132,12 @@ def write(connection: sqlite3.Connection, plan: Plan) -> None:
     for table in _COLUMNS:
         values = getattr(plan, table)
         if values:
-            _insert_all(connection, table, values)
+            _insert_all(connection, table, _in_order(values) if table == "records" else values)
+
+
+def _in_order(records: list[Any]) -> list[Any]:
+    """By stream and offset: neighbours go to the same page, which is looked for once."""
+    return list(chain.from_iterable(sorted(zip(*[iter(records)] * _COLUMNS["records"], strict=True))))
 
 
 def acquire(connection: sqlite3.Connection, owner: str, least_term: int) -> int:
