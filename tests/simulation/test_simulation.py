@@ -10,7 +10,7 @@ import pytest
 
 from tests.simulation.plans import PROFILES, load, make_plan, run, save, shrink
 
-SEEDS = int(os.environ.get("SEEDS", "40"))
+SEEDS = int(os.environ.get("SEEDS", "20"))
 PART = 20  # seeds of one test, so that several workers share them
 
 
