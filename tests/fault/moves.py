@@ -131,6 +131,12 @@ class Crowd:
         """Until all are."""
         wait_until(lambda: all(self._last), "all are connected", CONNECT_S)
 
+    def close(self) -> None:
+        """Leaves no process."""
+        for process in self._processes:
+            process.kill()
+            process.wait()
+
     def end(self) -> Heard:
         """What all of them have got."""
         for process in self._processes:
@@ -242,8 +248,11 @@ def _fabric(what: str, folder: Path) -> Iterator[tuple[Fabric, Postgres, Postgre
 
 def run(what: str, clients: int, rate: float) -> bool:
     """One of them. Returns whether nothing was lost, and nothing came twice."""
-    with tempfile.TemporaryDirectory() as scratch, _fabric(what, Path(scratch)) as (fabric, primary, second):
-        crowd = Crowd([*fabric.tcp.values()], clients)
+    with (
+        tempfile.TemporaryDirectory() as scratch,
+        _fabric(what, Path(scratch)) as (fabric, primary, second),
+        contextlib.closing(Crowd([*fabric.tcp.values()], clients)) as crowd,
+    ):
         crowd.wait_connected()
         _say(f"{clients:,} clients are connected")
         pushes = Pushes(list(fabric.http.values()), crowd.uids, rate)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import signal
 import socket
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from tests.integration.test_drain import zim
 from tests.integration.test_reload import reload
 from tests.zim_client import ZimClient
 from zim.protocol.frame import Op
+from zim.supervisor.control import ask, control_path
 
 ADDED = ("logic-2", "job-2", "comet-2")
 
@@ -29,7 +32,7 @@ def said(fabric: Fabric, *options: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize("links", [{}, {"links": {"keys": "link-keys"}}], ids=["plain", "with link keys"])
 def test_they_do_their_part_and_nobody_is_disturbed(links: dict[str, Any]) -> None:
-    with running(logics=2, jobs=2, comets=2, later=ADDED, **links) as fabric:
+    with running(logics=2, jobs=2, comets=2, later=ADDED, has_admin=True, **links) as fabric:
         first = ZimClient(fabric.tcp["comet-1"], "7", rooms=["a"])
         fabric.add_later()
         if links:
@@ -39,6 +42,8 @@ def test_they_do_their_part_and_nobody_is_disturbed(links: dict[str, Any]) -> No
         found = said(fabric)
         assert (found["code"], found["waiting"], found["nodes"]) == (0, [], {}), found
         assert [one for one in found["taken"] if "link" not in one] == [f"{name}, added" for name in ADDED]
+        for node, peer in (("router-1", "job-2"), ("job-1", "comet-2"), ("comet-1", "logic-2")):
+            assert f'queue="{peer}"' in fabric.metrics(node)
         second = ZimClient(fabric.tcp["comet-2"], "8", rooms=["a"])
 
         def both_get(body: int, logic: str) -> None:
@@ -156,14 +161,22 @@ def test_one_for_another_machine_needs_a_zim_up_that_knows_its_own() -> None:
 
 
 def test_a_node_that_starts_meanwhile_is_told_too() -> None:
-    with running(comets=2, jobs=2, later=["comet-2"]) as fabric:
+    with running(comets=2, jobs=2, later=["comet-2"], has_admin=True) as fabric:
         client = ZimClient(fabric.tcp["comet-1"], "7", rooms=["a"])
         assert zim(fabric, "drain", "job-1")[0] == 0
-        assert fabric.process
-        starting = subprocess.Popen([sys.executable, "-m", "zim", "start", "--topology", str(fabric.file), "job-1"])
+        ask(control_path(fabric.file.parent / "var", None), "start", 10.0, node="job-1")
+        wait_until(lambda: fabric.pid("job-1"), "it starts")
+        fabric.kill("job-1", signal.SIGSTOP)  # with what was in force before
         fabric.add_later()
         assert said(fabric)["taken"] == ["comet-2, added"]
-        assert starting.wait(60) == 0
+        fabric.kill("job-1", signal.SIGCONT)
+
+        def is_told() -> bool:
+            with suppress(OSError):
+                return 'queue="comet-2"' in fabric.metrics("job-1")
+            return False
+
+        wait_until(is_told, "it is told, once it is ready")
         assert zim(fabric, "drain", "job-2")[0] == 0
         second = ZimClient(fabric.tcp["comet-2"], "8", rooms=["a"])
         assert fabric.push({"to": {"rooms": ["a"]}, "body": 1})[0] == 200

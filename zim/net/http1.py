@@ -240,6 +240,7 @@ class Requests:
         if self._begun:
             return
         environ, version = _environ(bytes(self._fields)), self._parser.get_http_version()
+        self._fields.clear()  # the body may take long
         if version not in ("1.1", "1.0"):
             raise Refused(505, "HTTP version")
         if version == "1.1" and "HTTP_HOST" not in environ:

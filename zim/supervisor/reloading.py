@@ -100,7 +100,7 @@ class Reloader:
         blocks."""
         changes = compare(self._topology, load(self._topology.path))
         here = {node.name for node in self._supervisor.nodes}
-        hosts = {self._host} if self._host else {node.host for node in self._supervisor.nodes}
+        hosts = {self._host} if self._host else {"", *(node.host for node in self._supervisor.nodes)}
         added = [node for node in changes.topology.nodes if node.name not in here and node.host in hosts]
         if self._host is None and (elsewhere := [n for n in changes.topology.nodes if n.host not in hosts]):
             raise NodeError(

@@ -196,9 +196,8 @@ class Supervisor:
         self._wanted = digest
         missing = set(self._readiness.missing).difference(added)
         late = dict.fromkeys(missing, "is not ready, and takes it over when it is")
-        away = self._must_reload = (
-            missing | self._readiness.drained
-        )  # one of them may be starting, with what was before
+        # A drained one may be starting, with what was in force before.
+        away = self._must_reload = missing | self._readiness.drained
         self._reloads = {name: AsyncResult() for name in self._keepers if name not in away}
         for name in self._reloads.keys() - set(added):
             self._keepers[name].reload()

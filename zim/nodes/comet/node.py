@@ -168,9 +168,6 @@ class CometNode(NodeProcess):
 
     @override
     def follow(self, topology: Topology, prepared: Any) -> None:
-        routers, logics = [router.name for router in topology.routers], [logic.name for logic in topology.logics]
-        self._runner.know(routers, logics, _renew_bytes(topology))
-        self._link(topology)
         self._comet = comet = next(one for one in topology.comets if one.name == self.name)
         self._runner.answer_s, self._runner.handshake_timeout_s = _answer_s(topology), comet.handshake_timeout_s
         self._edge.limits, self._edge.max_connections = _limits(comet), comet.max_connections
@@ -180,6 +177,9 @@ class CometNode(NodeProcess):
         let_in(self._ws, comet.ws)
         for ws, at in zip(self._ws, comet.ws, strict=True):
             ws.is_anonymous, ws.cookie = at.anonymous, at.cookie
+        self._link(topology)  # may fail, for too few open files: the rest is done, and nobody is asked who has no link
+        routers, logics = [router.name for router in topology.routers], [logic.name for logic in topology.logics]
+        self._runner.know(routers, logics, _renew_bytes(topology))
 
     @override
     def stop(self) -> None:

@@ -123,8 +123,6 @@ class LogicNode(NodeProcess):
 
     @override
     def follow(self, topology: Topology, prepared: Loaded) -> None:
-        self._runner.know([router.name for router in topology.routers])
-        self._link(topology)
         self._runner.desk.follow(topology.identity, prepared.keys)
         self._follow_limits(topology)
         self._askers |= prepared.askers  # who is asked at a former URL answers yet
@@ -133,6 +131,8 @@ class LogicNode(NodeProcess):
         let_in(self._http, self._logic.http)
         for server in self._http:
             server.timeout_s, server.idle_s = self._logic.http_timeout_s, self._logic.http_idle_s
+        self._link(topology)  # may fail, for too few open files: the rest is done, and nobody is asked who has no link
+        self._runner.know([router.name for router in topology.routers])
 
     @override
     def start(self) -> None:
