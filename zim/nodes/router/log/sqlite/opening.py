@@ -20,7 +20,7 @@ FILE = "log.db"
 APPLICATION = 0x7A696D4C  # "zimL", in the file's header
 CHECKED_BYTES = 256 << 20  # a file up to this size is checked page by page; a larger one would keep the router waiting
 
-WAL_PAGES = 1_000  # at which a commit also checkpoints: 4 MB, a few milliseconds
+WAL_PAGES = 4_000  # at which a commit also checkpoints: 16 MB, some ten milliseconds in the thread that writes
 WAL_KEPT_BYTES = 64 << 20  # a WAL that grew above this is cut back to it
 _WRITER_CACHE_KB, _READER_CACHE_KB = 32 << 10, 8 << 10
 _BUSY_MS = 2_000  # someone else holds the file: a backup, a person with sqlite3
