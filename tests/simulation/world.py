@@ -68,6 +68,7 @@ class World:
         self.acks: dict[str, int] = {}  # how far devices have asked to move their user's cursor
         self.died_at = dict.fromkeys(layout.shards.names, -1.0)  # shards whose owner did, or was thought dead
         self.began_at = dict.fromkeys(layout.shards.names, -1.0)  # since when the owner is their owner
+        self.changes: list[tuple[float, str]] = []  # when a shard got another owner
         self.has_small_limits = are_small(seed)
         self.drops_oldest = seed % 4 == 1  # what a comet does with goim clients that are too slow
         self.lost: dict[tuple[str, str], list[tuple[str, int]]] = {}  # as places: by routers whose backup came back
@@ -154,6 +155,7 @@ class World:
     def saw_term(self, shard: str, was_given: bool) -> None:
         """A shard has another owner."""
         self.began_at[shard] = self.kernel.now
+        self.changes.append((self.kernel.now, shard))
         if not was_given:
             self.died_at[shard] = self.kernel.now
 
@@ -232,8 +234,8 @@ class World:
 
     def check_in_time(self, who: str, streams: list[str], push_id: str) -> None:
         """Past its ttl nobody gets a push. That began when it was asked for; or when it was kept, if its logic did not
-        know its router's log time: one of them was fresh, or the link between them cut. A router with a wrong wall
-        clock does not know for how long it was away."""
+        know its router's log time: one of them was fresh, the shard had another owner meanwhile, or the link between
+        them was cut. A router with a wrong wall clock does not know for how long it was away."""
         ttl_s = self.backend.pushes[push_id][0].ttl_s
         kept = [at for s in streams if (at := self.appended_at.get((s, push_id))) is not None]
         if not ttl_s or not kept:
@@ -242,7 +244,9 @@ class World:
         starts = [at for at, name in self.kernel.starts if name.startswith(("logic", "router"))]
         if self.is_clock_wrong and any(at > min(kept) for at in starts):
             return
-        is_known = knew and not any(asked_at - KNOWN_S < at <= max(kept) for at in starts)
+        shards = {self.shard_of(s) for s in streams}
+        anew = starts + [at for at, shard in self.changes if shard in shards]
+        is_known = knew and not any(asked_at - KNOWN_S < at <= max(kept) for at in anew)
         late_s = self.kernel.now - (asked_at if is_known else max(kept)) - ttl_s
         if late_s > 0.001:
             self.fail(f"{who} got {push_id}, which was worth something for {ttl_s} s, {late_s} s late")
