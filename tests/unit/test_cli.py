@@ -37,7 +37,7 @@ def run(*arguments: str) -> tuple[int, str, str]:
     "command",
     [
         *("init", "up", "check", "node", "push", "listen", "who", "ledger", "api-key", "token", "explain"),
-        *("restored", "completion"),
+        *("backup", "restored", "completion"),
     ],
 )
 def test_every_command_has_help_with_an_example(command: str) -> None:

@@ -9,10 +9,6 @@ import json
 import re
 import runpy
 import shlex
-import sqlite3
-import subprocess
-import sys
-from contextlib import closing
 from itertools import pairwise
 from pathlib import Path
 
@@ -21,7 +17,7 @@ import pytest
 
 from tests.simulation.plans import PROFILES
 from tests.simulation.rules import RULES
-from tests.unit.nodes.router.log.sqlite_support import ROUTERS, acquired, opened
+from tests.unit.nodes.router.log.sqlite_support import opened
 from tests.wires import ZIM_TEXT
 from zim import json_text
 from zim.cli import main
@@ -41,8 +37,7 @@ from zim.nodes.comet.inflow import Inflow
 from zim.nodes.logic.fabric import HISTORY_BYTES
 from zim.nodes.logic.logging_in import LoginLimit
 from zim.nodes.logic.quotas import Quotas
-from zim.nodes.router.log import Log, NewPush
-from zim.nodes.router.log.durable import begin_epoch
+from zim.nodes.router.log import Log
 from zim.nodes.router.stream_limit import StreamLimit
 from zim.protocol import frame
 from zim.protocol.endings import Ending
@@ -473,30 +468,6 @@ unavailable("of an error")
 log.info(text)
 """
     assert events_in(code) == {"by a driver", "from another greenlet", "by a runner", "by a shard"}
-
-
-def test_a_log_can_be_backed_up_every_day_and_restored(tmp_path: Path) -> None:
-    (backup,) = [text for name, text in blocks("sh") if name == "backups.md" and "VACUUM INTO" in text]
-    backup = backup.replace(".venv/bin/python", sys.executable)
-    live, copy = tmp_path / "var" / "router-1", tmp_path / "backup" / "router-1"
-    live.mkdir(parents=True)
-    log = opened(live)
-    log.append(acquired(log), [NewPush("one", ["u:7"], 5, b"1", 1)])
-    for _ in ("today", "tomorrow"):
-        subprocess.run(["sh", "-c", backup], cwd=tmp_path, check=True)
-    assert [path.name for path in copy.iterdir()] == ["log.db"]
-    epoch, head = log.epoch, log.heads(["u:7"])["u:7"].head
-    log.close()
-    again = opened(copy)
-    assert (again.epoch, again.heads(["u:7"])["u:7"].head, head) == (epoch, 1, 1)
-    again.close()
-    begin_epoch(live, ROUTERS)
-    with closing(sqlite3.connect(live / "log.db", isolation_level=None)) as vacuumed:
-        vacuumed.execute("VACUUM")
-    other = opened(live)
-    assert other.epoch != epoch
-    assert other.read("u:7", 0, 9, 10, 1000, 2).records[0].body == b"1"
-    other.close()
 
 
 LIMITS = {

@@ -32,6 +32,7 @@ _COMMANDS = (
     "token",
     "explain",
     "log",
+    "backup",
     "restored",
     "completion",
 )

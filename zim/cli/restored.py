@@ -16,12 +16,16 @@ from zim.topology import load
 @click.command()
 @click.argument("name")
 @topology_option()
-def restored(name: str, topology: Path | None) -> None:
+@click.option("--with-wal", is_flag=True, help="The log.db-wal in the folder came out of the backup, too.")
+def restored(name: str, topology: Path | None, with_wal: bool) -> None:
     """Say that a router's log is a restored backup.
 
     It is said before the router starts on it. Its streams go on where the backup ends, with offsets that clients have
     seen before, for other messages. So their history gets another name, a new epoch: clients that resume from the old
     one are told that they cannot, instead of taking one message for another.
+
+    A log.db-wal that the log before it has left there would be written over the copy: it has to go first. Only a copy
+    of the whole folder, such as a snapshot of the disk, has one of its own: --with-wal.
 
     \b
     zim restored router-1
@@ -40,7 +44,7 @@ def restored(name: str, topology: Path | None) -> None:
     except RunsAlready as error:
         raise NodeError(f"{name} runs (pid {error.pid}); stop it, or the `zim up` that restarts it") from None
     try:
-        epoch = begin_epoch(state.path, names)
+        epoch = begin_epoch(state.path, names, with_wal)
     finally:
         state.close()
     click.echo(f"{name} goes on with epoch {epoch}.")

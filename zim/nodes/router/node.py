@@ -141,11 +141,12 @@ class RouterNode(NodeProcess):
 
     @override
     def missing(self) -> list[str]:
-        return not_connected(self._jobs)
+        troubles = {durable.log.trouble for durable, _ in self._durables.values()}
+        return [*not_connected(self._jobs), *(f"pushes are refused: {why}" for why in sorted(troubles) if why)]
 
     @override
     def blocked(self) -> list[str]:
-        return if_none(self.missing(), self._jobs)
+        return if_none(not_connected(self._jobs), self._jobs)
 
     @override
     def listens(self) -> dict[str, Listeners]:

@@ -188,6 +188,11 @@ class Log(Protocol):
         """The disk had no room, and pushes are refused until there is some."""
 
     @property
+    def trouble(self) -> str:
+        """Why pushes are refused now, in words; "" if they are not."""
+        return "the disk is full" if self.is_full else ""
+
+    @property
     def backlog(self) -> Backlog:
         """What trimming has found, or been told of by appends, and not let go yet."""
 

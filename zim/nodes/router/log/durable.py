@@ -7,9 +7,9 @@ from pathlib import Path
 
 from zim.errors import NodeError
 from zim.nodes.router.log.shared import Durable, SharedLog, WhereShared
-from zim.nodes.router.log.sqlite import InThread, SqliteLog, SqliteReceipts, begin_epoch
+from zim.nodes.router.log.sqlite import InThread, SqliteLog, SqliteReceipts, back_up, begin_epoch
 
-__all__ = ["Durable", "begin_epoch", "open_durable", "open_shared"]
+__all__ = ["Durable", "back_up", "begin_epoch", "open_durable", "open_shared"]
 
 
 def open_durable(

@@ -10,14 +10,16 @@ wal       what SQLite does not say about a damaged WAL
 worker    one connection, one job at a time, in a thread
 receipts  what became of pushes, in a file of their own
 failures  SQLite's errors → ours
+backup    a copy of a log whose router may run
 exporting a log that stands still, to be copied into another engine
 ballast   room for the day when the disk is full
 """
 
+from zim.nodes.router.log.sqlite.backup import BackedUp, back_up
 from zim.nodes.router.log.sqlite.engine import SqliteLog
 from zim.nodes.router.log.sqlite.exporting import SqliteSource
 from zim.nodes.router.log.sqlite.opening import begin_epoch
 from zim.nodes.router.log.sqlite.receipts import SqliteReceipts
 from zim.nodes.router.log.sqlite.worker import InThread
 
-__all__ = ["InThread", "SqliteLog", "SqliteReceipts", "SqliteSource", "begin_epoch"]
+__all__ = ["BackedUp", "InThread", "SqliteLog", "SqliteReceipts", "SqliteSource", "back_up", "begin_epoch"]

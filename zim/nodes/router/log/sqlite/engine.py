@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sqlite3
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -31,15 +32,17 @@ from zim.nodes.router.log.keys import kept_ms
 from zim.nodes.router.log.pace import Pace
 from zim.nodes.router.log.sqlite import failures, tables, trimming
 from zim.nodes.router.log.sqlite.ballast import Ballast
-from zim.nodes.router.log.sqlite.opening import FILE, open_database
+from zim.nodes.router.log.sqlite.opening import FILE, open_database, wal_pages
 from zim.nodes.router.log.sqlite.planning import Ids, Plan, plan
 from zim.nodes.router.log.sqlite.worker import InThread, Worker
-from zim.nodes.router.log.sqlite.writer import Writer
+from zim.nodes.router.log.sqlite.writer import GONE, Writer
 from zim.nodes.router.log.standings import Standings, StreamStanding
 from zim.nodes.router.log.turn import Turn
 from zim.nodes.router.log.window import Window
 
 T = TypeVar("T")
+
+log = logging.getLogger(__name__)
 
 TIME_MS = 600_000  # of log time without an append, after which it is stored: the next start goes on from there
 
@@ -93,9 +96,14 @@ class SqliteLog(Log):
         is_full = folder.is_dir() and for_start.free_bytes() < for_start.size
         if is_full:
             for_start.give_up()  # it is for opening and trimming; pushes are refused
-        opened = open_database(folder, routers, factory)
+        opened = open_database(folder, routers, factory, wal_pages(ballast_bytes))
         if ballast.make():
             for_start.make()
+        if is_full:
+            log.warning("the disk is full, and pushes are refused until there is room", extra={"folder": str(folder)})
+        elif ballast_bytes and not (ballast.is_there and for_start.is_there):
+            wanted = {"folder": str(folder), "free_bytes": ballast.free_bytes(), "ballast_bytes": ballast_bytes}
+            log.warning("the disk has no room for the ballast", extra=wanted)
         self._time_ms, self.epoch = opened.time_ms, opened.epoch
         self._path = folder / FILE
         self._writer = Writer(Worker(opened.writer, in_thread), self._path, ballast, for_start, is_full, monotonic)
@@ -118,6 +126,11 @@ class SqliteLog(Log):
     @override
     def is_full(self) -> bool:
         return self._writer.is_full
+
+    @property
+    @override
+    def trouble(self) -> str:
+        return f"{self._path} {GONE}" if self._writer.is_gone else super().trouble
 
     @property
     @override

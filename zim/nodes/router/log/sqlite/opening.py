@@ -20,7 +20,8 @@ FILE = "log.db"
 APPLICATION = 0x7A696D4C  # "zimL", in the file's header
 CHECKED_BYTES = 256 << 20  # a file up to this size is checked page by page; a larger one would keep the router waiting
 
-WAL_PAGES = 4_000  # at which a commit also checkpoints: 16 MB, some ten milliseconds in the thread that writes
+WAL_PAGES, MOST_WAL_PAGES = 1_000, 2_000  # at which a commit also checkpoints: 4 to 8 MB, some milliseconds
+_FRAME_BYTES = 4_096 + 24  # of a page in the WAL: https://sqlite.org/fileformat2.html#the_write_ahead_log
 WAL_KEPT_BYTES = 64 << 20  # a WAL that grew above this is cut back to it
 _WRITER_CACHE_KB, _READER_CACHE_KB = 32 << 10, 8 << 10
 _BUSY_MS = 2_000  # someone else holds the file: a backup, a person with sqlite3
@@ -42,8 +43,22 @@ class OpenedFile:
     time_ms: int
 
 
-def open_database(folder: Path, routers: Sequence[str], factory: type[sqlite3.Connection]) -> OpenedFile:
+def wal_pages(ballast_bytes: int) -> int:
+    """How many pages the WAL takes: the more, the less is written twice; but a start on a full disk, which has half of
+    the ballast, must be able to put them into the file."""
+    return max(WAL_PAGES, min(ballast_bytes // 2 // _FRAME_BYTES, MOST_WAL_PAGES))
+
+
+def open_database(
+    folder: Path, routers: Sequence[str], factory: type[sqlite3.Connection], most_wal_pages: int = WAL_PAGES
+) -> OpenedFile:
     """
+    Args:
+        folder: of the router.
+        routers: names of all routers of the topology.
+        factory: of connections.
+        most_wal_pages: at which a commit also checkpoints.
+
     Raises:
         NodeError: it cannot be used; says why, and what to do. NotNow: the disk has no room.
     """
@@ -51,15 +66,16 @@ def open_database(folder: Path, routers: Sequence[str], factory: type[sqlite3.Co
     writer = None
     try:
         if not path.exists():
+            _refuse_others(folder, routers)
             _make(path, routers)
-        version = _check_is_ours(path)
-        writer = _connect(path, factory, _WRITER_CACHE_KB)
+        version = check_is_ours(path)
+        writer = _connect(path, factory, _WRITER_CACHE_KB, most_wal_pages)
         is_whole = _check_wal(path, writer)
         _check_pages(path, writer, is_whole)
         epoch, theirs, time_ms = _check_meta(path, writer)
         _check_routers(path, routers, theirs)
         migrate(writer, version)
-        return OpenedFile(writer, _connect(path, factory, _READER_CACHE_KB), epoch, time_ms)
+        return OpenedFile(writer, _connect(path, factory, _READER_CACHE_KB, most_wal_pages), epoch, time_ms)
     except sqlite3.Error as e:
         _close(writer)
         if failures.is_damage(e):
@@ -77,15 +93,28 @@ def open_database(folder: Path, routers: Sequence[str], factory: type[sqlite3.Co
         raise
 
 
-def begin_epoch(folder: Path, routers: Sequence[str]) -> str:
+def begin_epoch(folder: Path, routers: Sequence[str], with_wal: bool = False) -> str:
     """A backup was restored: what its streams get from now on is another history than what came after the backup.
+
+    Args:
+        with_wal: the WAL beside it came out of the backup, too.
 
     Returns:
         The new epoch. Session numbers jump, past all that may have been given since the backup.
 
     Raises:
-        NodeError: see `open_database`.
+        NodeError: see `open_database`; or there is no log, or a WAL that may be another log's. SQLite would take that
+            for this one's, and write what it has over the copy.
     """
+    path = folder / FILE
+    wal = path.with_name(path.name + "-wal")
+    if not path.exists():
+        raise NodeError(f"{path} is not there; put the copy there first")
+    if not with_wal and wal.exists() and wal.stat().st_size:
+        raise NodeError(
+            f"{wal} is there: what the log before this one wrote last. It would be written over the copy, so move it "
+            f"away, and {path.name}-shm; if it came out of the backup, too, say so: --with-wal"
+        )
     opened = open_database(folder, routers, sqlite3.Connection)
     epoch = secrets.token_hex(8)
     try:
@@ -108,6 +137,21 @@ def _damaged(path: Path, reason: str) -> NodeError:
         f"{path} is damaged: {reason}. Restore the folder from a backup, or move {path.name}* out of it: then the "
         f"router starts with an empty log, and clients are told that what they missed is gone"
     )
+
+
+def _refuse_others(folder: Path, routers: Sequence[str]) -> None:
+    """A router whose number was changed would start with an empty log beside its own, and nobody be told.
+
+    Raises:
+        NodeError: the folders beside this one have the log of a router that the topology does not know.
+    """
+    for path in sorted(folder.parent.glob(f"router-*/{FILE}")):
+        if path.parent.name not in routers:
+            raise NodeError(
+                f"{path} is the log of {path.parent.name}, and the topology has {', '.join(sorted(routers))}. Each "
+                f"stream lives at one router, by its id: put {path.parent.name} back into the topology, or move "
+                f"{path.parent} away to start {folder.name} with an empty log"
+            )
 
 
 def _make(path: Path, routers: Sequence[str]) -> None:
@@ -137,11 +181,14 @@ def _make(path: Path, routers: Sequence[str]) -> None:
         os.close(directory)
 
 
-def _check_is_ours(path: Path) -> int:
+def check_is_ours(path: Path) -> int:
     """By the header (https://sqlite.org/fileformat2.html#the_database_header), before SQLite touches the file.
 
     Returns:
         The format.
+
+    Raises:
+        NodeError: it is another program's, of a format that is not known, or no database.
     """
     with path.open("rb") as f:
         header = f.read(100)
@@ -158,7 +205,7 @@ def _check_is_ours(path: Path) -> int:
     return version
 
 
-def _connect(path: Path, factory: type[sqlite3.Connection], cache_kb: int) -> sqlite3.Connection:
+def _connect(path: Path, factory: type[sqlite3.Connection], cache_kb: int, most_wal_pages: int) -> sqlite3.Connection:
     connection = sqlite3.connect(
         path, timeout=_BUSY_MS / 1000, isolation_level=None, check_same_thread=False, factory=factory
     )
@@ -171,7 +218,7 @@ def _connect(path: Path, factory: type[sqlite3.Connection], cache_kb: int) -> sq
             "secure_delete = OFF",
             "temp_store = MEMORY",
             f"cache_size = {-cache_kb}",
-            f"wal_autocheckpoint = {WAL_PAGES}",
+            f"wal_autocheckpoint = {most_wal_pages}",
             f"journal_size_limit = {WAL_KEPT_BYTES}",
         ):
             connection.execute(f"PRAGMA {pragma}").fetchall()

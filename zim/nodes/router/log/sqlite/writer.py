@@ -17,6 +17,7 @@ from zim.nodes.router.log.turn import Turn
 
 T = TypeVar("T")
 
+GONE = "was moved or deleted while the router had it open: put it back, or stop the router"
 _LOOK_S = 1.0  # how often a log without room looks whether there is some
 
 
@@ -26,6 +27,7 @@ class Writer:
     Attributes:
         turn: to write.
         is_full: the disk was; nothing but trimming is let in until there is room.
+        is_gone: the file was moved or deleted: what is written reaches nobody any more.
     """
 
     def __init__(
@@ -43,11 +45,12 @@ class Writer:
             for_start: ballast that only a start gives up.
             is_full: see Attributes.
         """
-        self.turn, self.is_full = worker.turn, is_full
+        self.turn, self.is_full, self.is_gone = worker.turn, is_full, False
         self._worker, self._monotonic = worker, monotonic
         self._ballast, self._for_start = ballast, for_start
         self._path, self._wal = path, path.with_name(path.name + "-wal")
         self._look_at = self._tend_at = 0.0
+        self._file = _identity(path)
 
     def commit(self, job: Callable[[sqlite3.Connection], T]) -> T:
         """The job, in a transaction. Switches: until it is on the disk.
@@ -60,6 +63,7 @@ class Writer:
     def _transaction(self, c: sqlite3.Connection, job: Callable[[sqlite3.Connection], T]) -> T:
         try:
             _roll_back(c)
+            self._refuse_gone()
             c.execute("BEGIN IMMEDIATE")
             result = job(c)
         except sqlite3.Error as e:
@@ -79,6 +83,12 @@ class Writer:
             self._note(e)
             raise failures.of_commit(e, str(self._path)) from None
         return result
+
+    def _refuse_gone(self) -> None:
+        """A file that has no name any more takes what is written, and is empty for the next start."""
+        self.is_gone = _identity(self._path) != self._file
+        if self.is_gone:
+            raise unavailable(f"{self._path} {GONE}")
 
     def _note(self, error: sqlite3.Error) -> None:
         if failures.is_full(error):
@@ -118,6 +128,7 @@ class Writer:
 
     def _look_after_files(self, c: sqlite3.Connection) -> None:
         _roll_back(c)
+        self._refuse_gone()
         if self.is_full or self._wal.stat().st_size > WAL_KEPT_BYTES:
             tables.empty_wal(c)
         self._look_for_room(c)
@@ -139,3 +150,12 @@ def _roll_back(connection: sqlite3.Connection) -> None:
     if connection.in_transaction:
         with suppress(sqlite3.Error):
             connection.execute("ROLLBACK")
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Device and number of a file; None if it is not there."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
