@@ -8,12 +8,14 @@
 #   SECONDS (600)
 # images: builds the container image in a chroot, and boots systemd with the units: Linux, root, some minutes
 # fuzz: for SECONDS (60) any bytes into every parser, by atheris where it can be had; then mutations of the same SEED
+# One at a time installs into .venv; the folder .installing says who.
 # Works with BSD make and GNU make from 3.81. `make PYTHON=/path/to/python3.12 up` chooses the interpreter.
 
 PYTHON =
 WORKERS = 4
 COVERED = 80
 INSTALLED = .venv/.installed
+INSTALLING = .installing
 
 .PHONY: up check quick test bench simulate chaos soak images fuzz
 
@@ -62,7 +64,16 @@ fuzz: $(INSTALLED)
 
 # A virtual environment that an interrupted attempt, or a Python since removed, left without a working pip is made anew.
 $(INSTALLED): pyproject.toml
-	@python=; \
+	@tries=0; \
+	while ! mkdir $(INSTALLING) 2>/dev/null; do \
+	  owner=`cat $(INSTALLING)/pid 2>/dev/null`; \
+	  if [ $$tries -gt 5 ] && ! kill -0 "$${owner:-x}" 2>/dev/null; then rm -rf $(INSTALLING); fi; \
+	  [ $$tries -ne 1 ] || echo "another make installs into .venv: waiting for it"; \
+	  tries=$$((tries + 1)); sleep 1; \
+	done; \
+	trap 'rm -rf $(INSTALLING)' EXIT; trap 'exit 130' INT; trap 'exit 143' TERM; echo $$$$ >$(INSTALLING)/pid; \
+	if [ -e $(INSTALLED) ] && [ -z "`find pyproject.toml -newer $(INSTALLED)`" ]; then exit 0; fi; \
+	python=; \
 	for candidate in $(PYTHON) python3.13 python3.12 python3.11 python3; do \
 	  if $$candidate -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; then \
 	    python=$$candidate; break; \
@@ -84,5 +95,4 @@ $(INSTALLED): pyproject.toml
 	  $$python -m venv --clear .venv || exit 1; \
 	fi; \
 	echo "installing zim and what it needs into .venv"; \
-	.venv/bin/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
-	@touch $(INSTALLED)
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check -e '.[dev]' && touch $(INSTALLED)

@@ -137,7 +137,7 @@ class Bench:
 def made(folder: Path) -> Bench:
     """A bench with an empty log."""
     log = SqliteLog(
-        folder, ["router-1"], gevent.get_hub().threadpool.apply, key_window_s=86_400.0, ballast_bytes=8 << 20
+        folder, ["router-1"], gevent.get_hub().threadpool.apply, key_window_s=86_400.0, ballast_bytes=32 << 20
     )
     lease = log.acquire("router-1")
     return Bench(log, lease, folder)

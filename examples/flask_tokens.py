@@ -27,6 +27,10 @@ def make_app(secret):
     app = Flask(__name__)
     app.secret_key = secrets.token_bytes()  # of the cookie; another one after a restart, so all log in anew
 
+    @app.get("/")
+    def form():
+        return '<form method="post" action="/login"><input name="user"><button>Log in</button></form>'
+
     @app.post("/login")
     def log_in():  # your own, with a password
         session["user"] = request.form["user"]

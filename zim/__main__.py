@@ -1,7 +1,12 @@
 """The program. Monkey-patches before anything else is imported; nothing else in zim patches."""
 
 import os
+import signal
 import sys
+
+# All that is imported takes a while; who presses Ctrl-C meanwhile is not to see where it was.
+if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 # Started with `>&-`, say. What is opened next would get the number, and be written to as if it was the output.
 for _name in ("stdin", "stdout", "stderr"):
@@ -14,6 +19,9 @@ config.track_greenlet_tree = False  # it keeps the spawning stack with every gre
 monkey.patch_all()
 
 from zim.cli import main
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 if __name__ == "__main__":
     main()

@@ -106,7 +106,7 @@ def test_check_production(tmp_path: Path) -> None:
     file.write_text(DEFAULT.read_text())
     exit_code, out, err = run("check", "--production", str(file))
     assert (exit_code, err) == (1, "")
-    assert out.startswith(f"OK: {file} describes 4 nodes.\n\nerror    issuer\n         there is none")
+    assert out.startswith(f"{file} describes 4 nodes.\n\nerror    issuer\n         there is none")
     assert max(len(line) for line in out.splitlines() if str(tmp_path) not in line) <= 80
     assert "\nwarning  fabric.data_dir\n" in out
     (tmp_path / "var").mkdir(mode=0o700)

@@ -9,6 +9,7 @@ import msgspec
 
 from zim.cli.credentials import HOW_TO_SHOW, api_key
 from zim.cli.lines import printable
+from zim.cli.patience import patience
 from zim.client import ZimError
 from zim.client.address import logic_address
 from zim.client.http import OF_SILENCE, HttpResponse, check_key
@@ -69,9 +70,10 @@ def get(where: str, path: str) -> tuple[int, bytes]:
     connection.response_class = HttpResponse
     key = api_key()
     try:
-        connection.request("GET", path, headers={"Authorization": f"Bearer {check_key(key)}"} if key else {})
-        response = connection.getresponse()
-        return response.status, response.read()
+        with patience(f"no answer from {where} yet"):
+            connection.request("GET", path, headers={"Authorization": f"Bearer {check_key(key)}"} if key else {})
+            response = connection.getresponse()
+            return response.status, response.read()
     except ConnectionRefusedError:
         raise NotTold(f"nothing listens on {where}; is the fabric up? {zim_command()} up") from None
     except TimeoutError:

@@ -45,7 +45,7 @@ def check(file: Path | None, topology: Path | None, production: bool) -> None:
     """
     path = topology_file(topology, file)
     fabric = load(path)
-    click.echo(f"OK: {path} describes {len(fabric.nodes)} nodes.\n")
+    click.echo(f"{'' if production else 'OK: '}{path} describes {len(fabric.nodes)} nodes.\n")
     if not production:
         click.echo(draw(fabric))
         for text in out_of_reach(fabric):

@@ -21,10 +21,16 @@ _CALLED = {  # what is called otherwise in other programs
     **dict.fromkeys(("--user", "--user-id", "--id"), ("--uid",)),
     **dict.fromkeys(("--ttl", "--expires", "--exp", "--valid-for"), ("--for",)),
     **dict.fromkeys(("--file", "--config", "-c", "-f"), ("--topology",)),
+    **dict.fromkeys(("-v", "-V"), ("--version",)),
     **dict.fromkeys(("--rooms", "--channel", "--topic"), ("--room",)),
 }
 _AN_ARGUMENT = ("--body", "--message", "--data", "-d")
 _CLOSE = 0.7  # from that on names are alike
+_BEGUN = 3  # characters of an option, with its dashes, that may be the beginning of more than one
+_RANGES = {
+    "is not a valid integer range": "is no whole number",
+    "is not a valid float range": "is no number",
+}  # click's
 _ITSELF = "that is an API key or a token itself"
 _WAYS = {
     "--token-file": "a token is shown by --token-file FILE, or in ZIM_TOKEN",
@@ -77,6 +83,8 @@ def improved(error: click.UsageError) -> click.UsageError:
         text = _of_extra(error.ctx, words, unknown, options)
     elif isinstance(error, click.NoSuchOption):
         text = _of_option(error.ctx, unknown, options)
+    for theirs, ours in _RANGES.items():
+        text = text.replace(theirs, ours)
     text = _SECRET.sub("…", text)
     if unknown in _MEANT:
         text = f"{text} {_WAYS[_MEANT[unknown]]}" if _MEANT[unknown] in options else text
@@ -89,6 +97,10 @@ def _of_extra(ctx: click.Context, words: Sequence[str], unknown: str, options: S
     """What is said of words that have no place in a command."""
     if unknown:
         return _of_option(ctx, unknown, options)
+    group = ctx.parent.command if ctx.parent else None
+    one = (ctx.command.name or "").removesuffix("s")
+    if isinstance(group, click.Group) and one != ctx.command.name and one in group.commands:
+        return f"did you mean: {ctx.command_path.removesuffix('s')} {' '.join(words)}?"
     if "--uid" in options and words[0].isdecimal():
         return f"{words[0]} has no place here; did you mean --uid {words[0]}?"
     ways = _ways(options)
@@ -102,7 +114,12 @@ def _of_option(ctx: click.Context, unknown: str, options: Sequence[str]) -> str:
     if unknown in _AN_ARGUMENT and ctx.command_path.split()[1:2] == ["push"]:
         return f"no such option: {unknown}; the body is the last word, such as: {zim_command()} push user 7 hello"
     meant = [name for name in (_MEANT.get(unknown, ""), *_CALLED.get(unknown, ())) if name in options]
-    close = meant or get_close_matches(unknown, options, n=1, cutoff=_CLOSE)
+    if not meant and unknown == "--topology" and isinstance(ctx.command, click.Group):
+        return (
+            f"no such option: {unknown}; it stands behind the command, such as: {zim_command()} status {unknown} FILE"
+        )
+    begun = [name for name in options if name.startswith(unknown) and len(unknown) > _BEGUN]
+    close = meant or begun or get_close_matches(unknown, options, n=1, cutoff=_CLOSE)
     return f"no such option: {unknown}" + (f"; did you mean {close[0]}?" if close else "")
 
 

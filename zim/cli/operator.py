@@ -32,8 +32,9 @@ class Supervised:
             return ask(control_path(self.fabric.data_dir, self._host), do, ANSWER_S, **asked)
         except NobodyThere as e:
             named = any(node.host for node in self.fabric.nodes) and self._host is None
-            hint = "one that was started with --host is named by it" if named else f"{zim_command()} up starts one"
-            self.fail(f"{e}; {hint}", EXIT_NOBODY)
+            another = f"{zim_command()} up starts one; that of another fabric is named by --topology FILE"
+            hint = "one that was started with --host is named by it" if named else another
+            self.fail(f"{self.fabric.path}: {e}; {hint}", EXIT_NOBODY)
 
     def order(self, do: str, consent: str = "--yes", **asked: object) -> dict[str, Any]:
         """The same, and ends where it is refused."""

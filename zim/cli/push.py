@@ -17,6 +17,7 @@ from typing_extensions import override
 
 from zim.cli.credentials import HOW_TO_SHOW, api_key, key_file_option
 from zim.cli.outcome import NOBODY, tell
+from zim.cli.patience import patience
 from zim.cli.seconds import Seconds
 from zim.cli.where import http_address, topology_option
 from zim.client import Accepted, Publisher, PushUnavailable, PushUnknown, ZimError
@@ -201,13 +202,20 @@ def _add_command(name: str, metavar: str, summary: str, to: _To, act: _Act | Non
         names["keys"] = [*names.get("keys", ()), *keys]
         try:
             # A person, or a script, decides whether it is tried again.
-            with Publisher(http_address(http, topology), retry_s=0, api_key=api_key()) as publisher:
+            with (
+                patience("no answer yet"),
+                Publisher(http_address(http, topology), retry_s=0, api_key=api_key()) as publisher,
+            ):
                 if goim and act:
                     found = Accepted(act(publisher, who, body))
                 else:
                     found = publisher.push(body, **names, op=op, ttl_s=ttl_s or 0.0, id=key, wait_s=wait_s)
         except ZimError as error:
             _fail(error)
+        except KeyboardInterrupt:
+            again = f"; with --id {key} the same again is not pushed twice" if key else ""
+            click.echo(f"zim push: it is not known whether the push was accepted{again}", err=True)
+            raise
         click.echo(found.push_id or "accepted; the server names no push id", err=not found.push_id)
         if wait_s is not None:
             click.echo(tell(found.receipt, _nobody(names)) if found.receipt else "what became of it was not told")

@@ -13,7 +13,10 @@ class Seconds(click.FloatRange):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         """The number. Raises click.BadParameter: it is none, or beyond the range."""
-        found = float(super().convert(value, param, ctx))
+        try:
+            found = float(value)
+        except ValueError:
+            found = math.nan
         if math.isnan(found):
-            self.fail("nan is no length of time; right is a number of seconds", param, ctx)
-        return found
+            self.fail(f"{value} is no length of time; right is a number of seconds", param, ctx)
+        return float(super().convert(found, param, ctx))

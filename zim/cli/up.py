@@ -36,8 +36,8 @@ from zim.topology import Node, Topology, load, pack
 log = logging.getLogger(__name__)
 
 _OTHER_PORTS = """\
-Until then `zim push`, `zim listen` and the others reach whoever listens there, if they are given this topology. For a
-second fabric on this machine `{zim} init --offset 10000 FILE` writes one with other ports."""
+until then `zim push`, `zim listen` and the others reach whoever listens there, if they are given this topology
+for a second fabric on this machine: {zim} init --offset 10000 FILE writes one with other ports"""
 
 ANSWER_S = 3.0  # of another zim up
 
@@ -164,7 +164,7 @@ def how_to_try(running: Iterable[RunningNode], fabric: Topology, is_found: bool)
     first: dict[str, str] = {}
     for one in running:
         for what, listeners in one.node.listeners.items():
-            if what in one.listening:
+            if what in one.listening and not listeners[0].proxy_protocol:  # only a proxy could speak to it
                 plain, tls = _SCHEMES[what]
                 first.setdefault(what, reachable(listeners[0], plain, tls))
     identity, zim = fabric.identity, zim_command()

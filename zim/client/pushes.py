@@ -206,6 +206,7 @@ def _failed(status: int, why: str, id: str, retry_after_s: float) -> PushError:
     if status in (409, 422):  # 422: draft-ietf-httpapi-idempotency-key-header-07, 2.7
         return PushConflict(why or "another push with this id has been accepted before", status, id)
     if 400 <= status < 500:
-        hint = why or "is this a logic node's HTTP port?"
+        proxy = ", and does a proxy in between let you in?" if status in (401, 403, 407) else "?"
+        hint = why or f"that is not zim's answer: is this a logic node's HTTP port{proxy}"
         return PushRefused(f"refused ({status}): {hint}", status, id)
     return PushUnknown(f"an answer that is not understood ({status}){said}", status, id)

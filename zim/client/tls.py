@@ -44,10 +44,15 @@ def make_context(texts: Iterable[str], ca: str | os.PathLike[str] | None) -> ssl
         raise ClientError(f"ca={str(ca)!r} cannot be used: {what}; name a file of certificates in PEM") from None
 
 
+_NO_TLS = ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "PACKET_LENGTH_TOO_LONG")  # OpenSSL's words for other bytes
+
+
 def why(error: Exception) -> str:
     """An error of TLS, or of the system, in a few words."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return error.verify_message.rstrip(".")
+    if isinstance(error, ssl.SSLError) and error.reason in _NO_TLS:
+        return "no TLS is spoken there"
     if isinstance(error, ssl.SSLError) and error.reason:
         return error.reason.lower().replace("_", " ")
     return getattr(error, "strerror", None) or str(error) or type(error).__name__

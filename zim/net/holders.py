@@ -137,9 +137,20 @@ def _process_of(inode: str) -> str:
             for file in (process / "fd").iterdir():
                 match = _SOCKET.fullmatch(os.readlink(file))
                 if match and match[1] == inode:
-                    name = (process / "comm").read_text(errors="replace").strip()
-                    return f"{_CONTROL.sub('?', name)} (pid {process.name})"
+                    return _described(process)
     return ""
+
+
+def _described(process: Path) -> str:
+    """`nginx (pid 812)`; of a node its `zim up`, which would start it again. process: its folder in /proc."""
+    words = (process / "cmdline").read_text(errors="replace").split("\0")
+    if words[1:4] == ["-m", "zim", "node"] and "--lifeline" in words:
+        parent = re.search(r"^PPid:\s*([0-9]+)", (process / "status").read_text(errors="replace"), re.MULTILINE)
+        if parent:
+            file = words[words.index("--topology") + 1] if "--topology" in words else "?"
+            return _CONTROL.sub("?", f"{words[4]} of zim up {file} (pid {parent[1]})")
+    name = (process / "comm").read_text(errors="replace").strip()
+    return f"{_CONTROL.sub('?', name)} (pid {process.name})"
 
 
 def _user(number: int) -> str:

@@ -26,6 +26,7 @@ MAX_HEADERS = 100  # with the trailers
 MAX_BODIES_BYTES = 256 << 20  # held by one process at once; above it,
 SMALL_BODY_BYTES = 64 << 10  # only bodies up to this are taken
 
+_TLS_HANDSHAKE = b"\x16\x03"  # RFC 8446, 5.1: the type of the record, and the version that all give
 _CODING = "HTTP_TRANSFER_ENCODING"
 
 _PLAIN_PATH = re.compile(rb"[A-Za-z0-9/._~!$&'()*+,;=:@-]*")  # RFC 3986 3.3: what needs no percent sign
@@ -143,13 +144,25 @@ class Requests:
             if cause and not isinstance(cause, (Refused, httptools.HttpParserError)):
                 raise cause from None  # a defect of ours
             # Without the frames that lead back to this: else it would keep the body until the garbage collector comes.
-            self.refused = cause.with_traceback(None) if isinstance(cause, Refused) else Refused(400, str(error))
+            self.refused = (
+                cause.with_traceback(None) if isinstance(cause, Refused) else Refused(400, self._why(data, error))
+            )
             self.refused.__context__ = None
         else:
             if self._fruitless_bytes > MAX_HEAD_BYTES:
                 is_line_over = self._n_headers or 0 < len(self._url) < MAX_HEAD_BYTES // 2
                 status = 400 if self._begun else 431 if is_line_over else 414
                 self.refused = Refused(status, "head, trailers or chunk extensions too long")
+
+    def _why(self, data: bytes, error: httptools.HttpParserError) -> str:
+        """What is wrong with what came; data: the last of it."""
+        if self._fruitless_bytes > len(data) or self._begun is not None:
+            return str(error)
+        if data.startswith(_TLS_HANDSHAKE):
+            return "it begins with a TLS handshake, and no TLS is spoken here"
+        if data.startswith(b"\0"):
+            return "it is no HTTP, but may be a packet for a comet's tcp"
+        return str(error)
 
     def release(self, request: Request) -> None:
         """Its body is held no longer."""

@@ -7,6 +7,7 @@ a REPL have no shape: these msgpack reads. The only importer of msgpack.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from functools import cache
 from typing import Any, TypeVar, cast
@@ -58,6 +59,9 @@ def _array(parts: Sequence[bytes]) -> bytes:
     return b"".join([b"\xdd", len(parts).to_bytes(4, "big"), *parts])
 
 
+_TEXT = re.compile(rb"[\t\r\n -~]+")  # as of HTTP, of which libzmq takes away the first bytes
+
+
 @cache
 def _decoder(expected: Any) -> msgspec.msgpack.Decoder[list[Any]]:
     return msgspec.msgpack.Decoder(list[expected])
@@ -76,7 +80,8 @@ def decode(frame: bytes, expected: Any) -> list[Any]:
     try:
         return _decoder(expected).decode(frame)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as e:
-        raise CodecError(f"not a message of this link: {e}") from None
+        hint = "; it looks like text: clients and backends have other ports" if _TEXT.fullmatch(frame[:64]) else ""
+        raise CodecError(f"not a message of this link: {e}{hint}") from None
 
 
 def decode_answer(m: Answered, question: Question[A]) -> A:

@@ -129,7 +129,7 @@ class Router(Node):
     keep_s: Seconds = 10.0  # how long a message of a live-only stream stays in memory, for repair
     keep_bytes: Bytes = 256 << 20  # how much of it, over all these streams
     # A file to give up when the disk is full, so that old messages can be deleted.
-    ballast_bytes: Annotated[int, whole(0, MOST_BYTES)] = 16 << 20
+    ballast_bytes: Annotated[int, whole(0, MOST_BYTES)] = 32 << 20
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ wrong a view raises a Problem, or an error of the fabric's port; the app answers
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from functools import lru_cache
 from typing import cast
@@ -37,6 +38,7 @@ RETRY_AFTER_S = 1  # a router that does not answer is back, or replaced, within 
 
 PUSH, BATCH = "/api/push", "/api/push/batch"
 
+_PUSH_ID = re.compile(r"[0-9a-f]{32}")
 _RECIPIENTS_BYTES = 20 * RECIPIENTS
 
 
@@ -79,6 +81,8 @@ def receipt(asked: ApiRequest) -> Response:
     found = asked.fabric.receipt(asked.name, asked.who, asked.query.wait_s, _is_gone())
     if found.is_known:
         return respond_json(found)
+    if not found.silent and not _PUSH_ID.fullmatch(asked.name):
+        raise Problem(NO_PUSH, "this is no push id", id=asked.name, expected="the id in the answer to the push")
     if not found.silent:
         raise Problem(NO_PUSH, "there was no such push, or it is forgotten", id=asked.name)
     why = f"no router that answered knows this push; {', '.join(found.silent)} did not answer"

@@ -14,6 +14,7 @@ Source: goim v1.2 `logic/http.go`. Where zim does otherwise, it says so here:
 
 from __future__ import annotations
 
+import logging
 import re
 import secrets
 from collections.abc import Callable, Sequence
@@ -35,6 +36,8 @@ from zim.web.idempotency import parse_idempotency_key
 from zim.web.keys import CHALLENGE, Keys
 from zim.web.response import respond
 from zim.web.values import parse_int, parse_pushs, query_value
+
+log = logging.getLogger(__name__)
 
 TEXT = "text/plain; charset=utf-8"  # of every answer, the JSON ones too, as in goim
 OK = b'{"ret":1}'
@@ -77,16 +80,19 @@ class _Api:
     def push(self) -> Response:
         """`POST /1/push?uid=7`: the body to a user."""
         uid = parse_int(_query("uid"), 64)
-        return self._publish(None if uid is None or uid < 0 else [user_stream(str(uid))], request.get_data(cache=False))
+        if uid is None or uid < 0:
+            return self._publish(None, request.get_data(cache=False), "uid in the query: a number from 0 on")
+        return self._publish([user_stream(str(uid))], request.get_data(cache=False))
 
     def pushs(self) -> Response:
         """`POST /1/pushs`, `{"u":[7,8],"m":…}`: the bytes of `m` to each of the users, once."""
         try:
             uids, body = parse_pushs(request.get_data(cache=False))
         except ValueError:
-            return self._publish(None, b"")
-        is_valid = not uids or min(uids) >= 0
-        return self._publish([user_stream(str(uid)) for uid in dict.fromkeys(uids)] if is_valid else None, body)
+            return self._publish(None, b"", '{"m":…,"u":[7,8]}')
+        if uids and min(uids) < 0:
+            return self._publish(None, body, "users from 0 on")
+        return self._publish([user_stream(str(uid)) for uid in dict.fromkeys(uids)], body)
 
     def push_room(self) -> Response:
         """`POST /1/push/room?rid=1&ensure=true`: the body to a room.
@@ -97,7 +103,7 @@ class _Api:
         rid = parse_int(_query("rid"), 32)
         # Nobody can be in a room below 0.
         streams = None if rid is None else [room_stream(str(rid))] if rid >= 0 else []
-        return self._publish(streams, request.get_data(cache=False))
+        return self._publish(streams, request.get_data(cache=False), "rid in the query: a number of 32 bits")
 
     def push_all(self) -> Response:
         """`POST /1/push/all`: the body to everybody."""
@@ -129,11 +135,17 @@ class _Api:
         """Raises: Unauthorized: nobody who is known."""
         return self._keys.principal(request.environ, speaks_goim=True)
 
-    def _publish(self, streams: Sequence[str] | None, body: bytes) -> Response:
-        """Publish and answer: None are streams that could not be read, [] is nobody."""
+    def _publish(self, streams: Sequence[str] | None, body: bytes, right: str = "") -> Response:
+        """Publish and answer: None are streams that could not be read, [] is nobody.
+
+        Args:
+            right: what would be instead of None, for the log: goim's answers do not say it.
+        """
         who = self._who()
         if len(body) > self._max_body_bytes:
             return answer(FAILED, 413, {"X-Zim-Push-Id": secrets.token_hex(16)})
+        if streams is None:
+            log.info("request refused", extra={"status": 200, "path": request.path, "reason": f"right is {right}"})
         if not streams:
             return answer(FAILED if streams is None else OK, 200, {"X-Zim-Push-Id": secrets.token_hex(16)})
         try:

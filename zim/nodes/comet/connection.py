@@ -236,10 +236,15 @@ class Connection(Session):
         if self._outbox is None:
             self.pipe.shutdown()
 
-    def drop(self, reason: str) -> None:
-        """The client is gone, or not worth a word: nothing more goes out, whatever waits. Does not switch."""
+    def drop(self, reason: str = "") -> None:
+        """The client is gone, or not worth a word: nothing more goes out, whatever waits. Does not switch.
+
+        Args:
+            reason: what error ended it; none if its client has closed it in order.
+        """
         if not self.phase.is_over:
-            self._end(Ending.LOST, reason)
+            ending = Ending.LOST if reason else Ending.CLIENT
+            self._end(ending, reason or ending.word)
         self._hang_up()
 
     def _end(self, ending: Ending, reason: str) -> None:

@@ -34,7 +34,7 @@ from zim.nodes.comet.runner import CometRunner
 from zim.nodes.effects import Effect
 from zim.protocol.endings import Ending
 from zim.protocol.errors import WireError
-from zim.protocol.frame import Op, Packet
+from zim.protocol.frame import HEADER_BYTES, Op, Packet
 from zim.protocol.framings.base import Alive, Framing, Goodbye
 from zim.protocol.orders import Why
 from zim.protocol.speech import speech
@@ -65,6 +65,13 @@ def _told_of(connection: Connection, now: float) -> dict[str, object]:
     if (traffic := connection.pipe.traffic()) is not None:
         found["acked_bytes"], found["received_bytes"] = traffic
     return found
+
+
+def _is_probe(connection: Connection, told: Mapping[str, object]) -> bool:
+    """Whether somebody has only looked whether we live, as balancers do every other second: it came, and went."""
+    said = told.get("received_bytes")
+    is_by_them = connection.ending in (Ending.CLIENT, Ending.LOST)
+    return is_by_them and not connection.uid and isinstance(said, int) and said <= HEADER_BYTES
 
 
 class Edge:
@@ -174,7 +181,7 @@ class Edge:
             connection.drop(ended)
 
     def _read(self, connection: Connection, data: bytes) -> str | None:
-        """Takes what its client says until it is silent (None) or has closed (how it ended). Switches.
+        """Takes what its client says until it is silent (None) or has closed (""). Switches.
 
         Once it is over nothing is taken any more, until the client closes too, or the connection's own timer does.
 
@@ -195,7 +202,7 @@ class Edge:
             give_way()
             found = None  # not to be held while the next is waited for
             found = receive(waits=not connection.phase.is_over)
-        return None if found is None else connection.reason or Ending.CLIENT.word
+        return None if found is None else ""
 
     def _slow_down(self, connection: Connection, packets: int, size: int) -> None:
         """Its client has sent so much. Switches: while that is too much, and nothing is read.
@@ -251,7 +258,8 @@ class Edge:
         now = time.monotonic()
         self.inflow.forget(connection.conn)
         self.closed_for[connection.ending.word] += 1
-        log.info("disconnected", extra=_told_of(connection, now))
+        told = _told_of(connection, now)
+        log.log(logging.DEBUG if _is_probe(connection, told) else logging.INFO, "disconnected", extra=told)
         self._perform(self._hub.leave(connection, now))
 
     @property

@@ -20,7 +20,7 @@ FILE = "log.db"
 APPLICATION = 0x7A696D4C  # "zimL", in the file's header
 CHECKED_BYTES = 256 << 20  # a file up to this size is checked page by page; a larger one would keep the router waiting
 
-WAL_PAGES, MOST_WAL_PAGES = 1_000, 2_000  # at which a commit also checkpoints: 4 to 8 MB, some milliseconds
+WAL_PAGES, MOST_WAL_PAGES = 1_000, 4_000  # at which a commit also checkpoints: 4 to 16 MB, some milliseconds or more
 _FRAME_BYTES = 4_096 + 24  # of a page in the WAL: https://sqlite.org/fileformat2.html#the_write_ahead_log
 WAL_KEPT_BYTES = 64 << 20  # a WAL that grew above this is cut back to it
 _WRITER_CACHE_KB, _READER_CACHE_KB = 32 << 10, 8 << 10
