@@ -17,6 +17,8 @@ T = TypeVar("T")
 
 MAX_DEPTH = 64  # of arrays and objects; Python's own limit moves with its version
 
+_NAMES = re.compile(rb'"((?:[^"\\]|\\.)*)"[ \t\r\n]*:', re.DOTALL)
+ESCAPED_HALF = re.compile(rb"\\u[dD][89a-fA-F]")  # of a surrogate pair
 _SPACE = re.compile(r"[ \t\n\r]*")
 _MARKS = re.compile(rb'"(?:[^"\\]|\\.)*+"?|[\[\]{}]', re.DOTALL)
 
@@ -27,6 +29,14 @@ def _refuse(name: str) -> NoReturn:
 
 # JSON and nothing else: Python alone takes NaN. Numbers stay text, as it would refuse to convert very long ones.
 STRICT = json.JSONDecoder(parse_int=str, parse_float=str, parse_constant=_refuse)
+
+
+class Pairs(list[tuple[str, Any]]):
+    """An object's members."""
+
+
+# Numbers stay text: Python would refuse to convert very long ones.
+PAIRS = json.JSONDecoder(object_pairs_hook=Pairs, parse_int=str, parse_float=str)
 
 
 def is_too_deep(document: bytes) -> bool:
@@ -54,6 +64,23 @@ def is_json(document: bytes) -> bool:
     except ValueError:
         return False
     return True
+
+
+def twice_there(document: bytes) -> str:
+    """A name that an object has twice, not within others; "" if there is none. Readers differ in which one they take.
+
+    Args:
+        document: an object, and JSON.
+    """
+    names = _NAMES.findall(document)
+    if len(names) == len(set(names)) and b"\\u" not in document:
+        return ""  # no name at any depth, and none can be spelled in two ways
+    seen = set[str]()
+    for name, _ in PAIRS.decode(document.decode()):
+        if name in seen:
+            return str(name)
+        seen.add(name)
+    return ""
 
 
 def as_json(body: bytes) -> Raw | None:

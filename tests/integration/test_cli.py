@@ -119,4 +119,6 @@ def test_a_port_in_use_names_who_has_it_and_the_key(fabric: Fabric, tmp_path: Pa
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         assert done.returncode == 2
         assert f"{name}: bind {address} is in use already, by " in done.stderr
-        assert f" (pid {fabric.pid(name)}); stop what uses it, or change bind in the topology\n" in done.stderr
+        assert fabric.process
+        who = f"{name} of zim up {fabric.file} (pid {fabric.process.pid})"
+        assert f"by {who}; stop what uses it, or change bind in the topology\n" in done.stderr

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.harness import Fabric, wait_until
+from tests.harness import Fabric, running, wait_until
 
 
 def on_two_machines(folder: Path, there: set[str]) -> Fabric:
@@ -63,3 +63,31 @@ def test_what_is_away_is_named_and_a_part_of_the_work_is_enough(
                     assert named
     finally:
         fabric.stop()
+
+
+def test_a_router_whose_log_is_gone_accepts_nothing_and_says_so(tmp_path: Path) -> None:
+    with running(tmp_path, has_admin=True) as fabric:
+        log = tmp_path / "var" / "router-1" / "log.db"
+        assert fabric.post("/1/push?uid=7", b"1")["ret"] == 1
+        log.rename(tmp_path / "moved")
+        assert status_of(fabric.http["logic-1"]) == 503
+        why = "pushes are refused: "
+        wait_until(
+            lambda: [why in text for text in readyz(fabric.admin["router-1"])[1].get("missing", [])], "it says so"
+        )
+        (text,) = readyz(fabric.admin["router-1"])[1]["missing"]
+        assert "log.db was moved or deleted" in text
+        (tmp_path / "moved").rename(log)
+        assert status_of(fabric.http["logic-1"]) == 200
+        assert readyz(fabric.admin["router-1"]) == (200, {"status": "ok"})
+        assert fabric.get("/api/streams/u%3A7")["head"] == 2
+
+
+def status_of(address: str) -> int:
+    """Of a push to user 7."""
+    connection = http.client.HTTPConnection(address, timeout=20)
+    try:
+        connection.request("POST", "/1/push?uid=7", b"1")
+        return connection.getresponse().status
+    finally:
+        connection.close()

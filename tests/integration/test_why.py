@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import re
+import socket
 from collections.abc import Iterator
 
 import pytest
@@ -52,6 +53,18 @@ def test_who_comes_and_goes(fabric: Fabric) -> None:
     assert numbers["acked_bytes"] > 10_000
     assert numbers["received_bytes"] > 30
     assert 0 <= numbers["seconds"] < 60
+    assert closed(fabric, Ending.CLIENT) == 1
+
+
+def test_who_only_looks_whether_it_lives_is_no_line(fabric: Fabric) -> None:
+    host, port = fabric.tcp["comet-1"].split(":")
+    probes = [socket.create_connection((host, int(port))) for _ in range(3)]
+    addresses = ["{}:{}".format(*probe.getsockname()) for probe in probes]
+    before = closed(fabric, Ending.CLIENT)
+    for probe in probes:
+        probe.close()
+    wait_until(lambda: closed(fabric, Ending.CLIENT) == before + 3, "all are gone")
+    assert not [line for address in addresses for line in lines(fabric, "disconnected", f"client={address}")]
 
 
 def test_a_receipt_names_who_was_offline() -> None:

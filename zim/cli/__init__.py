@@ -58,6 +58,13 @@ class LazyGroup(GuidingGroup):
         command: click.Command = getattr(import_module(f"zim.cli.{module}"), module)
         return command
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """What stands before the command."""
+        try:
+            return super().parse_args(ctx, args)
+        except click.UsageError as error:
+            raise improved(error) from None
+
     def invoke(self, ctx: click.Context) -> Any:
         """Runs the command; what zim can say in one sentence is said in one, without a traceback."""
         try:

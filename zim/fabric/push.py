@@ -11,7 +11,7 @@ import msgspec
 from msgspec import Meta
 
 from zim.errors import ZimError
-from zim.fabric.limits import RECIPIENTS, TTL_S
+from zim.fabric.limits import RECIPIENTS, SESSIONS, TTL_S
 from zim.fabric.names import KEY, NAME, is_key, is_name, shown
 from zim.fabric.pauses import Pause, no_pause, paused
 from zim.fabric.streams import (
@@ -33,6 +33,7 @@ FIRST_OP, LAST_OP = 100, (1 << 31) - 1  # below it are goim's and zim's own; abo
 TEST_OPS = (254, 255)  # goim's own, too
 
 OP = f"{PUSH_OP}, or {FIRST_OP} up to {LAST_OP} but not 254 and 255"
+SESSIONS_OF_A_USER = f"at most {SESSIONS:,} of them; or the user in users, then all sessions get it"
 TTL = f"at most {TTL_S / 86_400:.0f} days, in seconds"
 
 
@@ -164,12 +165,16 @@ def recipients(
             raise WrongValue(f"to.users[{i}]", f"nobody can be called {shown(uid)}", NAME)
         streams[user_stream(uid)] = None
     only: dict[str, str] = {}
+    named: dict[str, int] = {}  # how many sessions of each user
     for i, key in enumerate(paused(keys, pause)):
         stream = user_stream(user_of_key(key))
         if len(stream) == 2:
             raise WrongValue(f"to.keys[{i}]", f"{shown(key)} is no session's key", SESSION_KEY)
-        if stream not in streams:
+        if stream not in streams and key not in only:
             only[key] = stream
+            named[stream] = named.get(stream, 0) + 1
+            if named[stream] > SESSIONS:
+                raise WrongValue(f"to.keys[{i}]", f"more than {SESSIONS:,} sessions of one user", SESSIONS_OF_A_USER)
     streams |= dict.fromkeys(only.values())
     for i, room in enumerate(paused(map(str, rooms), pause)):
         if not is_room(room):
@@ -208,7 +213,11 @@ def check_streams(push: Push, pause: Pause = no_pause) -> None:
     for stream in paused(push.streams, pause):
         if not is_stream(stream):
             raise WrongValue("streams", f"{shown(stream)} is no stream", STREAM)
-    streams = set(push.streams) if push.only else set[str]()
+    named = dict.fromkeys(push.streams, 0) if push.only else {}
     for key in paused(push.only, pause):
-        if user_stream(user_of_key(key)) not in streams:
+        stream = user_stream(user_of_key(key))
+        if stream not in named:
             raise WrongValue("only", f"{shown(key)} is no session of its users", SESSION_KEY)
+        named[stream] += 1
+        if named[stream] > SESSIONS:
+            raise WrongValue("only", f"more than {SESSIONS:,} sessions of one user", SESSIONS_OF_A_USER)

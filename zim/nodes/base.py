@@ -177,8 +177,8 @@ class NodeProcess(Performer):
         return greenlet
 
     def decode(self, frame: bytes, expected: Any, peer: str = "") -> list[Any]:
-        """The messages in a frame; none if it is not understood, which is counted. With link keys those are left out
-        that their sender may not say, or says in another's name.
+        """The messages in a frame; those that are not understood are left out, and counted. With link keys those are,
+        too, that their sender may not say, or says in another's name.
 
         Args:
             expected: the message or union of messages that may come.
@@ -187,9 +187,11 @@ class NodeProcess(Performer):
         try:
             return self.guard.honest(codec.decode(frame, expected), peer)
         except CodecError as e:
+            found, errors = codec.decode_each(frame, expected) or ([], [e])
+        for error in errors:
             self._not_understood += 1
-            log.warning("message not understood", extra={"peer": peer or "unknown", "error": str(e)})
-            return []
+            log.warning("message not understood", extra={"peer": peer or "unknown", "error": str(error)})
+        return self.guard.honest(found, peer)
 
     # -- effects
 

@@ -22,6 +22,8 @@ from zim.protocol.messages import Answered
 
 A = TypeVar("A")
 
+ONE_BY_ONE = 4_000  # messages of a frame: each on its own costs more than all together
+_FIXARRAY, _ARRAY_OF_ONE = 0x9, b"\x91"
 PLAIN_BYTES = 4_096  # of what a person asks from a REPL
 
 _ENCODER = msgspec.msgpack.Encoder()
@@ -82,6 +84,42 @@ def decode(frame: bytes, expected: Any) -> list[Any]:
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as e:
         hint = "; it looks like text: clients and backends have other ports" if _TEXT.fullmatch(frame[:64]) else ""
         raise CodecError(f"not a message of this link: {e}{hint}") from None
+
+
+def decode_each(frame: bytes, expected: Any) -> tuple[list[Any], list[CodecError]] | None:
+    """Of a frame with a message that is none the others, and what is wrong with those that are none.
+
+    Args: see `decode`.
+
+    Returns:
+        Nothing if it is no frame, or has too many messages to be looked at one by one.
+    """
+    if _array_length(frame) > ONE_BY_ONE:
+        return None
+    try:
+        raws = msgspec.msgpack.decode(frame, type=list[msgspec.Raw])
+    except (msgspec.DecodeError, RecursionError):
+        return None
+    found, errors = list[Any](), list[CodecError]()
+    for raw in raws:
+        try:
+            found += decode(_ARRAY_OF_ONE + bytes(raw), expected)
+        except CodecError as e:
+            errors.append(e)
+    return found, errors
+
+
+def _array_length(frame: bytes) -> int:
+    """How many elements the array has that a frame is, by its first bytes; 0 if it is none.
+
+    Source: https://github.com/msgpack/msgpack/blob/master/spec.md, the array format family.
+    """
+    match frame[:1]:
+        case b"\xdc":
+            return int.from_bytes(frame[1:3])
+        case b"\xdd":
+            return int.from_bytes(frame[1:5])
+    return frame[0] & 0x0F if frame and frame[0] >> 4 == _FIXARRAY else 0
 
 
 def decode_answer(m: Answered, question: Question[A]) -> A:

@@ -282,7 +282,7 @@ _FABRIC_REQUIRED = {
 _FABRIC: dict[str, Reader] = {
     **{key: text(right) for key, right in _FABRIC_REQUIRED.items()},
     "max_body_bytes": whole(1, 16 << 20),
-    "idempotency_s": seconds(1, MOST_S),
+    "idempotency_s": seconds(10, MOST_S),
     "receipts_s": seconds(1, MOST_S),
     "admin": _read_listeners,
     "log_level": choice("debug", "info", "warning"),

@@ -13,7 +13,7 @@ from urllib.parse import parse_qsl
 
 import msgspec
 
-from zim.json_text import MAX_DEPTH, STRICT, Scanner, is_too_deep
+from zim.json_text import ESCAPED_HALF, MAX_DEPTH, PAIRS, STRICT, Scanner, is_too_deep
 from zim.web.problems import INVALID_VALUE, MALFORMED_JSON, UNKNOWN_FIELD, Problem
 
 T = TypeVar("T", bound=msgspec.Struct)
@@ -26,7 +26,7 @@ _FIELD = re.compile(r"Object (?:contains unknown|missing required) field `(.*)`"
 _BYTE = re.compile(r"(?:JSON is malformed: )?(.*) \(byte ([0-9]+)\)")
 _INDEX = re.compile(r"\[[^]]*\]")
 _ESCAPED_LETTER = re.compile(rb"\\u00[3-7]")  # 0 to DEL: what a key of ours can be spelled with
-_ESCAPED_HALF = re.compile(rb"\\u[dD][89a-fA-F]")
+_GOT_NULL = "got `null`"
 _NUMBER = re.compile(r"-?[0-9]{1,20}", re.ASCII)
 
 
@@ -71,24 +71,53 @@ class Reader(Generic[T]):
             match = _BYTE.fullmatch(str(error))
             why, at = (match[1], int(match[2])) if match else ("it ends too early", len(document))
             at -= why == "trailing characters"  # msgspec counts their first one
+            if "surrogate" in why or (not match and ESCAPED_HALF.search(document)):
+                why = "half a surrogate pair, which only a body may have"
             raise _malformed(document, why, at) from None
         return value
 
     def _decode(self, document: bytes) -> T:
         """msgspec takes no half of a surrogate pair, not even in what is only passed on."""
         try:
-            return self._decoder.decode(document)
+            return self._take(document)
         except msgspec.DecodeError as error:
-            if isinstance(error, msgspec.ValidationError) or not _ESCAPED_HALF.search(document):
+            if isinstance(error, msgspec.ValidationError) or not ESCAPED_HALF.search(document):
                 raise
             try:
                 plain, passed_on = self._part(document.decode())
             except ValueError:
                 raise error from None
-            value = self._decoder.decode(plain)
+            value = self._take(plain)
             for name, raw in passed_on.items():
                 setattr(value, name, msgspec.Raw(raw))
             return value
+
+    def _take(self, document: bytes) -> T:
+        """null is absence, but for what is passed on."""
+        try:
+            return self._decoder.decode(document)
+        except msgspec.ValidationError as error:
+            if _GOT_NULL not in str(error) or not document.lstrip().startswith(b"{"):
+                raise
+        try:
+            less = self._without_nulls(document.decode(), "")
+        except ValueError:
+            msgspec.json.decode(document)  # what comes behind the null is no JSON, and this says where
+            raise
+        return self._decoder.decode(less)
+
+    def _without_nulls(self, text: str, path: str) -> str:
+        """An object without those of its fields that are null."""
+        scanner, members = Scanner(text, STRICT), list[str]()
+        scanner.want("{")
+        for key, _, raw in scanner.items("}", scanner.member):
+            field = f"{path}.{key}".lstrip(".")
+            if raw == "null" and field in self._expected and field not in self._passed_on:
+                continue
+            is_object = field in self._known and raw.startswith("{")
+            members.append(f"{json.dumps(key)}:{self._without_nulls(raw, field) if is_object else raw}")
+        scanner.end()
+        return f"{{{','.join(members)}}}"
 
     def _part(self, text: str) -> tuple[bytes, dict[str, bytes]]:
         """The document without what it passes on, and that."""
@@ -151,18 +180,10 @@ class Reader(Generic[T]):
         names = self._names.findall(document)
         if len(names) == len(set(names)) and not _ESCAPED_LETTER.search(document):
             return
-        value = _PAIRS.decode(document.decode())
+        value = PAIRS.decode(document.decode())
         for path in self._known:  # the outermost object first
             members = dict(value).get(path, ()) if path else value
             _refuse_twice([name for name, _ in members], path, "field")
-
-
-class _Pairs(list[tuple[str, Any]]):
-    """An object's members."""
-
-
-# Numbers stay text: Python would refuse to convert very long ones.
-_PAIRS = json.JSONDecoder(object_pairs_hook=_Pairs, parse_int=str, parse_float=str)
 
 
 def _is_whole(kind: Any) -> bool:

@@ -42,7 +42,8 @@ log = logging.getLogger(__name__)
 
 MAX_CONNECTIONS = 10_000  # open at once; above it the kernel's backlog waits
 READ_BYTES = 65_536  # at once
-MAX_ANSWERS_BYTES = 32 << 20  # that wait for their clients to read them; above it requests get 503
+MAX_ANSWERS_BYTES = 32 << 20  # that wait for their clients to read them; above it questions get 503
+OTHER_ANSWERS_BYTES = 16 << 20  # beyond these, for what does something: who reads no history holds up no push
 UNREAD = "too many answers are not read"
 LINGER_S = 1.0  # how long, and
 LINGER_READS = 16  # how many reads, a refused client may go on sending before it is reset
@@ -68,6 +69,12 @@ _PREFLIGHT = [
 def _cors(origin: str) -> list[tuple[str, str]]:
     exposed = ("Access-Control-Expose-Headers", "Retry-After, X-Zim-Push-Id")
     return [("Access-Control-Allow-Origin", origin), exposed, ("Vary", "Origin")]
+
+
+def _answers_bytes(environ: Mapping[str, Any]) -> int:
+    """How much may wait to be read where another answer is to be made."""
+    is_question = environ["REQUEST_METHOD"] in ("GET", "HEAD")
+    return MAX_ANSWERS_BYTES if is_question else MAX_ANSWERS_BYTES + OTHER_ANSWERS_BYTES
 
 
 def _is_preflight(request: Request) -> bool:
@@ -219,7 +226,7 @@ class HttpConnection:
             self._requests.release(request)
             self._send(_message("200 OK", [*_cors(origin), *_PREFLIGHT], b""))
             return request.keeps_alive and self._server.started
-        if self._server.bodies.answers_bytes > MAX_ANSWERS_BYTES:
+        if self._server.bodies.answers_bytes > _answers_bytes(request.environ):
             self._requests.release(request)
             self._refuse(Refused(503, UNREAD, 1), request.environ)
             return False
@@ -281,7 +288,7 @@ class HttpConnection:
             status, headers, body = self._server.say(defect(), environ)
         finally:
             self._requests.release(request)
-        if environ["REQUEST_METHOD"] == "GET" and self._server.bodies.answers_bytes > MAX_ANSWERS_BYTES:
+        if environ["REQUEST_METHOD"] == "GET" and self._server.bodies.answers_bytes > _answers_bytes(environ):
             # So many were asked for while this one was made. It is not to be kept, and a question changes nothing.
             status, headers, body = self._server.say(refused(503, UNREAD, 1), environ)
         keeps_alive = request.keeps_alive and self._server.started

@@ -25,6 +25,7 @@ from werkzeug.exceptions import MethodNotAllowed
 
 from zim.errors import Unavailable, Unknown
 from zim.fabric.answers import Counts
+from zim.fabric.limits import RECIPIENTS
 from zim.fabric.pauses import paused
 from zim.fabric.port import Fabric
 from zim.fabric.principals import Forbidden, Principal, Unauthorized
@@ -90,6 +91,8 @@ class _Api:
             uids, body = parse_pushs(request.get_data(cache=False))
         except ValueError:
             return self._publish(None, b"", '{"m":…,"u":[7,8]}')
+        if len(uids) > RECIPIENTS:
+            return answer(FAILED, 413, {"X-Zim-Push-Id": secrets.token_hex(16)})
         if uids and min(uids) < 0:
             return self._publish(None, body, "users from 0 on")
         return self._publish([user_stream(str(uid)) for uid in dict.fromkeys(uids)], body)

@@ -56,6 +56,12 @@ def said(*words: str) -> str:
         ("push user 7 --body hi", "no such option: --body; the body is the last word, such as: "),
         ("push --body hi user 7", "no such option: --body; the body is the last word, such as: "),
         ("token make anna --ttl 5", "no such option: --ttl; did you mean --for?\n"),
+        ("--topology a.toml status", "no such option: --topology; it stands behind the command, such as: "),
+        ("check --prod", "no such option: --prod; did you mean --production?\n"),
+        ("-v", "no such option: -v; did you mean --version?\n"),
+        ("who rooms lobby", "did you mean: main who room lobby?\n"),
+        ("push user 7 hi --ttl 5s", "5s is no length of time; right is a number of seconds\n"),
+        ("listen --uid 7 --count x", "'x' is no whole number"),
         ("status --config a.toml", "no such option: --config; did you mean --topology?\n"),
     ],
 )

@@ -1,3 +1,4 @@
+import random
 from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any, get_args
@@ -83,6 +84,29 @@ def test_anything_else_is_a_codec_error(frame: bytes) -> None:
             assert isinstance(codec.decode(frame, expected), list)
     plain = codec.decode_plain(frame)
     assert plain is None or isinstance(plain, dict)
+
+
+@given(st.lists(SENT_PUSHES, max_size=4), st.lists(VALUES, max_size=4), st.randoms())
+def test_what_is_no_message_leaves_the_others_of_its_frame(
+    sent: list[messages.Push], others: list[Any], order: random.Random
+) -> None:
+    parts = [(push, codec.encode([push])[1:]) for push in sent] + [(None, msgpack.packb(other)) for other in others]
+    order.shuffle(parts)
+    frame = bytes([0x90 | len(parts)]) + b"".join(part for _, part in parts)
+    assert codec.decode_each(frame, messages.Push) is not None
+    found, errors = codec.decode_each(frame, messages.Push) or ([], [])
+    assert found == [push for push, _ in parts if push is not None]
+    assert len(errors) == len(others)
+
+
+@given(st.binary(max_size=100) | VALUES.map(msgpack.packb))
+def test_no_frame_has_no_messages(frame: bytes) -> None:
+    found = codec.decode_each(frame, messages.Push)
+    assert found is None or found[0] == []
+
+
+def test_a_frame_of_very_many_is_not_looked_at_one_by_one() -> None:
+    assert codec.decode_each(b"\xdd\x00\x10\x00\x00" + b"\x90" * (1 << 20), messages.Push) is None
 
 
 ON_LINKS: list[tuple[Any, Any]] = [

@@ -149,7 +149,7 @@ WRONG: list[tuple[str, Any, str]] = [
     ("fabric.data_dir", 7, 'such as "var"'),
     ("fabric.data_dir", "a\x00b", 'such as "var"'),
     ("fabric.max_body_bytes", (16 << 20) + 1, "from 1 to 16777216"),
-    ("fabric.idempotency_s", 0, "from 1 to 2.592e+06"),
+    ("fabric.idempotency_s", 9, "from 10 to 2.592e+06"),
     ("fabric.idempotency_s", "1 day", "a number of seconds"),
     ("fabric.receipts_s", 0.5, "from 1 to 2.592e+06"),
     ("retention", 5, "a table with users, rooms, everybody"),

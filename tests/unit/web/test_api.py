@@ -55,6 +55,32 @@ def test_a_push_to_any_mix(server: HttpServer, fabric: Recorder) -> None:
     assert pushed.only == ("a_b_3", "9_4", "9_5")
 
 
+def test_null_is_absence(server: HttpServer, fabric: Recorder) -> None:
+    nothing = dict.fromkeys(("base64", "op", "ttl_s", "id", "wait_s"))
+    to = {"users": ["7"], "rooms": None, "keys": None, "everybody": None}
+
+    assert push(server, {"to": to, "body": None, **nothing}).status == 200
+    [pushed] = fabric.pushes
+    assert (pushed.streams, pushed.body, pushed.op, pushed.ttl_s, pushed.key) == (["u:7"], b"null", 5, 0.0, "")
+    assert push(server, b'{"to":{"users":["7"]},"id":null,"body":"\\ud83d"}').status == 200
+    assert problem(push(server, {"to": None, "body": 1}))["key"] == "to"
+    assert problem(push(server, {"to": {"users": None}, "body": 1}))["key"] == "to"
+    assert problem(push(server, {"to": USER, "body": 1, "other": None}))["type"].endswith("unknown-field")
+    for broken in (b'{"to":{"users":["7"]},"id":null,"body":1} x', b'{"to":{"users":["7"]},"id":null,"body":[1,}'):
+        assert problem(push(server, broken))["type"].endswith("malformed-json")
+
+
+def test_sessions_of_one_user_are_a_thousand(server: HttpServer, fabric: Recorder) -> None:
+    keys = [f"7_{n}" for n in range(1, 1_001)]
+
+    assert (
+        push(server, {"to": {"keys": [*keys, "7_1", *(f"{n}_1" for n in range(100, 2_000))]}, "body": 1}).status == 200
+    )
+    found = problem(push(server, {"to": {"keys": [*keys, "7_1001"]}, "body": 1}))
+    assert found["detail"] == "to.keys[1000]: more than 1,000 sessions of one user"
+    assert push(server, {"to": {"users": [7], "keys": [*keys, "7_1001"]}, "body": 1}).status == 200  # all of them
+
+
 @pytest.mark.parametrize(
     ("sent", "body"),
     [
@@ -117,7 +143,7 @@ FIELDS = ["to", "body", "base64", "op", "ttl_s", "id", "wait_s"]
         ({"to": USER, "body": 1, "ttl_s": 0}, "ttl_s"),
         ({"to": USER, "body": 1, "ttl_s": 1e9}, "ttl_s"),
         ({"to": USER, "body": 1, "id": ""}, "id"),
-        ({"to": USER, "body": 1, "id": None}, "id"),
+        ({"to": USER, "body": 1, "id": 7}, "id"),
         ({"to": USER, "body": 1, "id": "x" * (KEY_BYTES + 1)}, "id"),
         ({"to": USER, "body": 1, "id": "a\n"}, "id"),
         ({"to": {"keys": ["x" * (NAME_BYTES + 1) + "_1"]}, "body": 1}, "to.keys[0]"),

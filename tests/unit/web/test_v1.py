@@ -223,6 +223,26 @@ def test_pushs_limit_is_on_the_message(server: HttpServer, fabric: Recorder) -> 
     assert fabric.published == [([f"u:{uid}" for uid in uids], message.encode())]
 
 
+def test_pushs_has_a_limit_of_users(server: HttpServer, fabric: Recorder) -> None:
+    for count, status in ((100_000, 200), (100_001, 413)):
+        assert ask(server, "POST", "/1/pushs", f'{{"u":{list(range(count))},"m":1}}'.encode()).status == status
+    assert len(fabric.published) == 1
+
+
+def test_the_log_says_what_goims_answers_do_not(server: HttpServer, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    for path, body, right in (
+        ("/1/push?user=7", b"1", "uid in the query"),
+        ("/1/push?uid=-1", b"1", "uid in the query"),
+        ("/1/push/room?rid=lobby", b"1", "rid in the query"),
+        ("/1/pushs", b"nothing", '{"m":…,"u":[7,8]}'),
+    ):
+        caplog.clear()
+        assert ask(server, "POST", path, body).json == FAILED
+        [record] = [record for record in caplog.records if record.message == "request refused"]
+        assert (record.__dict__["path"], right in record.__dict__["reason"]) == (path.partition("?")[0], True)
+
+
 def test_counts(server: HttpServer, fabric: Recorder) -> None:
     rooms = {"10": 2, "9": 1, "lobby": 4, "007": 1, "-3": 1, "+4": 1, "2147483647": 1, "2147483648": 1, "5": 0, "٣": 1}
     fabric.known = Counts(rooms, {"comet-10": 1, "comet-2": 1, "comet-1": 5, "comet-3": 0}, 6)

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 from typing_extensions import override
@@ -28,9 +28,10 @@ from typing_extensions import override
 from zim.fabric.limits import ROOMS
 from zim.fabric.names import NAME, is_name
 from zim.fabric.streams import ROOM, is_room, room_stream
-from zim.json_text import as_json
+from zim.json_text import ESCAPED_HALF, as_json, twice_there
 from zim.protocol.endings import Ending
 from zim.protocol.errors import WireError
+from zim.protocol.fields import Limit
 from zim.protocol.frame import VERSION, Op, Packet
 from zim.protocol.vocabularies.base import (
     Cursors,
@@ -83,6 +84,14 @@ class _Refresh(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     token: str | int
 
 
+class _History(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The body of a history packet."""
+
+    stream: Annotated[str, msgspec.Meta(min_length=1)]
+    after: Offset | None = None
+    limit: Limit | None = None
+
+
 def refusals(rooms: Sequence[str], why: str = NOT_ALLOWED) -> list[Start]:
     """Rooms that a client may not be in."""
     return [Start(room_stream(room), error=why) for room in rooms]
@@ -90,14 +99,19 @@ def refusals(rooms: Sequence[str], why: str = NOT_ALLOWED) -> list[Start]:
 
 def _parse(body: bytes, kind: type[T], what: str, ending: Ending = Ending.REQUEST) -> T:
     try:
-        return msgspec.json.decode(body, type=kind)
+        said = msgspec.json.decode(body, type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as e:
         why = str(e)
         if (unknown := _UNKNOWN_FIELD.match(why)) is not None:
             why = f"no field is called {unknown[1][:MAX_SHOWN]}; there are {', '.join(kind.__struct_fields__)}"  # type: ignore[attr-defined]
         elif body.lstrip()[:1] != b"{":
             why = f"it is no object; right is {_RIGHT[what]}"
+        elif "surrogate" in why or ("truncated" in why and ESCAPED_HALF.search(body)):
+            why = "a name, or a token, has half a surrogate pair"
         raise WireError(f"{what}: {why}", ending=ending) from None
+    if twice := twice_there(body):
+        raise WireError(f"{what}: {twice[:MAX_SHOWN]} is there twice", ending=ending)
+    return said
 
 
 def _check(rooms: Sequence[str], resume: Mapping[str, Any], ending: Ending = Ending.REQUEST) -> None:
@@ -134,7 +148,8 @@ def parse_cursors(body: bytes) -> Cursors:
     """Raises:
     WireError: it is not an acknowledgement.
     """
-    return Cursors(_parse(body, dict[str, Offset], "acknowledge"))
+    said = _parse(body, dict[str, Offset | None], "acknowledge")
+    return Cursors({stream: offset for stream, offset in said.items() if offset is not None})
 
 
 def parse_refresh(body: bytes) -> Refresh:
@@ -148,7 +163,9 @@ def parse_history(body: bytes) -> ReadHistory:
     """Raises:
     WireError: it is none.
     """
-    return _parse(body, ReadHistory, "history")
+    said = _parse(body, _History, "history")
+    given = {"after": said.after, "limit": said.limit}
+    return ReadHistory(said.stream, **{name: value for name, value in given.items() if value is not None})
 
 
 def _told(record: KeptRecord) -> dict[str, Any]:

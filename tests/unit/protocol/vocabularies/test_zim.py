@@ -14,8 +14,8 @@ from zim.fabric.limits import ROOMS
 from zim.protocol.endings import Ending
 from zim.protocol.errors import WireError
 from zim.protocol.frame import Op, Packet
-from zim.protocol.vocabularies.base import Cursors, Join, Leave, Login, Missed, Start
-from zim.protocol.vocabularies.zim import RETRYING, ZIM, parse_cursors, parse_join, parse_leave, refusals
+from zim.protocol.vocabularies.base import Cursors, Join, Leave, Login, Missed, ReadHistory, Start
+from zim.protocol.vocabularies.zim import RETRYING, ZIM, parse_cursors, parse_history, parse_join, parse_leave, refusals
 
 PARSERS: list[Callable[[bytes], Any]] = [
     ZIM.parse_login,
@@ -106,11 +106,25 @@ def test_auth(body: str, auth: Login) -> None:
         '{"token":7,"resume":{"u:7":["e",1.5]}}',
         '{"token":7,"resume":{"u:7":[1,"e"]}}',
         '{"token":7,"device":7}',
+        '{"token":"9","token":"10"}',
+        '{"token":"9","tok\\u0065n":"10"}',
     ],
 )
 def test_no_auth(body: str) -> None:
     with pytest.raises(WireError):
         ZIM.parse_login(body.encode())
+
+
+def test_null_is_absence_in_requests() -> None:
+    assert parse_history(b'{"stream":"r:a","after":null,"limit":null}') == ReadHistory("r:a")
+    assert parse_cursors(b'{"u:7":null,"u:8":3}').offsets == {"u:8": 3}
+    assert parse_join(b'{"rooms":["a"],"resume":null}').resume is None
+
+
+def test_half_a_surrogate_pair_is_named() -> None:
+    for body in (b'{"token":"\\ud83d"}', b'{"token":"\\ud83d x"}', b'{"token":7,"rooms":["\\ude00"]}'):
+        with pytest.raises(WireError, match="half a surrogate pair"):
+            ZIM.parse_login(body)
 
 
 def test_lists_have_a_limit() -> None:
