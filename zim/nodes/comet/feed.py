@@ -150,10 +150,15 @@ class Link:
         self.taken = self.handled = self._made = 0
         self.reports = Reports(self.settled)
 
-    def flush(self) -> None:
-        """Makes and sends what is due, many at a time. Of very much only some goes in one step."""
+    @property
+    def is_behind(self) -> bool:
+        """There are changes that its router was not sent."""
+        return bool(self._unsent)
+
+    def flush(self, most: int = MADE_AT_ONCE) -> None:
+        """Makes and sends what is due, many at a time, until there were so many: of very much only some in one step."""
         made = 0
-        while self._unsent and self._unanswered_bytes < WINDOW_BYTES and made < MADE_AT_ONCE:
+        while self._unsent and self._unanswered_bytes < WINDOW_BYTES and made < most:
             part: list[Change] = []
             size = 0
             while self._unsent and len(part) < self._most_changes and (not part or size < CHANGES_BYTES):
@@ -208,7 +213,6 @@ class Link:
             if isinstance(change, Begin):
                 self._base = answer.base
             found.append((change, answer))
-        self.flush()
         return found
 
     def _repeat_changes(self, now: float) -> None:
@@ -228,7 +232,6 @@ class Link:
         changes = [self._unanswered.pop(n) for n in sorted(again)]
         self._unanswered_bytes -= sum(map(change_bytes, changes))
         self._unsent.extendleft((c.n, lambda _, c=c: c) for c in reversed(changes))  # type: ignore[misc]
-        self.flush()
 
     def complete_registration(self) -> bool:
         """Whether the registration was under way and is over now: entries flow again, from its base on."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from zim.fabric.sharding import Shards
-from zim.nodes.comet.feed import Link
+from zim.nodes.comet.feed import MADE_AT_ONCE, Link
 from zim.nodes.effects import Effect
 from zim.nodes.placement import Placement
 from zim.protocol.placing import Moved, Owned
@@ -55,9 +55,10 @@ class Feeds(dict[str, Link]):
             link.tick(now, renew_bytes)
 
     def flush(self) -> None:
-        """Sends what is due."""
-        for link in self.values():
-            link.flush()
+        """Sends what is due; of very much only some in one step, and of each shard's."""
+        busy = [link for link in self.values() if link.is_behind]
+        for link in busy:
+            link.flush(max(1, MADE_AT_ONCE // len(busy)))
 
     def is_registered(self) -> bool:
         """Every shard knows all that is here."""

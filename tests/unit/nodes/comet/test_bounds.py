@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from tests.unit.nodes.comet.comets import Comet, numbers, with_history
@@ -9,9 +11,11 @@ from tests.wires import GOIM_TCP
 from zim.fabric.limits import CHANGES
 from zim.nodes.comet import feed
 from zim.nodes.comet.feed import CHANGES_BYTES, MADE_AT_ONCE, RENEW_S, RETRY_S, WINDOW_BYTES
+from zim.nodes.comet.feeds import Feeds
 from zim.nodes.comet.hub import ROOMS_S
 from zim.nodes.comet.passes import READS
-from zim.protocol.messages import Changes, Entry, Put, Read, Records, change_bytes
+from zim.nodes.placement import Placement
+from zim.protocol.messages import Changes, Entry, Put, Read, Records, Room, change_bytes
 
 
 def reads(comet: Comet) -> list[Read]:
@@ -181,3 +185,22 @@ def test_a_router_that_knows_no_such_stream_is_not_asked_again_at_once() -> None
     assert [m.req for m in reads(comet)] == [read.req]
     comet.settle()
     assert guest.bodies == numbers(2, 5)
+
+
+def test_what_many_shards_are_to_be_told_is_one_step_for_all_of_them() -> None:
+    out: list[Any] = []
+    routers = [f"router-{n}" for n in range(16)]
+    placement = Placement("comet-1", routers, routers)
+    feeds = Feeds("comet-1", 1, placement, out, CHANGES)
+    for router in routers:
+        feeds.on_link(router, True)
+    for link in feeds.values():
+        for _ in range(2 * MADE_AT_ONCE):
+            link.change(lambda n: Room(n, "a", 1), 0.0)
+    counts = []
+    while any(link.is_behind for link in feeds.values()) and len(counts) < 3:
+        out.clear()
+        feeds.flush()
+        counts.append([len(send.message.changes) for send in out if isinstance(send.message, Changes)])
+    assert [sum(count) <= MADE_AT_ONCE for count in counts] == [True] * 3
+    assert {len(count) for count in counts} == {16}
