@@ -195,9 +195,8 @@ def test_what_many_shards_are_to_be_told_is_one_step_for_all_of_them() -> None:
     for router in routers:
         feeds.on_link(router, True)
     for link in feeds.values():
-        for _ in range(2 * MADE_AT_ONCE):
-            link.change(lambda n: Room(n, "a", 1), 0.0)
-    counts = []
+        link.register(1, [lambda n: Room(n, "a", 1)] * 2 * MADE_AT_ONCE, 0.0)
+    counts: list[list[int]] = []
     while any(link.is_behind for link in feeds.values()) and len(counts) < 3:
         out.clear()
         feeds.flush()
