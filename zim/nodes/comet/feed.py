@@ -160,8 +160,8 @@ class Link:
         made = 0
         while self._unsent and self._unanswered_bytes < WINDOW_BYTES and made < most:
             part: list[Change] = []
-            size = 0
-            while self._unsent and len(part) < self._most_changes and (not part or size < CHANGES_BYTES):
+            size, most_changes = 0, min(self._most_changes, most - made)
+            while self._unsent and len(part) < most_changes and (not part or size < CHANGES_BYTES):
                 n, make = self._unsent.popleft()
                 change = make(n)
                 size += change_bytes(change)
