@@ -172,7 +172,11 @@ def test_a_private_key_is_refused_and_not_told(kind: str) -> None:
         assert text.split(b"\n")[1].decode() not in str(problem.value)
 
 
-@pytest.mark.parametrize("text", [b"", b"7", pem("RSA")[:-80], b"-----BEGIN PUBLIC KEY-----\n-----END PUBLIC KEY-----"])
+@pytest.mark.parametrize(
+    "text",
+    [b"", b"7", pem("RSA")[:-80], b"-----BEGIN PUBLIC KEY-----\n-----END PUBLIC KEY-----"],
+    ids=["nothing", "a number", "cut", "empty"],  # keys are made anew by each process
+)
 def test_what_is_no_public_key_is_told_what_is(text: bytes) -> None:
     with pytest.raises(KeyProblem, match="is no public key in PEM; right begins with"):
         read_pem(text, ["RS256"])
@@ -408,7 +412,11 @@ def test_what_is_signed_to_try_things_out_is_verified(algorithm: str) -> None:
     assert json.loads(verified_payload(token, algorithm, [signer.key()])) == PAYLOAD
 
 
-@pytest.mark.parametrize(("key", "algorithm"), [(b"short", "HS256"), (b"", "RS256"), (pem("RSA"), "RS256")])
+@pytest.mark.parametrize(
+    ("key", "algorithm"),
+    [(b"short", "HS256"), (b"", "RS256"), (pem("RSA"), "RS256")],
+    ids=["short", "nothing", "public"],
+)
 def test_nothing_is_signed_with_what_is_no_key_for_it(key: bytes, algorithm: str) -> None:
     with pytest.raises(KeyProblem, match=f"the key cannot be used for {algorithm}"):
         sign(PAYLOAD, key, algorithm)

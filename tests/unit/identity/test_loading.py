@@ -128,6 +128,7 @@ def test_one_wrong_key_among_right_ones_is_named(write: Write) -> None:
         (PLANTED, "is no public key in PEM"),
         (b"", "is no public key in PEM"),
     ],
+    ids=["private", "of ES256", "too small", "something else", "nothing"],  # keys are made anew by each process
 )
 def test_what_is_no_public_key_is_named(write: Write, content: bytes, words: str) -> None:
     text = why(with_public_keys(write(content)))

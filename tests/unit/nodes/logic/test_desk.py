@@ -477,6 +477,7 @@ def test_the_last_good_set_serves_while_its_server_is_away() -> None:
         (key_set({"kty": "oct", "k": "AAAA"}), "what it answers has no key for ES256 among 1"),
         (key_set(A.private_jwk()), "what it answers has no key for ES256 among 1"),
     ],
+    ids=["nothing", "HTML", "no keys", "a secret", "a private key"],  # keys are made anew by each process
 )
 def test_before_there_is_any_key_nobody_can_tell(document: bytes | None, words: str) -> None:
     front = Front(FETCHED)

@@ -68,7 +68,7 @@ def test_a_new_set_takes_the_place_of_the_old_one() -> None:
         assert kids(keys) == [signer.kid for signer in signers]
 
 
-@pytest.mark.parametrize("document", BAD)
+@pytest.mark.parametrize("document", BAD, ids=range(len(BAD)))
 def test_the_last_good_set_stays_while_its_server_is_away_or_says_nonsense(document: bytes | None) -> None:
     keys = fetched(A)
     assert keys.must_fetch(REFRESH_S)
