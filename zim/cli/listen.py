@@ -13,10 +13,12 @@ from pathlib import Path
 from shlex import quote
 
 import click
+import gevent
 
 from zim.cli.credentials import TOKEN_ENVIRONMENT
 from zim.cli.lines import body_line, json_line, placed_line, visible, visible_line
 from zim.cli.mistakes import FilePath
+from zim.cli.patience import PATIENT_S
 from zim.cli.seconds import Seconds
 from zim.cli.where import comet_addresses, topology_option
 from zim.client import (
@@ -124,7 +126,7 @@ def listen(
     if goim and (rooms or ack or verbose):
         raise click.UsageError("goim has no streams; leave out --room, --ack and --verbose")
     listener: Listener | GoimListener
-    tell = partial(_tell_state, token_file)
+    tell = _Teller(token_file)
     try:
         if token_file is not None:
             _read_token(token_file)
@@ -231,13 +233,25 @@ def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def _tell_state(token_file: Path | None, state: State) -> None:
-    if state.name == "connected":
-        _say(f"connected to {state.address}")
-    elif state.name != "connecting" and state.retry_s:  # else the error follows
-        verb = {"refused": "refused by", "unreachable": "cannot reach"}.get(state.name, "lost")
-        hint = _another_token(token_file) if token_file and "expired" in state.reason else ""
-        _say(f"{verb} {state.address}: {state.reason}{hint}; again in {state.retry_s:.1f} s")
+class _Teller:
+    """Says what becomes of the connection. token_file: that the token is read from."""
+
+    def __init__(self, token_file: Path | None) -> None:
+        self._token_file = token_file
+        self._patience: gevent.Greenlet[..., None] | None = None
+
+    def __call__(self, state: State) -> None:
+        if self._patience is not None:
+            self._patience.kill()
+            self._patience = None
+        if state.name == "connecting":
+            self._patience = gevent.spawn_later(PATIENT_S, _say, f"no answer from {state.address} yet")
+        elif state.name == "connected":
+            _say(f"connected to {state.address}")
+        elif state.retry_s:  # else the error follows
+            verb = {"refused": "refused by", "unreachable": "cannot reach"}.get(state.name, "lost")
+            hint = _another_token(self._token_file) if self._token_file and "expired" in state.reason else ""
+            _say(f"{verb} {state.address}: {state.reason}{hint}; again in {state.retry_s:.1f} s")
 
 
 def _tell_loss(event: Gap | NotRecovered | NotJoined) -> None:
