@@ -1,4 +1,4 @@
-"""`zim backup backup`: a copy of each router's log."""
+"""`zim backup FOLDER`: a copy of each router's log."""
 
 from __future__ import annotations
 

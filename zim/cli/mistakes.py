@@ -27,10 +27,10 @@ _CALLED = {  # what is called otherwise in other programs
 _AN_ARGUMENT = ("--body", "--message", "--data", "-d")
 _CLOSE = 0.7  # from that on names are alike
 _BEGUN = 3  # characters of an option, with its dashes, that may be the beginning of more than one
-_RANGES = {
+_RANGES = {  # click's words, and ours
     "is not a valid integer range": "is no whole number",
     "is not a valid float range": "is no number",
-}  # click's
+}
 _ITSELF = "that is an API key or a token itself"
 _WAYS = {
     "--token-file": "a token is shown by --token-file FILE, or in ZIM_TOKEN",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sqlite3
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from tests.unit.nodes.router.log.contract import FOR_EVER, NOW, many, new, rules
 from tests.unit.nodes.router.log.sqlite_support import acquired, check_told, direct, in_thread, opened, told
 from zim.errors import Unavailable, Unknown
 from zim.nodes.router.log import Appended, Fenced
+from zim.nodes.router.log.sqlite.worker import CURSORS, forget_cursors
 from zim.nodes.router.log.standings import Standings
 from zim.nodes.router.log.turn import Turn
 
@@ -360,3 +362,20 @@ def test_the_wal_stays_small(tmp_path: Path) -> None:
         size = max(size, (tmp_path / "log.db-wal").stat().st_size)
     assert size < 8 << 20
     log.close()
+
+
+def test_what_sqlite_remembers_of_cursors_goes() -> None:
+    """Each of them may hold a MiB of a router's memory."""
+
+    def remembered() -> list[Any]:
+        lists = [found for found in gc.get_referents(connection) if isinstance(found, list)]
+        return [one for found in lists for one in found]
+
+    connection = sqlite3.connect(":memory:")
+    for _ in range(CURSORS // 2):
+        connection.execute("SELECT 1")
+    before = remembered()
+    assert len(before) == CURSORS // 2
+    forget_cursors(connection)
+    assert not {id(one) for one in before} & {id(one) for one in remembered()}
+    connection.close()

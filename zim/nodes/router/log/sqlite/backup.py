@@ -36,7 +36,10 @@ def back_up(folder: Path, target: Path) -> BackedUp:
     path = folder / FILE
     if not path.exists():
         raise NodeError(f"{path} is not there: there is nothing to copy")
-    check_is_ours(path)
+    try:
+        check_is_ours(path)
+    except OSError as e:
+        raise NodeError(f"{path} cannot be read: {e.strerror or e}") from None
     copy, fresh = target / FILE, target / f"{FILE}.new"
     try:
         target.mkdir(parents=True, exist_ok=True)

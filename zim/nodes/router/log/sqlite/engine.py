@@ -325,7 +325,7 @@ class SqliteLog(Log):
         with self._trimming:
             with self._writer.turn:
                 self._refuse_unsettled()
-                self._writer.tend(self._reader.turn)
+                self._writer.tend(self._reader)
                 if now_ms - self._time_ms > TIME_MS and not self._writer.is_full:  # then room is for trimming
                     self._commit_claimed(lease, lambda c: None, now_ms)
                     self._time_ms = now_ms

@@ -23,7 +23,7 @@ from zim.net.fairness import give_way
 from zim.nodes.router.log.receipts import Before, ReceiptStore, RouterReceipt
 from zim.nodes.router.log.sqlite import failures
 from zim.nodes.router.log.sqlite.tables import parse_json
-from zim.nodes.router.log.sqlite.worker import InThread, Worker
+from zim.nodes.router.log.sqlite.worker import InThread, Worker, forget_cursors
 
 log = logging.getLogger(__name__)
 
@@ -114,6 +114,7 @@ class SqliteReceipts(ReceiptStore):
                 values = list(chain.from_iterable(part))
                 db.execute(f"INSERT OR REPLACE INTO {segment} ({_COLUMNS}) VALUES {places}", values)
             db.execute("INSERT OR REPLACE INTO totals VALUES (1, ?, ?, ?, ?, ?, ?, ?, ?, ?)", totals)
+        forget_cursors(db)
 
     def _make_segment(self, db: sqlite3.Connection, now_ms: int) -> str:
         """The segment that is written to, a new one if the last is full of time; and the old ones go.

@@ -14,6 +14,7 @@ from zim.nodes.router.log.turn import Turn
 T = TypeVar("T")
 
 _POLL_S = 0.001
+CURSORS = 200
 
 
 class InThread(Protocol):
@@ -73,6 +74,16 @@ class Worker:
         """Closes the connection. Switches: until a job that runs is done."""
         with self.turn:
             self.run(_close)
+
+
+def forget_cursors(connection: sqlite3.Connection) -> None:
+    """Lets go of what sqlite3 remembers of cursors that are gone.
+
+    That is a weak reference to each until there are so many (CPython, Modules/_sqlite/connection.c). They lie all over
+    the memory of a router that had much to do, and a MiB goes back to the system only as a whole.
+    """
+    for _ in range(CURSORS):
+        connection.cursor()
 
 
 def _close(connection: sqlite3.Connection) -> Any:

@@ -12,8 +12,7 @@ from zim.nodes.router.log import Damaged, unavailable
 from zim.nodes.router.log.sqlite import failures, tables
 from zim.nodes.router.log.sqlite.ballast import Ballast
 from zim.nodes.router.log.sqlite.opening import WAL_KEPT_BYTES
-from zim.nodes.router.log.sqlite.worker import Worker
-from zim.nodes.router.log.turn import Turn
+from zim.nodes.router.log.sqlite.worker import Worker, forget_cursors
 
 T = TypeVar("T")
 
@@ -109,17 +108,18 @@ class Writer:
         if self.is_full:
             raise unavailable("the disk is full")
 
-    def tend(self, readers: Turn) -> None:
+    def tend(self, reader: Worker) -> None:
         """Looks after the files, once a second: a WAL that grew, a disk that was full, the ballast.
 
         Args:
-            readers: their turn, which is taken: a WAL cannot be emptied while somebody reads.
+            reader: its turn is taken: a WAL cannot be emptied while somebody reads.
         """
         if self._monotonic() < self._tend_at:
             return
         self._tend_at = self._monotonic() + _LOOK_S
-        with readers:
+        with reader.turn:
             try:
+                reader.run(forget_cursors)
                 self._worker.run(self._look_after_files)
             except sqlite3.Error as e:
                 raise failures.before_commit(e, str(self._path)) from None
@@ -132,6 +132,7 @@ class Writer:
         if self.is_full or self._wal.stat().st_size > WAL_KEPT_BYTES:
             tables.empty_wal(c)
         self._look_for_room(c)
+        forget_cursors(c)
 
     def _look_for_room(self, c: sqlite3.Connection) -> None:
         """Pages that trimming has freed are room, too."""
