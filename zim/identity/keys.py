@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import jwt
 import msgspec
@@ -159,7 +159,7 @@ def _prepared(kid: str, key: Any, algorithms: Sequence[str]) -> Key:
 class _Header(msgspec.Struct):
     alg: str
     kid: str = ""
-    b64: Literal[True] = True  # RFC 7797: the payload is not in base64url
+    b64: bool = True  # RFC 7797: if not, the payload is not in base64url
     crit: UnsetType = UNSET  # what must be understood: there is nothing
 
 
@@ -183,6 +183,8 @@ def verified_payload(token: bytes, algorithm: str, keys: Sequence[Key]) -> bytes
         payload, signature = unpack(body), unpack(last)
     except (ValueError, RecursionError) as e:  # msgspec's errors, and those of base64, are among them
         raise BadSignature(f"it is not in the compact form: {e}") from None
+    if not header.b64:
+        raise BadSignature("its header says b64, and its payload is in base64url")
     if header.alg != algorithm:
         raise BadSignature(f"its header says {shown(header.alg)}, and not {algorithm}")
     why = f"no key of the issuer is for {algorithm}"
