@@ -106,4 +106,5 @@ def test_what_became_of_a_push(fabric: Fabric) -> None:
     assert said[:2] == ["delivered to 1 session; 2 users are offline", "offline: 902, no body"]
     assert said[2].startswith("kept after ")
     assert json.loads(told(push_id, "--json"))["offline_users"] == ["902", "no body"]
-    assert told("no-such", code=1) == "zim receipt: there was no such push, or it is forgotten\n"
+    assert told("0" * 32, code=1) == "zim receipt: there was no such push, or it is forgotten\n"
+    assert told("order-1", code=1) == "zim receipt: this is no push id; right is: the id in the answer to the push\n"
