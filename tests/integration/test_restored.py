@@ -95,7 +95,7 @@ def test_the_backup_of_the_page_comes_back_in_a_second_fabric(tmp_path: Path) ->
         for body in (b"1", b"2"):
             fabric.post("/1/push?uid=7", body)
             said = sh(make, tmp_path)
-        assert said.startswith("backup/router-1/log.db: 2 messages of 1 streams, ")
+        assert said.startswith("backup/router-1/log.db: 2 messages of 1 stream, ")
         fabric.post("/1/push?uid=7", b"3")
         offset = an_offset(tmp_path)
         *prepare, up = bring_back.replace("--offset 10000", f"--offset {offset}").splitlines()

@@ -48,6 +48,11 @@ def backup(folder: Path, topology: Path | None) -> None:
         except NodeError as error:
             problems.append(f"{name}: {error}")
         else:
-            click.echo(f"{done.file}: {done.messages:,} messages of {done.streams:,} streams, {done.bytes:,} bytes")
+            what = f"{_many(done.messages, 'message')} of {_many(done.streams, 'stream')}"
+            click.echo(f"{done.file}: {what}, {done.bytes:,} bytes")
     if problems:
         raise NodeError("\n".join(problems))
+
+
+def _many(count: int, of: str) -> str:
+    return f"{count:,} {of}{'' if count == 1 else 's'}"
