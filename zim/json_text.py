@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 MAX_DEPTH = 64  # of arrays and objects; Python's own limit moves with its version
 
-_NAMES = re.compile(rb'"((?:[^"\\]|\\.)*)"[ \t\r\n]*:', re.DOTALL)
+_NAMES = re.compile(rb'"((?:[^"\\]|\\.)*+)"[ \t\r\n]*:', re.DOTALL)
 ESCAPED_HALF = re.compile(rb"\\u[dD][89a-fA-F]")  # of a surrogate pair
 _SPACE = re.compile(r"[ \t\n\r]*")
 _MARKS = re.compile(rb'"(?:[^"\\]|\\.)*+"?|[\[\]{}]', re.DOTALL)

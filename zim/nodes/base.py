@@ -188,9 +188,11 @@ class NodeProcess(Performer):
             return self.guard.honest(codec.decode(frame, expected), peer)
         except CodecError as e:
             found, errors = codec.decode_each(frame, expected) or ([], [e])
-        for error in errors:
-            self._not_understood += 1
-            log.warning("message not understood", extra={"peer": peer or "unknown", "error": str(error)})
+            errors = errors or [e]
+        self._not_understood += len(errors)
+        # One line for all of them: a line costs more than they do.
+        fields: dict[str, object] = {"peer": peer or "unknown", "error": str(errors[0])}
+        log.warning("message not understood", extra=fields | ({"more": len(errors) - 1} if len(errors) > 1 else {}))
         return self.guard.honest(found, peer)
 
     # -- effects

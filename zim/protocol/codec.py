@@ -22,7 +22,7 @@ from zim.protocol.messages import Answered
 
 A = TypeVar("A")
 
-ONE_BY_ONE = 4_000  # messages of a frame: each on its own costs more than all together
+ONE_BY_ONE = 500  # messages of a frame: each on its own costs more than all together
 _FIXARRAY, _ARRAY_OF_ONE = 0x9, b"\x91"
 PLAIN_BYTES = 4_096  # of what a person asks from a REPL
 

@@ -13,7 +13,7 @@ import gevent
 import pytest
 
 from tests.unit.nodes.router.log.contract import FOR_EVER, NOW, many, new, rules, stored
-from tests.unit.nodes.router.log.sqlite_support import acquired, check_told, direct, in_thread, opened, told
+from tests.unit.nodes.router.log.sqlite_support import Clock, acquired, check_told, direct, in_thread, opened, told
 from zim.errors import Unavailable, Unknown
 from zim.nodes.router.log import Appended, Fenced
 from zim.nodes.router.log.sqlite.worker import CURSORS, forget_cursors
@@ -366,16 +366,32 @@ def test_the_wal_stays_small(tmp_path: Path) -> None:
 
 def test_what_sqlite_remembers_of_cursors_goes() -> None:
     """Each of them may hold a MiB of a router's memory."""
-
-    def remembered() -> list[Any]:
-        lists = [found for found in gc.get_referents(connection) if isinstance(found, list)]
-        return [one for found in lists for one in found]
-
     connection = sqlite3.connect(":memory:")
     for _ in range(CURSORS // 2):
         connection.execute("SELECT 1")
-    before = remembered()
+    before = remembered(connection)
     assert len(before) == CURSORS // 2
     forget_cursors(connection)
-    assert not {id(one) for one in before} & {id(one) for one in remembered()}
+    assert not {id(one) for one in before} & {id(one) for one in remembered(connection)}
     connection.close()
+
+
+def test_a_log_that_is_tended_lets_go_of_them(tmp_path: Path) -> None:
+    clock = Clock()
+    log = opened(tmp_path, direct, clock=clock)
+    lease = acquired(log)
+    log.append(lease, [told("u:1", 1)])
+    connections = [log._reader._connection, log._writer._worker._connection]
+    for connection in connections:
+        connection.execute("SELECT 1")
+    before = {id(one): one for connection in connections for one in remembered(connection)}
+    assert before
+    clock.now += 1
+    log.trim(lease, rules(count=50), NOW, FOR_EVER, 10)
+    assert not before.keys() & {id(one) for connection in connections for one in remembered(connection)}
+    log.close()
+
+
+def remembered(connection: sqlite3.Connection) -> list[Any]:
+    """What it has in lists: weak references to its cursors."""
+    return [one for found in gc.get_referents(connection) if isinstance(found, list) for one in found]
