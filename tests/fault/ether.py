@@ -87,13 +87,11 @@ class Ether:
 
     def cut(self, source: str, target: str) -> None:
         """What one sends to the other vanishes, and what is on its way."""
-        self._cuts[source, target] += 1
-        self._ask(do="road", source=source, target=target, is_cut=True)
+        self._count(source, target, 1)
 
     def mend(self, source: str, target: str) -> None:
         """Undoes one cut."""
-        self._cuts[source, target] -= 1
-        self._ask(do="road", source=source, target=target, is_cut=self._cuts[source, target] > 0)
+        self._count(source, target, -1)
 
     def counts(self) -> dict[str, int]:
         """How many packets were carried, lost and swallowed, of all machines."""
@@ -108,13 +106,21 @@ class Ether:
             if pipe:
                 pipe.close()
 
+    def _count(self, source: str, target: str, cuts: int) -> None:
+        with self._asking:  # who waits for it is not let in by turns: an answer counted before may be the last told
+            self._cuts[source, target] += cuts
+            self._tell(do="road", source=source, target=target, is_cut=self._cuts[source, target] > 0)
+
     def _ask(self, **what: Any) -> Any:
+        with self._asking:
+            return self._tell(**what)
+
+    def _tell(self, **what: Any) -> Any:
         assert self._process.stdin
         assert self._process.stdout
-        with self._asking:
-            self._process.stdin.write(json.dumps(what).encode() + b"\n")
-            self._process.stdin.flush()
-            answer = json.loads(self._process.stdout.readline() or b'{"error": "the ether has ended"}')
+        self._process.stdin.write(json.dumps(what).encode() + b"\n")
+        self._process.stdin.flush()
+        answer = json.loads(self._process.stdout.readline() or b'{"error": "the ether has ended"}')
         if error := answer.get("error"):
             raise OSError(f"{what}: {error}")
         return answer["told"]

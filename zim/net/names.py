@@ -69,20 +69,26 @@ def look_up(host: str, port: int) -> list[str]:
     """
     if not _pools:
         _pools.append(ThreadPool(THREADS))
-    found: list[str] | OSError = _pools[0].apply(_look_up, (host, port))
+    try:
+        name = host.encode("idna")
+    except UnicodeError as error:  # a label is empty or too long
+        raise OSError(str(error)) from None
+    found: list[str] | OSError = _pools[0].apply(_look_up, (name, port))
     if isinstance(found, OSError):
         raise found
     return found
 
 
-def _look_up(host: str, port: int) -> list[str] | OSError:
-    """In a thread. Its error is a value: gevent would print one that leaves the thread."""
+def _look_up(name: bytes, port: int) -> list[str] | OSError:
+    """In a thread. Its error is a value: gevent would print one that leaves the thread.
+
+    Text would be encoded there, and the first time Python imports what for. Threads that import one module wait for
+    each other with gevent's locks, and one that waits may never be told (gevent issue 349).
+    """
     try:
-        found = _socket.getaddrinfo(host, port, 0, _socket.SOCK_STREAM)
+        found = _socket.getaddrinfo(name, port, 0, _socket.SOCK_STREAM)
     except OSError as error:
         return error
-    except UnicodeError as error:  # a label is empty or too long
-        return OSError(str(error))
     numbers = [str(address[0]) for *_, address in found]
     return [f"tcp://[{n}]:{port}" if ":" in n else f"tcp://{n}:{port}" for n in dict.fromkeys(numbers)]
 

@@ -14,6 +14,8 @@ T = TypeVar("T")
 def in_thread(job: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """Runs a job there. What it raises is raised here; gevent's pool would print it as well.
 
+    Jobs that may run at the same time must not import the same module for the first time: see `names`.
+
     Switches.
     """
     results: list[T] = []

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from typing import Any
 
 import gevent
@@ -40,6 +42,29 @@ def test_looking_up() -> None:
     for name in ("no-such-host.invalid", "a..b", "x" * 64):
         with pytest.raises(OSError, match=r"\w"):
             look_up(name, 7270)
+
+
+MANY_AT_ONCE = """
+from gevent import monkey
+monkey.patch_all()
+import sys
+from gevent.monkey import get_original
+import gevent
+from zim.net.names import look_up
+
+thread = get_original("_thread", "get_ident")
+hub, imported = thread(), []
+sys.addaudithook(lambda event, args: imported.append(args[0]) if event == "import" and thread() != hub else None)
+asked = [gevent.spawn(look_up, "localhost", port) for port in range(1, 9)]
+gevent.joinall(asked, timeout=30)
+print(sum(one.successful() for one in asked), imported)
+"""
+
+
+def test_of_many_lookups_at_once_none_is_forgotten() -> None:
+    """The first ones of a process. What Python imports in threads, two of them may import, and wait for ever."""
+    told = subprocess.run([sys.executable, "-c", MANY_AT_ONCE], capture_output=True, check=True, text=True).stdout
+    assert told == "8 []\n"
 
 
 class Names:
