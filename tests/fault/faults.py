@@ -44,6 +44,7 @@ class Faults:
         self._history, self._clock, self._say = history, clock, say
         self._rng = random.Random(f"zim chaos faults {history.seed}")
         self._later: list[gevent.Greenlet[..., object]] = []
+        self._under_way: list[gevent.Greenlet[..., object]] = []
 
     def do(self, operation: Operation) -> None:
         """Begins it, and undoes it later."""
@@ -77,11 +78,15 @@ class Faults:
             person.thaw()
 
     def stop(self) -> None:
-        """Begins nothing more."""
+        """Begins nothing more. What is being undone is undone to its end: half of a cut would stay."""
         gevent.killall([greenlet for greenlet in self._later if not greenlet.dead])
+        gevent.joinall(self._under_way)
 
     def _soon(self, seconds: float, then: Callable[[], object]) -> None:
-        self._later.append(gevent.spawn_later(seconds, then))
+        self._later.append(gevent.spawn_later(seconds, self._begin, then))
+
+    def _begin(self, what: Callable[[], object]) -> None:
+        self._under_way.append(gevent.spawn(what))
 
     def _to_client(self, kind: str, person: Person, lasts_s: float) -> None:
         match kind:
@@ -113,7 +118,7 @@ class Faults:
                 self._soon(lasts_s, lambda: self._end(name, signal.SIGKILL))
             case "return":
                 self._end(name, signal.SIGKILL)
-                self._soon(0, lambda: self._end_at_return(name, lasts_s))
+                self._later.append(gevent.spawn(self._end_at_return, name, lasts_s))
             case _:
                 self._end(name, signal.SIGTERM if kind == "term" else signal.SIGKILL)
 
