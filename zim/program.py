@@ -1,4 +1,4 @@
-"""How the program `zim` is called from here, for messages that name a command."""
+"""How the program `zim` is called from here, and where its pages are, for messages that name a command or a page."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import shutil
 import sys
 from contextlib import suppress
 from pathlib import Path
+
+_PAGE = "topology.md"  # which nobody else's docs/ has beside it
 
 
 def zim_command() -> str:
@@ -17,3 +19,16 @@ def zim_command() -> str:
     with suppress(OSError):  # the current folder is gone
         return min(os.path.relpath(beside), str(beside), key=len)
     return str(beside)
+
+
+def where_docs_are() -> str:
+    """A sentence that says where the folder docs/ is; "" if it is here, or was not installed."""
+    from importlib.metadata import PackageNotFoundError, files  # for the few who ask
+
+    folders = [Path(__file__).parents[1] / "docs"]
+    with suppress(PackageNotFoundError):
+        folders += [Path(str(file.locate())).resolve().parent for file in files("zim") or () if file.name == _PAGE]
+    found = next((folder for folder in folders if (folder / _PAGE).is_file()), None)
+    if found is None or Path("docs", _PAGE).is_file():
+        return ""
+    return f"docs/ is {found}."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -44,10 +45,10 @@ def zim(packages: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "bin" / "zim"
 
 
-def run(command: list[str], cwd: Path) -> str:
+def run(command: list[str], cwd: Path, exit_code: int = 0) -> str:
     environment = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "ZIM_TOPOLOGY")}
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=cwd, env=environment)
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.returncode == exit_code, done.stdout + done.stderr
     return done.stdout
 
 
@@ -62,18 +63,30 @@ def test_the_sdist_has_all_that_is_kept(packages: Path) -> None:
     assert [name for name in missing if name.partition("/")[0] not in IGNORED] == [".gitignore"]
 
 
-def test_the_wheel_has_zim_and_nothing_else(packages: Path) -> None:
+def test_the_wheel_has_zim_and_its_pages_and_nothing_else(packages: Path) -> None:
     (wheel,) = packages.glob("*.whl")
     assert wheel.name == f"zim-{__version__}-py3-none-any.whl"
     with zipfile.ZipFile(wheel) as opened:
         names = set(opened.namelist())
     here = {str(path.relative_to(ROOT)) for path in (ROOT / "zim").rglob("*") if path.suffix in (".py", ".typed")}
+    pages = f"zim-{__version__}.data/data/share/doc/zim/"
+    here |= {pages + str(path.relative_to(ROOT)) for path in (ROOT / "docs").rglob("*.md")}
     assert {name for name in names if ".dist-info/" not in name} == here
     assert any(name.endswith("/licenses/LICENSE") for name in names)
 
 
 def test_a_first_release_is_in_the_changelog() -> None:
     assert f"\n## [{__version__}] - 20" in (ROOT / "CHANGELOG.md").read_text()
+
+
+def test_messages_name_pages_that_are_there(zim: Path, tmp_path: Path) -> None:
+    (where,) = re.findall(r"docs/ is (\S+)\.\n", run([str(zim), "--help"], tmp_path))
+    assert (Path(where) / "security.md").is_file()
+    run([str(zim), "init", "--production"], tmp_path)
+    told = run([str(zim), "check", "--production"], tmp_path, exit_code=1)
+    assert where in told
+    for page in re.findall(r"docs/([\w/-]+\.md)", told):
+        assert (Path(where) / page).is_file(), page
 
 
 @pytest.fixture

@@ -135,7 +135,7 @@ def test_commands_are_understood(line: str, tmp_path: Path, monkeypatch: pytest.
 @pytest.mark.parametrize("mention", mentions())
 def test_options_that_are_mentioned_exist(mention: str) -> None:
     command, arguments = find(mention.split()[1:])
-    known = {option for parameter in command.params for option in parameter.opts}
+    known = {"--help"} | {option for parameter in command.params for option in parameter.opts}
     assert {a for a in arguments if a.startswith("-")} <= known
 
 

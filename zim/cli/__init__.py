@@ -11,6 +11,7 @@ from gevent.hub import Hub
 from zim import __version__
 from zim.cli.mistakes import GuidingGroup, improved
 from zim.errors import ZimError
+from zim.program import where_docs_are
 
 _COMMANDS = (
     "init",
@@ -57,6 +58,11 @@ class LazyGroup(GuidingGroup):
         module = cmd_name.replace("-", "_")
         command: click.Command = getattr(import_module(f"zim.cli.{module}"), module)
         return command
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Where the pages are that messages name."""
+        if where := where_docs_are():
+            formatter.write(f"\n{where}\n")
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """What stands before the command."""

@@ -11,6 +11,7 @@ import click
 
 from zim.cli.drawing import MAX_CHARS, draw
 from zim.cli.where import topology_argument, topology_file, topology_option
+from zim.program import where_docs_are
 from zim.topology import Topology, load, out_of_reach
 from zim.topology.review import SEVERITIES, Finding, review
 
@@ -82,15 +83,16 @@ def findings_text(found: Sequence[Finding]) -> str:
         lines += [*_wrapped(what, " " * 9), *_wrapped(f"right: {right}", " " * 9)]
     counts = {what: sum(one.severity == what for one in found) for what in SEVERITIES}
     total = ", ".join(f"{n} {what}{'' if n == 1 else 's'}" for what, n in counts.items() if n)
-    return "\n".join([*lines, "", f"{total}.", "What holds for every topology is in docs/security.md."])
+    always = f"What holds for every topology is in docs/security.md. {where_docs_are()}"
+    return "\n".join([*lines, "", f"{total}.", *_wrapped(always, "", "")])
 
 
-def _wrapped(text: str, indent: str) -> list[str]:
+def _wrapped(text: str, indent: str, then: str = " " * 9) -> list[str]:
     return wrap(
         text,
         MAX_CHARS,
         initial_indent=indent,
-        subsequent_indent=" " * 9,
+        subsequent_indent=then,
         break_long_words=False,
         break_on_hyphens=False,
     )
