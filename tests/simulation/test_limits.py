@@ -32,6 +32,9 @@ REACHED: dict[str, tuple[str, Any, str, Callable[[Any], Any]]] = {
     "a slow goim client loses its oldest": ("slow", Outbox, "put_newest", lambda it: True),
 }
 
+# Where the search begins, for what is rare: the seed that had it when this was written.
+FIRST = {"a slow goim client loses its oldest": 173}
+
 
 @pytest.mark.parametrize("what", REACHED)
 def test_it_happens(what: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -45,7 +48,8 @@ def test_it_happens(what: str, monkeypatch: pytest.MonkeyPatch) -> None:
         return found
 
     monkeypatch.setattr(owner, name, look)
-    for seed in range(200):
+    first = FIRST.get(what, 0)
+    for seed in range(first, first + 200):
         assert run(seed, make_plan(seed, profile)) == ""
         if seen:
             return
