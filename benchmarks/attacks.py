@@ -467,6 +467,7 @@ _BEHIND = {
     "comet": HELD_BYTES + 20 * MIB,
     "logic": ROUTER_QUEUE_BYTES,
 }
+_IN_ROOMS = {**_BEHIND, "comet": _BEHIND["comet"] + 1_500 * REQUEST_BYTES}  # each with a client in it
 _READS = {
     "logic": MAX_ANSWERS_BYTES + 2 * HISTORIES * HISTORY_BYTES,  # messages, and their JSON
     "router": QUEUE_BYTES,
@@ -478,8 +479,8 @@ ATTACKS = {
         Attack(nothing),
         Attack(keys_unread, _BEHIND),
         Attack(keys_unread, _BEHIND, stops="comet"),
-        Attack(rooms_unread, _BEHIND, stops="comet"),
-        Attack(rooms_unread, _BEHIND, stops="job"),
+        Attack(rooms_unread, _IN_ROOMS, stops="comet"),
+        Attack(rooms_unread, _IN_ROOMS, stops="job"),
         Attack(pongs, {"comet": 5 * MIB}),
         Attack(pongs_200, {"comet": 200 * MIB}),
         Attack(histories, _READS),
