@@ -19,6 +19,7 @@ from zim.cli.where import topology_argument, topology_option
 
 WIDTH = 80
 EXIT_NOT_WELL = 1
+LONG_S = 5.0  # for a start
 
 Row = Mapping[str, Any]
 
@@ -92,6 +93,8 @@ def _remarks(said: Row) -> Iterable[str]:
     for one in said["nodes"]:
         if one["why"]:
             yield f"{one['node']} is {one['state']}: {one['why']}"
+        if one["state"] == "starting" and one["for_s"] > LONG_S and not one["why"]:
+            yield f"{one['node']} has been starting for {span_text(one['for_s'])}: its log says what it waits for"
         if _state(one) == "no answer":
             yield f"{one['node']} does not answer: it stands still, or is overloaded"
         for missing in one["missing"][:3]:

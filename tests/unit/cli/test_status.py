@@ -39,6 +39,13 @@ def test_what_is_not_as_it_should_be_is_said_in_words() -> None:
     assert "logic-1: router-1 is not connected\n" in text
 
 
+def test_a_node_that_starts_for_long_has_said_why() -> None:
+    nodes = [node("router-1", state="starting", for_s=9.0, answers=False), node("job-1", state="starting", for_s=1.0)]
+    text = table_text(said(*nodes))
+    assert "router-1 has been starting for 9 s: its log says what it waits for\n" in text
+    assert text.count("its log") == 1
+
+
 def test_a_restart_and_other_versions_are_told() -> None:
     restart = {"node": "comet-2", "done": ["router-1"], "left": ["comet-1"], "is_over": False}
     text = table_text(said(node("comet-1"), node("router-1", version="1.1"), restart=restart))
