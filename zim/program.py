@@ -22,13 +22,13 @@ def zim_command() -> str:
 
 
 def where_docs_are() -> str:
-    """A sentence that says where the folder docs/ is; "" if it is here, or was not installed."""
+    """A sentence that says where README.md, docs/ and examples/ are; "" if they are here, or were not installed."""
     from importlib.metadata import PackageNotFoundError, files  # for the few who ask
 
-    folders = [Path(__file__).parents[1] / "docs"]
+    folders = [Path(__file__).parents[1]]
     with suppress(PackageNotFoundError):
-        folders += [Path(str(file.locate())).resolve().parent for file in files("zim") or () if file.name == _PAGE]
-    found = next((folder for folder in folders if (folder / _PAGE).is_file()), None)
+        folders += [Path(str(file.locate())).resolve().parents[1] for file in files("zim") or () if file.name == _PAGE]
+    found = next((folder for folder in folders if (folder / "docs" / _PAGE).is_file()), None)
     if found is None or Path("docs", _PAGE).is_file():
         return ""
-    return f"docs/ is {found}."
+    return f"README.md, docs/ and examples/ are in {found}."

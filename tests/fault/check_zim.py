@@ -50,7 +50,7 @@ class ZimChecker:
         self._stretches: list[Stretch] = []
         self._open: dict[str, Stretch] = {}  # by stream, also those that wait to be resumed
         self._in: set[str] = set()  # streams of which the server may send now
-        self._seen: dict[tuple[str, str], set[int]] = defaultdict(set)  # numbers by stream and epoch
+        self._seen: dict[str, set[tuple[str, int]]] = defaultdict(set)  # by stream: epoch and number
         self._cursor = _Cursor()
         self._freezes = [event for event in client.events if isinstance(event, Froze)]
 
@@ -90,7 +90,8 @@ class ZimChecker:
         if stretch is None or event.resume is None:
             if event.stream.startswith("u:") and (why := self._cursor.why_not(event.offset)):
                 self._add("cursor", event.stream, event.at, offset=event.offset, detail=f"starts there, {why}")
-            self._seen[event.stream, event.epoch].clear()  # what it does not resume may come again
+            # What it does not resume may come again, of a newer epoch than its comet knew, too.
+            self._seen[event.stream].clear()
             self._start(event.stream, event.epoch, event.offset, event.at)
         elif not event.recovered:
             detail = f"not recovered: from {stretch.position} of {stretch.epoch} on"
@@ -127,8 +128,8 @@ class ZimChecker:
             why = "of a stream that it is not in"
             self._add("unexpected", event.stream, event.at, event.number, event.offset, why)
             return
-        seen = self._seen[event.stream, stretch.epoch]
-        if event.number in seen:
+        seen, one = self._seen[event.stream], (stretch.epoch, event.number)
+        if one in seen:
             self._add("duplicate", event.stream, event.at, event.number, event.offset)
         elif event.offset <= stretch.position:
             detail = f"after {stretch.position}"
@@ -136,7 +137,7 @@ class ZimChecker:
         elif not self._have_expired(stretch, event.offset):
             detail = f"{stretch.position + 1} was expected"
             self._add("untold", event.stream, event.at, event.number, event.offset, detail)
-        seen.add(event.number)
+        seen.add(one)
         stretch.numbers.add(event.number)
         stretch.position = max(stretch.position, event.offset)
 

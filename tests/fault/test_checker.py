@@ -426,6 +426,17 @@ def test_a_client_without_memory_may_get_again_what_it_had_and_no_more() -> None
     assert kinds(check(scene(HERE, joined(0), got(1), *again, joined(1), got(3)))) == {"untold", "lost"}
 
 
+def test_it_may_get_again_what_its_new_comet_did_not_know_of() -> None:
+    """It had seen the stream begin anew, and comes to a comet that has not."""
+    again = Closed(4.0, ""), Connected(5.0, "comet-2")
+    anew = Told(0.5, "r:1", "f", 0, 0, "epoch")
+    history = scene(HERE, joined(7), anew, got(1), got(2), *again, joined(7), anew, got(1), got(2), got(3))
+    history.kept, history.router_ends = {"r:1": 0}, [0.2]
+    assert kinds(check(history)) == {"told"}
+    history.clients[0].events += [got(3)]
+    assert kinds(check(history)) == {"told", "duplicate"}
+
+
 def test_a_live_only_stream_begins_anew_with_its_router_only() -> None:
     def life(*ends: float) -> set[str]:
         history = scene(HERE, joined(0), got(1), joined(7, 1, 2.0, "f", recovered=False), got(2, 8))

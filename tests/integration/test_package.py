@@ -70,7 +70,9 @@ def test_the_wheel_has_zim_and_its_pages_and_nothing_else(packages: Path) -> Non
         names = set(opened.namelist())
     here = {str(path.relative_to(ROOT)) for path in (ROOT / "zim").rglob("*") if path.suffix in (".py", ".typed")}
     pages = f"zim-{__version__}.data/data/share/doc/zim/"
-    here |= {pages + str(path.relative_to(ROOT)) for path in (ROOT / "docs").rglob("*.md")}
+    brought = [ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").rglob("*.md")]
+    brought += [*(ROOT / "examples").glob("*.*"), *(ROOT / "ops/systemd").iterdir()]
+    here |= {pages + str(path.relative_to(ROOT)) for path in brought}
     assert {name for name in names if ".dist-info/" not in name} == here
     assert any(name.endswith("/licenses/LICENSE") for name in names)
 
@@ -80,12 +82,12 @@ def test_a_first_release_is_in_the_changelog() -> None:
 
 
 def test_messages_name_pages_that_are_there(zim: Path, tmp_path: Path) -> None:
-    (where,) = re.findall(r"docs/ is (\S+)\.\n", run([str(zim), "--help"], tmp_path))
-    assert (Path(where) / "security.md").is_file()
+    (where,) = re.findall(r"examples/ are in (\S+)\.\n", run([str(zim), "--help"], tmp_path))
+    assert (Path(where) / "examples/two-of-each.toml").is_file()
     run([str(zim), "init", "--production"], tmp_path)
     told = run([str(zim), "check", "--production"], tmp_path, exit_code=1)
     assert where in told
-    for page in re.findall(r"docs/([\w/-]+\.md)", told):
+    for page in re.findall(r"docs/[\w/-]+\.md", told):
         assert (Path(where) / page).is_file(), page
 
 

@@ -117,7 +117,7 @@ PLACES = {
     "prometheus_client": ("zim.metrics",),
     "flask": ("zim.web",),
     "jwt": ("zim.identity.keys",),
-    "cryptography": ("zim.identity.keys", "zim.identity.link_keys", "zim.net.certificates"),
+    "cryptography": ("zim.identity.keys", "zim.identity.link_keys", "zim.net.certificates", "zim.cli.certified"),
     "urllib3": ("zim.asking",),
     "werkzeug": ("zim.web",),
     "geventwebsocket": ("zim.nodes.comet.websocket",),

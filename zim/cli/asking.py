@@ -12,7 +12,7 @@ from zim.cli.lines import printable
 from zim.cli.patience import patience
 from zim.client import ZimError
 from zim.client.address import logic_address
-from zim.client.http import OF_SILENCE, HttpResponse, check_key
+from zim.client.http import OF_SILENCE, HttpResponse, check_key, line_of
 from zim.client.tls import not_verified
 from zim.program import zim_command
 
@@ -42,7 +42,8 @@ def why_not(where: str, status: int, body: bytes, wanted: str) -> Rejected | Not
     try:
         problem = msgspec.json.decode(body, type=_Problem)
     except msgspec.DecodeError:
-        return NotTold(f"HTTP {status} from {where} is no {wanted}; is this a logic node's HTTP port?")
+        hint = (line_of(body) if status == 400 else "") or "is this a logic node's HTTP port?"
+        return NotTold(f"HTTP {status} from {where} is no {wanted}; {hint}")
     why = problem.detail + (f"; right is: {problem.expected}" if problem.expected else "")
     if status == 401 and not api_key():
         why = f"{why}; {HOW_TO_SHOW}"

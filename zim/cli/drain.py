@@ -38,9 +38,10 @@ def drain(node: str, topology: Path | None, host: str | None, per_second: int | 
     zim drain comet-1 --per-second 1000 --host a
     """
     supervised = Supervised("drain", topology, host)
+    back = f"{zim_command()} start {node}{supervised.words} brings it back"
     supervised.order("drain", node=node, per_s=per_second, is_agreed=yes)
     if no_wait:
-        click.echo(f"{node} drains; {zim_command()} status shows it")
+        click.echo(f"{node} drains; {zim_command()} status{supervised.words} shows it")
         return
     told = -1
     try:
@@ -51,7 +52,7 @@ def drain(node: str, topology: Path | None, host: str | None, per_second: int | 
                 told = clients
             time.sleep(LOOK_S)
     except KeyboardInterrupt:
-        click.echo(f"\nzim drain: {node} goes on draining; {zim_command()} start {node} brings it back", err=True)
+        click.echo(f"\nzim drain: {node} goes on draining; {back}", err=True)
         raise
     if one.get("state") != "drained":
         supervised.fail(f"{node} is {one.get('state')}: somebody has started it")
@@ -59,5 +60,5 @@ def drain(node: str, topology: Path | None, host: str | None, per_second: int | 
         click.echo(f"{node} {why}")
     elif why:
         supervised.fail(f"{node} {why}" if why.startswith("was ") else f"{node} has {why}")
-    click.echo(f"{node} is drained; {zim_command()} start {node} brings it back")
+    click.echo(f"{node} is drained; {back}")
     sys.exit(0)

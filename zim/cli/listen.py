@@ -169,7 +169,8 @@ def _token(uid: str | None, token: str | None, token_file: Path | None) -> Token
     if who is None:
         raise click.UsageError(f"who listens? give --uid, --token or --token-file, or set {TOKEN_ENVIRONMENT}")
     if uid is not None and not (uid.isascii() and uid.isdecimal() and int(uid[:20]) < 1 << 63):
-        raise click.UsageError(f"a uid is a number from 0 on, not {uid!r}; for another token use --token")
+        hint = "with names users have tokens, see docs/how-to/jwt.md, and are here by --token or --token-file"
+        raise click.UsageError(f"a uid is a number from 0 on, not {uid!r}; {hint}")
     return who
 
 

@@ -118,9 +118,19 @@ def _of_option(ctx: click.Context, unknown: str, options: Sequence[str]) -> str:
         return (
             f"no such option: {unknown}; it stands behind the command, such as: {zim_command()} status {unknown} FILE"
         )
+    if (below := _below(ctx.command, unknown)) and not meant:
+        return (
+            f"no such option: {unknown}; it stands behind {below}: {zim_command()} {ctx.info_name} {below} … {unknown}"
+        )
     begun = [name for name in options if name.startswith(unknown) and len(unknown) > _BEGUN]
     close = meant or begun or get_close_matches(unknown, options, n=1, cutoff=_CLOSE)
     return f"no such option: {unknown}" + (f"; did you mean {close[0]}?" if close else "")
+
+
+def _below(command: click.Command, unknown: str) -> str:
+    """The first command of a group that has this option; "" without."""
+    commands = command.commands if isinstance(command, click.Group) else {}
+    return next((name for name, one in commands.items() if any(unknown in p.opts for p in one.params)), "")
 
 
 def _ways(options: Sequence[str]) -> list[str]:

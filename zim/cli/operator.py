@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from shlex import quote
 from typing import Any, NoReturn
 
 import click
@@ -25,6 +26,13 @@ class Supervised:
         """Raises: TopologyError: the file cannot be used."""
         self.command, self._host = command, host
         self.fabric: Topology = load(topology_file(topology))
+
+    @property
+    def words(self) -> str:
+        """What a command has to have to be about the same fabric; "" if nothing, else it begins with a space."""
+        path = self.fabric.path
+        named = "" if path == topology_file(None) else f" --topology {quote(str(path))}"
+        return named + (f" --host {quote(self._host)}" if self._host else "")
 
     def ask(self, do: str, **asked: object) -> dict[str, Any]:
         """What it says to an order. Blocks."""

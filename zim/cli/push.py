@@ -21,7 +21,7 @@ from zim.cli.patience import patience
 from zim.cli.seconds import Seconds
 from zim.cli.where import http_address, topology_option
 from zim.client import Accepted, Publisher, PushUnavailable, PushUnknown, ZimError
-from zim.client.publisher import NO_KEY
+from zim.client.publisher import NO_KEY, make_id
 from zim.fabric.limits import TTL_S, WAIT_S
 from zim.fabric.names import KEY, NAME, is_key, shown
 from zim.fabric.push import OP, PUSH_OP
@@ -57,7 +57,8 @@ def _read_body(_ctx: click.Context, _param: click.Parameter, value: str) -> byte
         try:
             return Path(value[1:]).read_bytes()
         except OSError as error:
-            raise click.BadParameter(f"cannot read {value[1:]}: {error.strerror}") from None
+            why = f"cannot read the file {value[1:]}: {error.strerror}"
+            raise click.BadParameter(f"{why}; a text that begins with @ is taken from standard input, by -") from None
     # Arguments that are no UTF-8 reach Python as surrogates; the fabric shall get their bytes.
     return value.encode(errors="surrogateescape")
 
@@ -163,6 +164,7 @@ def push(ctx: click.Context, http: str | None, topology: Path | None, goim: bool
       1  refused: the request, or the topology, is wrong
       2  the command line is wrong
       3  the fabric is not reachable or not able; or it is not known whether the push was accepted
+      130  Ctrl-C: it is not known, either
     """
     ctx.obj = _Target(http, topology, goim)
 
@@ -193,6 +195,7 @@ def _add_command(name: str, metavar: str, summary: str, to: _To, act: _Act | Non
     ) -> None:
         before = ctx.obj or _Target()
         goim = goim or before.goim
+        key = key or ("" if goim else make_id())  # who has no answer may send it again
         if not (http or topology):
             http, topology = before.http, before.topology
         if goim:

@@ -144,7 +144,7 @@ def grant_of(found: Compact, issuer: Issuer) -> Grant | Denial:
 
 def end_of(grant: Grant) -> str:
     """When it ends, by this machine's clock and in its zone."""
-    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(time.time() + grant.lifetime_ms / 1000))
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(round(time.time() + grant.lifetime_ms / 1000)))
 
 
 def read_shown(token_file: Path | None) -> str:
@@ -154,7 +154,10 @@ def read_shown(token_file: Path | None) -> str:
             return token_file.read_text(errors="replace").strip()
         except OSError as e:
             _fail(f"{token_file} cannot be read: {e.strerror}")
-    return os.environ.get(TOKEN_ENVIRONMENT, "").strip() or sys.stdin.readline(1 << 16).strip()
+    text = os.environ.get(TOKEN_ENVIRONMENT, "").strip()
+    if not text and sys.stdin.isatty():
+        _fail(f"which token? --token-file FILE, {TOKEN_ENVIRONMENT}, or standard input: zim token check < FILE")
+    return text or sys.stdin.readline(1 << 16).strip()
 
 
 def _keys(issuer: Issuer) -> list[Key]:
@@ -176,7 +179,8 @@ def _keys(issuer: Issuer) -> list[Key]:
 
 def _issuer(identity: Identity, named: str | None) -> Issuer:
     if not identity.issuers:
-        _fail("the topology has no [[issuer]]; right is one with a secret_file, such as zim init --production writes")
+        written = "zim init --production writes one behind #, to be switched on"
+        _fail(f"the topology has no [[issuer]]; right is one with a secret_file, docs/how-to/jwt.md: {written}")
     if named is None and len(identity.issuers) > 1:
         raise click.UsageError(f"which issuer? --issuer, one of {', '.join(i.issuer for i in identity.issuers)}")
     for issuer in identity.issuers:

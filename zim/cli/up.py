@@ -166,7 +166,7 @@ def how_to_try(running: Iterable[RunningNode], fabric: Topology, is_found: bool)
         for what, listeners in one.node.listeners.items():
             if what in one.listening and not listeners[0].proxy_protocol:  # only a proxy could speak to it
                 plain, tls = _SCHEMES[what]
-                first.setdefault(what, reachable(listeners[0], plain, tls))
+                first.setdefault(what, reachable(listeners[0], fabric.path.parent, plain, tls))
     identity, zim = fabric.identity, zim_command()
     user = "anna" if identity.knows_clients else "7"
     lines = []

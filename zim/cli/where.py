@@ -69,7 +69,7 @@ def http_address(http: str | None, topology: Path | None) -> str:
     if http:
         return http
     found = _topology(topology)
-    return reachable(found.logics[0].http[0], tls="https") if found else DEFAULT_HTTP
+    return reachable(found.logics[0].http[0], found.path.parent, tls="https") if found else DEFAULT_HTTP
 
 
 def comet_addresses(is_ws: bool, addresses: Sequence[str], topology: Path | None) -> list[str]:
@@ -84,7 +84,7 @@ def comet_addresses(is_ws: bool, addresses: Sequence[str], topology: Path | None
     elif found is not None:
         listeners = [one for comet in found.comets for one in (comet.ws if is_ws else comet.tcp)]
         plain, tls = ("ws", "wss") if is_ws else ("", "tls")
-        addresses = [reachable(listener, plain, tls) for listener in listeners]
+        addresses = [reachable(listener, found.path.parent, plain, tls) for listener in listeners]
         if not addresses:
             kind, hint = ("ws", "leave out --ws") if is_ws else ("tcp", "use --ws")
             raise TopologyError([f"{found.path}: no comet listens for {kind}; {hint}, or name an --address"])
@@ -99,13 +99,18 @@ def _topology(path: Path | None) -> Topology | None:
     return load(named or DEFAULT_FILE)
 
 
-def reachable(listener: ListenAddress, plain: str = "", tls: str = "") -> str:
-    """Its address, `host:port`, with loopback for every address.
+def reachable(listener: ListenAddress, folder: Path, plain: str = "", tls: str = "") -> str:
+    """Its address, `host:port`, with loopback for every address; with TLS by a name that its certificate is for.
 
     Args:
+        folder: of the topology.
         plain, tls: the schemes to put before it, without and with TLS; "" for none.
     """
     host, _, port = listener.address.rpartition(":")
+    host = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}.get(host, host)
+    if listener.tls:
+        from zim.cli.certified import certified  # brings cryptography, for the few who have TLS
+
+        host = certified(host, folder / listener.tls[0].certificate)
     scheme = tls if listener.tls else plain
-    at = f"{ {'0.0.0.0': '127.0.0.1', '[::]': '[::1]'}.get(host, host) }:{port}"
-    return f"{scheme}://{at}" if scheme else at
+    return f"{scheme}://{host}:{port}" if scheme else f"{host}:{port}"

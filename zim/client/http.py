@@ -23,7 +23,14 @@ _PIECE_BYTES = 64 << 10
 _START = b"HTTP/"
 _GREETING = b"\xff"  # of ZeroMQ, which speaks first (ZMTP 3.1, 3.2)
 _ELSEWHERE = "HTTP is on a logic's `http`"
+_SHORT = 200  # characters of what is said again
 OF_SILENCE = f"; if that is a comet's `tcp`, {_ELSEWHERE}"  # what it may mean to be hung up on without a word
+
+
+def line_of(body: bytes) -> str:
+    """What an answer says that is one short line of plain text, as to HTTP where TLS is spoken; "" for all others."""
+    text = body[: _SHORT + 1].decode(errors="replace").strip()
+    return text if len(body) <= _SHORT and text.isprintable() and not text.startswith(("<", "{", "[")) else ""
 
 
 @dataclass(frozen=True, slots=True)

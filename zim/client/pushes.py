@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from zim.client.errors import PushConflict, PushError, PushRefused, PushUnavailable, PushUnknown
+from zim.client.http import line_of
 from zim.fabric import push as fabric
 from zim.fabric.answers import Receipt
 from zim.fabric.limits import WAIT_S
@@ -166,7 +167,7 @@ def read_answer(status: int, text: bytes, id: str, retry_after_s: float = 0.0) -
     except (ValueError, RecursionError):
         found = None
     if not isinstance(found, dict):
-        return _failed(status, "", id, retry_after_s)
+        return _failed(status, line_of(text) if status == 400 else "", id, retry_after_s)
     if found.get("status") == "accepted" and status in (0, 200):
         push_id, streams = found.get("id"), found.get("streams")
         if isinstance(push_id, str) and isinstance(streams, dict) and all(type(o) is int for o in streams.values()):

@@ -44,6 +44,7 @@ def make_context(texts: Iterable[str], ca: str | os.PathLike[str] | None) -> ssl
         raise ClientError(f"ca={str(ca)!r} cannot be used: {what}; name a file of certificates in PEM") from None
 
 
+_OF_ANOTHER_NAME = (62, 64)  # X509_V_ERR_HOSTNAME_MISMATCH, X509_V_ERR_IP_ADDRESS_MISMATCH
 _NO_TLS = ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "PACKET_LENGTH_TOO_LONG")  # OpenSSL's words for other bytes
 
 
@@ -60,8 +61,10 @@ def why(error: Exception) -> str:
 
 def not_verified(address: str, error: ssl.SSLCertVerificationError) -> str:
     """What to tell when a certificate cannot be verified."""
-    believed = "ca=, or the environment variable SSL_CERT_FILE, names a file of certificates to believe instead"
-    return f"the certificate of {address} cannot be verified: {why(error)}; {believed}"
+    remedy = "ca=, or the environment variable SSL_CERT_FILE, names a file of certificates to believe instead"
+    if error.verify_code in _OF_ANOTHER_NAME:
+        remedy = "connect to a name that it is for"
+    return f"the certificate of {address} cannot be verified: {why(error)}; {remedy}"
 
 
 class TlsWire(Wire):

@@ -25,7 +25,7 @@ from zim.protocol.framings.tcp import TcpReader
 MAX_PACKET_BYTES = 16 << 20
 _HTTP = b"HTTP"  # as a packet's length it would be more than that
 _ZEROMQ = b"\xff"  # its greeting (ZMTP 3.1, 3.2); a packet's length would be negative
-_OF_SILENCE = " (is that a comet's `tcp`, without `proxy_protocol`?)"
+_OF_SILENCE = " (is that a comet's `tcp`, without TLS and `proxy_protocol`? With TLS it is tls://)"
 
 _STRING_OR_BRACKET = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{}]', re.DOTALL)
 # Python's limit on the digits of a number is not JSON's; no field has more than 19.

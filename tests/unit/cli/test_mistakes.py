@@ -52,6 +52,7 @@ def said(*words: str) -> str:
         ("listen --port 8080", "no such option: --port; did you mean --address?\n"),
         ("listen --user 7", "no such option: --user; did you mean --uid?\n"),
         ("listen --zzz", "no such option: --zzz\n"),
+        ("push --wait 2 user 7 hi", "no such option: --wait; it stands behind user: "),
         ("push --port 7172 user 7 hi", "no such option: --port; did you mean --http?\n"),
         ("push user 7 --body hi", "no such option: --body; the body is the last word, such as: "),
         ("push --body hi user 7", "no such option: --body; the body is the last word, such as: "),

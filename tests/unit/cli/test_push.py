@@ -203,7 +203,7 @@ def test_nothing_listens() -> None:
         (("user", "7", "x", "--ttl", "nan"), 2, "nan is no length of time"),
         (("user", "7", "x", "--ttl", "0"), 2, "Invalid value for '--ttl'"),
         (("user", "7"), 2, "Missing argument 'BODY'"),
-        (("user", "7", "@none"), 2, "cannot read none: No such file"),
+        (("user", "7", "@none"), 2, "cannot read the file none: No such file"),
         (("nobody", "7", "x"), 2, "'nobody' does not say to whom; right is one of user, users, room"),
         (("nobody", "to me"), 2, "zim push user nobody 'to me'\n"),
         (("everybody", "hi"), 2, "did you mean all? Right is one of user,"),

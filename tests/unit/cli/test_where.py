@@ -5,11 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import trustme
 from click.testing import CliRunner, Result
 
 from tests.unit.cli.test_push import write_topology
 from zim.cli import main
-from zim.cli.where import DEFAULT_HTTP, http_address
+from zim.cli.where import DEFAULT_HTTP, http_address, reachable
+from zim.topology import ListenAddress
+from zim.topology.nodes import CertificatePair
 
 OPTION = ("--topology", "option.toml")
 
@@ -57,6 +60,27 @@ def test_the_fabric_of_a_file(
 def test_without_any_file_it_is_goims_port() -> None:
     Path("topology.toml").unlink()
     assert http_address(None, None) == DEFAULT_HTTP
+
+
+@pytest.mark.parametrize(
+    ("names", "listens", "address"),
+    [
+        (("localhost", "push.example.com"), "127.0.0.1:1", "https://localhost:1"),
+        (("push.example.com", "localhost"), "0.0.0.0:1", "https://localhost:1"),
+        (("*.example.com", "push.example.com"), "0.0.0.0:1", "https://push.example.com:1"),
+        (("push.example.com", "127.0.0.1"), "0.0.0.0:1", "https://127.0.0.1:1"),
+        (("push.example.com",), "192.0.2.1:1", "https://push.example.com:1"),
+        (("*.example.com",), "127.0.0.1:1", "https://127.0.0.1:1"),
+        ((), "127.0.0.1:1", "https://127.0.0.1:1"),
+    ],
+)
+def test_with_tls_it_is_a_name_that_its_certificate_is_for(
+    names: tuple[str, ...], listens: str, address: str, tmp_path: Path
+) -> None:
+    if names:
+        trustme.CA().issue_cert(*names).cert_chain_pems[0].write_to_path(tmp_path / "push.crt")
+    pair = CertificatePair("push.crt", "push.key")
+    assert reachable(ListenAddress(listens, tls=(pair,)), tmp_path, tls="https") == address
 
 
 @pytest.mark.parametrize("command", ["up", "check", "ledger"])

@@ -293,6 +293,13 @@ ANSWERS = st.binary(max_size=50) | st.dictionaries(FIELDS, JSON | st.just("accep
 )
 
 
+def test_what_is_said_to_plain_http_is_passed_on() -> None:
+    said = b"TLS is spoken here: right is https:// or wss://\n"
+    assert "TLS is spoken here" in str(read_answer(400, said, "k"))
+    for other in (b"<html>Bad Request</html>", b"Bad\x1b[2J", b"x" * 300):
+        assert "is this a logic node's HTTP port" in str(read_answer(400, other, "k"))
+
+
 @given(st.integers(0, 999), ANSWERS)
 def test_any_answer_is_a_verdict(status: int, text: bytes) -> None:
     found = read_answer(status, text, "k")
