@@ -282,7 +282,7 @@ def test_a_drain_that_is_cut_short_ends_all_the_same_and_says_so() -> None:
         wait_until(lambda: statuses(fabric)["comet-1"]["state"] == "drained", "zim up has seen it")
         assert statuses(fabric)["comet-1"]["why"] == "ended before it was done: SIGKILL"
         assert zim(fabric, "start", "comet-1")[0] == 0
-        assert zim(fabric, "status")[0] == 0
+        wait_until(lambda: zim(fabric, "status")[0] == 0, "it is registered, and answers")
 
 
 def test_the_whole_fabric_is_restarted_under_load() -> None:
