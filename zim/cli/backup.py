@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 from rich.console import Console
 
+from zim.cli.lines import many
 from zim.cli.where import topology_file, topology_option
 from zim.errors import NodeError, TopologyError
 from zim.nodes.router.log.durable import back_up
@@ -48,11 +49,7 @@ def backup(folder: Path, topology: Path | None) -> None:
         except NodeError as error:
             problems.append(f"{name}: {error}")
         else:
-            what = f"{_many(done.messages, 'message')} of {_many(done.streams, 'stream')}"
+            what = f"{many(done.messages, 'message')} of {many(done.streams, 'stream')}"
             click.echo(f"{done.file}: {what}, {done.bytes:,} bytes")
     if problems:
         raise NodeError("\n".join(problems))
-
-
-def _many(count: int, of: str) -> str:
-    return f"{count:,} {of}{'' if count == 1 else 's'}"

@@ -12,7 +12,7 @@ def certified(host: str, certificate: Path) -> str:
     try:
         leaf = x509.load_pem_x509_certificates(certificate.read_bytes())[0]
         names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    except (OSError, ValueError, x509.ExtensionNotFound):
+    except (OSError, ValueError, x509.ExtensionNotFound, x509.DuplicateExtension):
         return host
     addresses = [str(address) for address in names.get_values_for_type(x509.IPAddress)]
     called = [name for name in names.get_values_for_type(x509.DNSName) if not name.startswith("*")]

@@ -58,3 +58,8 @@ def printable(name: str) -> str:
 def visible_line(line: bytes) -> bytes:
     r"""A line as a terminal may have it; what is not UTF-8 becomes `\xff`."""
     return visible(line.decode(errors="backslashreplace")).encode()
+
+
+def many(count: int, what: str) -> str:
+    """So many of something: `1 session`, `1,000 sessions`."""
+    return f"{count:,} {what}{'s' * (count != 1)}"

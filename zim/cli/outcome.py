@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from zim.cli.lines import many
 from zim.fabric.answers import Receipt
 
 NOBODY = "no session was there for it, or it still catches up"
@@ -23,9 +24,9 @@ def tell(receipt: Receipt, nobody: str = NOBODY) -> str:
     """
     parts = [_delivered(receipt, nobody)]
     if receipt.offline:
-        parts.append(f"{_many(receipt.offline, 'user')} {'is' if receipt.offline == 1 else 'are'} offline")
+        parts.append(f"{many(receipt.offline, 'user')} {'is' if receipt.offline == 1 else 'are'} offline")
     if receipt.awaited and not receipt.pending:
-        parts.append(f"{_many(receipt.awaited, 'report')} of comets still to come")
+        parts.append(f"{many(receipt.awaited, 'report')} of comets still to come")
     if receipt.silent:
         parts.append(f"no answer from {', '.join(receipt.silent)}: what they know is missing here")
     if receipt.forgotten:
@@ -42,9 +43,5 @@ def _delivered(receipt: Receipt, nobody: str) -> str:
     counts = [(getattr(receipt, name), means) for name, means in _MEANS.items()]
     others = [f"{count} {means}" for count, means in counts if count]
     if not others:
-        return f"delivered to {_many(receipt.delivered, 'session')}"
-    return ", ".join([f"delivered to {receipt.delivered} of {_many(receipt.targeted, 'session')}", *others])
-
-
-def _many(count: int, what: str) -> str:
-    return f"{count:,} {what}{'s' * (count != 1)}"
+        return f"delivered to {many(receipt.delivered, 'session')}"
+    return ", ".join([f"delivered to {receipt.delivered} of {many(receipt.targeted, 'session')}", *others])
