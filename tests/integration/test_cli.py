@@ -46,7 +46,7 @@ def test_names_that_are_no_numbers(fabric: Fabric) -> None:
     code, out, _ = zim(fabric, "push", "user", "anna", "x", "--wait", "20")
     assert (code, out.splitlines()[1]) == (0, b"delivered to nobody: no session was there for it; 1 user is offline")
     code, out, _ = zim(fabric, "push", "room", "nowhere", "x", "--wait", "20")
-    nobody = b"delivered to nobody: nobody is in room 'nowhere', or only who still catches up"
+    nobody = b"delivered to nobody: no session was there for it; nobody is in room 'nowhere'"
     assert (code, out.splitlines()[1]) == (0, nobody)
 
 

@@ -100,11 +100,15 @@ def test_what_became_of_a_push(fabric: Fabric) -> None:
         return done.stdout + done.stderr
 
     client = ZimClient(fabric.tcp["comet-1"], "901")
-    push_id = fabric.push({"to": {"users": ["901", "902", "no body"]}, "body": 1})[1]["id"]
+    push_id = fabric.push({"to": {"users": ["901", "902", "no body"], "rooms": ["lobi"]}, "body": 1})[1]["id"]
     assert client.take(Op.PUSH).body == b"1"
     said = told(push_id, "--wait", "5").splitlines()
-    assert said[:2] == ["delivered to 1 session; 2 users are offline", "offline: 902, no body"]
+    assert said[:2] == [
+        "delivered to 1 session; 2 users are offline; nobody is in room 'lobi'",
+        "offline: 902, no body",
+    ]
     assert said[2].startswith("kept after ")
-    assert json.loads(told(push_id, "--json"))["offline_users"] == ["902", "no body"]
+    found = json.loads(told(push_id, "--json"))
+    assert (found["offline_users"], found["empty_rooms"]) == (["902", "no body"], ["lobi"])
     assert told("0" * 32, code=1) == "zim receipt: there was no such push, or it is forgotten\n"
     assert told("order-1", code=1) == "zim receipt: this is no push id; right is: the id in the answer to the push\n"

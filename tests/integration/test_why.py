@@ -67,15 +67,19 @@ def test_who_only_looks_whether_it_lives_is_no_line(fabric: Fabric) -> None:
     assert not [line for address in addresses for line in lines(fabric, "disconnected", f"client={address}")]
 
 
-def test_a_receipt_names_who_was_offline() -> None:
+def test_a_receipt_names_who_was_offline_and_rooms_with_nobody_in_them() -> None:
     with running(routers=2) as fabric:
         client = ZimClient(fabric.tcp["comet-1"], "7")
         users = [7, *range(1000, 1120)]
         _, few = fabric.push({"to": {"users": users[:3], "rooms": ["a"]}, "body": 1, "wait_s": 10})
+        _, rooms = fabric.push({"to": {"rooms": [f"empty-{n}" for n in range(120)]}, "body": 1, "wait_s": 10})
         _, many = fabric.push({"to": {"users": users}, "body": 1, "wait_s": 10})
         client.wait_for("u:7", 2)
         assert few["receipt"]["offline"] == 2
         assert sorted(few["receipt"]["offline_users"]) == ["1000", "1001"]
+        assert few["receipt"]["empty_rooms"] == ["a"]
+        assert (rooms["receipt"]["offline"], rooms["receipt"]["offline_users"]) == (0, [])
+        assert len(set(rooms["receipt"]["empty_rooms"])) == 100
         assert many["receipt"]["offline"] == 120
         assert len(set(many["receipt"]["offline_users"]) & set(map(str, users[1:]))) == 100
         wait_until(lambda: fabric.get(f"/api/pushes/{few['id']}") == few["receipt"], "it is the same from the disk")

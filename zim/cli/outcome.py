@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from zim.cli.lines import many
 from zim.fabric.answers import Receipt
+from zim.fabric.names import shown
 
 NOBODY = "no session was there for it, or it still catches up"
+ROOMS = 3  # that are named
 
 _MEANS = {
     "gone": "whose connection was lost",
@@ -25,6 +27,9 @@ def tell(receipt: Receipt, nobody: str = NOBODY) -> str:
     parts = [_delivered(receipt, nobody)]
     if receipt.offline:
         parts.append(f"{many(receipt.offline, 'user')} {'is' if receipt.offline == 1 else 'are'} offline")
+    if rooms := receipt.empty_rooms:
+        names = ", ".join(map(shown, rooms[:ROOMS]))
+        parts.append(f"nobody is in room{'s' * (len(rooms) > 1)} {names}{' and others' * (len(rooms) > ROOMS)}")
     if receipt.awaited and not receipt.pending:
         parts.append(f"{many(receipt.awaited, 'report')} of comets still to come")
     if receipt.silent:
@@ -39,7 +44,8 @@ def _delivered(receipt: Receipt, nobody: str) -> str:
         is_partial = receipt.awaited or receipt.silent or receipt.forgotten
         if is_partial:
             return "delivered to nobody that is known yet"
-        return f"delivered to nobody: {'no session was there for it' if receipt.offline else nobody}"
+        is_told = receipt.offline or receipt.empty_rooms
+        return f"delivered to nobody: {'no session was there for it' if is_told else nobody}"
     counts = [(getattr(receipt, name), means) for name, means in _MEANS.items()]
     others = [f"{count} {means}" for count, means in counts if count]
     if not others:

@@ -243,8 +243,6 @@ def _refuse_options(ctx: click.Context, name: str, act: _Act | None) -> None:
 
 def _nobody(names: Mapping[str, Any]) -> str:
     """Why a push to these may have been for nobody, though nobody is offline."""
-    if rooms := names.get("rooms"):
-        return f"nobody is in room {shown(rooms[0])}, or only who still catches up"
     if names.get("keys") and not names.get("users"):
         return "none of these sessions is there, or it still catches up"
     return NOBODY

@@ -12,11 +12,13 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from zim.fabric.limits import LARGEST, OFFLINE_USERS, ROOMS
+from zim.fabric.limits import LARGEST, RECEIPT_NAMES, ROOMS
+from zim.fabric.streams import is_user_stream, room_of, user_of
 from zim.fabric.tally import Account, Tally, account
 
 _HOPS = "kept: from the router's taking it to its being on disk; reported: from then to the last news of it"
-_OFFLINE_USERS = f"the names of these users, {OFFLINE_USERS} of them at most"
+_OFFLINE_USERS = f"the names of these users; with empty_rooms {RECEIPT_NAMES} names at most"
+_EMPTY_ROOMS = "rooms in which nobody was"
 _AWAITED = "reports of comets that are still to come: targeted may grow by them"
 _FORGOTTEN = "routers that kept it and crashed before they had stored its receipt"
 _LEFT_OUT = "sessions that are there and not shown: they are too many, or in too many rooms"
@@ -104,6 +106,7 @@ class Receipt(PushAccount, frozen=True, kw_only=True):
     forgotten: Annotated[list[str], Meta(description=_FORGOTTEN)]
     offline_users: Annotated[list[str], Meta(description=_OFFLINE_USERS)]
     awaited: Annotated[int, Meta(description=_AWAITED)] = 0
+    empty_rooms: Annotated[list[str], Meta(description=_EMPTY_ROOMS)] = msgspec.field(default_factory=list)
 
     @staticmethod
     def of(
@@ -112,17 +115,18 @@ class Receipt(PushAccount, frozen=True, kw_only=True):
         offline: int,
         hops_ms: dict[str, float],
         forgotten: list[str],
-        offline_users: Sequence[str] = (),
+        unserved: Sequence[str] = (),
         awaited: int = 0,
     ) -> Receipt:
-        """A receipt of one router."""
+        """A receipt of one router. unserved: streams of users and rooms that nobody was there for."""
         return Receipt(
             push_id,
             **account(tally, offline),
             silent=[],
             hops_ms=hops_ms,
             forgotten=forgotten,
-            offline_users=list(offline_users),
+            offline_users=[user_of(stream) for stream in unserved if is_user_stream(stream)],
+            empty_rooms=[room_of(stream) for stream in unserved if not is_user_stream(stream)],
             awaited=awaited,
         )
 

@@ -29,7 +29,7 @@ from zim.fabric.answers import (
     Unread,
 )
 from zim.fabric.bans import Banned, Name, Reason
-from zim.fabric.limits import BAN_S, LARGEST, OFFLINE_USERS, ROOMS
+from zim.fabric.limits import BAN_S, LARGEST, RECEIPT_NAMES, ROOMS
 from zim.fabric.principals import Scope
 from zim.fabric.streams import room_stream, user_stream
 from zim.fabric.tally import sum_accounts
@@ -161,14 +161,16 @@ class PushReceipt(Question[Receipt], frozen=True):
             for hop, ms in receipt.hops_ms.items():
                 hops_ms[hop] = max(ms, hops_ms.get(hop, ms))
         forgotten = [router for receipt in answers.values() for router in receipt.forgotten]
-        offline = [user for receipt in answers.values() for user in receipt.offline_users]
+        offline = [user for receipt in answers.values() for user in receipt.offline_users][:RECEIPT_NAMES]
+        rooms = [room for receipt in answers.values() for room in receipt.empty_rooms]
         return Receipt(
             self.push_id,
             **sum_accounts(answers.values()),
             silent=list(silent),
             hops_ms=hops_ms,
             forgotten=forgotten,
-            offline_users=offline[:OFFLINE_USERS],
+            offline_users=offline,
+            empty_rooms=rooms[: RECEIPT_NAMES - len(offline)],
             awaited=sum(receipt.awaited for receipt in answers.values()),
         )
 

@@ -24,6 +24,18 @@ def receipt(tally: Tally, offline: int = 0, **more: object) -> Receipt:
         (receipt(Tally(2, 2), awaited=1), "delivered to 2 sessions; 1 report of comets still to come"),
         (receipt(Tally(1), awaited=1), "delivered to 0 of 1 session, 1 pending still"),
         (receipt(Tally(), 2), "delivered to nobody: no session was there for it; 2 users are offline"),
+        (
+            receipt(Tally(), empty_rooms=["lobi"]),
+            "delivered to nobody: no session was there for it; nobody is in room 'lobi'",
+        ),
+        (
+            receipt(Tally(1, 1), 1, empty_rooms=["a", "b\n", "c"]),
+            "delivered to 1 session; 1 user is offline; nobody is in rooms 'a', 'b\\n', 'c'",
+        ),
+        (
+            receipt(Tally(1, 1), empty_rooms=["a", "b", "c", "d"]),
+            "delivered to 1 session; nobody is in rooms 'a', 'b', 'c' and others",
+        ),
         (receipt(Tally(1)), "delivered to 0 of 1 session, 1 pending still"),
         (
             receipt(Tally(9, 3, 1, 1, 1, 1), 1),

@@ -457,6 +457,7 @@ def test_waiting_for_the_verdict(wait_s: float, server: HttpServer, fabric: Reco
     assert answer.json["receipt"] == {
         **{"id": "push-1", "targeted": 2, "delivered": 2, "offline": 0, "gone": 0, "shed": 0, "expired": 0},
         **{"unknown": 0, "pending": 0, "hops_ms": {"kept": 0.5}, "silent": [], "forgotten": [], "offline_users": []},
+        "empty_rooms": [],
         "awaited": 0,
     }
 
@@ -478,6 +479,7 @@ def test_a_receipt(server: HttpServer, fabric: Recorder) -> None:
             "forgotten": [],
             "offline_users": [],
             "awaited": 0,
+            "empty_rooms": [],
         },
     }
     assert fabric.waited_s == [2.5]

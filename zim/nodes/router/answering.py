@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from msgspec import Struct
 
 from zim.fabric.answers import Forgotten, Ledger, Located, Reached, Receipt, Unread
-from zim.fabric.limits import OFFLINE_USERS
+from zim.fabric.limits import RECEIPT_NAMES
 from zim.fabric.questions import (
     AnyQuestion,
     BanList,
@@ -32,7 +32,7 @@ from zim.fabric.questions import (
     UserSessions,
     WholeLedger,
 )
-from zim.fabric.streams import user_of, user_stream
+from zim.fabric.streams import user_stream
 from zim.fabric.tally import Tally, account
 from zim.nodes.effects import INFO
 from zim.nodes.router.log.receipts import RouterReceipt
@@ -121,6 +121,6 @@ def sum_up(push_id: str, parts: Sequence[RouterReceipt], forgotten: list[str]) -
         if reported_ms := max(part.reported_ms for part in parts):
             hops_ms["reported"] = reported_ms - kept_ms
     tally = sum((part.tally for part in parts), Tally())
-    offline = [user_of(stream) for part in parts for stream in part.offline_users][:OFFLINE_USERS]
+    unserved = [stream for part in parts for stream in part.unserved][:RECEIPT_NAMES]
     n_offline, awaited = sum(part.offline for part in parts), sum(part.open_rows for part in parts)
-    return Receipt.of(push_id, tally, n_offline, hops_ms, forgotten, offline, awaited)
+    return Receipt.of(push_id, tally, n_offline, hops_ms, forgotten, unserved, awaited)

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
-from zim.fabric.limits import OFFLINE_USERS
+from zim.fabric.limits import RECEIPT_NAMES
+from zim.fabric.streams import is_user_stream
 from zim.fabric.tally import Tally
 from zim.nodes.router.log.receipts import RouterReceipt
 from zim.protocol.messages import Result
@@ -105,20 +106,21 @@ class RouterLedger:
         """The receipt of a push, or of a part of one, that is in the log now. is_first: it is not a later part."""
         self._serial += 1
         self.pushes += is_first
-        names = OFFLINE_USERS if is_first else 0  # the receipt of a push to very many has hundreds of parts
+        names = RECEIPT_NAMES if is_first else 0  # the receipt of a push to very many has hundreds of parts
         receipt = RouterReceipt(push_id, self._serial, accepted_ms, kept_ms, names_left=names)
         self._receipts.setdefault(push_id, []).append(receipt)
         self._changed[receipt.serial] = receipt
         return receipt
 
-    def count_offline(self, receipt: RouterReceipt, users: Sequence[str]) -> None:
-        """These of its users had no session; their streams."""
+    def count_unserved(self, receipt: RouterReceipt, streams: Sequence[str]) -> None:
+        """Nobody was there for these of its streams: users without a session, and rooms with nobody in them."""
         if receipt.names_left:
-            named = users[: receipt.names_left]
-            receipt.offline_users = (*receipt.offline_users, *named)
+            named = streams[: receipt.names_left]
+            receipt.unserved = (*receipt.unserved, *named)
             receipt.names_left -= len(named)
-        receipt.offline += len(users)
-        self.offline += len(users)
+        users = sum(map(is_user_stream, streams))
+        receipt.offline += users
+        self.offline += users
         self.changed(receipt)
 
     def changed(self, receipt: RouterReceipt) -> None:
@@ -146,7 +148,7 @@ class RouterLedger:
         given up, so that no more than `most` wait.
         """
         for receipt in receipts:
-            receipt.offline_users = ()
+            receipt.unserved = ()
         waiting = {receipt.serial: receipt for receipt in receipts} | self._changed
         lost = list(waiting.values())[: max(0, len(waiting) - most)]
         for receipt in lost:

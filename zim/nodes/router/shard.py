@@ -12,7 +12,7 @@ from typing import Any, Generic, NamedTuple
 
 from zim.fabric.audience import ALL, audiences
 from zim.fabric.sharding import Shards
-from zim.fabric.streams import EVERYBODY, is_user_stream
+from zim.fabric.streams import EVERYBODY
 from zim.nodes.effects import INFO, WARNING, Note, topologies_differ
 from zim.nodes.router.admission import Admission, Peer, Stored
 from zim.nodes.router.answering import AT_ONCE, WHOLE, answer_from_memory
@@ -45,7 +45,7 @@ RENEW_S = 1.0  # how often comets renew; a tick that comes later than this found
 SPARE_S = 4 * LEASE_S  # see Shard: several leases
 PAGE_BYTES = 200 << 10  # of one answer to Fetch or Read
 ITEMS = 2_000  # of one entry: a push to very many users is cut into several
-UNDECIDED = 100_000  # users of pushes made while rebuilding, of whom it is decided later whether they are offline
+UNDECIDED = 100_000  # streams of pushes made while rebuilding, of which it is decided later whether nobody is there
 DECIDED_AT_ONCE = 5_000  # of them, in one tick
 QUESTIONS = 1_000  # that wait for the directory to be whole
 
@@ -112,8 +112,8 @@ class Shard(Generic[Peer]):
         self.shard_of = shards.of
         self.ledger = ledger
         self._comets = tuple(comets)
-        self._undecided: deque[tuple[RouterReceipt, list[str]]] = deque()  # users who may be online
-        self._undecided_users = 0  # of all of these
+        self._undecided: deque[tuple[RouterReceipt, list[str]]] = deque()  # streams that may be served
+        self._n_undecided = 0  # streams of all of these
         self._rebuilt_by = now + LEASE_S
         self._seen = now
         self._spare_s = spare_s
@@ -145,7 +145,7 @@ class Shard(Generic[Peer]):
                 by_feed.setdefault(feed, []).append(item)
         m = stored.push
         receipt = self.ledger.open(m.push_id, stored.time_ms, now_ms, is_first=not m.part)
-        self._see_offline(receipt, self._offline(s for s, _ in stored.items))
+        self._see_unserved(receipt, self._unserved(s for s, _ in stored.items))
         body = Body(m.push_id, m.op, m.body, stored.time_ms, stored.expires_ms, m.only)
         pushes: list[Push] = []
         targets: list[Target] = []
@@ -166,29 +166,29 @@ class Shard(Generic[Peer]):
             pushes.append(self._push(body, targets))
         return pushes
 
-    def _offline(self, streams: Iterable[str]) -> list[str]:
-        """Those of users whom no comet has told of."""
+    def _unserved(self, streams: Iterable[str]) -> list[str]:
+        """Those of users and rooms that no comet has told of."""
         is_served = self.directory.is_served
-        return [s for s in streams if is_user_stream(s) and not is_served(s)]
+        return [s for s in streams if s != EVERYBODY and not is_served(s)]
 
-    def _see_offline(self, receipt: RouterReceipt, streams: list[str]) -> None:
-        """Users of a push whom no comet has told of. While rebuilding, one may yet do so."""
+    def _see_unserved(self, receipt: RouterReceipt, streams: list[str]) -> None:
+        """Streams of a push that no comet has told of. While rebuilding, one may yet do so."""
         if not streams:
             return
-        if self.is_rebuilding and self._undecided_users < UNDECIDED:
+        if self.is_rebuilding and self._n_undecided < UNDECIDED:
             self._undecided.append((receipt, streams))
-            self._undecided_users += len(streams)
+            self._n_undecided += len(streams)
         else:
-            self.ledger.count_offline(receipt, streams)
+            self.ledger.count_unserved(receipt, streams)
 
-    def _decide_offline(self) -> None:
-        """All comets have told: some of those who were not decided of are offline indeed."""
+    def _decide_unserved(self) -> None:
+        """All comets have told: for some of the streams that were not decided of nobody is there indeed."""
         left = DECIDED_AT_ONCE
         while self._undecided and left > 0:
             receipt, streams = self._undecided.popleft()
             left -= len(streams)
-            self._undecided_users -= len(streams)
-            self._see_offline(receipt, self._offline(streams))
+            self._n_undecided -= len(streams)
+            self._see_unserved(receipt, self._unserved(streams))
 
     def _push(self, body: Body, targets: list[Target]) -> Push:
         return Push(self.name, body.push_id, body.op, body.body, targets, body.expires_ms, body.only)
@@ -348,7 +348,7 @@ class Shard(Generic[Peer]):
                 return
             self.is_rebuilding = False
             self.note(INFO, "directory whole", sessions=sum(len(f.sessions) for f in feeds.values()))
-        self._decide_offline()
+        self._decide_unserved()
         questions, self._questions = self._questions, []
         for peer, m in questions:
             yield peer, self._answer(m)

@@ -134,16 +134,16 @@ def test_people_at_a_repl_get_plain_maps() -> None:
 
 
 def test_the_parts_of_a_push_are_summed_up() -> None:
-    one = RouterReceipt("p", 1, 10, 12, 20, Tally(targeted=3, delivered=2, shed=1), offline=1, offline_users=["u:7"])
-    one.open_rows = 2
+    one = RouterReceipt("p", 1, 10, 12, 20, Tally(targeted=3, delivered=2, shed=1), offline=1)
+    one.open_rows, one.unserved = 2, ["r:a/b", "u:7"]
     two = RouterReceipt("p", 2, 11, 15, 0, Tally(targeted=2, unknown=1, expired=1))
     found = sum_up("p", [one, two], [])
     assert (found.targeted, found.delivered, found.gone, found.shed, found.expired, found.unknown) == (5, 2, 0, 1, 1, 1)
     assert (found.push_id, found.offline, found.pending, found.is_known) == ("p", 1, 0, True)
     assert found.hops_ms == {"kept": 5, "reported": 5}
-    assert found.offline_users == ["7"]
+    assert (found.offline_users, found.empty_rooms) == (["7"], ["a/b"])
     assert (found.awaited, found.is_final) == (2, False)
-    many = [RouterReceipt("p", n, 10, 12, offline_users=[f"u:{n}-{i}" for i in range(60)]) for n in (1, 2)]
+    many = [RouterReceipt("p", n, 10, 12, unserved=[f"u:{n}-{i}" for i in range(60)]) for n in (1, 2)]
     assert sum_up("p", many, []).offline_users == [f"1-{i}" for i in range(60)] + [f"2-{i}" for i in range(40)]
     assert sum_up("p", [two], []).hops_ms == {"kept": 4}
     assert not sum_up("p", [], []).is_known

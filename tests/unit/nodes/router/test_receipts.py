@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, multiple, rule
 
-from zim.fabric.limits import OFFLINE_USERS
+from zim.fabric.limits import RECEIPT_NAMES
 from zim.fabric.tally import Tally
 from zim.nodes.router.feed import Feed
 from zim.nodes.router.log.receipts import RouterReceipt
@@ -53,7 +53,7 @@ class LedgerMachine(RuleBasedStateMachine):
         self.offline += offline
         receipt = self.ledger.open(f"p{self.pushes % 3}", 1, 2)
         if offline:
-            self.ledger.count_offline(receipt, ["u:1"] * offline)
+            self.ledger.count_unserved(receipt, ["u:1"] * offline)
         for at, sessions in zip(self.alive, targeted, strict=False):
             at.made += 1
             at.rows[at.made] = row = PushRow(self.ledger, receipt, sessions)
@@ -163,7 +163,7 @@ def test_what_the_store_does_not_take_goes_with_the_next_and_the_oldest_go_where
     receipts = [book.open(str(number), 1, 2) for number in range(3)]
     under_way = book.take_changed()
     newer = book.open("new", 1, 2)
-    book.count_offline(receipts[2], ["u:1"])
+    book.count_unserved(receipts[2], ["u:1"])
     assert book.put_back(under_way, 4) == 0
     assert book.find("0") == [receipts[0]]
     assert book.take_changed() == [*receipts, newer]
@@ -176,18 +176,18 @@ def test_what_changes_while_it_is_stored_is_stored_again() -> None:
     book = ledger()
     receipt = book.open("p", 1, 2)
     under_way = book.take_changed()
-    book.count_offline(receipt, ["u:1"])
+    book.count_unserved(receipt, ["u:1"])
     book.stored(under_way)
     assert (book.find("p"), book.take_changed()) == ([receipt], [receipt])
 
 
-def test_it_names_some_who_were_offline_and_a_full_disk_costs_the_names() -> None:
+def test_it_names_some_of_whom_nobody_was_there_for_and_a_full_disk_costs_the_names() -> None:
     ledger = RouterLedger(Tally(), 0, 0, 0)
     first, later = (ledger.open("p", 1, 2, is_first=is_first) for is_first in (True, False))
-    ledger.count_offline(first, ["u:a"])
-    ledger.count_offline(first, [f"u:{n}" for n in range(2 * OFFLINE_USERS)])
-    ledger.count_offline(later, ["u:b"])
-    assert list(first.offline_users) == ["u:a", *(f"u:{n}" for n in range(OFFLINE_USERS - 1))]
-    assert (list(later.offline_users), first.offline, later.offline) == ([], 2 * OFFLINE_USERS + 1, 1)
+    ledger.count_unserved(first, ["u:a", "r:lobby"])
+    ledger.count_unserved(first, [f"u:{n}" for n in range(2 * RECEIPT_NAMES)])
+    ledger.count_unserved(later, ["u:b", "r:1"])
+    assert list(first.unserved) == ["u:a", "r:lobby", *(f"u:{n}" for n in range(RECEIPT_NAMES - 2))]
+    assert (list(later.unserved), first.offline, later.offline) == ([], 2 * RECEIPT_NAMES + 1, 1)
     ledger.put_back(ledger.take_changed(), 10)
-    assert (list(first.offline_users), first.offline) == ([], 2 * OFFLINE_USERS + 1)
+    assert (list(first.unserved), first.offline) == ([], 2 * RECEIPT_NAMES + 1)

@@ -10,7 +10,7 @@ from zim.nodes.router.intake import REMEMBER_S
 from zim.nodes.router.log import Appended
 from zim.nodes.router.receipts import RouterLedger
 from zim.nodes.router.shard import DECIDED_AT_ONCE, LEASE_S, RENEW_S, SPARE_S, Shard
-from zim.protocol.messages import Begin, Change, Changes, Publish, PublishReply, Put
+from zim.protocol.messages import Begin, Change, Changes, Publish, PublishReply, Put, Room
 from zim.protocol.publication import Outcome, Publication
 
 
@@ -64,12 +64,12 @@ def test_nothing_is_trimmed_soon_after_a_start_or_a_standstill() -> None:
     assert shard.trim_before(60.0 + SPARE_S - 0.1, 1_000_000) == 0
 
 
-def test_who_was_offline_while_the_directory_was_rebuilt_is_decided_in_steps() -> None:
+def test_who_was_not_there_while_the_directory_was_rebuilt_is_decided_in_steps() -> None:
     shard = fresh()
     users = [f"u:{n}" for n in range(DECIDED_AT_ONCE + 2)]
-    tell(shard, Begin(1, 2), Put(2, 1, "1", 0, ()))
+    tell(shard, Begin(1, 3), Put(2, 1, "1", 0, ()))
     assert not shard.directory.feeds["comet-1"].is_registered
-    for push_id, streams in (("a", users[:-1]), ("b", users[-1:]), ("c", ["*"])):
+    for push_id, streams in (("a", users[:-1]), ("b", users[-1:]), ("c", ["*", "r:1", "r:2"])):
         shard.intake.publish(
             "logic", Publish("router-1", 1, 1, 7, [Publication(push_id, streams, 5, b"x")]), 0.1, 100, 0
         )
@@ -77,10 +77,11 @@ def test_who_was_offline_while_the_directory_was_rebuilt_is_decided_in_steps() -
         shard.committed(batch, [Appended("stored", (1,) * len(streams))], 0.1, 100)
         shard.intake.commits.end()
     assert shard.ledger.offline == 0
-    tell(shard, Put(3, 2, "2", 0, ()))
+    tell(shard, Put(3, 2, "2", 0, ()), Room(4, "2", 1))
     shard.tick(0.2)
     assert not shard.is_rebuilding
     assert shard.ledger.offline == DECIDED_AT_ONCE - 1
     shard.tick(0.3)
     assert shard.ledger.offline == DECIDED_AT_ONCE
     assert [r.offline for name in "abc" for r in shard.ledger.find(name)] == [DECIDED_AT_ONCE - 1, 1, 0]
+    assert [r.unserved for r in shard.ledger.find("c")] == [("r:1",)]

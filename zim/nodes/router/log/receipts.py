@@ -24,7 +24,8 @@ class RouterReceipt:
         tally: over all its rows.
         offline: users who had no session.
         open_rows: that may still change.
-        offline_users: streams of the first of those users; names_left: how many more may be there. It is not stored.
+        unserved: the first streams that nobody was there for, of users and of rooms; names_left: how many more may be
+            there. It is not stored.
     """
 
     push_id: str
@@ -35,7 +36,7 @@ class RouterReceipt:
     tally: Tally = field(default_factory=Tally)
     offline: int = 0
     open_rows: int = 0
-    offline_users: Sequence[str] = ()
+    unserved: Sequence[str] = ()
     names_left: int = 0
 
 

@@ -195,14 +195,18 @@ def test_finding_and_writing_at_once_do_not_meet(tmp_path: Path) -> None:
         assert len(store.find("01")) > 500
 
 
-def test_a_file_of_an_earlier_version_gets_its_new_column(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("change", "left"),
+    [("DROP COLUMN unserved", []), ("RENAME unserved TO offline_users", ["u:7"])],
+)
+def test_a_file_of_an_earlier_version_gets_its_new_column(tmp_path: Path, change: str, left: list[str]) -> None:
     with opened(tmp_path) as store:
         write(store, receipt("aa", 1))
     (segment,) = segments(tmp_path)
     db = sqlite3.connect(tmp_path / FILE)
-    db.execute(f"ALTER TABLE {segment} DROP COLUMN offline_users")
+    db.execute(f"ALTER TABLE {segment} {change}")
     db.close()
     with opened(tmp_path, run=2) as store:
-        assert [(r.serial, list(r.offline_users)) for r in store.find("aa")] == [(1, [])]
+        assert [(r.serial, list(r.unserved)) for r in store.find("aa")] == [(1, left)]
         write(store, receipt("bb", 2))
-        assert [list(r.offline_users) for r in store.find("bb")] == [["u:7"]]
+        assert [list(r.unserved) for r in store.find("bb")] == [["u:7"]]

@@ -61,7 +61,7 @@ class PostgresReceipts(ReceiptStore):
         rows: list[bytes] = []
         for r in receipts:
             times_ms = r.accepted_ms, r.kept_ms, r.reported_ms
-            row = (r.serial, *times_ms, r.offline, r.open_rows, list(r.offline_users), list(r.tally.counts))
+            row = (r.serial, *times_ms, r.offline, r.open_rows, list(r.unserved), list(r.tally.counts))
             rows.append(msgspec.json.encode(row))
             give_way()
         self._serial = max([self._serial, *(r.serial for r in receipts)])

@@ -36,8 +36,8 @@ SORTED = 2_000  # rows that are sorted at once
 ROWS = 200  # of one statement: each statement gives the interpreter away, and has to get it back
 
 _COUNTS = ", ".join(COUNTS)
-_COLUMNS = f"push_id, serial, run, accepted_ms, kept_ms, reported_ms, offline, open_rows, offline_users, {_COUNTS}"
-_NEW = "offline_users"
+_COLUMNS = f"push_id, serial, run, accepted_ms, kept_ms, reported_ms, offline, open_rows, unserved, {_COUNTS}"
+_NEW, _BEFORE = "unserved", "offline_users"
 _WIDTH = _COLUMNS.count(",") + 1
 
 
@@ -83,10 +83,10 @@ class SqliteReceipts(ReceiptStore):
     def write(self, receipts: Sequence[RouterReceipt], tally: Tally, offline: int, pushes: int, now_ms: int) -> None:
         rows: list[tuple[Any, ...]] = []
         for r in receipts:
-            users = msgspec.json.encode(r.offline_users) if r.offline_users else None
+            unserved = msgspec.json.encode(r.unserved) if r.unserved else None
             times = r.accepted_ms, r.kept_ms, r.reported_ms
             rows.append(
-                (_encode_id(r.push_id), r.serial, self._run, *times, r.offline, r.open_rows, users, *r.tally.counts)
+                (_encode_id(r.push_id), r.serial, self._run, *times, r.offline, r.open_rows, unserved, *r.tally.counts)
             )
             give_way()
         self._serial = max([self._serial, *(r.serial for r in receipts)])
@@ -147,8 +147,8 @@ class SqliteReceipts(ReceiptStore):
                 if run != self._run:
                     tally.give_up()
                 times_ms = accepted_ms, kept_ms, reported_ms
-                users = parse_json(names, list[str]) if names else ()
-                found[serial] = RouterReceipt(push_id, serial, *times_ms, tally, offline, open_rows, users)
+                unserved = parse_json(names, list[str]) if names else ()
+                found[serial] = RouterReceipt(push_id, serial, *times_ms, tally, offline, open_rows, unserved)
         return list(found.values())
 
     @override
@@ -170,8 +170,10 @@ def _open(file: Path) -> tuple[sqlite3.Connection, int, tuple[int, ...]]:
         row = db.execute(f"SELECT offline, pushes, serial, {_COUNTS} FROM totals").fetchone()
         begins = _segments(db)
         for began in begins:
-            if _NEW not in [name for _, name, *_ in db.execute(f"PRAGMA table_info(segment_{began})")]:
-                db.execute(f"ALTER TABLE segment_{began} ADD COLUMN {_NEW}")  # of an earlier version
+            columns = [name for _, name, *_ in db.execute(f"PRAGMA table_info(segment_{began})")]
+            if _NEW not in columns:  # of an earlier version
+                change = f"RENAME {_BEFORE} TO {_NEW}" if _BEFORE in columns else f"ADD COLUMN {_NEW}"
+                db.execute(f"ALTER TABLE segment_{began} {change}")
             db.execute(f"SELECT {_COLUMNS} FROM segment_{began} LIMIT 1").fetchall()
         newest = f"SELECT ifnull(max(kept_ms), 0) FROM segment_{begins[0]}" if begins else "SELECT 0"
         (newest_ms,) = db.execute(newest).fetchone()
