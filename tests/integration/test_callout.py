@@ -158,3 +158,25 @@ def test_the_application_is_away(folder: Path) -> None:
         assert "lost" not in dora.read_text()
         with application(folder):
             wait_until(lambda: "login refused: log in first" in out.read_text(), "it is asked again", 60)
+
+
+def test_a_room_that_the_application_cannot_tell_of_is_joined_when_it_can(folder: Path) -> None:
+    with ExitStack() as stack:
+        listen = "zim listen --token-file eva.token --room lobby --room chat-1"
+        app = folder / "app.py"
+        code = app.read_text()
+        app.write_text(code.replace('{"anna", "berta"}', '{"anna", "berta", "eva"}'))
+        stack.callback(app.write_text, code)
+        with application(folder):
+            ran(f"curl -s -d user=eva http://{APP}/login > eva.token", folder)
+            with listening(listen, folder, name="before"):
+                pass
+        out = stack.enter_context(listening(listen, folder, "not joined, retrying", "eva"))
+        assert "nothing of r:chat-1 comes: not joined, retrying" in out.read_text()
+        push("room", "lobby", folder, "one")
+        wait_until(lambda: "one" in out.read_text(), "the others are joined")
+        with application(folder):
+            until = "delivered to 1 session"
+            command = "zim push --key-file secrets/app.key room chat-1 two --wait 1"
+            wait_until(lambda: until in ran(command, folder), "it is asked again, and joined", 60)
+            wait_until(lambda: "two" in out.read_text(), "it has come")

@@ -257,6 +257,7 @@ class Edge:
         del self._connections[connection]
         now = time.monotonic()
         self.inflow.forget(connection.conn)
+        self.gate.forget(connection)
         self.closed_for[connection.ending.word] += 1
         told = _told_of(connection, now)
         log.log(logging.DEBUG if _is_probe(connection, told) else logging.INFO, "disconnected", extra=told)
@@ -338,7 +339,7 @@ class Edge:
         elif isinstance(request, ReadHistory):
             self.gate.read_history(connection, request, seq)
         elif isinstance(request, Leave):
-            self._perform(self._hub.leave_rooms(connection, request.rooms, seq, time.monotonic()))
+            self.gate.leave(connection, request, seq)
         else:
             own = user_stream(connection.uid)
             if set(request.offsets) != {own}:

@@ -1,7 +1,8 @@
 """What a client may: its token is shown to a logic, and the connection keeps to the grant that comes of it.
 
-Joins are checked here, against the grant or by asking; so is what another token leaves of it. What a new grant does not
-cover any more ends. A grant that is over ends its session, GRACE_S later.
+Joins are checked here, against the grant or by asking; so is what another token leaves of it. What nobody can tell is
+asked again until somebody can. What a new grant does not cover any more ends. A grant that is over ends its session,
+GRACE_S later.
 """
 
 from __future__ import annotations
@@ -9,15 +10,18 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
 
+import gevent
 from gevent.event import AsyncResult
 
 from zim.fabric.grants import Denial, Grant, grant_problem
 from zim.fabric.limits import ROOMS
 from zim.fabric.refusals import Refusals
-from zim.fabric.streams import EVERYBODY, is_stream, room_stream, user_stream
+from zim.fabric.streams import EVERYBODY, is_stream, room_of, room_stream, user_stream
 from zim.net.fairness import give_way
 from zim.nodes.comet.connection import Connection
+from zim.nodes.comet.deferred import DeferredJoins
 from zim.nodes.comet.phases import Cause, Phase
 from zim.nodes.comet.runner import CometRunner
 from zim.nodes.effects import Effect
@@ -25,18 +29,28 @@ from zim.protocol.endings import Ending
 from zim.protocol.errors import WireError
 from zim.protocol.frame import Packet
 from zim.protocol.logins import AskJoin, Auth, Authed, MayJoin
-from zim.protocol.vocabularies.base import Join, Login, Onward, Past, ReadHistory, Refresh, Start
+from zim.protocol.vocabularies.base import Join, Leave, Login, Onward, Past, ReadHistory, Refresh, Resume, Start
 from zim.protocol.vocabularies.goim import GOIM, is_zims
-from zim.protocol.vocabularies.zim import NOT_ALLOWED, refusals
+from zim.protocol.vocabularies.zim import NOT_ALLOWED, RETRYING, refusals
 
 log = logging.getLogger(__name__)
 audit = logging.getLogger("zim.audit")
 
 GRACE_S = 25.0  # from the end of a grant to that of its session: for its client to show another token
+AGAIN_S = 2.0  # until it is asked again what nobody could tell
+AT_ONCE = 64  # clients whose rooms are asked about again at the same time
 
 PER_SESSION = "rooms_per_session"  # of [limits]
 UNTOLD = "nobody can tell at the moment; try again"
 _ENDINGS = {"refused": Ending.REFUSED, "expired": Ending.EXPIRED, "try_again": Ending.TRY_AGAIN}
+
+
+class _Verdict(NamedTuple):
+    """Of rooms that a client wants to be in: those that it may be in; why not the others; of which nobody can tell."""
+
+    allowed: tuple[str, ...]
+    refused: list[Start]
+    untold: Sequence[str] = ()
 
 
 class Gate:
@@ -55,6 +69,7 @@ class Gate:
         self._runner, self._hub, self._perform = runner, runner.hub, perform
         self.most_rooms = 0
         self.refusals = Refusals((PER_SESSION,))
+        self._deferred: DeferredJoins[Connection] = DeferredJoins()
 
     def log_in(self, connection: Connection, packet: Packet) -> None:
         """Its client has sent an auth packet.
@@ -85,12 +100,12 @@ class Gate:
             return
         connection.device, connection.most = found.device, found.sessions
         connection.take(found, time.monotonic())
-        rooms, refused = found.rooms, list[Start]()
+        verdict = _Verdict(found.rooms, [])
         if login.rooms is not None:
-            rooms, refused = self._allowed(connection, found.user, login.rooms)
+            verdict = self._allowed(connection, found.user, login.rooms)
         if connection.phase.is_over:
             return
-        rooms = self._cut(connection, rooms, refused)
+        rooms, refused = self._settle(connection, verdict, login.resume)
         answered = connection.await_reply(packet, Login)
         self._perform(self._hub.join(connection, found.user, rooms, time.monotonic(), login.resume, refused))
         self._go_on_joining(connection)
@@ -102,14 +117,60 @@ class Gate:
         Raises:
             WireError: in too many.
         """
-        rooms, refused = self._allowed(connection, connection.uid, request.rooms)
+        self._deferred.take(connection, request.rooms)
+        verdict = self._allowed(connection, connection.uid, request.rooms)
         if connection.phase.is_over:
             return
-        rooms = self._cut(connection, rooms, refused)
-        if len(connection.rooms) + len(rooms) > ROOMS:
+        rooms, refused = self._settle(connection, verdict, request.resume)
+        if len(connection.rooms) + len(rooms) + len(self._deferred.of(connection)) > ROOMS:
             raise WireError(f"more than {ROOMS} rooms", ending=Ending.REQUEST)
         self._perform(self._hub.join_rooms(connection, rooms, seq, time.monotonic(), request.resume, refused))
         self._go_on_joining(connection)
+
+    def leave(self, connection: Connection, request: Leave, seq: int) -> None:
+        """Its client wants to be out of rooms."""
+        self._deferred.take(connection, request.rooms)
+        self._perform(self._hub.leave_rooms(connection, request.rooms, seq, time.monotonic()))
+
+    def forget(self, connection: Connection) -> None:
+        """It is over. Does not switch."""
+        self._deferred.forget(connection)
+
+    def ask_again(self) -> None:
+        """Asks again about rooms of which nobody could tell. Runs for ever."""
+        while True:
+            gevent.sleep(AGAIN_S)
+            left = len(self._deferred)
+            while left > 0:
+                some = self._deferred.next(min(left, AT_ONCE))
+                left -= AT_ONCE
+                asking = [gevent.spawn(self._ask_about, c) for c in some if c.phase is Phase.OPEN]
+                gevent.joinall(asking)
+                if asking and not any(one.value for one in asking):
+                    break  # nobody can tell of others, either
+
+    def _ask_about(self, connection: Connection) -> bool:
+        """Asks for one of them; returns whether it was told. An error closes this connection and nothing else."""
+        try:
+            return self._join_deferred(connection)
+        except Exception:
+            log.exception("a connection failed", extra={"uid": connection.uid})
+            connection.drop("failed")
+            return False
+
+    def _join_deferred(self, connection: Connection) -> bool:
+        verdict = self._allowed(connection, connection.uid, tuple(self._deferred.of(connection)))
+        told = {*self._deferred.of(connection)}.difference(verdict.untold)  # some may have been left meanwhile
+        if connection.phase.is_over or not told:
+            return False
+        resume = self._deferred.take(connection, told)
+        allowed = tuple(room for room in verdict.allowed if room in told and room not in connection.rooms)
+        refused = [start for start in verdict.refused if room_of(start.stream) in told]
+        rooms = self._cut(connection, allowed, refused)
+        if rooms or refused:
+            self._perform(self._hub.join_rooms(connection, rooms, 0, time.monotonic(), resume, refused))
+            self._go_on_joining(connection)
+        return True
 
     def refresh(self, connection: Connection, request: Refresh, seq: int) -> None:
         """Its client shows another token. Rooms that it does not cover are left."""
@@ -127,11 +188,11 @@ class Gate:
             raise WireError("the token is another user's", ending=Ending.REFUSED)
         had, before = connection.rights, connection.rooms
         connection.take(found, time.monotonic())
-        covered, refused = self._allowed(connection, connection.uid, before)
+        verdict = self._allowed(connection, connection.uid, before)
         if connection.phase.is_over:
             return
-        lost = set(before) - {*covered, *connection.given}
-        if refused and refused[0].error == UNTOLD:
+        lost = set(before) - {*verdict.allowed, *connection.given}
+        if verdict.untold:
             lost = set(filter(had.may_join, lost))  # what the application has allowed stays, until it can tell
         if lost:
             log.info("rooms lost by a new token", extra={"key": connection.key, "rooms": len(lost)})
@@ -154,6 +215,14 @@ class Gate:
         """Its router does not answer."""
         self._hub.histories.forget(connection, time.monotonic())
         connection.tell_history(seq, Past(request.stream, error=UNTOLD))
+
+    def _settle(
+        self, connection: Connection, verdict: _Verdict, resume: Resume | None
+    ) -> tuple[tuple[str, ...], list[Start]]:
+        """Which rooms its client will be in, and why not in the others. Does not switch."""
+        self._deferred.put_off(connection, verdict.untold, resume)
+        refused = [*verdict.refused, *refusals(verdict.untold, RETRYING)]
+        return self._cut(connection, verdict.allowed, refused), refused
 
     def _cut(self, connection: Connection, rooms: tuple[str, ...], refused: list[Start]) -> tuple[str, ...]:
         """Of rooms that its client may be in, as many as one may be in at once. Does not switch.
@@ -192,24 +261,23 @@ class Gate:
         audit.warning(ending.word, extra=fields)
         connection.close(ending, ending.because(denial.reason))
 
-    def _allowed(self, connection: Connection, user: str, rooms: Sequence[str]) -> tuple[tuple[str, ...], list[Start]]:
-        """Of these rooms, those that its client may be in; and of the others, why not. Logic is asked if need be."""
+    def _allowed(self, connection: Connection, user: str, rooms: Sequence[str]) -> _Verdict:
+        """Which of these rooms its client may be in. Logic is asked if need be."""
         rights = connection.rights
         may = [room for room in rooms if rights.may_join(room)]
         if len(may) == len(rooms):
-            return tuple(rooms), []
+            return _Verdict(tuple(rooms), [])
         allowed = set(may)
         others = tuple(dict.fromkeys(room for room in rooms if room not in allowed))
         why = NOT_ALLOWED
         if rights.asks:
             found = self._ask(AskJoin(0, user, connection.device, others))
-            if isinstance(found, MayJoin) and found.is_told:
-                allowed.update(found.rooms)
-                why = found.reason or NOT_ALLOWED
-            else:
-                why = UNTOLD
+            if not isinstance(found, MayJoin) or not found.is_told:
+                return _Verdict(tuple(may), [], others)
+            allowed.update(found.rooms)
+            why = found.reason or NOT_ALLOWED
         refused = [room for room in others if room not in allowed]
-        return tuple(room for room in rooms if room in allowed), refusals(refused, why)
+        return _Verdict(tuple(room for room in rooms if room in allowed), refusals(refused, why))
 
     def _ask(self, question: Auth | AskJoin) -> Authed | MayJoin | None:
         ticket: AsyncResult[Authed | MayJoin | None] = AsyncResult()

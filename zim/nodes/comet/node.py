@@ -123,6 +123,7 @@ class CometNode(NodeProcess):
         self.spawn(self._fan_out)
         self.spawn(self._tick)
         self.spawn(self._edge.sweep)
+        self.spawn(self._edge.gate.ask_again)
         self.spawn(self._memory.run)
         self.spawn(tell_for_ever, *self._edge.refusals)
         for listener in self._listeners:

@@ -24,6 +24,7 @@ from zim.fabric.grants import Denial, Grant
 from zim.fabric.limits import ROOMS
 from zim.net.handshakes import Handshakes
 from zim.nodes.comet import edge as edges
+from zim.nodes.comet import gate as gates
 from zim.nodes.comet import history
 from zim.nodes.comet.connection import ClientLimits, Connection
 from zim.nodes.comet.edge import Edge
@@ -38,6 +39,7 @@ from zim.nodes.placement import Placement
 from zim.protocol.endings import Ending
 from zim.protocol.frame import VERSION, Op
 from zim.protocol.logins import AskJoin, Auth, Authed, MayJoin
+from zim.protocol.vocabularies.zim import RETRYING
 
 Answer = Grant | Denial | MayJoin | Authed | None
 TRY_AGAIN = "nobody can tell at the moment; try again"
@@ -115,11 +117,13 @@ class Gatehouse(Performer):
         for listener in self.listeners:
             listener.start()
         self.sweeping = gevent.spawn(self.edge.sweep)
+        self.asking_again = gevent.spawn(self.edge.gate.ask_again)
         self.runner.on_link("router-1", True)
         self.perform(self.runner.on_tick(time.monotonic()))
 
     def close(self) -> None:
         self.sweeping.kill()
+        self.asking_again.kill()
         for listener in self.listeners:
             listener.stop()
         self.edge.close()
@@ -390,14 +394,98 @@ def test_a_refusal_without_a_reason_has_one(house: Gatehouse) -> None:
     assert visitor.join("a") == {"a": "not allowed"}
 
 
-def test_when_nobody_can_tell_of_rooms_they_are_not_joined(house: Gatehouse) -> None:
+def test_when_nobody_can_tell_of_rooms_they_are_not_joined_yet(house: Gatehouse) -> None:
     visitor = house.enter(Grant("7", (), ("chat-*",), asks=True))
     house.says = lambda _: None
     asking = gevent.spawn(visitor.join, "chat-1", "a")
     house.nobody_can_tell()
-    assert asking.get() == {"chat-1": "", "a": TRY_AGAIN}
+    assert asking.get() == {"chat-1": "", "a": RETRYING}
     house.says = lambda _: Grant("7")  # an answer to another question
-    assert visitor.join("a", seq=6) == {"a": TRY_AGAIN}
+    assert visitor.join("a", seq=6) == {"a": RETRYING}
+
+
+SILENCE = MayJoin(0, (), "nobody can tell", is_told=False)
+
+
+def late(visitor: Visitor) -> Any:
+    """What comes of rooms by itself."""
+    while (packet := visitor.take(Op.JOINED)).seq:
+        pass
+    return json.loads(packet.body)["streams"]
+
+
+def test_they_are_joined_when_somebody_can_tell_from_where_the_client_was(
+    house: Gatehouse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gates, "AGAIN_S", 0.01)
+    epoch = house.enter(Grant("8", ("a",))).auth["streams"]["r:a"]["epoch"]
+    for body in (b"1", b"2"):
+        house.push("r:a", body)
+    grant = Grant("7", ("lobby",), asks=True)
+    house.says = lambda m: grant if isinstance(m, Auth) else SILENCE
+    visitor = house.come({"token": "first", "rooms": ["lobby", "a", "b"], "resume": {"r:a": [epoch, 1]}})
+    streams = visitor.opened()["streams"]
+    assert {stream: s.get("error") for stream, s in streams.items() if stream in ("r:a", "r:b", "r:lobby")} == {
+        "r:a": RETRYING,
+        "r:b": RETRYING,
+        "r:lobby": None,
+    }
+    asked = len(house.asked)
+    wait_until(lambda: len(house.asked) > asked + 2, "it is asked again")
+    assert house.connection().rooms == ("lobby",)
+    house.push("r:a", b"3")
+    house.says = lambda _: MayJoin(0, ("a",), "not a member")
+    found = late(visitor)
+    assert (found["r:a"]["offset"], found["r:a"]["recovered"], found["r:b"]) == (1, True, {"error": "not a member"})
+    assert house.connection().rooms == ("lobby", "a")
+    assert len(house.edge.gate._deferred) == 0
+    house.push("r:a", b"4")
+    for seconds in range(4):  # what it missed is asked for, and is a pass of its own
+        house.perform(house.runner.on_tick(time.monotonic() + seconds))
+        house.perform(house.runner.hub.begin_pass(time.monotonic()))
+    assert visitor.wait_for("r:a", 3) == [(2, b"2"), (3, b"3"), (4, b"4")]
+
+
+def test_what_was_left_meanwhile_or_joined_otherwise_is_not_joined_again(
+    house: Gatehouse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    visitor = house.enter(Grant("7", asks=True))
+    house.says = lambda _: SILENCE
+    assert visitor.join("a", "b", "c") == {"a": RETRYING, "b": RETRYING, "c": RETRYING}
+    house.asked.clear()
+    house.says = lambda _: None
+    monkeypatch.setattr(gates, "AGAIN_S", 0.01)
+    wait_until(lambda: house.asked, "it is asked again", 10)
+    again = house.asked[0]
+    visitor.say_json(Op.LEAVE, {"rooms": ["a"]}, 6)
+    assert visitor.left() == (6, [])
+    house.says = lambda _: MayJoin(0, ("b",))
+    assert visitor.join("b", seq=7) == {"b": ""}
+    house._hear(again, MayJoin(0, ("a", "b", "c")))
+    assert set(late(visitor)) == {"r:c"}
+    assert house.connection().rooms == ("b", "c")
+
+
+def test_rooms_that_wait_count_as_rooms_of_the_session(house: Gatehouse) -> None:
+    visitor = house.enter(Grant("7", asks=True))
+    house.says = lambda _: SILENCE
+    assert len(visitor.join(*(f"a{n}" for n in range(ROOMS)))) == ROOMS
+    assert visitor.join("a1", seq=6) == {"a1": RETRYING}
+    visitor.say_json(Op.JOIN, {"rooms": ["b"]}, 7)
+    assert visitor.farewell() == (4403, "more than 1000 rooms")
+    wait_until(lambda: not len(house.edge.gate._deferred), "nothing of it is left")
+
+
+def test_who_cannot_be_told_of_holds_up_nobody_else(house: Gatehouse, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gates, "AGAIN_S", 0.01)
+    monkeypatch.setattr(gates, "AT_ONCE", 1)
+    house.says = lambda m: Grant(m.token.decode(), asks=True) if isinstance(m, Auth) else SILENCE
+    visitors = [house.come({"token": f"{n}", "rooms": ["a"]}) for n in range(5)]
+    for visitor in visitors:
+        visitor.opened()
+    house.says = lambda m: MayJoin(0, ("a",)) if isinstance(m, AskJoin) and m.user == "4" else SILENCE
+    assert set(late(visitors[4])) == {"r:a"}
+    assert len(house.edge.gate._deferred) == 4
 
 
 def test_rooms_of_the_login_are_asked_for_too(house: Gatehouse) -> None:
