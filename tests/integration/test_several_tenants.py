@@ -21,7 +21,7 @@ def test_from_top_to_bottom(tmp_path: Path) -> None:
     (keys,) = PAGE.blocks("sh", "A key for each")
     (table,), (reload,) = PAGE.blocks("toml", "So much for each"), PAGE.blocks("sh", "So much for each")
     floods, notices, reaches = PAGE.blocks("sh", "What it looks like")
-    (line,) = PAGE.blocks("text", "Who was it")
+    line, refused = PAGE.blocks("text", "Who was it")
     topology = folder / "topology.toml"
     with up(folder) as log:
         follow(keys, folder)
@@ -37,3 +37,4 @@ def test_from_top_to_bottom(tmp_path: Path) -> None:
         wait_until(lambda: "more than a limit allows" in log.read_text(), "the log has it")
         said = re.findall(r"WARNING more than a limit .*", log.read_text())
         assert_says(said[0], line)
+        assert_says(re.findall(r"AUDIT pushes refused .*", log.read_text())[0], refused)

@@ -30,7 +30,7 @@ from zim.net.link_keys import LinkKeys
 from zim.net.threads import in_thread
 from zim.net.visitors import let_in, visitors
 from zim.net.zap import ZapServer
-from zim.nodes.effects import Drained, Effect, End, Note
+from zim.nodes.effects import Audit, Drained, Effect, End, Note
 from zim.nodes.guard import Guard
 from zim.nodes.heap import give_back
 from zim.nodes.lag import LoopLag
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from zim.web.server import HttpServer
 
 log = logging.getLogger(__name__)
+audit = logging.getLogger("zim.audit")
 
 READY_WAIT_S = 3.0  # for peers; after it a node says ready without them, for they may come any time
 GC_THRESHOLD = (2_000, 20, 100)  # old objects are looked at less often than Python does by default
@@ -202,7 +203,7 @@ class NodeProcess(Performer):
         """Subclasses add what their runners want beside these."""
         match effect:
             case Note(level=level, event=event, fields=fields):
-                log.log(level, event, extra=dict(fields))
+                (audit if isinstance(effect, Audit) else log).log(level, event, extra=dict(fields))
             case End(why=why):
                 log.critical(why)
                 self.end(EXIT_CRASH)

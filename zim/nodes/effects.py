@@ -50,6 +50,10 @@ class Note(Effect, frozen=True):
     fields: Mapping[str, Any]
 
 
+class Audit(Note, frozen=True):
+    """The same, of the audit: who was refused, and who did what."""
+
+
 def topologies_differ(**fields: Any) -> Note:
     """A router is asked for a stream of another one."""
     return Note(ERROR, "a router refuses a stream: the topologies differ", fields)

@@ -20,7 +20,7 @@ from zim.fabric.pauses import Pause, no_pause
 from zim.fabric.principals import Forbidden, Principal
 from zim.fabric.push import Published, Push, Status
 from zim.nodes.calls import RETRY_S, Call, Calls
-from zim.nodes.effects import MESSAGE_BYTES, Effect, Replies, topologies_differ
+from zim.nodes.effects import MESSAGE_BYTES, WARNING, Audit, Effect, Replies, topologies_differ
 from zim.nodes.logic.callouts import CallOut, Reply
 from zim.nodes.logic.clocks import Clocks
 from zim.nodes.logic.desk import Desk, FetchKeys
@@ -159,23 +159,31 @@ class LogicRunner:
             who: its principal.
             pause: is called between steps, as long as nothing has changed.
         """
-        return self._publish(ticket, self._split(pushes, who, now, pause), Lanes(), now)
+        shares, refused = self._split(pushes, who, now, pause)
+        return self._publish(ticket, shares, Lanes(), now) + refused
 
-    def _split(self, pushes: Sequence[Push], who: Principal, now: float, pause: Pause) -> list[list[Share] | Published]:
-        """The shares of each push; or what becomes of one that is forbidden, or one too many."""
+    def _split(
+        self, pushes: Sequence[Push], who: Principal, now: float, pause: Pause
+    ) -> tuple[list[list[Share] | Published], list[Effect]]:
+        """The shares of each push; or what becomes of one that is forbidden, or one too many. And a line of the audit,
+        if some are forbidden."""
         found: list[list[Share] | Published] = []
+        forbidden: list[Forbidden] = []
         for p in pushes:
             try:
                 who.require("push", p.streams, pause)
             except Forbidden as e:
                 found.append(Published("", "forbidden", forbidden=e.stream or p.streams[0]))
+                forbidden.append(e)
                 continue
             if (refusal := self.quotas.ask(who.id, len(p.body), now)) is not None:
                 found.append(Published("", "limited", (), refusal.retry_after_s, "", refusal))
                 continue
             push_id = push_id_of(p.key, who.id) if p.key else self._new_id()
             found.append(self._splitter.split(p, push_id, now, pause))
-        return found
+        if not forbidden:
+            return found, []
+        return found, [Audit(WARNING, "pushes refused", {"reason": str(forbidden[0]), "pushes": len(forbidden)})]
 
     def _publish(self, ticket: Any, shares: list[list[Share] | Published], lanes: Lanes, now: float) -> list[Effect]:
         flat = [share for mine in shares if isinstance(mine, list) for share in mine]
@@ -280,9 +288,9 @@ class LogicRunner:
         read = [read_submit(m, self._max_body_bytes, pause) for m in submits]
         problems = [found if isinstance(found, str) else "" for found in read]
         pushes = [found for found in read if isinstance(found, Push)]
-        shares = self._split(pushes, who, now, pause)
+        shares, refused = self._split(pushes, who, now, pause)
         lanes = self._publishers.setdefault(asker, Lanes())
-        return self._publish(_Submission(asker, submits, problems, size), shares, lanes, now)
+        return self._publish(_Submission(asker, submits, problems, size), shares, lanes, now) + refused
 
     # -- routers
 
@@ -348,7 +356,7 @@ class LogicRunner:
         while waiting and (waiting[0][2].is_begun or waiting[0][2].is_over or waiting[0][0] < now):
             _, _, share = heapq.heappop(waiting)
             if not share.is_begun and not share.is_over:
-                share.give_up("what its publisher sent before it has not come to an end")
+                share.give_up(share.waits_for_whom)
                 late.append(share)
         return self._shares_ended(late, now)
 

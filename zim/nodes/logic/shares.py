@@ -131,6 +131,13 @@ class Share:
         self.after: list[Share] = []
         self.waits_for = self._message = self._with_it = 0
 
+    @property
+    def waits_for_whom(self) -> str:
+        """Why it was not begun, for people."""
+        if self.home is not None and not self.home.is_over:
+            return f"{self.home.shard} has not answered, which knows what its key was used for"
+        return "what its publisher sent before it has not come to an end"
+
     def is_free_in(self, message: int) -> bool:
         """One more of those that it must wait for is in a message; whether all of them are in that one."""
         if self._message != message:

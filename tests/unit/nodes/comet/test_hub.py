@@ -142,6 +142,25 @@ def test_no_entry_is_handled_while_the_comet_registers() -> None:
     assert guest.bodies == ["too early"]  # read, for its head was in the answer
 
 
+def test_a_router_that_does_not_answer_is_said_once_and_not_after_a_standstill_of_our_own() -> None:
+    comet = Comet()
+    (link,) = comet.hub.links.values()
+    comet.tick(RENEW_S)
+    comet.now += 60.0
+    comet.do(comet.hub.on_tick(comet.now, 1_000_000))  # we stood still: its answers are not read yet
+    assert not link.is_silent
+    comet.settle()
+    comet.router.is_away = True
+    for _ in range(5):
+        comet.tick(RENEW_S)
+    assert link.is_silent
+    comet.router.is_away = False
+    comet.tick(RENEW_S)
+    comet.tick(RENEW_S)
+    assert not link.is_silent
+    assert [note for note in comet.notes if "answer" in note] == ["a router does not answer", "a router answers again"]
+
+
 def test_changes_are_repeated_until_they_are_answered() -> None:
     comet = Comet()
     guest = comet.guest()

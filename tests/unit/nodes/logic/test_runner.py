@@ -13,12 +13,12 @@ from tests.garbage import circles
 from zim.errors import Unavailable, Unknown
 from zim.fabric.grants import Denial, Grant
 from zim.fabric.patterns import ANY
-from zim.fabric.principals import LOCAL
+from zim.fabric.principals import LOCAL, Principal
 from zim.fabric.push import Push
 from zim.fabric.questions import OnlineCounts
 from zim.fabric.sharding import Shards
 from zim.nodes.calls import RETRY_S
-from zim.nodes.effects import Effect, Note, Replies, Send
+from zim.nodes.effects import Audit, Effect, Note, Replies, Send
 from zim.nodes.logic.desk import Desk
 from zim.nodes.logic.runner import SUBMITTED_BYTES, LogicRunner, Settled
 from zim.nodes.logic.shares import GIVE_UP_S, push_id_of
@@ -231,6 +231,28 @@ def test_a_push_with_a_key_begins_at_home_and_follows_its_word() -> None:
             assert (other, second.pushes[0].home_ms) == (({*ROUTERS} - {home}).pop(), 5)
             ((_, (published,)),) = settled(runner.on_answers(other, [ok(second, other)], 0.2))
         assert published.status == status
+
+
+def test_a_push_whose_home_is_silent_says_so() -> None:
+    runner, now = fresh(), 0.0
+    key = next(key for n in range(99) if Shards(ROUTERS).home(push_id_of(key := f"k{n}")) == "router-2")
+    [stream] = [s for s in ("u:1", "u:2") if Shards(ROUTERS).of(s) == "router-1"][:1]
+    runner.on_push("ticket", [Push([stream], b"x", key=key)], LOCAL, now)
+    found: list[Any] = []
+    while not found and now < 10:
+        now += 0.1
+        found = settled(runner.on_tick(now))
+    ((_, (published,)),) = found
+    [part] = published.parts
+    assert (published.status, part.status) == ("unknown", "unknown")
+    assert part.why == "router-2 has not answered, which knows what its key was used for"
+
+
+def test_pushes_that_a_key_may_not_make_are_in_the_audit() -> None:
+    who = Principal("beta", {"push": ("u:beta-*",)})
+    pushes = [Push([f"u:{who}"], b"x") for who in ("beta-1", "acme-1", "acme-2")]
+    [audit] = [effect for effect in fresh().on_push("ticket", pushes, who, 0.0) if isinstance(effect, Audit)]
+    assert dict(audit.fields) == {"reason": "the API key beta has no scope push for 'u:acme-1'", "pushes": 2}
 
 
 @given(st.lists(st.sampled_from(["answer", "lose", "break", "tick"]), max_size=30), st.randoms(use_true_random=False))
