@@ -160,9 +160,14 @@ def test_another_address_is_taken(fabric: Fabric, proxies: tuple[str, str], sign
 
 
 def test_a_port_that_speaks_no_tls(fabric: Fabric, signer: Signer) -> None:
-    states = States()
-    with iterating(listen(f"wss://{fabric.ws['comet-1']}", 7, ca=signer.file, on_state=states)):
-        assert "is TLS spoken there?" in states.wait_for("unreachable").reason
+    ws, tcp = fabric.ws["comet-1"], fabric.tcp["comet-1"]
+    for address, state, said in (
+        (f"wss://{ws}", "unreachable", f"no TLS is spoken at wss://{ws}; is it ws://{ws}?"),
+        (f"tls://{tcp}", "refused", f"(if no TLS is spoken there, it is {tcp}) before it answered the login"),
+    ):
+        states = States()
+        with iterating(listen(address, 7, ca=signer.file, on_state=states)):
+            assert said in states.wait_for(state).reason
     with pytest.raises(PushUnavailable, match="no connection to"):
         Publisher(f"https://{fabric.http['logic-1']}", ca=signer.file, retry_s=0.0).push(b"1", users=7)
 

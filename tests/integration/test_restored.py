@@ -67,7 +67,7 @@ def test_only_a_router_can_be_restored(tmp_path: Path) -> None:
 def blocks() -> list[str]:
     """What the page has one type, in this order."""
     page = (ROOT / "docs" / "how-to" / "backups.md").read_text()
-    text = page.replace(".venv/bin/python", sys.executable).replace(".venv/bin/zim", f"{sys.executable} -m zim")
+    text = re.sub(r"^zim ", f"{sys.executable} -m zim ", page, flags=re.MULTILINE)
     return re.findall(r"^```sh\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
 
 

@@ -187,7 +187,8 @@ def _read_token(file: Path) -> str:
 
 def _another_token(file: Path | None) -> str:
     """Where one comes from. file: that it is read from."""
-    return f"; {zim_command()} token make USER{f' > {quote(str(file))}' if file else ''} makes one to try things out"
+    made = f"{zim_command()} token make USER{f' > {quote(str(file))}' if file else ''}"
+    return f"; your application gives one, or, to try things out with an [[issuer]], {made}"
 
 
 def _print_messages(

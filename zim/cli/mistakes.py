@@ -118,6 +118,8 @@ def _of_option(ctx: click.Context, unknown: str, options: Sequence[str]) -> str:
         return (
             f"no such option: {unknown}; it stands behind the command, such as: {zim_command()} status {unknown} FILE"
         )
+    if unknown == "--topology" and any("FILE" in (one.metavar or "") for one in ctx.command.params):
+        return f"no such option: {unknown}; the file is the last word, such as: {ctx.command_path} FILE"
     if (below := _below(ctx.command, unknown)) and not meant:
         return (
             f"no such option: {unknown}; it stands behind {below}: {zim_command()} {ctx.info_name} {below} … {unknown}"

@@ -19,6 +19,14 @@ ANSWER_S = 30.0
 HOST = click.option("--host", metavar="HOST", help="Of the zim up that was started with this --host.")
 
 
+def another_machine(fabric: Topology, host: str | None) -> str:
+    """Which machine may be meant where no `zim up` answers; "" where that is not why."""
+    hosts = sorted({node.host for node in fabric.nodes if node.host})
+    if not hosts or host in hosts:
+        return ""
+    return f"it is for {', '.join(hosts)}; say which one this is, such as --host {hosts[0]}"
+
+
 class Supervised:
     """The `zim up` of one fabric, for one command. It ends the process, with a sentence, where nobody answers."""
 
@@ -39,10 +47,8 @@ class Supervised:
         try:
             return ask(control_path(self.fabric.data_dir, self._host), do, ANSWER_S, **asked)
         except NobodyThere as e:
-            named = any(node.host for node in self.fabric.nodes) and self._host is None
             another = f"{zim_command()} up starts one; that of another fabric is named by --topology FILE"
-            hint = "one that was started with --host is named by it" if named else another
-            self.fail(f"{self.fabric.path}: {e}; {hint}", EXIT_NOBODY)
+            self.fail(f"{self.fabric.path}: {e}; {another_machine(self.fabric, self._host) or another}", EXIT_NOBODY)
 
     def order(self, do: str, consent: str = "--yes", **asked: object) -> dict[str, Any]:
         """The same, and ends where it is refused."""

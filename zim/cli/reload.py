@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from zim.cli.operator import another_machine
 from zim.cli.where import topology_argument, topology_file, topology_option
 from zim.errors import ZimError
 from zim.program import zim_command
@@ -47,8 +48,8 @@ def reload(file: Path | None, topology: Path | None, host: str | None, as_json: 
     try:
         said = ask(control_path(fabric.data_dir, host), "reload", ANSWER_S, topology=str(fabric.path))
     except NobodyThere as e:
-        hint = "one that was started with --host is named by it" if any(node.host for node in fabric.nodes) else ""
-        click.echo(f"zim reload: {e}; {hint or f'{zim_command()} up starts one'}", err=True)
+        hint = another_machine(fabric, host) or f"{zim_command()} up starts one"
+        click.echo(f"zim reload: {e}; {hint}", err=True)
         sys.exit(EXIT_NOT_ALL)
     if as_json:
         click.echo(json.dumps(said, ensure_ascii=False))

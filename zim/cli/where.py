@@ -15,7 +15,8 @@ import click
 
 from zim.cli.mistakes import FilePath
 from zim.errors import TopologyError
-from zim.topology import ListenAddress, Topology, load
+from zim.topology import ListenAddress, Node, Topology, load
+from zim.topology.endpoints import parse_link
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -26,6 +27,7 @@ DEFAULT_TCP = "127.0.0.1:8080"
 DEFAULT_WS = "127.0.0.1:8090"
 
 
+_EVERY = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}  # address, and the one of them that is here
 _FILE = FilePath(path_type=Path)
 
 topology_argument = click.argument("file", metavar="[TOPOLOGY]", type=_FILE, required=False)
@@ -69,7 +71,10 @@ def http_address(http: str | None, topology: Path | None) -> str:
     if http:
         return http
     found = _topology(topology)
-    return reachable(found.logics[0].http[0], found.path.parent, tls="https") if found else DEFAULT_HTTP
+    if found is None:
+        return DEFAULT_HTTP
+    first = found.logics[0]
+    return reachable(first.http[0], found.path.parent, tls="https", anywhere=_machine(first, found))
 
 
 def comet_addresses(is_ws: bool, addresses: Sequence[str], topology: Path | None) -> list[str]:
@@ -82,9 +87,10 @@ def comet_addresses(is_ws: bool, addresses: Sequence[str], topology: Path | None
     if not addresses and found is None:
         addresses = [DEFAULT_WS if is_ws else DEFAULT_TCP]
     elif found is not None:
-        listeners = [one for comet in found.comets for one in (comet.ws if is_ws else comet.tcp)]
+        listeners = [(comet, one) for comet in found.comets for one in (comet.ws if is_ws else comet.tcp)]
         plain, tls = ("ws", "wss") if is_ws else ("", "tls")
-        addresses = [reachable(listener, found.path.parent, plain, tls) for listener in listeners]
+        folder = found.path.parent
+        addresses = [reachable(one, folder, plain, tls, _machine(comet, found)) for comet, one in listeners]
         if not addresses:
             kind, hint = ("ws", "leave out --ws") if is_ws else ("tcp", "use --ws")
             raise TopologyError([f"{found.path}: no comet listens for {kind}; {hint}, or name an --address"])
@@ -99,15 +105,25 @@ def _topology(path: Path | None) -> Topology | None:
     return load(named or DEFAULT_FILE)
 
 
-def reachable(listener: ListenAddress, folder: Path, plain: str = "", tls: str = "") -> str:
-    """Its address, `host:port`, with loopback for every address; with TLS by a name that its certificate is for.
+def _machine(node: Node, topology: Topology) -> str:
+    """Where others find the machine that a node is on; "" where all are on one."""
+    endpoint = parse_link(node.endpoint)
+    if len({one.host for one in topology.nodes}) < 2 or endpoint.is_local:
+        return ""
+    return f"[{endpoint.host}]" if ":" in endpoint.host else endpoint.host
+
+
+def reachable(listener: ListenAddress, folder: Path, plain: str = "", tls: str = "", anywhere: str = "") -> str:
+    """Its address, `host:port`; with TLS by a name that its certificate is for.
 
     Args:
         folder: of the topology.
         plain, tls: the schemes to put before it, without and with TLS; "" for none.
+        anywhere: the host of one that listens at every address; "" for loopback.
     """
     host, _, port = listener.address.rpartition(":")
-    host = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}.get(host, host)
+    if host in _EVERY:
+        host = anywhere or _EVERY[host]
     if listener.tls:
         from zim.cli.certified import certified  # brings cryptography, for the few who have TLS
 

@@ -77,6 +77,8 @@ class TlsWire(Wire):
         self._tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname=host)
         self._is_encrypted = False
         self.is_open = False
+        self._plain = address.removeprefix("tls://").replace("wss://", "ws://")
+        self.of_silence = f" (if no TLS is spoken there, it is {self._plain})"
         with contextlib.suppress(ssl.SSLWantReadError):
             self._tls.do_handshake()
         self.opening = self._outgoing.read()
@@ -103,7 +105,7 @@ class TlsWire(Wire):
         try:
             if not self._is_encrypted:
                 self._tls.do_handshake()
-                self._is_encrypted = True
+                self._is_encrypted, self.of_silence = True, ""
                 self._encrypt(self._inner.opening)
                 self.is_open = self._inner.is_open  # TCP's is, WebSocket's waits for an answer
             while plain := self._tls.read(_READ_BYTES):
@@ -119,6 +121,8 @@ class TlsWire(Wire):
         except ssl.SSLError as error:
             if self.is_open:
                 raise ConnectionLost(f"connection lost: {why(error)}") from None
+            if error.reason in _NO_TLS:
+                raise Unreachable(f"no TLS is spoken at {self._address}; is it {self._plain}?") from None
             raise Unreachable(f"no TLS with {self._address}: {why(error)}; is TLS spoken there?") from None
         raise ConnectionLost("closed by the server")
 

@@ -24,6 +24,9 @@ KEY_PREFIX = "zim_"  # of every key, so that one that was published by mistake c
 MAX_KEY_BYTES = 200  # longer ones are not looked at
 
 
+NOT_KNOWN = "the API key is not known"
+
+
 class Unauthorized(ZimError):
     """Nobody is known by this key, or none was shown."""
 
@@ -130,12 +133,12 @@ class Principals:
         if not key:
             raise Unauthorized("an API key is needed: Authorization: Bearer zim_…")
         if len(key) > MAX_KEY_BYTES:
-            raise Unauthorized("the API key is not known")
+            raise Unauthorized(NOT_KNOWN)
         digest = sha256(key.encode("utf-8", "replace")).hexdigest().encode()
         found = None
         for known, principal in self._known:
             if compare_digest(known, digest):
                 found = principal
         if found is None:
-            raise Unauthorized("the API key is not known")
+            raise Unauthorized(NOT_KNOWN)
         return found

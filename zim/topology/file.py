@@ -57,7 +57,8 @@ def read_list(found: links.Links) -> tuple[dict[str, str], list[str]]:
         with file.open("rb") as f:
             content = f.read(MAX_LIST_BYTES + 1)
     except FileNotFoundError:
-        return {}, [f"{file}: there is no such file; {zim_command()} link-key make writes it"]
+        how = f"{zim_command()} link-key make writes it, once for all machines; to the others bring it from there"
+        return {}, [f"{file}: there is no such file; {how}"]
     except OSError as error:
         return {}, [f"{file}: cannot be read: {error.strerror}"]
     if len(content) > MAX_LIST_BYTES:
@@ -104,11 +105,14 @@ def parse(toml: str, path: Path) -> Topology:
     file.refuse_unknown(["fabric", *_CLASSES, "links", "log", "retention", "room_class", *identity.KEYS, ceilings.KEY])
     fabric_table = _fabric_table(file)
     fabric = {} if fabric_table is None else fabric_table.read(_FABRIC, _FABRIC_REQUIRED)
-    kept, who, linked = retention.read(file), identity.read(file, path.parent), links.read(file, path.parent)
+    before = len(problems)
+    who = identity.read(file, path.parent)
+    is_sure = len(problems) == before  # else what is said of who is let in is not what was meant
+    kept, linked = retention.read(file), links.read(file, path.parent)
     limits, place = ceilings.read(file), log.read(file, path.parent)
     drafts = [draft for kind in _CLASSES for draft in _read_kind(file, kind)]
     check_together(drafts)
-    reach.check(fabric_table, fabric.get("admin"), drafts, who, linked)
+    reach.check(fabric_table, fabric.get("admin"), drafts, who if is_sure else None, linked)
     logics = sum(draft.kind == "logic" for draft in drafts)
     max_body_bytes = fabric.get("max_body_bytes", Topology.max_body_bytes)
     ceilings.check_together(file, limits, who.api_keys, max_body_bytes, logics)

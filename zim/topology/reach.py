@@ -24,7 +24,9 @@ _WHY_LOCAL = {
 _OR = {"bind": ' give nodes link keys: [links] with keys = "link-keys", and zim link-key make,'}
 
 
-def check(fabric: Table | None, admin: object, drafts: Iterable[Draft], identity: Identity, links: Links) -> None:
+def check(
+    fabric: Table | None, admin: object, drafts: Iterable[Draft], identity: Identity | None, links: Links
+) -> None:
     """Notes listeners that may not be where they are, and what they say of themselves that cannot be.
 
     Args:
@@ -37,10 +39,12 @@ def check(fabric: Table | None, admin: object, drafts: Iterable[Draft], identity
             _check_all(draft.table, kind, draft.values.get(kind), identity, links)
 
 
-def _check_all(table: Table, kind: str, value: object, identity: Identity, links: Links) -> None:
+def _check_all(table: Table, kind: str, value: object, identity: Identity | None, links: Links) -> None:
     for key, listener in listeners_at(table, kind, value):
-        _check_reach(table, key, kind, listener, identity, links)
-        _check_people(table, key, listener, identity)
+        if identity is not None or kind == "bind":
+            _check_reach(table, key, kind, listener, identity or Identity(), links)
+        if identity is not None:
+            _check_people(table, key, listener, identity)
         _check_proxies(table, key, kind, listener)
 
 

@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from zim.fabric.principals import Forbidden, Principal, Principals, Unauthorized
+from zim.fabric.principals import NOT_KNOWN, Forbidden, Principal, Principals, Unauthorized
 from zim.web.problems import FORBIDDEN, UNAUTHORIZED, Problem
 
 CHALLENGE = 'Bearer realm="zim"'
@@ -53,7 +53,10 @@ class Keys:
 
 def unauthorized(error: Unauthorized) -> Problem:
     """Nobody who is known."""
-    problem = Problem(UNAUTHORIZED, str(error))
+    why = str(error)
+    if why == NOT_KNOWN:
+        why = f"{why}; one that was made just now is known after zim reload"
+    problem = Problem(UNAUTHORIZED, why)
     problem.headers["WWW-Authenticate"] = CHALLENGE
     return problem
 

@@ -141,7 +141,7 @@ def test_nothing_listens_until_the_timeout() -> None:
         (("--uid", "7", "--address", "nowhere"), 1, "write host:port"),
         (("--uid", "7", "--topology", "none.toml"), 1, "there is no such file"),
         (("--token-file", "none"), 1, "none cannot be read: No such file or directory; "),
-        (("--token-file", "none"), 1, "zim token make USER > none makes one"),
+        (("--token-file", "none"), 1, "zim token make USER > none"),
         (("--token-file", "/dev/null"), 1, "/dev/null is empty; "),
         (("--uid", "7", "--count", "0"), 2, "--count"),
         (("--uid", "7", "--timeout", "nan"), 2, "nan is no length of time"),
@@ -165,12 +165,12 @@ def test_a_token_that_has_expired() -> None:
 
     with TcpPeer(refuse) as peer:
         result = run_goim("--token-file", "my token", "--tcp", peer.address, "--timeout", "0.1")
-    assert "zim token make USER > 'my token' makes one to try things out; again in " in result.stderr
+    assert "zim token make USER > 'my token'; again in " in result.stderr
     with TcpPeer(refuse) as peer:
         result = run_goim("--token", "x", "--tcp", peer.address)
     assert result.exit_code == 1
     assert "zim listen: the server says: token expired: the token expired 9 s ago; " in result.stderr
-    assert "zim token make USER makes one" in result.stderr
+    assert result.stderr.endswith("zim token make USER\n")
     assert "function" not in result.stderr
 
 

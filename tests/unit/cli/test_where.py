@@ -10,7 +10,7 @@ from click.testing import CliRunner, Result
 
 from tests.unit.cli.test_push import write_topology
 from zim.cli import main
-from zim.cli.where import DEFAULT_HTTP, http_address, reachable
+from zim.cli.where import DEFAULT_HTTP, comet_addresses, http_address, reachable
 from zim.topology import ListenAddress
 from zim.topology.nodes import CertificatePair
 
@@ -119,3 +119,16 @@ def test_an_address_beats_the_environment(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setenv("ZIM_TOPOLOGY", "none.toml")
     result = run("listen", "--uid", "7", "--tcp", "127.0.0.1:1", "--timeout", "0.1")
     assert "cannot reach 127.0.0.1:1" in result.stderr
+
+
+def test_the_fabric_of_several_machines_is_where_they_are() -> None:
+    """From any of them, and from elsewhere; what listens at one address alone is at that one."""
+    assert run("init", "--machines", "3", "cluster.toml").exit_code == 0
+    file = Path("cluster.toml")
+    assert http_address(None, file) == "127.0.0.1:7172"
+    text = file.read_text().replace('"127.0.0.1:7172"', '{ address = "0.0.0.0:7172", insecure = true }')
+    file.write_text(text.replace('"127.0.0.1:8080"', '{ address = "[::]:8080", insecure = true }'))
+    assert http_address(None, file) == "machine-1:7172"
+    assert comet_addresses(False, (), file) == [f"machine-{n}:8080" for n in (1, 2, 3)]
+    file.write_text(file.read_text().replace("tcp://machine-1", "tcp://[fd00::1]"))
+    assert http_address(None, file) == "[fd00::1]:7172"

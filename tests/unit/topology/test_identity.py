@@ -415,6 +415,12 @@ def test_a_token_may_be_in_a_cookie_of_pages_that_are_named() -> None:
         assert (address.cookie, address.origins) == ("session", ("https://app.example.com",))
 
 
+def test_what_is_wrong_in_who_may_come_in_is_said_and_nothing_that_follows_from_it() -> None:
+    value = {"address": "0.0.0.0:9000", "cookie": "session", "origins": ["https://app.example.com"], "anonymous": True}
+    [problem] = problems_of(listening("comet", "ws", value, callout={"connect": "app.example.com/zim"}))
+    assert problem.startswith("callout.connect: ")
+
+
 @pytest.mark.parametrize(
     ("value", "tables", "words"),
     [
@@ -422,7 +428,7 @@ def test_a_token_may_be_in_a_cookie_of_pages_that_are_named() -> None:
         ({"cookie": "session", "origins": ["https://a.example"]}, {"anonymous": {}}, "has a token that nobody knows"),
         (
             {"cookie": "session", "origins": ["https://a.example"]},
-            {"callout": {"join": "https://app.example.com/join"}},
+            {"callout": {"join": "https://app.example.com/join"}, "anonymous": {}},
             "has a token that nobody knows",
         ),
         ({"cookie": "session"}, {"issuer": [JWKS]}, "right is origins on this listener"),

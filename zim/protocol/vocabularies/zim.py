@@ -104,6 +104,8 @@ def _parse(body: bytes, kind: type[T], what: str, ending: Ending = Ending.REQUES
         why = str(e)
         if (unknown := _UNKNOWN_FIELD.match(why)) is not None:
             why = f"no field is called {unknown[1][:MAX_SHOWN]}; there are {', '.join(kind.__struct_fields__)}"  # type: ignore[attr-defined]
+        elif not body:
+            why = f"the packet has no body; right is {_RIGHT[what]}"
         elif body.lstrip()[:1] != b"{":
             why = f"it is no object; right is {_RIGHT[what]}"
         elif "surrogate" in why or ("truncated" in why and ESCAPED_HALF.search(body)):

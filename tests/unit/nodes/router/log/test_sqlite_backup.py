@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sqlite3
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,9 @@ def test_a_log_that_is_open_is_copied_as_it_is(tmp_path: Path) -> None:
     assert [path.name for path in copy.iterdir()] == ["log.db"]
     log.append(lease, [told("u:1", 4)])
     log.close()
+    with pytest.raises(NodeError, match=r"a copy out of a backup: .* zim restored router-1"):
+        opened(copy)
+    begin_epoch(copy, ROUTERS)
     again = opened(copy)
     assert check_told(again, "u:1") == (0, 3)
     again.close()
@@ -55,6 +59,36 @@ def test_the_last_copy_stays_where_there_is_no_log_or_a_broken_one(tmp_path: Pat
     assert [path.name for path in copy.iterdir()] == ["log.db"]
 
 
+def test_a_log_with_damaged_messages_leaves_the_last_copy_and_makes_another_one(tmp_path: Path) -> None:
+    live, copy = tmp_path / "router-1", tmp_path / "backup"
+    live.mkdir()
+    log = opened(live)
+    lease = acquired(log)
+    log.append(lease, [told("u:1", n) for n in range(1, 4)])
+    log.append(lease, [told("u:2", 1)])
+    log.close()
+    back_up(live, copy)
+    before = (copy / "log.db").read_bytes()
+    db = sqlite3.connect(live / "log.db", isolation_level=None)
+    db.execute("UPDATE pushes SET body = x'00' WHERE id IN (SELECT push FROM records WHERE offset = 2)")
+    db.execute("DELETE FROM pushes WHERE id IN (SELECT push FROM records WHERE offset = 3)")
+    db.close()
+    said = (
+        rf"2 of 4, the first u:1, offset 2: its checksum does not fit: the copy is {copy}/log.db.damaged; .*as it was$"
+    )
+    with pytest.raises(NodeError, match=said):
+        back_up(live, copy)
+    assert (copy / "log.db").read_bytes() == before
+    shutil.copy(copy / "log.db.damaged", live / "log.db")
+    begin_epoch(live, ROUTERS)
+    log = opened(live)
+    assert log.heads(["u:1", "u:2"])["u:1"].head == 3
+    log.close()
+    with pytest.raises(NodeError, match="the router passes over them"):
+        back_up(live, tmp_path / "first")
+    assert [path.name for path in (tmp_path / "first").iterdir()] == ["log.db.damaged"]
+
+
 def test_a_copy_has_to_be_somewhere_else(tmp_path: Path) -> None:
     opened(tmp_path).close()
     with pytest.raises(NodeError, match="is the log itself"):
@@ -82,6 +116,9 @@ def test_what_is_restored_is_there_and_has_no_wal_of_another_log(tmp_path: Path)
     shutil.copy(snapshot / "log.db-wal", live / "log.db-wal")
     with pytest.raises(NodeError, match=r"log\.db-wal is there.*--with-wal"):
         begin_epoch(live, ROUTERS)
+    for use in (opened, lambda folder: begin_epoch(folder, ROUTERS, with_wal=True)):
+        with pytest.raises(NodeError, match=r"log\.db-wal is there: what the log before this one wrote last"):
+            use(live)
     (live / "log.db-wal").unlink()
     epoch = begin_epoch(live, ROUTERS)
     restored = opened(live)

@@ -14,7 +14,7 @@ from zim.nodes.router.log import Damaged
 from zim.nodes.router.log.copying import SourceKey, SourceLog, SourceRecord, SourceStream
 from zim.nodes.router.log.sqlite import tables
 from zim.nodes.router.log.sqlite.opening import open_database
-from zim.nodes.router.log.sqlite.planning import content_checksum, record_checksum
+from zim.nodes.router.log.sqlite.planning import damage
 
 _AT_ONCE_BYTES = 8 << 20
 
@@ -74,11 +74,8 @@ class SqliteSource(SourceLog):
         size = 0
         for row in self._db.execute(_RECORDS, (stream.id, after, most)):
             offset, push, crc, only, push_id, op, time_ms, expires_ms, wall_ms, body, is_shared = row
-            if push_id is None:
-                raise Damaged(f"{self.name}, {stream.name}, offset {offset}", "its content is missing", offset)
-            content = content_checksum(push_id, op, time_ms, expires_ms, body)
-            if record_checksum(content, stream.name, offset, only) != crc:
-                raise Damaged(f"{self.name}, {stream.name}, offset {offset}", "its checksum does not fit", offset)
+            if why := damage(stream.name, offset, crc, only, push_id, op, time_ms, expires_ms, body):
+                raise Damaged(f"{self.name}, {stream.name}, offset {offset}", why, offset)
             times = time_ms, expires_ms, wall_ms
             found.append(SourceRecord(offset, push, push_id, op, *times, only or "", body, bool(is_shared)))
             size += len(body)

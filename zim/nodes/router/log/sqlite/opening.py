@@ -17,6 +17,7 @@ from zim.nodes.router.log.sqlite.migrating import FORMAT, migrate
 from zim.nodes.router.log.sqlite.wal import lost_commits, valid_frames
 
 FILE = "log.db"
+_WITHOUT_WAL = b"\x01\x01"  # versions in the header of a database whose journal is no WAL
 APPLICATION = 0x7A696D4C  # "zimL", in the file's header
 CHECKED_BYTES = 256 << 20  # a file up to this size is checked page by page; a larger one would keep the router waiting
 
@@ -50,7 +51,11 @@ def wal_pages(ballast_bytes: int) -> int:
 
 
 def open_database(
-    folder: Path, routers: Sequence[str], factory: type[sqlite3.Connection], most_wal_pages: int = WAL_PAGES
+    folder: Path,
+    routers: Sequence[str],
+    factory: type[sqlite3.Connection],
+    most_wal_pages: int = WAL_PAGES,
+    takes_backups: bool = False,
 ) -> OpenedFile:
     """
     Args:
@@ -58,6 +63,7 @@ def open_database(
         routers: names of all routers of the topology.
         factory: of connections.
         most_wal_pages: at which a commit also checkpoints.
+        takes_backups: it may be a copy that nobody has called restored.
 
     Raises:
         NodeError: it cannot be used; says why, and what to do. NotNow: the disk has no room.
@@ -69,6 +75,7 @@ def open_database(
             _refuse_others(folder, routers)
             _make(path, routers)
         version = check_is_ours(path)
+        _check_backup(path, takes_backups)
         writer = _connect(path, factory, _WRITER_CACHE_KB, most_wal_pages)
         is_whole = _check_wal(path, writer)
         _check_pages(path, writer, is_whole)
@@ -107,15 +114,11 @@ def begin_epoch(folder: Path, routers: Sequence[str], with_wal: bool = False) ->
             for this one's, and write what it has over the copy.
     """
     path = folder / FILE
-    wal = path.with_name(path.name + "-wal")
     if not path.exists():
         raise NodeError(f"{path} is not there; put the copy there first")
-    if not with_wal and wal.exists() and wal.stat().st_size:
-        raise NodeError(
-            f"{wal} is there: what the log before this one wrote last. It would be written over the copy, so move it "
-            f"away, and {path.name}-shm; if it came out of the backup, too, say so: --with-wal"
-        )
-    opened = open_database(folder, routers, sqlite3.Connection)
+    if not with_wal and _has_wal(path):
+        raise NodeError(f"{_foreign_wal(path)}; if it came out of the backup, too, say so: --with-wal")
+    opened = open_database(folder, routers, sqlite3.Connection, takes_backups=True)
     epoch = secrets.token_hex(8)
     try:
         opened.writer.execute("UPDATE meta SET epoch = ?, next_seq = next_seq + ?", (epoch, 1 << 32))
@@ -125,6 +128,37 @@ def begin_epoch(folder: Path, routers: Sequence[str], with_wal: bool = False) ->
         opened.reader.close()
         opened.writer.close()
     return epoch
+
+
+def _has_wal(path: Path) -> bool:
+    wal = path.with_name(path.name + "-wal")
+    return wal.exists() and wal.stat().st_size > 0
+
+
+def _foreign_wal(path: Path) -> str:
+    return (
+        f"{path}-wal is there: what the log before this one wrote last. It would be written over the copy, so move it "
+        f"away, and {path.name}-shm"
+    )
+
+
+def _check_backup(path: Path, is_welcome: bool) -> None:
+    """A copy of `back_up` has never been opened, so its header does not say that it has a WAL.
+
+    Raises:
+        NodeError: it is one, and nobody has said so; or another log's WAL is beside it.
+    """
+    with path.open("rb") as f:
+        versions = f.read(100)[18:20]  # https://sqlite.org/fileformat2.html#file_format_version_numbers
+    if versions != _WITHOUT_WAL:
+        return
+    if _has_wal(path):
+        raise NodeError(_foreign_wal(path))
+    if not is_welcome:
+        raise NodeError(
+            f"{path} is a copy out of a backup: offsets that were given after it are given again, and clients have to "
+            f"be told. Say so before it is used: zim restored {path.parent.name}"
+        )
 
 
 def _close(connection: sqlite3.Connection | None) -> None:

@@ -58,6 +58,27 @@ def content_checksum(push_id: str, op: int, time_ms: int, expires_ms: int, body:
     return zlib.crc32(b"%d %d %d %s" % (op, time_ms, expires_ms, push_id.encode()), zlib.crc32(body))
 
 
+def damage(
+    stream: str,
+    offset: int,
+    crc: int,
+    only: str | None,
+    push_id: str | None,
+    op: int | None,
+    time_ms: int | None,
+    expires_ms: int | None,
+    body: bytes | None,
+) -> str:
+    """What is wrong with a record that was read, for people; "" if it is what was written. None: it has no push."""
+    if push_id is None or op is None or time_ms is None or expires_ms is None or body is None:
+        return "its content is missing"
+    try:
+        found = record_checksum(content_checksum(push_id, op, time_ms, expires_ms, body), stream, offset, only)
+    except (TypeError, AttributeError):  # a column of another type: SQLite looks at none
+        return "its content is not what was written"
+    return "" if found == crc else "its checksum does not fit"
+
+
 def plan(
     batch: Sequence[NewPush],
     known: Mapping[str, StreamStanding],
