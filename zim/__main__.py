@@ -19,9 +19,11 @@ config.track_greenlet_tree = False  # it keeps the spawning stack with every gre
 monkey.patch_all()
 
 from zim.cli import main
+from zim.interrupts import wake_at_signals
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    wake_at_signals()
 
 if __name__ == "__main__":
     main()

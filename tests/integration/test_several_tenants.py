@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from tests.harness import wait_until
-from tests.pages import Page, assert_says, follow, free_offset, ran, up
+from tests.pages import Page, assert_says, follow, free_offset, ran, sh, up
 from tests.programs import program
 
 OFFSET = free_offset()
@@ -38,3 +38,11 @@ def test_from_top_to_bottom(tmp_path: Path) -> None:
         said = re.findall(r"WARNING more than a limit .*", log.read_text())
         assert_says(said[0], line)
         assert_says(re.findall(r"AUDIT pushes refused .*", log.read_text())[0], refused)
+        (issuers,), (tokens,) = PAGE.blocks("toml", "Tokens of each"), PAGE.blocks("sh", "Tokens of each")
+        text, count = re.subn(r"^\[\[issuer]]\n(.+\n)*", issuers, topology.read_text(), flags=re.MULTILINE)
+        assert count == 1
+        topology.write_text(text)
+        follow(tokens, folder)
+        for token, why in (("acme", "connected to "), ("forged", "this issuer may sign for 'beta-*'")):
+            done = sh(f"zim listen --token-file {token}.token --timeout 2", folder)
+            assert why in done.stderr, done

@@ -36,6 +36,7 @@ from zim.client import (
 )
 from zim.client.lifeline import FRESH
 from zim.client.token import Token
+from zim.fabric.principals import KEY_PREFIX
 from zim.program import zim_command
 
 
@@ -182,6 +183,8 @@ def _read_token(file: Path) -> str:
         raise ClientError(f"{file} cannot be read: {e.strerror}{_another_token(file)}") from None
     if not token:
         raise ClientError(f"{file} is empty{_another_token(file)}")
+    if token.startswith(KEY_PREFIX):
+        raise ClientError(f"{file} has an API key, which is a backend's; right is a user's token{_another_token(None)}")
     return token
 
 

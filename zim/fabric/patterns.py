@@ -41,11 +41,24 @@ def matching(name: str, patterns: Sequence[str]) -> str:
     return next((pattern for pattern in patterns if _means(pattern, name)), "")
 
 
+def covers(patterns: Sequence[str], pattern: str) -> bool:
+    """Whether whatever a pattern means one of these means, too. Of one with `*`, `?` or `[` inside only itself is known
+    to do so, or one of these that ends in `*` and begins it."""
+    if _SPECIAL.search(pattern) is None:
+        return matches(pattern, patterns)
+    return any(one == pattern or (_is_prefix(one) and pattern.startswith(one[:-1])) for one in patterns)
+
+
+def _is_prefix(pattern: str) -> bool:
+    special = _SPECIAL.search(pattern)
+    return special is not None and special.start() == len(pattern) - 1 and special[0] == "*"
+
+
 def _means(pattern: str, name: str) -> bool:
     special = _SPECIAL.search(pattern)
     if special is None:
         return name == pattern
-    if special.start() == len(pattern) - 1 and special[0] == "*":
+    if _is_prefix(pattern):
         return name.startswith(pattern[:-1])
     return _compiled(pattern)(name) is not None
 

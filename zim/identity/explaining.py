@@ -13,7 +13,7 @@ from zim.fabric.answers import KeptBan
 from zim.fabric.grants import ANONYMOUS, Denial, Grant
 from zim.fabric.limits import TOKEN_BYTES
 from zim.fabric.names import shown
-from zim.fabric.patterns import matches, matching
+from zim.fabric.patterns import ANY, matches, matching
 from zim.fabric.retention import DAY_S, Retention
 from zim.fabric.streams import room_stream
 from zim.identity import goim
@@ -65,7 +65,9 @@ def _rules(topology: Topology, room: str) -> tuple[str, ...]:
     identity, found = topology.identity, list[str]()
     for issuer in identity.issuers:
         audiences = " or ".join(issuer.audiences)
-        found.append(f"a token of {issuer.issuer} for {audiences}: rooms and join of its claim zim")
+        limits = (("users", issuer.users), ("rooms", issuer.rooms))
+        only = "".join(f"; {what} {' '.join(names)} alone" for what, names in limits if names != ANY)
+        found.append(f"a token of {issuer.issuer} for {audiences}: rooms and join of its claim zim{only}")
     if (callout := identity.callout) is not None:
         if callout.connect:
             found.append(f"any other token: your application is asked, {callout.connect}")

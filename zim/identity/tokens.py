@@ -22,6 +22,7 @@ from msgspec import Meta
 from zim.fabric.grants import LIFETIME_S, Denial, Grant, grant_problem
 from zim.fabric.limits import SESSIONS, TOKEN_BYTES
 from zim.fabric.names import shown
+from zim.fabric.patterns import ANY, covers, matches
 from zim.identity.keys import BadSignature, Key, unpack, verified_payload
 from zim.topology.identity import Issuer
 
@@ -30,6 +31,7 @@ T = TypeVar("T")
 _COMPACT = re.compile(rb"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*")
 _UNKNOWN_FIELD = re.compile(r"Object contains unknown field `(.*)`", re.DOTALL)
 _FAR = float(1 << 53)  # seconds; what is beyond, or no number, is no moment
+_LISTED = 3  # patterns that a refusal names
 _FOREIGN_KEYS = ("jwk", "jku", "x5u")  # header fields that bring or name a key of the sender's choice
 
 
@@ -131,7 +133,9 @@ def read_token(found: Compact, issuer: Issuer, keys: Sequence[Key], wall_s: floa
         payload = msgspec.json.decode(document, type=_Payload)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return refused("the token's payload is no JSON object")
-    return _claims_problem(payload, issuer, wall_s) or _grant(payload, wall_s)
+    wrong = _claims_problem(payload, issuer, wall_s)
+    grant = wrong or _grant(payload, wall_s)
+    return (_beyond(grant, issuer) or grant) if isinstance(grant, Grant) else grant
 
 
 def _claims_problem(payload: _Payload, issuer: Issuer, wall_s: float) -> Denial | None:
@@ -164,6 +168,26 @@ def _grant(payload: _Payload, wall_s: float) -> Grant | Denial:
     grant = Grant(payload.sub, *fields_of(claim), int(lifetime_s * 1000) or 1, sessions=claim.sessions or 0)
     problem = grant_problem(grant)
     return refused(f"the token cannot be: {problem}") if problem else grant
+
+
+def _beyond(grant: Grant, issuer: Issuer) -> Denial | None:
+    """What a token says that its issuer may not sign."""
+    if (users := issuer.users) != ANY and not matches(grant.user, users):
+        return refused(f"the token's sub is {shown(grant.user)}; this issuer may sign for {_listed(users)}")
+    if (rooms := issuer.rooms) != ANY:
+        for name, values in (("rooms", grant.rooms), ("join", grant.join)):
+            if (wrong := next((one for one in values if not covers(rooms, one)), None)) is not None:
+                return refused(f"the token's {name} has {shown(wrong)}; this issuer may sign for {_listed(rooms)}")
+    if issuer.users != ANY or issuer.rooms != ANY:
+        streams = [*(f"u:{one}" for one in issuer.users), *(f"r:{one}" for one in issuer.rooms)]
+        if (wrong := next((one for one in grant.read if not covers(streams, one)), None)) is not None:
+            return refused(f"the token's read has {shown(wrong)}; this issuer may sign for {_listed(streams)}")
+    return None
+
+
+def _listed(patterns: Sequence[str]) -> str:
+    more = f" and {len(patterns) - _LISTED} others" if len(patterns) > _LISTED else ""
+    return ", ".join(map(shown, patterns[:_LISTED])) + more if patterns else "nobody"
 
 
 def read_claim(document: Any, kind: type[T]) -> T | str:

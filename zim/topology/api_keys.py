@@ -10,7 +10,7 @@ from zim.fabric.names import is_name
 from zim.fabric.patterns import ANY, PATTERN, is_pattern
 from zim.fabric.principals import SCOPES, STREAM_SCOPES, ApiKey, Scope
 from zim.topology.ceilings import PER_KEY
-from zim.topology.tables import Reader, Table, checked
+from zim.topology.tables import Reader, Table, checked, show
 
 MOST_KEYS = 4  # at once: two during a rotation, and room for a mistake
 API_KEY_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -57,9 +57,16 @@ def _scopes(table: Table, key: str) -> Mapping[Scope, tuple[str, ...]] | None:
     for scope, patterns in found.items():
         if scope not in STREAM_SCOPES and patterns != ANY:
             inner.add(scope, f'is about no stream; right is {scope} = ["*"]')
+        elif wrong := [pattern for pattern in patterns if not pattern.startswith(_BEGINS)]:
+            one = wrong[0]
+            inner.add(
+                scope,
+                f"{show(one)} means no stream; right is {show(f'u:{one}')} for users, {show(f'r:{one}')} for rooms",
+            )
     return found if found and len(table.problems) == before else None
 
 
+_BEGINS = ("u:", "r:", "*", "?", "[")  # a pattern that may mean a stream
 _STREAM_PATTERNS = checked(
     lambda v: isinstance(v, list) and 0 < len(v) <= PATTERNS and all(map(is_pattern, v)),
     f'an array of patterns of streams, ["u:*", "r:orders-*"], ["*"] for all; a pattern has {PATTERN}',

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from zim.fabric.grants import ANY_NUMBER, SessionPolicy
 from zim.fabric.limits import PATTERNS, ROOMS, SESSIONS
-from zim.fabric.patterns import PATTERN, is_pattern
+from zim.fabric.patterns import ANY, PATTERN, is_pattern
 from zim.fabric.principals import ApiKey
 from zim.fabric.streams import is_room
 from zim.topology.api_keys import MOST_KEYS, read_api_key
@@ -64,6 +64,7 @@ class Issuer:
         secrets: for HS; public_keys: for the others; jwks: instead of them, a URL of a set of keys.
         ca: of those who sign the certificate of that URL's server; None for the system's.
         leeway_s: how far clocks may differ.
+        users, rooms: patterns of those that it may sign for.
     """
 
     issuer: str
@@ -74,6 +75,8 @@ class Issuer:
     jwks: str = ""
     ca: Path | None = None
     leeway_s: float = 5.0
+    users: tuple[str, ...] = ANY
+    rooms: tuple[str, ...] = ANY
 
 
 @dataclass(frozen=True)
@@ -203,6 +206,8 @@ def _issuer(table: Table, folder: Path) -> Issuer | None:
         jwks=found.get("jwks", ""),
         ca=_ca(found, folder),
         leeway_s=found.get("leeway_s", Issuer.leeway_s),
+        users=found.get("users", ANY),
+        rooms=found.get("rooms", ANY),
     )
 
 
@@ -302,11 +307,16 @@ _ISSUER_REQUIRED = {
     "algorithms": 'an array of one family, such as ["RS256"]',
 }
 _CA: dict[str, Reader] = {"ca": text("a file of certificates in PEM")}
+_PATTERNS = checked(
+    lambda v: isinstance(v, list) and len(v) <= PATTERNS and all(map(is_pattern, v)), _PATTERNS_RIGHT, tuple
+)
 _ISSUER: dict[str, Reader] = {
     "issuer": text(_ISSUER_REQUIRED["issuer"]),
     "audience": _one_or_more(_ISSUER_REQUIRED["audience"]),
     "algorithms": _algorithms,
     "leeway_s": seconds(0, 300),
+    "users": _PATTERNS,
+    "rooms": _PATTERNS,
     **_WAYS,
     **_CA,
 }
@@ -317,9 +327,6 @@ _CALLOUT: dict[str, Reader] = {
     "max_requests": whole(1, 10_000),
     **_CA,
 }
-_PATTERNS = checked(
-    lambda v: isinstance(v, list) and len(v) <= PATTERNS and all(map(is_pattern, v)), _PATTERNS_RIGHT, tuple
-)
 _ANONYMOUS: dict[str, Reader] = {
     "rooms": checked(
         lambda v: isinstance(v, list) and len(v) <= ROOMS and all(isinstance(r, str) and is_room(r) for r in v),

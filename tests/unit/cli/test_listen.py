@@ -156,6 +156,14 @@ def test_what_is_wrong_on_the_command_line(arguments: tuple[str, ...], code: int
 EXPIRED = b'{"reason":"token expired: the token expired 9 s ago","code":4205}'
 
 
+def test_an_api_key_is_no_token() -> None:
+    Path("app.key").write_text("zim_abcdefghijklmnopqrstuvwx")
+    result = run_goim("--token-file", "app.key")
+    assert result.exit_code == 1
+    assert "app.key has an API key, which is a backend's; right is a user's token; " in result.stderr
+    assert "abcdefg" not in result.stderr
+
+
 def test_a_token_that_has_expired() -> None:
     Path("my token").write_text("x")
 
@@ -192,13 +200,17 @@ def read(stream: IO[bytes] | None) -> bytes:
     return stream.read()
 
 
-def test_ctrl_c_is_quiet() -> None:
-    with TcpPeer(pushing(b"1")) as peer, program("--goim", "--uid", "7", "--tcp", peer.address) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == b"1\n"
-        process.send_signal(signal.SIGINT)
-        assert process.wait(WAIT_S) == 130
-        assert read(process.stderr) == f"connected to {peer.address}\n".encode()
+def test_ctrl_c_is_quiet_and_is_heard_while_the_loop_goes_to_sleep() -> None:
+    """The last line is printed just before that. With a loop that no signal wakes one of these in ten went on."""
+    with contextlib.ExitStack() as stack:
+        for _ in range(12):
+            peer = stack.enter_context(TcpPeer(pushing(b"1")))
+            process = stack.enter_context(program("--goim", "--uid", "7", "--tcp", peer.address))
+            assert process.stdout is not None
+            assert process.stdout.readline() == b"1\n"
+            process.send_signal(signal.SIGINT)
+            assert process.wait(WAIT_S) == 130
+            assert read(process.stderr) == f"connected to {peer.address}\n".encode()
 
 
 def test_a_reader_that_goes_away_is_no_error() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hmac
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import product
 from string import ascii_letters
 from typing import Any
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 from tests.unit.identity.signers import ISSUER, NOW, PAYLOAD, SECRET, TokenSigner, b64, compact, issuer, pem
 from zim.fabric.grants import LIFETIME_S, Denial, Grant, grant_problem
 from zim.fabric.limits import NAME_BYTES, PATTERN_BYTES, PATTERNS, ROOMS, TOKEN_BYTES
+from zim.fabric.patterns import covers, matches
 from zim.identity.keys import Key
 from zim.identity.tokens import Claim, fields_of, look_at, read_claim, read_token
 from zim.topology.identity import Issuer
@@ -404,3 +406,58 @@ def test_what_a_header_says_is_looked_at_but_not_believed() -> None:
     nameless = look_at(compact({"alg": 7, "kid": ["a"]}, PAYLOAD, HS.sign))
     assert nameless is not None
     assert (nameless.algorithm, nameless.kid) == ("", "")
+
+
+# ---------------------------------------------------------------- for whom an issuer may sign
+
+
+LIMITED = replace(issuer(["HS256"]), users=("acme-*", "ops"), rooms=("acme-*", "lobby", "[ab]-*"))
+
+
+@pytest.mark.parametrize(
+    ("sub", "claim"),
+    [
+        ("acme-1", {}),
+        ("ops", {"rooms": ["acme-1", "lobby", "b-1"], "join": ["acme-*", "acme-x?", "lobby", "[ab]-*"]}),
+        ("acme-1", {"read": ["r:acme-*", "u:acme-1*", "u:ops", "r:[ab]-*", "r:lobby"]}),
+    ],
+)
+def test_an_issuer_signs_for_those_that_it_may_sign_for(sub: str, claim: dict[str, Any]) -> None:
+    assert grant_of(HS.token(sub=sub, zim=claim), by=LIMITED).user == sub
+
+
+@pytest.mark.parametrize(
+    ("sub", "claim", "said"),
+    [
+        ("beta-1", {}, "the token's sub is 'beta-1'; this issuer may sign for 'acme-*', 'ops'"),
+        ("ops2", {}, "the token's sub is 'ops2'"),
+        ("ops", {"rooms": ["lobby2"]}, "the token's rooms has 'lobby2'; this issuer may sign for 'acme-*', 'lobby', "),
+        ("ops", {"join": ["*"]}, "the token's join has '*'"),
+        ("ops", {"join": ["acme*"]}, "the token's join has 'acme*'"),
+        ("ops", {"join": ["[a]cme-*"]}, "the token's join has '[a]cme-*'"),
+        ("ops", {"join": ["?-*"]}, "the token's join has '?-*'"),
+        ("ops", {"join": ["lobby*"]}, "the token's join has 'lobby*'"),
+        ("ops", {"read": ["u:acme-1", "u:beta-1"]}, "the token's read has 'u:beta-1'"),
+        ("ops", {"read": ["*"]}, "the token's read has '*'"),
+        ("ops", {"read": ["[ru]:acme-*"]}, "the token's read has '[ru]:acme-*'"),
+    ],
+)
+def test_an_issuer_signs_for_nobody_else(sub: str, claim: dict[str, Any], said: str) -> None:
+    found = denial_of(HS.token(sub=sub, zim=claim), by=LIMITED)
+    assert found.code == "refused"
+    assert found.reason.startswith(said)
+
+
+def test_an_issuer_of_nobody_signs_for_nobody() -> None:
+    found = denial_of(HS.token(sub="7"), by=replace(LIMITED, users=()))
+    assert found.reason == "the token's sub is '7'; this issuer may sign for nobody"
+
+
+@given(
+    st.text("ab*?[]!-", min_size=1, max_size=6),
+    st.lists(st.text("ab*?[]!-", min_size=1, max_size=5), max_size=3),
+    st.text("ab-!", min_size=1, max_size=5),
+)
+def test_what_is_covered_means_nothing_that_the_others_do_not(pattern: str, by: list[str], name: str) -> None:
+    if covers(by, pattern) and matches(name, [pattern]):
+        assert matches(name, by)

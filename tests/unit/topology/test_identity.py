@@ -265,6 +265,7 @@ WRONG: list[tuple[dict[str, Any], str, str]] = [
     ({"api_key": [{**API_KEY, "scopes": {"push": [""]}}]}, "api_key[0].scopes.push", "an array of patterns of"),
     ({"api_key": [{**API_KEY, "scopes": {"metrics": ["u:*"]}}]}, "api_key[0].scopes.metrics", "is about no stream"),
     ({"api_key": [{**API_KEY, "scopes": {"operate": ["*", "*"]}}]}, "api_key[0].scopes.operate", "is about no stream"),
+    ({"api_key": [{**API_KEY, "scopes": {"push": ["acme-*"]}}]}, "api_key[0].scopes.push", 'right is "u:acme-*" for'),
     ({"api_key": [API_KEY, API_KEY]}, "api_key[1].id", "is that of api_key[0] already"),
 ]
 

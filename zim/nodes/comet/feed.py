@@ -13,8 +13,9 @@ from collections.abc import Callable, Sequence
 
 from zim.fabric.limits import CHANGES, RESULTS
 from zim.fabric.tally import REPORTED
+from zim.nodes.comet.hearing import Hearing
 from zim.nodes.comet.results import RENEWS, Reports
-from zim.nodes.effects import INFO, MESSAGE_BYTES, WARNING, Effect, Note, Send
+from zim.nodes.effects import MESSAGE_BYTES, WARNING, Effect, Note, Send
 from zim.nodes.remote_clock import RemoteClock
 from zim.protocol.message import Message
 from zim.protocol.messages import (
@@ -35,7 +36,6 @@ from zim.protocol.orders import Order, Orders
 
 RENEW_S = 1.0
 RESULTS_S = 0.1  # sooner, if there are results to tell: somebody may wait for them
-SILENT_S, SILENT_RENEWS = 2.5, 2  # without an answer, and so many Renews: a lease is over
 RETRY_S = 0.5  # without an answer, until changes and fetches are sent again
 QUIET_S = 0.05  # how long a hole may stand before it is fetched: what is about to arrive anyway must not be
 WINDOW_BYTES = 1 << 20  # of changes under way
@@ -61,7 +61,7 @@ class Link:
         entries, fetches, registrations: how many there were: entries handled, pages of them asked for.
         dropped: entries for which there was no room.
         is_connected: the router is there: what is sent may arrive.
-        is_silent: it has not answered for so long that it will have given us up.
+        hearing: whether it answers.
         obeyed: the last order of this registration that was obeyed.
         heard: the last Renew that was answered; of this registration, or 0.
     """
@@ -75,13 +75,12 @@ class Link:
         self.shard, self._most_changes = shard, min(most_changes, CHANGES)
         self.router, self.least_term = "", 0
         self.clock = RemoteClock()
-        self.is_connected = self.is_silent = False
+        self.is_connected = False
+        self.hearing = Hearing()
         self._comet, self._inc, self._out = comet, inc, out
         self.obeyed = 0
         self._must_say = False  # that something was obeyed; or that somebody waits for an answer
-        self.heard = 0
-        self.term = 0
-        self.begin = 0
+        self.heard = self.term = self.begin = 0
         self.is_registering = False
         self.taken = self.handled = 0
         self.settled = dict.fromkeys(REPORTED, 0)
@@ -98,11 +97,9 @@ class Link:
         self._registered_by = 0  # the last change of the registration
         self._unregistered = 0  # how many of them are not answered
         self._base = 0
-        self._renew = 0
-        self._renew_at_begin = 0
+        self._renew = self._renew_at_begin = 0
         self._renewed_at = -RENEW_S
         self._asked_at: dict[int, float] = {}  # of the last Renews, when they went
-        self._answered_renew, self._renew_answered_at = 0, 0.0  # the last one that was answered, and when
         self._freed_bytes = 0  # handled since the last Renew
         self._told = 0  # results that waited when it went
         self._made = 0  # the last entry that the router is known to have made
@@ -187,7 +184,7 @@ class Link:
         """
         self.term = term
         self._renew_at_begin, self.heard = self._renew, 0
-        self._answered_renew, self._renew_answered_at = self._renew, now
+        self.hearing.heard(self._renew, now)
         self._unanswered, self._unanswered_bytes, self._held, self._held_bytes = {}, 0, {}, 0
         self.registrations += 1
         self.reports = Reports(self.settled)  # the router has closed the old rows
@@ -274,7 +271,7 @@ class Link:
         """Takes the answer to a Renew; returns whether we are to register with m.term."""
         if m.inc != self._inc or m.term < self.least_term:
             return False
-        self._answered_renew, self._renew_answered_at = max(self._answered_renew, m.n), now
+        self.hearing.heard(m.n, now)
         if (asked_at := self._asked_at.pop(m.n, None)) is not None:
             self.clock.heard(m.term, asked_at, now, m.now_ms)
         self._change = max(self._change, m.applied)  # what somebody has said in our name: ours come after it
@@ -373,26 +370,14 @@ class Link:
 
     # -- time
 
-    def _see_silence(self, now: float) -> None:
-        """Not after a standstill of our own: then the answers are there, and not read yet."""
-        is_late = now - self._renew_answered_at > SILENT_S and self._renew - self._answered_renew > SILENT_RENEWS
-        is_silent = self.term != 0 and is_late
-        if is_silent == self.is_silent:
-            return
-        self.is_silent = is_silent
-        fields = {"shard": self.shard, "router": self.router}
-        if is_silent:
-            self._out.append(Note(WARNING, "a router does not answer", fields))
-        elif self.term:
-            self._out.append(Note(INFO, "a router answers again", fields))
-
     def tick(self, now: float, renew_bytes: int) -> None:
         """Repeats what is not answered, fetches what is missing, renews.
 
         Args:
             renew_bytes: of handled entries, at which a Renew is due at once.
         """
-        self._see_silence(now)
+        if self.term:
+            self._out += self.hearing.look(self._renew, now, {"shard": self.shard, "router": self.router})
         since = now - self._renewed_at
         fresh = len(self.reports.waiting) - self._told
         if (

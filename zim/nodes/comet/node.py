@@ -159,7 +159,7 @@ class CometNode(NodeProcess):
         found = []
         for link in self._runner.hub.links.values():
             why = self._routers[link.router].trouble if link.router else "no router owns it"
-            if link.is_silent:
+            if link.hearing.is_silent:
                 why = why or "it does not answer"
             if not link.term or link.is_registering or why:
                 found.append(f"not registered with {link.shard}" + (f": {why}" if why else ""))

@@ -36,6 +36,7 @@ from zim.protocol.messages import Submit
 from zim.protocol.publication import ENTRY_BYTES, STREAM_BYTES
 
 MOVED_S = 0.3  # for who has given a shard away to answer what it was asked before
+_Shares = list[list[Share] | Published]  # of each push, or why it has none
 SUBMITTED_BYTES = 64 << 20  # of pushes over ZeroMQ that are under way
 
 
@@ -162,12 +163,9 @@ class LogicRunner:
         shares, refused = self._split(pushes, who, now, pause)
         return self._publish(ticket, shares, Lanes(), now) + refused
 
-    def _split(
-        self, pushes: Sequence[Push], who: Principal, now: float, pause: Pause
-    ) -> tuple[list[list[Share] | Published], list[Effect]]:
-        """The shares of each push; or what becomes of one that is forbidden, or one too many. And a line of the audit,
-        if some are forbidden."""
-        found: list[list[Share] | Published] = []
+    def _split(self, pushes: Sequence[Push], who: Principal, now: float, pause: Pause) -> tuple[_Shares, list[Effect]]:
+        """The shares of each push, or why it is forbidden, or one too many; and what the audit has of it."""
+        found: _Shares = []
         forbidden: list[Forbidden] = []
         for p in pushes:
             try:
@@ -185,7 +183,7 @@ class LogicRunner:
             return found, []
         return found, [Audit(WARNING, "pushes refused", {"reason": str(forbidden[0]), "pushes": len(forbidden)})]
 
-    def _publish(self, ticket: Any, shares: list[list[Share] | Published], lanes: Lanes, now: float) -> list[Effect]:
+    def _publish(self, ticket: Any, shares: _Shares, lanes: Lanes, now: float) -> list[Effect]:
         flat = [share for mine in shares if isinstance(mine, list) for share in mine]
         group = _Group(ticket, len(flat), lambda: [m if isinstance(m, Published) else published(m) for m in shares])
         for share in flat:
@@ -281,8 +279,7 @@ class LogicRunner:
             return _replies([(asker, messages.Submitted(m.req, "", "unauthorized", who)) for m in submits])
         size = sum(ENTRY_BYTES + len(m.body) + STREAM_BYTES * (len(m.streams) + len(m.only)) for m in submits)
         if self.waiting_bytes + size > SUBMITTED_BYTES:
-            why = "too many pushes are under way"
-            self.dropped += len(submits)
+            self.dropped, why = self.dropped + len(submits), "too many pushes are under way"
             return [Replies([(asker, messages.Submitted(m.req, "", "unavailable", why)) for m in submits])]
         self.waiting_bytes += size
         read = [read_submit(m, self._max_body_bytes, pause) for m in submits]

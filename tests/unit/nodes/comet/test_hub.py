@@ -148,16 +148,16 @@ def test_a_router_that_does_not_answer_is_said_once_and_not_after_a_standstill_o
     comet.tick(RENEW_S)
     comet.now += 60.0
     comet.do(comet.hub.on_tick(comet.now, 1_000_000))  # we stood still: its answers are not read yet
-    assert not link.is_silent
+    assert not link.hearing.is_silent
     comet.settle()
     comet.router.is_away = True
     for _ in range(5):
         comet.tick(RENEW_S)
-    assert link.is_silent
+    assert link.hearing.is_silent
     comet.router.is_away = False
     comet.tick(RENEW_S)
     comet.tick(RENEW_S)
-    assert not link.is_silent
+    assert not link.hearing.is_silent
     assert [note for note in comet.notes if "answer" in note] == ["a router does not answer", "a router answers again"]
 
 
