@@ -98,4 +98,6 @@ def _short(error: Exception) -> str:
     ):
         return "what it answers is no HTTP"  # OSErrors among them: it hangs up, its certificate is not right
     text = str(error)
+    if "WRONG_VERSION_NUMBER" in text:  # OpenSSL's words
+        return "no TLS is spoken there"
     return text.rpartition(">: ")[2] or text or type(error).__name__

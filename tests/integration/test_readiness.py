@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import re
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -87,3 +88,16 @@ def status_of(address: str) -> int:
         return connection.getresponse().status
     finally:
         connection.close()
+
+
+def test_a_router_that_stands_still_is_named_by_the_comet_and_in_its_log(tmp_path: Path) -> None:
+    with running(tmp_path, routers=2, has_admin=True) as fabric:
+        comet = fabric.admin["comet-1"]
+        wait_until(lambda: readyz(comet) == (200, {"status": "ok"}), "it is registered")
+        fabric.kill("router-2", signal.SIGSTOP)
+        named = ["not registered with router-2: it does not answer"]
+        wait_until(lambda: readyz(comet) == (200, {"status": "ok", "missing": named}), "it is named")
+        fabric.kill("router-2", signal.SIGCONT)
+        wait_until(lambda: readyz(comet) == (200, {"status": "ok"}), "it answers again")
+        for line in ("a router does not answer", "a router answers again"):
+            assert f"{line} shard=router-2 router=router-2" in fabric.log

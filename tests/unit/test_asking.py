@@ -470,7 +470,7 @@ def test_a_certificate_for_another_name_is_not_believed(app: Application, signer
 
 def test_a_server_without_a_certificate_is_not_believed(app: Application, signer: Signer) -> None:
     with serving(app) as url:
-        assert why(url.replace("http:", "https:"), ca=signer.file)
+        assert why(url.replace("http:", "https:"), ca=signer.file) == "no TLS is spoken there"
     assert app.asked == []
 
 

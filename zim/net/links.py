@@ -59,6 +59,11 @@ class PeerLink(Generic[M]):
         return self._socket.is_connected
 
     @property
+    def where(self) -> str:
+        """Where the peer is looked for, for people."""
+        return self._socket.where
+
+    @property
     def trouble(self) -> str:
         """Why the peer is not there, as far as link keys are the reason, in words; "" if they are none."""
         return self._socket.trouble or self._refused

@@ -57,8 +57,8 @@ EXIT_OK, EXIT_CRASH, EXIT_FATAL, EXIT_NOT_NOW = 0, 1, 2, 3  # after FATAL a rest
 
 def not_connected(links: Mapping[str, HasPeer]) -> list[str]:
     """The peers that are not there, in words. links: by their names."""
-    away = {peer: link.trouble for peer, link in links.items() if not link.is_connected}
-    return [f"{peer} is not connected" + (f": {why}" if why else "") for peer, why in away.items()]
+    away = [(peer, link.where, link.trouble) for peer, link in links.items() if not link.is_connected]
+    return [f"{peer} is not connected at {where}" + (f": {why}" if why else "") for peer, where, why in away]
 
 
 def if_none(away: list[str], links: Mapping[str, object]) -> list[str]:
@@ -76,6 +76,10 @@ class HasPeer(Protocol):
     @property
     def is_connected(self) -> bool:
         """It is there."""
+
+    @property
+    def where(self) -> str:
+        """Where it is looked for, for people."""
 
     @property
     def trouble(self) -> str:

@@ -65,6 +65,10 @@ _RIGHT = {
 MAX_SHOWN = 100  # characters of what a client wrote
 _UNKNOWN_FIELD = re.compile(r"Object contains unknown field `(.*)`", re.DOTALL)
 
+_MISSING = re.compile(r"Object missing required field `([^`]+)`")
+_WRONG_TYPE = re.compile(r"Expected `([^`]+)`, got `([^`]+)`(?: - at `\$\.?([^`]*)`)?$")  # msgspec's words
+_A = {"str": "a text", "int": "a whole number", "float": "a number", "array": "an array", "object": "an object"}
+
 T = TypeVar("T")
 
 
@@ -97,6 +101,10 @@ def refusals(rooms: Sequence[str], why: str = NOT_ALLOWED) -> list[Start]:
     return [Start(room_stream(room), error=why) for room in rooms]
 
 
+def _named(kind: str) -> str:
+    return _A.get(kind, kind)
+
+
 def _parse(body: bytes, kind: type[T], what: str, ending: Ending = Ending.REQUEST) -> T:
     try:
         said = msgspec.json.decode(body, type=kind)
@@ -108,6 +116,11 @@ def _parse(body: bytes, kind: type[T], what: str, ending: Ending = Ending.REQUES
             why = f"the packet has no body; right is {_RIGHT[what]}"
         elif body.lstrip()[:1] != b"{":
             why = f"it is no object; right is {_RIGHT[what]}"
+        elif (missing := _MISSING.match(why)) is not None:
+            why = f"{missing[1]} is missing; right is {_RIGHT[what]}"
+        elif (wrong := _WRONG_TYPE.match(why)) is not None:
+            right, got, path = wrong.groups()
+            why = f"{path or 'it'} is {_named(got)}; right is {' or '.join(map(_named, right.split(' | ')))}"
         elif "surrogate" in why or ("truncated" in why and ESCAPED_HALF.search(body)):
             why = "a name, or a token, has half a surrogate pair"
         raise WireError(f"{what}: {why}", ending=ending) from None

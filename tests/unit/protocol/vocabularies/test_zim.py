@@ -115,6 +115,28 @@ def test_no_auth(body: str) -> None:
         ZIM.parse_login(body.encode())
 
 
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ("", 'auth: the packet has no body; right is {"token":7}'),
+        ("[]", 'auth: it is no object; right is {"token":7}'),
+        ('{"tokn":7}', "auth: no field is called tokn; there are token, rooms, resume, device, platform"),
+        ('{"token":7,"rooms":"a"}', "auth: rooms is a text; right is an array or null"),
+        ('{"token":7,"rooms":["a",1]}', "auth: rooms[1] is a whole number; right is a text"),
+        ('{"token":{}}', "auth: token is an object; right is a whole number or a text or null"),
+    ],
+)
+def test_what_is_wrong_is_said_in_words(body: str, said: str) -> None:
+    with pytest.raises(WireError) as found:
+        ZIM.parse_login(body.encode())
+    assert found.value.reason == said
+
+
+def test_what_is_missing_is_said_in_words() -> None:
+    with pytest.raises(WireError, match=r"^join: rooms is missing; right is \{\"rooms\":\[\"lobby\"\]\}$"):
+        parse_join(b"{}")
+
+
 def test_null_is_absence_in_requests() -> None:
     assert parse_history(b'{"stream":"r:a","after":null,"limit":null}') == ReadHistory("r:a")
     assert parse_cursors(b'{"u:7":null,"u:8":3}').offsets == {"u:8": 3}
