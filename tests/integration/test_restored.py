@@ -90,7 +90,7 @@ def an_offset(folder: Path) -> int:
 
 
 def test_the_backup_of_the_page_comes_back_in_a_second_fabric(tmp_path: Path) -> None:
-    make, _, bring_back, read = blocks()
+    make, _, bring_back, read, _ = blocks()
     with running(tmp_path) as fabric:
         for body in (b"1", b"2"):
             fabric.post("/1/push?uid=7", body)

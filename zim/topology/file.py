@@ -80,8 +80,8 @@ def load_alone(path: Path) -> Topology:
     except FileNotFoundError:
         raise TopologyError(
             [
-                f"{path}: there is no such file; name one, go to the folder that holds it, or let {zim_command()} init"
-                " write one"
+                f"{path}: there is no such file; name one by --topology FILE or in ZIM_TOPOLOGY, go to the folder that"
+                f" holds it, or let {zim_command()} init write one"
             ]
         ) from None
     except IsADirectoryError:
