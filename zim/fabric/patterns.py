@@ -46,19 +46,15 @@ def covers(patterns: Sequence[str], pattern: str) -> bool:
     to do so, or one of these that ends in `*` and begins it."""
     if _SPECIAL.search(pattern) is None:
         return matches(pattern, patterns)
-    return any(one == pattern or (_is_prefix(one) and pattern.startswith(one[:-1])) for one in patterns)
-
-
-def _is_prefix(pattern: str) -> bool:
-    special = _SPECIAL.search(pattern)
-    return special is not None and special.start() == len(pattern) - 1 and special[0] == "*"
+    prefixes = (one[:-1] for one in patterns if one.endswith("*") and _SPECIAL.search(one[:-1]) is None)
+    return pattern in patterns or pattern.startswith(tuple(prefixes))
 
 
 def _means(pattern: str, name: str) -> bool:
     special = _SPECIAL.search(pattern)
     if special is None:
         return name == pattern
-    if _is_prefix(pattern):
+    if special.start() == len(pattern) - 1 and special[0] == "*":
         return name.startswith(pattern[:-1])
     return _compiled(pattern)(name) is not None
 

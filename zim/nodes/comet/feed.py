@@ -376,8 +376,8 @@ class Link:
         Args:
             renew_bytes: of handled entries, at which a Renew is due at once.
         """
-        if self.term:
-            self._out += self.hearing.look(self._renew, now, {"shard": self.shard, "router": self.router})
+        if self.term and self.hearing.changes(self._renew, now):
+            self._out.append(self.hearing.note(self.shard, self.router))
         since = now - self._renewed_at
         fresh = len(self.reports.waiting) - self._told
         if (

@@ -159,10 +159,13 @@ class Gate:
             return False
 
     def _join_deferred(self, connection: Connection) -> bool:
+        rights = connection.rights
         verdict = self._allowed(connection, connection.uid, tuple(self._deferred.of(connection)))
         told = {*self._deferred.of(connection)}.difference(verdict.untold)  # some may have been left meanwhile
         if connection.phase.is_over or not told:
             return False
+        if connection.rights != rights:  # another token, meanwhile: it is asked once more
+            return True
         resume = self._deferred.take(connection, told)
         allowed = tuple(room for room in verdict.allowed if room in told and room not in connection.rooms)
         refused = [start for start in verdict.refused if room_of(start.stream) in told]
