@@ -78,7 +78,7 @@ class Page:
     def begin(self, folder: Path, heading: str = "zim") -> Path:
         """Follows the block that makes the folder of the page, and goes there. That folder."""
         begin, *_ = self.blocks("sh", heading)
-        named = re.match(r"mkdir (\w+) && cd (\w+)\numask 077\n", begin)
+        named = re.match(r"umask 077\nmkdir (\w+) && cd (\w+)\n", begin)
         assert named
         assert named[1] == named[2]
         ran(begin, folder)

@@ -9,6 +9,7 @@ message is for others, so a jump is no loss; a loss is said in so many words, an
 from __future__ import annotations
 
 import json
+import logging
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -21,6 +22,8 @@ from zim.fabric.limits import OFFSET
 from zim.fabric.streams import is_user_stream, room_stream
 from zim.protocol.errors import WireError
 from zim.protocol.frame import VERSION, Op, Packet
+
+log = logging.getLogger(__name__)
 
 AUTH_SEQ = 1
 PORTION_ROOMS, PORTION_BYTES = 500, 24 << 10  # of one packet; zim takes 1,000, and 64 kB
@@ -58,6 +61,7 @@ class ZimSession:
         self.awaits_ack = False
         self.is_due = False
         self.token = TokenSource(token)
+        self._has_warned = False  # that there is no next one
         self._about = dict(about or {})
         self._lock = threading.Lock()
         self._positions: dict[str, Position] = check_resume(resume or {})
@@ -191,9 +195,13 @@ class ZimSession:
         self.token.next_at = None
         try:
             token = self.token.take()
-        except ClientError:
+        except ClientError as e:
+            if not self._has_warned:
+                log.warning("%s; it is asked again, and the session ends with the token that it has shown", e)
+            self._has_warned = True
             self.token.again()
             return None
+        self._has_warned = False
         with self._lock:
             return self._request(Op.REFRESH, {"token": token})
 

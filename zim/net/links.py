@@ -61,7 +61,7 @@ class PeerLink(Generic[M]):
     @property
     def where(self) -> str:
         """Where the peer is looked for, for people."""
-        return self._socket.where
+        return self._socket.endpoint
 
     @property
     def trouble(self) -> str:

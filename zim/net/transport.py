@@ -271,11 +271,6 @@ class _Connecting(_Link):
         return self._is_up.is_set()
 
     @property
-    def where(self) -> str:
-        """The other end's address, for people."""
-        return f"{self.endpoint}, a name without an address" if self.has_name and not self._at else self.endpoint
-
-    @property
     def trouble(self) -> str:
         """What the list of link keys says against this link, in words; "" if nothing."""
         if not self._is_let_in:
@@ -357,10 +352,7 @@ class _Connecting(_Link):
         if event == zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL:
             return "it does not speak as we do; are its links encrypted, with [links]?"
         self._untold += 1
-        hint = (
-            "it ends handshakes; has it the link key that our list has for it? zim link-key list shows each machine's"
-        )
-        return hint if self._untold == _UNTOLD else ""
+        return "it ends handshakes; has it the link key that our list has for it?" if self._untold == _UNTOLD else ""
 
     def _knock_again(self) -> None:
         """libzmq gives up for ever on a peer that refuses it. Lists of keys change, and not everywhere at once."""

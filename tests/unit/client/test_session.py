@@ -312,3 +312,13 @@ def test_where_the_users_stream_starts_is_what_is_acknowledged() -> None:
     assert session.acknowledged == 5
     session.ack(5)
     assert session.due() == []
+
+
+def test_a_renewal_without_a_token_is_warned_of_once_until_there_is_one(caplog: pytest.LogCaptureFixture) -> None:
+    tokens: list[str] = []
+    session = ZimSession(lambda: tokens[0])
+    for given_, sends in (([], False), ([], False), (["a"], True), ([], False)):
+        tokens[:] = given_
+        assert (session.refresh() is not None) == sends
+    said = "no token: IndexError: list index out of range; it is asked again, and the session ends with the token"
+    assert [record.getMessage().startswith(said) for record in caplog.records] == [True, True]
