@@ -43,6 +43,6 @@ def test_from_top_to_bottom(tmp_path: Path) -> None:
         assert count == 1
         topology.write_text(text)
         follow(tokens, folder)
-        for token, why in (("acme", "connected to "), ("forged", "this issuer may sign for 'beta-*'")):
-            done = sh(f"zim listen --token-file {token}.token --timeout 2", folder)
-            assert why in done.stderr, done
+        done = sh("zim listen --token-file forged.token --timeout 10", folder)
+        assert "this issuer may sign for 'beta-*'" in done.stderr, done
+        assert sh("zim listen --token-file acme.token --count 1", folder).stdout == "1\n"

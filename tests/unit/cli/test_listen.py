@@ -203,7 +203,7 @@ def read(stream: IO[bytes] | None) -> bytes:
 def test_ctrl_c_is_quiet_and_is_heard_while_the_loop_goes_to_sleep() -> None:
     """The last line is printed just before that. With a loop that no signal wakes one of these in ten went on."""
     with contextlib.ExitStack() as stack:
-        for _ in range(12):
+        for _ in range(6):
             peer = stack.enter_context(TcpPeer(pushing(b"1")))
             process = stack.enter_context(program("--goim", "--uid", "7", "--tcp", peer.address))
             assert process.stdout is not None
