@@ -97,7 +97,7 @@ def main() -> None:
     zim push user 7 '{"test":1}'    send to it
     zim who rooms                   which rooms are people in?
 
-    Every command takes, behind its name, the fabric's file by --topology, or from the environment variable
+    Commands take, behind their name, the fabric's file by --topology, or from the environment variable
     ZIM_TOPOLOGY; by default it is ./topology.toml.
     """
     # Ctrl-C belongs to the main greenlet; the hub would print it first.
