@@ -11,7 +11,7 @@ import click
 import msgspec
 
 from zim.cli.asking import NotTold, get
-from zim.cli.credentials import TOKEN_ENVIRONMENT, is_key_named, key_file_option
+from zim.cli.credentials import HOW_TO_SHOW, TOKEN_ENVIRONMENT, api_key, is_key_named, key_file_option
 from zim.cli.lines import visible
 from zim.cli.mistakes import FilePath
 from zim.cli.token import end_of, grant_of
@@ -139,7 +139,9 @@ def _look_for_bans(verdict: Verdict, user: str, device: str, http: str | None, f
     status, body = get(where, f"/api/bans?limit={LARGEST}")
     try:
         if status != 200:
-            raise NotTold(f"bans are not told (HTTP {status}): {msgspec.json.decode(body, type=_Refusal).detail}")
+            why = msgspec.json.decode(body, type=_Refusal).detail
+            hint = f"; {HOW_TO_SHOW}" if status == 401 and not api_key() else ""
+            raise NotTold(f"bans are not told (HTTP {status}): {why}{hint}")
         found = msgspec.json.decode(body, type=KeptBans)
     except msgspec.DecodeError:
         raise NotTold(f"what {where} answers are no bans; is this a logic node's HTTP port?") from None
