@@ -11,11 +11,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.harness import Fabric, free_ports, running, wait_until
+from tests.harness import Fabric, running, wait_until
+from tests.pages import free_offset
 from tests.programs import ROOT, started
 from tests.zim_client import ZimClient
-from zim.supervisor.ports import unusable
-from zim.topology import load
 
 
 def zim(*args: str) -> subprocess.CompletedProcess[str]:
@@ -78,17 +77,6 @@ def sh(text: str, folder: Path) -> str:
     return done.stdout
 
 
-def an_offset(folder: Path) -> int:
-    """For `zim init`: all of its ports are free then."""
-    while True:
-        file = folder / "free.toml"
-        file.unlink(missing_ok=True)
-        offset = free_ports(1)[0]
-        assert zim("init", "--offset", str(offset), str(file)).returncode == 0
-        if not unusable((found := load(file)).nodes, found.admin):
-            return offset
-
-
 def test_the_backup_of_the_page_comes_back_in_a_second_fabric(tmp_path: Path) -> None:
     make, _, bring_back, read, _ = blocks()
     with running(tmp_path) as fabric:
@@ -97,7 +85,7 @@ def test_the_backup_of_the_page_comes_back_in_a_second_fabric(tmp_path: Path) ->
             said = sh(make, tmp_path)
         assert said.startswith("backup/router-1/log.db: 2 messages of 1 stream, ")
         fabric.post("/1/push?uid=7", b"3")
-        offset = an_offset(tmp_path)
+        offset = free_offset()
         *prepare, up = bring_back.replace("--offset 10000", f"--offset {offset}").splitlines()
         assert "router-1 goes on with epoch" in sh("\n".join(prepare), tmp_path)
         address, path = re.findall(r"http://([\d.:]+)([^']+)", read)[0]
