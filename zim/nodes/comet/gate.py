@@ -222,10 +222,13 @@ class Gate:
     def _settle(
         self, connection: Connection, verdict: _Verdict, resume: Resume | None
     ) -> tuple[tuple[str, ...], list[Start]]:
-        """Which rooms its client will be in, and why not in the others. Does not switch."""
-        self._deferred.put_off(connection, verdict.untold, resume)
-        refused = [*verdict.refused, *refusals(verdict.untold, RETRYING)]
-        return self._cut(connection, verdict.allowed, refused), refused
+        """Which rooms its client will be in, and why not in the others. Rooms that wait count, too. Does not switch."""
+        refused = list(verdict.refused)
+        within = set(self._cut(connection, (*verdict.allowed, *verdict.untold), refused))
+        waiting = [room for room in verdict.untold if room in within]
+        self._deferred.put_off(connection, waiting, resume)
+        refused += refusals(waiting, RETRYING)
+        return tuple(room for room in verdict.allowed if room in within), refused
 
     def _cut(self, connection: Connection, rooms: tuple[str, ...], refused: list[Start]) -> tuple[str, ...]:
         """Of rooms that its client may be in, as many as one may be in at once. Does not switch.
@@ -235,7 +238,8 @@ class Gate:
         """
         if not self.most_rooms:
             return rooms
-        within = first_rooms(rooms, connection.rooms, self.most_rooms)
+        had = [*connection.rooms, *self._deferred.of(connection)]
+        within = first_rooms(rooms, had, self.most_rooms)
         if len(within) < len(rooms):
             self.refusals.count(PER_SESSION, connection.address)
             taken = set(within)

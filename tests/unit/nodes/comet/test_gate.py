@@ -476,6 +476,16 @@ def test_rooms_that_wait_count_as_rooms_of_the_session(house: Gatehouse) -> None
     wait_until(lambda: not len(house.edge.gate._deferred), "nothing of it is left")
 
 
+def test_rooms_that_wait_count_for_how_many_a_session_may_have(house: Gatehouse) -> None:
+    house.edge.gate.most_rooms = 2
+    visitor = house.enter(Grant("7", (), ("free",), asks=True), rooms=["free"])
+    house.says = lambda _: SILENCE
+    many = "too many rooms: at most 2 at once"
+    assert visitor.join("a", "b") == {"a": RETRYING, "b": many}
+    assert visitor.join("c", seq=6) == {"c": many}
+    assert [*house.edge.gate._deferred.of(house.connection())] == ["a"]
+
+
 def test_who_cannot_be_told_of_holds_up_nobody_else(house: Gatehouse, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gates, "AGAIN_S", 0.01)
     monkeypatch.setattr(gates, "AT_ONCE", 1)
