@@ -41,13 +41,26 @@ def matching(name: str, patterns: Sequence[str]) -> str:
     return next((pattern for pattern in patterns if _means(pattern, name)), "")
 
 
+def first_unmatched(names: Sequence[str], patterns: Sequence[str]) -> str | None:
+    """The first of very many names that none of the patterns means; None if all are meant."""
+    plain = {one for one in patterns if _SPECIAL.search(one) is None}
+    prefixes = _prefixes(patterns)
+    others = [one for one in patterns if one not in plain and one[:-1] not in prefixes]
+    found = (name for name in names if name not in plain and not name.startswith(prefixes))
+    return next((name for name in found if not matches(name, others)), None)
+
+
+def _prefixes(patterns: Sequence[str]) -> tuple[str, ...]:
+    """Of those that end in `*`, and are plain before it, what stands there."""
+    return tuple(one[:-1] for one in patterns if one.endswith("*") and _SPECIAL.search(one[:-1]) is None)
+
+
 def covers(patterns: Sequence[str], pattern: str) -> bool:
     """Whether whatever a pattern means one of these means, too. Of one with `*`, `?` or `[` inside only itself is known
     to do so, or one of these that ends in `*` and begins it."""
     if _SPECIAL.search(pattern) is None:
         return matches(pattern, patterns)
-    prefixes = (one[:-1] for one in patterns if one.endswith("*") and _SPECIAL.search(one[:-1]) is None)
-    return pattern in patterns or pattern.startswith(tuple(prefixes))
+    return pattern in patterns or pattern.startswith(_prefixes(patterns))
 
 
 def _means(pattern: str, name: str) -> bool:

@@ -22,7 +22,7 @@ from msgspec import Meta
 from zim.fabric.grants import LIFETIME_S, Denial, Grant, grant_problem
 from zim.fabric.limits import SESSIONS, TOKEN_BYTES
 from zim.fabric.names import shown
-from zim.fabric.patterns import ANY, covers, matches
+from zim.fabric.patterns import ANY, covers, first_unmatched, matches
 from zim.identity.keys import BadSignature, Key, unpack, verified_payload
 from zim.topology.identity import Issuer
 
@@ -175,8 +175,9 @@ def _beyond(grant: Grant, issuer: Issuer) -> Denial | None:
     if (users := issuer.users) != ANY and not matches(grant.user, users):
         return refused(f"the token's sub is {shown(grant.user)}; this issuer may sign for {_listed(users)}")
     if (rooms := issuer.rooms) != ANY:
-        for name, values in (("rooms", grant.rooms), ("join", grant.join)):
-            if (wrong := next((one for one in values if not covers(rooms, one)), None)) is not None:
+        wrong_join = (one for one in grant.join if not covers(rooms, one))
+        for name, wrong in (("rooms", first_unmatched(grant.rooms, rooms)), ("join", next(wrong_join, None))):
+            if wrong is not None:
                 return refused(f"the token's {name} has {shown(wrong)}; this issuer may sign for {_listed(rooms)}")
     if issuer.users != ANY or issuer.rooms != ANY:
         streams = [*(f"u:{one}" for one in issuer.users), *(f"r:{one}" for one in issuer.rooms)]

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from tests.unit.identity.signers import ISSUER, NOW, PAYLOAD, SECRET, TokenSigner, b64, compact, issuer, pem
 from zim.fabric.grants import LIFETIME_S, Denial, Grant, grant_problem
 from zim.fabric.limits import NAME_BYTES, PATTERN_BYTES, PATTERNS, ROOMS, TOKEN_BYTES
-from zim.fabric.patterns import covers, matches
+from zim.fabric.patterns import covers, first_unmatched, matches
 from zim.identity.keys import Key
 from zim.identity.tokens import Claim, fields_of, look_at, read_claim, read_token
 from zim.topology.identity import Issuer
@@ -432,6 +432,7 @@ def test_an_issuer_signs_for_those_that_it_may_sign_for(sub: str, claim: dict[st
         ("beta-1", {}, "the token's sub is 'beta-1'; this issuer may sign for 'acme-*', 'ops'"),
         ("ops2", {}, "the token's sub is 'ops2'"),
         ("ops", {"rooms": ["lobby2"]}, "the token's rooms has 'lobby2'; this issuer may sign for 'acme-*', 'lobby', "),
+        ("ops", {"rooms": ["[ab]-*"]}, "the token's rooms has '[ab]-*'"),  # a room of that name, which no pattern means
         ("ops", {"join": ["*"]}, "the token's join has '*'"),
         ("ops", {"join": ["acme*"]}, "the token's join has 'acme*'"),
         ("ops", {"join": ["[a]cme-*"]}, "the token's join has '[a]cme-*'"),
@@ -451,6 +452,14 @@ def test_an_issuer_signs_for_nobody_else(sub: str, claim: dict[str, Any], said: 
 def test_an_issuer_of_nobody_signs_for_nobody() -> None:
     found = denial_of(HS.token(sub="7"), by=replace(LIMITED, users=()))
     assert found.reason == "the token's sub is '7'; this issuer may sign for nobody"
+
+
+@given(
+    st.lists(st.text("ab*?[]!-", min_size=1, max_size=4), max_size=4),
+    st.lists(st.text("ab*?[]!-", min_size=1, max_size=4), max_size=4),
+)
+def test_the_first_of_many_names_that_is_not_meant(names: list[str], patterns: list[str]) -> None:
+    assert first_unmatched(names, patterns) == next((one for one in names if not matches(one, patterns)), None)
 
 
 @given(
